@@ -1,0 +1,12 @@
+// One registration function per part of the core; module.cpp calls them all.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace edgemoe::bindings {
+
+void bind_kernels(nanobind::module_& m);
+void bind_ops(nanobind::module_& m);
+void bind_io(nanobind::module_& m);
+
+}  // namespace edgemoe::bindings

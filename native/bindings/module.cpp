@@ -1,0 +1,8 @@
+// The compiled module edgemoe._native. Registration only; no logic.
+#include "bindings/bindings.h"
+
+NB_MODULE(_native, m) {
+    edgemoe::bindings::bind_kernels(m);
+    edgemoe::bindings::bind_ops(m);
+    edgemoe::bindings::bind_io(m);
+}

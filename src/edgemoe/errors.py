@@ -1,0 +1,74 @@
+"""Every error a user can meet, drawn as a tree. A message says what happened, to which object, and what to do.
+
+    EdgeMoEError
+    ├── CheckpointError (ValueError)      somebody else's model folder is damaged or incomplete
+    │   ├── MissingTensorError            a tensor the family needs is not there
+    │   ├── UnusedTensorError             a tensor nobody consumed: it would be dropped silently
+    │   └── UnsupportedModelError         architecture, configuration key or value we do not run
+    ├── StoreError (ValueError)           our own folder
+    │   ├── NotAStoreError                no manifest where a store was expected
+    │   ├── StoreVersionError             written by another version of the format
+    │   └── CorruptStoreError             bytes differ from what was written
+    ├── ConversionError (OSError)         converting could not go on: disk full, output exists
+    ├── BudgetError (ValueError)          names the smallest budget that works
+    ├── ExpertReadError (OSError)         storage failed while an expert was read
+    └── RequestError (ValueError)         bad prompt, option or context length
+"""
+
+from __future__ import annotations
+
+
+class EdgeMoEError(Exception):
+    """Base of every error this package raises on purpose; its text is one line for the user."""
+
+
+class CheckpointError(EdgeMoEError, ValueError):
+    """A checkpoint is damaged or incomplete."""
+
+
+class MissingTensorError(CheckpointError):
+    """A tensor that the model family needs is not in the checkpoint."""
+
+
+class UnusedTensorError(CheckpointError):
+    """The checkpoint holds tensors that the model family does not consume."""
+
+
+class UnsupportedModelError(CheckpointError):
+    """An architecture, configuration key or value that this version does not run."""
+
+
+class StoreError(EdgeMoEError, ValueError):
+    """A store cannot be used."""
+
+
+class NotAStoreError(StoreError):
+    """The folder holds no store manifest."""
+
+
+class StoreVersionError(StoreError):
+    """The store was written by an incompatible version of the format."""
+
+
+class CorruptStoreError(StoreError):
+    """Bytes of the store differ from what was written."""
+
+
+class ConversionError(EdgeMoEError, OSError):
+    """A conversion cannot start or continue."""
+
+
+class BudgetError(EdgeMoEError, ValueError):
+    """The memory budget cannot work; the message names the smallest one that can."""
+
+    def __init__(self, message: str, *, smallest_num_bytes: int) -> None:
+        super().__init__(message)
+        self.smallest_num_bytes = smallest_num_bytes
+
+
+class ExpertReadError(EdgeMoEError, OSError):
+    """Storage failed while an expert was read."""
+
+
+class RequestError(EdgeMoEError, ValueError):
+    """A request is malformed or asks for more than the model was loaded for."""
