@@ -1,0 +1,35 @@
+// Array argument types and shape checks shared by the bindings.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <stdexcept>
+#include <string>
+
+namespace edgemoe::bindings {
+
+namespace nb = nanobind;
+
+template <typename T, typename Shape>
+using Array = nb::ndarray<T, Shape, nb::c_contig, nb::device::cpu>;
+using Bytes = Array<const std::uint8_t, nb::ndim<1>>;
+using MutableBytes = Array<std::uint8_t, nb::ndim<1>>;
+using Floats1 = Array<const float, nb::ndim<1>>;
+using Floats2 = Array<const float, nb::ndim<2>>;
+using Floats3 = Array<const float, nb::ndim<3>>;
+using MutableFloats2 = Array<float, nb::ndim<2>>;
+using MutableFloats3 = Array<float, nb::ndim<3>>;
+
+// Raises ValueError "operation: message" in Python.
+inline void require(bool holds, const char* operation, const std::string& message) {
+    if (!holds) throw std::invalid_argument(std::string(operation) + ": " + message);
+}
+
+inline void require_equal(std::int64_t actual, std::int64_t expected, const char* operation,
+                          const char* what) {
+    require(actual == expected, operation,
+            std::string(what) + " is " + std::to_string(actual) + ", expected " + std::to_string(expected));
+}
+
+}  // namespace edgemoe::bindings

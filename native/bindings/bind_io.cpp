@@ -1,0 +1,81 @@
+// Readers and buffers for Python. Failures become OSError(errno, text, path).
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+
+#include "bindings/arrays.h"
+#include "bindings/bindings.h"
+#include "core/aligned_buffer.h"
+#include "io/file_reader.h"
+
+namespace edgemoe::bindings {
+namespace {
+
+nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>> aligned_empty(std::size_t num_bytes) {
+    auto* buffer = new AlignedBuffer(num_bytes);
+    nb::capsule owner(buffer, [](void* p) noexcept { delete static_cast<AlignedBuffer*>(p); });
+    return {buffer->data(), {num_bytes}, owner};
+}
+
+[[noreturn]] void raise_os_error(int error, const std::string& text, const std::string& path) {
+    nb::object exception = nb::module_::import_("builtins").attr("OSError")(error, text, path);
+    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception.ptr())), exception.ptr());
+    throw nb::python_error();
+}
+
+std::int64_t submit(FileReader& reader, int file, std::int64_t offset, MutableBytes out, int priority) {
+    const auto num_bytes = static_cast<std::int64_t>(out.size());
+    require(file >= 0 && file < reader.num_files(), "submit", "no file number " + std::to_string(file));
+    require(offset >= 0, "submit", "negative offset");
+    if (reader.is_direct()) {
+        const auto address = reinterpret_cast<std::uintptr_t>(out.data());
+        require(offset % kDirectAlignment == 0 && num_bytes % kDirectAlignment == 0 &&
+                    address % kDirectAlignment == 0,
+                "submit", "offset, length and address of a direct read must be multiples of 4096");
+    }
+    return reader.submit({file, offset, num_bytes, out.data()}, priority);
+}
+
+void wait(FileReader& reader, std::int64_t ticket) {
+    ReadResult result;
+    {
+        nb::gil_scoped_release release;
+        result = reader.wait(ticket);
+    }
+    if (result.error == 0) return;
+    const ReadRequest& r = result.request;
+    const std::string what = result.is_short ? "unexpected end of file" : std::strerror(result.error);
+    raise_os_error(result.error,
+                   what + " while reading " + std::to_string(r.num_bytes) + " bytes at offset " +
+                       std::to_string(r.offset),
+                   reader.path(r.file));
+}
+
+}  // namespace
+
+void bind_io(nb::module_& m) {
+    m.attr("DIRECT_ALIGNMENT") = kDirectAlignment;
+    m.def("aligned_empty", &aligned_empty, nb::arg("num_bytes"));
+    nb::class_<FileReader>(m, "FileReader")
+        .def("__init__",
+             [](FileReader* self, const std::vector<std::string>& paths, int num_threads, bool direct) {
+                 try {
+                     new (self) FileReader(paths, num_threads, direct);
+                 } catch (const std::system_error& error) {
+                     const int code = error.code().value();
+                     const std::string what = error.what();
+                     raise_os_error(code, std::strerror(code), what.substr(0, what.rfind(": ")));
+                 }
+             })
+        .def("submit", &submit, nb::arg("file"), nb::arg("offset"), nb::arg("out").noconvert(),
+             nb::arg("priority"))
+        .def("wait", &wait, nb::arg("ticket"))
+        .def("wait_any", &FileReader::wait_any, nb::arg("tickets"), nb::call_guard<nb::gil_scoped_release>())
+        .def("cancel", &FileReader::cancel, nb::arg("ticket"))
+        .def("close", &FileReader::close, nb::call_guard<nb::gil_scoped_release>());
+}
+
+}  // namespace edgemoe::bindings

@@ -1,0 +1,150 @@
+// Packed matrices for Python: checks shapes, releases the GIL, calls the core.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <nanobind/stl/tuple.h>
+
+#include <optional>
+
+#include "bindings/arrays.h"
+#include "bindings/bindings.h"
+#include "core/thread_pool.h"
+#include "kernels/matmul.h"
+#include "kernels/quantize.h"
+
+namespace edgemoe::bindings {
+namespace {
+
+Format format_named(const std::string& name) {
+    for (int f = 0; f < kNumFormats; ++f) {
+        if (name == kFormatNames[f]) return static_cast<Format>(f);
+    }
+    throw std::invalid_argument("unknown format '" + name + "'");
+}
+
+void check_shape(const char* operation, std::int64_t rows, std::int64_t cols) {
+    require(rows > 0, operation, "a matrix needs at least one row");
+    require(cols > 0 && cols % kBlock == 0, operation,
+            "row length " + std::to_string(cols) + " is not a multiple of 32");
+}
+
+Matrix make_matrix(const char* operation, const Bytes& packed, const std::string& format, std::int64_t rows,
+                   std::int64_t cols) {
+    check_shape(operation, rows, cols);
+    const Format f = format_named(format);
+    require_equal(static_cast<std::int64_t>(packed.size()), packed_bytes(f, rows, cols), operation,
+                  "number of packed bytes");
+    return {packed.data(), f, rows, cols};
+}
+
+// A matrix as Python passes it: (packed, format, rows, cols).
+using MatrixTuple = std::tuple<Bytes, std::string, std::int64_t, std::int64_t>;
+
+Matrix make_matrix(const char* operation, const MatrixTuple& m) {
+    return make_matrix(operation, std::get<0>(m), std::get<1>(m), std::get<2>(m), std::get<3>(m));
+}
+
+std::int64_t packed_num_bytes(const std::string& format, std::int64_t rows, std::int64_t cols) {
+    check_shape("packed_num_bytes", rows, cols);
+    return packed_bytes(format_named(format), rows, cols);
+}
+
+void quantize_into(Floats2 weights, const std::string& format, std::optional<Floats1> importance,
+                   MutableBytes packed) {
+    const auto rows = static_cast<std::int64_t>(weights.shape(0)), cols = static_cast<std::int64_t>(weights.shape(1));
+    check_shape("quantize", rows, cols);
+    const Format f = format_named(format);
+    require_equal(static_cast<std::int64_t>(packed.size()), packed_bytes(f, rows, cols), "quantize",
+                  "number of packed bytes");
+    if (importance) {
+        require_equal(static_cast<std::int64_t>(importance->size()), cols, "quantize", "length of importance");
+    }
+    nb::gil_scoped_release release;
+    quantize(weights.data(), rows, cols, f, importance ? importance->data() : nullptr, packed.data());
+}
+
+void dequantize_rows_into(const MatrixTuple& matrix, Array<const std::int32_t, nb::ndim<1>> rows,
+                          MutableFloats2 out) {
+    const Matrix m = make_matrix("dequantize_rows", matrix);
+    require_equal(static_cast<std::int64_t>(out.shape(0)), static_cast<std::int64_t>(rows.size()),
+                  "dequantize_rows", "number of output rows");
+    require_equal(static_cast<std::int64_t>(out.shape(1)), m.cols, "dequantize_rows", "output row length");
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        require(rows.data()[i] >= 0 && rows.data()[i] < m.rows, "dequantize_rows",
+                "row " + std::to_string(rows.data()[i]) + " is outside the matrix");
+    }
+    nb::gil_scoped_release release;
+    parallel_for(static_cast<std::int64_t>(rows.size()), 16, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i) {
+            dequantize_row(m.packed, m.cols, m.format, rows.data()[i], out.data() + i * m.cols);
+        }
+    });
+}
+
+void matmul_into(Floats2 x, const MatrixTuple& matrix, MutableFloats2 out) {
+    const Matrix m = make_matrix("matmul", matrix);
+    const auto tokens = static_cast<std::int64_t>(x.shape(0));
+    require_equal(static_cast<std::int64_t>(x.shape(1)), m.cols, "matmul", "input row length");
+    require_equal(static_cast<std::int64_t>(out.shape(0)), tokens, "matmul", "number of output rows");
+    require_equal(static_cast<std::int64_t>(out.shape(1)), m.rows, "matmul", "output row length");
+    nb::gil_scoped_release release;
+    matmul(x.data(), tokens, m, out.data());
+}
+
+Activation activation_named(const std::string& name) {
+    if (name == "silu") return Activation::kSilu;
+    if (name == "gelu") return Activation::kGelu;
+    if (name == "relu") return Activation::kRelu;
+    throw std::invalid_argument("expert_ffn: unknown activation '" + name + "'; known: silu, gelu, relu");
+}
+
+void expert_ffn_into(Floats2 x, std::optional<MatrixTuple> gate, const MatrixTuple& up,
+                     const MatrixTuple& down, const std::string& activation, MutableFloats2 out) {
+    constexpr const char* kName = "expert_ffn";
+    const Matrix u = make_matrix(kName, up), d = make_matrix(kName, down);
+    const std::optional<Matrix> g = gate ? std::optional(make_matrix(kName, *gate)) : std::nullopt;
+    const auto tokens = static_cast<std::int64_t>(x.shape(0));
+    require_equal(static_cast<std::int64_t>(x.shape(1)), u.cols, kName, "input row length");
+    require_equal(d.cols, u.rows, kName, "row length of down");
+    require_equal(d.rows, u.cols, kName, "number of rows of down");
+    if (g) {
+        require_equal(g->rows, u.rows, kName, "number of rows of gate");
+        require_equal(g->cols, u.cols, kName, "row length of gate");
+    }
+    require_equal(static_cast<std::int64_t>(out.shape(0)), tokens, kName, "number of output rows");
+    require_equal(static_cast<std::int64_t>(out.shape(1)), d.rows, kName, "output row length");
+    const Activation act = activation_named(activation);
+    nb::gil_scoped_release release;
+    expert_ffn(x.data(), tokens, g ? &*g : nullptr, u, d, act, out.data());
+}
+
+std::vector<std::string> available_isas() {
+    std::vector<std::string> names;
+    for (const Kernels* kernels : available_kernels()) names.emplace_back(kernels->name);
+    return names;
+}
+
+}  // namespace
+
+void bind_kernels(nb::module_& m) {
+    m.attr("LAYOUT_VERSION") = kLayoutVersion;
+    m.attr("ROW_GROUP") = kRowGroup;
+    m.attr("BLOCK") = kBlock;
+    m.attr("FORMATS") = nb::make_tuple("q2", "q3", "q4", "q6", "q8", "bf16", "f16", "f32");
+    m.def("packed_num_bytes", &packed_num_bytes);
+    m.def("quantize_into", &quantize_into, nb::arg("weights").noconvert(), nb::arg("format"),
+          nb::arg("importance").none(), nb::arg("packed").noconvert());
+    m.def("dequantize_rows_into", &dequantize_rows_into, nb::arg("matrix"), nb::arg("rows").noconvert(),
+          nb::arg("out").noconvert());
+    m.def("matmul_into", &matmul_into, nb::arg("x").noconvert(), nb::arg("matrix"), nb::arg("out").noconvert());
+    m.def("expert_ffn_into", &expert_ffn_into, nb::arg("x").noconvert(), nb::arg("gate").none(), nb::arg("up"),
+          nb::arg("down"), nb::arg("activation"), nb::arg("out").noconvert());
+    m.def("available_isas", &available_isas);
+    m.def("active_isa", [] { return std::string(active_kernels().name); });
+    m.def("force_isa", [](const std::string& name) { force_kernels(name.c_str()); });
+    m.def("set_num_threads", &set_num_threads);
+    m.def("get_num_threads", &num_threads);
+}
+
+}  // namespace edgemoe::bindings

@@ -1,0 +1,161 @@
+#include "core/thread_pool.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace edgemoe {
+namespace {
+
+using Body = std::function<void(std::int64_t, std::int64_t)>;
+
+// Long enough to bridge the Python between two kernels of a step, short enough not to be seen in `top`.
+constexpr auto kSpinTime = std::chrono::microseconds(60);
+// Pieces per thread: lets a thread that was preempted leave its share to the others.
+constexpr std::int64_t kPiecesPerThread = 4;
+
+inline void relax() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+class Pool {
+  public:
+    explicit Pool(int count) {
+        for (int i = 1; i < count; ++i) workers_.emplace_back([this] { work(); });
+    }
+
+    ~Pool() {
+        {
+            std::lock_guard lock(mutex_);
+            is_closing_.store(true);
+            generation_.fetch_add(1);
+        }
+        wake_.notify_all();
+        for (auto& worker : workers_) worker.join();
+    }
+
+    int size() const { return static_cast<int>(workers_.size()) + 1; }
+
+    void run(std::int64_t n, std::int64_t piece, const Body& body) {
+        body_ = &body;
+        n_ = n;
+        piece_ = piece;
+        next_.store(0, std::memory_order_relaxed);
+        num_busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+        {
+            std::lock_guard lock(mutex_);
+            generation_.fetch_add(1);
+        }
+        if (num_asleep_.load() > 0) wake_.notify_all();
+        take_pieces();
+        const auto deadline = std::chrono::steady_clock::now() + kSpinTime;
+        while (num_busy_.load(std::memory_order_acquire) != 0) {
+            relax();
+            // A worker without a CPU cannot finish: give it ours.
+            if (std::chrono::steady_clock::now() > deadline) std::this_thread::yield();
+        }
+    }
+
+  private:
+    void take_pieces() {
+        for (;;) {
+            const std::int64_t begin = next_.fetch_add(piece_, std::memory_order_relaxed);
+            if (begin >= n_) return;
+            (*body_)(begin, std::min(begin + piece_, n_));
+        }
+    }
+
+    void work() {
+        std::uint64_t seen = 0;
+        for (;;) {
+            await_change_from(seen);
+            seen = generation_.load();
+            if (is_closing_.load()) return;
+            take_pieces();
+            num_busy_.fetch_sub(1, std::memory_order_release);
+        }
+    }
+
+    void await_change_from(std::uint64_t seen) {
+        const auto deadline = std::chrono::steady_clock::now() + kSpinTime;
+        while (std::chrono::steady_clock::now() < deadline) {
+            if (generation_.load(std::memory_order_acquire) != seen) return;
+            relax();
+        }
+        std::unique_lock lock(mutex_);
+        num_asleep_.fetch_add(1);
+        wake_.wait(lock, [&] { return generation_.load() != seen; });
+        num_asleep_.fetch_sub(1);
+    }
+
+    std::vector<std::thread> workers_;
+    std::mutex mutex_;
+    std::condition_variable wake_;
+    std::atomic<std::uint64_t> generation_{0};
+    std::atomic<std::int64_t> next_{0};
+    std::atomic<int> num_busy_{0};
+    std::atomic<int> num_asleep_{0};
+    std::atomic<bool> is_closing_{false};
+    const Body* body_ = nullptr;
+    std::int64_t n_ = 0;
+    std::int64_t piece_ = 1;
+};
+
+int usable_cpus() {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+    return std::max(1u, std::thread::hardware_concurrency());
+}
+
+std::mutex pool_mutex;
+// Never destroyed at exit: workers may not be joined while the runtime is being torn down.
+Pool* pool = nullptr;
+int wanted_threads = 0;
+
+Pool& pool_of_wanted_size() {
+    if (wanted_threads == 0) wanted_threads = usable_cpus();
+    if (pool == nullptr || pool->size() != wanted_threads) {
+        delete pool;
+        pool = new Pool(wanted_threads);
+    }
+    return *pool;
+}
+
+}  // namespace
+
+int num_threads() {
+    std::lock_guard lock(pool_mutex);
+    if (wanted_threads == 0) wanted_threads = usable_cpus();
+    return wanted_threads;
+}
+
+void set_num_threads(int count) {
+    std::lock_guard lock(pool_mutex);
+    wanted_threads = std::max(1, count);
+}
+
+void parallel_for(std::int64_t n, std::int64_t grain, const Body& body) {
+    if (n <= 0) return;
+    std::lock_guard lock(pool_mutex);
+    grain = std::max<std::int64_t>(1, grain);
+    Pool& threads = pool_of_wanted_size();
+    if (threads.size() == 1 || n <= grain) {
+        body(0, n);
+        return;
+    }
+    const std::int64_t share = (n + threads.size() * kPiecesPerThread - 1) / (threads.size() * kPiecesPerThread);
+    threads.run(n, std::max(grain, share), body);
+}
+
+}  // namespace edgemoe

@@ -1,0 +1,26 @@
+// A pool of worker threads for loops over rows, shared by all kernels of the process.
+//
+// Workers spin for some tens of microseconds after a loop, because a decode step issues the next one
+// within that time, and then sleep, so that an idle engine costs nothing and a busy neighbour is not
+// fought for its core. Which thread runs which rows never changes a result: no kernel reduces across
+// the boundaries of a range.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace edgemoe {
+
+// Number of threads that share a loop, the caller included. Default: the CPUs this process may use.
+int num_threads();
+
+// Takes effect at the next loop. Values below 1 count as 1.
+void set_num_threads(int count);
+
+// Calls body(begin, end) for disjoint ranges that cover [0, n), in pieces of at least `grain`, and
+// returns when all are done. The body must not throw and must not call parallel_for. Loops of
+// several callers run one after the other.
+void parallel_for(std::int64_t n, std::int64_t grain,
+                  const std::function<void(std::int64_t begin, std::int64_t end)>& body);
+
+}  // namespace edgemoe

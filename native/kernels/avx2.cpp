@@ -1,0 +1,73 @@
+// AVX2 with FMA and F16C: 8 rows a vector. Byte products are summed in 16-bit pairs, which cannot
+// saturate for codes below 64; 8-bit codes are split into two nibbles.
+#include <immintrin.h>
+
+#include "kernels/half.h"
+#include "kernels/kernels.h"
+
+namespace edgemoe {
+namespace {
+
+using F = __m256;
+using I = __m256i;
+constexpr int kLanes = 8;
+constexpr int kMaxTokens = 4;
+
+inline I zero_i() { return _mm256_setzero_si256(); }
+inline I load_codes(const std::uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const I*>(p)); }
+inline I and8(I v, int mask) { return _mm256_and_si256(v, _mm256_set1_epi8(static_cast<char>(mask))); }
+inline I or8(I a, I b) { return _mm256_or_si256(a, b); }
+template <int n>
+inline I shift(I v) {
+    if constexpr (n == 0) return v;
+    if constexpr (n > 0) return _mm256_slli_epi16(v, n);
+    return _mm256_srli_epi16(v, n < 0 ? -n : 0);
+}
+inline I dot6(I acc, I w, const std::int8_t* x) {
+    std::int32_t quad;
+    __builtin_memcpy(&quad, x, sizeof quad);
+    const I pairs = _mm256_maddubs_epi16(w, _mm256_set1_epi32(quad));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+inline I dot8(I acc, I w, const std::int8_t* x) {
+    const I high = dot6(zero_i(), and8(shift<-4>(w), 15), x);
+    return _mm256_add_epi32(dot6(acc, and8(w, 15), x), _mm256_slli_epi32(high, 4));
+}
+inline I load_bytes(const std::uint8_t* p) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
+inline F to_float(I v) { return _mm256_cvtepi32_ps(v); }
+inline F as_float(I v) { return _mm256_castsi256_ps(v); }
+template <int n>
+inline I shift32(I v) {
+    return _mm256_slli_epi32(v, n);
+}
+inline I add32(I v, int c) { return _mm256_add_epi32(v, _mm256_set1_epi32(c)); }
+inline I and32(I v, int c) { return _mm256_and_si256(v, _mm256_set1_epi32(c)); }
+inline F load_f32(const float* p) { return _mm256_loadu_ps(p); }
+inline F load_f16(const std::uint16_t* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline F load_bf16(const std::uint16_t* p) {
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return as_float(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+}
+inline F set1(float v) { return _mm256_set1_ps(v); }
+inline F mul(F a, F b) { return _mm256_mul_ps(a, b); }
+inline F add(F a, F b) { return _mm256_add_ps(a, b); }
+inline F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+inline F fnma(F a, F b, F c) { return _mm256_fnmadd_ps(a, b, c); }
+inline void store(float* p, F v) { _mm256_storeu_ps(p, v); }
+
+#include "kernels/elementwise.h"
+
+#include "kernels/attention.h"
+#include "kernels/loops.h"
+
+constexpr Kernels kKernels = {"avx2", quantize_rows, matmul, activate, attend};
+
+}  // namespace
+
+const Kernels* avx2_kernels() { return &kKernels; }
+
+}  // namespace edgemoe

@@ -1,0 +1,68 @@
+// AVX-512 with VNNI: 16 rows a vector, one dot-product instruction per quad of columns.
+#include <immintrin.h>
+
+#include "kernels/half.h"
+#include "kernels/kernels.h"
+
+namespace edgemoe {
+namespace {
+
+using F = __m512;
+using I = __m512i;
+constexpr int kLanes = 16;
+constexpr int kMaxTokens = 8;
+
+inline I zero_i() { return _mm512_setzero_si512(); }
+inline I load_codes(const std::uint8_t* p) { return _mm512_loadu_si512(p); }
+inline I and8(I v, int mask) { return _mm512_and_si512(v, _mm512_set1_epi8(static_cast<char>(mask))); }
+inline I or8(I a, I b) { return _mm512_or_si512(a, b); }
+template <int n>
+inline I shift(I v) {
+    if constexpr (n == 0) return v;
+    if constexpr (n > 0) return _mm512_slli_epi16(v, n);
+    return _mm512_srli_epi16(v, n < 0 ? -n : 0);
+}
+inline I dot8(I acc, I w, const std::int8_t* x) {
+    std::int32_t quad;
+    __builtin_memcpy(&quad, x, sizeof quad);
+    return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(quad));
+}
+inline I dot6(I acc, I w, const std::int8_t* x) { return dot8(acc, w, x); }
+inline I load_bytes(const std::uint8_t* p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline F to_float(I v) { return _mm512_cvtepi32_ps(v); }
+inline F as_float(I v) { return _mm512_castsi512_ps(v); }
+template <int n>
+inline I shift32(I v) {
+    return _mm512_slli_epi32(v, n);
+}
+inline I add32(I v, int c) { return _mm512_add_epi32(v, _mm512_set1_epi32(c)); }
+inline I and32(I v, int c) { return _mm512_and_si512(v, _mm512_set1_epi32(c)); }
+inline F load_f32(const float* p) { return _mm512_loadu_ps(p); }
+inline F load_f16(const std::uint16_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline F load_bf16(const std::uint16_t* p) {
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return as_float(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+inline F set1(float v) { return _mm512_set1_ps(v); }
+inline F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+inline F add(F a, F b) { return _mm512_add_ps(a, b); }
+inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+inline F fnma(F a, F b, F c) { return _mm512_fnmadd_ps(a, b, c); }
+inline void store(float* p, F v) { _mm512_storeu_ps(p, v); }
+
+#include "kernels/elementwise.h"
+
+#include "kernels/attention.h"
+#include "kernels/loops.h"
+
+constexpr Kernels kKernels = {"avx512", quantize_rows, matmul, activate, attend};
+
+}  // namespace
+
+const Kernels* avx512_kernels() { return &kKernels; }
+
+}  // namespace edgemoe

@@ -1,0 +1,62 @@
+// Chooses the instruction set once; EDGEMOE_ISA forces one and fails loudly.
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+#include "kernels/kernels.h"
+
+namespace edgemoe {
+namespace {
+
+#ifdef EDGEMOE_HAVE_AVX2
+bool runs_avx2() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+#endif
+#ifdef EDGEMOE_HAVE_AVX512
+bool runs_avx512() {
+    return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vnni");
+}
+#endif
+
+const Kernels* find(const std::string& name) {
+    std::string names;
+    for (const Kernels* kernels : available_kernels()) {
+        if (name == kernels->name) return kernels;
+        names += names.empty() ? kernels->name : std::string(", ") + kernels->name;
+    }
+    throw std::runtime_error("instruction set '" + name +
+                             "' was not built or does not run on this CPU; available: " + names);
+}
+
+std::atomic<const Kernels*> active{nullptr};
+
+}  // namespace
+
+std::vector<const Kernels*> available_kernels() {
+    std::vector<const Kernels*> found = {scalar_kernels()};
+#ifdef EDGEMOE_HAVE_AVX2
+    if (runs_avx2()) found.push_back(avx2_kernels());
+#endif
+#ifdef EDGEMOE_HAVE_AVX512
+    if (runs_avx512()) found.push_back(avx512_kernels());
+#endif
+    return found;
+}
+
+const Kernels& active_kernels() {
+    const Kernels* kernels = active.load(std::memory_order_acquire);
+    if (kernels == nullptr) {
+        const char* forced = std::getenv("EDGEMOE_ISA");
+        kernels = forced != nullptr && *forced != '\0' ? find(forced) : available_kernels().back();
+        active.store(kernels, std::memory_order_release);
+    }
+    return *kernels;
+}
+
+void force_kernels(const char* name) { active.store(find(name), std::memory_order_release); }
+
+}  // namespace edgemoe

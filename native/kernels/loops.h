@@ -1,0 +1,220 @@
+// The loop nests shared by all vector instruction sets. Included textually by avx2.cpp and
+// avx512.cpp, inside their anonymous namespace and after their primitives; so nothing here has external
+// linkage and no wide instruction can leak into another object.
+//
+// Primitives expected (L = kLanes rows at a time, kLanes divides 16):
+//   F, I                        vectors of L floats, L int32 or 4 L bytes
+//   load_codes(p)               4 L bytes
+//   and8(v, mask)               byte-wise and with a constant
+//   shift<n>(v)                 16-bit lanes left by n, or right by -n; bits that cross bytes are masked after
+//   or8(a, b)
+//   dot6(acc, w, x), dot8(...)  acc[l] += sum_j w[4 l + j] * x[j], w unsigned (dot6: below 64), x int8[4]
+//   load_bytes(p)               L bytes, zero-extended to int32
+//   to_float, as_float, shift32<n>, add32(v, c), and32(v, c)
+//   load_f32, load_f16, load_bf16, set1, mul, add, fma (a b + c), fnma (c - a b), store(p, v)
+//   kMaxTokens                  tokens that share one unpacking (4 or 8), by the number of registers
+
+inline F scale_e4m4(const std::uint8_t* p) {
+    return as_float(add32(shift32<19>(load_bytes(p)), (127 - kBiasE4M4) << 23));
+}
+// The scale is in the upper five bits, the zero in the lower three.
+inline F scale_e3m2(I packed) {
+    return as_float(add32(shift32<18>(and32(packed, 0xf8)), (127 - kBiasE3M2) << 23));
+}
+
+template <Format f, int g>
+inline I unpack_quad(const std::uint8_t* codes) {
+    if constexpr (f == Format::kQ8) {
+        return load_codes(codes + g * kChunk);
+    } else if constexpr (f == Format::kQ2) {
+        return and8(shift<-2 * (g % 4)>(load_codes(codes + g / 4 * kChunk)), 3);
+    } else if constexpr (f == Format::kQ4) {
+        return and8(shift<g < 4 ? 0 : -4>(load_codes(codes + g % 4 * kChunk)), 15);
+    } else if constexpr (f == Format::kQ3) {
+        const I high = and8(shift<2 - g>(load_codes(codes + 2 * kChunk)), 4);
+        return or8(unpack_quad<Format::kQ2, g>(codes), high);
+    } else {
+        const I high = and8(shift<4 - 2 * (g % 4)>(load_codes(codes + (4 + g / 4) * kChunk)), 48);
+        return or8(unpack_quad<Format::kQ4, g>(codes), high);
+    }
+}
+
+template <Format f>
+inline I dot(I acc, I w, const std::int8_t* x) {
+    if constexpr (f == Format::kQ8) return dot8(acc, w, x);
+    return dot6(acc, w, x);
+}
+
+// Activations of the tokens that are multiplied together; cols is the stride between tokens.
+struct TokenBlock {
+    const std::int8_t* codes;
+    const float* scales;
+    const float* sums;
+    std::int64_t cols;
+};
+
+template <Format f, int T, int g_begin, int g_end>
+inline void dot_quads(const std::uint8_t* codes, const std::int8_t* x, std::int64_t cols, I (&sum)[T]) {
+    if constexpr (g_begin < g_end) {
+        const I w = unpack_quad<f, g_begin>(codes);
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) sum[t] = dot<f>(sum[t], w, x + t * cols + g_begin * kQuad);
+        dot_quads<f, T, g_begin + 1, g_end>(codes, x, cols, sum);
+    }
+}
+
+// Quads [g_begin, g_end) share one scale and zero: acc += scale * (dx * sum(code x) - zero * sum(x)).
+template <Format f, int T, int g_begin, int g_end>
+inline void accumulate(const std::uint8_t* codes, F scale, F zero, const TokenBlock& x, std::int64_t block,
+                       F (&acc)[T]) {
+    I sum[T];
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) sum[t] = zero_i();
+    dot_quads<f, T, g_begin, g_end>(codes, x.codes + block * kBlock, x.cols, sum);
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) {
+        const float* sums = x.sums + (t * x.cols) / 16 + 2 * block;
+        const float x_sum = g_end - g_begin == kQuads ? sums[0] + sums[1] : sums[g_begin / 4];
+        const F dots = mul(to_float(sum[t]), set1(x.scales[(t * x.cols) / kBlock + block]));
+        acc[t] = fma(scale, fnma(zero, set1(x_sum), dots), acc[t]);
+    }
+}
+
+template <Format f, int T>
+inline void accumulate_block(const std::uint8_t* codes, const std::uint8_t* scales, const TokenBlock& x,
+                             std::int64_t block, F (&acc)[T]) {
+    if constexpr (f == Format::kQ8) {
+        const F scale = load_f16(reinterpret_cast<const std::uint16_t*>(scales));
+        accumulate<f, T, 0, 8>(codes, scale, set1(kZeroQ8), x, block, acc);
+    } else if constexpr (f == Format::kQ4) {
+        const F zero = mul(to_float(load_bytes(scales + kRowGroup)), set1(kZeroStepQ4));
+        accumulate<f, T, 0, 8>(codes, scale_e4m4(scales), zero, x, block, acc);
+    } else if constexpr (f == Format::kQ6) {
+        const F zero = set1(kZeroQ6);
+        accumulate<f, T, 0, 4>(codes, scale_e4m4(scales), zero, x, block, acc);
+        accumulate<f, T, 4, 8>(codes, scale_e4m4(scales + kRowGroup), zero, x, block, acc);
+    } else {
+        const I first = load_bytes(scales), second = load_bytes(scales + kRowGroup);
+        const F step = set1(kZeroStepQ23), offset = set1(first_zero(f));
+        accumulate<f, T, 0, 4>(codes, scale_e3m2(first), fma(to_float(and32(first, 7)), step, offset), x,
+                               block, acc);
+        accumulate<f, T, 4, 8>(codes, scale_e3m2(second), fma(to_float(and32(second, 7)), step, offset), x,
+                               block, acc);
+    }
+}
+
+// Rows beyond the matrix in the last group are computed and dropped.
+inline void store_rows(float* out, F value, std::int64_t num_rows) {
+    if (num_rows >= kLanes) {
+        store(out, value);
+        return;
+    }
+    float lanes[kLanes];
+    store(lanes, value);
+    for (std::int64_t i = 0; i < num_rows; ++i) out[i] = lanes[i];
+}
+
+template <Format f, int T>
+void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activations& x, std::int64_t token,
+                  float* out, std::int64_t stride, std::int64_t num_rows) {
+    const std::int64_t cols = x.cols, first = token * cols;
+    const TokenBlock tokens = {x.codes + first, x.scales + first / kBlock, x.sums + first / 16, cols};
+    const std::uint8_t* scales = group + (has_base(f) ? 2 * kRowGroup : 0);
+    // f16 scales of q8 take two bytes a row, the others one.
+    scales += lane * (f == Format::kQ8 ? 2 : 1);
+    const std::uint8_t* codes = group + group_header_bytes(f, cols) + lane * kQuad;
+    F acc[T];
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) acc[t] = set1(0.0f);
+    for (std::int64_t block = 0; block < cols / kBlock; ++block) {
+        accumulate_block<f, T>(codes + block * block_code_bytes(f), scales + block * kScaleBytes, tokens,
+                               block, acc);
+    }
+    const F base = has_base(f) ? load_bf16(reinterpret_cast<const std::uint16_t*>(group) + lane) : set1(1.0f);
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) store_rows(out + t * stride, mul(acc[t], base), num_rows);
+}
+
+template <Format f>
+inline F load_values(const std::uint8_t* p) {
+    if constexpr (f == Format::kF32) return load_f32(reinterpret_cast<const float*>(p));
+    if constexpr (f == Format::kF16) return load_f16(reinterpret_cast<const std::uint16_t*>(p));
+    return load_bf16(reinterpret_cast<const std::uint16_t*>(p));
+}
+
+template <Format f, int T>
+void float_rows(const std::uint8_t* group, std::int64_t lane, const Activations& x, std::int64_t token,
+                float* out, std::int64_t stride, std::int64_t num_rows) {
+    constexpr std::int64_t kBytes = code_bits(f) / 8;
+    constexpr int kChains = 4;  // hides the latency of fused multiply-add for a single token
+    const float* values = x.values + token * x.cols;
+    group += lane * kBytes;
+    F acc[T][kChains];
+    for (auto& chains : acc) {
+        for (F& chain : chains) chain = set1(0.0f);
+    }
+    for (std::int64_t m = 0; m < x.cols; m += kChains) {
+#pragma GCC unroll 4
+        for (int c = 0; c < kChains; ++c) {
+            const F w = load_values<f>(group + (m + c) * kRowGroup * kBytes);
+#pragma GCC unroll 4
+            for (int t = 0; t < T; ++t) acc[t][c] = fma(w, set1(values[t * x.cols + m + c]), acc[t][c]);
+        }
+    }
+    for (int t = 0; t < T; ++t) {
+        const F sum = add(add(acc[t][0], acc[t][1]), add(acc[t][2], acc[t][3]));
+        store_rows(out + t * stride, sum, num_rows);
+    }
+}
+
+template <Format f, int T>
+inline void multiply_rows(const std::uint8_t* group, std::int64_t lane, const Activations& x,
+                          std::int64_t token, float* out, std::int64_t stride, std::int64_t num_rows) {
+    if constexpr (is_low_bit(f)) {
+        low_bit_rows<f, T>(group, lane, x, token, out, stride, num_rows);
+    } else {
+        float_rows<f, T>(group, lane, x, token, out, stride, num_rows);
+    }
+}
+
+template <Format f>
+void matmul_of(const Matrix& w, const Activations& x, std::int64_t group_begin, std::int64_t group_end,
+               float* out, std::int64_t stride) {
+    constexpr int kTokens = is_low_bit(f) ? kMaxTokens : 4;
+    for (std::int64_t g = group_begin; g < group_end; ++g) {
+        const std::uint8_t* group = w.packed + g * group_bytes(f, w.cols);
+        for (std::int64_t lane = 0; lane < kRowGroup; lane += kLanes) {
+            const std::int64_t row = g * kRowGroup + lane, num_rows = w.rows - row;
+            if (num_rows <= 0) break;
+            std::int64_t t = 0;
+            for (; t + kTokens <= x.num_tokens; t += kTokens) {
+                multiply_rows<f, kTokens>(group, lane, x, t, out + t * stride + row, stride, num_rows);
+            }
+            for (; t < x.num_tokens; ++t) {
+                multiply_rows<f, 1>(group, lane, x, t, out + t * stride + row, stride, num_rows);
+            }
+        }
+    }
+}
+
+void matmul(const Matrix& w, const Activations& x, std::int64_t begin, std::int64_t end, float* out,
+            std::int64_t stride) {
+    switch (w.format) {
+        case Format::kQ2:
+            return matmul_of<Format::kQ2>(w, x, begin, end, out, stride);
+        case Format::kQ3:
+            return matmul_of<Format::kQ3>(w, x, begin, end, out, stride);
+        case Format::kQ4:
+            return matmul_of<Format::kQ4>(w, x, begin, end, out, stride);
+        case Format::kQ6:
+            return matmul_of<Format::kQ6>(w, x, begin, end, out, stride);
+        case Format::kQ8:
+            return matmul_of<Format::kQ8>(w, x, begin, end, out, stride);
+        case Format::kBf16:
+            return matmul_of<Format::kBf16>(w, x, begin, end, out, stride);
+        case Format::kF16:
+            return matmul_of<Format::kF16>(w, x, begin, end, out, stride);
+        case Format::kF32:
+            return matmul_of<Format::kF32>(w, x, begin, end, out, stride);
+    }
+}

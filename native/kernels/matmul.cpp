@@ -1,0 +1,76 @@
+#include "kernels/matmul.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "core/thread_pool.h"
+
+namespace edgemoe {
+namespace {
+
+// Tokens quantised by one thread at a time; a decode step has one and stays on the caller.
+constexpr std::int64_t kTokenGrain = 4;
+// Row groups below which waking a thread costs more than it saves.
+constexpr std::int64_t kGroupGrain = 1;
+
+// T rows of activations, with their 8-bit form when a low-bit matrix needs it.
+class QuantizedRows {
+  public:
+    QuantizedRows(const float* x, std::int64_t num_tokens, std::int64_t cols, bool needs_codes)
+        : activations_{x, nullptr, nullptr, nullptr, num_tokens, cols} {
+        if (!needs_codes) return;
+        const auto size = static_cast<std::size_t>(num_tokens * cols);
+        codes_ = std::make_unique_for_overwrite<std::int8_t[]>(size);
+        scales_ = std::make_unique_for_overwrite<float[]>(size / 32 + size / 16);
+        float* sums = scales_.get() + size / 32;
+        const Kernels& kernels = active_kernels();
+        parallel_for(num_tokens, kTokenGrain, [&](std::int64_t begin, std::int64_t end) {
+            kernels.quantize_rows(x, cols, begin, end, codes_.get(), scales_.get(), sums);
+        });
+        activations_.codes = codes_.get();
+        activations_.scales = scales_.get();
+        activations_.sums = sums;
+    }
+
+    const Activations& operator*() const { return activations_; }
+
+  private:
+    std::unique_ptr<std::int8_t[]> codes_;
+    std::unique_ptr<float[]> scales_;
+    Activations activations_;
+};
+
+}  // namespace
+
+void matmul(const float* x, std::int64_t num_tokens, const Matrix& w, float* out) {
+    const Kernels& kernels = active_kernels();
+    const QuantizedRows rows(x, num_tokens, w.cols, is_low_bit(w.format));
+    parallel_for(num_groups(w.rows), kGroupGrain, [&](std::int64_t begin, std::int64_t end) {
+        kernels.matmul(w, *rows, begin, end, out, w.rows);
+    });
+}
+
+void expert_ffn(const float* x, std::int64_t num_tokens, const Matrix* gate, const Matrix& up,
+                const Matrix& down, Activation activation, float* out) {
+    const Kernels& kernels = active_kernels();
+    const std::int64_t width = up.rows;
+    const bool needs_codes = is_low_bit(up.format) || (gate != nullptr && is_low_bit(gate->format));
+    const QuantizedRows rows(x, num_tokens, up.cols, needs_codes);
+    const auto size = static_cast<std::size_t>(num_tokens * width);
+    const auto hidden = std::make_unique_for_overwrite<float[]>(gate != nullptr ? 2 * size : size);
+    float* const gated = hidden.get();
+    float* const raised = gate != nullptr ? gated + size : nullptr;
+    parallel_for(num_groups(width), kGroupGrain, [&](std::int64_t begin, std::int64_t end) {
+        kernels.matmul(gate != nullptr ? *gate : up, *rows, begin, end, gated, width);
+        if (gate != nullptr) kernels.matmul(up, *rows, begin, end, raised, width);
+        const std::int64_t first = begin * kRowGroup, last = std::min(end * kRowGroup, width);
+        for (std::int64_t t = 0; t < num_tokens; ++t) {
+            const std::int64_t offset = t * width + first;
+            kernels.activate(activation, gated + offset, raised != nullptr ? raised + offset : nullptr,
+                             last - first);
+        }
+    });
+    matmul(gated, num_tokens, down, out);
+}
+
+}  // namespace edgemoe

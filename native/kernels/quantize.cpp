@@ -1,0 +1,267 @@
+// Quantisers: per block, every scale code near the one that spans the block is tried with the zeros that
+// can follow from it, and the pair with the least weighted squared error wins. Trying the codes that are
+// really stored makes the coarse scales of two and three bits cost little.
+#include "kernels/quantize.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "core/thread_pool.h"
+#include "kernels/decode.h"
+
+namespace edgemoe {
+namespace {
+
+constexpr int kMaxSpan = 32;  // weights that share a scale
+// How far below the spanning scale the search goes, in octaves: clipping outliers pays at few bits.
+constexpr float kSearchOctaves = 1.0f;
+
+struct Span {
+    float weights[kMaxSpan];
+    float importance[kMaxSpan];
+    int size;
+    float lowest, highest;
+};
+
+struct Choice {
+    float error = HUGE_VALF;
+    std::uint8_t scale_code = 0, zero_code = 0;
+    float scale = 0, zero = 0;
+};
+
+Span make_span(const float* w, const float* importance, int size) {
+    Span span;
+    span.size = size;
+    span.lowest = span.highest = 0;
+    for (int i = 0; i < size; ++i) {
+        span.weights[i] = w[i];
+        span.importance[i] = importance == nullptr ? 1.0f : importance[i];
+        span.lowest = std::min(span.lowest, w[i]);
+        span.highest = std::max(span.highest, w[i]);
+    }
+    return span;
+}
+
+inline float nearest_code(float w, float inverse, float zero, float largest_code) {
+    const float code = std::min(std::max(w * inverse + zero + 0.5f, 0.0f), largest_code + 0.5f);
+    return static_cast<float>(static_cast<int>(code));
+}
+
+float error_of(const Span& span, float scale, float zero, float largest_code) {
+    const float inverse = scale > 0 ? 1.0f / scale : 0.0f;
+    float error = 0;
+    for (int i = 0; i < span.size; ++i) {
+        const float code = nearest_code(span.weights[i], inverse, zero, largest_code);
+        const float difference = span.weights[i] - scale * (code - zero);
+        error += span.importance[i] * difference * difference;
+    }
+    return error;
+}
+
+// The zero that fits best once every weight has its code.
+float refined_zero(const Span& span, float scale, float zero, float largest_code) {
+    const float inverse = 1.0f / scale;
+    float sum = 0, total = 0;
+    for (int i = 0; i < span.size; ++i) {
+        const float code = nearest_code(span.weights[i], inverse, zero, largest_code);
+        sum += span.importance[i] * (code - span.weights[i] * inverse);
+        total += span.importance[i];
+    }
+    return total > 0 ? sum / total : zero;
+}
+
+// A format's grid: which scales and zeros can be stored.
+struct Grid {
+    Format format;
+    int span_size;
+    float largest_code;
+    float largest_scale;  // relative to the row's base
+    int num_scales;
+
+    float scale(int code) const {
+        const auto byte = static_cast<std::uint8_t>(code);
+        return format == Format::kQ2 || format == Format::kQ3 ? decode_e3m2(byte) : decode_e4m4(byte);
+    }
+    // Range of codes from the smallest scale of the window up to the first that spans the whole block.
+    std::pair<int, int> scale_window(float spanning) const {
+        int high = 0;
+        while (high < num_scales - 1 && scale(high) < spanning) ++high;
+        int low = high;
+        while (low > 0 && scale(low) > spanning * std::exp2(-kSearchOctaves)) --low;
+        return {low, high};
+    }
+};
+
+Grid grid_of(Format f) {
+    switch (f) {
+        case Format::kQ2:
+            return {f, 16, 3, kLargestE3M2, 32};
+        case Format::kQ3:
+            return {f, 16, 7, kLargestE3M2, 32};
+        case Format::kQ4:
+            return {f, 32, 15, kLargestE4M4, 256};
+        default:
+            return {f, 16, 63, kLargestE4M4, 256};
+    }
+}
+
+// Scale that reaches from the lowest to the highest weight.
+float spanning_scale(const Grid& grid, const Span& span) {
+    if (grid.format == Format::kQ6) return std::max(-span.lowest, span.highest) / 31.5f;
+    // With a zero from a limited range the larger side decides.
+    const float even = (span.highest - span.lowest) / grid.largest_code;
+    if (grid.format == Format::kQ4) return even;
+    const float lowest_zero = first_zero(grid.format), highest_zero = lowest_zero + 7 * kZeroStepQ23;
+    return std::max({even, -span.lowest / (highest_zero + 0.5f), span.highest / (grid.largest_code + 0.5f - lowest_zero)});
+}
+
+void consider(const Grid& grid, const Span& span, float base, int scale_code, int zero_code, Choice& best) {
+    Choice choice;
+    choice.scale = base * grid.scale(scale_code);
+    switch (grid.format) {
+        case Format::kQ4:
+            choice.zero = kZeroStepQ4 * static_cast<float>(zero_code);
+            break;
+        case Format::kQ6:
+            choice.zero = kZeroQ6;
+            break;
+        default:
+            choice.zero = first_zero(grid.format) + kZeroStepQ23 * static_cast<float>(zero_code);
+    }
+    choice.error = error_of(span, choice.scale, choice.zero, grid.largest_code);
+    choice.scale_code = static_cast<std::uint8_t>(scale_code);
+    choice.zero_code = static_cast<std::uint8_t>(zero_code);
+    if (choice.error < best.error) best = choice;
+}
+
+int zero_code_q4(float zero) {
+    return static_cast<int>(std::clamp(std::nearbyint(zero / kZeroStepQ4), 0.0f, 255.0f));
+}
+
+Choice search(const Grid& grid, const Span& span, float base) {
+    Choice best;
+    const auto [low, high] = grid.scale_window(base > 0 ? spanning_scale(grid, span) / base : 0);
+    for (int code = low; code <= high; ++code) {
+        if (grid.format == Format::kQ6) {
+            consider(grid, span, base, code, 0, best);
+        } else if (grid.format == Format::kQ4) {
+            const float scale = base * grid.scale(code);
+            if (scale <= 0) continue;
+            const float centre = -(span.lowest + span.highest) / (2 * scale) + grid.largest_code / 2;
+            const float first = kZeroStepQ4 * static_cast<float>(zero_code_q4(centre));
+            consider(grid, span, base, code, zero_code_q4(first), best);
+            const float refined = refined_zero(span, scale, first, grid.largest_code);
+            consider(grid, span, base, code, zero_code_q4(refined), best);
+        } else {
+            for (int zero = 0; zero < 8; ++zero) consider(grid, span, base, code, zero, best);
+        }
+    }
+    if (best.error < HUGE_VALF) return best;
+    // A row of zeros: an integral zero makes it exact.
+    consider(grid, span, 0, 0, grid.format == Format::kQ4 ? 128 : 2, best);
+    return best;
+}
+
+void pack_codes(const Grid& grid, const Span& span, const Choice& choice, std::uint8_t* block_codes,
+                std::int64_t row, std::int64_t first_col) {
+    const float inverse = choice.scale > 0 ? 1.0f / choice.scale : 0.0f;
+    for (int i = 0; i < span.size; ++i) {
+        const float code = nearest_code(span.weights[i], inverse, choice.zero, grid.largest_code);
+        set_code(grid.format, block_codes, row, first_col + i, static_cast<std::uint8_t>(code));
+    }
+}
+
+void quantize_low_bit_row(const float* w, std::int64_t cols, const Grid& grid, const float* importance,
+                          std::uint8_t* group, std::int64_t row) {
+    const int size = grid.span_size;
+    float largest = 0;
+    for (std::int64_t col = 0; col < cols; col += size) {
+        largest = std::max(largest, spanning_scale(grid, make_span(w + col, nullptr, size)));
+    }
+    // Rounded up, so that the largest block is within reach.
+    const std::uint16_t stored = bf16_of_float(largest / grid.largest_scale * (1 + 1.0f / 256));
+    std::memcpy(group + 2 * row, &stored, sizeof stored);
+    const float base = float_of_bf16(stored);
+    std::uint8_t* scales = group + 2 * kRowGroup;
+    std::uint8_t* codes = group + group_header_bytes(grid.format, cols);
+    for (std::int64_t col = 0; col < cols; col += size) {
+        const Span span = make_span(w + col, importance == nullptr ? nullptr : importance + col, size);
+        const Choice choice = search(grid, span, base);
+        const std::int64_t block = col / kBlock;
+        std::uint8_t* place = scales + block * kScaleBytes + row;
+        if (grid.format == Format::kQ4) {
+            place[0] = choice.scale_code;
+            place[kRowGroup] = choice.zero_code;
+        } else {
+            const bool has_zero = grid.format != Format::kQ6;
+            place[col % kBlock / 16 * kRowGroup] =
+                has_zero ? static_cast<std::uint8_t>(choice.scale_code << 3 | choice.zero_code)
+                         : choice.scale_code;
+        }
+        pack_codes(grid, span, choice, codes + block * block_code_bytes(grid.format), row, col % kBlock);
+    }
+}
+
+void quantize_q8_row(const float* w, std::int64_t cols, std::uint8_t* group, std::int64_t row) {
+    std::uint8_t* codes = group + group_header_bytes(Format::kQ8, cols);
+    for (std::int64_t block = 0; block < cols / kBlock; ++block) {
+        const float* values = w + block * kBlock;
+        float largest = 0;
+        for (std::int64_t i = 0; i < kBlock; ++i) largest = std::max(largest, std::fabs(values[i]));
+        const std::uint16_t stored = f16_of_float(largest / 127);
+        std::memcpy(group + block * kScaleBytes + 2 * row, &stored, sizeof stored);
+        const float scale = float_of_f16(stored);
+        for (std::int64_t i = 0; i < kBlock; ++i) {
+            const float code = scale > 0 ? nearest_code(values[i], 1 / scale, kZeroQ8, 255) : kZeroQ8;
+            set_code(Format::kQ8, codes + block * block_code_bytes(Format::kQ8), row, i,
+                     static_cast<std::uint8_t>(code));
+        }
+    }
+}
+
+void copy_row(const float* w, std::int64_t cols, Format f, std::uint8_t* group, std::int64_t row) {
+    for (std::int64_t col = 0; col < cols; ++col) {
+        const std::int64_t index = col * kRowGroup + row;
+        if (f == Format::kF32) {
+            std::memcpy(group + 4 * index, w + col, sizeof(float));
+        } else {
+            const std::uint16_t half = f == Format::kF16 ? f16_of_float(w[col]) : bf16_of_float(w[col]);
+            std::memcpy(group + 2 * index, &half, sizeof half);
+        }
+    }
+}
+
+}  // namespace
+
+void quantize(const float* w, std::int64_t rows, std::int64_t cols, Format format, const float* importance,
+              std::uint8_t* packed) {
+    const std::vector<float> zeros(static_cast<std::size_t>(cols), 0.0f);
+    parallel_for(num_groups(rows), 1, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t g = begin; g < end; ++g) {
+            std::uint8_t* group = packed + g * group_bytes(format, cols);
+            std::memset(group, 0, static_cast<std::size_t>(group_bytes(format, cols)));
+            for (std::int64_t lane = 0; lane < kRowGroup; ++lane) {
+                const std::int64_t row = g * kRowGroup + lane;
+                const float* values = row < rows ? w + row * cols : zeros.data();
+                if (!is_low_bit(format)) {
+                    copy_row(values, cols, format, group, lane);
+                } else if (format == Format::kQ8) {
+                    quantize_q8_row(values, cols, group, lane);
+                } else {
+                    quantize_low_bit_row(values, cols, grid_of(format), importance, group, lane);
+                }
+            }
+        }
+    });
+}
+
+void dequantize_row(const std::uint8_t* packed, std::int64_t cols, Format f, std::int64_t row, float* out) {
+    const std::uint8_t* group = packed + row / kRowGroup * group_bytes(f, cols);
+    const std::int64_t lane = row % kRowGroup;
+    for (std::int64_t col = 0; col < cols; ++col) {
+        out[col] = is_low_bit(f) ? decode_weight(f, group, cols, lane, col) : decode_value(f, group, lane, col);
+    }
+}
+
+}  // namespace edgemoe

@@ -1,0 +1,66 @@
+// The readable reference: one row and one token at a time, straight from the definitions in layout.h.
+// It runs everywhere and is the oracle of the vector kernels.
+#include "kernels/decode.h"
+#include "kernels/kernels.h"
+
+namespace edgemoe {
+namespace {
+
+using F = float;
+constexpr int kLanes = 1;
+inline F load_f32(const float* p) { return *p; }
+inline F load_f16(const std::uint16_t* p) { return float_of_f16(*p); }
+inline F set1(float v) { return v; }
+inline F fma(F a, F b, F c) { return a * b + c; }
+inline void store(float* p, F v) { *p = v; }
+
+#include "kernels/elementwise.h"
+
+#include "kernels/attention.h"
+
+float low_bit_dot(const Matrix& w, const std::uint8_t* group, std::int64_t row, const Activations& x,
+                  std::int64_t token) {
+    const Format f = w.format;
+    const std::uint8_t* codes = group + group_header_bytes(f, w.cols);
+    float acc = 0;
+    for (std::int64_t half = 0; half < w.cols / 16; ++half) {
+        const std::int64_t block = half / 2;
+        const std::uint8_t* block_codes = codes + block * block_code_bytes(f);
+        std::int32_t sum = 0;
+        for (std::int64_t col = half % 2 * 16; col < half % 2 * 16 + 16; ++col) {
+            sum += get_code(f, block_codes, row, col) * x.codes[token * w.cols + block * kBlock + col];
+        }
+        const auto [scale, zero] = decode_scale(f, block_scales(f, group, block), row, half % 2);
+        const float dots = static_cast<float>(sum) * x.scales[token * w.cols / kBlock + block];
+        acc += scale * (dots - zero * x.sums[token * w.cols / 16 + half]);
+    }
+    return acc * decode_base(f, group, row);
+}
+
+float float_dot(const Matrix& w, const std::uint8_t* group, std::int64_t row, const Activations& x,
+                std::int64_t token) {
+    float acc = 0;
+    for (std::int64_t col = 0; col < w.cols; ++col) {
+        acc += decode_value(w.format, group, row, col) * x.values[token * w.cols + col];
+    }
+    return acc;
+}
+
+void matmul(const Matrix& w, const Activations& x, std::int64_t begin, std::int64_t end, float* out,
+            std::int64_t stride) {
+    const auto dot = is_low_bit(w.format) ? low_bit_dot : float_dot;
+    for (std::int64_t row = begin * kRowGroup; row < end * kRowGroup && row < w.rows; ++row) {
+        const std::uint8_t* group = w.packed + row / kRowGroup * group_bytes(w.format, w.cols);
+        for (std::int64_t t = 0; t < x.num_tokens; ++t) {
+            out[t * stride + row] = dot(w, group, row % kRowGroup, x, t);
+        }
+    }
+}
+
+constexpr Kernels kKernels = {"scalar", quantize_rows, matmul, activate, attend};
+
+}  // namespace
+
+const Kernels* scalar_kernels() { return &kKernels; }
+
+}  // namespace edgemoe

@@ -1,0 +1,134 @@
+#include "ops/ops.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+#include "core/thread_pool.h"
+#include "kernels/half.h"
+#include "kernels/kernels.h"
+
+namespace edgemoe {
+namespace {
+
+// Rows of a cheap row-wise operation that are worth a thread's while.
+constexpr std::int64_t kRowGrain = 16;
+// Partial sums of a long reduction: enough for the compiler to fill a vector.
+constexpr std::int64_t kPartials = 16;
+// Cached positions times heads below which attention stays on the calling thread.
+constexpr std::int64_t kAttentionGrain = 256;
+
+float mean_square(const float* x, std::int64_t n) {
+    float partial[kPartials] = {};
+    std::int64_t i = 0;
+    for (; i + kPartials <= n; i += kPartials) {
+        for (std::int64_t j = 0; j < kPartials; ++j) partial[j] += x[i + j] * x[i + j];
+    }
+    for (; i < n; ++i) partial[0] += x[i] * x[i];
+    return std::accumulate(partial, partial + kPartials, 0.0f) / static_cast<float>(n);
+}
+
+}  // namespace
+
+void rms_norm(const float* x, std::int64_t num_rows, std::int64_t width, const float* weight, float eps,
+              float* out) {
+    parallel_for(num_rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t r = begin; r < end; ++r) {
+            const float* row = x + r * width;
+            const float inverse = 1.0f / std::sqrt(mean_square(row, width) + eps);
+            for (std::int64_t i = 0; i < width; ++i) out[r * width + i] = row[i] * inverse * weight[i];
+        }
+    });
+}
+
+void rope(float* x, std::int64_t num_tokens, std::int64_t num_heads, std::int64_t head_dim, const float* cos,
+          const float* sin, std::int64_t num_pairs) {
+    parallel_for(num_tokens, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t row = begin * num_heads; row < end * num_heads; ++row) {
+            const float* c = cos + row / num_heads * num_pairs;
+            const float* s = sin + row / num_heads * num_pairs;
+            float* first = x + row * head_dim;
+            float* second = first + num_pairs;
+            for (std::int64_t i = 0; i < num_pairs; ++i) {
+                const float a = first[i], b = second[i];
+                first[i] = a * c[i] - b * s[i];
+                second[i] = b * c[i] + a * s[i];
+            }
+        }
+    });
+}
+
+void store_kv(void* cache, const KvLayout& layout, const float* x, std::int64_t num_tokens, std::int64_t start) {
+    const auto [num_heads, num_slots, dim, is_f16] = layout;
+    for (std::int64_t t = 0; t < num_tokens; ++t) {
+        for (std::int64_t g = 0; g < num_heads; ++g) {
+            const float* from = x + (t * num_heads + g) * dim;
+            const std::int64_t to = (g * num_slots + start + t) * dim;
+            if (is_f16) {
+                std::uint16_t* halves = static_cast<std::uint16_t*>(cache) + to;
+                for (std::int64_t i = 0; i < dim; ++i) halves[i] = f16_of_float(from[i]);
+            } else {
+                std::copy_n(from, dim, static_cast<float*>(cache) + to);
+            }
+        }
+    }
+}
+
+void attention(const float* q, const void* keys, const void* values, const KvLayout& layout, const Attention& a,
+               float* out) {
+    const auto [num_kv_heads, num_slots, dim, is_f16] = layout;
+    const std::int64_t queries_per_key = a.num_heads / num_kv_heads;
+    const std::int64_t element = is_f16 ? 2 : 4, last = a.start + a.num_tokens;
+    const std::int64_t grain = std::max<std::int64_t>(1, kAttentionGrain / std::max<std::int64_t>(1, last));
+    const Kernels& kernels = active_kernels();
+    parallel_for(a.num_tokens * a.num_heads, grain, [&](std::int64_t begin, std::int64_t end) {
+        std::vector<float> scores(static_cast<std::size_t>(last));
+        for (std::int64_t i = begin; i < end; ++i) {
+            const std::int64_t position = a.start + i / a.num_heads, head = i % a.num_heads;
+            const std::int64_t first = a.window > 0 ? std::max<std::int64_t>(0, position - a.window + 1) : 0;
+            const std::int64_t offset = (head / queries_per_key * num_slots + first) * dim * element;
+            kernels.attend(q + i * dim, static_cast<const char*>(keys) + offset,
+                           static_cast<const char*>(values) + offset, is_f16, position - first + 1, dim, a.scale,
+                           scores.data(), out + i * dim);
+        }
+    });
+}
+
+void route(const float* logits, std::int64_t num_tokens, std::int64_t num_experts, std::int64_t top_k,
+           bool softmax_first, bool renormalize, std::int32_t* ids, float* weights) {
+    std::vector<std::int32_t> order(static_cast<std::size_t>(num_experts));
+    for (std::int64_t t = 0; t < num_tokens; ++t) {
+        const float* row = logits + t * num_experts;
+        std::iota(order.begin(), order.end(), 0);
+        std::partial_sort(order.begin(), order.begin() + top_k, order.end(), [row](std::int32_t a, std::int32_t b) {
+            return row[a] != row[b] ? row[a] > row[b] : a < b;
+        });
+        float* w = weights + t * top_k;
+        float picked = 0, all = 0;
+        for (std::int64_t k = 0; k < top_k; ++k) {
+            ids[t * top_k + k] = order[static_cast<std::size_t>(k)];
+            picked += w[k] = std::exp(row[ids[t * top_k + k]] - row[order[0]]);
+        }
+        for (std::int64_t e = 0; e < num_experts; ++e) all += std::exp(row[e] - row[order[0]]);
+        const float total = softmax_first && !renormalize ? all : picked;
+        for (std::int64_t k = 0; k < top_k; ++k) w[k] /= total;
+    }
+}
+
+void combine(const float* parts, const float* weights, std::int64_t num_tokens, std::int64_t top_k,
+             std::int64_t width, float* out) {
+    parallel_for(num_tokens, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t t = begin; t < end; ++t) {
+            float* row = out + t * width;
+            std::fill_n(row, width, 0.0f);
+            for (std::int64_t k = 0; k < top_k; ++k) {
+                const float weight = weights[t * top_k + k];
+                const float* part = parts + (t * top_k + k) * width;
+                for (std::int64_t i = 0; i < width; ++i) row[i] += weight * part[i];
+            }
+        }
+    });
+}
+
+}  // namespace edgemoe

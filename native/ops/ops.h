@@ -1,0 +1,48 @@
+// The float operations of a decoder between its matrix products. Letters: T tokens, D model width,
+// H query heads, G key/value heads, C head dimension, S cache slots, E experts, K chosen experts.
+// The result for one token never depends on the other tokens of the call or on the number of threads.
+#pragma once
+
+#include <cstdint>
+
+namespace edgemoe {
+
+// out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight, for each row of D values.
+void rms_norm(const float* x, std::int64_t num_rows, std::int64_t width, const float* weight, float eps,
+              float* out);
+
+// Rotates pairs (i, R + i), i < R, of every head of x [T][H][C] by the angles in cos, sin [T][R].
+void rope(float* x, std::int64_t num_tokens, std::int64_t num_heads, std::int64_t head_dim, const float* cos,
+          const float* sin, std::int64_t num_pairs);
+
+struct KvLayout {
+    std::int64_t num_heads;  // G
+    std::int64_t num_slots;  // S
+    std::int64_t head_dim;   // C
+    bool is_f16;
+};
+
+// cache [G][S][C] at slots [start, start + T) becomes x [T][G][C].
+void store_kv(void* cache, const KvLayout& layout, const float* x, std::int64_t num_tokens, std::int64_t start);
+
+struct Attention {
+    std::int64_t num_tokens;
+    std::int64_t num_heads;  // H, a multiple of G
+    std::int64_t start;      // query t has position start + t and sees positions up to its own
+    std::int64_t window;     // and, when positive, only the last `window` of them
+    float scale;
+};
+
+void attention(const float* q, const void* keys, const void* values, const KvLayout& layout, const Attention& a,
+               float* out);
+
+// Picks the K largest of each row of E logits, ties to the lower index, in descending order. The weights
+// are the softmax over all experts (softmax_first) or over the picked ones; renormalize makes them sum to 1.
+void route(const float* logits, std::int64_t num_tokens, std::int64_t num_experts, std::int64_t top_k,
+           bool softmax_first, bool renormalize, std::int32_t* ids, float* weights);
+
+// out [T][D] = sum over k, in the order 0..K-1, of weights [T][K] times parts [T][K][D].
+void combine(const float* parts, const float* weights, std::int64_t num_tokens, std::int64_t top_k,
+             std::int64_t width, float* out);
+
+}  // namespace edgemoe

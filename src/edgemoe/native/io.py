@@ -1,0 +1,61 @@
+"""Reading ranges of files on worker threads, around the page cache where possible."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgemoe import _native
+from edgemoe.native.matrix import ByteArray
+
+DIRECT_ALIGNMENT: int = _native.DIRECT_ALIGNMENT
+
+
+def aligned_empty(num_bytes: int) -> ByteArray:
+    """Uninitialised page-aligned memory, freed with the array; pages count once they are touched."""
+    return _native.aligned_empty(num_bytes)
+
+
+class FileReader:
+    """Reads ranges of a fixed list of files on ``num_threads`` workers. Thread-safe.
+
+    With ``direct`` the page cache is bypassed, and offsets, lengths and addresses must be multiples of
+    4096; without, what a read leaves in the page cache is dropped again. Interrupted and short reads
+    are continued.
+
+    Raises:
+        OSError: a file cannot be opened; with EINVAL where the file system refuses direct reads.
+    """
+
+    def __init__(self, paths: Sequence[str], num_threads: int = 4, direct: bool = True) -> None:
+        self._reader = _native.FileReader(list(paths), num_threads, direct)
+        # A destination must outlive its read even when the caller forgets it.
+        self._destinations: dict[int, ByteArray] = {}
+
+    def submit(self, file: int, offset: int, out: ByteArray, priority: int = 0) -> int:
+        """Queue a read of ``len(out)`` bytes; lower priority numbers go first. Returns a ticket."""
+        ticket = self._reader.submit(file, offset, out, priority)
+        self._destinations[ticket] = out
+        return ticket
+
+    def wait(self, ticket: int) -> None:
+        """Block until the read has ended; each ticket is waited for once.
+
+        Raises:
+            OSError: it failed; the text holds the offset, ``filename`` the path.
+        """
+        try:
+            self._reader.wait(ticket)
+        finally:
+            self._destinations.pop(ticket, None)
+
+    def wait_any(self, tickets: Sequence[int]) -> int:
+        """Block until one of the tickets has ended, well or not, and return it."""
+        return self._reader.wait_any(list(tickets))
+
+    def cancel(self, ticket: int) -> bool:
+        """Drop a read that has not started. True: its destination is free; wait() returns at once."""
+        return self._reader.cancel(ticket)
+
+    def close(self) -> None:
+        """Drop what is queued, finish what is being read, stop the workers. Later calls do nothing."""
+        self._reader.close()

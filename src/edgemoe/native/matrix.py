@@ -1,0 +1,119 @@
+"""Packed weight matrices: quantise, multiply, look up rows.
+
+Letters: T tokens, N rows, M columns (a multiple of 32), D model width, F expert width.
+Every product gives one token the same bits whatever the other tokens of the call and the number of threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemoe import _native
+
+FloatArray = NDArray[np.float32]
+ByteArray = NDArray[np.uint8]
+
+FORMATS: tuple[str, ...] = _native.FORMATS
+LAYOUT_VERSION: int = _native.LAYOUT_VERSION
+ROW_GROUP: int = _native.ROW_GROUP
+BLOCK: int = _native.BLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A packed matrix (N, M). ``packed`` may be a view into a larger buffer."""
+
+    packed: ByteArray
+    format: str
+    num_rows: int
+    num_cols: int
+
+    def as_tuple(self) -> tuple[ByteArray, str, int, int]:
+        """The form in which compiled code takes a matrix."""
+        return self.packed, self.format, self.num_rows, self.num_cols
+
+
+def packed_num_bytes(format: str, num_rows: int, num_cols: int) -> int:
+    """Bytes of a packed (N, M) matrix, a multiple of 64.
+
+    Raises:
+        ValueError: unknown format, or a row length that is not a multiple of 32.
+    """
+    return _native.packed_num_bytes(format, num_rows, num_cols)
+
+
+def bits_per_weight(format: str, num_cols: int = 4096) -> float:
+    """Effective bits per weight, scales included, for rows of ``num_cols``."""
+    return packed_num_bytes(format, ROW_GROUP, num_cols) * 8 / (ROW_GROUP * num_cols)
+
+
+def quantize(weights: FloatArray, format: str, importance: FloatArray | None = None) -> ByteArray:
+    """Pack float32 weights (N, M); returns bytes (packed_num_bytes,).
+
+    ``importance`` (M,) weighs the squared error per column, for instance by the mean square of the
+    activations. Rows may be packed in chunks: the packed form of rows [a, b), a and b multiples of
+    ``ROW_GROUP``, is a contiguous slice of the whole.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+    packed = np.empty(packed_num_bytes(format, *weights.shape), np.uint8)
+    _native.quantize_into(weights, format, importance, packed)
+    return packed
+
+
+def dequantize_rows(matrix: Matrix, rows: NDArray[np.int32]) -> FloatArray:
+    """Rows (R,) of a matrix as floats (R, M); the embedding lookup.
+
+    Raises:
+        ValueError: a row is outside the matrix.
+    """
+    out = np.empty((len(rows), matrix.num_cols), np.float32)
+    _native.dequantize_rows_into(matrix.as_tuple(), rows, out)
+    return out
+
+
+def dequantize(packed: ByteArray, format: str, num_rows: int, num_cols: int) -> FloatArray:
+    """The float32 weights (N, M) that packed bytes stand for."""
+    rows = np.arange(num_rows, dtype=np.int32)
+    return dequantize_rows(Matrix(packed, format, num_rows, num_cols), rows)
+
+
+def matmul(x: FloatArray, matrix: Matrix, out: FloatArray | None = None) -> FloatArray:
+    """Product of activations (T, M) with the transposed matrix: (T, N).
+
+    Low-bit formats quantise ``x`` to 8 bits per block of 32 on the fly; f32, f16 and bf16 do not.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+    if out is None:
+        out = np.empty((len(x), matrix.num_rows), np.float32)
+    _native.matmul_into(x, matrix.as_tuple(), out)
+    return out
+
+
+def expert_ffn(
+    x: FloatArray,
+    gate: Matrix | None,
+    up: Matrix,
+    down: Matrix,
+    activation: str = "silu",
+    out: FloatArray | None = None,
+) -> FloatArray:
+    """One expert: ``down(act(gate(x)) * up(x))`` for x (T, D); returns (T, D).
+
+    gate and up are (F, D), down is (D, F). Without a gate: ``down(act(up(x)))``.
+    ``activation`` is "silu", "gelu" (exact) or "relu".
+
+    Raises:
+        ValueError: shapes do not fit or the activation is unknown.
+    """
+    if out is None:
+        out = np.empty((len(x), down.num_rows), np.float32)
+    gate_tuple = None if gate is None else gate.as_tuple()
+    _native.expert_ffn_into(x, gate_tuple, up.as_tuple(), down.as_tuple(), activation, out)
+    return out
