@@ -1,0 +1,97 @@
+"""A bit plan: the storage format of every matrix of a model. Pure data; it goes into the store's manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgemoe.errors import RequestError
+from edgemoe.quant.formats import format_info
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertFormats:
+    """Formats of the three matrices of one expert."""
+
+    gate: str
+    up: str
+    down: str
+
+    def __post_init__(self) -> None:
+        for name in (self.gate, self.up, self.down):
+            format_info(name)
+
+    @classmethod
+    def uniform(cls, name: str) -> ExpertFormats:
+        """The same format for all three."""
+        return cls(name, name, name)
+
+    def to_json(self) -> list[str]:
+        """``[gate, up, down]``."""
+        return [self.gate, self.up, self.down]
+
+
+@dataclass(frozen=True, slots=True)
+class BitPlan:
+    """Formats of a whole model.
+
+    ``default`` holds for every expert that ``overrides`` (by layer and expert) does not name, ``dense`` for
+    every other matrix. ``origin`` says where the plan came from, in plain JSON values.
+    """
+
+    default: ExpertFormats
+    dense: str
+    overrides: Mapping[tuple[int, int], ExpertFormats] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        format_info(self.dense)
+
+    @classmethod
+    def uniform(cls, expert_format: str, dense_format: str) -> BitPlan:
+        """One format for all experts and one for all dense matrices.
+
+        Raises:
+            RequestError: unknown format.
+        """
+        return cls(ExpertFormats.uniform(expert_format), dense_format, origin={"kind": "uniform"})
+
+    def formats_of(self, layer: int, expert: int) -> ExpertFormats:
+        """Formats of one expert."""
+        return self.overrides.get((layer, expert), self.default)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; :meth:`from_json` is the inverse."""
+        return {
+            "default": self.default.to_json(),
+            "dense": self.dense,
+            "overrides": {
+                f"{layer}.{expert}": formats.to_json()
+                for (layer, expert), formats in sorted(self.overrides.items())
+            },
+            "origin": dict(self.origin),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> BitPlan:
+        """The plan that :meth:`to_json` wrote.
+
+        Raises:
+            RequestError: a key is missing or unknown, or a value is not a plan's.
+        """
+        expected = {"default", "dense", "overrides", "origin"}
+        if set(record) != expected:
+            wrong = ", ".join(sorted(set(record) ^ expected))
+            raise RequestError(f"not a bit plan: keys missing or unknown: {wrong}")
+        try:
+            overrides = {_expert_key(k): ExpertFormats(*v) for k, v in record["overrides"].items()}
+            default = ExpertFormats(*record["default"])
+            return cls(default, record["dense"], overrides, dict(record["origin"]))
+        except (TypeError, ValueError, AttributeError) as error:
+            raise RequestError(f"not a bit plan: {error}") from error
+
+
+def _expert_key(text: str) -> tuple[int, int]:
+    layer, expert = text.split(".")
+    return int(layer), int(expert)
