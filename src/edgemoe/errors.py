@@ -1,18 +1,18 @@
 """Every error a user can meet, drawn as a tree. A message says what happened, to which object, and what to do.
 
-    EdgeMoEError
-    ├── CheckpointError (ValueError)      somebody else's model folder is damaged or incomplete
-    │   ├── MissingTensorError            a tensor the family needs is not there
-    │   ├── UnusedTensorError             a tensor nobody consumed: it would be dropped silently
-    │   └── UnsupportedModelError         architecture, configuration key or value we do not run
-    ├── StoreError (ValueError)           our own folder
-    │   ├── NotAStoreError                no manifest where a store was expected
-    │   ├── StoreVersionError             written by another version of the format
-    │   └── CorruptStoreError             bytes differ from what was written
-    ├── ConversionError (OSError)         converting could not go on: disk full, output exists
-    ├── BudgetError (ValueError)          names the smallest budget that works
-    ├── ExpertReadError (OSError)         storage failed while an expert was read
-    └── RequestError (ValueError)         bad prompt, option or context length
+EdgeMoEError
+├── CheckpointError (ValueError)      somebody else's model folder is damaged or incomplete
+│   ├── MissingTensorError            a tensor the family needs is not there
+│   ├── UnusedTensorError             a tensor nobody consumed: it would be dropped silently
+│   └── UnsupportedModelError         architecture, configuration key or value we do not run
+├── StoreError (ValueError)           our own folder
+│   ├── NotAStoreError                no manifest where a store was expected
+│   ├── StoreVersionError             written by another version of the format
+│   └── CorruptStoreError             bytes differ from what was written
+├── ConversionError (OSError)         converting could not go on: disk full, output exists
+├── BudgetError (ValueError)          names the smallest budget that works
+├── ExpertReadError (OSError)         storage failed while an expert was read
+└── RequestError (ValueError)         bad prompt, option or context length
 """
 
 from __future__ import annotations

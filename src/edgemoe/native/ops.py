@@ -19,9 +19,7 @@ IntArray = NDArray[np.int32]
 ROUTING_RULES = ("softmax_then_pick", "pick_then_softmax")
 
 
-def rms_norm(
-    x: FloatArray, weight: FloatArray, eps: float, out: FloatArray | None = None
-) -> FloatArray:
+def rms_norm(x: FloatArray, weight: FloatArray, eps: float, out: FloatArray | None = None) -> FloatArray:
     """``x / sqrt(mean(x²) + eps) * weight`` for each row of x (T, D), weight (D,)."""
     if out is None:
         out = np.empty_like(x)
@@ -57,9 +55,7 @@ def attention(
     return out
 
 
-def route(
-    logits: FloatArray, top_k: int, rule: str, renormalize: bool
-) -> tuple[IntArray, FloatArray]:
+def route(logits: FloatArray, top_k: int, rule: str, renormalize: bool) -> tuple[IntArray, FloatArray]:
     """Experts of each token and their weights, both (T, K), from router logits (T, E).
 
     Descending by logit, ties to the lower id. "softmax_then_pick" takes the weights from the softmax

@@ -1,0 +1,56 @@
+"""A checkpoint held in memory: for tests and for programs that make weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemoe.checkpoint.source import SourceRef, TensorInfo
+from edgemoe.errors import MissingTensorError
+
+
+class MemoryCheckpoint:
+    """A configuration and float arrays by stored name; see CheckpointSource."""
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        tensors: Mapping[str, NDArray[np.floating[Any]]],
+        files: list[Path] | None = None,
+    ) -> None:
+        self._config = dict(config)
+        self._tensors = dict(tensors)
+        self._files = files or []
+
+    def config(self) -> dict[str, Any]:
+        """The configuration given."""
+        return dict(self._config)
+
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """All tensors by name."""
+        return {
+            name: TensorInfo(array.shape, f"F{8 * array.itemsize}", array.nbytes)
+            for name, array in self._tensors.items()
+        }
+
+    def read(self, ref: SourceRef) -> NDArray[np.float32]:
+        """One part of a tensor as float32."""
+        if ref.name not in self._tensors:
+            raise MissingTensorError(f"in-memory checkpoint: there is no tensor {ref.name}")
+        array = self._tensors[ref.name]
+        if ref.index is not None:
+            array = array[ref.index]
+        if ref.rows is not None:
+            array = array[slice(*ref.rows)]
+        return np.ascontiguousarray(array, np.float32)
+
+    def files(self) -> list[Path]:
+        """The side files given."""
+        return list(self._files)
+
+    def close(self) -> None:
+        """Nothing to release."""

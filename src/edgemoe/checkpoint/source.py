@@ -1,0 +1,62 @@
+"""The seam to other people's files: a checkpoint is a configuration and named tensors, read in slices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Shape and size of a tensor as it is stored."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRef:
+    """A part of a stored tensor: entry ``index`` of its first axis, then ``rows`` [start, stop)."""
+
+    name: str
+    index: int | None = None
+    rows: tuple[int, int] | None = None
+
+    def slice_rows(self, start: int, stop: int) -> SourceRef:
+        """Rows [start, stop) of this part."""
+        first = 0 if self.rows is None else self.rows[0]
+        return SourceRef(self.name, self.index, (first + start, first + stop))
+
+
+class CheckpointSource(Protocol):
+    """A checkpoint. Not thread-safe."""
+
+    def config(self) -> dict[str, Any]:
+        """The model configuration, in Hugging Face's keys."""
+        ...
+
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """All tensors by their stored names."""
+        ...
+
+    def read(self, ref: SourceRef) -> NDArray[np.float32]:
+        """One part of a tensor as float32; costs memory for that part alone.
+
+        Raises:
+            CheckpointError: the tensor is not there, damaged, or of a type that is no float.
+        """
+        ...
+
+    def files(self) -> list[Path]:
+        """Files to keep beside the weights: tokenizer, chat template, generation settings."""
+        ...
+
+    def close(self) -> None:
+        """Release files. Later calls do nothing."""
+        ...

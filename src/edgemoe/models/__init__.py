@@ -1,0 +1,25 @@
+"""Model families: what is computed."""
+
+from edgemoe.models.decoder import Decoder
+from edgemoe.models.families import FAMILIES, TensorSources, find_sources, read_spec
+from edgemoe.models.kv_cache import KV_FORMATS, KVCache
+from edgemoe.models.moe import ExpertLayerOutput, ExpertRunner, ExpertWeights, ResidentExperts
+from edgemoe.models.spec import ModelSpec, TensorSpec
+from edgemoe.models.weights import DenseWeights
+
+__all__ = [
+    "FAMILIES",
+    "KV_FORMATS",
+    "Decoder",
+    "DenseWeights",
+    "ExpertLayerOutput",
+    "ExpertRunner",
+    "ExpertWeights",
+    "KVCache",
+    "ModelSpec",
+    "ResidentExperts",
+    "TensorSources",
+    "TensorSpec",
+    "find_sources",
+    "read_spec",
+]

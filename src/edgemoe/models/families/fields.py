@@ -1,0 +1,73 @@
+"""Configuration fields that all families spell alike."""
+
+from __future__ import annotations
+
+from edgemoe.errors import UnsupportedModelError
+from edgemoe.models.config_reader import ConfigReader
+from edgemoe.models.rope import read_rope
+from edgemoe.models.spec import ROW_MULTIPLE, LayerSpec, ModelSpec, MoESpec
+
+_ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "relu": "relu"}
+
+
+def read_activation(reader: ConfigReader) -> str:
+    """The gate's activation in our words."""
+    name = reader.optional("hidden_act", "silu")
+    if name not in _ACTIVATIONS:
+        raise UnsupportedModelError(
+            f"config.json: hidden_act = {name!r} is not supported; supported: " + ", ".join(_ACTIVATIONS)
+        )
+    return _ACTIVATIONS[name]
+
+
+def read_model(
+    reader: ConfigReader,
+    layers: tuple[LayerSpec, ...],
+    default_eps: float,
+    default_theta: float,
+) -> ModelSpec:
+    """Embedding, norm, rope and head around the layers; checks that the whole can be run."""
+    attention = layers[0].attention
+    spec = ModelSpec(
+        family=str(reader.require("model_type")),
+        width=reader.require_size("hidden_size"),
+        vocab_size=reader.require_size("vocab_size"),
+        layers=layers,
+        norm_eps=float(reader.optional("rms_norm_eps", default_eps)),
+        rope=read_rope(reader, attention.head_dim, default_theta),
+        has_tied_head=bool(reader.optional("tie_word_embeddings", False)),
+        max_context=reader.require_size("max_position_embeddings"),
+    )
+    _check(spec)
+    return spec
+
+
+def _check(spec: ModelSpec) -> None:
+    attention = spec.layers[0].attention
+    if attention.num_heads % attention.num_kv_heads:
+        raise UnsupportedModelError(
+            f"config.json: num_attention_heads = {attention.num_heads} is not a multiple of"
+            f" num_key_value_heads = {attention.num_kv_heads}"
+        )
+    if not spec.moe_layers:
+        raise UnsupportedModelError("config.json: no layer has experts; EdgeMoE runs sparse models")
+    widths = {
+        "hidden_size": spec.width,
+        "heads times head_dim": attention.num_heads * attention.head_dim,
+    }
+    for layer in spec.layers:
+        feed_forward = layer.feed_forward
+        if isinstance(feed_forward, MoESpec):
+            widths["expert width"] = feed_forward.expert.width
+            if feed_forward.router.top_k > feed_forward.router.num_experts:
+                raise UnsupportedModelError("config.json: more experts per token than experts")
+            if feed_forward.shared is not None:
+                widths["shared expert width"] = feed_forward.shared.width
+        else:
+            widths["intermediate_size"] = feed_forward.width
+    for name, width in widths.items():
+        if width % ROW_MULTIPLE:
+            raise UnsupportedModelError(
+                f"config.json: {name} = {width} is not a multiple of {ROW_MULTIPLE},"
+                " which the packed formats need"
+            )

@@ -1,0 +1,35 @@
+"""OLMoE: norm of queries and keys over the whole projection, optional clipping of q, k and v."""
+
+from __future__ import annotations
+
+from edgemoe.models.config_reader import ConfigReader
+from edgemoe.models.families.fields import read_activation, read_model
+from edgemoe.models.spec import AttentionSpec, ExpertSpec, LayerSpec, ModelSpec, MoESpec, RouterSpec
+
+
+def read_olmoe(reader: ConfigReader) -> ModelSpec:
+    """Spec of an ``olmoe`` configuration; its experts are ``intermediate_size`` wide."""
+    width = reader.require_size("hidden_size")
+    num_heads = reader.require_size("num_attention_heads")
+    has_bias = bool(reader.optional("attention_bias", False))
+    clip = reader.optional("clip_qkv", None)
+    attention = AttentionSpec(
+        num_heads,
+        int(reader.optional("num_key_value_heads", num_heads)),
+        int(reader.optional("head_dim", width // num_heads)),
+        "projection",
+        has_bias,
+        has_bias,
+        clip_qkv=None if clip is None else float(clip),
+    )
+    moe = MoESpec(
+        RouterSpec(
+            reader.require_size("num_experts", "num_local_experts"),
+            reader.require_size("num_experts_per_tok"),
+            "softmax_then_pick",
+            bool(reader.optional("norm_topk_prob", False)),
+        ),
+        ExpertSpec(reader.require_size("intermediate_size"), read_activation(reader)),
+    )
+    layers = (LayerSpec(attention, moe),) * reader.require_size("num_hidden_layers")
+    return read_model(reader, layers, default_eps=1e-5, default_theta=10000.0)

@@ -1,0 +1,134 @@
+"""A sparse feed-forward layer, and the seam to where its experts come from.
+
+Letters: T tokens, D width, E experts, K chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemoe import native
+from edgemoe.models.spec import MLPSpec, MoESpec
+from edgemoe.models.weights import DenseWeights
+from edgemoe.native import FloatArray, Matrix
+
+IntArray = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertWeights:
+    """One expert: gate and up (F, D), down (D, F)."""
+
+    gate: Matrix
+    up: Matrix
+    down: Matrix
+
+
+class ExpertRunner(Protocol):
+    """Computes routed experts, wherever their weights are. Used by one thread."""
+
+    def run(self, layer: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray) -> FloatArray:
+        """Weighted sum (T, D) of the chosen experts' outputs for x (T, D).
+
+        ``expert_ids`` and ``weights`` are (T, K). The sum runs over k in ascending order, whatever
+        the order in which experts become available, so that the result is always the same.
+
+        Raises:
+            ExpertReadError: storage failed.
+            CorruptStoreError: an expert is damaged.
+        """
+        ...
+
+
+class ExpertLayerOutput:
+    """Collects the outputs of single experts in any order and sums them in a fixed one."""
+
+    def __init__(self, x: FloatArray, expert_ids: IntArray, activation: str) -> None:
+        num_tokens, top_k = expert_ids.shape
+        self._x = x
+        self._ids = expert_ids
+        self._activation = activation
+        self._parts = np.empty((num_tokens, top_k, x.shape[1]), np.float32)
+
+    def add(self, expert: int, weights: ExpertWeights) -> None:
+        """Compute one expert for the tokens that chose it."""
+        tokens, ranks = np.nonzero(self._ids == expert)
+        y = native.expert_ffn(self._x[tokens], weights.gate, weights.up, weights.down, self._activation)
+        self._parts[tokens, ranks] = y
+
+    def combine(self, weights: FloatArray) -> FloatArray:
+        """The weighted sum (T, D); every chosen expert has been added."""
+        return native.combine(self._parts, weights)
+
+
+class ResidentExperts:
+    """All experts in memory: the reference for every other ExpertRunner."""
+
+    def __init__(self, experts: Mapping[tuple[int, int], ExpertWeights], activation: str) -> None:
+        self._experts = experts
+        self._activation = activation
+
+    def run(self, layer: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray) -> FloatArray:
+        """See ExpertRunner."""
+        output = ExpertLayerOutput(x, expert_ids, self._activation)
+        for expert in np.unique(expert_ids).tolist():
+            output.add(expert, self._experts[layer, expert])
+        return output.combine(weights)
+
+
+class GatedMLP:
+    """A dense gated network: a layer without experts, or a shared expert."""
+
+    def __init__(self, prefix: str, activation: str, weights: DenseWeights) -> None:
+        self._activation = activation
+        self._gate, self._up, self._down = (
+            weights.matrix(f"{prefix}.{name}.weight") for name in ("gate", "up", "down")
+        )
+
+    def __call__(self, x: FloatArray) -> FloatArray:
+        """Output (T, D) for x (T, D)."""
+        return native.expert_ffn(x, self._gate, self._up, self._down, self._activation)
+
+
+class MoELayer:
+    """Router, routed experts and the shared expert of one layer."""
+
+    def __init__(self, spec: MoESpec, weights: DenseWeights, layer: int, experts: ExpertRunner) -> None:
+        self._spec = spec
+        self._layer = layer
+        self._experts = experts
+        prefix = f"layers.{layer}"
+        self._router = weights.matrix(f"{prefix}.router.weight")
+        self._shared: GatedMLP | None = None
+        self._shared_gate: Matrix | None = None
+        if spec.shared is not None:
+            self._shared = GatedMLP(f"{prefix}.shared", spec.expert.activation, weights)
+            if spec.shared.is_gated:
+                self._shared_gate = weights.matrix(f"{prefix}.shared_gate.weight")
+
+    def __call__(self, x: FloatArray) -> FloatArray:
+        """Output (T, D) for x (T, D)."""
+        router = self._spec.router
+        logits = native.matmul(x, self._router)
+        ids, weights = native.route(logits, router.top_k, router.rule, router.renormalize)
+        y = self._experts.run(self._layer, x, ids, weights)
+        if self._shared is not None:
+            shared = self._shared(x)
+            if self._shared_gate is not None:
+                shared /= 1 + np.exp(-native.matmul(x, self._shared_gate))
+            y += shared
+        return y
+
+
+def build_feed_forward(
+    spec: MoESpec | MLPSpec, weights: DenseWeights, layer: int, experts: ExpertRunner
+) -> MoELayer | GatedMLP:
+    """The feed-forward part of a layer."""
+    if isinstance(spec, MoESpec):
+        return MoELayer(spec, weights, layer, experts)
+    return GatedMLP(f"layers.{layer}.mlp", spec.activation, weights)

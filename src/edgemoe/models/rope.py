@@ -1,0 +1,158 @@
+"""Rotary position embedding with the scaling rules of Hugging Face checkpoints.
+
+Sources: RoPE (arXiv 2104.09864), YaRN and dynamic NTK (arXiv 2309.00071), Llama 3.1's rule.
+Letters: T tokens, R rotated pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemoe.errors import UnsupportedModelError
+from edgemoe.models.config_reader import ConfigReader
+from edgemoe.models.spec import RopeSpec
+
+FloatArray = NDArray[np.float32]
+
+# Parameters of each rule: those that must be there, those that may.
+_RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "default": ((), ()),
+    "linear": (("factor",), ()),
+    "dynamic": (("factor",), ("original_max_position_embeddings",)),
+    "llama3": (
+        ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+        (),
+    ),
+    "yarn": (
+        ("factor", "original_max_position_embeddings"),
+        ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
+    ),
+}
+
+
+def read_rope(reader: ConfigReader, head_dim: int, default_theta: float) -> RopeSpec:
+    """The RopeSpec of a configuration in either spelling.
+
+    Older files have ``rope_theta`` and ``rope_scaling``, newer ones ``rope_parameters``.
+
+    Raises:
+        UnsupportedModelError: unknown rule or parameter.
+    """
+    theta = reader.optional("rope_theta", default_theta)
+    parameters: dict[str, Any] = dict(reader.optional("rope_scaling", {}))
+    parameters.update(reader.optional("rope_parameters", {}))
+    context = reader.require_size("max_position_embeddings")
+    # Old files say "type"; where both are given they agree.
+    kind = parameters.pop("rope_type", None) or parameters.get("type") or "default"
+    parameters.pop("type", None)
+    if kind not in _RULES:
+        raise UnsupportedModelError(
+            f"config.json: rope type {kind!r} is not supported; supported: {', '.join(_RULES)}"
+        )
+    theta = float(parameters.pop("rope_theta", theta))
+    share = float(parameters.pop("partial_rotary_factor", reader.optional("partial_rotary_factor", 1)))
+    return RopeSpec(kind, theta, int(head_dim * share), context, _scaling(kind, parameters, context))
+
+
+def _scaling(kind: str, parameters: Mapping[str, Any], context: int) -> dict[str, float]:
+    required, optional = _RULES[kind]
+    given = {key: value for key, value in parameters.items() if value is not None}
+    unknown = sorted(set(given) - set(required) - set(optional))
+    if unknown:
+        raise UnsupportedModelError(f"config.json: rope type {kind} has no {', '.join(unknown)}")
+    if kind == "yarn" and "factor" not in given and "original_max_position_embeddings" in given:
+        given["factor"] = context / given["original_max_position_embeddings"]
+    missing = sorted(set(required) - set(given))
+    if missing:
+        raise UnsupportedModelError(f"config.json: rope type {kind} needs {', '.join(missing)}")
+    return {key: float(value) for key, value in given.items()}
+
+
+def rotation(spec: RopeSpec, start: int, num_tokens: int) -> tuple[FloatArray, FloatArray]:
+    """Cos and sin (T, R) of positions [start, start + T).
+
+    "dynamic" rotates each position with the base that belongs to a text ending there, as transformers
+    does step by step; so the result does not depend on how a prompt is cut into chunks.
+    """
+    positions = np.arange(start, start + num_tokens, dtype=np.float32)[:, None]
+    if spec.kind == "dynamic" and start + num_tokens > spec.trained_context:
+        frequencies = np.stack([_dynamic(spec, start + t + 1) for t in range(num_tokens)])
+    else:
+        frequencies = _frequencies(spec)[None, :]
+    angles = positions * frequencies
+    factor = np.float32(_attention_factor(spec))
+    cos: FloatArray = np.cos(angles) * factor
+    sin: FloatArray = np.sin(angles) * factor
+    return cos, sin
+
+
+def _plain(theta: float, rotary_dim: int) -> FloatArray:
+    exponents = np.arange(0, rotary_dim, 2, dtype=np.float32) / np.float32(rotary_dim)
+    return np.asarray(1.0 / np.power(np.float32(theta), exponents), np.float32)
+
+
+def _dynamic(spec: RopeSpec, length: int) -> FloatArray:
+    factor, context = spec.scaling["factor"], spec.trained_context
+    stretch = factor * max(length, context) / context - (factor - 1)
+    dim = spec.rotary_dim
+    return _plain(spec.theta * stretch ** (dim / (dim - 2)), dim)
+
+
+def _frequencies(spec: RopeSpec) -> FloatArray:
+    plain = _plain(spec.theta, spec.rotary_dim)
+    if spec.kind == "linear":
+        return np.asarray(plain / spec.scaling["factor"], np.float32)
+    if spec.kind == "llama3":
+        return _llama3(plain, spec.scaling)
+    if spec.kind == "yarn":
+        return _yarn(plain, spec)
+    return plain
+
+
+def _llama3(plain: FloatArray, scaling: Mapping[str, float]) -> FloatArray:
+    """Long wavelengths are stretched by the factor, short ones kept, those between blended."""
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    turns = scaling["original_max_position_embeddings"] * plain / (2 * math.pi)
+    share = np.clip((turns - low) / (high - low), 0, 1)
+    blended = (1 - share) * plain / scaling["factor"] + share * plain
+    return np.asarray(blended, np.float32)
+
+
+def _yarn(plain: FloatArray, spec: RopeSpec) -> FloatArray:
+    """Dimensions that turn often are kept, those that turn seldom stretched, a ramp between."""
+    scaling, dim = spec.scaling, spec.rotary_dim
+
+    def dimension_of(num_turns: float) -> float:
+        wavelength = scaling["original_max_position_embeddings"] / (num_turns * 2 * math.pi)
+        return dim * math.log(wavelength) / (2 * math.log(spec.theta))
+
+    low = dimension_of(scaling.get("beta_fast") or 32)
+    high = dimension_of(scaling.get("beta_slow") or 1)
+    if scaling.get("truncate", 1.0):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, dim - 1)
+    if low == high:
+        high += 0.001
+    ramp = np.clip((np.arange(dim // 2, dtype=np.float32) - low) / (high - low), 0, 1)
+    stretched = plain / scaling["factor"]
+    return np.asarray(stretched * ramp + plain * (1 - ramp), np.float32)
+
+
+def _attention_factor(spec: RopeSpec) -> float:
+    if spec.kind != "yarn":
+        return 1.0
+    scaling, factor = spec.scaling, spec.scaling["factor"]
+
+    def magnitude(scale: float) -> float:
+        return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
+
+    if "attention_factor" in scaling:
+        return scaling["attention_factor"]
+    if scaling.get("mscale") and scaling.get("mscale_all_dim"):
+        return magnitude(scaling["mscale"]) / magnitude(scaling["mscale_all_dim"])
+    return magnitude(1.0)

@@ -1,0 +1,37 @@
+"""A checkpoint loaded straight into a Decoder, without a store: the in-memory oracle of streaming."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgemoe import native
+from edgemoe.checkpoint import CheckpointSource
+from edgemoe.models import Decoder, DenseWeights, ExpertWeights, ModelSpec, ResidentExperts, find_sources, read_spec
+from edgemoe.native import Matrix
+
+
+def pack(weights: np.ndarray, format: str) -> Matrix:
+    """A packed matrix of float weights."""
+    weights = np.ascontiguousarray(weights, np.float32)
+    return Matrix(native.quantize(weights, format), format, *weights.shape)
+
+
+def load_resident(source: CheckpointSource, format: str = "f32") -> tuple[ModelSpec, Decoder]:
+    """Decoder with every expert in memory; matrices in ``format``, the rest in f32."""
+    spec = read_spec(source.config())
+    sources = find_sources(spec, {name: info.shape for name, info in source.tensors().items()})
+    matrices, vectors = {}, {}
+    for tensor in spec.dense_tensors():
+        values = source.read(sources.dense[tensor.name])
+        if values.ndim == 1:
+            vectors[tensor.name] = values
+        else:
+            matrices[tensor.name] = pack(values, format if tensor.kind == "matrix" else "f32")
+    experts = {
+        (layer, expert): ExpertWeights(
+            *(pack(source.read(sources.experts[layer, expert, p]), format) for p in ("gate", "up", "down"))
+        )
+        for layer, expert in spec.experts()
+    }
+    activation = spec.moe(spec.moe_layers[0]).expert.activation
+    return spec, Decoder(spec, DenseWeights(matrices, vectors), ResidentExperts(experts, activation))
