@@ -1,4 +1,4 @@
-"""Every error a user can meet, drawn as a tree. A message says what happened, to which object, and what to do.
+"""Every error a user can meet, drawn as a tree. A message says what happened, to what, and what to do.
 
 EdgeMoEError
 ├── CheckpointError (ValueError)      somebody else's model folder is damaged or incomplete

@@ -6,8 +6,8 @@ import numpy as np
 
 from edgemoe import native
 from edgemoe.checkpoint import CheckpointSource
-from edgemoe.models import Decoder, DenseWeights, ExpertWeights, ModelSpec, ResidentExperts, find_sources, read_spec
-from edgemoe.native import Matrix
+from edgemoe.models import Decoder, DenseWeights, ModelSpec, ResidentExperts, find_sources, read_spec
+from edgemoe.native import ExpertWeights, Matrix
 
 
 def pack(weights: np.ndarray, format: str) -> Matrix:

@@ -3,7 +3,7 @@
 from edgemoe.models.decoder import Decoder
 from edgemoe.models.families import FAMILIES, TensorSources, find_sources, read_spec
 from edgemoe.models.kv_cache import KV_FORMATS, KVCache
-from edgemoe.models.moe import ExpertLayerOutput, ExpertRunner, ExpertWeights, ResidentExperts
+from edgemoe.models.moe import ExpertRunner, ResidentExperts
 from edgemoe.models.spec import ModelSpec, TensorSpec
 from edgemoe.models.weights import DenseWeights
 
@@ -12,9 +12,7 @@ __all__ = [
     "KV_FORMATS",
     "Decoder",
     "DenseWeights",
-    "ExpertLayerOutput",
     "ExpertRunner",
-    "ExpertWeights",
     "KVCache",
     "ModelSpec",
     "ResidentExperts",

@@ -13,14 +13,16 @@ from edgemoe.errors import UnsupportedModelError
 
 # Bookkeeping, training settings, and token ids (which the tokenizer reads).
 HARMLESS_KEYS = frozenset(
-    ["architectures", "model_type", "dtype", "torch_dtype", "transformers_version", "use_cache"]
-    + ["initializer_range", "attention_dropout", "hidden_dropout", "router_aux_loss_coef"]
-    + ["router_jitter_noise", "output_router_logits", "gradient_checkpointing", "pretraining_tp"]
-    + ["bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "unk_token_id", "tokenizer_class"]
-    + ["_name_or_path", "name_or_path", "_from_model_config", "auto_map", "id2label", "label2id"]
-    + ["output_attentions", "output_hidden_states", "return_dict", "chunk_size_feed_forward"]
-    + ["problem_type", "_attn_implementation", "_attn_implementation_autoset"]
-    + ["experts_implementation", "_experts_implementation"]
+    (
+        *("architectures", "model_type", "dtype", "torch_dtype", "transformers_version", "use_cache"),
+        *("initializer_range", "attention_dropout", "hidden_dropout", "router_aux_loss_coef"),
+        *("router_jitter_noise", "output_router_logits", "gradient_checkpointing", "pretraining_tp"),
+        *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "unk_token_id"),
+        *("_name_or_path", "name_or_path", "_from_model_config", "auto_map", "id2label", "label2id"),
+        *("output_attentions", "output_hidden_states", "return_dict", "chunk_size_feed_forward"),
+        *("problem_type", "tokenizer_class", "_attn_implementation", "_attn_implementation_autoset"),
+        *("experts_implementation", "_experts_implementation"),
+    )
 )
 
 

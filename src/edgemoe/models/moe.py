@@ -6,27 +6,14 @@ Letters: T tokens, D width, E experts, K chosen.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgemoe import native
 from edgemoe.models.spec import MLPSpec, MoESpec
 from edgemoe.models.weights import DenseWeights
-from edgemoe.native import FloatArray, Matrix
-
-IntArray = NDArray[np.int32]
-
-
-@dataclass(frozen=True, slots=True)
-class ExpertWeights:
-    """One expert: gate and up (F, D), down (D, F)."""
-
-    gate: Matrix
-    up: Matrix
-    down: Matrix
+from edgemoe.native import ExpertLayerOutput, ExpertWeights, FloatArray, IntArray, Matrix
 
 
 class ExpertRunner(Protocol):
@@ -43,27 +30,6 @@ class ExpertRunner(Protocol):
             CorruptStoreError: an expert is damaged.
         """
         ...
-
-
-class ExpertLayerOutput:
-    """Collects the outputs of single experts in any order and sums them in a fixed one."""
-
-    def __init__(self, x: FloatArray, expert_ids: IntArray, activation: str) -> None:
-        num_tokens, top_k = expert_ids.shape
-        self._x = x
-        self._ids = expert_ids
-        self._activation = activation
-        self._parts = np.empty((num_tokens, top_k, x.shape[1]), np.float32)
-
-    def add(self, expert: int, weights: ExpertWeights) -> None:
-        """Compute one expert for the tokens that chose it."""
-        tokens, ranks = np.nonzero(self._ids == expert)
-        y = native.expert_ffn(self._x[tokens], weights.gate, weights.up, weights.down, self._activation)
-        self._parts[tokens, ranks] = y
-
-    def combine(self, weights: FloatArray) -> FloatArray:
-        """The weighted sum (T, D); every chosen expert has been added."""
-        return native.combine(self._parts, weights)
 
 
 class ResidentExperts:

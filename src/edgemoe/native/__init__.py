@@ -7,6 +7,7 @@ from edgemoe._native import (
     get_num_threads,
     set_num_threads,
 )
+from edgemoe.native.expert_layer import ExpertLayerOutput, ExpertWeights
 from edgemoe.native.io import DIRECT_ALIGNMENT, FileReader, aligned_empty
 from edgemoe.native.matrix import (
     BLOCK,
@@ -24,7 +25,7 @@ from edgemoe.native.matrix import (
     packed_num_bytes,
     quantize,
 )
-from edgemoe.native.ops import attention, combine, rms_norm, rope, route, store_kv
+from edgemoe.native.ops import IntArray, attention, combine, rms_norm, rope, route, store_kv
 
 __all__ = [
     "BLOCK",
@@ -33,8 +34,11 @@ __all__ = [
     "LAYOUT_VERSION",
     "ROW_GROUP",
     "ByteArray",
+    "ExpertLayerOutput",
+    "ExpertWeights",
     "FileReader",
     "FloatArray",
+    "IntArray",
     "Matrix",
     "active_isa",
     "aligned_empty",

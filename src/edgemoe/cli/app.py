@@ -1,0 +1,94 @@
+"""The table of commands, and what the command-line library says in our words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version as installed_version
+from typing import Annotated
+
+import typer
+
+from edgemoe.cli.chat import chat
+from edgemoe.cli.convert import convert
+from edgemoe.cli.demo import demo
+from edgemoe.cli.doctor import doctor
+from edgemoe.cli.evaluate import evaluate
+from edgemoe.cli.inspect import inspect
+from edgemoe.cli.run import run
+
+COMMANDS = {
+    "demo": demo,
+    "convert": convert,
+    "inspect": inspect,
+    "run": run,
+    "chat": chat,
+    "eval": evaluate,
+    "doctor": doctor,
+}
+
+# Typer raises this class's descendants for wrong arguments, whether it brings its own copy of click or not.
+UsageError: type[Exception] = next(
+    base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
+)
+
+# Plain help: the same text in a terminal of any width, in a pipe and in docs/cli.md.
+app = typer.Typer(
+    name="edgemoe",
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
+)
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(f"edgemoe {installed_version('edgemoe')}")
+        raise typer.Exit
+
+
+@app.callback()
+def edgemoe(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+        ),
+    ] = False,
+    _debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; anywhere on the line.")
+    ] = False,
+) -> None:
+    r"""Run mixture-of-experts language models inside a memory budget smaller than the model.
+
+    \b
+    edgemoe demo                                       see it work, nothing to download
+    edgemoe convert ./Qwen3-30B-A3B qwen.store --bits 4
+    edgemoe inspect qwen.store --memory 6GiB           where every byte would go
+    edgemoe run qwen.store --memory 6GiB --prompt "Why is the sky blue?"
+    edgemoe chat qwen.store --memory 6GiB
+    """
+
+
+for _name, _command in COMMANDS.items():
+    app.command(name=_name)(_command)
+
+
+def run_app(arguments: Sequence[str]) -> int:
+    """Parse and run; returns the exit code. Errors pass through to the caller."""
+    code = app(args=list(arguments), prog_name="edgemoe", standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+def is_abort(error: BaseException) -> bool:
+    """Whether the library says so that the user pressed Ctrl-C or Ctrl-D at a prompt."""
+    return isinstance(error, typer.Abort)
+
+
+def describe_usage_error(error: Exception) -> str:
+    """One line: what is wrong with the arguments, and where the help is."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "edgemoe"
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    return f"{message.rstrip('.')}; see: {command} --help"

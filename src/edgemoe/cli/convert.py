@@ -1,0 +1,81 @@
+"""``edgemoe convert``: a checkpoint becomes a store."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgemoe.cli.options import JsonOption
+from edgemoe.cli.output import byte_progress, print_json, say
+
+
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="SRC", help="Hugging Face folder: config.json and safetensors."),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Store to make; a new folder.")],
+    bits: Annotated[
+        str,
+        typer.Option("--bits", metavar="2|3|4|6|8|bf16|f16|f32", help="Width of the expert weights."),
+    ] = "4",
+    dense_bits: Annotated[
+        str,
+        typer.Option(
+            "--dense-bits",
+            metavar="2|3|4|6|8|bf16|f16|f32",
+            help="Width of all other matrices: attention, embedding, head.",
+        ),
+    ] = "8",
+    overwrites: Annotated[
+        bool, typer.Option("--overwrite", help="Replace OUT if it is a store already.")
+    ] = False,
+    is_dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say how large the store would be.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    r"""Turn a checkpoint into a store.
+
+    Memory stays at a few experts, however large the model. Stopped half-way (Ctrl-C, power cut),
+    the same command goes on where it was. OUT appears only when it is complete.
+
+    \b
+    edgemoe convert ./OLMoE-1B-7B olmoe.store --bits 4
+    edgemoe convert ./Mixtral-8x7B mixtral.store --bits 3 --dense-bits 6
+    edgemoe convert ./Qwen3-30B-A3B qwen.store --bits 2 --dry-run
+    """
+    import edgemoe.convert as conversion
+    from edgemoe.quant import BitPlan, format_for_bits
+    from edgemoe.units import format_duration, format_size
+
+    plan = BitPlan.uniform(format_for_bits(bits), format_for_bits(dense_bits))
+    if is_dry_run:
+        estimate = conversion.estimate(source, plan)
+        free_bytes = shutil.disk_usage(_existing_parent(out)).free
+        if as_json:
+            print_json({**estimate.to_json(), "free_bytes": free_bytes})
+        else:
+            print(f"experts  {format_size(estimate.expert_bytes):>12}")
+            print(f"dense    {format_size(estimate.dense_bytes):>12}")
+            print(f"store    {format_size(estimate.num_bytes):>12}   at {out}")
+            print(f"free     {format_size(free_bytes):>12}")
+        return
+    started = time.monotonic()
+    with byte_progress(f"converting to {out.name}") as advance:
+        report = conversion.convert(source, out, plan, overwrite=overwrites, progress=advance)
+    elapsed_s = time.monotonic() - started
+    if as_json:
+        print_json({**report.to_json(), "elapsed_s": elapsed_s})
+    else:
+        say(f"wrote {out}: {format_size(report.num_bytes)} in {format_duration(elapsed_s)}")
+        say(f"next: edgemoe run {out} --prompt 'Once upon a time'")
+
+
+def _existing_parent(path: Path) -> Path:
+    path = path.absolute()
+    return path if path.exists() else _existing_parent(path.parent)

@@ -1,0 +1,99 @@
+"""``edgemoe demo``: the embedded model answers inside a budget smaller than it would need resident."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgemoe.cli.options import JsonOption, MaxTokensOption, MemoryOption
+from edgemoe.cli.output import print_json, say
+from edgemoe.cli.run import status_line
+
+if TYPE_CHECKING:
+    from edgemoe.api import Model
+
+DEMO_PROMPT = "Once upon a time, there was a little girl named Lily."
+# A fixed seed shows everybody the same story, on every machine and at every budget.
+DEMO_SAMPLING: dict[str, Any] = {"temperature": 0.7, "top_p": 0.9, "seed": 1}
+# A third of the experts in memory: small enough to show streaming, large enough to show hits.
+DEMO_RESIDENT_SHARE = 1 / 3
+
+
+def demo(
+    prompt: Annotated[
+        str, typer.Option("--prompt", "-p", metavar="TEXT", help="How the story begins.")
+    ] = DEMO_PROMPT,
+    memory: MemoryOption = None,
+    max_tokens: MaxTokensOption = 160,
+    as_json: JsonOption = False,
+) -> None:
+    r"""See it work: the small model inside this package tells a story.
+
+    Its budget is chosen so that only a third of its experts fit; the rest is read as it is needed,
+    which the last line shows live. Nothing is downloaded.
+
+    \b
+    edgemoe demo
+    edgemoe demo --prompt "The old fox" --max-tokens 80
+    """
+    import edgemoe
+
+    options = {**DEMO_SAMPLING, "max_tokens": max_tokens}
+    with demo_store() as store:
+        budget = memory if memory is not None else demo_budget(store)
+        with edgemoe.load(store, budget) as model:
+            if as_json:
+                print_json(model.generate(prompt, **options).to_json())
+            elif sys.stdout.isatty():
+                _show_live(model, prompt, options)
+            else:
+                _show_plain(model, prompt, options)
+
+
+@contextmanager
+def demo_store() -> Iterator[Path]:
+    """The folder of the embedded store."""
+    with as_file(files("edgemoe") / "demo_store") as path:
+        yield path
+
+
+def demo_budget(store: Path) -> int:
+    """Bytes that hold everything but two thirds of the experts."""
+    from edgemoe.engine.memory import plan_memory
+    from edgemoe.models.families import read_spec
+    from edgemoe.store import open_store
+
+    opened = open_store(store)
+    smallest = plan_memory(read_spec(opened.config), opened.manifest).smallest_num_bytes
+    expert_bytes = sum(entry.num_bytes for entry in opened.manifest.experts.values())
+    return smallest + int(expert_bytes * DEMO_RESIDENT_SHARE)
+
+
+def _show_plain(model: Model, prompt: str, options: dict[str, Any]) -> None:
+    print(prompt, end="", flush=True)
+    stream = model.stream(prompt, **options)
+    for chunk in stream:
+        print(chunk.text, end="", flush=True)
+    print(flush=True)
+    say(status_line(stream.generation))
+
+
+def _show_live(model: Model, prompt: str, options: dict[str, Any]) -> None:
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    story = Text(prompt, style="bold")
+    stream = model.stream(prompt, **options)
+    with Live(story, refresh_per_second=12, vertical_overflow="visible") as live:
+        for chunk in stream:
+            story.append(chunk.text, style="not bold")
+            live.update(Group(story, Text(), Text(live_line(chunk), style="cyan")))
+        live.update(story)
+    say(status_line(stream.generation))

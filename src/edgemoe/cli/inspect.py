@@ -1,0 +1,117 @@
+"""``edgemoe inspect``: what is in a store, whether it is whole, and where a budget would go."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgemoe.cli.options import ContextOption, JsonOption, MemoryOption, StoreArgument
+from edgemoe.cli.output import byte_progress, new_table, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from edgemoe.engine.memory import MemoryPlan
+    from edgemoe.store import Store
+
+
+def inspect(
+    store: StoreArgument,
+    memory: MemoryOption = None,
+    context: ContextOption = None,
+    verifies: Annotated[
+        bool, typer.Option("--verify", help="Read everything and compare all checksums.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    r"""Show what a store holds and where every byte of a budget would go.
+
+    \b
+    edgemoe inspect qwen.store
+    edgemoe inspect qwen.store --memory 6GiB --context 8192
+    edgemoe inspect qwen.store --verify
+    """
+    from edgemoe.store import open_store
+
+    opened = open_store(store)
+    plan = _memory_plan(opened, memory, context)
+    if verifies:
+        _verify(opened)
+    if as_json:
+        print_json(
+            {
+                **_describe(opened),
+                "memory": None if plan is None else plan.to_json(),
+                "is_verified": verifies,
+            }
+        )
+        return
+    _print_store(opened)
+    if plan is not None:
+        print_memory(plan)
+    if verifies:
+        print("every checksum is right")
+
+
+def print_memory(plan: MemoryPlan) -> None:
+    """Table of where every byte of the budget goes."""
+    from edgemoe.units import format_size
+
+    table = new_table(f"budget {format_size(plan.budget_bytes)}", "part", "size", "share")
+    for name, num_bytes in plan.items:
+        table.add_row(name, format_size(num_bytes), f"{num_bytes / plan.budget_bytes:.1%}")
+    print_table(table)
+    if plan.is_resident:
+        print("resident: every expert stays in memory, nothing is read while the model answers")
+    else:
+        print(f"streaming: {format_size(plan.expert_cache_bytes)} of experts stay in memory")
+    print(f"smallest workable budget: {format_size(plan.smallest_num_bytes)}")
+
+
+def _memory_plan(store: Store, memory: str | None, context: int | None) -> MemoryPlan | None:
+    """The plan for the budget asked for; none asked for: no plan."""
+    if memory is None:
+        return None
+    from edgemoe.engine.memory import plan_memory
+    from edgemoe.models.families import read_spec
+    from edgemoe.units import parse_size
+
+    return plan_memory(read_spec(store.config), store.manifest, parse_size(memory), context)
+
+
+def _verify(store: Store) -> None:
+    with byte_progress("verifying") as advance:
+        for done, total in store.verify():
+            advance(done, total)
+
+
+def _describe(store: Store) -> dict[str, Any]:
+    manifest = store.manifest
+    experts = manifest.experts.values()
+    dense_bytes = sum(entry.num_bytes for entry in manifest.dense.values())
+    expert_bytes = sum(entry.num_bytes for entry in experts)
+    return {
+        "store": str(store.path),
+        "version": manifest.version,
+        "model_type": store.config.get("model_type"),
+        "num_layers": len({layer for layer, _ in manifest.experts}),
+        "num_experts": len(manifest.experts),
+        "num_bytes": dense_bytes + expert_bytes,
+        "dense_bytes": dense_bytes,
+        "expert_bytes": expert_bytes,
+        "dense_formats": dict(Counter(entry.format for entry in manifest.dense.values())),
+        "expert_formats": dict(Counter("/".join(entry.formats) for entry in experts)),
+    }
+
+
+def _print_store(store: Store) -> None:
+    from edgemoe.units import format_size
+
+    record = _describe(store)
+    say(f"{store.path}: {record['model_type']}, store version {record['version']}")
+    table = new_table("store", "part", "count", "formats", "size")
+    for part, count in (("dense", len(store.manifest.dense)), ("expert", record["num_experts"])):
+        formats = ", ".join(f"{name} ×{number}" for name, number in record[f"{part}_formats"].items())
+        table.add_row(part, str(count), formats, format_size(record[f"{part}_bytes"]))
+    table.add_row("all", "", "", format_size(record["num_bytes"]))
+    print_table(table)

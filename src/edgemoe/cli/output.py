@@ -1,0 +1,106 @@
+"""How results and progress look: JSON and text on stdout, tables for people, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+    from rich.table import Table
+
+
+class Advance(Protocol):
+    """Told of work done: ``(done, total)``, both counted from the start of the work."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show it."""
+
+
+def print_json(record: Mapping[str, Any]) -> None:
+    """The one JSON object that ``--json`` promises."""
+    print(json.dumps(record, ensure_ascii=False), flush=True)
+
+
+def say(message: str) -> None:
+    """One line about the work, on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def stderr_console() -> Console:
+    """Console for progress; without a terminal rich leaves out colours and redrawing."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def print_table(table: Table) -> None:
+    """A table on stdout, never wider than the terminal, whole words when there is none."""
+    from rich.console import Console
+
+    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def new_table(title: str, *headers: str) -> Table:
+    """A plain table: names to the left, numbers to the right."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for position, header in enumerate(headers):
+        table.add_column(header, justify="left" if position == 0 else "right")
+    return table
+
+
+@contextmanager
+def byte_progress(description: str, is_shown: bool = True) -> Iterator[Advance]:
+    """A bar of bytes with speed and time left. Yields the function to tell of progress."""
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=stderr_console(), disable=not is_shown) as progress:
+        yield _teller(progress, description)
+
+
+@contextmanager
+def count_progress(description: str, unit: str) -> Iterator[Advance]:
+    """A bar of things counted with the time left. Yields the function to tell of progress."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=stderr_console()) as progress:
+        yield _teller(progress, description)
+
+
+def _teller(progress: Progress, description: str) -> Advance:
+    tasks: list[TaskID] = []
+
+    def advance(done: int, total: int) -> None:
+        if not tasks:  # begun here, what an earlier run had done does not count as speed
+            tasks.append(progress.add_task(description, completed=done, total=total))
+        progress.update(tasks[0], completed=done, total=total)
+
+    return advance

@@ -1,0 +1,78 @@
+"""How fast this storage gives experts: direct reads of expert-sized blocks from a temporary file."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+from edgemoe.errors import RequestError
+from edgemoe.native import FileReader, aligned_empty
+from edgemoe.units import MIB, format_size
+
+FILE_BYTES = 128 * MIB  # beyond most drives' own caches of one burst, written in a second or two
+BLOCK_BYTES = 2 * MIB  # an expert of a 30B model at 4 bits
+NUM_THREADS = 4
+
+
+@dataclass(frozen=True)
+class StorageSpeed:
+    """What was measured, and how."""
+
+    folder: str
+    bytes_per_s: float
+    is_direct: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for ``--json``."""
+        return asdict(self)
+
+
+def measure_storage(folder: Path) -> StorageSpeed:
+    """Write a temporary file in `folder`, read its blocks in random order, remove it.
+
+    Raises:
+        RequestError: the folder cannot be written or has too little room.
+    """
+    try:
+        with NamedTemporaryFile(dir=folder, prefix=".edgemoe-speed-") as file:
+            block = random.Random(0).randbytes(BLOCK_BYTES)
+            for _ in range(FILE_BYTES // BLOCK_BYTES):
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            return _read_blocks(folder, file.name)
+    except OSError as error:
+        raise RequestError(
+            f"cannot measure storage in {folder}: {error.strerror or error}; it takes a writable "
+            f"folder with {format_size(FILE_BYTES)} free"
+        ) from error
+
+
+def _read_blocks(folder: Path, path: str) -> StorageSpeed:
+    reader, is_direct = _open(path)
+    buffer = aligned_empty(FILE_BYTES)
+    offsets = list(range(0, FILE_BYTES, BLOCK_BYTES))
+    random.Random(1).shuffle(offsets)
+    try:
+        started = time.perf_counter()
+        tickets = [reader.submit(0, at, buffer[at : at + BLOCK_BYTES]) for at in offsets]
+        for ticket in tickets:
+            reader.wait(ticket)
+        elapsed_s = time.perf_counter() - started
+    finally:
+        reader.close()
+    return StorageSpeed(str(folder), FILE_BYTES / elapsed_s, is_direct)
+
+
+def _open(path: str) -> tuple[FileReader, bool]:
+    """Direct where the file system allows it; some (tmpfs, overlays) do not."""
+    try:
+        return FileReader([path], num_threads=NUM_THREADS, direct=True), True
+    except OSError:
+        return FileReader([path], num_threads=NUM_THREADS, direct=False), False

@@ -1,0 +1,252 @@
+"""Checkpoint + plan → store. Reads, packs and writes a few rows at a time; resumes where it was stopped.
+
+Peak memory is one packed expert plus one chunk of rows, however large the model is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgemoe import native
+from edgemoe.checkpoint import CheckpointSource, SourceRef, open_checkpoint
+from edgemoe.errors import CheckpointError
+from edgemoe.models import ModelSpec, TensorSources, TensorSpec, find_sources, read_spec
+from edgemoe.native import ByteArray
+from edgemoe.quant import BitPlan, ExpertFormats
+from edgemoe.store import (
+    VECTOR_FORMAT,
+    DenseEntry,
+    ExpertEntry,
+    ExpertKey,
+    Manifest,
+    StoreLayout,
+    StoreWriter,
+    plan_layout,
+)
+
+PRECISE_FORMAT = "f32"
+# Floats held at a time: small against the memory of any machine, large against the cost of a call.
+_CHUNK_FLOATS = 4 * 1024**2
+_TOKENIZER = "tokenizer.json"
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What a conversion did; sizes in bytes."""
+
+    path: str
+    num_bytes: int
+    num_resumed_bytes: int
+    num_experts: int
+    expert_bits_per_weight: float
+    has_tokenizer: bool
+    elapsed_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class StoreEstimate:
+    """What a store will take, in bytes."""
+
+    dense_bytes: int
+    expert_bytes: int
+    num_bytes: int
+
+    def to_json(self) -> dict[str, int]:
+        """Plain values."""
+        return asdict(self)
+
+
+def estimate(source: str | Path, plan: BitPlan) -> StoreEstimate:
+    """What the store of a checkpoint will take, without writing anything.
+
+    Raises:
+        CheckpointError: the checkpoint is not one we can run.
+    """
+    opened = open_checkpoint(source)
+    try:
+        layout = _Conversion(opened, plan).layout
+    finally:
+        opened.close()
+    dense = sum(place.num_bytes for place in layout.dense.values())
+    return StoreEstimate(dense, sum(p.num_bytes for p in layout.experts.values()), layout.num_bytes)
+
+
+def convert(
+    source: CheckpointSource | str | Path,
+    out: str | Path,
+    plan: BitPlan,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ConversionReport:
+    """Write the store of a checkpoint at the formats of a plan.
+
+    ``progress(done, total)`` is called in bytes of the store. Interrupted at any point, the same call
+    goes on where it ended; the folder ``out`` appears only when it is complete.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged or not supported.
+        ConversionError: ``out`` exists, the disk is full, or another conversion writes there.
+    """
+    started = time.monotonic()
+    if not isinstance(source, str | Path):
+        return _convert(source, Path(out), plan, overwrite, progress, started)
+    opened = open_checkpoint(source)
+    try:
+        return _convert(opened, Path(out), plan, overwrite, progress, started)
+    finally:
+        opened.close()
+
+
+def _convert(
+    source: CheckpointSource,
+    out: Path,
+    plan: BitPlan,
+    overwrite: bool,
+    progress: Progress | None,
+    started: float,
+) -> ConversionReport:
+    conversion = _Conversion(source, plan)
+    layout = conversion.layout
+    side_files = conversion.side_files()
+    with StoreWriter(out, layout, conversion.identity(), overwrite) as writer:
+        done = 0
+        for name, num_bytes, chunks in conversion.tensors():
+            if writer.checksum(name) is None:
+                writer.write(name, chunks)
+            done += num_bytes
+            if progress is not None:
+                progress(done, layout.num_bytes)
+        writer.finish(conversion.manifest(writer, side_files), side_files)
+    if progress is not None:
+        progress(layout.num_bytes, layout.num_bytes)
+    return ConversionReport(
+        path=str(out),
+        num_bytes=layout.num_bytes + sum(map(len, side_files.values())),
+        num_resumed_bytes=writer.num_resumed_bytes,
+        num_experts=len(layout.experts),
+        expert_bits_per_weight=conversion.expert_bits_per_weight(),
+        has_tokenizer=_TOKENIZER in side_files,
+        elapsed_s=time.monotonic() - started,
+    )
+
+
+class _Conversion:
+    """One checkpoint with one plan: what to write, in which order."""
+
+    def __init__(self, source: CheckpointSource, plan: BitPlan) -> None:
+        self._source = source
+        self._plan = plan
+        self._config = source.config()
+        self.spec: ModelSpec = read_spec(self._config)
+        shapes = {name: info.shape for name, info in source.tensors().items()}
+        self._sources: TensorSources = find_sources(self.spec, shapes)
+        self._dense = {t.name: (self._dense_format(t), t.shape) for t in self.spec.dense_tensors()}
+        self._formats = {key: plan.formats_of(*key) for key in self.spec.experts()}
+        self._check_overrides()
+        self.layout: StoreLayout = plan_layout(
+            self._dense,
+            ((key, formats, self._expert_width(key)) for key, formats in self._formats.items()),
+            self.spec.width,
+        )
+
+    def identity(self) -> str:
+        """Equal for two runs that would write the same bytes."""
+        parts = [
+            json.dumps(self._config, sort_keys=True),
+            json.dumps(self._plan.to_json(), sort_keys=True),
+            f"layout {native.LAYOUT_VERSION}",
+            *(f"{name} {info}" for name, info in sorted(self._source.tensors().items())),
+        ]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def tensors(self) -> Iterator[tuple[str, int, Iterator[ByteArray]]]:
+        """Every tensor in the order of the files: name, stored bytes, and its data in chunks."""
+        for name, place in self.layout.dense.items():
+            yield name, place.num_bytes, self._dense_chunks(name)
+        for key, place in self.layout.experts.items():
+            yield f"layers.{key[0]}.experts.{key[1]}", place.num_bytes, self._expert_chunks(key)
+
+    def side_files(self) -> dict[str, bytes]:
+        """Configuration and tokenizer files by name."""
+        files = {path.name: path.read_bytes() for path in self._source.files()}
+        files["config.json"] = json.dumps(self._config, indent=2).encode()
+        return files
+
+    def manifest(self, writer: StoreWriter, side_files: dict[str, bytes]) -> Manifest:
+        """The manifest, once everything is written."""
+        files = {name: len(data) for name, data in side_files.items()}
+        for file, header in self.layout.headers.items():
+            files[file] = len(header)
+        for place in (*self.layout.dense.values(), *self.layout.experts.values()):
+            files[place.file] += place.num_bytes
+        dense = {}
+        for name, place in self.layout.dense.items():
+            checksum = writer.checksum(name) or ""
+            format, shape = self._dense[name]
+            dense[name] = DenseEntry(format, shape, place.file, place.offset, place.num_bytes, checksum)
+        experts = {}
+        for key, place in self.layout.experts.items():
+            checksum = writer.checksum(f"layers.{key[0]}.experts.{key[1]}") or ""
+            formats = self._formats[key]
+            experts[key] = ExpertEntry(formats, place.file, place.offset, place.num_bytes, checksum)
+        return Manifest(f"edgemoe {version('edgemoe')}", dict(self._plan.origin), files, dense, experts)
+
+    def expert_bits_per_weight(self) -> float:
+        """Stored bits per expert weight, scales and padding included."""
+        num_bytes = sum(place.num_bytes for place in self.layout.experts.values())
+        num_weights = sum(3 * self.spec.width * self._expert_width(key) for key in self._formats)
+        return 8 * num_bytes / num_weights
+
+    def _dense_format(self, tensor: TensorSpec) -> str:
+        if len(tensor.shape) == 1:
+            return VECTOR_FORMAT
+        return self._plan.dense if tensor.kind == "matrix" else PRECISE_FORMAT
+
+    def _expert_width(self, key: ExpertKey) -> int:
+        return self.spec.moe(key[0]).expert.width
+
+    def _check_overrides(self) -> None:
+        unknown = sorted(set(self._plan.overrides) - set(self._formats))
+        if unknown:
+            layer, expert = unknown[0]
+            raise CheckpointError(
+                f"the plan speaks of layer {layer} expert {expert}, which is not in the model"
+            )
+
+    def _dense_chunks(self, name: str) -> Iterator[ByteArray]:
+        format, shape = self._dense[name]
+        ref = self._sources.dense[name]
+        if len(shape) == 1:
+            yield np.ascontiguousarray(self._source.read(ref)).view(np.uint8)
+        else:
+            yield from self._packed_chunks(ref, shape[0], shape[1], format)
+
+    def _expert_chunks(self, key: ExpertKey) -> Iterator[ByteArray]:
+        formats: ExpertFormats = self._formats[key]
+        for projection, (rows, cols) in self.spec.expert_shapes(key[0]).items():
+            ref = self._sources.experts[key[0], key[1], projection]
+            yield from self._packed_chunks(ref, rows, cols, getattr(formats, projection))
+
+    def _packed_chunks(self, ref: SourceRef, rows: int, cols: int, format: str) -> Iterator[ByteArray]:
+        step = max(1, _CHUNK_FLOATS // cols // native.ROW_GROUP) * native.ROW_GROUP
+        for start in range(0, rows, step):
+            weights = self._source.read(ref.slice_rows(start, min(start + step, rows)))
+            if not np.isfinite(weights).all():
+                raise CheckpointError(f"tensor {ref.name} holds values that are not finite; fetch it again")
+            yield native.quantize(weights, format)

@@ -1,0 +1,1 @@
+"""One running session: memory plan, tokens, sampling, prefill and decode."""

@@ -1,0 +1,97 @@
+"""From a store on disk to a decoder that runs inside a budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgemoe.engine.memory import MemoryPlan, plan_memory
+from edgemoe.engine.session import Session
+from edgemoe.engine.tokenizer import Tokenizer
+from edgemoe.errors import StoreError
+from edgemoe.experts import ExpertCache, ExpertLayerShape, StreamedExperts, make_policy
+from edgemoe.models import Decoder, DenseWeights, ModelSpec, read_spec
+from edgemoe.native import Matrix, packed_num_bytes
+from edgemoe.store import Store
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Everything that runs one model."""
+
+    spec: ModelSpec
+    memory: MemoryPlan
+    tokenizer: Tokenizer
+    experts: StreamedExperts
+    session: Session
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a store is run; nothing here changes a token, ``kv_format`` apart."""
+
+    budget_bytes: int | None = None
+    context: int | None = None
+    kv_format: str = "f16"
+    policy: str = "lru"
+    reader: str = "auto"
+    verify: str = "first"
+
+
+def load_engine(store: Store, options: LoadOptions) -> Engine:
+    """Plan the memory, then load the dense weights; experts come when they are first used.
+
+    Raises:
+        BudgetError: the budget cannot work.
+        StoreError: the store is damaged or does not fit its configuration.
+    """
+    spec = read_spec(store.config)
+    check_store(spec, store)
+    # Loaded before the plan is made: its memory is measured rather than guessed.
+    tokenizer = Tokenizer(store.path, store.config)
+    memory = plan_memory(spec, store.manifest, options.budget_bytes, options.context, options.kv_format)
+    cache = ExpertCache(memory.num_slots, memory.slot_num_bytes, make_policy(options.policy))
+    layers = {
+        layer: ExpertLayerShape(spec.width, spec.moe(layer).expert.width, spec.moe(layer).expert.activation)
+        for layer in spec.moe_layers
+    }
+    reader = store.open_expert_reader(options.reader)
+    try:
+        experts = StreamedExperts(layers, store, reader, cache, options.verify)
+        decoder = Decoder(spec, _dense_weights(spec, store, options.reader), experts)
+        session = Session(spec, decoder, memory.context, memory.kv_format, memory.chunk_size)
+    except BaseException:
+        reader.close()
+        raise
+    return Engine(spec, memory, tokenizer, experts, session)
+
+
+def check_store(spec: ModelSpec, store: Store) -> None:
+    """The store holds exactly the tensors of the spec, in the sizes that follow from it.
+
+    Raises:
+        StoreError: naming the first that does not fit.
+    """
+    expected = {tensor.name: tensor.shape for tensor in spec.dense_tensors()}
+    actual = {name: entry.shape for name, entry in store.manifest.dense.items()}
+    wrong = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
+    missing = sorted(set(spec.experts()) ^ store.manifest.experts.keys())
+    if not wrong and not missing:
+        return
+    what = f"tensor {wrong[0]}" if wrong else "layer {} expert {}".format(*missing[0])
+    raise StoreError(f"{store.path}: {what} does not fit config.json; convert the checkpoint again")
+
+
+def _dense_weights(spec: ModelSpec, store: Store, reader_kind: str) -> DenseWeights:
+    stored = store.read_dense(reader_kind)
+    matrices, vectors = {}, {}
+    for tensor in spec.dense_tensors():
+        entry, data = store.manifest.dense[tensor.name], stored[tensor.name]
+        if len(entry.shape) == 1:
+            vectors[tensor.name] = data[: 4 * entry.shape[0]].view(np.float32)
+        else:
+            rows, cols = entry.shape
+            packed = data[: packed_num_bytes(entry.format, rows, cols)]
+            matrices[tensor.name] = Matrix(packed, entry.format, rows, cols)
+    return DenseWeights(matrices, vectors)

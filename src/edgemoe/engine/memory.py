@@ -1,0 +1,177 @@
+"""Where every byte of the budget goes; decided, and refused if it cannot work, before anything is loaded.
+
+The budget caps the whole process. What is not the expert cache is fixed by the model and the context; the
+cache gets the rest, in whole slots.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edgemoe.engine.machine import available_memory_bytes, resident_bytes
+from edgemoe.errors import BudgetError, RequestError
+from edgemoe.models import KVCache, ModelSpec
+from edgemoe.models.spec import MLPSpec
+from edgemoe.store import Manifest
+from edgemoe.units import MIB, ceil_size, format_size
+
+# Python, NumPy, the tokenizer library and compiled code, measured with room for the command line's parts.
+PROCESS_BYTES = 72 * MIB
+# A loaded tokenizer takes a multiple of its file: strings, hash tables, merges.
+TOKENIZER_FACTOR = 12
+# What the C allocator keeps back between calls, measured at its worst.
+ALLOCATOR_MARGIN_BYTES = 12 * MIB
+# Of the memory that is free, what a default budget leaves to everything else.
+DEFAULT_FREE_SHARE = 0.1
+DEFAULT_FREE_BYTES = 128 * MIB
+DEFAULT_CONTEXT = 4096
+# Tokens of a prompt that pass through a layer together: large amortises reading experts, small saves memory.
+CHUNK_SIZES = (512, 256, 128, 64, 32, 16)
+# A chunk may take this share of what the fixed parts leave.
+CHUNK_SHARE = 0.125
+# Positions whose logits are held at a time when all of a text's are wanted.
+HEAD_ROWS = 16
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """A budget divided. ``items`` (name, bytes) add up to at most the budget."""
+
+    budget_bytes: int
+    smallest_num_bytes: int
+    items: tuple[tuple[str, int], ...]
+    num_slots: int
+    slot_num_bytes: int
+    num_experts: int
+    context: int
+    kv_format: str
+    chunk_size: int
+
+    @property
+    def expert_cache_bytes(self) -> int:
+        """Size of the expert cache's arena."""
+        return self.num_slots * self.slot_num_bytes
+
+    @property
+    def is_resident(self) -> bool:
+        """True when every expert has a slot, so that nothing is ever evicted."""
+        return self.num_slots >= self.num_experts
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "budget_bytes": self.budget_bytes,
+            "smallest_num_bytes": self.smallest_num_bytes,
+            "items": dict(self.items),
+            "expert_cache_bytes": self.expert_cache_bytes,
+            "num_slots": self.num_slots,
+            "num_experts": self.num_experts,
+            "is_resident": self.is_resident,
+            "context": self.context,
+            "chunk_size": self.chunk_size,
+        }
+
+
+def default_budget() -> tuple[int, str]:
+    """What this process may take without crowding others, and a line that says why."""
+    available, reason = available_memory_bytes()
+    margin = max(DEFAULT_FREE_BYTES, int(available * DEFAULT_FREE_SHARE))
+    budget = max(0, available - margin) + resident_bytes()
+    return budget, f"{format_size(budget)}: {format_size(available)} {reason}, less {format_size(margin)}"
+
+
+def plan_memory(
+    spec: ModelSpec,
+    manifest: Manifest,
+    budget_bytes: int | None = None,
+    context: int | None = None,
+    kv_format: str = "f16",
+) -> MemoryPlan:
+    """Divide a budget (default: ``default_budget``).
+
+    Raises:
+        BudgetError: it cannot work; the message and the error's field say which can.
+        RequestError: the context is longer than the model was trained for.
+    """
+    context = _checked_context(spec, context)
+    if budget_bytes is None:
+        budget_bytes = default_budget()[0]
+    fixed = _fixed_items(spec, manifest, context, kv_format)
+    slot_num_bytes = max(entry.num_bytes for entry in manifest.experts.values())
+    # One token's experts of a layer: fewer would read the same expert again within a layer.
+    floor = max(spec.moe(layer).router.top_k for layer in spec.moe_layers) * slot_num_bytes
+    fixed_bytes = sum(num_bytes for _, num_bytes in fixed)
+    smallest = fixed_bytes + working_bytes(spec, CHUNK_SIZES[-1]) + floor
+    # Said in whole MiB, so that what the message names works as it stands.
+    smallest = -(-smallest // MIB) * MIB
+    if budget_bytes < smallest:
+        raise BudgetError(
+            f"{format_size(budget_bytes)} cannot run this store with a context of {context} tokens; the"
+            f" smallest budget that works is {ceil_size(smallest)}",
+            smallest_num_bytes=smallest,
+        )
+    rest = budget_bytes - fixed_bytes
+    chunk = next(
+        (c for c in CHUNK_SIZES if working_bytes(spec, c) <= (rest - floor) * CHUNK_SHARE), CHUNK_SIZES[-1]
+    )
+    working = working_bytes(spec, chunk)
+    num_slots = min((rest - working) // slot_num_bytes, len(manifest.experts))
+    items = (*fixed, (f"working memory, {chunk} tokens at a time", working))
+    items = (*items, (f"expert cache, {num_slots} of {len(manifest.experts)}", num_slots * slot_num_bytes))
+    return MemoryPlan(
+        budget_bytes,
+        smallest,
+        items,
+        num_slots,
+        slot_num_bytes,
+        len(manifest.experts),
+        context,
+        kv_format,
+        chunk,
+    )
+
+
+def working_bytes(spec: ModelSpec, chunk: int) -> int:
+    """Most that the forward pass of ``chunk`` tokens takes at one time, and the logits of a few.
+
+    Counted from models/ and native/kernels/matmul.cpp: hidden states and their 8-bit forms, then either
+    attention's projections or the feed-forward part's inner values.
+    """
+    width = spec.width
+    attention = max(
+        3 * s.attention.num_heads * s.attention.head_dim + 4 * s.attention.num_kv_heads * s.attention.head_dim
+        for s in spec.layers
+    )
+    feed_forward = 0
+    for layer in spec.layers:
+        part = layer.feed_forward
+        if isinstance(part, MLPSpec):
+            feed_forward = max(feed_forward, 3 * part.width + width)
+        else:
+            parts = part.router.top_k * width + 3 * part.expert.width + 3 * width
+            shared = 3 * part.shared.width + 2 * width if part.shared is not None else 0
+            feed_forward = max(feed_forward, parts, shared)
+    per_token = 4 * width + max(attention, feed_forward)
+    # Logits as floats, and three arrays of their size in double precision while sampling or scoring.
+    logits = HEAD_ROWS * spec.vocab_size * 4 + 3 * spec.vocab_size * 8
+    return 4 * per_token * chunk + logits
+
+
+def _checked_context(spec: ModelSpec, context: int | None) -> int:
+    if context is None:
+        return min(DEFAULT_CONTEXT, spec.max_context)
+    if not 1 <= context <= spec.max_context:
+        raise RequestError(f"a context of {context} tokens; this model takes 1 to {spec.max_context}")
+    return context
+
+
+def _fixed_items(spec: ModelSpec, manifest: Manifest, context: int, kv_format: str) -> list[tuple[str, int]]:
+    tokenizer = TOKENIZER_FACTOR * manifest.files.get("tokenizer.json", 0)
+    process = max(PROCESS_BYTES + tokenizer, resident_bytes())
+    return [
+        ("process and tokenizer", process),
+        ("dense weights", sum(entry.num_bytes for entry in manifest.dense.values())),
+        (f"KV cache, {context} tokens in {kv_format}", KVCache.num_bytes(spec, context, kv_format)),
+        ("allocator margin", ALLOCATOR_MARGIN_BYTES),
+    ]

@@ -1,0 +1,94 @@
+"""One running text: prefill in chunks, decode step by step, and the cache of keys and values between.
+
+Letters: T tokens, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from edgemoe.engine.memory import HEAD_ROWS
+from edgemoe.errors import RequestError
+from edgemoe.models import Decoder, KVCache, ModelSpec
+from edgemoe.native import FloatArray
+
+
+class Session:
+    """Feeds tokens to a decoder. What an earlier text had in common is not computed again."""
+
+    def __init__(
+        self, spec: ModelSpec, decoder: Decoder, context: int, kv_format: str, chunk_size: int
+    ) -> None:
+        self._spec = spec
+        self._decoder = decoder
+        self._cache = KVCache(spec, context, kv_format)
+        self._chunk_size = chunk_size
+        self.token_ids: list[int] = []
+        self.num_reused = 0  # tokens that the last prefill did not compute
+
+    @property
+    def num_slots(self) -> int:
+        """Longest text in tokens."""
+        return self._cache.num_slots
+
+    def prefill(self, token_ids: Sequence[int]) -> FloatArray:
+        """Make the text exactly these tokens; logits (V,) of what comes after the last.
+
+        Raises:
+            RequestError: no tokens, an id outside the vocabulary, or more than the context holds.
+        """
+        self._check(token_ids)
+        # The last token is always computed: its logits are wanted.
+        self.num_reused = min(common_prefix(self.token_ids, token_ids), len(token_ids) - 1)
+        self._rewind(self.num_reused)
+        for hidden in self._forward(token_ids[len(self.token_ids) :]):
+            last = hidden[-1:]
+        logits: FloatArray = self._decoder.head(last)[0]
+        return logits
+
+    def step(self, token_id: int) -> FloatArray:
+        """Append one token; logits (V,) of what comes after it."""
+        self._check([*self.token_ids, token_id])
+        (hidden,) = self._forward([token_id])
+        logits: FloatArray = self._decoder.head(hidden)[0]
+        return logits
+
+    def logits(self, token_ids: Sequence[int], first: int = 0) -> Iterator[FloatArray]:
+        """Logits of a text's positions from ``first`` on, a few rows (T, V) at a time; nothing is reused."""
+        self._check(token_ids)
+        self._rewind(0)
+        for hidden in self._forward(token_ids):
+            position = len(self.token_ids) - len(hidden)
+            for start in range(max(0, first - position), len(hidden), HEAD_ROWS):
+                yield self._decoder.head(hidden[start : start + HEAD_ROWS])
+
+    def _forward(self, token_ids: Sequence[int]) -> Iterator[FloatArray]:
+        """Hidden states chunk by chunk; an interrupted chunk leaves the text as it was."""
+        for start in range(0, len(token_ids), self._chunk_size):
+            chunk = token_ids[start : start + self._chunk_size]
+            hidden = self._decoder.forward(np.asarray(chunk, np.int32), self._cache)
+            self.token_ids += chunk
+            yield hidden
+
+    def _rewind(self, length: int) -> None:
+        self._cache.truncate(length)
+        del self.token_ids[length:]
+
+    def _check(self, token_ids: Sequence[int]) -> None:
+        if not token_ids:
+            raise RequestError("the prompt is empty; give at least one token")
+        if len(token_ids) > self._cache.num_slots:
+            raise RequestError(
+                f"{len(token_ids)} tokens do not fit the context of {self._cache.num_slots}; shorten the text"
+                f" or load with a longer context (this model takes up to {self._spec.max_context})"
+            )
+        wrong = next((t for t in token_ids if not 0 <= t < self._spec.vocab_size), None)
+        if wrong is not None:
+            raise RequestError(f"token id {wrong} is outside the vocabulary of {self._spec.vocab_size}")
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many leading tokens two texts share."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

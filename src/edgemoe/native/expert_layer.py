@@ -1,0 +1,43 @@
+"""The routed experts of one layer on one batch of tokens, computed in any order, summed in a fixed one.
+
+Letters: T tokens, D width, F expert width, K chosen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgemoe.native.matrix import FloatArray, Matrix, expert_ffn
+from edgemoe.native.ops import IntArray, combine
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertWeights:
+    """One expert: gate and up (F, D), down (D, F)."""
+
+    gate: Matrix
+    up: Matrix
+    down: Matrix
+
+
+class ExpertLayerOutput:
+    """Collects the outputs of single experts in any order and sums them in the order of their ranks."""
+
+    def __init__(self, x: FloatArray, expert_ids: IntArray, activation: str) -> None:
+        num_tokens, top_k = expert_ids.shape
+        self._x = x
+        self._ids = expert_ids
+        self._activation = activation
+        self._parts = np.empty((num_tokens, top_k, x.shape[1]), np.float32)
+
+    def add(self, expert: int, weights: ExpertWeights) -> None:
+        """Compute one expert for the tokens that chose it."""
+        tokens, ranks = np.nonzero(self._ids == expert)
+        y = expert_ffn(self._x[tokens], weights.gate, weights.up, weights.down, self._activation)
+        self._parts[tokens, ranks] = y
+
+    def combine(self, weights: FloatArray) -> FloatArray:
+        """The sum (T, D) weighted by (T, K); every chosen expert has been added."""
+        return combine(self._parts, weights)

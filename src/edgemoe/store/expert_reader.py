@@ -1,0 +1,174 @@
+"""The seam to storage: who fetches ranges of a store's files, and how.
+
+``open_reader`` gives the direct or the buffered reader; ``MemoryReader`` serves bytes from memory with
+latency, bandwidth, faults and reordering on request.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from edgemoe.errors import RequestError, StoreError
+from edgemoe.native import ByteArray, FileReader
+
+READER_KINDS = ("auto", "direct", "buffered")
+
+
+class ExpertReader(Protocol):
+    """Fetches ranges of a fixed list of files. Thread-safe; every ticket is waited for once."""
+
+    def submit(self, file: int, offset: int, out: ByteArray, priority: int = 0) -> int:
+        """Queue a read of ``len(out)`` bytes into ``out``; lower priorities first. Returns a ticket."""
+        ...
+
+    def wait(self, ticket: int) -> None:
+        """Block until the read has ended.
+
+        Raises:
+            OSError: it failed.
+        """
+        ...
+
+    def wait_any(self, tickets: Sequence[int]) -> int:
+        """Block until one of the tickets has ended, well or not, and return it."""
+        ...
+
+    def cancel(self, ticket: int) -> bool:
+        """Drop a read that has not started; True if so, and then wait() returns at once."""
+        ...
+
+    def close(self) -> None:
+        """Drop what is queued and release everything. Later calls do nothing."""
+        ...
+
+
+def open_reader(paths: Sequence[Path], kind: str = "auto", num_threads: int = 4) -> ExpertReader:
+    """A reader of these files. "auto" reads directly where the file system can, else buffered.
+
+    Raises:
+        RequestError: unknown kind.
+        StoreError: a file cannot be opened.
+    """
+    if kind not in READER_KINDS:
+        raise RequestError(f"no reader {kind!r}; choose one of {', '.join(READER_KINDS)}")
+    names = [str(path) for path in paths]
+    try:
+        if kind != "buffered":
+            try:
+                return FileReader(names, num_threads, direct=True)
+            except OSError as error:
+                if kind == "direct" or error.errno != errno.EINVAL:
+                    raise
+        return FileReader(names, num_threads, direct=False)
+    except OSError as error:
+        raise StoreError(f"{error.filename}: cannot be opened: {error.strerror}") from error
+
+
+class MemoryReader:
+    """Serves reads from byte strings on one thread, in order of priority.
+
+    ``latency_s`` and ``bytes_per_s`` slow every read; ``fault(file, offset)`` may return an errno that
+    the read fails with; ``seed`` serves requests of equal priority in a random order.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[bytes | ByteArray],
+        latency_s: float = 0.0,
+        bytes_per_s: float | None = None,
+        fault: Callable[[int, int], int] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self._files = [np.frombuffer(data, np.uint8) for data in files]
+        self._latency_s = latency_s
+        self._bytes_per_s = bytes_per_s
+        self._fault = fault
+        self._random = None if seed is None else np.random.default_rng(seed)
+        self._queue: list[tuple[int, float, int, int, int, ByteArray]] = []
+        self._errors: dict[int, int | None] = {}  # ticket -> errno, 0, or None while under way
+        self._next_ticket = 0
+        self._is_closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def submit(self, file: int, offset: int, out: ByteArray, priority: int = 0) -> int:
+        """See ExpertReader."""
+        with self._changed:
+            ticket = self._next_ticket
+            self._next_ticket += 1
+            order = ticket if self._random is None else self._random.random()
+            self._queue.append((priority, order, ticket, file, offset, out))
+            self._errors[ticket] = None
+            self._changed.notify_all()
+        return ticket
+
+    def wait(self, ticket: int) -> None:
+        """See ExpertReader."""
+        with self._changed:
+            if ticket not in self._errors:
+                raise ValueError(f"wait: unknown ticket {ticket}")
+            self._changed.wait_for(lambda: self._errors[ticket] is not None)
+            error = self._errors.pop(ticket)
+        if error:
+            raise OSError(error, os.strerror(error), "memory")
+
+    def wait_any(self, tickets: Sequence[int]) -> int:
+        """See ExpertReader."""
+        with self._changed:
+            self._changed.wait_for(lambda: any(self._errors[t] is not None for t in tickets))
+            return next(t for t in tickets if self._errors[t] is not None)
+
+    def cancel(self, ticket: int) -> bool:
+        """See ExpertReader."""
+        with self._changed:
+            left = [request for request in self._queue if request[2] != ticket]
+            if len(left) == len(self._queue):
+                return False
+            self._queue = left
+            self._errors[ticket] = 0
+            self._changed.notify_all()
+            return True
+
+    def close(self) -> None:
+        """See ExpertReader."""
+        with self._changed:
+            self._is_closed = True
+            for request in self._queue:
+                self._errors[request[2]] = 0
+            self._queue.clear()
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_closed or self._queue)
+                if not self._queue:
+                    return
+                request = min(self._queue, key=lambda r: r[:2])
+                self._queue.remove(request)
+            _, _, ticket, file, offset, out = request
+            error = self._read(file, offset, out)
+            with self._changed:
+                self._errors[ticket] = error
+                self._changed.notify_all()
+
+    def _read(self, file: int, offset: int, out: ByteArray) -> int:
+        time.sleep(self._latency_s + (len(out) / self._bytes_per_s if self._bytes_per_s else 0))
+        error = self._fault(file, offset) if self._fault else 0
+        if error:
+            return error
+        data = self._files[file][offset : offset + len(out)]
+        if len(data) < len(out):
+            return errno.EIO
+        out[:] = data
+        return 0

@@ -1,0 +1,158 @@
+"""An opened store: its manifest, its dense weights, and where its experts lie."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgemoe.errors import CorruptStoreError, ExpertReadError, StoreError
+from edgemoe.native import ByteArray, aligned_empty
+from edgemoe.store.expert_reader import ExpertReader, open_reader
+from edgemoe.store.format import (
+    DENSE_FILE,
+    RECORD_ALIGNMENT,
+    DenseEntry,
+    ExpertEntry,
+    ExpertKey,
+    Manifest,
+    aligned,
+    checksum,
+    read_manifest,
+)
+
+Progress = Callable[[int, int], None]
+
+
+class Store:
+    """A store whose manifest has been read and whose files have the sizes it says."""
+
+    def __init__(self, path: Path, manifest: Manifest, config: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.config = config
+        self.expert_files = sorted({entry.file for entry in manifest.experts.values()})
+        self._file_indices = {file: index for index, file in enumerate(self.expert_files)}
+
+    def open_expert_reader(self, kind: str = "auto", num_threads: int = 4) -> ExpertReader:
+        """A reader of the expert files, numbered as in ``expert_files``."""
+        return open_reader([self.path / file for file in self.expert_files], kind, num_threads)
+
+    def file_index(self, entry: ExpertEntry) -> int:
+        """The number of an expert's file for that reader."""
+        return self._file_indices[entry.file]
+
+    def verify_expert(self, key: ExpertKey, record: ByteArray) -> None:
+        """Compare a record that was read with its checksum.
+
+        Raises:
+            CorruptStoreError: naming file, expert and offset.
+        """
+        entry = self.manifest.experts[key]
+        if checksum(record) != entry.checksum:
+            raise self._corrupt(f"layer {key[0]} expert {key[1]}", entry)
+
+    def read_error(self, key: ExpertKey, error: OSError) -> ExpertReadError:
+        """A failed read of an expert as the error to raise."""
+        entry = self.manifest.experts[key]
+        return ExpertReadError(
+            f"{self.path / entry.file}: layer {key[0]} expert {key[1]} at offset {entry.offset} cannot be"
+            f" read: {error.strerror}; check the storage, then run `edgemoe inspect --verify {self.path}`"
+        )
+
+    def read_dense(self, kind: str = "auto") -> dict[str, ByteArray]:
+        """The stored bytes of every dense tensor, read around the page cache and verified.
+
+        Costs the size of dense.safetensors.
+
+        Raises:
+            CorruptStoreError: a tensor is damaged.
+            StoreError: the file cannot be read.
+        """
+        num_bytes = aligned(self.manifest.files[DENSE_FILE], RECORD_ALIGNMENT)
+        buffer = aligned_empty(num_bytes)
+        _read_whole(self.path / DENSE_FILE, buffer, self.manifest.files[DENSE_FILE], kind)
+        tensors = {}
+        for name, entry in self.manifest.dense.items():
+            data = buffer[entry.offset : entry.offset + entry.num_bytes]
+            if checksum(data) != entry.checksum:
+                raise self._corrupt(f"tensor {name}", entry)
+            tensors[name] = data
+        return tensors
+
+    def verify(self, progress: Progress | None = None) -> Iterator[str]:
+        """Read everything and yield one line for every damaged part; nothing when all is well."""
+        total = sum(e.num_bytes for e in self.manifest.experts.values())
+        try:
+            self.read_dense()
+        except StoreError as error:
+            yield str(error)
+        reader = self.open_expert_reader()
+        buffer = aligned_empty(max((e.num_bytes for e in self.manifest.experts.values()), default=0))
+        done = 0
+        try:
+            for key, entry in self.manifest.experts.items():
+                record = buffer[: entry.num_bytes]
+                try:
+                    reader.wait(reader.submit(self.file_index(entry), entry.offset, record))
+                    self.verify_expert(key, record)
+                except CorruptStoreError as error:
+                    yield str(error)
+                except OSError as error:
+                    yield str(self.read_error(key, error))
+                done += entry.num_bytes
+                if progress is not None:
+                    progress(done, total)
+        finally:
+            reader.close()
+
+    def _corrupt(self, what: str, entry: DenseEntry | ExpertEntry) -> CorruptStoreError:
+        return CorruptStoreError(
+            f"{self.path / entry.file}: {what} at offset {entry.offset} differs from what was written;"
+            " convert the checkpoint again or copy the file anew"
+        )
+
+
+def open_store(path: str | Path) -> Store:
+    """Open a store; costs one small read.
+
+    Raises:
+        NotAStoreError: the folder has no manifest.
+        StoreVersionError: another version wrote it.
+        StoreError, CorruptStoreError: the manifest is garbage, or a file is missing or has another size.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    for name, size in manifest.files.items():
+        file = folder / name
+        if not file.is_file():
+            raise CorruptStoreError(f"{file}: missing from the store; convert the checkpoint again")
+        if file.stat().st_size != size:
+            raise CorruptStoreError(
+                f"{file}: has {file.stat().st_size} bytes, was written with {size}; copy the file anew"
+            )
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{folder / 'config.json'}: cannot be read: {error}") from error
+    return Store(folder, manifest, config)
+
+
+def _read_whole(path: Path, buffer: ByteArray, num_bytes: int, kind: str) -> None:
+    """Direct reads come in whole sectors; the tail of a file that is not one is read apart."""
+    reader = open_reader([path], kind, num_threads=2)
+    try:
+        whole = num_bytes // RECORD_ALIGNMENT * RECORD_ALIGNMENT
+        reader.wait(reader.submit(0, 0, buffer[:whole]))
+        if whole < num_bytes:
+            tail = path.open("rb")
+            with tail:
+                tail.seek(whole)
+                buffer[whole:num_bytes] = np.frombuffer(tail.read(num_bytes - whole), np.uint8)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror}") from error
+    finally:
+        reader.close()
