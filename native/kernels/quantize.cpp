@@ -15,7 +15,7 @@ namespace {
 
 constexpr int kMaxSpan = 32;  // weights that share a scale
 // How far below the spanning scale the search goes, in octaves: clipping outliers pays at few bits.
-constexpr float kSearchOctaves = 1.0f;
+constexpr float kSearchOctaves = 1.25f;
 
 struct Span {
     float weights[kMaxSpan];
@@ -106,14 +106,12 @@ Grid grid_of(Format f) {
     }
 }
 
-// Scale that reaches from the lowest to the highest weight.
+// The largest scale worth trying: with q4's free zero it reaches from the lowest to the highest weight,
+// elsewhere an integral zero in the middle reaches the larger of the two sides.
 float spanning_scale(const Grid& grid, const Span& span) {
-    if (grid.format == Format::kQ6) return std::max(-span.lowest, span.highest) / 31.5f;
-    // With a zero from a limited range the larger side decides.
-    const float even = (span.highest - span.lowest) / grid.largest_code;
-    if (grid.format == Format::kQ4) return even;
-    const float lowest_zero = first_zero(grid.format), highest_zero = lowest_zero + 7 * kZeroStepQ23;
-    return std::max({even, -span.lowest / (highest_zero + 0.5f), span.highest / (grid.largest_code + 0.5f - lowest_zero)});
+    if (grid.format == Format::kQ4) return (span.highest - span.lowest) / grid.largest_code;
+    const float steps = grid.format == Format::kQ6 ? 31 : (grid.largest_code + 1) / 2;
+    return std::max(-span.lowest, span.highest) / steps;
 }
 
 void consider(const Grid& grid, const Span& span, float base, int scale_code, int zero_code, Choice& best) {

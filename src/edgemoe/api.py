@@ -40,6 +40,7 @@ def load(
     context: int | None = None,
     num_threads: int | None = None,
     kv_format: str = "f16",
+    cache: str | int | None = None,
     policy: str = "lru",
     reader: str = "auto",
     verify: str = "first",
@@ -52,6 +53,7 @@ def load(
         context: longest prompt plus answer, in tokens. Default: 4096, or what the model was trained for.
         num_threads: threads that compute, of the whole process. Default: one per core.
         kv_format: "f16" or "f32" keys and values.
+        cache: cap on the expert cache within the budget. Default: all that the budget leaves.
         policy: which expert leaves the cache: "lru".
         reader: "direct", "buffered", or "auto": direct where the file system can.
         verify: compare experts with their checksums when read "first", "always" or "never".
@@ -68,7 +70,8 @@ def load(
             raise RequestError(f"num_threads is {num_threads}; it must be at least 1")
         native.set_num_threads(num_threads)
     budget_bytes = None if memory is None else parse_size(memory)
-    options = LoadOptions(budget_bytes, context, kv_format, policy, reader, verify)
+    cache_bytes = None if cache is None else parse_size(cache)
+    options = LoadOptions(budget_bytes, context, kv_format, cache_bytes, policy, reader, verify)
     return Model(load_engine(open_store(store), options))
 
 

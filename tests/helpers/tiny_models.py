@@ -69,10 +69,10 @@ VARIATIONS: dict[str, tuple[str, dict[str, Any]]] = {
 FAMILIES = {"qwen3": "qwen3_moe", "qwen2": "qwen2_moe", "olmoe": "olmoe", "mixtral": "mixtral"}
 
 
-def build_model(variation: str, seed: int = 0) -> transformers.PreTrainedModel:
+def build_model(variation: str, seed: int = 0, **changes: Any) -> transformers.PreTrainedModel:
     """The transformers model of a variation: f32, eager attention, seeded random weights."""
     family, fields = VARIATIONS[variation]
-    config = transformers.AutoConfig.for_model(family, **fields)
+    config = transformers.AutoConfig.for_model(family, **{**fields, **changes})
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     with torch.no_grad():
@@ -84,9 +84,9 @@ def build_model(variation: str, seed: int = 0) -> transformers.PreTrainedModel:
     return model.float().eval()
 
 
-def write_checkpoint(folder: Path, variation: str, seed: int = 0, dtype: str = "float32") -> Path:
+def write_checkpoint(folder: Path, variation: str, seed: int = 0, dtype: str = "float32", **changes: Any) -> Path:
     """Save a variation as a Hugging Face folder with a tokenizer; returns the folder."""
-    model = build_model(variation, seed)
+    model = build_model(variation, seed, **changes)
     model.to(getattr(torch, dtype)).save_pretrained(folder)
     write_tokenizer(folder)
     return folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version as installed_version
 from typing import Annotated
 
@@ -16,7 +16,7 @@ from edgemoe.cli.evaluate import evaluate
 from edgemoe.cli.inspect import inspect
 from edgemoe.cli.run import run
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "convert": convert,
     "inspect": inspect,

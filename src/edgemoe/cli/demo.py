@@ -16,7 +16,7 @@ from edgemoe.cli.output import print_json, say
 from edgemoe.cli.run import status_line
 
 if TYPE_CHECKING:
-    from edgemoe.api import Model
+    from edgemoe.api import Chunk, Model
 
 DEMO_PROMPT = "Once upon a time, there was a little girl named Lily."
 # A fixed seed shows everybody the same story, on every machine and at every budget.
@@ -97,3 +97,15 @@ def _show_live(model: Model, prompt: str, options: dict[str, Any]) -> None:
             live.update(Group(story, Text(), Text(live_line(chunk), style="cyan")))
         live.update(story)
     say(status_line(stream.generation))
+
+
+def live_line(chunk: Chunk) -> str:
+    """Speed, hits, bytes read and memory of the budget, as they stand now."""
+    from edgemoe.units import format_size
+
+    stats = chunk.stats
+    return (
+        f"{chunk.decode_tokens_per_s:6.1f} tokens/s · {stats.hit_share:4.0%} cache hits · "
+        f"{format_size(stats.bytes_read)} read · "
+        f"{format_size(stats.resident_bytes)} of {format_size(stats.budget_bytes)} used"
+    )

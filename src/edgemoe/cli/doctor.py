@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgemoe.cli.options import JsonOption
-from edgemoe.cli.output import print_json, say
+from edgemoe.cli.output import new_table, print_json, print_table, say
 
 
 def doctor(
@@ -46,3 +46,60 @@ def doctor(
     if as_json:
         print_json(record)
         return
+    _print_machine(record)
+    _print_stores(record["stores"])
+
+
+def _plan(path: Path) -> dict[str, Any]:
+    """Budgets of a store: the smallest, the one that keeps every expert in memory, and today's default."""
+    from edgemoe.engine.memory import default_budget, plan_memory, resident_budget
+    from edgemoe.models.families import read_spec
+    from edgemoe.store import open_store
+
+    store = open_store(path)
+    spec = read_spec(store.config)
+    default_bytes, reason = default_budget()
+    resident_bytes = resident_budget(spec, store.manifest)
+    smallest_bytes = plan_memory(spec, store.manifest, resident_bytes).smallest_num_bytes
+    plan = plan_memory(spec, store.manifest, max(default_bytes, smallest_bytes))
+    return {
+        "store": str(path),
+        "smallest_budget_bytes": smallest_bytes,
+        "resident_budget_bytes": resident_bytes,
+        "default_budget_bytes": default_bytes,
+        "default_budget_reason": reason,
+        "fits": default_bytes >= smallest_bytes,
+        "default_resident_share": min(1.0, plan.num_slots / plan.num_experts),
+    }
+
+
+def _print_machine(record: dict[str, Any]) -> None:
+    from edgemoe.units import format_size
+
+    machine, storage = record["machine"], record["storage"]
+    limit = machine["cgroup_limit_bytes"]
+    print(f"processor  {machine['cpu']}, {machine['num_cpus']} cores, {machine['num_threads']} threads used")
+    print(f"kernels    {machine['isa']} of {', '.join(machine['available_isas'])} (EDGEMOE_ISA forces one)")
+    print(
+        f"memory     {format_size(machine['available_memory_bytes'])} free of"
+        f" {format_size(machine['memory_bytes'])}, cgroup limit {format_size(limit) if limit else 'none'}"
+    )
+    kind = "direct reads" if storage["is_direct"] else "buffered reads, this file system refuses direct ones"
+    print(f"storage    {format_size(storage['bytes_per_s'])}/s at {storage['folder']}, {kind}")
+
+
+def _print_stores(stores: list[dict[str, Any]]) -> None:
+    from edgemoe.units import format_size
+
+    table = new_table(
+        "budgets", "store", "smallest", "all in memory", "default now", "experts in memory then"
+    )
+    for store in stores:
+        table.add_row(
+            store["store"],
+            format_size(store["smallest_budget_bytes"]),
+            format_size(store["resident_budget_bytes"]),
+            format_size(store["default_budget_bytes"]),
+            f"{store['default_resident_share']:.0%}" if store["fits"] else "does not fit",
+        )
+    print_table(table)

@@ -80,19 +80,25 @@ def _memory_plan(store: Store, memory: str | None, context: int | None) -> Memor
 
 
 def _verify(store: Store) -> None:
+    from edgemoe.errors import CorruptStoreError
+
     with byte_progress("verifying") as advance:
-        for done, total in store.verify():
-            advance(done, total)
+        damages = list(store.verify(advance))
+    if damages:
+        more = f" (and {len(damages) - 1} more damaged parts)" if len(damages) > 1 else ""
+        raise CorruptStoreError(damages[0] + more)
 
 
 def _describe(store: Store) -> dict[str, Any]:
+    from edgemoe.store.format import VERSION
+
     manifest = store.manifest
     experts = manifest.experts.values()
     dense_bytes = sum(entry.num_bytes for entry in manifest.dense.values())
     expert_bytes = sum(entry.num_bytes for entry in experts)
     return {
         "store": str(store.path),
-        "version": manifest.version,
+        "version": VERSION,
         "model_type": store.config.get("model_type"),
         "num_layers": len({layer for layer, _ in manifest.experts}),
         "num_experts": len(manifest.experts),
@@ -100,7 +106,7 @@ def _describe(store: Store) -> dict[str, Any]:
         "dense_bytes": dense_bytes,
         "expert_bytes": expert_bytes,
         "dense_formats": dict(Counter(entry.format for entry in manifest.dense.values())),
-        "expert_formats": dict(Counter("/".join(entry.formats) for entry in experts)),
+        "expert_formats": dict(Counter("/".join(entry.formats.to_json()) for entry in experts)),
     }
 
 

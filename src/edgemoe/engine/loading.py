@@ -34,6 +34,7 @@ class LoadOptions:
     budget_bytes: int | None = None
     context: int | None = None
     kv_format: str = "f16"
+    cache_bytes: int | None = None
     policy: str = "lru"
     reader: str = "auto"
     verify: str = "first"
@@ -50,7 +51,9 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
     check_store(spec, store)
     # Loaded before the plan is made: its memory is measured rather than guessed.
     tokenizer = Tokenizer(store.path, store.config)
-    memory = plan_memory(spec, store.manifest, options.budget_bytes, options.context, options.kv_format)
+    memory = plan_memory(
+        spec, store.manifest, options.budget_bytes, options.context, options.kv_format, options.cache_bytes
+    )
     cache = ExpertCache(memory.num_slots, memory.slot_num_bytes, make_policy(options.policy))
     layers = {
         layer: ExpertLayerShape(spec.width, spec.moe(layer).expert.width, spec.moe(layer).expert.activation)

@@ -87,12 +87,15 @@ def plan_memory(
     budget_bytes: int | None = None,
     context: int | None = None,
     kv_format: str = "f16",
+    cache_bytes: int | None = None,
 ) -> MemoryPlan:
     """Divide a budget (default: ``default_budget``).
 
+    The expert cache takes what is left, at most ``cache_bytes``.
+
     Raises:
         BudgetError: it cannot work; the message and the error's field say which can.
-        RequestError: the context is longer than the model was trained for.
+        RequestError: the context is longer than the model was trained for, or the cache holds nothing.
     """
     context = _checked_context(spec, context)
     if budget_bytes is None:
@@ -117,6 +120,13 @@ def plan_memory(
     )
     working = working_bytes(spec, chunk)
     num_slots = min((rest - working) // slot_num_bytes, len(manifest.experts))
+    if cache_bytes is not None:
+        if cache_bytes < slot_num_bytes:
+            raise RequestError(
+                f"an expert cache of {format_size(cache_bytes)} holds no expert; one takes"
+                f" {format_size(slot_num_bytes)}"
+            )
+        num_slots = min(num_slots, cache_bytes // slot_num_bytes)
     items = (*fixed, (f"working memory, {chunk} tokens at a time", working))
     items = (*items, (f"expert cache, {num_slots} of {len(manifest.experts)}", num_slots * slot_num_bytes))
     return MemoryPlan(
@@ -130,6 +140,16 @@ def plan_memory(
         kv_format,
         chunk,
     )
+
+
+def resident_budget(
+    spec: ModelSpec, manifest: Manifest, context: int | None = None, kv_format: str = "f16"
+) -> int:
+    """The smallest budget that keeps every expert in memory, in whole MiB."""
+    fixed = _fixed_items(spec, manifest, _checked_context(spec, context), kv_format)
+    slots = len(manifest.experts) * max(entry.num_bytes for entry in manifest.experts.values())
+    needed = sum(num_bytes for _, num_bytes in fixed) + slots + working_bytes(spec, CHUNK_SIZES[-1])
+    return -(-needed // MIB) * MIB
 
 
 def working_bytes(spec: ModelSpec, chunk: int) -> int:

@@ -1,0 +1,33 @@
+"""Tiny stores that many tests share, built once a session."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgemoe.convert import convert
+from edgemoe.quant import BitPlan
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory):
+    """A Qwen3-MoE checkpoint of random weights with a tokenizer."""
+    pytest.importorskip("torch")
+    from helpers.tiny_models import write_checkpoint
+
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "qwen3", "qwen3")
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tiny_checkpoint, tmp_path_factory):
+    """That checkpoint at 4 bits; read only."""
+    path = tmp_path_factory.mktemp("store") / "tiny"
+    convert(tiny_checkpoint, path, BitPlan.uniform("q4", "q8"))
+    return path
+
+
+@pytest.fixture
+def store_copy(tiny_store, tmp_path):
+    """A copy of the tiny store that a test may damage."""
+    import shutil
+
+    return shutil.copytree(tiny_store, tmp_path / "copy")

@@ -1,0 +1,118 @@
+"""Streaming never changes a token: every budget, thread count and reader gives what the resident run gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from helpers.resident import load_resident  # noqa: E402
+from helpers.tiny_models import FAMILIES, VOCAB_SIZE, write_checkpoint  # noqa: E402
+
+import edgemoe  # noqa: E402
+from edgemoe.checkpoint import open_checkpoint  # noqa: E402
+from edgemoe.convert import convert  # noqa: E402
+from edgemoe.errors import BudgetError  # noqa: E402
+from edgemoe.models import KVCache  # noqa: E402
+from edgemoe.quant import BitPlan  # noqa: E402
+from edgemoe.store import open_store  # noqa: E402
+
+CONTEXT = 96
+PROMPT = np.random.default_rng(11).integers(3, VOCAB_SIZE, 50).tolist()
+ROOM = 4 << 20  # what the test process may grow by between two loads
+GREEDY = {"max_tokens": 24}
+SEEDED = {"max_tokens": 24, "temperature": 0.9, "top_k": 40, "top_p": 0.95, "min_p": 0.01,
+          "repetition_penalty": 1.1, "seed": 3}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=sorted(FAMILIES))
+def family(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    checkpoint = write_checkpoint(folder / "checkpoint", request.param)
+    convert(checkpoint, folder / "q4", BitPlan.uniform("q4", "q8"))
+    convert(checkpoint, folder / "f32", BitPlan.uniform("f32", "f32"))
+    return folder
+
+
+def slots_to_try(path):
+    """A cache of one expert, of a quarter, of half, and of all of them, in bytes."""
+    entries = open_store(path).manifest.experts.values()
+    one = max(entry.num_bytes for entry in entries)
+    return [one, one * len(entries) // 4, one * len(entries) // 2, one * len(entries)]
+
+
+def smallest_budget(path):
+    with pytest.raises(BudgetError) as caught:
+        edgemoe.load(path, "1MiB", context=CONTEXT)
+    return caught.value.smallest_num_bytes
+
+
+def load(path, cache=None, memory="4GiB", **options):
+    return edgemoe.load(path, memory, cache=cache, context=CONTEXT, **options)
+
+
+def test_same_tokens_for_every_budget_and_thread_count(family):
+    results = []
+    settings = [{"cache": cache} for cache in slots_to_try(family / "q4")]
+    settings.append({"memory": smallest_budget(family / "q4") + ROOM, "cache": settings[1]["cache"]})
+    for setting in settings:
+        for num_threads in (1, 2):
+            with load(family / "q4", num_threads=num_threads, **setting) as model:
+                answers = [model.generate(PROMPT, **options).token_ids for options in (GREEDY, SEEDED)]
+                results.append((model.memory.num_slots, model.memory.chunk_size, answers, model.logits(PROMPT)))
+    assert len({slots for slots, *_ in results}) == 4
+    assert len({chunk for _, chunk, *_ in results}) > 1, "the budgets did not differ in chunks"
+    _, _, first_answers, first_logits = results[0]
+    for _, _, answers, logits in results[1:]:
+        assert answers == first_answers
+        assert np.array_equal(logits, first_logits)
+
+
+@pytest.mark.parametrize("options", [{"reader": "direct"}, {"reader": "buffered"}, {"verify": "always"}, {"verify": "never"}])
+def test_same_tokens_for_every_reader(family, options):
+    few = slots_to_try(family / "q4")[1]
+    with load(family / "q4", few) as model:
+        expected = model.generate(PROMPT, **GREEDY).token_ids
+    with load(family / "q4", few, **options) as model:
+        assert model.generate(PROMPT, **GREEDY).token_ids == expected
+
+
+def test_streamed_equals_the_decoder_without_a_store(family):
+    source = open_checkpoint(family / "checkpoint")
+    spec, decoder = load_resident(source)
+    cache = KVCache(spec, CONTEXT, "f16")
+    expected = decoder.head(decoder.forward(np.array(PROMPT, np.int32), cache))
+    with load(family / "f32", slots_to_try(family / "f32")[0]) as model:
+        assert not model.memory.is_resident
+        assert np.array_equal(model.logits(PROMPT), expected)
+
+
+def test_generating_and_scoring_agree(family):
+    """The cache of keys and values holds what one pass over the whole text computes."""
+    with load(family / "q4", slots_to_try(family / "q4")[1]) as model:
+        answer = model.generate(PROMPT, **GREEDY).token_ids
+        logits = model.logits(PROMPT + answer)
+    assert logits[len(PROMPT) - 1 : -1].argmax(axis=1).tolist() == answer
+
+
+def test_reusing_a_common_beginning_changes_nothing(family):
+    with load(family / "q4") as model:
+        model.generate(PROMPT[:30] + [5, 6, 7], **GREEDY)
+        reused = model.generate(PROMPT, **GREEDY)
+    with load(family / "q4") as model:
+        assert model.generate(PROMPT, **GREEDY).token_ids == reused.token_ids
+
+
+def test_reads_that_arrive_late_and_out_of_order_change_nothing(family):
+    from edgemoe.engine import loading
+    from edgemoe.store import MemoryReader
+
+    with load(family / "q4") as model:
+        expected = model.generate(PROMPT, **GREEDY).token_ids
+    store = open_store(family / "q4")
+    contents = [(family / "q4" / file).read_bytes() for file in store.expert_files]
+    store.open_expert_reader = lambda *_: MemoryReader(contents, latency_s=0.0005, seed=9)
+    options = loading.LoadOptions(4 << 30, CONTEXT, cache_bytes=slots_to_try(family / "q4")[1])
+    with edgemoe.Model(loading.load_engine(store, options)) as model:
+        assert model.generate(PROMPT, **GREEDY).token_ids == expected

@@ -1,0 +1,148 @@
+"""One contract for every reader, and what only one of them promises."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from edgemoe.errors import RequestError, StoreError
+from edgemoe.native import aligned_empty
+from edgemoe.store import MemoryReader, open_reader
+
+BLOCK = 4096
+NUM_BLOCKS = 24
+
+
+@pytest.fixture
+def contents():
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, NUM_BLOCKS * BLOCK, dtype=np.uint8) for _ in range(2)]
+
+
+@pytest.fixture(params=["direct", "buffered", "memory", "memory-slow-shuffled"])
+def reader(request, contents, tmp_path):
+    if request.param.startswith("memory"):
+        slow = request.param != "memory"
+        made = MemoryReader(contents, latency_s=0.001 if slow else 0, seed=1 if slow else None)
+    else:
+        paths = []
+        for number, data in enumerate(contents):
+            paths.append(tmp_path / f"{number}.bin")
+            paths[-1].write_bytes(data.tobytes())
+        made = open_reader(paths, request.param)
+    yield made
+    made.close()
+
+
+def test_reads_give_the_bytes_of_their_range(reader, contents):
+    expected, tickets = [], {}
+    for i in range(NUM_BLOCKS - 1):
+        out = aligned_empty(2 * BLOCK)
+        tickets[reader.submit(i % 2, i * BLOCK, out, priority=i % 3)] = out
+        expected.append(contents[i % 2][i * BLOCK : (i + 2) * BLOCK])
+    for (ticket, out), want in zip(tickets.items(), expected, strict=True):
+        reader.wait(ticket)
+        assert np.array_equal(out, want)
+
+
+def test_wait_any_returns_each_ticket_once_it_has_ended(reader, contents):
+    outs = {reader.submit(0, i * BLOCK, out): (i, out) for i in range(8) for out in [aligned_empty(BLOCK)]}
+    while outs:
+        ticket = reader.wait_any(list(outs))
+        reader.wait(ticket)
+        i, out = outs.pop(ticket)
+        assert np.array_equal(out, contents[0][i * BLOCK : (i + 1) * BLOCK])
+
+
+def test_reading_past_the_end_is_an_error_and_the_reader_goes_on(reader, contents):
+    out = aligned_empty(2 * BLOCK)
+    ticket = reader.submit(0, (NUM_BLOCKS - 1) * BLOCK, out)
+    with pytest.raises(OSError) as caught:
+        reader.wait(ticket)
+    assert caught.value.errno == errno.EIO
+    reader.wait(reader.submit(0, 0, out))
+    assert np.array_equal(out, contents[0][: 2 * BLOCK])
+
+
+def test_closing_with_reads_under_way_neither_hangs_nor_crashes(reader):
+    for i in range(NUM_BLOCKS):
+        reader.submit(0, i * BLOCK, aligned_empty(BLOCK))
+    reader.close()
+    reader.close()
+
+
+def test_a_cancelled_read_never_happens(contents):
+    gate = threading.Event()
+
+    def hold_first(file, offset):
+        if offset == 0:
+            gate.wait(5)
+        return 0
+
+    reader = MemoryReader(contents, fault=hold_first)
+    first = reader.submit(0, 0, np.empty(BLOCK, np.uint8))
+    while reader._queue:  # until the first is being read
+        time.sleep(0.001)
+    untouched = np.full(BLOCK, 7, np.uint8)
+    second = reader.submit(0, BLOCK, untouched)
+    assert reader.cancel(second)
+    assert not reader.cancel(first)
+    gate.set()
+    reader.wait(first)
+    reader.wait(second)
+    assert (untouched == 7).all()
+    reader.close()
+
+
+def test_demand_overtakes_speculation(contents):
+    gate, order = threading.Event(), []
+
+    def record(file, offset):
+        gate.wait(5)
+        order.append(offset // BLOCK)
+        return 0
+
+    reader = MemoryReader(contents, fault=record)
+    tickets = [reader.submit(0, i * BLOCK, np.empty(BLOCK, np.uint8), priority=9) for i in range(4)]
+    while len(reader._queue) > 3:
+        time.sleep(0.001)
+    tickets.append(reader.submit(0, 5 * BLOCK, np.empty(BLOCK, np.uint8), priority=0))
+    gate.set()
+    for ticket in tickets:
+        reader.wait(ticket)
+    reader.close()
+    assert order == [0, 5, 1, 2, 3]
+
+
+def test_a_fault_is_raised_with_its_errno(contents):
+    reader = MemoryReader(contents, fault=lambda file, offset: errno.EIO if offset == BLOCK else 0)
+    ticket = reader.submit(0, BLOCK, np.empty(BLOCK, np.uint8))
+    with pytest.raises(OSError, match="Input/output error"):
+        reader.wait(ticket)
+    reader.close()
+
+
+def test_a_direct_read_names_file_and_offset(tmp_path):
+    path = tmp_path / "short.bin"
+    path.write_bytes(bytes(BLOCK))
+    reader = open_reader([path], "direct")
+    ticket = reader.submit(0, BLOCK, aligned_empty(BLOCK))
+    with pytest.raises(OSError, match=f"unexpected end of file while reading 4096 bytes at offset {BLOCK}") as e:
+        reader.wait(ticket)
+    assert e.value.filename == str(path)
+    with pytest.raises(ValueError, match="multiples of 4096"):
+        reader.submit(0, 1, aligned_empty(BLOCK))
+    with pytest.raises(ValueError, match="no file number 1"):
+        reader.submit(1, 0, aligned_empty(BLOCK))
+    reader.close()
+
+
+def test_missing_file_and_unknown_kind_are_refused(tmp_path):
+    with pytest.raises(StoreError, match=r"gone\.bin: cannot be opened: No such file"):
+        open_reader([tmp_path / "gone.bin"])
+    with pytest.raises(RequestError, match="choose one of auto, direct, buffered"):
+        open_reader([], "telepathy")
