@@ -28,8 +28,11 @@ from edgemoe.store import (
     ExpertEntry,
     ExpertKey,
     Manifest,
+    Place,
     StoreLayout,
     StoreWriter,
+    checksum,
+    expert_name,
     plan_layout,
 )
 
@@ -127,7 +130,7 @@ def _convert(
     with StoreWriter(out, layout, conversion.identity(), overwrite) as writer:
         done = 0
         for name, num_bytes, chunks in conversion.tensors():
-            if writer.checksum(name) is None:
+            if name not in writer.checksums:
                 writer.write(name, chunks)
             done += num_bytes
             if progress is not None:
@@ -144,6 +147,10 @@ def _convert(
         has_tokenizer=_TOKENIZER in side_files,
         elapsed_s=time.monotonic() - started,
     )
+
+
+def _place_fields(place: Place) -> tuple[str, int, int]:
+    return place.file, place.offset, place.num_bytes
 
 
 class _Conversion:
@@ -166,21 +173,31 @@ class _Conversion:
         )
 
     def identity(self) -> str:
-        """Equal for two runs that would write the same bytes."""
-        parts = [
+        """Equal for two runs that would write the same bytes, wherever the checkpoint lies."""
+        digest = hashlib.sha256()
+        for part in (
+            version("edgemoe"),
+            f"layout {native.LAYOUT_VERSION}",
             json.dumps(self._config, sort_keys=True),
             json.dumps(self._plan.to_json(), sort_keys=True),
-            f"layout {native.LAYOUT_VERSION}",
             *(f"{name} {info}" for name, info in sorted(self._source.tensors().items())),
-        ]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        ):
+            digest.update(part.encode() + b"\n")
+        # Two fine-tunes of one model differ in nothing but values. Their first rows tell them apart.
+        for name in self._dense:
+            digest.update(self._source.read(self._sources.dense[name].slice_rows(0, 1)).tobytes())
+        for layer in self.spec.moe_layers:
+            digest.update(
+                self._source.read(self._sources.experts[layer, 0, "down"].slice_rows(0, 1)).tobytes()
+            )
+        return digest.hexdigest()
 
     def tensors(self) -> Iterator[tuple[str, int, Iterator[ByteArray]]]:
         """Every tensor in the order of the files: name, stored bytes, and its data in chunks."""
         for name, place in self.layout.dense.items():
             yield name, place.num_bytes, self._dense_chunks(name)
         for key, place in self.layout.experts.items():
-            yield f"layers.{key[0]}.experts.{key[1]}", place.num_bytes, self._expert_chunks(key)
+            yield expert_name(key), place.num_bytes, self._expert_chunks(key)
 
     def side_files(self) -> dict[str, bytes]:
         """Configuration and tokenizer files by name."""
@@ -195,17 +212,22 @@ class _Conversion:
             files[file] = len(header)
         for place in (*self.layout.dense.values(), *self.layout.experts.values()):
             files[place.file] += place.num_bytes
-        dense = {}
-        for name, place in self.layout.dense.items():
-            checksum = writer.checksum(name) or ""
-            format, shape = self._dense[name]
-            dense[name] = DenseEntry(format, shape, place.file, place.offset, place.num_bytes, checksum)
-        experts = {}
-        for key, place in self.layout.experts.items():
-            checksum = writer.checksum(f"layers.{key[0]}.experts.{key[1]}") or ""
-            formats = self._formats[key]
-            experts[key] = ExpertEntry(formats, place.file, place.offset, place.num_bytes, checksum)
-        return Manifest(f"edgemoe {version('edgemoe')}", dict(self._plan.origin), files, dense, experts)
+        dense = {
+            name: DenseEntry(format, shape, *_place_fields(self.layout.dense[name]), writer.checksums[name])
+            for name, (format, shape) in self._dense.items()
+        }
+        experts = {
+            key: ExpertEntry(self._formats[key], *_place_fields(place), writer.checksums[expert_name(key)])
+            for key, place in self.layout.experts.items()
+        }
+        return Manifest(
+            generator=f"edgemoe {version('edgemoe')}",
+            plan=dict(self._plan.origin),
+            files=files,
+            checksums={name: checksum(data) for name, data in side_files.items()},
+            dense=dense,
+            experts=experts,
+        )
 
     def expert_bits_per_weight(self) -> float:
         """Stored bits per expert weight, scales and padding included."""

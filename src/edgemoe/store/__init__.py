@@ -7,10 +7,12 @@ from edgemoe.store.format import (
     ExpertEntry,
     ExpertKey,
     Manifest,
+    checksum,
     expert_matrices,
+    expert_name,
     expert_num_bytes,
 )
-from edgemoe.store.layout import StoreLayout, plan_layout
+from edgemoe.store.layout import Place, StoreLayout, plan_layout
 from edgemoe.store.store import Store, open_store
 from edgemoe.store.writer import StoreWriter
 
@@ -23,10 +25,13 @@ __all__ = [
     "ExpertReader",
     "Manifest",
     "MemoryReader",
+    "Place",
     "Store",
     "StoreLayout",
     "StoreWriter",
+    "checksum",
     "expert_matrices",
+    "expert_name",
     "expert_num_bytes",
     "open_reader",
     "open_store",

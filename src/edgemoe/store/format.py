@@ -21,6 +21,7 @@ The manifest is JSON:
   generator      name and version of the program that wrote it
   plan           where the bit widths came from
   files          every other file of the store and its size
+  checksums      those of the files that are not safetensors
   dense          name -> format, shape, file, offset (from the start of the file), num_bytes, checksum
   experts        "layer.expert" -> formats (gate, up, down), file, offset, num_bytes, checksum
 A checksum is the xxh3_64 of the stored bytes including padding, in hex.
@@ -31,14 +32,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import xxhash
 
-from edgemoe.errors import NotAStoreError, StoreError, StoreVersionError
-from edgemoe.native import FORMATS, LAYOUT_VERSION, ByteArray, Matrix, packed_num_bytes
+from edgemoe.native import LAYOUT_VERSION, ByteArray, Matrix, packed_num_bytes
 from edgemoe.quant import ExpertFormats
 
 VERSION = 1
@@ -81,6 +79,7 @@ class Manifest:
     generator: str
     plan: Mapping[str, Any]
     files: Mapping[str, int]
+    checksums: Mapping[str, str]
     dense: Mapping[str, DenseEntry]
     experts: Mapping[ExpertKey, ExpertEntry]
 
@@ -92,15 +91,21 @@ class Manifest:
             "generator": self.generator,
             "plan": dict(self.plan),
             "files": dict(self.files),
+            "checksums": dict(self.checksums),
             "dense": {name: _fields(entry) for name, entry in self.dense.items()},
             "experts": {f"{layer}.{e}": _fields(entry) for (layer, e), entry in self.experts.items()},
         }
         return json.dumps(fields, indent=1)
 
 
-def checksum(data: ByteArray) -> str:
+def expert_name(key: ExpertKey) -> str:
+    """The name of an expert's tensor."""
+    return f"layers.{key[0]}.experts.{key[1]}"
+
+
+def checksum(data: ByteArray | bytes) -> str:
     """Checksum of stored bytes, 16 hex digits."""
-    return xxhash.xxh3_64_hexdigest(data.data)
+    return xxhash.xxh3_64_hexdigest(data if isinstance(data, bytes) else data.data)
 
 
 def aligned(num_bytes: int, alignment: int) -> int:
@@ -134,90 +139,8 @@ def expert_matrices(
     return matrices[0], matrices[1], matrices[2]
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read and check a store's manifest; no other file is looked at.
-
-    Raises:
-        NotAStoreError: no manifest there.
-        StoreVersionError: written for another version.
-        StoreError: garbage.
-    """
-    path = folder / MANIFEST_FILE
-    try:
-        text = path.read_text()
-    except (FileNotFoundError, NotADirectoryError):
-        hint = "; it is a checkpoint: run `edgemoe convert` first" if _is_checkpoint(folder) else ""
-        raise NotAStoreError(f"{folder}: not a store, there is no {MANIFEST_FILE}{hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path}: cannot be read: {error}") from error
-    try:
-        fields = json.loads(text)
-        version, layout = int(fields["version"]), int(fields["layout"])
-        if (version, layout) != (VERSION, LAYOUT_VERSION):
-            raise StoreVersionError(
-                f"{folder}: store version {version}, layout {layout}; this program reads version {VERSION},"
-                f" layout {LAYOUT_VERSION}; convert the checkpoint again"
-            )
-        manifest = _parse(fields)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, StoreError):
-            raise
-        raise StoreError(f"{path}: damaged manifest ({error!r}); convert the checkpoint again") from error
-    _check_ranges(path, manifest)
-    return manifest
-
-
-def _is_checkpoint(folder: Path) -> bool:
-    return (folder / "config.json").is_file()
-
-
 def _fields(entry: DenseEntry | ExpertEntry) -> dict[str, Any]:
     fields = {name: getattr(entry, name) for name in entry.__slots__}
     if isinstance(entry, ExpertEntry):
         fields["formats"] = entry.formats.to_json()
     return fields
-
-
-def _parse(fields: Mapping[str, Any]) -> Manifest:
-    dense = {
-        str(name): DenseEntry(
-            _format(e["format"]), tuple(int(n) for n in e["shape"]), str(e["file"]), *_place(e)
-        )
-        for name, e in fields["dense"].items()
-    }
-    experts = {}
-    for key, e in fields["experts"].items():
-        layer, expert = (int(part) for part in key.split("."))
-        formats = ExpertFormats(*(_format(f) for f in e["formats"]))
-        experts[layer, expert] = ExpertEntry(formats, str(e["file"]), *_place(e))
-    files = {str(name): int(size) for name, size in fields["files"].items()}
-    return Manifest(str(fields["generator"]), dict(fields["plan"]), files, dense, experts)
-
-
-def _place(entry: Mapping[str, Any]) -> tuple[int, int, str]:
-    return int(entry["offset"]), int(entry["num_bytes"]), str(entry["checksum"])
-
-
-def _format(name: str) -> str:
-    if name not in FORMATS:
-        raise ValueError(f"unknown format {name}")
-    return name
-
-
-def _check_ranges(path: Path, manifest: Manifest) -> None:
-    """Records lie inside their files, aligned, and do not overlap."""
-    ranges: dict[str, list[tuple[int, int]]] = {}
-    for alignment, entries in (
-        (DENSE_ALIGNMENT, manifest.dense.values()),
-        (RECORD_ALIGNMENT, manifest.experts.values()),
-    ):
-        for entry in entries:
-            ends_inside = entry.offset + entry.num_bytes <= manifest.files.get(entry.file, -1)
-            is_aligned = entry.offset % alignment == 0 and entry.num_bytes % alignment == 0
-            if entry.offset < 0 or entry.num_bytes <= 0 or not ends_inside or not is_aligned:
-                raise StoreError(f"{path}: damaged manifest, impossible range in {entry.file}")
-            ranges.setdefault(entry.file, []).append((entry.offset, entry.offset + entry.num_bytes))
-    for file, spans in ranges.items():
-        spans.sort()
-        if any(end > begin for (_, end), (begin, _) in pairwise(spans)):
-            raise StoreError(f"{path}: damaged manifest, overlapping ranges in {file}")

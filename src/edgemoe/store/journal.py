@@ -29,19 +29,26 @@ class Journal:
         if is_same:
             self.checksums = {line["name"]: line["checksum"] for line in lines[1:]}
         self._file = path.open("ab")
-        self._file.truncate(num_bytes if is_same else 0)
-        if not is_same:
-            self._file.write(json.dumps({"identity": identity}).encode() + b"\n")
-            self.sync()
+        self._identity = identity
+        if is_same:
+            self._file.truncate(num_bytes)
+        else:
+            self.restart()
+
+    def restart(self) -> None:
+        """Forget every tensor."""
+        self.checksums = {}
+        self._file.truncate(0)
+        self._file.write(json.dumps({"identity": self._identity}).encode() + b"\n")
+        self._sync()
 
     def append(self, checksums: Mapping[str, str]) -> None:
         """Enter tensors whose data is on disk, and force the entries there."""
         for name, checksum in checksums.items():
             self._file.write(json.dumps({"name": name, "checksum": checksum}).encode() + b"\n")
-        self.sync()
+        self._sync()
 
-    def sync(self) -> None:
-        """Force the file to disk."""
+    def _sync(self) -> None:
         self._file.flush()
         os.fsync(self._file.fileno())
 

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from edgemoe.quant import ExpertFormats
 from edgemoe.safetensors_header import build_header
-from edgemoe.store.format import DENSE_FILE, RECORD_ALIGNMENT, ExpertKey, dense_num_bytes, expert_num_bytes
+from edgemoe.store.format import (
+    DENSE_FILE,
+    RECORD_ALIGNMENT,
+    ExpertKey,
+    dense_num_bytes,
+    expert_name,
+    expert_num_bytes,
+)
 
 # A shard stays below what FAT file systems of memory cards can hold.
 MAX_SHARD_BYTES = 4 * 1024**3 - 64 * 1024**2
@@ -44,7 +51,7 @@ def plan_layout(
     dense_places = dict(_place_all(DENSE_FILE, dense_sizes, headers))
     expert_places: dict[ExpertKey, Place] = {}
     for number, shard in enumerate(_shards(experts, width, max_shard_bytes)):
-        names = {f"layers.{layer}.experts.{e}": (layer, e) for (layer, e), _ in shard}
+        names = {expert_name(key): key for key, _ in shard}
         sizes = [(name, size) for name, (_, size) in zip(names, shard, strict=True)]
         for name, place in _place_all(f"experts-{number:05d}.safetensors", sizes, headers):
             expert_places[names[name]] = place

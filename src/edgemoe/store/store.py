@@ -21,8 +21,8 @@ from edgemoe.store.format import (
     Manifest,
     aligned,
     checksum,
-    read_manifest,
 )
+from edgemoe.store.manifest import read_manifest
 
 Progress = Callable[[int, int], None]
 
@@ -117,12 +117,12 @@ class Store:
 
 
 def open_store(path: str | Path) -> Store:
-    """Open a store; costs one small read.
+    """Open a store: read its manifest, configuration and tokenizer files, and check them.
 
     Raises:
         NotAStoreError: the folder has no manifest.
         StoreVersionError: another version wrote it.
-        StoreError, CorruptStoreError: the manifest is garbage, or a file is missing or has another size.
+        StoreError, CorruptStoreError: the manifest is garbage, or a file is missing or differs.
     """
     folder = Path(path)
     manifest = read_manifest(folder)
@@ -134,11 +134,23 @@ def open_store(path: str | Path) -> Store:
             raise CorruptStoreError(
                 f"{file}: has {file.stat().st_size} bytes, was written with {size}; copy the file anew"
             )
+    for name, expected in manifest.checksums.items():
+        if checksum(_read_bytes(folder / name)) != expected:
+            raise CorruptStoreError(
+                f"{folder / name}: differs from what was written; copy the file anew or convert again"
+            )
     try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{folder / 'config.json'}: cannot be read: {error}") from error
+        config = dict(json.loads(_read_bytes(folder / "config.json")))
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"{folder / 'config.json'}: not a JSON object: {error}") from error
     return Store(folder, manifest, config)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _read_whole(path: Path, buffer: ByteArray, num_bytes: int, kind: str) -> None:

@@ -7,12 +7,11 @@ the folder renamed. A writer that finds the journal of the same conversion goes 
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import fcntl
-import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -20,12 +19,12 @@ import xxhash
 
 from edgemoe.errors import ConversionError
 from edgemoe.native import ByteArray
-from edgemoe.store.format import MANIFEST_FILE, Manifest
-from edgemoe.store.layout import Place, StoreLayout
+from edgemoe.store import journal
+from edgemoe.store.durable import LOCK_FILE, lock_folder, sync_folder, write_file
+from edgemoe.store.format import MANIFEST_FILE, Manifest, expert_name
+from edgemoe.store.layout import StoreLayout
 from edgemoe.units import ceil_size, format_size
 
-_JOURNAL = "journal.jsonl"
-_LOCK = "lock"
 # Data is forced to disk, and its journal lines after it, each time this much has been written.
 _SYNC_BYTES = 64 * 1024**2
 # Manifest, configuration, tokenizer and the file system's own needs.
@@ -35,37 +34,41 @@ _DISK_MARGIN_BYTES = 32 * 1024**2
 class StoreWriter:
     """Writes one store; a context manager that keeps the partial folder when it is left by an error.
 
-    ``identity`` names the conversion (source, plan, versions): a journal of another one is discarded.
+    ``identity`` names the conversion (source, plan, versions): what another one left unfinished is thrown
+    away, and ``has_restarted`` says so.
 
     Raises:
         ConversionError: the target exists, the disk is too full, or another conversion writes it.
     """
 
     def __init__(self, target: Path, layout: StoreLayout, identity: str, overwrite: bool = False) -> None:
-        if target.exists() and not overwrite:
-            raise ConversionError(f"{target}: already exists; choose another name or pass --overwrite")
         self._target = target
         self._layout = layout
+        self._overwrite = overwrite
+        self._places = {**layout.dense, **{expert_name(key): place for key, place in layout.experts.items()}}
         self._partial = target.with_name(target.name + ".partial")
-        self._partial.mkdir(parents=True, exist_ok=True)
-        self._lock = self._acquire_lock()
         self._descriptors: dict[str, int] = {}
-        try:
-            self._checksums = self._resume(identity)
-            self.num_resumed_bytes = sum(self._place(name).num_bytes for name in self._checksums)
-            self._check_disk()
-            self._journal = (self._partial / _JOURNAL).open("a")
-            if not self._checksums:
-                self._start(identity)
-        except BaseException:
-            self._close_files()
-            raise
-        self._unsynced: list[str] = []
+        self._unsynced: dict[str, str] = {}
         self._num_unsynced_bytes = 0
+        self._refuse_existing()
+        with contextlib.ExitStack() as undo:
+            undo.enter_context(self._failing_clearly())
+            self._lock = lock_folder(self._partial)
+            undo.callback(self._release)
+            self._refuse_existing()  # again: it may have appeared while the lock was another's
+            self._refuse_foreign()
+            self._check_disk()
+            self._journal = journal.Journal(self._partial / journal.FILE, identity)
+            undo.callback(self._journal.close)
+            self.has_restarted = self._journal.is_other
+            self._checksums = self._resume()
+            undo.pop_all()
+        self.num_resumed_bytes = sum(self._places[name].num_bytes for name in self._checksums)
 
-    def checksum(self, name: str) -> str | None:
-        """Checksum of a tensor that has been written, in this run or an earlier one; else None."""
-        return self._checksums.get(name)
+    @property
+    def checksums(self) -> Mapping[str, str]:
+        """Checksum by name of every tensor that has been written, in this run or an earlier one."""
+        return self._checksums
 
     def write(self, name: str, chunks: Iterable[ByteArray]) -> str:
         """Write a tensor's bytes, chunk by chunk, at its place; returns the checksum.
@@ -75,45 +78,47 @@ class StoreWriter:
         Raises:
             ConversionError: the disk is full or failed.
         """
-        place = self._place(name)
+        place = self._places[name]
         digest = xxhash.xxh3_64()
         offset = place.offset
         end = offset + place.num_bytes
         for chunk in chunks:
+            assert offset + len(chunk) <= end, f"{name} is longer than its place"
             digest.update(chunk.data)
             self._write_at(place.file, chunk.data, offset)
             offset += len(chunk)
-        assert offset <= end, f"{name} is longer than its place"
         padding = bytes(end - offset)
         digest.update(padding)
         self._write_at(place.file, memoryview(padding), offset)
-        checksum = digest.hexdigest()
-        self._checksums[name] = checksum
-        self._unsynced.append(json.dumps({"name": name, "checksum": checksum}))
+        self._checksums[name] = self._unsynced[name] = digest.hexdigest()
         self._num_unsynced_bytes += place.num_bytes
         if self._num_unsynced_bytes >= _SYNC_BYTES:
             self._sync()
-        return checksum
+        return self._checksums[name]
 
     def finish(self, manifest: Manifest, side_files: Mapping[str, bytes]) -> None:
-        """Write the side files and the manifest, force all to disk, and give the folder its name."""
-        try:
+        """Write the side files and the manifest, force all to disk, and give the folder its name.
+
+        Raises:
+            ConversionError: the disk is full or failed.
+        """
+        replaced = self._target.with_name(self._target.name + ".replaced")
+        with self._failing_clearly():
             self._sync()
             for name, data in side_files.items():
-                _write_file(self._partial / name, data)
-            _write_file(self._partial / MANIFEST_FILE, manifest.to_json().encode())
-            for name in (_JOURNAL, _LOCK):
-                (self._partial / name).unlink()
-            _sync_folder(self._partial)
-            old = self._target.with_name(self._target.name + ".old.partial")
-            if self._target.exists():
-                self._target.rename(old)
+                write_file(self._partial / name, data)
+            write_file(self._partial / MANIFEST_FILE, manifest.to_json().encode())
+            sync_folder(self._partial)
+            if self._overwrite and self._target.exists():
+                _remove_store(replaced)
+                self._target.rename(replaced)
             self._partial.rename(self._target)
-            _sync_folder(self._target.parent)
-            if old.exists():
-                shutil.rmtree(old)
-        except OSError as error:
-            raise self._failure(error) from error
+            # Journal and lock until here: killed before, all that was written still counts.
+            (self._target / journal.FILE).unlink()
+            (self._target / LOCK_FILE).unlink()
+            sync_folder(self._target)
+            sync_folder(self._target.parent)
+            _remove_store(replaced)
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -124,39 +129,58 @@ class StoreWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is not None and self._partial.is_dir():
-            self._sync_quietly()
+        if error is not None:
+            # Keep what an interrupted run has done; a failure of that must not hide the first.
+            with contextlib.suppress(ConversionError):
+                self._sync()
+        self._journal.close()
+        self._close_files()
+        os.close(self._lock)
+
+    def _refuse_existing(self) -> None:
+        if not self._target.exists():
+            return
+        if not self._overwrite:
+            raise ConversionError(f"{self._target}: already exists; choose another name or pass --overwrite")
+        if not (self._target / MANIFEST_FILE).is_file():
+            raise ConversionError(
+                f"{self._target}: is not a store, so it is not replaced; choose another name"
+            )
+
+    def _refuse_foreign(self) -> None:
+        """Everything in a partial folder may be deleted, so it must be one of ours."""
+        names = {path.name for path in self._partial.iterdir()} - {LOCK_FILE}
+        if names and journal.FILE not in names:
+            raise ConversionError(
+                f"{self._partial}: holds files that no conversion wrote; move it away or choose another name"
+            )
+
+    def _release(self) -> None:
+        """Give up before anything was written; a folder made for it goes again."""
+        with contextlib.suppress(OSError):
+            (self._partial / LOCK_FILE).unlink()
+            self._partial.rmdir()
+        os.close(self._lock)
         self._close_files()
 
-    def _acquire_lock(self) -> int:
-        descriptor = os.open(self._partial / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise ConversionError(f"{self._partial}: another conversion is writing it; wait for it") from None
-        return descriptor
-
-    def _resume(self, identity: str) -> dict[str, str]:
-        """Checksums of what an earlier run of the same conversion wrote; else the folder is emptied."""
-        lines = _journal_lines(self._partial / _JOURNAL)
-        if lines and lines[0].get("identity") == identity:
-            names = self._layout.dense.keys() | {_expert_name(key) for key in self._layout.experts}
-            # A torn last line may have been followed by nothing; rewrite what was whole.
-            _write_file(self._partial / _JOURNAL, "".join(json.dumps(x) + "\n" for x in lines).encode())
-            return {x["name"]: x["checksum"] for x in lines[1:] if x.get("name") in names}
-        for path in self._partial.iterdir():
-            if path.name != _LOCK:
-                path.unlink()
-        return {}
-
-    def _start(self, identity: str) -> None:
+    def _resume(self) -> dict[str, str]:
+        """Checksums of what an earlier run of this conversion wrote; without any, empties the folder."""
+        sizes = {path.name: path.stat().st_size for path in self._partial.iterdir()}
+        if not all(self._is_there(name, sizes) for name in self._journal.checksums):
+            # Somebody removed files: what the journal promises is not there.
+            self._journal.restart()
+            self.has_restarted = True
+        if not self._journal.checksums:
+            for name in sizes.keys() - {LOCK_FILE, journal.FILE}:
+                (self._partial / name).unlink()
         for file, header in self._layout.headers.items():
             self._write_at(file, memoryview(header), 0)
-        self._journal.seek(0)
-        self._journal.truncate()
-        self._journal.write(json.dumps({"identity": identity}) + "\n")
-        self._journal.flush()
+        sync_folder(self._partial)
+        return dict(self._journal.checksums)
+
+    def _is_there(self, name: str, sizes: Mapping[str, int]) -> bool:
+        place = self._places.get(name)
+        return place is not None and sizes.get(place.file, 0) >= place.offset + place.num_bytes
 
     def _check_disk(self) -> None:
         stat = os.statvfs(self._partial)
@@ -169,88 +193,43 @@ class StoreWriter:
                 f" free; free {ceil_size(needed - free)} or choose another place"
             )
 
-    def _place(self, name: str) -> Place:
-        if name in self._layout.dense:
-            return self._layout.dense[name]
-        _, layer, _, expert = name.split(".")
-        return self._layout.experts[int(layer), int(expert)]
-
     def _write_at(self, file: str, view: memoryview, offset: int) -> None:
-        try:
+        with self._failing_clearly():
             if file not in self._descriptors:
                 flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC
                 self._descriptors[file] = os.open(self._partial / file, flags, 0o644)
             while view:
                 count = os.pwrite(self._descriptors[file], view, offset)
                 view, offset = view[count:], offset + count
-        except OSError as error:
-            raise self._failure(error) from error
 
     def _sync(self) -> None:
-        try:
+        with self._failing_clearly():
             for descriptor in self._descriptors.values():
                 os.fdatasync(descriptor)
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            self._journal.writelines(line + "\n" for line in self._unsynced)
-            self._journal.flush()
-            os.fsync(self._journal.fileno())
-        except OSError as error:
-            raise self._failure(error) from error
+            self._journal.append(self._unsynced)
         self._unsynced.clear()
         self._num_unsynced_bytes = 0
 
-    def _sync_quietly(self) -> None:
-        """Keep what an interrupted run has done; an error of its own must not hide the first."""
+    @contextlib.contextmanager
+    def _failing_clearly(self) -> Iterator[None]:
+        """A failed system call becomes the ConversionError that says what to do."""
         try:
-            self._sync()
+            yield
         except ConversionError:
-            self._unsynced.clear()
-
-    def _failure(self, error: OSError) -> ConversionError:
-        where = self._partial.parent
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return ConversionError(f"{where}: disk full; free some space and repeat the command, it resumes")
-        return ConversionError(f"{where}: cannot be written: {error.strerror}; repeating the command resumes")
+            raise
+        except OSError as error:
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            what = "disk full; free some space and" if is_full else f"cannot be written: {error.strerror};"
+            raise ConversionError(f"{self._partial.parent}: {what} repeat the command, it resumes") from error
 
     def _close_files(self) -> None:
         for descriptor in self._descriptors.values():
             os.close(descriptor)
         self._descriptors.clear()
-        if hasattr(self, "_journal"):
-            self._journal.close()
-        os.close(self._lock)
 
 
-def _expert_name(key: tuple[int, int]) -> str:
-    return f"layers.{key[0]}.experts.{key[1]}"
-
-
-def _journal_lines(path: Path) -> list[dict[str, str]]:
-    """Whole lines of a journal; a torn one ends it."""
-    lines: list[dict[str, str]] = []
-    if not path.is_file():
-        return lines
-    for text in path.read_text(errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            break
-        if not isinstance(line, dict):
-            break
-        lines.append(line)
-    return lines
-
-
-def _write_file(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _remove_store(path: Path) -> None:
+    """Delete a store that was replaced; nothing else is ever deleted under that name."""
+    if (path / MANIFEST_FILE).is_file():
+        shutil.rmtree(path)

@@ -1,0 +1,49 @@
+"""Files and folders that survive a power cut, and a lock that one process at a time holds."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from edgemoe.errors import ConversionError
+
+LOCK_FILE = "lock"
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file and force it to disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Force a folder's names to disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def lock_folder(folder: Path) -> int:
+    """Make a folder if it is not there and lock it; returns the descriptor that holds the lock.
+
+    Raises:
+        ConversionError: another process holds it.
+    """
+    path = folder / LOCK_FILE
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise ConversionError(f"{folder}: another conversion is writing it; wait for it") from None
+        # Otherwise its owner has just finished and renamed the folder, lock and all.
+        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+        os.close(descriptor)

@@ -1,0 +1,167 @@
+"""Reading a manifest that may have been damaged, or made by somebody who wishes harm.
+
+What passes names files inside the folder only, in ranges that lie inside these files, do not overlap and
+have the sizes that follow from formats and shapes; so nobody further up has to check again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from edgemoe.errors import NotAStoreError, StoreError, StoreVersionError
+from edgemoe.native import FORMATS, LAYOUT_VERSION
+from edgemoe.quant import ExpertFormats
+from edgemoe.store.format import (
+    DENSE_ALIGNMENT,
+    DENSE_FILE,
+    MANIFEST_FILE,
+    RECORD_ALIGNMENT,
+    VECTOR_FORMAT,
+    VERSION,
+    DenseEntry,
+    ExpertEntry,
+    ExpertKey,
+    Manifest,
+    dense_num_bytes,
+)
+
+# Far beyond any model and any disk, far below where sums of sizes overflow in compiled code.
+_MAX_NUMBER = 1 << 50
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check a store's manifest; no other file is looked at.
+
+    Raises:
+        NotAStoreError: no manifest there.
+        StoreVersionError: written for another version.
+        StoreError: garbage.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        text = path.read_text("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        is_checkpoint = (folder / "config.json").is_file()
+        hint = "; it is a checkpoint: run `edgemoe convert` first" if is_checkpoint else ""
+        raise NotAStoreError(f"{folder}: not a store, there is no {MANIFEST_FILE}{hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path}: cannot be read: {error}") from error
+    try:
+        fields = json.loads(text)
+        _check_version(folder, fields)
+        manifest = _parse(fields)
+        _check_places(manifest)
+    except StoreError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise StoreError(f"{path}: damaged manifest ({error!r}); convert the checkpoint again") from error
+    return manifest
+
+
+def _check_version(folder: Path, fields: Mapping[str, Any]) -> None:
+    version, layout = _number(fields["version"]), _number(fields["layout"])
+    if (version, layout) != (VERSION, LAYOUT_VERSION):
+        raise StoreVersionError(
+            f"{folder}: store version {version}, layout {layout}; this program reads version {VERSION},"
+            f" layout {LAYOUT_VERSION}; convert the checkpoint again"
+        )
+
+
+def _parse(fields: Mapping[str, Any]) -> Manifest:
+    return Manifest(
+        generator=_text(fields["generator"]),
+        plan=dict(fields["plan"]),
+        files={_file(name): _number(size) for name, size in fields["files"].items()},
+        checksums={_file(name): _text(value) for name, value in fields["checksums"].items()},
+        dense={name: _dense_entry(e) for name, e in fields["dense"].items()},
+        experts={_key(key): _expert_entry(e) for key, e in fields["experts"].items()},
+    )
+
+
+def _dense_entry(fields: Mapping[str, Any]) -> DenseEntry:
+    shape = tuple(_number(size) for size in fields["shape"])
+    if len(shape) not in (1, 2) or 0 in shape:
+        raise ValueError(f"shape {shape}")
+    return DenseEntry(_format(fields["format"]), shape, *_place(fields))
+
+
+def _expert_entry(fields: Mapping[str, Any]) -> ExpertEntry:
+    gate, up, down = (_format(name) for name in fields["formats"])
+    return ExpertEntry(ExpertFormats(gate, up, down), *_place(fields))
+
+
+def _place(fields: Mapping[str, Any]) -> tuple[str, int, int, str]:
+    return (
+        _file(fields["file"]),
+        _number(fields["offset"]),
+        _number(fields["num_bytes"]),
+        _text(fields["checksum"]),
+    )
+
+
+def _key(text: str) -> ExpertKey:
+    layer, expert = (_number(int(part)) for part in text.split("."))
+    return layer, expert
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _MAX_NUMBER:
+        raise ValueError(f"{value!r} is not a number that can be")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not text")
+    return value
+
+
+def _file(value: object) -> str:
+    """A plain name: nothing that leads out of the folder."""
+    name = _text(value)
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise ValueError(f"{name!r} is not the name of a file in the store")
+    return name
+
+
+def _format(value: object) -> str:
+    if value not in FORMATS:
+        raise ValueError(f"unknown format {value!r}")
+    return str(value)
+
+
+def _check_places(manifest: Manifest) -> None:
+    """Records have their formats' sizes and lie aligned inside their files without overlapping."""
+    ranges: dict[str, list[tuple[int, int]]] = {}
+    for name, entry in manifest.dense.items():
+        format = VECTOR_FORMAT if len(entry.shape) == 1 else entry.format
+        if entry.format != format or entry.num_bytes != dense_num_bytes(format, entry.shape):
+            raise ValueError(f"{name}: {entry.num_bytes} bytes are not {entry.shape} of {entry.format}")
+        if entry.file != DENSE_FILE:
+            raise ValueError(f"{name}: lies in {entry.file}")
+        _add_range(ranges, manifest, entry, DENSE_ALIGNMENT)
+    for expert in manifest.experts.values():
+        _add_range(ranges, manifest, expert, RECORD_ALIGNMENT)
+    if DENSE_FILE not in manifest.files or not manifest.experts:
+        raise ValueError("no dense weights or no experts")
+    for file, spans in ranges.items():
+        spans.sort()
+        if any(end > begin for (_, end), (begin, _) in pairwise(spans)):
+            raise ValueError(f"overlapping ranges in {file}")
+
+
+def _add_range(
+    ranges: dict[str, list[tuple[int, int]]],
+    manifest: Manifest,
+    entry: DenseEntry | ExpertEntry,
+    alignment: int,
+) -> None:
+    end = entry.offset + entry.num_bytes
+    is_aligned = entry.offset % alignment == 0 and entry.num_bytes % alignment == 0
+    if entry.num_bytes == 0 or not is_aligned or end > manifest.files.get(entry.file, -1):
+        raise ValueError(f"impossible range in {entry.file}")
+    ranges.setdefault(entry.file, []).append((entry.offset, end))
