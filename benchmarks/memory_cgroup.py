@@ -1,115 +1,93 @@
-"""A memory cgroup for one measured process: the kernel, not the program, says whether a cap holds.
-
-    with MemoryCgroup.create(600 * MIB) as group:
-        subprocess.run(command, preexec_fn=group.enter)
-        print(group.peak_num_bytes(), group.num_oom_kills())
-
-Works with cgroup v1 and v2; ``create`` raises OSError where this process may not make a cgroup.
-"""
+"""A memory cgroup of a given size for one command; version 1 and 2. Swap is off inside."""
 
 from __future__ import annotations
 
-import contextlib
 import os
+import subprocess
 import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
-_V1_ROOT = Path("/sys/fs/cgroup/memory")
-_V2_ROOTS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
+_ROOT = Path("/sys/fs/cgroup")
 
 
-class MemoryCgroup:
-    """One cgroup with a hard limit and no swap; removed when the context ends."""
-
-    def __init__(self, folder: Path, version: int) -> None:
-        self._folder = folder
-        self.version = version
-
-    @classmethod
-    def create(cls, limit_bytes: int) -> MemoryCgroup:
-        """A new cgroup whose processes together may hold ``limit_bytes``.
-
-        Raises:
-            OSError: not allowed here, or no memory controller.
-        """
-        problems = []
-        for parent, version in _parents():
-            folder = parent / f"edgemoe-{os.getpid()}-{time.monotonic_ns()}"
-            try:
-                if version == 2:
-                    _enable_memory(parent)
-                folder.mkdir()
-                group = cls(folder, version)
-                try:
-                    group._set_limit(limit_bytes)
-                except OSError:
-                    folder.rmdir()
-                    raise
-                return group
-            except OSError as error:
-                problems.append(f"{parent}: {error.strerror}")
-        raise OSError("no memory cgroup can be made here: " + ("; ".join(problems) or "none is mounted"))
-
-    def enter(self) -> None:
-        """Move the calling process in; meant for ``preexec_fn``."""
-        (self._folder / "cgroup.procs").write_text(str(os.getpid()))
-
-    def peak_num_bytes(self) -> int | None:
-        """The most the cgroup ever held, page cache included; None where the kernel does not tell."""
-        path = self._folder / ("memory.max_usage_in_bytes" if self.version == 1 else "memory.peak")
-        return int(path.read_text()) if path.exists() else None
-
-    def num_oom_kills(self) -> int:
-        """Processes killed because the limit was reached."""
-        path = self._folder / ("memory.oom_control" if self.version == 1 else "memory.events")
-        fields = dict(line.split() for line in path.read_text().splitlines())
-        return int(fields.get("oom_kill", 0))
-
-    def __enter__(self) -> MemoryCgroup:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        # A process that has just ended can keep its cgroup busy for a moment.
-        for _ in range(50):
-            with contextlib.suppress(OSError):
-                self._folder.rmdir()
-                return
-            time.sleep(0.1)
-
-    def _set_limit(self, limit_bytes: int) -> None:
-        name = "memory.limit_in_bytes" if self.version == 1 else "memory.max"
-        (self._folder / name).write_text(str(limit_bytes))
-        swap = "memory.memsw.limit_in_bytes" if self.version == 1 else "memory.swap.max"
-        value = limit_bytes if self.version == 1 else 0
-        if (self._folder / swap).exists():
-            (self._folder / swap).write_text(str(value))
+class CgroupUnavailable(Exception):
+    """This machine or user cannot make memory cgroups; the text says why."""
 
 
-def _parents() -> list[tuple[Path, int]]:
-    """Cgroups in which one may be made: our own, the one above it, the root of the mount."""
-    parents: list[tuple[Path, int]] = []
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        own = path.lstrip("/")
-        if "memory" in controllers.split(","):
-            parents += [(folder, 1) for folder in _upwards(_V1_ROOT, own)]
-        elif not controllers:
-            parents += [(folder, 2) for root in _V2_ROOTS for folder in _upwards(root, own)]
-    return [(folder, version) for folder, version in parents if (folder / "cgroup.procs").exists()]
+@dataclass(frozen=True)
+class CappedRun:
+    """How a command ended inside its cgroup; ``peak_bytes`` is the kernel's own count, page cache included."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    peak_bytes: int
+    num_oom_kills: int
+    elapsed_s: float
 
 
-def _upwards(root: Path, own: str) -> list[Path]:
-    return list(dict.fromkeys([root / own, (root / own).parent if own else root, root]))
+def run_capped(command: Sequence[str], limit_bytes: int) -> CappedRun:
+    """Run a command in a new memory cgroup of exactly this size.
+
+    Raises:
+        CgroupUnavailable: no cgroup can be made.
+    """
+    is_v2 = (_ROOT / "cgroup.controllers").is_file()
+    folder = (_ROOT if is_v2 else _ROOT / "memory") / f"edgemoe-benchmark-{os.getpid()}"
+    _make(folder, is_v2, limit_bytes)
+    try:
+        started = time.perf_counter()
+        # The child enters the group before it becomes the command: everything it takes is counted.
+        enter = ["sh", "-c", f'echo $$ > "{folder}/cgroup.procs" && exec "$@"', "sh", *command]
+        done = subprocess.run(enter, capture_output=True, text=True, check=False)
+        elapsed_s = time.perf_counter() - started
+        peak = int((folder / ("memory.peak" if is_v2 else "memory.max_usage_in_bytes")).read_text())
+        kills = _oom_kills(folder / ("memory.events" if is_v2 else "memory.oom_control"))
+        return CappedRun(done.returncode, done.stdout, done.stderr, peak, kills, elapsed_s)
+    finally:
+        _remove(folder)
 
 
-def _enable_memory(parent: Path) -> None:
-    if "memory" not in (parent / "cgroup.controllers").read_text().split():
-        raise OSError(0, "no memory controller")
-    if "memory" not in (parent / "cgroup.subtree_control").read_text().split():
-        (parent / "cgroup.subtree_control").write_text("+memory")
+def drop_caches() -> None:
+    """Empty the page cache, where this user may."""
+    os.sync()
+    with suppress(OSError):
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
+def _make(folder: Path, is_v2: bool, limit_bytes: int) -> None:
+    try:
+        if is_v2:
+            (_ROOT / "cgroup.subtree_control").write_text("+memory")
+        folder.mkdir()
+        if is_v2:
+            (folder / "memory.max").write_text(str(limit_bytes))
+            with suppress(OSError):  # kernels without swap accounting
+                (folder / "memory.swap.max").write_text("0")
+        else:
+            (folder / "memory.limit_in_bytes").write_text(str(limit_bytes))
+            with suppress(OSError):
+                (folder / "memory.memsw.limit_in_bytes").write_text(str(limit_bytes))
+    except OSError as error:
+        _remove(folder)
+        raise CgroupUnavailable(f"cannot make a memory cgroup at {folder}: {error.strerror}") from error
+
+
+def _oom_kills(path: Path) -> int:
+    for line in path.read_text().splitlines():
+        name, value = line.split()
+        if name == "oom_kill":
+            return int(value)
+    return 0
+
+
+def _remove(folder: Path) -> None:
+    for _ in range(50):  # the kernel needs a moment to let the last task go
+        with suppress(OSError):
+            folder.rmdir()
+        if not folder.exists():
+            return
+        time.sleep(0.02)

@@ -1,0 +1,90 @@
+"""The budget: it adds up, it is monotone, and the process stays within it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from edgemoe.engine.machine import cgroup_room, describe_machine
+from edgemoe.engine.memory import plan_memory, resident_budget
+from edgemoe.errors import BudgetError
+from edgemoe.models import KVCache, read_spec
+from edgemoe.store import open_store
+from edgemoe.units import MIB
+
+BUDGETS = [600 * MIB, 2048 * MIB, 8192 * MIB]
+
+
+@pytest.fixture(scope="module")
+def opened(tiny_store):
+    store = open_store(tiny_store)
+    return read_spec(store.config), store.manifest
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_the_items_add_up_to_at_most_the_budget(opened, budget):
+    plan = plan_memory(*opened, budget)
+    assert sum(num_bytes for _, num_bytes in plan.items) <= budget
+    assert plan.smallest_num_bytes <= budget
+    assert json.loads(json.dumps(plan.to_json()))["budget_bytes"] == budget
+
+
+def test_more_budget_never_gives_fewer_slots(opened):
+    smallest = plan_memory(*opened, BUDGETS[-1]).smallest_num_bytes
+    slots = [plan_memory(*opened, smallest + MIB * extra).num_slots for extra in range(40, 60)]
+    assert slots == sorted(slots)
+
+
+def test_the_smallest_budget_works_and_less_does_not(opened):
+    smallest = plan_memory(*opened, BUDGETS[-1]).smallest_num_bytes + 4 * MIB
+    plan_memory(*opened, smallest)
+    with pytest.raises(BudgetError):
+        plan_memory(*opened, smallest - 64 * MIB)
+
+
+def test_the_resident_budget_keeps_everything(opened):
+    assert plan_memory(*opened, resident_budget(*opened) + 8 * MIB).is_resident
+
+
+def test_kv_cache_size_is_what_it_takes(opened):
+    spec, _ = opened
+    for format in ("f16", "f32"):
+        cache = KVCache(spec, 17, format)
+        arrays = [*cache.keys, *cache.values]
+        assert sum(array.nbytes for array in arrays) == KVCache.num_bytes(spec, 17, format)
+
+
+def test_machine_facts_are_plausible():
+    machine = describe_machine()
+    assert 0 < machine.available_memory_bytes <= machine.memory_bytes
+    assert machine.isa in machine.available_isas
+    room = cgroup_room()
+    assert room is None or 0 <= room[1] <= room[0]
+
+
+PROGRAM = """
+import sys, edgemoe
+with edgemoe.load(sys.argv[1], sys.argv[2], context=128) as model:
+    model.generate(list(range(3, 90)), max_tokens=30)
+    model.perplexity(list(range(3, 120)), window=64, stride=32)
+    print(model.generate([5], max_tokens=2).peak_rss_bytes, model.memory.budget_bytes)
+"""
+
+
+def test_a_whole_process_stays_within_its_budget(tiny_store):
+    with pytest.raises(BudgetError) as caught:
+        plan_memory(*(lambda s: (read_spec(s.config), s.manifest))(open_store(tiny_store)), MIB, 128)
+    # This process has PyTorch loaded; a fresh one needs far less.
+    assert caught.value.smallest_num_bytes > 0
+    refused = subprocess.run(
+        [sys.executable, "-c", PROGRAM, tiny_store, "1MiB"], capture_output=True, text=True, check=False
+    )
+    smallest = refused.stderr.rsplit("smallest budget that works is ", 1)[1].split()[0]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, tiny_store, smallest], capture_output=True, text=True, check=True
+    )
+    peak, budget = map(int, done.stdout.split())
+    assert peak <= budget
