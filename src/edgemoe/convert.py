@@ -46,11 +46,15 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What a conversion did; sizes in bytes."""
+    """What a conversion did; sizes in bytes.
+
+    ``has_restarted``: what another conversion to the same place had left unfinished was thrown away.
+    """
 
     path: str
     num_bytes: int
     num_resumed_bytes: int
+    has_restarted: bool
     num_experts: int
     expert_bits_per_weight: float
     has_tokenizer: bool
@@ -142,6 +146,7 @@ def _convert(
         path=str(out),
         num_bytes=layout.num_bytes + sum(map(len, side_files.values())),
         num_resumed_bytes=writer.num_resumed_bytes,
+        has_restarted=writer.has_restarted,
         num_experts=len(layout.experts),
         expert_bits_per_weight=conversion.expert_bits_per_weight(),
         has_tokenizer=_TOKENIZER in side_files,

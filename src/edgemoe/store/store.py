@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ import numpy as np
 
 from edgemoe.errors import CorruptStoreError, ExpertReadError, StoreError
 from edgemoe.native import ByteArray, aligned_empty
+from edgemoe.safetensors_header import read_exactly, read_header
 from edgemoe.store.expert_reader import ExpertReader, open_reader
 from edgemoe.store.format import (
     DENSE_FILE,
+    MANIFEST_FILE,
     RECORD_ALIGNMENT,
     DenseEntry,
     ExpertEntry,
@@ -21,6 +23,7 @@ from edgemoe.store.format import (
     Manifest,
     aligned,
     checksum,
+    expert_name,
 )
 from edgemoe.store.manifest import read_manifest
 
@@ -85,6 +88,10 @@ class Store:
 
     def verify(self, progress: Progress | None = None) -> Iterator[str]:
         """Read everything and yield one line for every damaged part; nothing when all is well."""
+        yield from _header_damages(self.path / DENSE_FILE, self.manifest.dense)
+        for file in self.expert_files:
+            inside = {expert_name(k): e for k, e in self.manifest.experts.items() if e.file == file}
+            yield from _header_damages(self.path / file, inside)
         total = sum(e.num_bytes for e in self.manifest.experts.values())
         try:
             self.read_dense()
@@ -160,11 +167,24 @@ def _read_whole(path: Path, buffer: ByteArray, num_bytes: int, kind: str) -> Non
         whole = num_bytes // RECORD_ALIGNMENT * RECORD_ALIGNMENT
         reader.wait(reader.submit(0, 0, buffer[:whole]))
         if whole < num_bytes:
-            tail = path.open("rb")
-            with tail:
-                tail.seek(whole)
-                buffer[whole:num_bytes] = np.frombuffer(tail.read(num_bytes - whole), np.uint8)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror}") from error
+            with path.open("rb") as file:
+                tail = read_exactly(file.fileno(), num_bytes - whole, whole)
+            buffer[whole:num_bytes] = np.frombuffer(tail, np.uint8)
+    except (OSError, EOFError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StoreError(f"{path}: cannot be read: {reason}") from error
     finally:
         reader.close()
+
+
+def _header_damages(path: Path, entries: Mapping[str, DenseEntry | ExpertEntry]) -> Iterator[str]:
+    """Differences between a file's own header, which other tools go by, and the manifest."""
+    try:
+        tensors = read_header(path).tensors
+    except (OSError, ValueError) as error:
+        yield str(error)
+        return
+    for name, entry in entries.items():
+        place = tensors.get(name)
+        if place is None or (place.offset, place.num_bytes) != (entry.offset, entry.num_bytes):
+            yield f"{path}: its header and {MANIFEST_FILE} differ about {name}"

@@ -1,0 +1,120 @@
+"""A manifest round-trips; anything else is a StoreError, whatever the damage."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from golden.make_store import FOLDER
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgemoe.errors import CorruptStoreError, StoreError
+from edgemoe.store import open_store
+from edgemoe.store.manifest import read_manifest
+
+TEXT = (FOLDER / "edgemoe.json").read_text()
+
+
+@pytest.fixture
+def store(tmp_path):
+    return shutil.copytree(FOLDER, tmp_path / "store")
+
+
+def paths(value, path=()):
+    """Every place in a JSON value."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in items:
+        yield from paths(part, (*path, key))
+
+
+def read_or_refuse(folder):
+    """The manifest, or None if it was refused in one line that names the folder."""
+    try:
+        return read_manifest(folder)
+    except StoreError as error:
+        message = str(error)
+    assert str(folder) in message
+    assert "\n" not in message
+    return None
+
+
+PATHS = [path for path in paths(json.loads(TEXT)) if path]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+def test_what_is_written_reads_back(tmp_path):
+    manifest = read_manifest(FOLDER)
+    (tmp_path / "edgemoe.json").write_text(manifest.to_json())
+    assert read_manifest(tmp_path) == manifest
+    assert manifest.to_json() == TEXT
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(path=st.sampled_from(PATHS), value=JSON)
+def test_a_changed_value_is_refused_or_harmless(tmp_path, path, value):
+    fields = json.loads(TEXT)
+    parent = fields
+    for key in path[:-1]:
+        parent = parent[key]
+    parent[path[-1]] = value
+    (tmp_path / "edgemoe.json").write_text(json.dumps(fields))
+    manifest = read_or_refuse(tmp_path)
+    for entry in (*manifest.dense.values(), *manifest.experts.values()) if manifest else ():
+        assert 0 <= entry.offset < entry.offset + entry.num_bytes <= manifest.files[entry.file]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(garbage=st.binary(max_size=64), at=st.integers(0, len(TEXT)))
+def test_garbage_inside_is_refused_or_harmless(tmp_path, garbage, at):
+    data = TEXT.encode()
+    (tmp_path / "edgemoe.json").write_bytes(data[:at] + garbage + data[at + len(garbage) :])
+    read_or_refuse(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"version": 1e999}', '{"version": Infinity}', "null", "3", '"x"', ""]
+)
+def test_garbage_is_refused(tmp_path, text):
+    (tmp_path / "edgemoe.json").write_text(text)
+    with pytest.raises(StoreError, match="damaged manifest"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../config.json", "a/b", "..", "", "a\0b"])
+def test_files_outside_the_folder_are_refused(store, name):
+    fields = json.loads(TEXT)
+    fields["files"][name] = 1
+    (store / "edgemoe.json").write_text(json.dumps(fields))
+    with pytest.raises(StoreError, match="not the name of a file in the store"):
+        open_store(store)
+
+
+def test_huge_counts_are_refused(store):
+    fields = json.loads(TEXT)
+    fields["dense"]["embed.weight"]["shape"] = [(1 << 50) - 1, 64]
+    (store / "edgemoe.json").write_text(json.dumps(fields))
+    with pytest.raises(StoreError, match="damaged manifest"):
+        open_store(store)
+
+
+def test_a_changed_digit_of_the_configuration_is_found(store):
+    text = (store / "config.json").read_text()
+    assert '"rope_theta": 10000.0' in text
+    (store / "config.json").write_text(text.replace("10000.0", "20000.0"))
+    with pytest.raises(CorruptStoreError, match=r"config\.json: differs from what was written"):
+        open_store(store)
+
+
+def test_a_damaged_header_is_found_by_verify(store):
+    path = store / "experts-00000.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"layers.0.experts.2", b"layers.0.experts.9"))
+    assert len(lines := list(open_store(store).verify())) == 1
+    assert lines[0].endswith("differ about layers.0.experts.2")
