@@ -1,4 +1,4 @@
-"""Does the budget hold? Runs a store that is several times larger inside a memory cgroup of exactly the budget.
+"""Does the budget hold? Runs a store several times larger inside a memory cgroup of exactly the budget.
 
     python benchmarks/memory_cap.py --memory 300MiB
 

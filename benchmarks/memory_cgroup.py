@@ -14,12 +14,12 @@ _ROOT = Path("/sys/fs/cgroup")
 
 
 class CgroupUnavailable(Exception):
-    """This machine or user cannot make memory cgroups; the text says why."""
+    """No memory cgroup can be made by this user on this machine; the text says why."""
 
 
 @dataclass(frozen=True)
 class CappedRun:
-    """How a command ended inside its cgroup; ``peak_bytes`` is the kernel's own count, page cache included."""
+    """How a command ended inside its cgroup; ``peak_bytes`` is the kernel's count, page cache included."""
 
     exit_code: int
     stdout: str

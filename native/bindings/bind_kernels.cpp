@@ -1,9 +1,8 @@
 // Packed matrices for Python: checks shapes, releases the GIL, calls the core.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
-
 #include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
 
 #include <optional>
 
@@ -52,13 +51,15 @@ std::int64_t packed_num_bytes(const std::string& format, std::int64_t rows, std:
 
 void quantize_into(Floats2 weights, const std::string& format, std::optional<Floats1> importance,
                    MutableBytes packed) {
-    const auto rows = static_cast<std::int64_t>(weights.shape(0)), cols = static_cast<std::int64_t>(weights.shape(1));
+    const auto rows = static_cast<std::int64_t>(weights.shape(0)),
+               cols = static_cast<std::int64_t>(weights.shape(1));
     check_shape("quantize", rows, cols);
     const Format f = format_named(format);
     require_equal(static_cast<std::int64_t>(packed.size()), packed_bytes(f, rows, cols), "quantize",
                   "number of packed bytes");
     if (importance) {
-        require_equal(static_cast<std::int64_t>(importance->size()), cols, "quantize", "length of importance");
+        require_equal(static_cast<std::int64_t>(importance->size()), cols, "quantize",
+                      "length of importance");
     }
     nb::gil_scoped_release release;
     quantize(weights.data(), rows, cols, f, importance ? importance->data() : nullptr, packed.data());
@@ -137,9 +138,10 @@ void bind_kernels(nb::module_& m) {
           nb::arg("importance").none(), nb::arg("packed").noconvert());
     m.def("dequantize_rows_into", &dequantize_rows_into, nb::arg("matrix"), nb::arg("rows").noconvert(),
           nb::arg("out").noconvert());
-    m.def("matmul_into", &matmul_into, nb::arg("x").noconvert(), nb::arg("matrix"), nb::arg("out").noconvert());
-    m.def("expert_ffn_into", &expert_ffn_into, nb::arg("x").noconvert(), nb::arg("gate").none(), nb::arg("up"),
-          nb::arg("down"), nb::arg("activation"), nb::arg("out").noconvert());
+    m.def("matmul_into", &matmul_into, nb::arg("x").noconvert(), nb::arg("matrix"),
+          nb::arg("out").noconvert());
+    m.def("expert_ffn_into", &expert_ffn_into, nb::arg("x").noconvert(), nb::arg("gate").none(),
+          nb::arg("up"), nb::arg("down"), nb::arg("activation"), nb::arg("out").noconvert());
     m.def("available_isas", &available_isas);
     m.def("active_isa", [] { return std::string(active_kernels().name); });
     m.def("force_isa", [](const std::string& name) { force_kernels(name.c_str()); });

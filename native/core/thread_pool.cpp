@@ -154,7 +154,8 @@ void parallel_for(std::int64_t n, std::int64_t grain, const Body& body) {
         body(0, n);
         return;
     }
-    const std::int64_t share = (n + threads.size() * kPiecesPerThread - 1) / (threads.size() * kPiecesPerThread);
+    const std::int64_t share =
+        (n + threads.size() * kPiecesPerThread - 1) / (threads.size() * kPiecesPerThread);
     threads.run(n, std::max(grain, share), body);
 }
 

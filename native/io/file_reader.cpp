@@ -33,6 +33,8 @@ FileReader::FileReader(std::vector<std::string> paths, int num_threads, bool dir
 FileReader::~FileReader() { close(); }
 
 void FileReader::close() {
+    // A second caller returns when the first has joined the threads.
+    std::lock_guard closing(close_mutex_);
     {
         std::lock_guard lock(mutex_);
         is_closing_ = true;
@@ -68,7 +70,8 @@ FileReader::Ticket FileReader::submit(const ReadRequest& request, int priority) 
 ReadResult FileReader::wait(Ticket ticket) {
     std::unique_lock lock(mutex_);
     const auto found = pending_.find(ticket);
-    if (found == pending_.end()) throw std::invalid_argument("wait: unknown ticket " + std::to_string(ticket));
+    if (found == pending_.end())
+        throw std::invalid_argument("wait: unknown ticket " + std::to_string(ticket));
     has_result_.wait(lock, [&] { return pending_.at(ticket).is_done; });
     const ReadResult result = pending_.at(ticket).result;
     pending_.erase(ticket);
@@ -131,21 +134,24 @@ ReadResult FileReader::read(const ReadRequest& request) const {
     const int descriptor = descriptors_[static_cast<std::size_t>(request.file)];
     std::int64_t done = 0;
     while (done < request.num_bytes) {
-        const ssize_t got = ::pread(descriptor, request.destination + done,
-                                    static_cast<std::size_t>(request.num_bytes - done), request.offset + done);
+        const ssize_t got =
+            ::pread(descriptor, request.destination + done,
+                    static_cast<std::size_t>(request.num_bytes - done), request.offset + done);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) {
             result.error = errno;
             break;
         }
-        if (got == 0) {
+        const std::int64_t before = done;
+        done += got;
+        // After a short direct read only whole sectors may be asked for again.
+        if (is_direct_ && done < request.num_bytes) done -= done % kDirectAlignment;
+        // Less than a sector is all there is at the end of a file that is no multiple of one.
+        if (done == before) {
             result.error = EIO;
             result.is_short = true;
             break;
         }
-        done += got;
-        // After a short direct read only whole sectors may be asked for again.
-        if (is_direct_ && done < request.num_bytes) done -= done % kDirectAlignment;
     }
     // What a buffered read leaves in the page cache would count against the memory budget.
     if (!is_direct_) ::posix_fadvise(descriptor, request.offset, request.num_bytes, POSIX_FADV_DONTNEED);

@@ -76,6 +76,7 @@ class FileReader {
     std::vector<std::string> paths_;
     std::vector<int> descriptors_;
     bool is_direct_;
+    std::mutex close_mutex_;  // taken before mutex_
     std::mutex mutex_;
     std::condition_variable has_work_;
     std::condition_variable has_result_;

@@ -30,15 +30,16 @@ template <typename T>
 inline void add_value(float weight, const T* value, std::int64_t dim, float* out) {
     const F weights = set1(weight);
     std::int64_t i = 0;
-    for (; i + kLanes <= dim; i += kLanes) store(out + i, fma(weights, load_cached(value + i), load_f32(out + i)));
+    for (; i + kLanes <= dim; i += kLanes)
+        store(out + i, fma(weights, load_cached(value + i), load_f32(out + i)));
     for (; i < dim; ++i) out[i] += weight * cached_value(value + i);
 }
 
 // The positions are visited in ascending order whatever the caller's chunk of tokens, so that the bits of
 // the result depend on the position of the query alone.
 template <typename T>
-void attend_cached(const float* q, const T* keys, const T* values, std::int64_t num_positions, std::int64_t dim,
-                   float scale, float* scores, float* out) {
+void attend_cached(const float* q, const T* keys, const T* values, std::int64_t num_positions,
+                   std::int64_t dim, float scale, float* scores, float* out) {
     float largest = -__builtin_inff();
     for (std::int64_t s = 0; s < num_positions; ++s) {
         scores[s] = scale * dot_key(q, keys + s * dim, dim);

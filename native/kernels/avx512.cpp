@@ -54,9 +54,8 @@ inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 inline F fnma(F a, F b, F c) { return _mm512_fnmadd_ps(a, b, c); }
 inline void store(float* p, F v) { _mm512_storeu_ps(p, v); }
 
-#include "kernels/elementwise.h"
-
 #include "kernels/attention.h"
+#include "kernels/elementwise.h"
 #include "kernels/loops.h"
 
 constexpr Kernels kKernels = {"avx512", quantize_rows, matmul, activate, attend};

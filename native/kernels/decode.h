@@ -41,8 +41,8 @@ inline const std::uint8_t* block_scales(Format f, const std::uint8_t* group, std
     return has_base(f) ? float_of_bf16(load_u16(group + 2 * row)) : 1.0f;
 }
 
-[[gnu::always_inline]] inline float decode_weight(Format f, const std::uint8_t* group, std::int64_t cols, std::int64_t row,
-                           std::int64_t col) {
+[[gnu::always_inline]] inline float decode_weight(Format f, const std::uint8_t* group, std::int64_t cols,
+                                                  std::int64_t row, std::int64_t col) {
     const std::int64_t block = col / kBlock;
     const std::uint8_t* codes = group + group_header_bytes(f, cols) + block * block_code_bytes(f);
     const ScaleAndZero s = decode_scale(f, block_scales(f, group, block), row, col % kBlock / 16);
@@ -50,7 +50,8 @@ inline const std::uint8_t* block_scales(Format f, const std::uint8_t* group, std
     return decode_base(f, group, row) * s.scale * (code - s.zero);
 }
 
-[[gnu::always_inline]] inline float decode_value(Format f, const std::uint8_t* group, std::int64_t row, std::int64_t col) {
+[[gnu::always_inline]] inline float decode_value(Format f, const std::uint8_t* group, std::int64_t row,
+                                                 std::int64_t col) {
     const std::int64_t index = col * kRowGroup + row;
     if (f == Format::kF32) {
         float value;

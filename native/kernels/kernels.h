@@ -36,8 +36,8 @@ struct Kernels {
     void (*quantize_rows)(const float* x, std::int64_t cols, std::int64_t begin, std::int64_t end,
                           std::int8_t* codes, float* scales, float* sums);
     // out[t][16 * g + lane] for all tokens and row groups [begin, end); out has `stride` floats a row.
-    void (*matmul)(const Matrix& w, const Activations& x, std::int64_t group_begin,
-                   std::int64_t group_end, float* out, std::int64_t stride);
+    void (*matmul)(const Matrix& w, const Activations& x, std::int64_t group_begin, std::int64_t group_end,
+                   float* out, std::int64_t stride);
     // gate[i] = act(gate[i]) * up[i]; up == nullptr: gate[i] = act(gate[i]).
     void (*activate)(Activation activation, float* gate, const float* up, std::int64_t n);
     // One query head [C] over S cached positions [S][C] in f16 or f32; scores [S] is scratch.

@@ -33,15 +33,14 @@ namespace edgemoe {
 
 enum class Format : int { kQ2, kQ3, kQ4, kQ6, kQ8, kBf16, kF16, kF32 };
 inline constexpr int kNumFormats = 8;
-inline constexpr const char* kFormatNames[kNumFormats] = {"q2", "q3",   "q4",  "q6",
-                                                          "q8", "bf16", "f16", "f32"};
+inline constexpr const char* kFormatNames[kNumFormats] = {"q2", "q3", "q4", "q6", "q8", "bf16", "f16", "f32"};
 
 // Stores carry this number: a change of anything above raises it.
 inline constexpr int kLayoutVersion = 1;
 
-inline constexpr std::int64_t kRowGroup = 16;    // rows interleaved: int32 lanes of 512 bits
-inline constexpr std::int64_t kBlock = 32;       // columns that share an activation scale
-inline constexpr std::int64_t kQuad = 4;         // columns in one dot-product lane
+inline constexpr std::int64_t kRowGroup = 16;  // rows interleaved: int32 lanes of 512 bits
+inline constexpr std::int64_t kBlock = 32;     // columns that share an activation scale
+inline constexpr std::int64_t kQuad = 4;       // columns in one dot-product lane
 inline constexpr std::int64_t kQuads = kBlock / kQuad;
 inline constexpr std::int64_t kChunk = kRowGroup * kQuad;
 inline constexpr std::int64_t kAlignment = 64;
@@ -112,7 +111,9 @@ constexpr float first_zero(Format f) { return f == Format::kQ2 ? 0.5f : 2.5f; }
 [[gnu::always_inline]] inline float decode_e3m2(std::uint8_t code) {
     return float_of_bits((std::uint32_t{code} << 21) + ((127u - kBiasE3M2) << 23));
 }
-[[gnu::always_inline]] inline float float_of_bf16(std::uint16_t half) { return float_of_bits(std::uint32_t{half} << 16); }
+[[gnu::always_inline]] inline float float_of_bf16(std::uint16_t half) {
+    return float_of_bits(std::uint32_t{half} << 16);
+}
 
 // Code of the weight at (row, column) of one block, row and column counted within the block.
 std::uint8_t get_code(Format f, const std::uint8_t* block_codes, std::int64_t row, std::int64_t col);

@@ -258,7 +258,8 @@ void dequantize_row(const std::uint8_t* packed, std::int64_t cols, Format f, std
     const std::uint8_t* group = packed + row / kRowGroup * group_bytes(f, cols);
     const std::int64_t lane = row % kRowGroup;
     for (std::int64_t col = 0; col < cols; ++col) {
-        out[col] = is_low_bit(f) ? decode_weight(f, group, cols, lane, col) : decode_value(f, group, lane, col);
+        out[col] =
+            is_low_bit(f) ? decode_weight(f, group, cols, lane, col) : decode_value(f, group, lane, col);
     }
 }
 

@@ -11,6 +11,7 @@ void quantize(const float* w, std::int64_t rows, std::int64_t cols, Format forma
               std::uint8_t* packed);
 
 // One row of a packed matrix, as floats [cols].
-void dequantize_row(const std::uint8_t* packed, std::int64_t cols, Format format, std::int64_t row, float* out);
+void dequantize_row(const std::uint8_t* packed, std::int64_t cols, Format format, std::int64_t row,
+                    float* out);
 
 }  // namespace edgemoe

@@ -14,9 +14,8 @@ inline F set1(float v) { return v; }
 inline F fma(F a, F b, F c) { return a * b + c; }
 inline void store(float* p, F v) { *p = v; }
 
-#include "kernels/elementwise.h"
-
 #include "kernels/attention.h"
+#include "kernels/elementwise.h"
 
 float low_bit_dot(const Matrix& w, const std::uint8_t* group, std::int64_t row, const Activations& x,
                   std::int64_t token) {

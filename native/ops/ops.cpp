@@ -59,7 +59,8 @@ void rope(float* x, std::int64_t num_tokens, std::int64_t num_heads, std::int64_
     });
 }
 
-void store_kv(void* cache, const KvLayout& layout, const float* x, std::int64_t num_tokens, std::int64_t start) {
+void store_kv(void* cache, const KvLayout& layout, const float* x, std::int64_t num_tokens,
+              std::int64_t start) {
     const auto [num_heads, num_slots, dim, is_f16] = layout;
     for (std::int64_t t = 0; t < num_tokens; ++t) {
         for (std::int64_t g = 0; g < num_heads; ++g) {
@@ -75,8 +76,8 @@ void store_kv(void* cache, const KvLayout& layout, const float* x, std::int64_t 
     }
 }
 
-void attention(const float* q, const void* keys, const void* values, const KvLayout& layout, const Attention& a,
-               float* out) {
+void attention(const float* q, const void* keys, const void* values, const KvLayout& layout,
+               const Attention& a, float* out) {
     const auto [num_kv_heads, num_slots, dim, is_f16] = layout;
     const std::int64_t queries_per_key = a.num_heads / num_kv_heads;
     const std::int64_t element = is_f16 ? 2 : 4, last = a.start + a.num_tokens;
@@ -89,8 +90,8 @@ void attention(const float* q, const void* keys, const void* values, const KvLay
             const std::int64_t first = a.window > 0 ? std::max<std::int64_t>(0, position - a.window + 1) : 0;
             const std::int64_t offset = (head / queries_per_key * num_slots + first) * dim * element;
             kernels.attend(q + i * dim, static_cast<const char*>(keys) + offset,
-                           static_cast<const char*>(values) + offset, is_f16, position - first + 1, dim, a.scale,
-                           scores.data(), out + i * dim);
+                           static_cast<const char*>(values) + offset, is_f16, position - first + 1, dim,
+                           a.scale, scores.data(), out + i * dim);
         }
     });
 }
@@ -101,9 +102,9 @@ void route(const float* logits, std::int64_t num_tokens, std::int64_t num_expert
     for (std::int64_t t = 0; t < num_tokens; ++t) {
         const float* row = logits + t * num_experts;
         std::iota(order.begin(), order.end(), 0);
-        std::partial_sort(order.begin(), order.begin() + top_k, order.end(), [row](std::int32_t a, std::int32_t b) {
-            return row[a] != row[b] ? row[a] > row[b] : a < b;
-        });
+        std::partial_sort(
+            order.begin(), order.begin() + top_k, order.end(),
+            [row](std::int32_t a, std::int32_t b) { return row[a] != row[b] ? row[a] > row[b] : a < b; });
         float* w = weights + t * top_k;
         float picked = 0, all = 0;
         for (std::int64_t k = 0; k < top_k; ++k) {

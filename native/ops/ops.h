@@ -23,7 +23,8 @@ struct KvLayout {
 };
 
 // cache [G][S][C] at slots [start, start + T) becomes x [T][G][C].
-void store_kv(void* cache, const KvLayout& layout, const float* x, std::int64_t num_tokens, std::int64_t start);
+void store_kv(void* cache, const KvLayout& layout, const float* x, std::int64_t num_tokens,
+              std::int64_t start);
 
 struct Attention {
     std::int64_t num_tokens;
@@ -33,8 +34,8 @@ struct Attention {
     float scale;
 };
 
-void attention(const float* q, const void* keys, const void* values, const KvLayout& layout, const Attention& a,
-               float* out);
+void attention(const float* q, const void* keys, const void* values, const KvLayout& layout,
+               const Attention& a, float* out);
 
 // Picks the K largest of each row of E logits, ties to the lower index, in descending order. The weights
 // are the softmax over all experts (softmax_first) or over the picked ones; renormalize makes them sum to 1.

@@ -1,4 +1,4 @@
-"""Streaming never changes a token: every budget, thread count and reader gives what the resident run gives."""
+"""Streaming never changes a token: any budget, thread count and reader gives what the resident run gives."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import pytest
 
 pytest.importorskip("torch")
 
-from helpers.resident import load_resident  # noqa: E402
-from helpers.tiny_models import FAMILIES, VOCAB_SIZE, write_checkpoint  # noqa: E402
+from helpers.resident import load_resident
+from helpers.tiny_models import FAMILIES, VOCAB_SIZE, write_checkpoint
 
-import edgemoe  # noqa: E402
-from edgemoe.checkpoint import open_checkpoint  # noqa: E402
-from edgemoe.convert import convert  # noqa: E402
-from edgemoe.errors import BudgetError  # noqa: E402
-from edgemoe.models import KVCache  # noqa: E402
-from edgemoe.quant import BitPlan  # noqa: E402
-from edgemoe.store import open_store  # noqa: E402
+import edgemoe
+from edgemoe.checkpoint import open_checkpoint
+from edgemoe.convert import convert
+from edgemoe.errors import BudgetError
+from edgemoe.models import KVCache
+from edgemoe.quant import BitPlan
+from edgemoe.store import open_store
 
 CONTEXT = 96
 PROMPT = np.random.default_rng(11).integers(3, VOCAB_SIZE, 50).tolist()
@@ -60,7 +60,9 @@ def test_same_tokens_for_every_budget_and_thread_count(family):
         for num_threads in (1, 2):
             with load(family / "q4", num_threads=num_threads, **setting) as model:
                 answers = [model.generate(PROMPT, **options).token_ids for options in (GREEDY, SEEDED)]
-                results.append((model.memory.num_slots, model.memory.chunk_size, answers, model.logits(PROMPT)))
+                results.append(
+                    (model.memory.num_slots, model.memory.chunk_size, answers, model.logits(PROMPT))
+                )
     assert len({slots for slots, *_ in results}) == 4
     assert len({chunk for _, chunk, *_ in results}) > 1, "the budgets did not differ in chunks"
     _, _, first_answers, first_logits = results[0]
@@ -69,7 +71,9 @@ def test_same_tokens_for_every_budget_and_thread_count(family):
         assert np.array_equal(logits, first_logits)
 
 
-@pytest.mark.parametrize("options", [{"reader": "direct"}, {"reader": "buffered"}, {"verify": "always"}, {"verify": "never"}])
+@pytest.mark.parametrize(
+    "options", [{"reader": "direct"}, {"reader": "buffered"}, {"verify": "always"}, {"verify": "never"}]
+)
 def test_same_tokens_for_every_reader(family, options):
     few = slots_to_try(family / "q4")[1]
     with load(family / "q4", few) as model:
@@ -98,7 +102,7 @@ def test_generating_and_scoring_agree(family):
 
 def test_reusing_a_common_beginning_changes_nothing(family):
     with load(family / "q4") as model:
-        model.generate(PROMPT[:30] + [5, 6, 7], **GREEDY)
+        model.generate([*PROMPT[:30], 5, 6, 7], **GREEDY)
         reused = model.generate(PROMPT, **GREEDY)
     with load(family / "q4") as model:
         assert model.generate(PROMPT, **GREEDY).token_ids == reused.token_ids

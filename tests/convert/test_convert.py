@@ -1,7 +1,8 @@
-"""Conversion: atomic, resumable after SIGKILL at any point, byte for byte the same, refused when it cannot work."""
+"""Conversion: atomic, resumable after SIGKILL anywhere with the same bytes, refused when it cannot work."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -100,9 +101,12 @@ def small_disk(tmp_path):
     """A real file system of 33 MiB: a conversion's margin and hardly more."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if os.geteuid() != 0 or subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=33m", "none", folder], check=False, capture_output=True
-    ).returncode:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=33m", "none", folder], check=False, capture_output=True
+        ).returncode
+    ):
         pytest.skip("mounting a file system needs root")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
@@ -117,11 +121,11 @@ def test_a_full_disk_is_refused_before_it_starts(tiny_checkpoint, small_disk):
 def test_a_disk_that_fills_up_keeps_what_was_done(tiny_checkpoint, tiny_store, small_disk):
     def fill(done, total):
         if done > total // 3 and not (small_disk / "filler").exists():
-            descriptor = os.open(small_disk / "filler", os.O_CREAT | os.O_WRONLY)
-            with pytest.raises(OSError, match="No space"):
-                while True:
-                    os.write(descriptor, bytes(4096))
-            os.close(descriptor)
+            filler = os.open(small_disk / "filler", os.O_CREAT | os.O_WRONLY)
+            with contextlib.suppress(OSError):
+                while os.write(filler, bytes(4096)):
+                    pass
+            os.close(filler)
 
     with pytest.raises(ConversionError, match="disk full; free some space and repeat the command"):
         convert(tiny_checkpoint, small_disk / "out", PLAN, progress=fill)
@@ -158,7 +162,9 @@ def test_truncated_shard(broken, tmp_path):
     assert not (tmp_path / "out.partial").exists()
 
 
-@pytest.mark.parametrize("garbage", [b"", b"\xff" * 64, b"\x10\0\0\0\0\0\0\0{not json at all}", b"<html>" * 9])
+@pytest.mark.parametrize(
+    "garbage", [b"", b"\xff" * 64, b"\x10\0\0\0\0\0\0\0{not json at all}", b"<html>" * 9]
+)
 def test_garbage_instead_of_a_shard(broken, tmp_path, garbage):
     (broken / "model.safetensors").write_bytes(garbage)
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
@@ -166,7 +172,9 @@ def test_garbage_instead_of_a_shard(broken, tmp_path, garbage):
 
 
 def test_missing_shard_of_an_index(broken, tmp_path):
-    (broken / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "gone.safetensors"}}))
+    (broken / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"x": "gone.safetensors"}})
+    )
     with pytest.raises(CheckpointError, match=r"gone\.safetensors.*No such file"):
         convert(broken, tmp_path / "out", PLAN)
 
@@ -199,7 +207,7 @@ def test_tensors_and_configuration_must_agree(broken, tmp_path):
     with pytest.raises(CheckpointError, match=r"tensor model\.layers\.2\..* belongs to nothing"):
         convert(broken, tmp_path / "out", PLAN)
     edit_config(broken, num_hidden_layers=3, moe_intermediate_size=64)
-    with pytest.raises(CheckpointError, match="has shape .* config.json implies"):
+    with pytest.raises(CheckpointError, match=r"has shape .* config\.json implies"):
         convert(broken, tmp_path / "out", PLAN)
 
 
@@ -209,7 +217,9 @@ def test_weights_that_are_not_finite_are_refused(broken, tmp_path):
     tensors = load_file(broken / "model.safetensors")
     tensors["model.layers.0.mlp.experts.1.up_proj.weight"][3, 3] = float("nan")
     save_file(tensors, broken / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"experts\.1\.up_proj\.weight holds values that are not finite"):
+    with pytest.raises(
+        CheckpointError, match=r"experts\.1\.up_proj\.weight holds values that are not finite"
+    ):
         convert(broken, tmp_path / "out", PLAN)
 
 

@@ -48,7 +48,10 @@ def test_a_stop_text_over_several_pieces_is_never_shown():
     assert scan(["text"], [""]) == ("text", False)
 
 
-@given(st.lists(st.text("abc", max_size=4), max_size=8), st.lists(st.text("abc", min_size=1, max_size=3), max_size=3))
+@given(
+    st.lists(st.text("abc", max_size=4), max_size=8),
+    st.lists(st.text("abc", min_size=1, max_size=3), max_size=3),
+)
 def test_stopping_equals_cutting_the_whole_text(pieces, stops):
     whole = "".join(pieces)
     shown, is_stopped = scan(pieces, stops)
@@ -73,7 +76,9 @@ def test_stop_ids_come_from_configuration_tokenizer_and_template(tokenizer):
 
 def make_folder(tmp_path, tiny_store, template):
     (tmp_path / "tokenizer.json").write_bytes((tiny_store / "tokenizer.json").read_bytes())
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template, "bos_token": {"content": "B"}}))
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"chat_template": template, "bos_token": {"content": "B"}})
+    )
     return Tokenizer(tmp_path, {})
 
 

@@ -49,23 +49,38 @@ _YARN = {"factor": 4.0, "original_max_position_embeddings": 32}
 # name -> (family, configuration)
 VARIATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("qwen3_moe", {**_QWEN, "head_dim": 32, "norm_topk_prob": True}),
-    "qwen3-tied-bias": ("qwen3_moe", {**_QWEN, "tie_word_embeddings": True, "attention_bias": True, "head_dim": 16}),
+    "qwen3-tied-bias": (
+        "qwen3_moe",
+        {**_QWEN, "tie_word_embeddings": True, "attention_bias": True, "head_dim": 16},
+    ),
     "qwen3-dense-layers": ("qwen3_moe", {**_QWEN, "mlp_only_layers": [1], "decoder_sparse_step": 1}),
     "qwen3-sparse-step": ("qwen3_moe", {**_QWEN, "decoder_sparse_step": 2, "num_hidden_layers": 4}),
     "qwen3-window": ("qwen3_moe", {**_QWEN, "use_sliding_window": True, "sliding_window": 7}),
     "qwen3-linear": ("qwen3_moe", {**_QWEN, **_rope("linear", factor=3.0)}),
     "qwen3-llama3": ("qwen3_moe", {**_QWEN, **_rope("llama3", **_LLAMA3)}),
     "qwen3-yarn": ("qwen3_moe", {**_QWEN, **_rope("yarn", **_YARN)}),
-    "qwen3-yarn-attention": ("qwen3_moe", {**_QWEN, **_rope("yarn", attention_factor=1.3, beta_fast=16.0, **_YARN)}),
+    "qwen3-yarn-attention": (
+        "qwen3_moe",
+        {**_QWEN, **_rope("yarn", attention_factor=1.3, beta_fast=16.0, **_YARN)},
+    ),
     "qwen3-dynamic": ("qwen3_moe", {**_QWEN, **_rope("dynamic", factor=2.0)}),
     "qwen2": ("qwen2_moe", {**_QWEN2}),
-    "qwen2-window": ("qwen2_moe", {**_QWEN2, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2}),
-    "qwen2-normed-dense": ("qwen2_moe", {**_QWEN2, "norm_topk_prob": True, "mlp_only_layers": [0], "qkv_bias": False}),
+    "qwen2-window": (
+        "qwen2_moe",
+        {**_QWEN2, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2},
+    ),
+    "qwen2-normed-dense": (
+        "qwen2_moe",
+        {**_QWEN2, "norm_topk_prob": True, "mlp_only_layers": [0], "qkv_bias": False},
+    ),
     "olmoe": ("olmoe", {**_OLMOE}),
     "olmoe-clip": ("olmoe", {**_OLMOE, "clip_qkv": 0.5, "norm_topk_prob": True, "num_key_value_heads": 4}),
     "mixtral": ("mixtral", {**_MIXTRAL}),
-    "mixtral-window-heads": ("mixtral", {**_MIXTRAL, "sliding_window": 6, "head_dim": 32, "tie_word_embeddings": True}),
-}  # fmt: skip
+    "mixtral-window-heads": (
+        "mixtral",
+        {**_MIXTRAL, "sliding_window": 6, "head_dim": 32, "tie_word_embeddings": True},
+    ),
+}
 FAMILIES = {"qwen3": "qwen3_moe", "qwen2": "qwen2_moe", "olmoe": "olmoe", "mixtral": "mixtral"}
 
 
@@ -84,7 +99,9 @@ def build_model(variation: str, seed: int = 0, **changes: Any) -> transformers.P
     return model.float().eval()
 
 
-def write_checkpoint(folder: Path, variation: str, seed: int = 0, dtype: str = "float32", **changes: Any) -> Path:
+def write_checkpoint(
+    folder: Path, variation: str, seed: int = 0, dtype: str = "float32", **changes: Any
+) -> Path:
     """Save a variation as a Hugging Face folder with a tokenizer; returns the folder."""
     model = build_model(variation, seed, **changes)
     model.to(getattr(torch, dtype)).save_pretrained(folder)

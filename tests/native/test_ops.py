@@ -24,7 +24,9 @@ def test_rms_norm_by_hand():
 @pytest.mark.parametrize("width", [1, 7, 16, 33, 2048])
 def test_rms_norm_matches_the_reference(width):
     x, weight = normal(5, width), normal(width)
-    np.testing.assert_allclose(native.rms_norm(x, weight, 1e-6), reference.rms_norm(x, weight, 1e-6), rtol=1e-5)
+    np.testing.assert_allclose(
+        native.rms_norm(x, weight, 1e-6), reference.rms_norm(x, weight, 1e-6), rtol=1e-5
+    )
 
 
 def test_rope_by_hand_turns_a_pair_by_a_right_angle():

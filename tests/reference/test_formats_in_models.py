@@ -1,4 +1,4 @@
-"""A store of any width errs by its weights alone: dequantised weights in transformers give the same logits."""
+"""A store errs by its weights alone: the dequantised weights in transformers give the same logits."""
 
 from __future__ import annotations
 
@@ -52,8 +52,12 @@ def test_logits_are_those_of_the_dequantised_weights(tmp_path, variation, format
     state = dequantised_state(folder, format)
     from safetensors.numpy import load_file, save_file
 
-    save_file({**load_file(folder / "model.safetensors"), **state}, folder / "model.safetensors", {"format": "pt"})
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    save_file(
+        {**load_file(folder / "model.safetensors"), **state}, folder / "model.safetensors", {"format": "pt"}
+    )
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    )
     with torch.no_grad():
         expected = model.eval()(torch.tensor(TOKENS[None])).logits[0].numpy()
     original = write_checkpoint(tmp_path / "original", variation, **chosen)

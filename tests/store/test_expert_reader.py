@@ -61,7 +61,7 @@ def test_wait_any_returns_each_ticket_once_it_has_ended(reader, contents):
 def test_reading_past_the_end_is_an_error_and_the_reader_goes_on(reader, contents):
     out = aligned_empty(2 * BLOCK)
     ticket = reader.submit(0, (NUM_BLOCKS - 1) * BLOCK, out)
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match="Input/output error|unexpected end of file") as caught:
         reader.wait(ticket)
     assert caught.value.errno == errno.EIO
     reader.wait(reader.submit(0, 0, out))
@@ -73,6 +73,26 @@ def test_closing_with_reads_under_way_neither_hangs_nor_crashes(reader):
         reader.submit(0, i * BLOCK, aligned_empty(BLOCK))
     reader.close()
     reader.close()
+
+
+def test_misuse_is_refused_alike_by_every_reader(reader):
+    out = aligned_empty(BLOCK)
+    for file in (-1, 2):
+        with pytest.raises(ValueError, match=f"no file number {file}"):
+            reader.submit(file, 0, out)
+    with pytest.raises(ValueError, match="negative offset"):
+        reader.submit(0, -BLOCK, out)
+    ticket = reader.submit(0, 0, out)
+    reader.wait(ticket)
+    for call in (lambda: reader.wait(ticket), lambda: reader.wait_any([ticket])):
+        with pytest.raises(ValueError, match=f"unknown ticket {ticket}"):
+            call()
+    with pytest.raises(ValueError, match="no tickets"):
+        reader.wait_any([])
+    assert not reader.cancel(ticket)
+    reader.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        reader.submit(0, 0, out)
 
 
 def test_a_cancelled_read_never_happens(contents):
@@ -131,7 +151,9 @@ def test_a_direct_read_names_file_and_offset(tmp_path):
     path.write_bytes(bytes(BLOCK))
     reader = open_reader([path], "direct")
     ticket = reader.submit(0, BLOCK, aligned_empty(BLOCK))
-    with pytest.raises(OSError, match=f"unexpected end of file while reading 4096 bytes at offset {BLOCK}") as e:
+    with pytest.raises(
+        OSError, match=f"unexpected end of file while reading 4096 bytes at offset {BLOCK}"
+    ) as e:
         reader.wait(ticket)
     assert e.value.filename == str(path)
     with pytest.raises(ValueError, match="multiples of 4096"):

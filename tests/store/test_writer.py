@@ -36,7 +36,8 @@ writer._SYNC_BYTES = 8192
 owner, name, count = {
     "first write": (os, "pwrite", 1), "a write": (os, "pwrite", 20), "first sync": (os, "fdatasync", 1),
     "a sync": (os, "fdatasync", 5), "a journal line": (os, "fsync", 4),
-    "side files": (writer, "write_file", 1), "manifest": (writer, "write_file", 2), "rename away": (Path, "rename", 1), "rename": (Path, "rename", 2),
+    "side files": (writer, "write_file", 1), "manifest": (writer, "write_file", 2),
+    "rename away": (Path, "rename", 1), "rename": (Path, "rename", 2),
     "clean-up": (Path, "unlink", 1), "removal": (writer, "_remove_store", 2),
 }[sys.argv[2]]
 real, calls = getattr(owner, name), 0

@@ -24,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from edgemoe.cli.app import run_app
 
-        return run_app([argument for argument in arguments if argument != "--debug"])
+        code = run_app([argument for argument in arguments if argument != "--debug"])
+        # The command-line library turns Ctrl-C into this code without a word.
+        return _say("interrupted", code) if code == EXIT_INTERRUPTED else code
     except BrokenPipeError:
         return _drop_stdout()
     except (Exception, KeyboardInterrupt) as error:

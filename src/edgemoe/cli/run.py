@@ -62,6 +62,8 @@ def run(
     text = _read_prompt(prompt)
     options = sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop)
     with edgemoe.load(store, memory, context=context, num_threads=num_threads) as model:
+        if memory is None:
+            say(f"memory budget {model.memory.explanation}")
         if as_json:
             print_json(model.generate(text, **options).to_json())
             return

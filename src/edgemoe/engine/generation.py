@@ -69,6 +69,7 @@ class Stream(Iterator[Chunk]):
     """An answer being written: iterate over its chunks; ``generation`` is what there is of it so far."""
 
     def __init__(self, engine: Engine, request: Request) -> None:
+        engine.session.check(request.token_ids)
         self._engine = engine
         self._request = request
         self._before = current_stats(engine)

@@ -47,6 +47,7 @@ class MemoryPlan:
     context: int
     kv_format: str
     chunk_size: int
+    explanation: str  # the budget and why it is what it is
 
     @property
     def expert_cache_bytes(self) -> int:
@@ -98,8 +99,9 @@ def plan_memory(
         RequestError: the context is longer than the model was trained for, or the cache holds nothing.
     """
     context = _checked_context(spec, context)
+    explanation = "" if budget_bytes is None else f"{format_size(budget_bytes)}, as asked for"
     if budget_bytes is None:
-        budget_bytes = default_budget()[0]
+        budget_bytes, explanation = default_budget()
     fixed = _fixed_items(spec, manifest, context, kv_format)
     slot_num_bytes = max(entry.num_bytes for entry in manifest.experts.values())
     # One token's experts of a layer: fewer would read the same expert again within a layer.
@@ -130,15 +132,16 @@ def plan_memory(
     items = (*fixed, (f"working memory, {chunk} tokens at a time", working))
     items = (*items, (f"expert cache, {num_slots} of {len(manifest.experts)}", num_slots * slot_num_bytes))
     return MemoryPlan(
-        budget_bytes,
-        smallest,
-        items,
-        num_slots,
-        slot_num_bytes,
-        len(manifest.experts),
-        context,
-        kv_format,
-        chunk,
+        budget_bytes=budget_bytes,
+        smallest_num_bytes=smallest,
+        items=items,
+        num_slots=num_slots,
+        slot_num_bytes=slot_num_bytes,
+        num_experts=len(manifest.experts),
+        context=context,
+        kv_format=kv_format,
+        chunk_size=chunk,
+        explanation=explanation,
     )
 
 

@@ -39,7 +39,7 @@ class Session:
         Raises:
             RequestError: no tokens, an id outside the vocabulary, or more than the context holds.
         """
-        self._check(token_ids)
+        self.check(token_ids)
         # The last token is always computed: its logits are wanted.
         self.num_reused = min(common_prefix(self.token_ids, token_ids), len(token_ids) - 1)
         self._rewind(self.num_reused)
@@ -50,14 +50,14 @@ class Session:
 
     def step(self, token_id: int) -> FloatArray:
         """Append one token; logits (V,) of what comes after it."""
-        self._check([*self.token_ids, token_id])
+        self.check([*self.token_ids, token_id])
         (hidden,) = self._forward([token_id])
         logits: FloatArray = self._decoder.head(hidden)[0]
         return logits
 
     def logits(self, token_ids: Sequence[int], first: int = 0) -> Iterator[FloatArray]:
         """Logits of a text's positions from ``first`` on, a few rows (T, V) at a time; nothing is reused."""
-        self._check(token_ids)
+        self.check(token_ids)
         self._rewind(0)
         for hidden in self._forward(token_ids):
             position = len(self.token_ids) - len(hidden)
@@ -76,7 +76,12 @@ class Session:
         self._cache.truncate(length)
         del self.token_ids[length:]
 
-    def _check(self, token_ids: Sequence[int]) -> None:
+    def check(self, token_ids: Sequence[int]) -> None:
+        """Refuse a text that cannot be fed.
+
+        Raises:
+            RequestError: no tokens, an id outside the vocabulary, or more than the context holds.
+        """
         if not token_ids:
             raise RequestError("the prompt is empty; give at least one token")
         if len(token_ids) > self._cache.num_slots:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgemoe import _native
+import edgemoe._native as _native
 from edgemoe.native.matrix import ByteArray
 
 DIRECT_ALIGNMENT: int = _native.DIRECT_ALIGNMENT
@@ -45,8 +45,11 @@ class FileReader:
         """
         try:
             self._reader.wait(ticket)
-        finally:
+        except OSError:
             self._destinations.pop(ticket, None)
+            raise
+        # Not in a `finally`: after Ctrl-C the read may still be writing to its destination.
+        self._destinations.pop(ticket, None)
 
     def wait_any(self, tickets: Sequence[int]) -> int:
         """Block until one of the tickets has ended, well or not, and return it."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemoe import _native
+import edgemoe._native as _native
 
 FloatArray = NDArray[np.float32]
 ByteArray = NDArray[np.uint8]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemoe import _native
+import edgemoe._native as _native
 from edgemoe.native.matrix import FloatArray
 
 IntArray = NDArray[np.int32]

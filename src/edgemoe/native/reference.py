@@ -54,12 +54,12 @@ def _scale_and_zero(scales: ByteArray, format: str) -> tuple[FloatArray, FloatAr
     if format == "q8":
         return _wide(_values(scales, "f16")), np.full((ROW_GROUP, BLOCK), 128, np.float32)
     if format == "q4":
-        return _wide(_minifloat(first, 4, 15)), _wide(second.astype(np.float32) / 16)
+        return _wide(_minifloat(first, 4, 15)), _wide(np.asarray(second / 16, np.float32))
     halves = np.stack([first, second], axis=1)  # (16 rows, 2 halves)
     if format == "q6":
         return _halves(_minifloat(halves, 4, 15)), np.full((ROW_GROUP, BLOCK), 32, np.float32)
-    zero = _FIRST_ZERO[format] + (halves & 7).astype(np.float32) / 4
-    return _halves(_minifloat(halves >> 3, 2, 7)), _halves(zero)
+    zero = np.asarray(_FIRST_ZERO[format] + (halves & 7) / 4, np.float32)
+    return _halves(_minifloat(halves >> np.uint8(3), 2, 7)), _halves(zero)
 
 
 def _minifloat(code: ByteArray, mantissa_bits: int, bias: int) -> FloatArray:
@@ -96,7 +96,7 @@ def _codes(data: ByteArray, format: str) -> FloatArray:
 
 
 def quantize_activations(x: FloatArray) -> FloatArray:
-    """x (T, M) rounded to 8 bits per block of 32, as floats: what low-bit kernels multiply with."""
+    """X (T, M) rounded to 8 bits per block of 32, as floats: what low-bit kernels multiply with."""
     blocks = x.reshape(len(x), -1, BLOCK)
     largest = np.abs(blocks).max(axis=2, keepdims=True)
     scale = largest / 127
@@ -108,13 +108,13 @@ def matmul(x: FloatArray, packed: ByteArray, format: str, num_rows: int) -> NDAr
     """Product (T, N) in double precision of what the kernel really multiplies."""
     weights = dequantize(packed, format, num_rows, x.shape[1])
     seen = quantize_activations(x) if format in _CODE_BITS else x
-    return seen.astype(np.float64) @ weights.astype(np.float64).T
+    return np.asarray(seen.astype(np.float64) @ weights.astype(np.float64).T)
 
 
 def rms_norm(x: FloatArray, weight: FloatArray, eps: float) -> NDArray[np.float64]:
     """Root-mean-square norm of rows (T, D)."""
     x64 = x.astype(np.float64)
-    return x64 / np.sqrt((x64**2).mean(axis=1, keepdims=True) + eps) * weight
+    return np.asarray(x64 / np.sqrt((x64**2).mean(axis=1, keepdims=True) + eps) * weight)
 
 
 def rope(x: FloatArray, cos: FloatArray, sin: FloatArray) -> NDArray[np.float64]:

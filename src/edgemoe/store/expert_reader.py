@@ -26,7 +26,12 @@ class ExpertReader(Protocol):
     """Fetches ranges of a fixed list of files. Thread-safe; every ticket is waited for once."""
 
     def submit(self, file: int, offset: int, out: ByteArray, priority: int = 0) -> int:
-        """Queue a read of ``len(out)`` bytes into ``out``; lower priorities first. Returns a ticket."""
+        """Queue a read of ``len(out)`` bytes into ``out``; lower priorities first. Returns a ticket.
+
+        Raises:
+            ValueError: no such file, or a range that the reader cannot read.
+            RuntimeError: the reader is closed.
+        """
         ...
 
     def wait(self, ticket: int) -> None:
@@ -34,11 +39,16 @@ class ExpertReader(Protocol):
 
         Raises:
             OSError: it failed.
+            ValueError: no such ticket, or it was waited for before.
         """
         ...
 
     def wait_any(self, tickets: Sequence[int]) -> int:
-        """Block until one of the tickets has ended, well or not, and return it."""
+        """Block until one of the tickets has ended, well or not, and return it.
+
+        Raises:
+            ValueError: no tickets, or an unknown one.
+        """
         ...
 
     def cancel(self, ticket: int) -> bool:
@@ -103,6 +113,12 @@ class MemoryReader:
     def submit(self, file: int, offset: int, out: ByteArray, priority: int = 0) -> int:
         """See ExpertReader."""
         with self._changed:
+            if self._is_closed:
+                raise RuntimeError("the reader is closed")
+            if not 0 <= file < len(self._files):
+                raise ValueError(f"submit: no file number {file}")
+            if offset < 0:
+                raise ValueError("submit: negative offset")
             ticket = self._next_ticket
             self._next_ticket += 1
             order = ticket if self._random is None else self._random.random()
@@ -124,6 +140,11 @@ class MemoryReader:
     def wait_any(self, tickets: Sequence[int]) -> int:
         """See ExpertReader."""
         with self._changed:
+            if not tickets:
+                raise ValueError("wait_any: no tickets")
+            for ticket in tickets:
+                if ticket not in self._errors:
+                    raise ValueError(f"wait_any: unknown ticket {ticket}")
             self._changed.wait_for(lambda: any(self._errors[t] is not None for t in tickets))
             return next(t for t in tickets if self._errors[t] is not None)
 

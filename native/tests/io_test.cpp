@@ -1,0 +1,216 @@
+// The file reader without Python: every way a read can end, under the sanitizers.
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <system_error>
+#include <thread>
+
+#include "core/aligned_buffer.h"
+#include "io/file_reader.h"
+#include "tests/check.h"
+
+namespace edgemoe {
+namespace {
+
+constexpr std::int64_t kSector = kDirectAlignment;
+// A read of this size keeps the only worker busy while a test fills the queue behind it.
+constexpr std::int64_t kLongRead = 32 << 20;
+
+// A file of which byte i is value_at(i); removed with the object. In the working directory, because
+// /tmp may be a memory file system without direct reads.
+class TemporaryFile {
+  public:
+    explicit TemporaryFile(std::int64_t num_bytes) {
+        const int descriptor = ::mkstemp(name_);
+        if (descriptor < 0) throw std::system_error(errno, std::generic_category(), name_);
+        ::close(descriptor);
+        std::string bytes(static_cast<std::size_t>(num_bytes), '\0');
+        for (std::int64_t i = 0; i < num_bytes; ++i)
+            bytes[static_cast<std::size_t>(i)] = static_cast<char>(value_at(i));
+        std::ofstream(name_, std::ios::binary) << bytes;
+    }
+    ~TemporaryFile() { ::unlink(name_); }
+    TemporaryFile(const TemporaryFile&) = delete;
+    TemporaryFile& operator=(const TemporaryFile&) = delete;
+
+    static std::uint8_t value_at(std::int64_t i) { return static_cast<std::uint8_t>(i * 31 + i / kSector); }
+    std::string path() const { return name_; }
+    void truncate(std::int64_t num_bytes) const {
+        if (::truncate(name_, num_bytes) != 0) throw std::system_error(errno, std::generic_category(), name_);
+    }
+
+  private:
+    char name_[32] = "edgemoe-io-test-XXXXXX";
+};
+
+std::unique_ptr<FileReader> open(const TemporaryFile& file, int num_threads, bool direct) {
+    try {
+        return std::make_unique<FileReader>(std::vector{file.path()}, num_threads, direct);
+    } catch (const std::system_error& error) {
+        if (!direct || error.code().value() != EINVAL) throw;
+        std::printf("      no direct reads in this folder: buffered instead\n");
+        return std::make_unique<FileReader>(std::vector{file.path()}, num_threads, false);
+    }
+}
+
+void check_contents(const AlignedBuffer& buffer, std::int64_t offset, std::int64_t num_bytes) {
+    for (std::int64_t i = 0; i < num_bytes; ++i) {
+        CHECK_EQUAL(int{buffer.data()[i]}, int{TemporaryFile::value_at(offset + i)});
+    }
+}
+
+TEST(reads_ranges_in_any_order) {
+    const TemporaryFile file(16 * kSector);
+    for (const bool direct : {true, false}) {
+        const auto reader = open(file, 3, direct);
+        std::vector<std::unique_ptr<AlignedBuffer>> buffers;
+        std::vector<FileReader::Ticket> tickets;
+        for (std::int64_t i = 0; i < 15; ++i) {
+            buffers.push_back(std::make_unique<AlignedBuffer>(2 * kSector));
+            tickets.push_back(
+                reader->submit({0, i * kSector, 2 * kSector, buffers.back()->data()}, int(i % 3)));
+        }
+        for (std::int64_t i = 14; i >= 0; --i) {
+            CHECK_EQUAL(reader->wait(tickets[static_cast<std::size_t>(i)]).error, 0);
+            check_contents(*buffers[static_cast<std::size_t>(i)], i * kSector, 2 * kSector);
+        }
+    }
+}
+
+TEST(the_end_of_the_file_is_an_error_wherever_it_lies) {
+    // Whole sectors, a part of one (a direct reader must not ask for the same part forever), nothing.
+    for (const std::int64_t num_bytes : {kSector, kSector + 1000, std::int64_t{1000}, std::int64_t{0}}) {
+        const TemporaryFile file(num_bytes);
+        for (const bool direct : {true, false}) {
+            const auto reader = open(file, 1, direct);
+            const AlignedBuffer buffer(3 * kSector);
+            const ReadResult result = reader->wait(reader->submit({0, 0, 3 * kSector, buffer.data()}, 0));
+            CHECK_EQUAL(result.error, EIO);
+            CHECK(result.is_short);
+            CHECK(!result.is_cancelled);
+        }
+    }
+}
+
+TEST(a_file_truncated_while_open_fails_and_the_reader_goes_on) {
+    const TemporaryFile file(8 * kSector);
+    for (const bool direct : {true, false}) {
+        const auto reader = open(file, 2, direct);
+        const AlignedBuffer buffer(4 * kSector);
+        file.truncate(5 * kSector + 7);
+        CHECK_EQUAL(reader->wait(reader->submit({0, 4 * kSector, 4 * kSector, buffer.data()}, 0)).error, EIO);
+        CHECK_EQUAL(reader->wait(reader->submit({0, 0, 4 * kSector, buffer.data()}, 0)).error, 0);
+        check_contents(buffer, 0, 4 * kSector);
+    }
+}
+
+TEST(a_destination_that_cannot_be_written_is_a_status) {
+    const TemporaryFile file(kSector);
+    const auto reader = open(file, 1, false);
+    CHECK_EQUAL(reader->wait(reader->submit({0, 0, kSector, nullptr}, 0)).error, EFAULT);
+}
+
+TEST(demand_overtakes_and_a_cancelled_read_never_happens) {
+    const TemporaryFile file(kLongRead);
+    const auto reader = open(file, 1, false);
+    const AlignedBuffer busy(kLongRead), demand(kSector), speculation(kSector);
+    // The scheduler may hold this thread back until the long read is over; then there is nothing to see.
+    for (int attempt = 0; attempt < 50; ++attempt) {
+        std::memset(speculation.data(), 7, kSector);
+        const auto first = reader->submit({0, 0, kLongRead, busy.data()}, 0);
+        const auto low = reader->submit({0, 0, kLongRead, busy.data()}, 9);
+        const auto later = reader->submit({0, kSector, kSector, speculation.data()}, 9);
+        const auto high = reader->submit({0, 2 * kSector, kSector, demand.data()}, 0);
+        CHECK_EQUAL(reader->wait(high).error, 0);
+        check_contents(demand, 2 * kSector, kSector);
+        const bool was_cancelled = reader->cancel(later);
+        CHECK(!reader->cancel(first));
+        CHECK_EQUAL(reader->wait(later).is_cancelled, was_cancelled);
+        CHECK(!reader->cancel(later));
+        reader->wait(first);
+        reader->wait(low);
+        if (!was_cancelled) continue;
+        for (std::int64_t i = 0; i < kSector; ++i) CHECK_EQUAL(int{speculation.data()[i]}, 7);
+        return;
+    }
+    CHECK(!"in 50 attempts no demand overtook a speculative read");
+}
+
+TEST(wait_any_returns_a_finished_one) {
+    const TemporaryFile file(8 * kSector);
+    const auto reader = open(file, 2, true);
+    const AlignedBuffer buffer(8 * kSector);
+    std::vector<FileReader::Ticket> tickets;
+    for (std::int64_t i = 0; i < 8; ++i) {
+        tickets.push_back(reader->submit({0, i * kSector, kSector, buffer.data() + i * kSector}, 0));
+    }
+    while (!tickets.empty()) {
+        const auto ticket = reader->wait_any(tickets);
+        CHECK_EQUAL(std::erase(tickets, ticket), std::size_t{1});
+        CHECK_EQUAL(reader->wait(ticket).error, 0);
+    }
+    check_contents(buffer, 0, 8 * kSector);
+}
+
+template <typename Error, typename F>
+void check_throws(F&& call) {
+    try {
+        call();
+    } catch (const Error&) {
+        return;
+    }
+    CHECK(!"it throws");
+}
+
+TEST(tickets_are_collected_once) {
+    const TemporaryFile file(kSector);
+    const auto reader = open(file, 1, true);
+    const AlignedBuffer buffer(kSector);
+    const auto ticket = reader->submit({0, 0, kSector, buffer.data()}, 0);
+    reader->wait(ticket);
+    check_throws<std::invalid_argument>([&] { reader->wait(ticket); });
+    check_throws<std::invalid_argument>([&] { reader->wait_any({ticket}); });
+    check_throws<std::invalid_argument>([&] { reader->wait_any({}); });
+}
+
+TEST(closing_with_reads_in_flight_ends_every_ticket) {
+    const TemporaryFile file(kLongRead);
+    const AlignedBuffer buffer(kLongRead);
+    const auto reader = open(file, 2, false);
+    std::vector<FileReader::Ticket> tickets;
+    for (int i = 0; i < 20; ++i)
+        tickets.push_back(reader->submit({0, 0, kLongRead / 2, buffer.data()}, i % 2));
+    std::thread other([&] { reader->close(); });
+    reader->close();
+    other.join();
+    for (const auto ticket : tickets) CHECK_EQUAL(reader->wait(ticket).error, 0);
+    check_throws<std::runtime_error>([&] { reader->submit({0, 0, kSector, buffer.data()}, 0); });
+}
+
+TEST(destruction_with_reads_in_flight_neither_hangs_nor_leaks) {
+    const TemporaryFile file(kLongRead);
+    const AlignedBuffer buffer(kLongRead);
+    for (int i = 0; i < 5; ++i) {
+        const auto reader = open(file, 3, i % 2 == 0);
+        for (int k = 0; k < 10; ++k) reader->submit({0, 0, kLongRead / 4, buffer.data()}, 0);
+    }
+}
+
+TEST(a_missing_file_is_named) {
+    try {
+        FileReader({"no-such-file.bin"}, 1, true);
+        CHECK(!"it throws");
+    } catch (const std::system_error& error) {
+        CHECK_EQUAL(error.code().value(), ENOENT);
+        CHECK(std::string(error.what()).starts_with("no-such-file.bin"));
+    }
+}
+
+}  // namespace
+}  // namespace edgemoe
+
+int main() { return edgemoe::testing::run_all(); }

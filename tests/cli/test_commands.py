@@ -1,0 +1,197 @@
+"""The commands as a user meets them: in their own process, with what they print and how they exit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+CODE = {"done": 0, "refused": 2, "interrupted": 130}
+
+
+def edgemoe(*arguments, text=None, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "edgemoe", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        input=text,
+        cwd=cwd,
+        check=False,
+        timeout=120,
+    )
+
+
+def refusal(*arguments, **options):
+    """The one line of a command that must be refused."""
+    done = edgemoe(*arguments, **options)
+    assert done.returncode == CODE["refused"], done.stderr
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("edgemoe: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in done.stderr
+    return lines[0]
+
+
+def test_run_streams_text_and_reports_costs(tiny_store):
+    done = edgemoe("run", tiny_store, "--memory", "300MiB", "--prompt", "Once", "--max-tokens", 8)
+    assert done.returncode == 0
+    assert done.stdout.strip()
+    assert "8 tokens" in done.stderr or "tokens/s" in done.stderr
+
+
+def test_run_json_is_one_object_with_all_fields(tiny_store):
+    done = edgemoe("run", tiny_store, "--memory", "300MiB", "-p", "Once upon", "--max-tokens", 5, "--json")
+    record = json.loads(done.stdout)
+    assert len(record["token_ids"]) == 5
+    assert record["budget_bytes"] == 300 * 1024**2
+    assert 0 < record["peak_rss_bytes"] <= record["budget_bytes"]
+    for key in ("text", "num_prompt_tokens", "prefill_tokens_per_s", "decode_tokens_per_s", "expert_hits",
+                "expert_misses", "bytes_read", "finish_reason"):  # fmt: skip
+        assert key in record
+
+
+def test_run_reads_the_prompt_from_stdin_and_repeats_a_seed(tiny_store):
+    options = ["--memory", "300MiB", "--max-tokens", 6, "--temperature", 1.5, "--seed", 5, "--json"]
+    first = edgemoe("run", tiny_store, *options, text="a river")
+    again = edgemoe("run", tiny_store, *options, "--prompt", "a river")
+    assert json.loads(first.stdout)["token_ids"] == json.loads(again.stdout)["token_ids"]
+
+
+def test_default_budget_is_said(tiny_store):
+    done = edgemoe("run", tiny_store, "-p", "a", "--max-tokens", 1)
+    assert "memory budget" in done.stderr
+    assert done.returncode == 0
+
+
+def test_convert_inspect_eval(tiny_checkpoint, tmp_path):
+    out = tmp_path / "made.store"
+    dry = edgemoe("convert", tiny_checkpoint, out, "--bits", 2, "--dry-run", "--json")
+    assert not out.exists()
+    done = edgemoe("convert", tiny_checkpoint, out, "--bits", 2, "--dense-bits", 6, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["num_experts"] == 24
+    assert json.loads(dry.stdout)["expert_bytes"] > 0
+
+    described = json.loads(edgemoe("inspect", out, "--verify", "--memory", "300MiB", "--json").stdout)
+    assert described["is_verified"]
+    assert described["expert_formats"] == {"q2/q2/q2": 24}
+    assert described["memory"]["is_resident"]
+    assert "KV cache" in edgemoe("inspect", out, "--memory", "300MiB").stdout
+
+    (tmp_path / "text.txt").write_text("There was a small river. " * 20)
+    scored = edgemoe(
+        "eval", out, "--text", tmp_path / "text.txt", "--memory", "300MiB", "--window", 64, "--json"
+    )
+    assert json.loads(scored.stdout)["perplexity"] > 1
+
+
+def test_inspect_verify_names_the_damage(store_copy):
+    path = store_copy / "experts-00000.safetensors"
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size - 5000)
+        file.write(b"damage!!")
+    assert "differs from what was written" in refusal("inspect", store_copy, "--verify")
+
+
+def test_chat_holds_a_conversation(tiny_store):
+    lines = "Hello\n/stats\n/reset\n/nonsense\nAgain\n/exit\n"
+    done = edgemoe("chat", tiny_store, "--memory", "300MiB", "--max-tokens", 5, "--seed", 1, text=lines)
+    assert done.returncode == 0, done.stderr
+    assert "tokens/s" in done.stderr
+    assert "no command /nonsense" in done.stderr
+
+
+def test_doctor_and_demo():
+    record = json.loads(edgemoe("doctor", "--json").stdout)
+    assert record["storage"]["bytes_per_s"] > 0
+    assert record["machine"]["isa"]
+    assert record["stores"][0]["smallest_budget_bytes"] > 0
+    demo = json.loads(edgemoe("demo", "--json", "--max-tokens", 12).stdout)
+    assert len(demo["token_ids"]) == 12
+    assert demo["peak_rss_bytes"] <= demo["budget_bytes"]
+    assert demo["expert_misses"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "{store}", "--memory", "1MiB", "-p", "x"], "the smallest budget that works is"),
+        (["run", "{store}", "--memory", "much", "-p", "x"], "'much' is not a size"),
+        (["run", "{store}", "-p", ""], "the prompt is empty"),
+        (["run", "{tmp}/nowhere", "-p", "x"], "not a store"),
+        (["run", "{checkpoint}", "-p", "x"], "run `edgemoe convert` first"),
+        (["run", "{store}", "--surprise"], "surprise"),
+        (["run", "{store}", "-p", "x", "--context", "100000"], "this model takes 1 to 128"),
+        (["convert", "{tmp}/nowhere", "{tmp}/out"], "no such folder"),
+        (["convert", "{checkpoint}", "{tmp}/out", "--bits", "5"], "5"),
+        (["convert", "{checkpoint}", "{store}"], "already exists"),
+        (["eval", "{store}", "--text", "{tmp}/none.txt"], "none.txt"),
+    ],
+)
+def test_bad_input_gets_one_line(tiny_store, tiny_checkpoint, tmp_path, arguments, message):
+    places = {"store": tiny_store, "checkpoint": tiny_checkpoint, "tmp": tmp_path}
+    assert message in refusal(*(argument.format(**places) for argument in arguments))
+
+
+def test_debug_shows_the_traceback(tiny_store):
+    done = edgemoe("--debug", "run", tiny_store, "--memory", "1MiB", "-p", "x")
+    assert "Traceback" in done.stderr
+
+
+def interrupt(arguments, is_started):
+    """Start a command, press Ctrl-C once it has begun, and return how it ended."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgemoe", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    is_started(process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    return process.returncode, out, err
+
+
+def test_ctrl_c_ends_run_cleanly(tiny_store):
+    arguments = ["run", tiny_store, "--memory", "300MiB", "-p", "x", "--max-tokens", 120]
+    many = [*arguments, "--temperature", "2", "--seed", "1"]
+    code, _, err = interrupt(many, lambda process: process.stdout.read(1))
+    assert code == CODE["interrupted"]
+    assert "Traceback" not in err
+    assert "interrupted" in err
+
+
+def test_ctrl_c_in_convert_resumes(tiny_checkpoint, tmp_path):
+    out = tmp_path / "out"
+
+    def until_it_writes(process):
+        while not (tmp_path / "out.partial").exists() and process.poll() is None:
+            time.sleep(0.005)
+
+    code, _, err = interrupt(["convert", tiny_checkpoint, out, "--bits", 4], until_it_writes)
+    assert "Traceback" not in err
+    assert code in (CODE["interrupted"], CODE["done"])
+    if code == CODE["interrupted"]:
+        assert not out.exists()
+        assert edgemoe("convert", tiny_checkpoint, out, "--bits", 4).returncode == 0
+    assert edgemoe("inspect", out, "--verify").returncode == 0
+
+
+def test_a_reader_that_leaves_is_no_error(tiny_store):
+    command = (
+        f"{sys.executable} -m edgemoe run {tiny_store} --memory 300MiB -p x --max-tokens 100 | head -c 1"
+    )
+    done = subprocess.run(["sh", "-c", command], capture_output=True, check=False, timeout=60)
+    assert b"Traceback" not in done.stderr
+
+
+def test_help_teaches_with_examples():
+    for command in ("run", "convert", "chat", "eval", "inspect", "doctor", "demo"):
+        assert f"edgemoe {command}" in edgemoe(command, "--help").stdout
+    assert edgemoe("--version").stdout.startswith("edgemoe ")

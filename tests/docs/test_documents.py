@@ -1,0 +1,59 @@
+"""What the documents say is what the project does."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import edgemoe
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def check(script):
+    return subprocess.run([sys.executable, ROOT / "scripts" / script, "--check"], check=False).returncode
+
+
+def test_help_and_file_map_are_up_to_date():
+    assert check("generate-docs") == 0
+    assert check("generate-file-map") == 0
+
+
+def test_everything_exported_is_importable_and_documented():
+    for name in edgemoe.__all__:
+        assert getattr(edgemoe, name).__doc__ or name == "__version__"
+    assert edgemoe.__version__ in (ROOT / "pyproject.toml").read_text()
+
+
+def test_importing_stays_light():
+    program = "import sys, edgemoe; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    assert not {"numpy", "torch", "rich", "typer", "tokenizers"} & set(loaded.split())
+
+
+def test_links_of_the_readme_lead_somewhere():
+    for target in re.findall(r"\]\((?!http)([^)#]+)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_readme_errors_of_the_formats_are_what_is_measured():
+    import numpy as np
+
+    from edgemoe import native
+
+    weights = np.random.default_rng(0).standard_normal((128, 4096)).astype(np.float32)
+    for bits, bpw, percent in re.findall(r"^\| (\d) \| ([\d.]+) \| ([\d.]+) % \|$", README, re.MULTILINE):
+        format = f"q{bits}"
+        error = native.dequantize(native.quantize(weights, format), format, *weights.shape) - weights
+        assert abs(100 * np.sqrt((error**2).mean()) - float(percent)) < 0.15
+        assert abs(native.bits_per_weight(format) - float(bpw)) < 0.02
+
+
+def test_readme_has_the_two_commands_that_ci_uses():
+    assert "pip install . && edgemoe demo" in README
+    assert 'pip install ".[test,check]" && scripts/test' in README
