@@ -61,7 +61,7 @@ def test_wait_any_returns_each_ticket_once_it_has_ended(reader, contents):
 def test_reading_past_the_end_is_an_error_and_the_reader_goes_on(reader, contents):
     out = aligned_empty(2 * BLOCK)
     ticket = reader.submit(0, (NUM_BLOCKS - 1) * BLOCK, out)
-    with pytest.raises(OSError, match="Input/output error|unexpected end of file") as caught:
+    with pytest.raises(OSError, match=r"Input/output error|unexpected end of file") as caught:
         reader.wait(ticket)
     assert caught.value.errno == errno.EIO
     reader.wait(reader.submit(0, 0, out))
