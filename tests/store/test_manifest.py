@@ -104,6 +104,16 @@ def test_huge_counts_are_refused(store):
         open_store(store)
 
 
+@pytest.mark.parametrize("key", ["offset", "num_bytes"])
+@pytest.mark.parametrize("value", [-4096, True, 4096.0, "4096", None, 1 << 50])
+def test_numbers_that_cannot_be_are_refused(store, key, value):
+    fields = json.loads(TEXT)
+    fields["experts"]["0.0"][key] = value
+    (store / "edgemoe.json").write_text(json.dumps(fields))
+    with pytest.raises(StoreError, match="is not a number that can be"):
+        open_store(store)
+
+
 def test_a_changed_digit_of_the_configuration_is_found(store):
     text = (store / "config.json").read_text()
     assert '"rope_theta": 10000.0' in text
