@@ -59,8 +59,9 @@ inline F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
 inline F fnma(F a, F b, F c) { return _mm256_fnmadd_ps(a, b, c); }
 inline void store(float* p, F v) { _mm256_storeu_ps(p, v); }
 
-#include "kernels/attention.h"
+// In this order: each builds on those before.
 #include "kernels/elementwise.h"
+#include "kernels/attention.h"
 #include "kernels/loops.h"
 
 constexpr Kernels kKernels = {"avx2", quantize_rows, matmul, activate, attend};

@@ -14,8 +14,9 @@ inline F set1(float v) { return v; }
 inline F fma(F a, F b, F c) { return a * b + c; }
 inline void store(float* p, F v) { *p = v; }
 
-#include "kernels/attention.h"
+// In this order: each builds on those before.
 #include "kernels/elementwise.h"
+#include "kernels/attention.h"
 
 float low_bit_dot(const Matrix& w, const std::uint8_t* group, std::int64_t row, const Activations& x,
                   std::int64_t token) {
