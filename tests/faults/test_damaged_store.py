@@ -103,6 +103,11 @@ def test_store_removed_while_running_keeps_working(store_copy):
         ),
         (lambda f: f["experts"]["0.0"].update(formats=["q5", "q4", "q4"]), StoreError, "damaged manifest"),
         (lambda f: f["experts"].pop("2.7"), StoreError, "layer 2 expert 7 does not fit config.json"),
+        (
+            lambda f: f["experts"]["2.7"].update(formats=["f32", "q4", "q4"]),
+            StoreError,
+            "layer 2 expert 7 does not fit",
+        ),
         (lambda f: f["dense"].pop("norm.weight"), StoreError, "tensor norm.weight does not fit"),
         (lambda f: f["files"].update({"gone.bin": 3}), CorruptStoreError, "missing from the store"),
     ],

