@@ -3,15 +3,18 @@
 // linkage and no wide instruction can leak into another object.
 //
 // Primitives expected (L = kLanes rows at a time, kLanes divides 16):
-//   F, I                        vectors of L floats, L int32 or 4 L bytes
+// clang-format off
+//   F, I                        vectors of L floats, of L int32 or 4 L bytes
 //   load_codes(p)               4 L bytes
-//   and8(v, mask)               byte-wise and with a constant
-//   shift<n>(v)                 16-bit lanes left by n, or right by -n; bits that cross bytes are masked
-//   after or8(a, b) dot6(acc, w, x), dot8(...)  acc[l] += sum_j w[4 l + j] * x[j], w unsigned (dot6: below
-//   64), x int8[4] load_bytes(p)               L bytes, zero-extended to int32 to_float, as_float,
-//   shift32<n>, add32(v, c), and32(v, c) load_f32, load_f16, load_bf16, set1, mul, add, fma (a b + c), fnma
-//   (c - a b), store(p, v) kMaxTokens                  tokens that share one unpacking (4 or 8), by the
-//   number of registers
+//   and8(v, mask), or8(a, b)    byte-wise
+//   shift<n>(v)                 16-bit lanes left by n, or right by -n; what crosses bytes is masked after
+//   dot6(acc, w, x), dot8(...)  acc[l] += sum_j w[4 l + j] * x[j], w unsigned (dot6: below 64), x int8[4]
+//   load_bytes(p)               L bytes, zero-extended to int32
+//   zero_i(), to_float(v), as_float(v), shift32<n>(v), add32(v, c), and32(v, c)
+//   load_f32(p), load_f16(p), load_bf16(p), set1(c), mul(a, b), add(a, b), store(p, v)
+//   fma(a, b, c), fnma(a, b, c) a b + c, c - a b
+//   kMaxTokens                  tokens that share one unpacking (4 or 8), by the number of registers
+// clang-format on
 
 inline F scale_e4m4(const std::uint8_t* p) {
     return as_float(add32(shift32<19>(load_bytes(p)), (127 - kBiasE4M4) << 23));
@@ -28,7 +31,7 @@ inline I unpack_quad(const std::uint8_t* codes) {
     } else if constexpr (f == Format::kQ2) {
         return and8(shift<-2 * (g % 4)>(load_codes(codes + g / 4 * kChunk)), 3);
     } else if constexpr (f == Format::kQ4) {
-        return and8(shift < g < 4 ? 0 : -4 > (load_codes(codes + g % 4 * kChunk)), 15);
+        return and8(shift<(g < 4 ? 0 : -4)>(load_codes(codes + g % 4 * kChunk)), 15);
     } else if constexpr (f == Format::kQ3) {
         const I high = and8(shift<2 - g>(load_codes(codes + 2 * kChunk)), 4);
         return or8(unpack_quad<Format::kQ2, g>(codes), high);

@@ -10,8 +10,9 @@ namespace {
 
 // Tokens quantised by one thread at a time; a decode step has one and stays on the caller.
 constexpr std::int64_t kTokenGrain = 4;
-// Row groups below which waking a thread costs more than it saves.
-constexpr std::int64_t kGroupGrain = 1;
+// Weight bytes times tokens that a thread takes at least: below some 5 us of work, waking another costs more
+// than it saves. Small experts stay on the calling thread.
+constexpr std::int64_t kBytesPerPiece = 128 * 1024;
 
 // T rows of activations, with their 8-bit form when a low-bit matrix needs it.
 class QuantizedRows {
@@ -40,12 +41,16 @@ class QuantizedRows {
     Activations activations_;
 };
 
+std::int64_t group_grain(const Matrix& w, std::int64_t num_tokens) {
+    return std::max<std::int64_t>(1, kBytesPerPiece / (group_bytes(w.format, w.cols) * num_tokens));
+}
+
 }  // namespace
 
 void matmul(const float* x, std::int64_t num_tokens, const Matrix& w, float* out) {
     const Kernels& kernels = active_kernels();
     const QuantizedRows rows(x, num_tokens, w.cols, is_low_bit(w.format));
-    parallel_for(num_groups(w.rows), kGroupGrain, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(num_groups(w.rows), group_grain(w, num_tokens), [&](std::int64_t begin, std::int64_t end) {
         kernels.matmul(w, *rows, begin, end, out, w.rows);
     });
 }
@@ -60,7 +65,7 @@ void expert_ffn(const float* x, std::int64_t num_tokens, const Matrix* gate, con
     const auto hidden = std::make_unique_for_overwrite<float[]>(gate != nullptr ? 2 * size : size);
     float* const gated = hidden.get();
     float* const raised = gate != nullptr ? gated + size : nullptr;
-    parallel_for(num_groups(width), kGroupGrain, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(num_groups(width), group_grain(up, num_tokens), [&](std::int64_t begin, std::int64_t end) {
         kernels.matmul(gate != nullptr ? *gate : up, *rows, begin, end, gated, width);
         if (gate != nullptr) kernels.matmul(up, *rows, begin, end, raised, width);
         const std::int64_t first = begin * kRowGroup, last = std::min(end * kRowGroup, width);

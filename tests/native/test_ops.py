@@ -66,10 +66,11 @@ def test_attention_matches_the_reference(isa, dtype, heads, groups, dim, window)
 
 
 def test_attention_survives_huge_scores():
-    keys = np.full((1, 4, 8), 200.0, np.float32)
-    values = np.arange(32, dtype=np.float32).reshape(1, 4, 8)
-    out = native.attention(np.full((1, 1, 8), 100.0, np.float32), keys, values, 3, 1.0)
-    np.testing.assert_allclose(out[0, 0], values[0].mean(axis=0), rtol=1e-5)
+    """Scores of 1000 and 1001: without the largest subtracted first, both would count the same."""
+    keys = np.array([[[1000.0], [1001.0]]], np.float32)
+    values = np.array([[[0.0], [1.0]]], np.float32)
+    out = native.attention(np.ones((1, 1, 1), np.float32), keys, values, 1, 1.0)
+    np.testing.assert_allclose(out[0, 0, 0], 1 / (1 + np.exp(-1)), rtol=1e-5)
 
 
 def test_store_kv_writes_heads_apart_and_rounds_to_f16():

@@ -34,6 +34,12 @@ class ExpertLayerOutput:
 
     def add(self, expert: int, weights: ExpertWeights) -> None:
         """Compute one expert for the tokens that chose it."""
+        if len(self._x) == 1:
+            # A decode step: no rows to gather, and indexing would cost as much as a small expert.
+            rank = self._ids[0].tolist().index(expert)
+            out = self._parts[0, rank : rank + 1]
+            expert_ffn(self._x, weights.gate, weights.up, weights.down, self._activation, out)
+            return
         tokens, ranks = np.nonzero(self._ids == expert)
         y = expert_ffn(self._x[tokens], weights.gate, weights.up, weights.down, self._activation)
         self._parts[tokens, ranks] = y
