@@ -24,7 +24,7 @@ from edgemoe.cli.options import (
     TopPOption,
     sampling,
 )
-from edgemoe.cli.output import say
+from edgemoe.cli.output import say, say_budget
 from edgemoe.cli.run import status_line
 from edgemoe.errors import RequestError
 
@@ -64,6 +64,8 @@ def chat(
 
     options = sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop)
     with edgemoe.load(store, memory, context=context, num_threads=num_threads) as model:
+        if memory is None:
+            say_budget(model)
         Conversation(model, system, options).hold()
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from edgemoe.cli.options import JsonOption, MemoryOption, StoreArgument, ThreadsOption
-from edgemoe.cli.output import count_progress, print_json
+from edgemoe.cli.output import count_progress, print_json, say_budget
 from edgemoe.errors import RequestError
 
 
@@ -51,12 +51,12 @@ def evaluate(
 
     content = _read_text(text)
     started = time.monotonic()
-    with (
-        edgemoe.load(store, memory, context=window, num_threads=num_threads) as model,
-        count_progress(f"reading {text.name}", "tokens") as advance,
-    ):
+    with edgemoe.load(store, memory, context=window, num_threads=num_threads) as model:
+        if memory is None:
+            say_budget(model)
         token_ids = model.tokenizer.encode(content)[:max_tokens]
-        score = model.perplexity(token_ids, window=window, stride=stride or window // 2, progress=advance)
+        with count_progress(f"reading {text.name}", "tokens") as advance:
+            score = model.perplexity(token_ids, window=window, stride=stride or window // 2, progress=advance)
     elapsed_s = time.monotonic() - started
     if as_json:
         print_json({**score.to_json(), "elapsed_s": elapsed_s})

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from edgemoe.api import Model
     from rich.console import Console
     from rich.progress import Progress, TaskID
     from rich.table import Table
@@ -29,6 +30,11 @@ def print_json(record: Mapping[str, Any]) -> None:
 def say(message: str) -> None:
     """One line about the work, on stderr."""
     print(message, file=sys.stderr, flush=True)
+
+
+def say_budget(model: Model) -> None:
+    """Where a budget that nobody asked for comes from, on stderr."""
+    say(f"memory budget {model.memory.explanation}; --memory sets another")
 
 
 def stderr_console() -> Console:

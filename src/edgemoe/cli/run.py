@@ -23,7 +23,7 @@ from edgemoe.cli.options import (
     TopPOption,
     sampling,
 )
-from edgemoe.cli.output import print_json, say
+from edgemoe.cli.output import print_json, say, say_budget
 
 if TYPE_CHECKING:
     from edgemoe.api import Generation
@@ -63,7 +63,7 @@ def run(
     options = sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop)
     with edgemoe.load(store, memory, context=context, num_threads=num_threads) as model:
         if memory is None:
-            say(f"memory budget {model.memory.explanation}")
+            say_budget(model)
         if as_json:
             print_json(model.generate(text, **options).to_json())
             return
