@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from edgemoe.api import Model
     from rich.console import Console
     from rich.progress import Progress, TaskID
     from rich.table import Table
+
+    from edgemoe.api import Model
 
 
 class Advance(Protocol):
