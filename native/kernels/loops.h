@@ -24,6 +24,11 @@ inline F scale_e3m2(I packed) {
     return as_float(add32(shift32<18>(and32(packed, 0xf8)), (127 - kBiasE3M2) << 23));
 }
 
+// How far single-token products read ahead of themselves: the hardware's own prefetch stops at every page
+// of 4 KiB, which is a few blocks away. 2 to 10 KiB do equally well; without it 2 to 6 bits run at half the
+// speed.
+constexpr std::int64_t kPrefetchBytes = 3072;
+
 template <Format f, int g>
 inline I unpack_quad(const std::uint8_t* codes) {
     if constexpr (f == Format::kQ8) {
@@ -116,6 +121,15 @@ inline void store_rows(float* out, F value, std::int64_t num_rows) {
     for (std::int64_t i = 0; i < num_rows; ++i) out[i] = lanes[i];
 }
 
+// Asks for as many bytes as one block takes, scales included, so that the requests run through a matrix
+// without gaps; beyond its end they are harmless.
+template <Format f>
+inline void prefetch_ahead(const std::uint8_t* codes, std::int64_t block) {
+    constexpr std::int64_t kBytes = block_code_bytes(f) + kScaleBytes;
+    const std::uint8_t* next = codes + block * kBytes + kPrefetchBytes;
+    for (std::int64_t i = 0; i < kBytes; i += kAlignment) __builtin_prefetch(next + i);
+}
+
 template <Format f, int T>
 void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activations& x, std::int64_t token,
                   float* out, std::int64_t stride, std::int64_t num_rows) {
@@ -129,6 +143,8 @@ void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activation
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) acc[t] = set1(0.0f);
     for (std::int64_t block = 0; block < cols / kBlock; ++block) {
+        // The first lanes of a single token bring the lines in, the others find them in the cache.
+        if (T == 1 && lane == 0) prefetch_ahead<f>(codes, block);
         accumulate_block<f, T>(codes + block * block_code_bytes(f), scales + block * kScaleBytes, tokens,
                                block, acc);
     }
