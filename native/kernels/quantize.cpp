@@ -10,12 +10,21 @@
 #include "core/thread_pool.h"
 #include "kernels/decode.h"
 
+// The search is the time of a conversion. Its clones give the same bits: no multiply-add is fused.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
+    !defined(__SANITIZE_THREAD__)
+#define EDGEMOE_FOR_EACH_ISA __attribute__((target_clones("default", "avx2", "avx512f")))
+#else
+#define EDGEMOE_FOR_EACH_ISA
+#endif
+
 namespace edgemoe {
 namespace {
 
 constexpr int kMaxSpan = 32;  // weights that share a scale
-// How far below the spanning scale the search goes, in octaves: clipping outliers pays at few bits.
-constexpr float kSearchOctaves = 1.25f;
+constexpr int kPartials = 16;
+// Zeros tried around the centre of the block's range, in codes, for every scale of q4.
+constexpr float kZeroOffsets[] = {0.0f, -0.5f, -0.25f, 0.25f, 0.5f};
 
 struct Span {
     float weights[kMaxSpan];
@@ -43,32 +52,25 @@ Span make_span(const float* w, const float* importance, int size) {
     return span;
 }
 
-inline float nearest_code(float w, float inverse, float zero, float largest_code) {
+[[gnu::always_inline]] inline float nearest_code(float w, float inverse, float zero, float largest_code) {
     const float code = std::min(std::max(w * inverse + zero + 0.5f, 0.0f), largest_code + 0.5f);
     return static_cast<float>(static_cast<int>(code));
 }
 
-float error_of(const Span& span, float scale, float zero, float largest_code) {
+// Sums in kPartials parts, an order that vectors of any width keep.
+[[gnu::always_inline]] inline float error_of(const Span& span, float scale, float zero, float largest_code) {
     const float inverse = scale > 0 ? 1.0f / scale : 0.0f;
+    float partial[kPartials] = {};
+    for (int i = 0; i < span.size; i += kPartials) {
+        for (int j = 0; j < kPartials; ++j) {
+            const float w = span.weights[i + j];
+            const float difference = w - scale * (nearest_code(w, inverse, zero, largest_code) - zero);
+            partial[j] += span.importance[i + j] * difference * difference;
+        }
+    }
     float error = 0;
-    for (int i = 0; i < span.size; ++i) {
-        const float code = nearest_code(span.weights[i], inverse, zero, largest_code);
-        const float difference = span.weights[i] - scale * (code - zero);
-        error += span.importance[i] * difference * difference;
-    }
+    for (float part : partial) error += part;
     return error;
-}
-
-// The zero that fits best once every weight has its code.
-float refined_zero(const Span& span, float scale, float zero, float largest_code) {
-    const float inverse = 1.0f / scale;
-    float sum = 0, total = 0;
-    for (int i = 0; i < span.size; ++i) {
-        const float code = nearest_code(span.weights[i], inverse, zero, largest_code);
-        sum += span.importance[i] * (code - span.weights[i] * inverse);
-        total += span.importance[i];
-    }
-    return total > 0 ? sum / total : zero;
 }
 
 // A format's grid: which scales and zeros can be stored.
@@ -78,17 +80,20 @@ struct Grid {
     float largest_code;
     float largest_scale;  // relative to the row's base
     int num_scales;
+    // The search goes over scales within these multiples of the spanning one: clipping outliers pays at few
+    // bits, a little more than the span at many.
+    float lowest_multiple, highest_multiple;
 
     float scale(int code) const {
         const auto byte = static_cast<std::uint8_t>(code);
         return format == Format::kQ2 || format == Format::kQ3 ? decode_e3m2(byte) : decode_e4m4(byte);
     }
-    // Range of codes from the smallest scale of the window up to the first that spans the whole block.
+    // Codes of the scales to try; the highest one spans the block wherever a code can.
     std::pair<int, int> scale_window(float spanning) const {
         int high = 0;
-        while (high < num_scales - 1 && scale(high) < spanning) ++high;
+        while (high < num_scales - 1 && scale(high) < spanning * highest_multiple) ++high;
         int low = high;
-        while (low > 0 && scale(low) > spanning * std::exp2(-kSearchOctaves)) --low;
+        while (low > 0 && scale(low) > spanning * lowest_multiple) --low;
         return {low, high};
     }
 };
@@ -96,13 +101,13 @@ struct Grid {
 Grid grid_of(Format f) {
     switch (f) {
         case Format::kQ2:
-            return {f, 16, 3, kLargestE3M2, 32};
+            return {f, 16, 3, kLargestE3M2, 32, 0.42f, 1.0f};
         case Format::kQ3:
-            return {f, 16, 7, kLargestE3M2, 32};
+            return {f, 16, 7, kLargestE3M2, 32, 0.42f, 1.0f};
         case Format::kQ4:
-            return {f, 32, 15, kLargestE4M4, 256};
+            return {f, 32, 15, kLargestE4M4, 256, 0.65f, 1.0f};
         default:
-            return {f, 16, 63, kLargestE4M4, 256};
+            return {f, 16, 63, kLargestE4M4, 256, 0.9f, 1.3f};
     }
 }
 
@@ -114,7 +119,8 @@ float spanning_scale(const Grid& grid, const Span& span) {
     return std::max(-span.lowest, span.highest) / steps;
 }
 
-void consider(const Grid& grid, const Span& span, float base, int scale_code, int zero_code, Choice& best) {
+[[gnu::always_inline]] inline void consider(const Grid& grid, const Span& span, float base, int scale_code,
+                                            int zero_code, Choice& best) {
     Choice choice;
     choice.scale = base * grid.scale(scale_code);
     switch (grid.format) {
@@ -137,7 +143,19 @@ int zero_code_q4(float zero) {
     return static_cast<int>(std::clamp(std::nearbyint(zero / kZeroStepQ4), 0.0f, 255.0f));
 }
 
-Choice search(const Grid& grid, const Span& span, float base) {
+// Tries the neighbours of q4's best pair, in steps of the stored zero.
+[[gnu::always_inline]] inline void polish(const Grid& grid, const Span& span, float base, Choice& best) {
+    for (int step : {2, 1}) {
+        const int scale = best.scale_code, zero = best.zero_code;
+        for (int s = std::max(scale - 1, 0); s <= std::min(scale + 1, grid.num_scales - 1); ++s) {
+            for (int z : {zero - step, zero, zero + step}) {
+                if (z >= 0 && z <= 255) consider(grid, span, base, s, z, best);
+            }
+        }
+    }
+}
+
+EDGEMOE_FOR_EACH_ISA Choice search(const Grid& grid, const Span& span, float base) {
     Choice best;
     const auto [low, high] = grid.scale_window(base > 0 ? spanning_scale(grid, span) / base : 0);
     for (int code = low; code <= high; ++code) {
@@ -147,14 +165,14 @@ Choice search(const Grid& grid, const Span& span, float base) {
             const float scale = base * grid.scale(code);
             if (scale <= 0) continue;
             const float centre = -(span.lowest + span.highest) / (2 * scale) + grid.largest_code / 2;
-            const float first = kZeroStepQ4 * static_cast<float>(zero_code_q4(centre));
-            consider(grid, span, base, code, zero_code_q4(first), best);
-            const float refined = refined_zero(span, scale, first, grid.largest_code);
-            consider(grid, span, base, code, zero_code_q4(refined), best);
+            for (const float offset : kZeroOffsets) {
+                consider(grid, span, base, code, zero_code_q4(centre + offset), best);
+            }
         } else {
             for (int zero = 0; zero < 8; ++zero) consider(grid, span, base, code, zero, best);
         }
     }
+    if (grid.format == Format::kQ4 && best.error < HUGE_VALF) polish(grid, span, base, best);
     if (best.error < HUGE_VALF) return best;
     // A row of zeros: an integral zero makes it exact.
     consider(grid, span, 0, 0, grid.format == Format::kQ4 ? 128 : 2, best);
