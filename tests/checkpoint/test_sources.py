@@ -11,7 +11,7 @@ from edgemoe.checkpoint import MemoryCheckpoint, SourceRef, open_checkpoint
 from edgemoe.errors import CheckpointError, MissingTensorError
 
 torch = pytest.importorskip("torch")
-from safetensors.torch import save_file  # noqa: E402
+from safetensors.torch import save_file
 
 WEIGHTS = np.random.default_rng(0).standard_normal((4, 6, 8)).astype(np.float32)
 VECTOR = np.arange(5, dtype=np.float32)

@@ -8,8 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from helpers.resident import load_resident  # noqa: E402
-from helpers.tiny_models import (  # noqa: E402
+from helpers.resident import load_resident
+from helpers.tiny_models import (
     VARIATIONS,
     VOCAB_SIZE,
     build_model,
@@ -18,8 +18,8 @@ from helpers.tiny_models import (  # noqa: E402
     write_checkpoint,
 )
 
-from edgemoe.checkpoint import open_checkpoint  # noqa: E402
-from edgemoe.models import KVCache  # noqa: E402
+from edgemoe.checkpoint import open_checkpoint
+from edgemoe.models import KVCache
 
 F32_RELATIVE = 1e-4  # rounding of two f32 implementations over three layers, with room
 F16_CACHE_RELATIVE = 2e-3  # keys and values rounded to 11 bits: 2^-11 each, amplified by the softmax

@@ -8,14 +8,14 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from helpers.tiny_models import FAMILIES, VOCAB_SIZE, build_model, write_checkpoint  # noqa: E402
+from helpers.tiny_models import FAMILIES, VOCAB_SIZE, build_model, write_checkpoint
 
-import edgemoe  # noqa: E402
-from edgemoe import native  # noqa: E402
-from edgemoe.checkpoint import open_checkpoint  # noqa: E402
-from edgemoe.convert import convert  # noqa: E402
-from edgemoe.models import find_sources, read_spec  # noqa: E402
-from edgemoe.quant import BitPlan  # noqa: E402
+import edgemoe
+from edgemoe import native
+from edgemoe.checkpoint import open_checkpoint
+from edgemoe.convert import convert
+from edgemoe.models import find_sources, read_spec
+from edgemoe.quant import BitPlan
 
 TOKENS = np.random.default_rng(5).integers(0, VOCAB_SIZE, 32)
 # Weights as they are: rounding of f32, and keys and values in f16 where asked.
