@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib.metadata import version as installed_version
+from inspect import getdoc
 from typing import Annotated
 
 import typer
@@ -31,14 +32,15 @@ UsageError: type[Exception] = next(
     base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
 )
 
-# Plain help: the same text in a terminal of any width, in a pipe and in docs/cli.md.
+HELP_STYLE = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+# Plain help reads the same in a terminal, in a pipe and in docs/cli.md.
 app = typer.Typer(
     name="edgemoe",
     rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
+    context_settings=HELP_STYLE,
 )
 
 
@@ -48,7 +50,11 @@ def _print_version(is_wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+def _help_text(command: Callable[..., None]) -> str:
+    r"""The docstring with its marks ``\b`` made the control character that keeps the lines below as they are."""
+    return (getdoc(command) or "").replace("\\b", "\b")
+
+
 def edgemoe(
     _version: Annotated[
         bool,
@@ -71,13 +77,17 @@ def edgemoe(
     """
 
 
+app.callback(help=_help_text(edgemoe))(edgemoe)
 for _name, _command in COMMANDS.items():
-    app.command(name=_name)(_command)
+    app.command(name=_name, help=_help_text(_command), context_settings=HELP_STYLE)(_command)
 
 
 def run_app(arguments: Sequence[str]) -> int:
-    """Parse and run; returns the exit code. Errors pass through to the caller."""
-    code = app(args=list(arguments), prog_name="edgemoe", standalone_mode=False)
+    """Parse and run, or show the help if there is nothing to run; returns the exit code.
+
+    Errors pass through to the caller.
+    """
+    code = app(args=list(arguments) or ["--help"], prog_name="edgemoe", standalone_mode=False)
     return code if isinstance(code, int) else 0
 
 

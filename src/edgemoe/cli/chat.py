@@ -101,9 +101,9 @@ class Conversation:
         """The next line; None at its end (Ctrl-D). Ctrl-C drops what was typed."""
         while True:
             try:
-                return input("> ").strip()
+                return input("> " if sys.stdin.isatty() else "").strip()
             except EOFError:
-                print()
+                say("")
                 return None
             except KeyboardInterrupt:
                 say("\n(Ctrl-D ends)")
@@ -113,17 +113,17 @@ class Conversation:
 
     def _answer(self, question: str) -> None:
         asked = [*self.messages, {"role": "user", "content": question}]
-        pieces: list[str] = []
         try:
             stream = self.model.stream_chat(asked, **self.options)
-            for chunk in stream:
-                pieces.append(chunk.text)
-                print(chunk.text, end="", flush=True)
-            self.last = stream.generation
-            print(flush=True)
-        except KeyboardInterrupt:
-            say(" (stopped)")
         except RequestError as error:
             say(f"{error}; /reset starts anew")
             return
-        self.messages = [*asked, {"role": "assistant", "content": "".join(pieces)}]
+        try:
+            for chunk in stream:
+                print(chunk.text, end="", flush=True)
+            print(flush=True)
+        except KeyboardInterrupt:
+            stream.close()
+            say(" (stopped)")
+        self.last = stream.generation
+        self.messages = [*asked, {"role": "assistant", "content": self.last.text}]

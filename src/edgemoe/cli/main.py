@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = run_app([argument for argument in arguments if argument != "--debug"])
         # The command-line library turns Ctrl-C into this code without a word.
         return _say("interrupted", code) if code == EXIT_INTERRUPTED else code
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # the library makes the first into the second
         return _drop_stdout()
     except (Exception, KeyboardInterrupt) as error:
         if shows_traceback:

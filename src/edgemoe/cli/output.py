@@ -64,7 +64,7 @@ def new_table(title: str, *headers: str) -> Table:
 
 
 @contextmanager
-def byte_progress(description: str, is_shown: bool = True) -> Iterator[Advance]:
+def byte_progress(description: str) -> Iterator[Advance]:
     """A bar of bytes with speed and time left. Yields the function to tell of progress."""
     from rich.progress import (
         BarColumn,
@@ -82,8 +82,7 @@ def byte_progress(description: str, is_shown: bool = True) -> Iterator[Advance]:
         TransferSpeedColumn(),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=stderr_console(), disable=not is_shown) as progress:
-        yield _teller(progress, description)
+    yield from _shown(Progress(*columns, console=stderr_console()), description)
 
 
 @contextmanager
@@ -98,16 +97,21 @@ def count_progress(description: str, unit: str) -> Iterator[Advance]:
         TextColumn(unit),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=stderr_console()) as progress:
-        yield _teller(progress, description)
+    yield from _shown(Progress(*columns, console=stderr_console()), description)
 
 
-def _teller(progress: Progress, description: str) -> Advance:
+def _shown(progress: Progress, description: str) -> Iterator[Advance]:
+    """The bar appears with the first progress, so that a request refused before it prints one line."""
     tasks: list[TaskID] = []
 
     def advance(done: int, total: int) -> None:
         if not tasks:  # begun here, what an earlier run had done does not count as speed
+            progress.start()
             tasks.append(progress.add_task(description, completed=done, total=total))
         progress.update(tasks[0], completed=done, total=total)
 
-    return advance
+    try:
+        yield advance
+    finally:
+        if tasks:
+            progress.stop()
