@@ -51,7 +51,7 @@ def _print_version(is_wanted: bool) -> None:
 
 
 def _help_text(command: Callable[..., None]) -> str:
-    r"""The docstring with its marks ``\b`` made the control character that keeps the lines below as they are."""
+    r"""The docstring, its marks ``\b`` made the control character that keeps the lines below as they are."""
     return (getdoc(command) or "").replace("\\b", "\b")
 
 
