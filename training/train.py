@@ -1,0 +1,220 @@
+"""Train the reference model: `python training/train.py --data DIR --out DIR --steps N`.
+
+Guarantees: fixed seeds; checkpoints are replaced atomically; running the same command again resumes
+exactly. The rate warms up, stays, and falls to zero over the last part of the run, so that a run that
+has not begun to fall can be lengthened or shortened by resuming with another `--steps`: the result is
+that of a run which had this number from the start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from transformers import GenerationConfig, Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+from data import SOURCES, Mixture, documents, encode
+from optim import optimizers
+from tokenizer import CHAT_TEMPLATE, save_tokenizer, train_tokenizer
+
+WARMUP_STEPS = 50
+DECAY = 0.3  # share of the run in which the rate falls to zero
+LOG_EVERY = 10
+
+
+@dataclass(frozen=True)
+class Size:
+    """What `--size` chooses: the shape of the model."""
+
+    layers: int
+    width: int
+    experts: int
+    expert_width: int
+
+
+SIZES = {
+    "reference": Size(layers=6, width=256, experts=32, expert_width=96),  # 16.4 M parameters, 4 M active
+    "smoke": Size(layers=2, width=64, experts=8, expert_width=32),
+}
+
+
+def model_config(vocab: int, size: Size) -> Qwen3MoeConfig:
+    """A `qwen3_moe` of this shape; four experts are chosen for each token."""
+    return Qwen3MoeConfig(
+        vocab_size=vocab, hidden_size=size.width, intermediate_size=3 * size.width,
+        num_hidden_layers=size.layers, num_attention_heads=size.width // 32,
+        num_key_value_heads=size.width // 64, head_dim=32, num_experts=size.experts,
+        num_experts_per_tok=4, moe_intermediate_size=size.expert_width, norm_topk_prob=True,
+        tie_word_embeddings=True, max_position_embeddings=1024, output_router_logits=True,
+        router_aux_loss_coef=0.005, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+
+
+def rate(step: int, steps: int) -> float:
+    """The share of the full rate at a step: warm-up, plateau, linear fall."""
+    left = (steps - step) / (DECAY * steps)
+    return max(min(1.0, (step + 1) / WARMUP_STEPS, left), 1e-3)
+
+
+def prepare(data: Path, out: Path, vocab: int) -> tuple[Tokenizer, dict[str, np.ndarray]]:
+    """The tokenizer and the tokens per source; made once and kept in `out`."""
+    path, cache = out / "bpe.json", out / "tokens.npz"
+    if not cache.exists():
+        present = [s for s in SOURCES if (data / s.train).exists()]
+        if not present:
+            raise SystemExit(f"{data} has none of the files named in data.py, such as {SOURCES[0].train}")
+        texts = {s.name: documents(s, data / s.train) for s in present}
+        tokenizer = train_tokenizer((t for rows in texts.values() for t in rows[:2000]), vocab)
+        tokenizer.save(str(path))
+        np.savez(cache, **{name: encode(tokenizer, rows) for name, rows in texts.items()})
+    with np.load(cache) as stored:
+        return Tokenizer.from_file(str(path)), {name: stored[name] for name in stored.files}
+
+
+def save_state(path: Path, state: dict[str, object]) -> None:
+    """Write beside, then rename: a reader sees the old file or the new one."""
+    torch.save(state, path.with_suffix(".tmp"))
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def export(model: Qwen3MoeForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write the model in bf16 with its tokenizer, as `AutoModelForCausalLM` reads them."""
+    copy = Qwen3MoeForCausalLM(model.config)
+    copy.load_state_dict(model.state_dict())
+    copy.generation_config = GenerationConfig(bos_token_id=0, eos_token_id=[0, 2])
+    copy.to(torch.bfloat16).save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+
+
+def draw_losses(log: Path, picture: Path) -> None:
+    """The training loss over tokens, as a PNG; nothing without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    figure = Figure(figsize=(7, 4), layout="tight")
+    axes = figure.add_subplot(xlabel="million tokens", ylabel="training loss (nats per token)")
+    axes.plot([r["tokens"] / 1e6 for r in rows], [r["loss"] for r in rows], linewidth=0.8)
+    axes.grid(alpha=0.3)
+    figure.savefig(picture, dpi=120)
+
+
+class Run:
+    """A model with its optimizers and its place in the schedule, kept in `out/state.pt`."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        torch.manual_seed(args.seed)
+        args.out.mkdir(parents=True, exist_ok=True)
+        self.args = args
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.tokenizer, rows = prepare(args.data, args.out, args.vocab)
+        self.mixture = Mixture(rows, {s.name: s.weight for s in SOURCES}, args.seed)
+        config = model_config(self.tokenizer.get_vocab_size(), SIZES[args.size])
+        self.model = Qwen3MoeForCausalLM(config).to(self.device)
+        self.model.set_experts_implementation("grouped_mm")
+        self.optims = optimizers(self.model, args.lr)
+        self.step, self.tokens = 0, 0
+        self.state_file, self.log = args.out / "state.pt", args.out / "log.jsonl"
+        if self.state_file.exists():
+            self._load()
+        if args.compile:
+            for layer in self.model.model.layers:
+                layer.compile()
+
+    def _load(self) -> None:
+        state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for optim, held in zip(self.optims, state["optims"], strict=True):
+            optim.load_state_dict(held)
+        self.step, self.tokens = state["step"], state["tokens"]
+        if self.log.exists():  # lines after the kept state belong to steps that are done again
+            rows = [line for line in self.log.read_text().splitlines() if json.loads(line)["step"] <= self.step]
+            self.log.write_text("".join(f"{row}\n" for row in rows))
+
+    def save(self) -> None:
+        """Keep everything that resuming needs."""
+        optims = [optim.state_dict() for optim in self.optims]
+        state = {"model": self.model.state_dict(), "optims": optims, "step": self.step, "tokens": self.tokens}
+        save_state(self.state_file, state)
+
+    def advance(self) -> float:
+        """One step; the loss of its batch, without the balancing term."""
+        share = rate(self.step, self.args.steps)
+        # Windows are twice as long while the rate falls: positions are learnt cheaply, then stretched.
+        stretch = 2 if self.step >= (1 - DECAY) * self.args.steps else 1
+        batch = self.mixture.batch(self.step, self.args.batch // stretch, self.args.length * stretch)
+        tokens = batch.to(self.device)
+        for optim in self.optims:
+            for group in optim.param_groups:
+                group["lr"] = self.args.lr * share
+        mixed = torch.autocast(self.device, torch.bfloat16) if self.args.bf16 else nullcontext()
+        with mixed:
+            result = self.model(tokens, labels=tokens)
+        result.loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optim in self.optims:
+            optim.step()
+            optim.zero_grad()
+        self.step, self.tokens = self.step + 1, self.tokens + tokens.numel()
+        balance = self.model.config.router_aux_loss_coef * result.aux_loss.item()
+        return result.loss.item() - balance
+
+
+def train(args: argparse.Namespace) -> float:
+    """Run to the end of the schedule, or to `--stop-after` steps; return the last mean loss."""
+    run, losses = Run(args), []
+    began = saved_at = time.monotonic()
+    first, last = run.tokens, min(args.steps, args.stop_after or args.steps)
+    while run.step < last:
+        losses.append(run.advance())
+        if not math.isfinite(losses[-1]):
+            raise SystemExit(f"loss is {losses[-1]} at step {run.step}: lower --lr and begin anew")
+        if run.step % LOG_EVERY == 0:
+            speed = (run.tokens - first) / (time.monotonic() - began)
+            loss = float(np.mean(losses[-LOG_EVERY:]))
+            with run.log.open("a") as file:
+                print(json.dumps({"step": run.step, "tokens": run.tokens, "loss": round(loss, 4)}), file=file)
+            left = (last - run.step) * args.batch * args.length / speed / 60
+            print(f"step {run.step}/{last}  loss {loss:.3f}  {speed:.0f} tokens/s  {left:.0f} min left", flush=True)
+        if time.monotonic() - saved_at > args.save_every_s:
+            run.save()
+            saved_at = time.monotonic()
+    run.save()
+    export(run.model.cpu(), run.tokenizer, args.out / "model")
+    if run.log.exists():
+        draw_losses(run.log, args.out / "loss.png")
+    return float(np.mean(losses[-LOG_EVERY:]))
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with the files named in data.py")
+    parser.add_argument("--out", type=Path, required=True, help="state, log and the finished model go here")
+    parser.add_argument("--size", choices=SIZES, default="reference")
+    parser.add_argument("--steps", type=int, default=2000, help="length of the run, which sets the schedule")
+    parser.add_argument("--stop-after", type=int, default=0, help="stop early, keeping the schedule")
+    parser.add_argument("--batch", type=int, default=16, help="windows per step")
+    parser.add_argument("--length", type=int, default=256, help="tokens per window; doubled while the rate falls")
+    parser.add_argument("--vocab", type=int, default=4096)
+    parser.add_argument("--lr", type=float, default=4e-3)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--save-every-s", type=float, default=120)
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True, help="bf16 products")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="needs a C++ compiler")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    print(f"final loss {train(parse()):.3f}")
