@@ -71,7 +71,12 @@ def request(story: str) -> str:
     """A story as the answer to a request for it."""
     subjects = " and ".join(f"the {word}" for word in _subjects(story))
     # The form of the request varies with the story, not at random, so that the same file gives the same text.
-    forms = ("Tell me a story{}.", "Write a short story{}.", "Can you tell me a story{}?", "Please tell me a tale{}.")
+    forms = (
+        "Tell me a story{}.",
+        "Write a short story{}.",
+        "Can you tell me a story{}?",
+        "Please tell me a tale{}.",
+    )
     asked = forms[len(story) % len(forms)].format(f" about {subjects}" if subjects else "")
     return turn("user", asked) + turn("assistant", story)
 

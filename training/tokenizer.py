@@ -33,7 +33,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """Write the tokenizer files that `AutoTokenizer` reads, with the chat template."""
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=END, eos_token=END, pad_token=END,
+        tokenizer_object=tokenizer,
+        bos_token=END,
+        eos_token=END,
+        pad_token=END,
         additional_special_tokens=[TURN, TURN_END],
     )
     wrapped.chat_template = CHAT_TEMPLATE

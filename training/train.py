@@ -139,7 +139,9 @@ class Run:
             optim.load_state_dict(held)
         self.step, self.tokens = state["step"], state["tokens"]
         if self.log.exists():  # lines after the kept state belong to steps that are done again
-            rows = [line for line in self.log.read_text().splitlines() if json.loads(line)["step"] <= self.step]
+            rows = [
+                line for line in self.log.read_text().splitlines() if json.loads(line)["step"] <= self.step
+            ]
             self.log.write_text("".join(f"{row}\n" for row in rows))
 
     def save(self) -> None:
@@ -186,7 +188,10 @@ def train(args: argparse.Namespace) -> float:
             with run.log.open("a") as file:
                 print(json.dumps({"step": run.step, "tokens": run.tokens, "loss": round(loss, 4)}), file=file)
             left = (last - run.step) * args.batch * args.length / speed / 60
-            print(f"step {run.step}/{last}  loss {loss:.3f}  {speed:.0f} tokens/s  {left:.0f} min left", flush=True)
+            print(
+                f"step {run.step}/{last}  loss {loss:.3f}  {speed:.0f} tokens/s  {left:.0f} min left",
+                flush=True,
+            )
         if time.monotonic() - saved_at > args.save_every_s:
             run.save()
             saved_at = time.monotonic()
@@ -199,20 +204,26 @@ def train(args: argparse.Namespace) -> float:
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with the files named in data.py")
     parser.add_argument("--out", type=Path, required=True, help="state, log and the finished model go here")
     parser.add_argument("--size", choices=SIZES, default="reference")
     parser.add_argument("--steps", type=int, default=2000, help="length of the run, which sets the schedule")
     parser.add_argument("--stop-after", type=int, default=0, help="stop early, keeping the schedule")
     parser.add_argument("--batch", type=int, default=16, help="windows per step")
-    parser.add_argument("--length", type=int, default=256, help="tokens per window; doubled while the rate falls")
+    parser.add_argument(
+        "--length", type=int, default=256, help="tokens per window; doubled while the rate falls"
+    )
     parser.add_argument("--vocab", type=int, default=4096)
     parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--save-every-s", type=float, default=120)
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True, help="bf16 products")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="needs a C++ compiler")
+    parser.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, default=True, help="needs a C++ compiler"
+    )
     return parser.parse_args(argv)
 
 
