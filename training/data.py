@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from tokenizer import END, TURN, TURN_END
+from tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,14 @@ SOURCES = (
     Source("wikipedia", "wikipedia.train.txt", "wikipedia.valid.txt", 0.12, 12),
 )
 CALCULATOR = re.compile(r"<<.*?>>")
-COMMON = set(
-    "they them their then there that this with was were what when where which while will would have has had "
-    "said says very once upon time into from about again after before because could some were your just like "
-    "little happy wanted want went came back looked felt thought could each other good best more many much "
-    "didn don't didn't make made took take asked day named saw started play played smiled together friends".split()
-)
+COMMON_WORDS = """
+they them their then there that this with was were what when where which while will would have has
+had said says very once upon time into from about again after before because could some your just
+like little happy wanted want went came back looked felt thought each other good best more many much
+didn don't didn't make made took take asked day named saw started play played smiled together
+friends
+"""
+COMMON = frozenset(COMMON_WORDS.split())
 
 
 def turn(role: str, text: str) -> str:

@@ -19,12 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
-from transformers import GenerationConfig, Qwen3MoeConfig, Qwen3MoeForCausalLM
-
 from data import SOURCES, Mixture, documents, encode
 from optim import optimizers
 from tokenizer import CHAT_TEMPLATE, save_tokenizer, train_tokenizer
+from tokenizers import Tokenizer
+from transformers import GenerationConfig, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 WARMUP_STEPS = 50
 DECAY = 0.3  # share of the run in which the rate falls to zero

@@ -61,9 +61,10 @@ void bind_io(nb::module_& m) {
     m.def("aligned_empty", &aligned_empty, nb::arg("num_bytes"));
     nb::class_<FileReader>(m, "FileReader")
         .def("__init__",
-             [](FileReader* self, const std::vector<std::string>& paths, int num_threads, bool direct) {
+             [](FileReader* self, const std::vector<std::string>& paths, int num_threads, bool direct,
+                double bytes_per_s, double latency_s) {
                  try {
-                     new (self) FileReader(paths, num_threads, direct);
+                     new (self) FileReader(paths, num_threads, direct, {bytes_per_s, latency_s});
                  } catch (const std::system_error& error) {
                      const int code = error.code().value();
                      const std::string what = error.what();
@@ -73,7 +74,9 @@ void bind_io(nb::module_& m) {
         .def("submit", &submit, nb::arg("file"), nb::arg("offset"), nb::arg("out").noconvert(),
              nb::arg("priority"))
         .def("wait", &wait, nb::arg("ticket"))
-        .def("wait_any", &FileReader::wait_any, nb::arg("tickets"), nb::call_guard<nb::gil_scoped_release>())
+        .def("wait_any", &FileReader::wait_any, nb::arg("tickets"), nb::arg("block"),
+             nb::call_guard<nb::gil_scoped_release>())
+        .def("set_depth", &FileReader::set_depth, nb::arg("depth"))
         .def("cancel", &FileReader::cancel, nb::arg("ticket"))
         .def("close", &FileReader::close, nb::call_guard<nb::gil_scoped_release>());
 }

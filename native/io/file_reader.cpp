@@ -19,11 +19,11 @@ int open_or_throw(const std::string& path, bool direct) {
 
 }  // namespace
 
-FileReader::FileReader(std::vector<std::string> paths, int num_threads, bool direct)
-    : paths_(std::move(paths)), is_direct_(direct) {
+FileReader::FileReader(std::vector<std::string> paths, int num_threads, bool direct, Pace pace)
+    : paths_(std::move(paths)), is_direct_(direct), pace_(pace), depth_(std::max(1, num_threads)) {
     try {
         for (const auto& path : paths_) descriptors_.push_back(open_or_throw(path, direct));
-        for (int i = 0; i < std::max(1, num_threads); ++i) threads_.emplace_back([this] { work(); });
+        for (int i = 0; i < depth_; ++i) threads_.emplace_back([this] { work(); });
     } catch (...) {
         close();
         throw;
@@ -78,7 +78,7 @@ ReadResult FileReader::wait(Ticket ticket) {
     return result;
 }
 
-FileReader::Ticket FileReader::wait_any(const std::vector<Ticket>& tickets) {
+FileReader::Ticket FileReader::wait_any(const std::vector<Ticket>& tickets, bool block) {
     std::unique_lock lock(mutex_);
     for (const Ticket ticket : tickets) {
         if (!pending_.contains(ticket)) {
@@ -87,14 +87,27 @@ FileReader::Ticket FileReader::wait_any(const std::vector<Ticket>& tickets) {
     }
     if (tickets.empty()) throw std::invalid_argument("wait_any: no tickets");
     Ticket ended = -1;
-    has_result_.wait(lock, [&] {
+    const auto find_ended = [&] {
         const auto done = std::find_if(tickets.begin(), tickets.end(),
                                        [&](Ticket ticket) { return pending_.at(ticket).is_done; });
         if (done == tickets.end()) return false;
         ended = *done;
         return true;
-    });
+    };
+    if (block) {
+        has_result_.wait(lock, find_ended);
+    } else {
+        find_ended();
+    }
     return ended;
+}
+
+void FileReader::set_depth(int depth) {
+    {
+        std::lock_guard lock(mutex_);
+        depth_ = std::clamp(depth, 1, static_cast<int>(threads_.size()));
+    }
+    has_work_.notify_all();
 }
 
 bool FileReader::cancel(Ticket ticket) {
@@ -108,23 +121,48 @@ bool FileReader::cancel(Ticket ticket) {
     return true;
 }
 
+bool FileReader::may_start() const {
+    if (queue_.empty()) return false;
+    // Speculation leaves one place free, so that a demand never waits for a whole read of something else.
+    const bool is_speculative = queue_.begin()->first.first > 0;
+    return num_active_ < (is_speculative ? std::max(1, depth_ - 1) : depth_);
+}
+
+FileReader::Clock::time_point FileReader::take_turn(std::int64_t num_bytes) {
+    const auto now = Clock::now();
+    if (pace_.bytes_per_s <= 0 && pace_.latency_s <= 0) return now;
+    const auto seconds = [](double s) {
+        return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(s));
+    };
+    line_is_free_ = std::max(now, line_is_free_);
+    if (pace_.bytes_per_s > 0) {
+        line_is_free_ += seconds(static_cast<double>(num_bytes) / pace_.bytes_per_s);
+    }
+    return line_is_free_ + seconds(pace_.latency_s);
+}
+
 void FileReader::work() {
     for (;;) {
         std::unique_lock lock(mutex_);
-        has_work_.wait(lock, [&] { return is_closing_ || !queue_.empty(); });
-        if (queue_.empty()) return;
+        has_work_.wait(lock, [&] { return is_closing_ || may_start(); });
+        if (is_closing_) return;
         const auto next = queue_.begin();
         const Ticket ticket = next->first.second;
         const ReadRequest request = next->second;
         queue_.erase(next);
+        ++num_active_;
+        const auto arrival = take_turn(request.num_bytes);
         lock.unlock();
         const ReadResult result = read(request);
+        std::this_thread::sleep_until(arrival);
         lock.lock();
         Pending& pending = pending_.at(ticket);
         pending.result = result;
         pending.is_done = true;
+        --num_active_;
         lock.unlock();
         has_result_.notify_all();
+        has_work_.notify_one();
     }
 }
 

@@ -26,8 +26,9 @@ from edgemoe.engine.sampling import Sampling
 from edgemoe.engine.stats import Stats
 from edgemoe.engine.tokenizer import Message, Tokenizer
 from edgemoe.errors import RequestError
+from edgemoe.experts import DEFAULT_POLICY
 from edgemoe.models import KV_FORMATS, ModelSpec
-from edgemoe.store import open_store
+from edgemoe.store import find_device, open_store
 from edgemoe.units import parse_size
 
 __all__ = ["Chunk", "Generation", "Model", "Score", "Stats", "Stream", "load"]
@@ -41,9 +42,11 @@ def load(
     num_threads: int | None = None,
     kv_format: str = "f16",
     cache: str | int | None = None,
-    policy: str = "lru",
+    policy: str = DEFAULT_POLICY,
+    predictor: str = "auto",
     reader: str = "auto",
     verify: str = "first",
+    device: str | None = None,
 ) -> Model:
     """Load a store so that the whole process stays within ``memory``.
 
@@ -54,9 +57,12 @@ def load(
         num_threads: threads that compute, of the whole process. Default: one per core.
         kv_format: "f16" or "f32" keys and values.
         cache: cap on the expert cache within the budget. Default: all that the budget leaves.
-        policy: which expert leaves the cache: "lru".
+        policy: which expert leaves the cache: "lru", "lfu", "lfru", "edgemoe", "edgemoe-printed", "reuse".
+        predictor: what is read ahead: "none", "gate" by the next layers' routers, or, once `edgemoe fit`
+            has run on the store, "table", "gate-fitted" or "hybrid"; "auto" is the best there is.
         reader: "direct", "buffered", or "auto": direct where the file system can.
         verify: compare experts with their checksums when read "first", "always" or "never".
+        device: slow storage down to that of "jetson-tx2-ssd", "jetson-tx2-usb", "rpi4-sd" or "nvme".
 
     Raises:
         NotAStoreError, StoreVersionError, CorruptStoreError: the store cannot be used.
@@ -71,7 +77,17 @@ def load(
         native.set_num_threads(num_threads)
     budget_bytes = None if memory is None else parse_size(memory)
     cache_bytes = None if cache is None else parse_size(cache)
-    options = LoadOptions(budget_bytes, context, kv_format, cache_bytes, policy, reader, verify)
+    options = LoadOptions(
+        budget_bytes=budget_bytes,
+        context=context,
+        kv_format=kv_format,
+        cache_bytes=cache_bytes,
+        policy=policy,
+        reader=reader,
+        verify=verify,
+        predictor=predictor,
+        device=None if device is None else find_device(device),
+    )
     return Model(load_engine(open_store(store), options))
 
 

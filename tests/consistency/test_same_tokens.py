@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
+
 import numpy as np
 import pytest
 
@@ -13,10 +16,12 @@ from helpers.tiny_models import FAMILIES, VOCAB_SIZE, write_checkpoint
 import edgemoe
 from edgemoe.checkpoint import open_checkpoint
 from edgemoe.convert import convert
-from edgemoe.errors import BudgetError
+from edgemoe.engine.loading import LoadOptions, load_engine
+from edgemoe.errors import BudgetError, ExpertReadError
+from edgemoe.experts import POLICIES
 from edgemoe.models import KVCache
 from edgemoe.quant import BitPlan
-from edgemoe.store import open_store
+from edgemoe.store import MemoryReader, open_store
 
 CONTEXT = 96
 PROMPT = np.random.default_rng(11).integers(3, VOCAB_SIZE, 50).tolist()
@@ -60,10 +65,9 @@ def test_same_tokens_for_every_budget_and_thread_count(family):
         for num_threads in (1, 2):
             with load(family / "q4", num_threads=num_threads, **setting) as model:
                 answers = [model.generate(PROMPT, **options).token_ids for options in (GREEDY, SEEDED)]
-                results.append(
-                    (model.memory.num_slots, model.memory.chunk_size, answers, model.logits(PROMPT))
-                )
-    assert len({slots for slots, *_ in results}) == 4
+                memory = model.memory
+                results.append((memory.expert_cache_bytes, memory.chunk_size, answers, model.logits(PROMPT)))
+    assert len({cache for cache, *_ in results}) == 4
     assert len({chunk for _, chunk, *_ in results}) > 1, "the budgets did not differ in chunks"
     _, _, first_answers, first_logits = results[0]
     for _, _, answers, logits in results[1:]:
@@ -108,15 +112,57 @@ def test_reusing_a_common_beginning_changes_nothing(family):
         assert model.generate(PROMPT, **GREEDY).token_ids == reused.token_ids
 
 
-def test_reads_that_arrive_late_and_out_of_order_change_nothing(family):
-    from edgemoe.engine import loading
-    from edgemoe.store import MemoryReader
+def memory_reader_options(path, cache_share, **options):
+    """A store read from memory, and options whose cache holds this share of its experts."""
+    store = open_store(path)
+    contents = [(path / file).read_bytes() for file in store.expert_files]
+    sizes = [entry.num_bytes for entry in store.manifest.experts.values()]
+    cache_bytes = max(max(sizes), int(cache_share * sum(sizes)))
+    return store, contents, LoadOptions(4 << 30, CONTEXT, cache_bytes=cache_bytes, **options)
 
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+@pytest.mark.parametrize("predictor", ["none", "gate"])
+def test_reads_that_arrive_late_and_out_of_order_change_nothing(family, policy, predictor):
     with load(family / "q4") as model:
         expected = model.generate(PROMPT, **GREEDY).token_ids
-    store = open_store(family / "q4")
-    contents = [(family / "q4" / file).read_bytes() for file in store.expert_files]
-    store.open_expert_reader = lambda *_: MemoryReader(contents, latency_s=0.0005, seed=9)
-    options = loading.LoadOptions(4 << 30, CONTEXT, cache_bytes=slots_to_try(family / "q4")[1])
-    with edgemoe.Model(loading.load_engine(store, options)) as model:
+    for share in (0.0, 0.3, 0.6):
+        store, contents, options = memory_reader_options(
+            family / "q4", share, policy=policy, predictor=predictor
+        )
+        store.open_expert_reader = lambda *_, c=contents: MemoryReader(c, latency_s=0.0002, seed=9)
+        with edgemoe.Model(load_engine(store, options)) as model:
+            assert model.generate(PROMPT, **GREEDY).token_ids == expected
+
+
+def test_reads_that_fail_now_and_then_change_nothing(family):
+    """Every third read fails once: demanded ones are tried again, those ahead of need are forgotten."""
+    with load(family / "q4") as model:
+        expected = model.generate(PROMPT, **GREEDY).token_ids
+    store, contents, options = memory_reader_options(family / "q4", 0.4, predictor="gate")
+    calls = itertools.count()
+
+    def fault(*_):
+        return errno.EIO if next(calls) % 3 == 1 else 0
+
+    store.open_expert_reader = lambda *_: MemoryReader(contents, fault=fault, seed=9)
+    with edgemoe.Model(load_engine(store, options)) as model:
+        assert model.generate(PROMPT, **GREEDY).token_ids == expected
+        assert model.stats().bytes_read > 0
+
+
+def test_storage_that_fails_for_good_is_named_and_the_model_stays_usable(family):
+    store, contents, options = memory_reader_options(family / "q4", 0.4)
+    is_broken = [False]
+
+    def fault(*_):
+        return errno.EIO if is_broken[0] else 0
+
+    store.open_expert_reader = lambda *_: MemoryReader(contents, fault=fault)
+    with edgemoe.Model(load_engine(store, options)) as model:
+        expected = model.generate(PROMPT, **GREEDY).token_ids
+        is_broken[0] = True
+        with pytest.raises(ExpertReadError, match=r"layer \d+ expert \d+ at offset \d+ cannot be read"):
+            model.generate(PROMPT[::-1], **GREEDY)
+        is_broken[0] = False
         assert model.generate(PROMPT, **GREEDY).token_ids == expected

@@ -32,10 +32,10 @@ def test_the_items_add_up_to_at_most_the_budget(opened, budget):
     assert json.loads(json.dumps(plan.to_json()))["budget_bytes"] == budget
 
 
-def test_more_budget_never_gives_fewer_slots(opened):
+def test_more_budget_never_gives_a_smaller_cache(opened):
     smallest = plan_memory(*opened, BUDGETS[-1]).smallest_num_bytes
-    slots = [plan_memory(*opened, smallest + MIB * extra).num_slots for extra in range(40, 60)]
-    assert slots == sorted(slots)
+    sizes = [plan_memory(*opened, smallest + MIB * extra).expert_cache_bytes for extra in range(40, 60)]
+    assert sizes == sorted(sizes)
 
 
 def test_the_smallest_budget_works_and_less_does_not(opened):

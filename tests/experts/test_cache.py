@@ -1,4 +1,4 @@
-"""The cache as a state machine against a dictionary, and LRU by hand."""
+"""The cache as a state machine against a dictionary, for every policy, with records of mixed sizes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from edgemoe.errors import RequestError
-from edgemoe.experts import ExpertCache, make_policy
+from edgemoe.experts import POLICIES, Catalog, ExpertCache, make_policy
+from edgemoe.experts.arena import SlotArena
 from edgemoe.native import ExpertWeights, Matrix
 
-SLOT_BYTES = 4096
-KEYS = [(layer, expert) for layer in range(3) for expert in range(3)]
+PAGE = 4096
+SIZES = (PAGE, 2 * PAGE, 3 * PAGE)
+MIXED = {(layer, expert): SIZES[(layer + expert) % 3] for layer in range(3) for expert in range(4)}
+EVEN = {(0, expert): PAGE for expert in range(4)}
 
 
 def weights_in(slot):
@@ -21,50 +24,95 @@ def weights_in(slot):
     return ExpertWeights(matrix, matrix, matrix)
 
 
-def load(cache, key):
-    slot = cache.reserve()
+def new_cache(records, pages, policy="lru"):
+    return ExpertCache(Catalog(records), pages * PAGE, make_policy(policy))
+
+
+def load(cache, expert, is_demand=True):
+    slot = cache.reserve(expert, is_demand)
     assert slot is not None
-    cache.admit(key, slot, weights_in(slot))
+    cache.admit(expert, weights_in(slot))
+    return slot
+
+
+def use(cache, expert):
+    position = int(cache.catalog.layer_position[expert])
+    cache.statistics.observe(position, np.array([expert]), np.array([1]), 1)
 
 
 def test_the_least_recently_used_leaves_first():
-    cache = ExpertCache(2, SLOT_BYTES, make_policy("lru"))
-    load(cache, (0, 0))
-    load(cache, (0, 1))
-    cache.pin((0, 0))
-    cache.unpin((0, 0))
-    load(cache, (0, 2))
-    assert (0, 0) in cache
-    assert (0, 1) not in cache
+    cache = new_cache(EVEN, 2)
+    for expert in (0, 1, 0):
+        if expert not in cache:
+            load(cache, expert)
+        use(cache, expert)
+    load(cache, 2)
+    assert 0 in cache
+    assert 1 not in cache
 
 
 def test_pinned_experts_stay_and_a_full_cache_says_so():
-    cache = ExpertCache(2, SLOT_BYTES, make_policy("lru"))
-    load(cache, (0, 0))
-    load(cache, (0, 1))
-    cache.pin((0, 0))
-    cache.pin((0, 1))
-    assert cache.reserve() is None
-    cache.unpin((0, 1))
-    load(cache, (0, 2))
-    assert (0, 0) in cache
+    cache = new_cache(EVEN, 2)
+    load(cache, 0)
+    load(cache, 1)
+    cache.pin(0)
+    cache.pin(1)
+    assert cache.reserve(2) is None
+    cache.unpin(1)
+    load(cache, 2)
+    assert 0 in cache
+
+
+def test_an_expected_expert_leaves_only_for_one_that_is_needed():
+    cache = new_cache(EVEN, 1)
+    load(cache, 0)
+    cache.residency.is_reserved[0] = True
+    assert cache.reserve(1, is_demand=False) is None
+    load(cache, 1)
+    assert 0 not in cache
+
+
+def test_a_layer_keeps_its_floor_against_other_layers():
+    records = {(layer, expert): PAGE for layer in range(2) for expert in range(16)}
+    cache = new_cache(records, 16)
+    for expert in range(2):
+        load(cache, expert)
+        use(cache, expert)
+    for expert in range(16, 32):  # the other layer, used ever more recently
+        load(cache, expert)
+        use(cache, expert)
+    assert sum(expert in cache for expert in range(2)) == 2  # the floor is 16 / (4 * 2) pages
+    assert len(cache) == 16
 
 
 def test_a_failed_load_gives_its_slot_back():
-    cache = ExpertCache(1, SLOT_BYTES, make_policy("lru"))
-    slot = cache.reserve()
-    assert cache.reserve() is None
-    cache.release(slot)
-    load(cache, (0, 0))
+    cache = new_cache(EVEN, 1)
+    cache.reserve(0)
+    assert cache.reserve(1) is None
+    cache.release(0)
+    load(cache, 1)
 
 
 def test_slots_are_disjoint_and_aligned():
-    cache = ExpertCache(3, SLOT_BYTES, make_policy("lru"))
-    slots = [cache.reserve() for _ in range(3)]
+    cache = new_cache(EVEN, 3)
+    slots = [cache.reserve(expert) for expert in range(3)]
     for value, slot in enumerate(slots):
         slot.buffer[:] = value
-        assert slot.buffer.ctypes.data % 4096 == 0
+        assert slot.buffer.ctypes.data % PAGE == 0
     assert [int(slot.buffer.max()) for slot in slots] == [0, 1, 2]
+
+
+def test_the_arena_returns_pages_of_one_size_before_it_takes_those_of_another():
+    arena = SlotArena(6 * PAGE, SIZES)
+    small = [arena.take(PAGE) for _ in range(6)]
+    for slot in small:
+        slot.buffer[:] = 7
+        arena.give(slot)
+    for _ in range(2):
+        slot = arena.take(3 * PAGE)
+        slot.buffer[:] = 9
+        assert arena.touched_bytes <= 6 * PAGE
+    assert not any(slot.buffer.any() for slot in small), "their pages were not given back"
 
 
 def test_unknown_policy_is_refused():
@@ -73,59 +121,67 @@ def test_unknown_policy_is_refused():
 
 
 class CacheMachine(RuleBasedStateMachine):
-    """Any sequence of loads, uses and pins against a model: a dictionary of what is resident and pinned."""
+    """Any sequence of loads, uses, failures and pins: contents are right and bytes never exceed."""
 
     def __init__(self):
         super().__init__()
-        self.cache = ExpertCache(3, SLOT_BYTES, make_policy("lru"))
         self.contents = {}
-        self.order = []
+        self.loading = {}
         self.pinned = set()
 
-    @rule(key=st.sampled_from(KEYS))
-    def use(self, key):
-        if key in self.contents:
-            self.order.remove(key)
-            self.order.append(key)
-            assert np.all(self.cache.pin(key).gate.packed == self.contents[key])
-            if key not in self.pinned:
-                self.cache.unpin(key)
+    @initialize(policy=st.sampled_from(sorted(POLICIES)), pages=st.integers(3, 12))
+    def begin(self, policy, pages):
+        self.cache = new_cache(MIXED, pages, policy)
+
+    @rule(expert=st.integers(0, len(MIXED) - 1), is_demand=st.booleans(), value=st.integers(1, 255))
+    def reserve(self, expert, is_demand, value):
+        if expert in self.contents or expert in self.loading:
             return
-        slot = self.cache.reserve()
-        free_to_leave = [k for k in self.order if k not in self.pinned]
-        if len(self.contents) == 3:
-            if not free_to_leave:
-                assert slot is None
-                return
-            self.order.remove(free_to_leave[0])
-            del self.contents[free_to_leave[0]]
-        value = KEYS.index(key)
+        before = set(self.contents)
+        slot = self.cache.reserve(expert, is_demand)
+        stays = {e for e in before if e in self.cache}
+        if slot is None:
+            assert stays == before, "something left for nothing"
+            return
+        assert len(slot.buffer) == self.cache.catalog.num_bytes[expert]
         slot.buffer[:] = value
-        self.cache.admit(key, slot, weights_in(slot))
-        self.contents[key] = value
-        self.order.append(key)
+        self.contents = {e: v for e, v in self.contents.items() if e in stays}
+        self.loading[expert] = (slot, value)
+
+    @precondition(lambda self: self.loading)
+    @rule(data=st.data(), succeeds=st.booleans())
+    def arrive(self, data, succeeds):
+        expert = data.draw(st.sampled_from(sorted(self.loading)))
+        slot, value = self.loading.pop(expert)
+        if succeeds:
+            self.cache.admit(expert, weights_in(slot))
+            self.contents[expert] = value
+        else:
+            self.cache.release(expert)
 
     @precondition(lambda self: self.contents)
-    @rule(data=st.data())
-    def pin(self, data):
-        key = data.draw(st.sampled_from(sorted(self.contents)))
-        self.cache.pin(key)
-        self.pinned.add(key)
-        self.order.remove(key)
-        self.order.append(key)
-
-    @precondition(lambda self: self.pinned)
-    @rule(data=st.data())
-    def unpin(self, data):
-        key = data.draw(st.sampled_from(sorted(self.pinned)))
-        self.cache.unpin(key)
-        self.pinned.discard(key)
+    @rule(data=st.data(), keeps=st.booleans())
+    def pin(self, data, keeps):
+        expert = data.draw(st.sampled_from(sorted(self.contents)))
+        assert np.all(self.cache.pin(expert).gate.packed == self.contents[expert])
+        use(self.cache, expert)
+        self.pinned.add(expert)
+        if not keeps:
+            self.cache.unpin(expert)
+            self.pinned.discard(expert)
 
     @invariant()
-    def resident_is_what_the_model_says(self):
-        assert {key for key in KEYS if key in self.cache} == set(self.contents)
-        assert len(self.cache) == len(self.contents) <= 3
+    def contents_are_as_written(self):
+        if not hasattr(self, "cache"):
+            return
+        assert {e for e in range(len(MIXED)) if e in self.cache} == set(self.contents)
+        assert self.pinned <= set(self.contents)
+        for expert, value in self.contents.items():
+            assert np.all(self.cache._weights[expert].gate.packed == value)
+        held = [*self.contents, *self.loading]
+        used = int(self.cache.catalog.num_bytes[held].sum()) if held else 0
+        assert self.cache.residency.used_bytes == used <= self.cache.residency.capacity_bytes
 
 
 TestCacheMachine = CacheMachine.TestCase
-TestCacheMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestCacheMachine.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)

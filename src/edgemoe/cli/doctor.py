@@ -69,7 +69,7 @@ def _plan(path: Path) -> dict[str, Any]:
         "default_budget_bytes": default_bytes,
         "default_budget_reason": reason,
         "fits": default_bytes >= smallest_bytes,
-        "default_resident_share": min(1.0, plan.num_slots / plan.num_experts),
+        "default_resident_share": plan.resident_share,
     }
 
 

@@ -58,6 +58,8 @@ class Generation:
     expert_hits: int
     expert_misses: int
     bytes_read: int
+    wasted_bytes: int
+    waited_s: float
     finish_reason: str
 
     def to_json(self) -> dict[str, Any]:
@@ -106,6 +108,8 @@ class Stream(Iterator[Chunk]):
             expert_hits=stats.expert_hits - before.expert_hits,
             expert_misses=stats.expert_misses - before.expert_misses,
             bytes_read=stats.bytes_read - before.bytes_read,
+            wasted_bytes=stats.wasted_bytes - before.wasted_bytes,
+            waited_s=stats.waited_s - before.waited_s,
             finish_reason=self._finish_reason,
         )
 
@@ -149,7 +153,15 @@ class Stream(Iterator[Chunk]):
 def current_stats(engine: Engine) -> Stats:
     """Counts and memory now."""
     counts = engine.experts.counts
-    return Stats(counts.hits, counts.misses, counts.bytes_read, resident_bytes(), engine.memory.budget_bytes)
+    return Stats(
+        expert_hits=counts.hits,
+        expert_misses=counts.misses,
+        bytes_read=counts.bytes_read,
+        wasted_bytes=counts.speculation.wasted_bytes,
+        waited_s=counts.waited_s,
+        resident_bytes=resident_bytes(),
+        budget_bytes=engine.memory.budget_bytes,
+    )
 
 
 def collect_logits(engine: Engine, token_ids: Sequence[int]) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -7,13 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgemoe.engine.memory import MemoryPlan, plan_memory
+from edgemoe.engine.prediction import build_predictor, choose_predictor, predictor_num_bytes
 from edgemoe.engine.session import Session
+from edgemoe.engine.storage import NUM_READ_THREADS, tune_depth
 from edgemoe.engine.tokenizer import Tokenizer
 from edgemoe.errors import StoreError
-from edgemoe.experts import ExpertCache, ExpertLayerShape, StreamedExperts, make_policy
+from edgemoe.experts import (
+    DEFAULT_POLICY,
+    Catalog,
+    ExpertCache,
+    ExpertLayerShape,
+    Pace,
+    StreamedExperts,
+    make_policy,
+)
 from edgemoe.models import Decoder, DenseWeights, ModelSpec, read_spec
 from edgemoe.native import Matrix, packed_num_bytes
-from edgemoe.store import Store, expert_num_bytes
+from edgemoe.store import Device, Store, expert_num_bytes
 
 
 @dataclass(frozen=True)
@@ -35,9 +45,11 @@ class LoadOptions:
     context: int | None = None
     kv_format: str = "f16"
     cache_bytes: int | None = None
-    policy: str = "lru"
+    policy: str = DEFAULT_POLICY
     reader: str = "auto"
     verify: str = "first"
+    predictor: str = "auto"
+    device: Device | None = None  # reads are slowed down to its pace
 
 
 def load_engine(store: Store, options: LoadOptions) -> Engine:
@@ -51,23 +63,38 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
     check_store(spec, store)
     # Loaded before the plan is made: its memory is measured rather than guessed.
     tokenizer = Tokenizer(store.path, store.config)
+    policy = make_policy(options.policy)
+    predictor_name = choose_predictor(store, options.predictor)
     memory = plan_memory(
-        spec, store.manifest, options.budget_bytes, options.context, options.kv_format, options.cache_bytes
+        spec,
+        store.manifest,
+        options.budget_bytes,
+        options.context,
+        options.kv_format,
+        options.cache_bytes,
+        predictor_num_bytes(spec, store, predictor_name),
     )
-    cache = ExpertCache(memory.num_slots, memory.slot_num_bytes, make_policy(options.policy))
-    layers = {
-        layer: ExpertLayerShape(spec.width, spec.moe(layer).expert.width, spec.moe(layer).expert.activation)
-        for layer in spec.moe_layers
-    }
-    reader = store.open_expert_reader(options.reader)
+    weights = _dense_weights(spec, store, options.reader)
+    predictor = build_predictor(spec, weights, store, predictor_name)
+    catalog = Catalog({key: entry.num_bytes for key, entry in store.manifest.experts.items()})
+    cache = ExpertCache(catalog, memory.expert_cache_bytes, policy)
+    reader = store.open_expert_reader(options.reader, NUM_READ_THREADS, options.device)
     try:
-        experts = StreamedExperts(layers, store, reader, cache, options.verify)
-        decoder = Decoder(spec, _dense_weights(spec, store, options.reader), experts)
+        pace = Pace(tune_depth(store, reader))
+        layers = {layer: _expert_shape(spec, layer) for layer in spec.moe_layers}
+        top_k = max(spec.moe(layer).router.top_k for layer in spec.moe_layers)
+        experts = StreamedExperts(layers, store, reader, cache, options.verify, predictor, top_k, pace)
+        decoder = Decoder(spec, weights, experts)
         session = Session(spec, decoder, memory.context, memory.kv_format, memory.chunk_size)
     except BaseException:
         reader.close()
         raise
     return Engine(spec, memory, tokenizer, experts, session)
+
+
+def _expert_shape(spec: ModelSpec, layer: int) -> ExpertLayerShape:
+    expert = spec.moe(layer).expert
+    return ExpertLayerShape(spec.width, expert.width, expert.activation)
 
 
 def check_store(spec: ModelSpec, store: Store) -> None:

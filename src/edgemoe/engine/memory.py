@@ -1,11 +1,13 @@
 """Where every byte of the budget goes; decided, and refused if it cannot work, before anything is loaded.
 
 The budget caps the whole process. What is not the expert cache is fixed by the model and the context; the
-cache gets the rest, in whole slots.
+cache gets the rest.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,23 +43,22 @@ class MemoryPlan:
     budget_bytes: int
     smallest_num_bytes: int
     items: tuple[tuple[str, int], ...]
-    num_slots: int
-    slot_num_bytes: int
-    num_experts: int
+    expert_cache_bytes: int  # size of the expert cache's arena
+    expert_num_bytes: int  # of all experts
     context: int
     kv_format: str
     chunk_size: int
     explanation: str  # the budget and why it is what it is
 
     @property
-    def expert_cache_bytes(self) -> int:
-        """Size of the expert cache's arena."""
-        return self.num_slots * self.slot_num_bytes
+    def is_resident(self) -> bool:
+        """True when every expert fits, so that nothing is ever evicted."""
+        return self.expert_cache_bytes >= self.expert_num_bytes
 
     @property
-    def is_resident(self) -> bool:
-        """True when every expert has a slot, so that nothing is ever evicted."""
-        return self.num_slots >= self.num_experts
+    def resident_share(self) -> float:
+        """The part of all experts that fits, by bytes."""
+        return min(1.0, self.expert_cache_bytes / self.expert_num_bytes)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -66,8 +67,8 @@ class MemoryPlan:
             "smallest_num_bytes": self.smallest_num_bytes,
             "items": dict(self.items),
             "expert_cache_bytes": self.expert_cache_bytes,
-            "num_slots": self.num_slots,
-            "num_experts": self.num_experts,
+            "expert_num_bytes": self.expert_num_bytes,
+            "resident_share": round(self.resident_share, 4),
             "is_resident": self.is_resident,
             "context": self.context,
             "chunk_size": self.chunk_size,
@@ -89,10 +90,12 @@ def plan_memory(
     context: int | None = None,
     kv_format: str = "f16",
     cache_bytes: int | None = None,
+    predictor_bytes: int = 0,
 ) -> MemoryPlan:
     """Divide a budget (default: ``default_budget``).
 
-    The expert cache takes what is left, at most ``cache_bytes``.
+    The expert cache takes what is left, at most ``cache_bytes``. ``predictor_bytes`` is what forecasting
+    the next layers' experts takes.
 
     Raises:
         BudgetError: it cannot work; the message and the error's field say which can.
@@ -103,9 +106,11 @@ def plan_memory(
     if budget_bytes is None:
         budget_bytes, explanation = default_budget()
     fixed = _fixed_items(spec, manifest, context, kv_format)
-    slot_num_bytes = max(entry.num_bytes for entry in manifest.experts.values())
+    if predictor_bytes:
+        fixed.append(("predictor", predictor_bytes))
+    sizes = [entry.num_bytes for entry in manifest.experts.values()]
     # One token's experts of a layer: fewer would read the same expert again within a layer.
-    floor = max(spec.moe(layer).router.top_k for layer in spec.moe_layers) * slot_num_bytes
+    floor = max(spec.moe(layer).router.top_k for layer in spec.moe_layers) * max(sizes)
     fixed_bytes = sum(num_bytes for _, num_bytes in fixed)
     smallest = fixed_bytes + working_bytes(spec, CHUNK_SIZES[-1]) + floor
     # Said in whole MiB, so that what the message names works as it stands.
@@ -121,18 +126,15 @@ def plan_memory(
         (c for c in CHUNK_SIZES if working_bytes(spec, c) <= (rest - floor) * CHUNK_SHARE), CHUNK_SIZES[-1]
     )
     working = working_bytes(spec, chunk)
-    num_slots = min((rest - working) // slot_num_bytes, len(manifest.experts))
-    if cache_bytes is not None:
-        num_slots = min(num_slots, _slots_in(cache_bytes, slot_num_bytes))
+    arena = _arena_bytes(rest - working, cache_bytes, sizes)
     items = (*fixed, (f"working memory, {chunk} tokens at a time", working))
-    items = (*items, (f"expert cache, {num_slots} of {len(manifest.experts)}", num_slots * slot_num_bytes))
+    items = (*items, (f"expert cache, {arena / sum(sizes):.0%} of {format_size(sum(sizes))}", arena))
     return MemoryPlan(
         budget_bytes=budget_bytes,
         smallest_num_bytes=smallest,
         items=items,
-        num_slots=num_slots,
-        slot_num_bytes=slot_num_bytes,
-        num_experts=len(manifest.experts),
+        expert_cache_bytes=arena,
+        expert_num_bytes=sum(sizes),
         context=context,
         kv_format=kv_format,
         chunk_size=chunk,
@@ -141,13 +143,17 @@ def plan_memory(
 
 
 def resident_budget(
-    spec: ModelSpec, manifest: Manifest, context: int | None = None, kv_format: str = "f16"
+    spec: ModelSpec,
+    manifest: Manifest,
+    context: int | None = None,
+    kv_format: str = "f16",
+    predictor_bytes: int = 0,
 ) -> int:
     """The smallest budget that keeps every expert in memory, in whole MiB."""
     fixed = _fixed_items(spec, manifest, _checked_context(spec, context), kv_format)
-    slots = len(manifest.experts) * max(entry.num_bytes for entry in manifest.experts.values())
-    needed = sum(num_bytes for _, num_bytes in fixed) + slots + working_bytes(spec, CHUNK_SIZES[-1])
-    return -(-needed // MIB) * MIB
+    experts = sum(entry.num_bytes for entry in manifest.experts.values())
+    needed = sum(num_bytes for _, num_bytes in fixed) + experts + working_bytes(spec, CHUNK_SIZES[-1])
+    return -(-(needed + predictor_bytes) // MIB) * MIB
 
 
 def working_bytes(spec: ModelSpec, chunk: int) -> int:
@@ -176,13 +182,16 @@ def working_bytes(spec: ModelSpec, chunk: int) -> int:
     return 4 * per_token * chunk + logits
 
 
-def _slots_in(cache_bytes: int, slot_num_bytes: int) -> int:
-    if cache_bytes < slot_num_bytes:
+def _arena_bytes(rest_bytes: int, cache_bytes: int | None, sizes: Sequence[int]) -> int:
+    """The expert cache: in whole records where all are of one size, so that nothing is left over."""
+    if cache_bytes is not None and cache_bytes < max(sizes):
         raise RequestError(
             f"an expert cache of {format_size(cache_bytes)} holds no expert; one takes"
-            f" {format_size(slot_num_bytes)}"
+            f" {format_size(max(sizes))}"
         )
-    return cache_bytes // slot_num_bytes
+    num_bytes = min(rest_bytes, sum(sizes), rest_bytes if cache_bytes is None else cache_bytes)
+    grain = math.gcd(*sizes)
+    return num_bytes // grain * grain
 
 
 def _checked_context(spec: ModelSpec, context: int | None) -> int:

@@ -7,11 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Counts since the model was loaded, and memory of the process; sizes in bytes."""
+    """Counts since the model was loaded, and memory of the process; sizes in bytes.
+
+    A miss is an expert that was not resident when its router asked for it, though it may have been on
+    its way. ``wasted_bytes`` were read ahead in vain; ``waited_s`` is time spent waiting for reads.
+    """
 
     expert_hits: int
     expert_misses: int
     bytes_read: int
+    wasted_bytes: int
+    waited_s: float
     resident_bytes: int
     budget_bytes: int
 

@@ -1,16 +1,57 @@
-"""Where experts come from: cache, policies, and the runner that streams them."""
+"""Where experts come from: cache, policies, predictors, and the runner that streams them."""
 
 from edgemoe.experts.cache import ExpertCache
-from edgemoe.experts.policies import POLICIES, EvictionPolicy, make_policy
-from edgemoe.experts.runner import VERIFY_MODES, ExpertCounts, ExpertLayerShape, StreamedExperts
+from edgemoe.experts.catalog import Catalog
+from edgemoe.experts.fitted import FittedGate, FittedRouting, find_fitted, read_fitted, save_fitted
+from edgemoe.experts.loads import VERIFY_MODES, ExpertLayerShape
+from edgemoe.experts.policies import DEFAULT_POLICY, POLICIES, EvictionPolicy, UseStatistics, make_policy
+from edgemoe.experts.predictors import (
+    Forecast,
+    GateHead,
+    GatePredictor,
+    HybridPredictor,
+    NoPredictor,
+    Predictor,
+    TablePredictor,
+    TransitionTable,
+    gate_features,
+    num_gate_columns,
+)
+from edgemoe.experts.residency import Residency
+from edgemoe.experts.runner import ExpertCounts, LayerEvent, LayerObserver, StreamedExperts
+from edgemoe.experts.speculation import Pace, SpeculationCounts, pays
 
 __all__ = [
+    "DEFAULT_POLICY",
     "POLICIES",
     "VERIFY_MODES",
+    "Catalog",
     "EvictionPolicy",
     "ExpertCache",
     "ExpertCounts",
     "ExpertLayerShape",
+    "FittedGate",
+    "FittedRouting",
+    "Forecast",
+    "GateHead",
+    "GatePredictor",
+    "HybridPredictor",
+    "LayerEvent",
+    "LayerObserver",
+    "NoPredictor",
+    "Pace",
+    "Predictor",
+    "Residency",
+    "SpeculationCounts",
     "StreamedExperts",
+    "TablePredictor",
+    "TransitionTable",
+    "UseStatistics",
+    "find_fitted",
+    "gate_features",
     "make_policy",
+    "num_gate_columns",
+    "pays",
+    "read_fitted",
+    "save_fitted",
 ]

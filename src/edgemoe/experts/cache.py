@@ -1,69 +1,61 @@
-"""The expert cache: slots in one arena of fixed size, and who is in them.
+"""The expert cache: experts in memory, in slots of one arena of fixed size.
 
-No memory is taken after construction. A slot is empty, loading, or holds a resident expert; experts in
-use are pinned and never evicted.
+No memory is taken after construction. An expert is absent, loading, or resident; one in use is pinned
+and never evicted.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from edgemoe.experts.policies import EvictionPolicy, ExpertKey
-from edgemoe.native import ByteArray, ExpertWeights, aligned_empty
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """A place for one record in the arena."""
-
-    index: int
-    buffer: ByteArray
+from edgemoe.experts.arena import Slot, SlotArena
+from edgemoe.experts.catalog import Catalog
+from edgemoe.experts.policies import EvictionPolicy, UseStatistics
+from edgemoe.experts.residency import Residency
+from edgemoe.native import ExpertWeights
 
 
 class ExpertCache:
-    """Slots of ``slot_num_bytes`` each, a multiple of 4096. Used by one thread."""
+    """Experts by their number in the catalog, in at most ``capacity_bytes``. Used by one thread."""
 
-    def __init__(self, num_slots: int, slot_num_bytes: int, policy: EvictionPolicy) -> None:
-        self._arena = aligned_empty(num_slots * slot_num_bytes)
-        self._free = [
-            Slot(i, self._arena[i * slot_num_bytes : (i + 1) * slot_num_bytes]) for i in range(num_slots)
-        ]
-        self._policy = policy
-        self._resident: dict[ExpertKey, tuple[Slot, ExpertWeights]] = {}
-        self._pinned: set[ExpertKey] = set()
-        self.num_slots = num_slots
+    def __init__(self, catalog: Catalog, capacity_bytes: int, policy: EvictionPolicy) -> None:
+        self.catalog = catalog
+        self.statistics = UseStatistics(catalog)
+        self.residency = Residency(catalog, capacity_bytes, policy, self.statistics)
+        self._arena = SlotArena(capacity_bytes, catalog.num_bytes.tolist())
+        self._slots: dict[int, Slot] = {}
+        self._weights: dict[int, ExpertWeights] = {}
 
-    def __contains__(self, key: ExpertKey) -> bool:
-        return key in self._resident
+    def __contains__(self, expert: int) -> bool:
+        return expert in self._weights
 
     def __len__(self) -> int:
-        return len(self._resident)
+        return len(self._weights)
 
-    def pin(self, key: ExpertKey) -> ExpertWeights:
-        """Use a resident expert: it counts as used now and stays until ``unpin``."""
-        self._policy.touch(key)
-        self._pinned.add(key)
-        return self._resident[key][1]
+    def pin(self, expert: int) -> ExpertWeights:
+        """Use a resident expert: it stays until ``unpin``."""
+        self.residency.is_pinned[expert] = True
+        return self._weights[expert]
 
-    def unpin(self, key: ExpertKey) -> None:
+    def unpin(self, expert: int) -> None:
         """Allow an expert to be evicted again."""
-        self._pinned.discard(key)
+        self.residency.is_pinned[expert] = False
 
-    def reserve(self) -> Slot | None:
-        """An empty slot to load into, evicting if need be; None when all are loading or pinned."""
-        if self._free:
-            return self._free.pop()
-        key = self._policy.choose(lambda candidate: candidate not in self._pinned)
-        if key is None:
+    def reserve(self, expert: int, is_demand: bool = True) -> Slot | None:
+        """A slot to load an expert into, evicting if need be; None when too little may leave."""
+        leaving = self.residency.take(expert, is_demand)
+        if leaving is None:
             return None
-        self._policy.remove(key)
-        return self._resident.pop(key)[0]
+        for victim in leaving:
+            self._arena.give(self._slots.pop(victim))
+            del self._weights[victim]
+        slot = self._slots[expert] = self._arena.take(int(self.catalog.num_bytes[expert]))
+        return slot
 
-    def admit(self, key: ExpertKey, slot: Slot, weights: ExpertWeights) -> None:
-        """Make a loaded slot the resident expert ``key``; ``weights`` are views into the slot."""
-        self._resident[key] = (slot, weights)
-        self._policy.admit(key)
+    def admit(self, expert: int, weights: ExpertWeights) -> None:
+        """A loading expert has become resident; ``weights`` are views into its slot."""
+        self._weights[expert] = weights
+        self.residency.admit(expert)
 
-    def release(self, slot: Slot) -> None:
-        """Give back a reserved slot whose load failed."""
-        self._free.append(slot)
+    def release(self, expert: int) -> None:
+        """A load that failed or was cancelled gives its slot back."""
+        self.residency.drop(expert)
+        self._arena.give(self._slots.pop(expert))

@@ -1,60 +1,142 @@
-"""Which resident expert leaves when another needs its slot."""
+"""Which resident expert leaves when another needs its place.
+
+A policy sees how experts have been used and says what each candidate is worth; the lowest leaves first.
+It is never asked about experts in use. Letters: N experts in all, S layers that have experts.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from edgemoe.errors import RequestError
+import numpy as np
+from numpy.typing import NDArray
 
-ExpertKey = tuple[int, int]
+from edgemoe.errors import RequestError
+from edgemoe.experts.catalog import Catalog, Index
+
+Worth = NDArray[np.float64]
+# Tokens after which a use counts half: long enough to know an expert's popularity in a text, short enough
+# to forget the text before. Chosen by simulation on held-out text, see docs/streaming.md.
+HALF_LIFE_TOKENS = 48
+
+
+class UseStatistics:
+    """How often and when each expert was used, and which layer is running. Adapts to the text."""
+
+    def __init__(self, catalog: Catalog, half_life_tokens: float = HALF_LIFE_TOKENS) -> None:
+        self.catalog = catalog
+        self._keep = 0.5 ** (1 / half_life_tokens)
+        self.frequency: Worth = np.zeros(len(catalog))  # uses per token, decayed
+        self.last_use: Worth = np.full(len(catalog), -1.0)  # by `clock`
+        self.clock = 0  # layers run so far
+        self.position = 0  # of the layer that is running
+
+    def observe(self, position: int, used: Index, counts: Index, num_tokens: int) -> None:
+        """The layer at ``position`` runs: ``counts`` of its tokens chose the experts ``used``."""
+        self.position = position
+        self.clock += 1
+        keep = self._keep**num_tokens
+        self.frequency[self.catalog.span(position)] *= keep
+        self.frequency[used] += counts * ((1 - keep) / num_tokens)
+        self.last_use[used] = self.clock
+
+    def layers_until(self, candidates: Index) -> Index:
+        """Layers until each expert's layer runs next: 1 for the next one, S for the present one."""
+        num_layers = self.catalog.num_layers
+        return (self.catalog.layer_position[candidates] - self.position - 1) % num_layers + 1
 
 
 class EvictionPolicy(Protocol):
-    """Keeps an order among resident experts (layer, expert). Used by one thread."""
+    """Says what keeping an expert is worth."""
 
-    def admit(self, key: ExpertKey) -> None:
-        """An expert became resident."""
-        ...
-
-    def touch(self, key: ExpertKey) -> None:
-        """A resident expert is used."""
-        ...
-
-    def remove(self, key: ExpertKey) -> None:
-        """A resident expert left."""
-        ...
-
-    def choose(self, may_leave: Callable[[ExpertKey], bool]) -> ExpertKey | None:
-        """The expert to evict next among those that may leave; None if there is none."""
+    def worth(self, statistics: UseStatistics, candidates: Index) -> Worth:
+        """One value per candidate; the lowest leaves first."""
         ...
 
 
 class LRU:
     """The least recently used leaves first."""
 
-    def __init__(self) -> None:
-        self._order: OrderedDict[ExpertKey, None] = OrderedDict()
-
-    def admit(self, key: ExpertKey) -> None:
+    def worth(self, statistics: UseStatistics, candidates: Index) -> Worth:
         """See EvictionPolicy."""
-        self._order[key] = None
+        return statistics.last_use[candidates]
 
-    def touch(self, key: ExpertKey) -> None:
+
+class LFU:
+    """The least frequently used leaves first; of equals, the less recently used."""
+
+    def worth(self, statistics: UseStatistics, candidates: Index) -> Worth:
         """See EvictionPolicy."""
-        self._order.move_to_end(key)
+        recency = statistics.last_use[candidates] / (statistics.clock + 1)
+        return statistics.frequency[candidates] + 1e-9 * recency
 
-    def remove(self, key: ExpertKey) -> None:
+
+class LFRU:
+    """Frequency over the tokens since the last use: what is neither frequent nor recent leaves first."""
+
+    def worth(self, statistics: UseStatistics, candidates: Index) -> Worth:
         """See EvictionPolicy."""
-        del self._order[key]
-
-    def choose(self, may_leave: Callable[[ExpertKey], bool]) -> ExpertKey | None:
-        """See EvictionPolicy; costs the number of pinned experts that are older."""
-        return next((key for key in self._order if may_leave(key)), None)
+        age = (statistics.clock - statistics.last_use[candidates]) / statistics.catalog.num_layers
+        return (statistics.frequency[candidates] + 1e-6) / (1 + age)
 
 
-POLICIES: Mapping[str, Callable[[], EvictionPolicy]] = {"lru": LRU}
+class EdgeMoE:
+    """The paper's prose (arXiv 2308.14352, section III-C): rarely used experts of far layers leave first.
+
+    Frequency over the layers until the expert's layer runs next.
+    """
+
+    def worth(self, statistics: UseStatistics, candidates: Index) -> Worth:
+        """See EvictionPolicy."""
+        frequency: Worth = statistics.frequency[candidates] + 1e-6
+        return frequency / statistics.layers_until(candidates)
+
+
+class EdgeMoEPrinted:
+    """The paper's formula as printed: frequency over the layers since the expert's layer ran.
+
+    It contradicts the prose, as it lets the next layer's experts go first. The printed denominator of
+    the present layer is 0; it counts as the smallest, 1.
+    """
+
+    def worth(self, statistics: UseStatistics, candidates: Index) -> Worth:
+        """See EvictionPolicy."""
+        num_layers = statistics.catalog.num_layers
+        since = (statistics.position - statistics.catalog.layer_position[candidates]) % num_layers
+        frequency: Worth = statistics.frequency[candidates] + 1e-6
+        return frequency / np.maximum(since, 1)
+
+
+class Reuse:
+    """What is expected to be used latest leaves first.
+
+    An expert used by a share p of tokens is used after (1 - p) / p further tokens on average, and its
+    layer runs after some layers. Recent use raises p, because texts dwell on a subject.
+    """
+
+    # Share of p that the last use itself says, fading with its age in tokens; by simulation.
+    RECENT_SHARE, RECENT_TOKENS = 0.35, 6.0
+
+    def worth(self, statistics: UseStatistics, candidates: Index) -> Worth:
+        """See EvictionPolicy."""
+        num_layers = statistics.catalog.num_layers
+        age = (statistics.clock - statistics.last_use[candidates]) / num_layers
+        recent = self.RECENT_SHARE * np.exp(-age / self.RECENT_TOKENS)
+        p = np.minimum(statistics.frequency[candidates] + recent, 1.0) + 1e-6
+        until: Worth = num_layers * (1 / p - 1) + statistics.layers_until(candidates)
+        return -until
+
+
+POLICIES: Mapping[str, Callable[[], EvictionPolicy]] = {
+    "lru": LRU,
+    "lfu": LFU,
+    "lfru": LFRU,
+    "edgemoe": EdgeMoE,
+    "edgemoe-printed": EdgeMoEPrinted,
+    "reuse": Reuse,
+}
+DEFAULT_POLICY = "lfru"
 
 
 def make_policy(name: str) -> EvictionPolicy:

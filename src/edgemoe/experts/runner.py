@@ -1,47 +1,60 @@
 """Experts streamed from storage: the ExpertRunner used in production.
 
 Resident experts of a layer are computed while missing ones are read; a missing one is computed as it
-arrives. Outputs are summed in a fixed order, so that what was resident never changes a result.
+arrives; meanwhile the next layers' experts are read ahead. Outputs are summed in a fixed order, so that
+what was resident never changes a result.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections import deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
-from edgemoe.errors import RequestError
-from edgemoe.experts.cache import ExpertCache, Slot
-from edgemoe.native import ByteArray, ExpertLayerOutput, ExpertWeights, FloatArray, IntArray
-from edgemoe.store import ExpertKey, ExpertReader, Store, expert_matrices
-
-# Every record is compared with its checksum the first time it is read ("first"), each time, or never.
-VERIFY_MODES = ("first", "always", "never")
-
-
-@dataclass(frozen=True, slots=True)
-class ExpertLayerShape:
-    """What the experts of one layer have in common: gate and up are (F, D), down is (D, F)."""
-
-    width: int
-    expert_width: int
-    activation: str
+from edgemoe.experts.cache import ExpertCache
+from edgemoe.experts.loads import ExpertLayerShape, Loads
+from edgemoe.experts.predictors import NoPredictor, Predictor
+from edgemoe.experts.speculation import Pace, Speculation, SpeculationCounts
+from edgemoe.native import ExpertLayerOutput, FloatArray, IntArray
+from edgemoe.store import ExpertReader, Store
 
 
 @dataclass(slots=True)
 class ExpertCounts:
-    """What the experts cost so far: uses of resident and of missing experts, bytes read."""
+    """What the experts cost so far: uses of resident and of missing experts, reads, and waiting."""
 
     hits: int = 0
-    misses: int = 0
+    misses: int = 0  # not resident when the router spoke, those still being read ahead included
     bytes_read: int = 0
+    waited_s: float = 0.0
+    speculation: SpeculationCounts = field(default_factory=SpeculationCounts)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerEvent:
+    """One layer's experts are about to run. Experts by their number in the catalog."""
+
+    position: int
+    x: FloatArray  # (T, D), what the router saw
+    expert_ids: IntArray  # (T, K)
+    weights: FloatArray  # (T, K)
+    hits: list[int]
+    misses: list[int]
+    preloaded: set[int]  # of both: what was read ahead for this layer
+
+
+class LayerObserver(Protocol):
+    """Told of every layer as it runs: to record traces, or to show them."""
+
+    def layer_runs(self, event: LayerEvent) -> None:
+        """May keep nothing of the event's arrays without copying them."""
+        ...
 
 
 class StreamedExperts:
-    """Computes experts from a cache that is filled on demand; see ExpertRunner."""
+    """Computes experts from a cache that is filled on demand and ahead of it; see ExpertRunner."""
 
     def __init__(
         self,
@@ -50,108 +63,112 @@ class StreamedExperts:
         reader: ExpertReader,
         cache: ExpertCache,
         verify: str = "first",
+        predictor: Predictor | None = None,
+        top_k: int = 1,
+        pace: Pace | None = None,
     ) -> None:
-        if verify not in VERIFY_MODES:
-            raise RequestError(f"no verify mode {verify!r}; choose one of {', '.join(VERIFY_MODES)}")
         self._layers = layers
-        self._store = store
         self._reader = reader
         self._cache = cache
-        self._verify = verify
-        self._verified: set[ExpertKey] = set()
-        self.counts = ExpertCounts()
+        self._pace = pace or Pace()
+        self._loads = Loads(store, reader, cache, layers, verify)
+        self._speculation = Speculation(cache, self._loads, predictor or NoPredictor(), top_k, self._pace)
+        self._counts = ExpertCounts(speculation=self._speculation.counts)
+        self.observer: LayerObserver | None = None
+
+    @property
+    def cache(self) -> ExpertCache:
+        """What is resident."""
+        return self._cache
+
+    @property
+    def counts(self) -> ExpertCounts:
+        """Costs so far."""
+        self._counts.bytes_read = self._loads.bytes_read
+        self._counts.waited_s = self._loads.waited_s
+        return self._counts
 
     def run(self, layer: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray) -> FloatArray:
         """See ExpertRunner."""
-        output = ExpertLayerOutput(x, expert_ids, self._layers[layer].activation)
-        # Ascending ids are the order of the records on storage.
-        chosen = [(layer, expert) for expert in np.unique(expert_ids).tolist()]
-        hits = [key for key in chosen if key in self._cache]
-        misses = [key for key in chosen if key not in self._cache]
-        self.counts.hits += len(hits)
-        self.counts.misses += len(misses)
-        pinned = {key: self._cache.pin(key) for key in hits}
-        loads = _Loads(self._reader, self._store, self._cache, misses)
         try:
-            loads.start()
-            for key, expert in pinned.items():
-                output.add(key[1], expert)
-                self._cache.unpin(key)
-                loads.start()
-            while loads.are_under_way:
-                key, slot, record = loads.wait()
-                output.add(key[1], self._admit(key, slot, record))
-                self._cache.unpin(key)
-                loads.start()
-        finally:
-            loads.abandon()
-            for key in hits:
-                self._cache.unpin(key)
-        return output.combine(weights)
+            return self._run(layer, x, expert_ids, weights)
+        except BaseException:
+            self._loads.abandon()
+            self._cache.residency.is_pinned[:] = False
+            raise
 
     def close(self) -> None:
         """Stop the reader; later calls of ``run`` fail."""
         self._reader.close()
 
-    def _admit(self, key: ExpertKey, slot: Slot, record: ByteArray) -> ExpertWeights:
-        try:
-            if self._verify == "always" or (self._verify == "first" and key not in self._verified):
-                self._store.verify_expert(key, record)
-                self._verified.add(key)
-        except BaseException:
-            self._cache.release(slot)
-            raise
-        entry = self._store.manifest.experts[key]
-        shape = self._layers[key[0]]
-        matrices = expert_matrices(record, entry.formats, shape.width, shape.expert_width)
-        weights = ExpertWeights(*matrices)
-        self._cache.admit(key, slot, weights)
-        self._cache.pin(key)
-        self.counts.bytes_read += entry.num_bytes
-        return weights
+    def _run(self, layer: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray) -> FloatArray:
+        cache, loads = self._cache, self._loads
+        position = cache.catalog.position[layer]
+        first = cache.catalog.span(position).start
+        self._pace.layer_begins(len(x), loads.waited_s)
+        # Ascending ids are the order of the records on storage.
+        ids, uses = np.unique(expert_ids, return_counts=True)
+        used = ids.astype(np.int64) + first
+        cache.statistics.observe(position, used, uses, len(x))
+        chosen: list[int] = used.tolist()
+        loads.poll()
+        preloaded = self._speculation.settle(position, chosen)
+        hits = [expert for expert in chosen if expert in cache]
+        misses = [expert for expert in chosen if expert not in cache]
+        self._counts.hits += len(hits)
+        self._counts.misses += len(misses)
+        if self.observer is not None:
+            self.observer.layer_runs(LayerEvent(position, x, expert_ids, weights, hits, misses, preloaded))
+        resident = [(expert, cache.pin(expert)) for expert in hits]
+        arriving = _Arriving(loads, misses)
+        arriving.start()
+        if arriving.is_complete:  # else there is no room for more than what is needed now
+            self._speculation.start(position, x, expert_ids, weights)
+        output = ExpertLayerOutput(x, expert_ids, self._layers[layer].activation)
+        for expert, matrices in resident:
+            output.add(expert - first, matrices)
+            cache.unpin(expert)
+            arriving.start()
+        while (next_one := arriving.wait()) is not None:
+            output.add(next_one - first, cache.pin(next_one))
+            cache.unpin(next_one)
+            arriving.start()
+        return output.combine(weights)
 
 
-class _Loads:
-    """The reads of one layer's missing experts, as many at a time as there are slots."""
+class _Arriving:
+    """One layer's missing experts: read as many at a time as there is room for."""
 
-    def __init__(
-        self, reader: ExpertReader, store: Store, cache: ExpertCache, keys: Iterable[ExpertKey]
-    ) -> None:
-        self._reader = reader
-        self._store = store
-        self._cache = cache
-        self._waiting = deque(keys)
-        self._reading: dict[int, tuple[ExpertKey, Slot, ByteArray]] = {}
+    def __init__(self, loads: Loads, experts: list[int]) -> None:
+        self._loads = loads
+        self._waiting: list[int] = []
+        self._expected: list[int] = []
+        for expert in experts:
+            if expert in loads:
+                loads.demand(expert)
+                self._expected.append(expert)
+            else:
+                self._waiting.append(expert)
+        self._waiting.reverse()
 
     @property
-    def are_under_way(self) -> bool:
-        return bool(self._reading)
+    def is_complete(self) -> bool:
+        """Every missing expert is being read."""
+        return not self._waiting
 
     def start(self) -> None:
-        """Submit reads while slots can be had."""
-        while self._waiting and (slot := self._cache.reserve()) is not None:
-            key = self._waiting.popleft()
-            entry = self._store.manifest.experts[key]
-            record = slot.buffer[: entry.num_bytes]
-            ticket = self._reader.submit(self._store.file_index(entry), entry.offset, record)
-            self._reading[ticket] = (key, slot, record)
+        """Demand experts while there is room."""
+        while self._waiting and self._loads.start(self._waiting[-1]):
+            self._expected.append(self._waiting.pop())
 
-    def wait(self) -> tuple[ExpertKey, Slot, ByteArray]:
-        """The next expert to arrive."""
-        ticket = self._reader.wait_any(list(self._reading))
-        key, slot, record = self._reading.pop(ticket)
-        try:
-            self._reader.wait(ticket)
-        except OSError as error:
-            self._cache.release(slot)
-            raise self._store.read_error(key, error) from error
-        return key, slot, record
-
-    def abandon(self) -> None:
-        """After an error: let nothing write into a slot that is given back."""
-        for ticket, (_, slot, _) in self._reading.items():
-            self._reader.cancel(ticket)
-            with contextlib.suppress(OSError):  # the first error is the one to report
-                self._reader.wait(ticket)
-            self._cache.release(slot)
-        self._reading.clear()
+    def wait(self) -> int | None:
+        """The next expert to be computed, resident by now; None when all have been."""
+        while self._waiting and not self._expected:
+            # All room is taken by reads on speculation: they must end or be dropped first.
+            self._loads.make_room()
+            self.start()
+        if not self._expected:
+            return None
+        expert = self._loads.wait(self._expected)
+        self._expected.remove(expert)
+        return expert

@@ -20,14 +20,22 @@ class FileReader:
 
     With ``direct`` the page cache is bypassed, and offsets, lengths and addresses must be multiples of
     4096; without, what a read leaves in the page cache is dropped again. Interrupted and short reads
-    are continued.
+    are continued. ``bytes_per_s`` and ``latency_s`` slow reads down to those of another device; 0: as
+    fast as they come.
 
     Raises:
         OSError: a file cannot be opened; with EINVAL where the file system refuses direct reads.
     """
 
-    def __init__(self, paths: Sequence[str], num_threads: int = 4, direct: bool = True) -> None:
-        self._reader = _native.FileReader(list(paths), num_threads, direct)
+    def __init__(
+        self,
+        paths: Sequence[str],
+        num_threads: int = 4,
+        direct: bool = True,
+        bytes_per_s: float = 0.0,
+        latency_s: float = 0.0,
+    ) -> None:
+        self._reader = _native.FileReader(list(paths), num_threads, direct, bytes_per_s, latency_s)
         # A destination must outlive its read even when the caller forgets it.
         self._destinations: dict[int, ByteArray] = {}
 
@@ -51,9 +59,14 @@ class FileReader:
         # Not in a `finally`: after Ctrl-C the read may still be writing to its destination.
         self._destinations.pop(ticket, None)
 
-    def wait_any(self, tickets: Sequence[int]) -> int:
-        """Block until one of the tickets has ended, well or not, and return it."""
-        return self._reader.wait_any(list(tickets))
+    def wait_any(self, tickets: Sequence[int], block: bool = True) -> int | None:
+        """One of the tickets that has ended, well or not; while there is none, block or return None."""
+        ticket = self._reader.wait_any(list(tickets), block)
+        return None if ticket < 0 else ticket
+
+    def set_depth(self, depth: int) -> None:
+        """How many reads are served at a time, up to ``num_threads``."""
+        self._reader.set_depth(depth)
 
     def cancel(self, ticket: int) -> bool:
         """Drop a read that has not started. True: its destination is free; wait() returns at once."""

@@ -1,6 +1,15 @@
 """Our file: the store and the readers of its experts."""
 
-from edgemoe.store.expert_reader import READER_KINDS, ExpertReader, MemoryReader, open_reader
+from edgemoe.store.attach import attach_file
+from edgemoe.store.expert_reader import (
+    DEVICES,
+    READER_KINDS,
+    Device,
+    ExpertReader,
+    MemoryReader,
+    find_device,
+    open_reader,
+)
 from edgemoe.store.format import (
     VECTOR_FORMAT,
     DenseEntry,
@@ -17,9 +26,11 @@ from edgemoe.store.store import Store, open_store
 from edgemoe.store.writer import StoreWriter
 
 __all__ = [
+    "DEVICES",
     "READER_KINDS",
     "VECTOR_FORMAT",
     "DenseEntry",
+    "Device",
     "ExpertEntry",
     "ExpertKey",
     "ExpertReader",
@@ -29,10 +40,12 @@ __all__ = [
     "Store",
     "StoreLayout",
     "StoreWriter",
+    "attach_file",
     "checksum",
     "expert_matrices",
     "expert_name",
     "expert_num_bytes",
+    "find_device",
     "open_reader",
     "open_store",
     "plan_layout",

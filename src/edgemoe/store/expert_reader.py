@@ -10,7 +10,8 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,35 @@ from edgemoe.errors import RequestError, StoreError
 from edgemoe.native import ByteArray, FileReader
 
 READER_KINDS = ("auto", "direct", "buffered")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """How a storage device is slow; 0 bytes per second: as fast as reads come."""
+
+    bytes_per_s: float = 0.0
+    latency_s: float = 0.0
+
+
+# Sequential read rates as the paper gives them for its two boards (arXiv 2308.14352, section V), and as
+# is usual for the rest. Latencies are typical of the kind of device.
+DEVICES: Mapping[str, Device] = {
+    "jetson-tx2-ssd": Device(550e6, 100e-6),
+    "jetson-tx2-usb": Device(50e6, 500e-6),
+    "rpi4-sd": Device(40e6, 500e-6),
+    "nvme": Device(2000e6, 80e-6),
+}
+
+
+def find_device(name: str) -> Device:
+    """The device profile of that name.
+
+    Raises:
+        RequestError: there is none.
+    """
+    if name not in DEVICES:
+        raise RequestError(f"no device profile {name!r}; choose one of {', '.join(DEVICES)}")
+    return DEVICES[name]
 
 
 class ExpertReader(Protocol):
@@ -43,12 +73,16 @@ class ExpertReader(Protocol):
         """
         ...
 
-    def wait_any(self, tickets: Sequence[int]) -> int:
-        """Block until one of the tickets has ended, well or not, and return it.
+    def wait_any(self, tickets: Sequence[int], block: bool = True) -> int | None:
+        """One of the tickets that has ended, well or not; while there is none, block or return None.
 
         Raises:
             ValueError: no tickets, or an unknown one.
         """
+        ...
+
+    def set_depth(self, depth: int) -> None:
+        """How many reads are served at a time, at most; 1 or more."""
         ...
 
     def cancel(self, ticket: int) -> bool:
@@ -60,8 +94,12 @@ class ExpertReader(Protocol):
         ...
 
 
-def open_reader(paths: Sequence[Path], kind: str = "auto", num_threads: int = 4) -> ExpertReader:
+def open_reader(
+    paths: Sequence[Path], kind: str = "auto", num_threads: int = 4, device: Device | None = None
+) -> ExpertReader:
     """A reader of these files. "auto" reads directly where the file system can, else buffered.
+
+    ``device`` slows reads down to those of another storage device.
 
     Raises:
         RequestError: unknown kind.
@@ -70,14 +108,16 @@ def open_reader(paths: Sequence[Path], kind: str = "auto", num_threads: int = 4)
     if kind not in READER_KINDS:
         raise RequestError(f"no reader {kind!r}; choose one of {', '.join(READER_KINDS)}")
     names = [str(path) for path in paths]
+    device = device or Device()
+    pace = (device.bytes_per_s, device.latency_s)
     try:
         if kind != "buffered":
             try:
-                return FileReader(names, num_threads, direct=True)
+                return FileReader(names, num_threads, True, *pace)
             except OSError as error:
                 if kind == "direct" or error.errno != errno.EINVAL:
                     raise
-        return FileReader(names, num_threads, direct=False)
+        return FileReader(names, num_threads, False, *pace)
     except OSError as error:
         raise StoreError(f"{error.filename}: cannot be opened: {error.strerror}") from error
 
@@ -137,7 +177,7 @@ class MemoryReader:
         if error:
             raise OSError(error, os.strerror(error), "memory")
 
-    def wait_any(self, tickets: Sequence[int]) -> int:
+    def wait_any(self, tickets: Sequence[int], block: bool = True) -> int | None:
         """See ExpertReader."""
         with self._changed:
             if not tickets:
@@ -145,8 +185,12 @@ class MemoryReader:
             for ticket in tickets:
                 if ticket not in self._errors:
                     raise ValueError(f"wait_any: unknown ticket {ticket}")
-            self._changed.wait_for(lambda: any(self._errors[t] is not None for t in tickets))
-            return next(t for t in tickets if self._errors[t] is not None)
+            if block:
+                self._changed.wait_for(lambda: any(self._errors[t] is not None for t in tickets))
+            return next((t for t in tickets if self._errors[t] is not None), None)
+
+    def set_depth(self, depth: int) -> None:
+        """See ExpertReader; one thread serves one read at a time."""
 
     def cancel(self, ticket: int) -> bool:
         """See ExpertReader."""

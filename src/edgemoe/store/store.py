@@ -12,7 +12,7 @@ import numpy as np
 from edgemoe.errors import CorruptStoreError, ExpertReadError, StoreError
 from edgemoe.native import ByteArray, aligned_empty
 from edgemoe.safetensors_header import read_exactly, read_header
-from edgemoe.store.expert_reader import ExpertReader, open_reader
+from edgemoe.store.expert_reader import Device, ExpertReader, open_reader
 from edgemoe.store.format import (
     DENSE_FILE,
     MANIFEST_FILE,
@@ -40,9 +40,11 @@ class Store:
         self.expert_files = sorted({entry.file for entry in manifest.experts.values()})
         self._file_indices = {file: index for index, file in enumerate(self.expert_files)}
 
-    def open_expert_reader(self, kind: str = "auto", num_threads: int = 4) -> ExpertReader:
-        """A reader of the expert files, numbered as in ``expert_files``."""
-        return open_reader([self.path / file for file in self.expert_files], kind, num_threads)
+    def open_expert_reader(
+        self, kind: str = "auto", num_threads: int = 4, device: Device | None = None
+    ) -> ExpertReader:
+        """A reader of the expert files, numbered as in ``expert_files``; see ``open_reader``."""
+        return open_reader([self.path / file for file in self.expert_files], kind, num_threads, device)
 
     def file_index(self, entry: ExpertEntry) -> int:
         """The number of an expert's file for that reader."""

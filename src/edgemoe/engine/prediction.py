@@ -1,0 +1,121 @@
+"""Building the predictor that a store is run with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from edgemoe import native
+from edgemoe.errors import RequestError
+from edgemoe.experts import (
+    FittedRouting,
+    GateHead,
+    GatePredictor,
+    HybridPredictor,
+    NoPredictor,
+    Predictor,
+    TablePredictor,
+    find_fitted,
+    num_gate_columns,
+    read_fitted,
+)
+from edgemoe.models import DenseWeights, ModelSpec
+from edgemoe.native import FloatArray, Matrix
+from edgemoe.store import Store
+
+# "gate" applies the next layers' own routers, "gate-fitted" their corrected forms that `edgemoe fit`
+# made, "hybrid" adds the table to those; "auto" is the best that the store allows.
+PREDICTORS = ("auto", "none", "table", "gate", "gate-fitted", "hybrid")
+NEEDS_FIT = ("table", "gate-fitted", "hybrid")
+# Layers ahead that the plain gate looks.
+LOOKAHEAD = 2
+
+
+def choose_predictor(store: Store, name: str) -> str:
+    """The predictor that "auto" stands for; other names are themselves.
+
+    Raises:
+        RequestError: no such predictor, or nothing was fitted for the store yet.
+    """
+    if name not in PREDICTORS:
+        raise RequestError(f"no predictor {name!r}; choose one of {', '.join(PREDICTORS)}")
+    is_fitted = find_fitted(store) is not None
+    if name in NEEDS_FIT and not is_fitted:
+        raise RequestError(
+            f"{store.path}: the predictor {name!r} needs what `edgemoe trace` and `edgemoe fit` learn, and"
+            " they have not been run on this store"
+        )
+    if name == "auto":
+        return "hybrid" if is_fitted else "gate"
+    return name
+
+
+def predictor_num_bytes(spec: ModelSpec, store: Store, name: str) -> int:
+    """Memory that a predictor takes, an upper bound."""
+    if name == "none":
+        return 0
+    if name in NEEDS_FIT:
+        file = find_fitted(store)
+        assert file is not None
+        return 2 * store.manifest.files[file]  # tables are computed with in single precision
+    layers = spec.moe_layers
+    sizes = [spec.moe(layer).router.num_experts for layer in layers]
+    return sum(
+        4 * sum(sizes[p + 1 : p + 1 + LOOKAHEAD]) * num_gate_columns(spec.width, size)
+        for p, size in enumerate(sizes)
+    )
+
+
+def build_predictor(spec: ModelSpec, weights: DenseWeights, store: Store, name: str) -> Predictor:
+    """The predictor of that name, as ``choose_predictor`` gives it.
+
+    Raises:
+        StoreError: what was fitted for the store is damaged or was fitted for another model.
+    """
+    sizes = [spec.moe(layer).router.num_experts for layer in spec.moe_layers]
+    if name == "none":
+        return NoPredictor()
+    if name == "gate":
+        return GatePredictor(plain_heads(spec, weights), sizes)
+    fitted = read_fitted(store)
+    assert fitted is not None
+    return fitted_predictor(fitted, name, sizes)
+
+
+def fitted_predictor(fitted: FittedRouting, name: str, num_experts: list[int]) -> Predictor:
+    """A predictor made from what was fitted; ``num_experts`` of every position."""
+    table = TablePredictor(fitted.tables, len(num_experts))
+    if name == "table":
+        return table
+    heads = {position: gate.head() for position, gate in fitted.gates.items()}
+    gate = GatePredictor(heads, num_experts)
+    return gate if name == "gate-fitted" else HybridPredictor(gate, table, fitted.table_weights)
+
+
+def plain_heads(spec: ModelSpec, weights: DenseWeights) -> Mapping[int, GateHead]:
+    """The next layers' routers, as they act on each layer's state; none looks past the last layer."""
+    heads = {}
+    for position, layer in enumerate(spec.moe_layers):
+        targets = list(enumerate(spec.moe_layers))[position + 1 : position + 1 + LOOKAHEAD]
+        if targets:
+            rows = np.concatenate([plain_weights(spec, weights, layer, ahead) for _, ahead in targets])
+            sizes = [(p, spec.moe(ahead).router.num_experts) for p, ahead in targets]
+            packed = native.quantize(rows, "f32")
+            heads[position] = GateHead(Matrix(packed, "f32", *rows.shape), sizes)
+    return heads
+
+
+def plain_weights(spec: ModelSpec, weights: DenseWeights, layer: int, ahead: int) -> FloatArray:
+    """The router of the layer ``ahead`` for what the router of ``layer`` sees: (E, columns).
+
+    The residual stream changes little from layer to layer, the norm's weights may change much: they are
+    exchanged.
+    """
+    router = weights.matrix(f"layers.{ahead}.router.weight")
+    own_norm = weights.vector(f"layers.{layer}.ffn_norm.weight")
+    next_norm = weights.vector(f"layers.{ahead}.ffn_norm.weight")
+    ratio = np.divide(next_norm, own_norm, out=np.zeros_like(own_norm), where=own_norm != 0)
+    rows = native.dequantize(router.packed, router.format, router.num_rows, router.num_cols)
+    columns = num_gate_columns(spec.width, spec.moe(layer).router.num_experts)
+    return np.pad(rows * ratio, ((0, 0), (0, columns - spec.width)))

@@ -1,0 +1,52 @@
+"""How fast the storage under a store delivers experts, and how many reads at a time it likes best."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+from edgemoe.native import aligned_empty
+from edgemoe.store import ExpertReader, Store
+
+NUM_READ_THREADS = 8
+DEPTHS = (2, 4, 8)  # one place stays free for what is needed now, so one alone would never read ahead
+# A deeper queue must gain this much: reads that wait inside the device cannot be overtaken any more.
+WORTHWHILE = 1.1
+# Bounds of one measurement: enough to average, little enough for slow storage and small memory.
+MAX_READS, MAX_SECONDS, MAX_BYTES = 64, 0.05, 32 << 20
+
+
+def tune_depth(store: Store, reader: ExpertReader) -> float:
+    """Set the reader's depth by reading some experts; returns bytes per second at that depth.
+
+    A read that fails is left to the one who needs the expert.
+    """
+    best_depth, best = DEPTHS[0], 0.0
+    for depth in DEPTHS:
+        reader.set_depth(depth)
+        bytes_per_s = _measure(store, reader, depth)
+        if bytes_per_s < best * WORTHWHILE:
+            break
+        best_depth, best = depth, bytes_per_s
+    reader.set_depth(best_depth)
+    return best
+
+
+def _measure(store: Store, reader: ExpertReader, depth: int) -> float:
+    entries = list(store.manifest.experts.values())[:MAX_READS]
+    largest = max(entry.num_bytes for entry in entries)
+    buffers = [aligned_empty(largest) for _ in range(max(1, min(depth, MAX_BYTES // largest)))]
+    began_s, num_bytes = time.perf_counter(), 0
+    for start in range(0, len(entries), len(buffers)):
+        batch = entries[start : start + len(buffers)]
+        tickets = [
+            reader.submit(store.file_index(entry), entry.offset, buffer[: entry.num_bytes])
+            for entry, buffer in zip(batch, buffers, strict=False)
+        ]
+        for ticket, entry in zip(tickets, batch, strict=True):
+            with contextlib.suppress(OSError):
+                reader.wait(ticket)
+            num_bytes += entry.num_bytes
+        if time.perf_counter() - began_s > MAX_SECONDS or num_bytes >= MAX_BYTES:
+            break
+    return num_bytes / (time.perf_counter() - began_s)

@@ -1,0 +1,103 @@
+"""What ``edgemoe fit`` learns about a model's routing, and the file of the store that holds it.
+
+Letters: D width, E experts of a layer, S layers that have experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from edgemoe.errors import StoreError
+from edgemoe.experts.predictors import GateHead, TransitionTable
+from edgemoe.native import FloatArray, Matrix, quantize
+from edgemoe.store import Store, attach_file
+
+STEM, SUFFIX = "predictor", ".safetensors"
+GATE_FORMAT = "f16"
+
+
+@dataclass(frozen=True)
+class FittedGate:
+    """Corrected routers: ``weights`` (sum of the targets' E, columns of ``gate_features``)."""
+
+    weights: FloatArray
+    targets: tuple[tuple[int, int], ...]  # (position, E), in the order of the rows
+
+    def head(self) -> GateHead:
+        """In the form that predictors multiply with."""
+        packed = quantize(self.weights, GATE_FORMAT)
+        return GateHead(Matrix(packed, GATE_FORMAT, *self.weights.shape), self.targets)
+
+
+@dataclass(frozen=True)
+class FittedRouting:
+    """Gates by the position they look ahead from; tables and their weights by the one they forecast."""
+
+    gates: Mapping[int, FittedGate]
+    tables: Mapping[int, TransitionTable]
+    table_weights: Mapping[int, float]
+
+
+def save_fitted(store: Store, fitted: FittedRouting) -> Store:
+    """Put it into the store in place of what was fitted before; half precision is enough for scores.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    for position, gate in fitted.gates.items():
+        tensors[f"gate.{position}.weights"] = gate.weights.astype(np.float16)
+        tensors[f"gate.{position}.targets"] = np.array(gate.targets, np.int32)
+    for position, table in fitted.tables.items():
+        for name in ("single", "older", "pair"):
+            values = getattr(table, name)
+            if values is not None:
+                tensors[f"table.{position}.{name}"] = values.astype(np.float16)
+        tensors[f"table.{position}.weight"] = np.array([fitted.table_weights.get(position, 0.0)], np.float32)
+    return attach_file(store, STEM, SUFFIX, safetensors.numpy.save(tensors))
+
+
+def find_fitted(store: Store) -> str | None:
+    """Name of the store's file, or None where nothing was fitted yet."""
+    return next((f for f in store.manifest.files if f.startswith(f"{STEM}-") and f.endswith(SUFFIX)), None)
+
+
+def read_fitted(store: Store) -> FittedRouting | None:
+    """What was fitted for the store, or None.
+
+    Raises:
+        StoreError: the file does not hold what it should.
+    """
+    name = find_fitted(store)
+    if name is None:
+        return None
+    path = store.path / name
+    try:
+        # The checksum was compared when the store was opened.
+        return _parse(safetensors.numpy.load_file(path))
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise StoreError(f"{path}: damaged ({error}); run `edgemoe fit` again") from error
+
+
+def _parse(tensors: Mapping[str, np.ndarray]) -> FittedRouting:
+    gates, tables, table_weights = {}, {}, {}
+    for name in tensors:
+        kind, number, part = name.split(".")
+        position = int(number)
+        if kind == "gate" and part == "weights":
+            weights = tensors[name].astype(np.float32)
+            pairs = tensors[f"gate.{position}.targets"].tolist()
+            gates[position] = FittedGate(weights, tuple((target, size) for target, size in pairs))
+        elif kind == "table" and part == "single":
+            single, older = (tensors[f"table.{position}.{p}"].astype(np.float32) for p in ("single", "older"))
+            pair = tensors.get(f"table.{position}.pair")
+            tables[position] = TransitionTable(
+                single, older, None if pair is None else pair.astype(np.float32)
+            )
+            table_weights[position] = float(tensors[f"table.{position}.weight"][0])
+    return FittedRouting(gates, tables, table_weights)

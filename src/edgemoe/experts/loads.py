@@ -1,0 +1,193 @@
+"""Reads of experts under way: those demanded now, and those started on speculation."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgemoe.errors import EdgeMoEError, RequestError
+from edgemoe.experts.cache import ExpertCache
+from edgemoe.native import ByteArray, ExpertWeights
+from edgemoe.store import ExpertReader, Store, expert_matrices
+
+# Every record is compared with its checksum the first time it is read ("first"), each time, or never.
+VERIFY_MODES = ("first", "always", "never")
+# A demanded read that fails is tried again: a cable or a busy device may have been at fault.
+DEMAND_TRIES = 3
+DEMAND = 0  # priority; speculation has the number of layers until it is needed
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertLayerShape:
+    """What the experts of one layer have in common: gate and up are (F, D), down is (D, F)."""
+
+    width: int
+    expert_width: int
+    activation: str
+
+
+@dataclass(slots=True)
+class _Read:
+    expert: int
+    record: ByteArray
+    priority: int
+    num_tries: int = 1
+
+
+class Loads:
+    """Brings experts into the cache. Used by one thread.
+
+    A speculative read that fails or is damaged is forgotten: if the expert is needed it is demanded,
+    tried anew, and then the error is raised.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        reader: ExpertReader,
+        cache: ExpertCache,
+        shapes: Mapping[int, ExpertLayerShape],
+        verify: str,
+    ) -> None:
+        if verify not in VERIFY_MODES:
+            raise RequestError(f"no verify mode {verify!r}; choose one of {', '.join(VERIFY_MODES)}")
+        self._store = store
+        self._reader = reader
+        self._cache = cache
+        self._shapes = shapes
+        self._verify = verify
+        self._keys = cache.catalog.keys
+        self._entries = [store.manifest.experts[key] for key in self._keys]
+        self._files = [store.file_index(entry) for entry in self._entries]
+        self._verified: set[int] = set()
+        self._reads: dict[int, _Read] = {}  # by ticket
+        self._tickets: dict[int, int] = {}  # by expert
+        self.bytes_read = 0
+        self.pending_bytes = 0
+        self.waited_s = 0.0
+
+    def __contains__(self, expert: int) -> bool:
+        return expert in self._tickets
+
+    def start(self, expert: int, priority: int = DEMAND) -> bool:
+        """Queue the read of an absent expert; False if the cache has no room for it."""
+        slot = self._cache.reserve(expert, is_demand=priority == DEMAND)
+        if slot is None:
+            return False
+        self._submit(_Read(expert, slot.buffer, priority))
+        self.pending_bytes += len(slot.buffer)
+        return True
+
+    def demand(self, expert: int) -> None:
+        """An expert being read on speculation is needed now: its read goes first from here on."""
+        ticket = self._tickets[expert]
+        read = self._reads[ticket]
+        is_queued = read.priority > DEMAND and self._reader.cancel(ticket)
+        read.priority = DEMAND
+        if is_queued:
+            self._reader.wait(ticket)
+            del self._reads[ticket]
+            self._submit(read)
+
+    def cancel(self, expert: int) -> bool:
+        """Drop a read that has not started; True if so."""
+        ticket = self._tickets[expert]
+        if not self._reader.cancel(ticket):
+            return False
+        self._reader.wait(ticket)
+        self._forget(ticket)
+        self._cache.release(expert)
+        return True
+
+    def poll(self) -> None:
+        """Admit what has arrived; never blocks."""
+        while self._tickets:
+            ticket = self._reader.wait_any(list(self._reads), block=False)
+            if ticket is None:
+                return
+            self._arrive(ticket)
+
+    def wait(self, experts: list[int]) -> int:
+        """Block until one of these demanded experts is in the cache; others may arrive as well.
+
+        Raises:
+            ExpertReadError: storage failed repeatedly.
+            CorruptStoreError: an expert is damaged.
+        """
+        began_s = time.perf_counter()
+        try:
+            while True:
+                ticket = self._reader.wait_any([self._tickets[expert] for expert in experts])
+                assert ticket is not None
+                expert = self._arrive(ticket)
+                if expert is not None:
+                    return expert
+        finally:
+            self.waited_s += time.perf_counter() - began_s
+
+    def make_room(self) -> None:
+        """Drop a read on speculation that has not started; if there is none, wait for one to end."""
+        for read in reversed(list(self._reads.values())):
+            if read.priority > DEMAND and self.cancel(read.expert):
+                return
+        ticket = self._reader.wait_any(list(self._reads))
+        assert ticket is not None
+        self._arrive(ticket)
+
+    def abandon(self) -> None:
+        """After an error: let nothing write into a slot that is given back."""
+        for ticket in list(self._reads):
+            self._reader.cancel(ticket)
+            with contextlib.suppress(OSError):  # the first error is the one to report
+                self._reader.wait(ticket)
+            self._cache.release(self._forget(ticket).expert)
+
+    def _submit(self, read: _Read) -> None:
+        entry = self._entries[read.expert]
+        ticket = self._reader.submit(self._files[read.expert], entry.offset, read.record, read.priority)
+        self._reads[ticket] = read
+        self._tickets[read.expert] = ticket
+
+    def _forget(self, ticket: int) -> _Read:
+        read = self._reads.pop(ticket)
+        del self._tickets[read.expert]
+        self.pending_bytes -= len(read.record)
+        return read
+
+    def _arrive(self, ticket: int) -> int | None:
+        """Take in an ended read; None if it failed and was forgotten or is tried again."""
+        read = self._reads[ticket]
+        try:
+            try:
+                self._reader.wait(ticket)
+            except OSError as error:
+                raise self._store.read_error(self._keys[read.expert], error) from error
+            self._check(read)
+        except EdgeMoEError:
+            if read.priority == DEMAND and read.num_tries < DEMAND_TRIES:
+                del self._reads[ticket]
+                read.num_tries += 1
+                self._submit(read)
+                return None
+            self._forget(ticket)
+            self._cache.release(read.expert)
+            if read.priority == DEMAND:
+                raise
+            return None
+        self._forget(ticket)
+        self.bytes_read += len(read.record)
+        self._cache.admit(read.expert, self._weights(read))
+        return read.expert
+
+    def _check(self, read: _Read) -> None:
+        is_due = self._verify == "first" and read.expert not in self._verified
+        if self._verify == "always" or is_due:
+            self._store.verify_expert(self._keys[read.expert], read.record)
+            self._verified.add(read.expert)
+
+    def _weights(self, read: _Read) -> ExpertWeights:
+        shape = self._shapes[self._keys[read.expert][0]]
+        formats = self._entries[read.expert].formats
+        return ExpertWeights(*expert_matrices(read.record, formats, shape.width, shape.expert_width))

@@ -1,0 +1,47 @@
+"""Adding a file to a finished store, such as what was fitted for it, so that a power cut loses nothing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from edgemoe.errors import StoreError
+from edgemoe.store.durable import LOCK_FILE, lock_folder, sync_folder, write_file
+from edgemoe.store.format import MANIFEST_FILE, checksum
+from edgemoe.store.store import Store, open_store
+
+
+def attach_file(store: Store, stem: str, suffix: str, data: bytes) -> Store:
+    """The store with ``data`` as its only file named ``stem``-...``suffix``; the one before is removed.
+
+    The name holds the content's checksum, and the manifest changes hands in one rename: whoever opens
+    the store meanwhile finds the old file or the new one, whole.
+
+    Raises:
+        StoreError: the store cannot be written.
+        ConversionError: another process is writing it.
+    """
+    name = f"{stem}-{checksum(data)}{suffix}"
+    folder = store.path
+    try:
+        lock = lock_folder(folder)
+        try:
+            manifest = open_store(folder).manifest
+            old = {f for f in manifest.files if f.startswith(f"{stem}-") and f.endswith(suffix)} - {name}
+            write_file(folder / name, data)
+            files = {f: size for f, size in manifest.files.items() if f not in old}
+            sums = {f: value for f, value in manifest.checksums.items() if f not in old}
+            files[name], sums[name] = len(data), checksum(data)
+            updated = replace(manifest, files=files, checksums=sums)
+            write_file(folder / f"{MANIFEST_FILE}.new", updated.to_json().encode())
+            sync_folder(folder)
+            os.replace(folder / f"{MANIFEST_FILE}.new", folder / MANIFEST_FILE)
+            sync_folder(folder)
+            for file in old:
+                (folder / file).unlink(missing_ok=True)
+        finally:
+            (folder / LOCK_FILE).unlink(missing_ok=True)
+            os.close(lock)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written: {error.strerror}") from error
+    return Store(folder, updated, store.config)
