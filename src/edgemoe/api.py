@@ -228,6 +228,11 @@ class Model:
     ) -> None:
         self.close()
 
+    @property
+    def engine(self) -> Engine:
+        """The parts that run the model, for calibration and measurement."""
+        return self._open()
+
     def _open(self) -> Engine:
         if self._engine is None:
             raise RequestError("the model is closed; load it again")

@@ -9,6 +9,7 @@ EdgeMoEError
 │   ├── NotAStoreError                no manifest where a store was expected
 │   ├── StoreVersionError             written by another version of the format
 │   └── CorruptStoreError             bytes differ from what was written
+├── TraceError (ValueError)           a folder of traces that is damaged or none
 ├── ConversionError (OSError)         converting could not go on: disk full, output exists
 ├── BudgetError (ValueError)          names the smallest budget that works
 ├── ExpertReadError (OSError)         storage failed while an expert was read
@@ -52,6 +53,10 @@ class StoreVersionError(StoreError):
 
 class CorruptStoreError(StoreError):
     """Bytes of the store differ from what was written."""
+
+
+class TraceError(EdgeMoEError, ValueError):
+    """A trace cannot be used."""
 
 
 class ConversionError(EdgeMoEError, OSError):

@@ -14,8 +14,10 @@ from edgemoe.cli.convert import convert
 from edgemoe.cli.demo import demo
 from edgemoe.cli.doctor import doctor
 from edgemoe.cli.evaluate import evaluate
+from edgemoe.cli.fit import fit
 from edgemoe.cli.inspect import inspect
 from edgemoe.cli.run import run
+from edgemoe.cli.trace import trace
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
@@ -24,6 +26,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "chat": chat,
     "eval": evaluate,
+    "trace": trace,
+    "fit": fit,
     "doctor": doctor,
 }
 

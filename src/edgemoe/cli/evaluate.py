@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from edgemoe.cli.options import JsonOption, MemoryOption, StoreArgument, ThreadsOption
+from edgemoe.cli.options import JsonOption, MemoryOption, StoreArgument, ThreadsOption, read_text
 from edgemoe.cli.output import count_progress, print_json, say_budget
-from edgemoe.errors import RequestError
 
 
 def evaluate(
@@ -49,7 +48,7 @@ def evaluate(
     import edgemoe
     from edgemoe.units import format_duration
 
-    content = _read_text(text)
+    content = read_text(text)
     started = time.monotonic()
     with edgemoe.load(store, memory, context=window, num_threads=num_threads) as model:
         if memory is None:
@@ -65,10 +64,3 @@ def evaluate(
             f"perplexity {score.perplexity:.4f} over {score.num_tokens} tokens "
             f"in {format_duration(elapsed_s)}"
         )
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise RequestError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from edgemoe.errors import RequestError
+
 StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="Folder made by convert.")]
 MemoryOption = Annotated[
     str | None,
@@ -110,3 +112,15 @@ def sampling(
         "seed": seed,
         "stop": tuple(stop or ()),
     }
+
+
+def read_text(path: Path) -> str:
+    """The content of a text file.
+
+    Raises:
+        RequestError: it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error

@@ -74,7 +74,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
         options.cache_bytes,
         predictor_num_bytes(spec, store, predictor_name),
     )
-    weights = _dense_weights(spec, store, options.reader)
+    weights = read_dense_weights(spec, store, options.reader)
     predictor = build_predictor(spec, weights, store, predictor_name)
     catalog = Catalog({key: entry.num_bytes for key, entry in store.manifest.experts.items()})
     cache = ExpertCache(catalog, memory.expert_cache_bytes, policy)
@@ -120,7 +120,12 @@ def check_store(spec: ModelSpec, store: Store) -> None:
     raise StoreError(f"{store.path}: {what} does not fit config.json; convert the checkpoint again")
 
 
-def _dense_weights(spec: ModelSpec, store: Store, reader_kind: str) -> DenseWeights:
+def read_dense_weights(spec: ModelSpec, store: Store, reader_kind: str = "auto") -> DenseWeights:
+    """The non-expert weights of a store that ``check_store`` has passed.
+
+    Raises:
+        CorruptStoreError, StoreError: they are damaged or cannot be read.
+    """
     stored = store.read_dense(reader_kind)
     matrices, vectors = {}, {}
     for tensor in spec.dense_tensors():

@@ -57,12 +57,16 @@ class Session:
 
     def logits(self, token_ids: Sequence[int], first: int = 0) -> Iterator[FloatArray]:
         """Logits of a text's positions from ``first`` on, a few rows (T, V) at a time; nothing is reused."""
-        self.check(token_ids)
-        self._rewind(0)
-        for hidden in self._forward(token_ids):
+        for hidden in self.states(token_ids):
             position = len(self.token_ids) - len(hidden)
             for start in range(max(0, first - position), len(hidden), HEAD_ROWS):
                 yield self._decoder.head(hidden[start : start + HEAD_ROWS])
+
+    def states(self, token_ids: Sequence[int]) -> Iterator[FloatArray]:
+        """Hidden states (T, D) of a text, chunk by chunk; nothing is reused."""
+        self.check(token_ids)
+        self._rewind(0)
+        yield from self._forward(token_ids)
 
     def _forward(self, token_ids: Sequence[int]) -> Iterator[FloatArray]:
         """Hidden states chunk by chunk; an interrupted chunk leaves the text as it was."""

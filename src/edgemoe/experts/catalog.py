@@ -6,6 +6,7 @@ Letters: N experts in all, S layers that have experts.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ class Catalog:
         self.position = {layer: place for place, layer in enumerate(self.layers)}
         self.layer_position: Index = np.array([self.position[layer] for layer, _ in self.keys], np.int64)
         starts = np.searchsorted(self.layer_position, np.arange(len(self.layers) + 1))
-        self._spans = [slice(int(a), int(b)) for a, b in zip(starts, starts[1:], strict=False)]
+        self._spans = [slice(int(a), int(b)) for a, b in pairwise(starts)]
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -142,8 +142,8 @@ class TablePredictor:
     ) -> list[Forecast]:
         """See Predictor."""
         before, self._before = self._before, expert_ids
-        if before is not None and len(before) != len(expert_ids):
-            before = None  # another text, or the end of a prompt
+        if before is not None and (len(before) != len(expert_ids) or (position == 0 and len(before) > 1)):
+            before = None  # another text, or another part of a prompt
         target = (position + 1) % self._num_layers
         table = self._tables.get(target)
         if table is None:

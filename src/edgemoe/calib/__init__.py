@@ -1,0 +1,7 @@
+"""Calibration: what a model does on a text, and what is learnt from it."""
+
+from edgemoe.calib.fitting import FitReport, fit_routing
+from edgemoe.calib.recall import Recall, measure_recall
+from edgemoe.calib.trace import Trace, read_trace, record_trace
+
+__all__ = ["FitReport", "Recall", "Trace", "fit_routing", "measure_recall", "read_trace", "record_trace"]

@@ -1,0 +1,199 @@
+"""A trace: which experts every token of a text chose in every layer, and what the routers saw.
+
+Letters: T tokens, S layers with experts, K chosen, D width, N tokens whose states are kept.
+
+A trace is a folder: trace.json, experts.npy (T, S, K), weights.npy (T, S, K), states.npy (N, S, D).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemoe.engine.loading import Engine
+from edgemoe.errors import RequestError, TraceError
+from edgemoe.experts import Catalog, LayerEvent
+
+VERSION = 1
+TRACE_FILE = "trace.json"
+# States of wide and deep models would fill disks; this many bytes of them fit any correction.
+MAX_STATE_BYTES = 1 << 30
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a model did. ``starts`` are the tokens at which a new, unrelated window of text begins."""
+
+    experts: NDArray[np.int16]  # (T, S, K), by the layer's own numbers
+    weights: NDArray[np.float16]  # (T, S, K)
+    states: NDArray[np.float16]  # (N, S, D), what each layer's router saw
+    starts: Sequence[int]
+    catalog: Catalog
+    sources: Mapping[str, int]  # tokens by text
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens traced (T)."""
+        return len(self.experts)
+
+    @property
+    def top_k(self) -> int:
+        """Experts chosen per token and layer (K)."""
+        return int(self.experts.shape[2])
+
+    @property
+    def num_experts(self) -> list[int]:
+        """Experts of each layer."""
+        return [self.catalog.num_experts(p) for p in range(self.catalog.num_layers)]
+
+
+class _Recorder:
+    """Writes what the layers of one window report; see LayerObserver."""
+
+    def __init__(self, experts: NDArray[Any], weights: NDArray[Any], states: NDArray[Any]) -> None:
+        self._experts, self._weights, self._states = experts, weights, states
+        self._token = 0  # where the present chunk begins
+        self._last = experts.shape[1] - 1
+
+    def layer_runs(self, event: LayerEvent) -> None:
+        """Copy one layer of one chunk."""
+        rows = slice(self._token, self._token + len(event.x))
+        self._experts[rows, event.position] = event.expert_ids
+        self._weights[rows, event.position] = event.weights
+        kept = self._states[rows, event.position]
+        kept[:] = event.x[: len(kept)]
+        if event.position == self._last:
+            self._token = rows.stop
+
+
+def record_trace(
+    engine: Engine,
+    texts: Mapping[str, Sequence[int]],
+    folder: Path,
+    progress: Progress | None = None,
+) -> Trace:
+    """Feed texts, each a list of tokens, in windows of the context, and write what happens.
+
+    Raises:
+        RequestError: the folder exists, no text has two tokens, or the layers choose unlike numbers.
+    """
+    if folder.exists():
+        raise RequestError(f"{folder} exists; choose another folder for the trace")
+    windows = [w for ids in texts.values() for w in _windows(ids, engine.session.num_slots)]
+    if not windows:
+        raise RequestError("there is no text to trace; give one of at least two tokens")
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        _record(engine, windows, partial, progress)
+        _write_facts(engine, windows, texts, partial)
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return read_trace(folder)
+
+
+def _record(
+    engine: Engine, windows: Sequence[Sequence[int]], folder: Path, progress: Progress | None
+) -> None:
+    spec = engine.spec
+    chosen = {spec.moe(layer).router.top_k for layer in spec.moe_layers}
+    if len(chosen) > 1:
+        raise RequestError(f"layers choose {sorted(chosen)} experts; tracing needs the same number in all")
+    total, num_layers = sum(map(len, windows)), len(spec.moe_layers)
+    num_kept = min(total, MAX_STATE_BYTES // (2 * num_layers * spec.width))
+    shapes = {
+        "experts": ((total, num_layers, chosen.pop()), np.int16),
+        "weights": ((total, num_layers, spec.moe(spec.moe_layers[0]).router.top_k), np.float16),
+        "states": ((num_kept, num_layers, spec.width), np.float16),
+    }
+    arrays = {
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
+        for name, (shape, dtype) in shapes.items()
+    }
+    engine.experts.observer = _Recorder(**arrays)
+    done = 0
+    try:
+        for window in windows:
+            for _ in engine.session.states(window):
+                pass
+            done += len(window)
+            if progress is not None:
+                progress(done, total)
+    finally:
+        engine.experts.observer = None
+    for array in arrays.values():
+        array.flush()
+
+
+def _windows(token_ids: Sequence[int], length: int) -> list[Sequence[int]]:
+    pieces = [token_ids[start : start + length] for start in range(0, len(token_ids), length)]
+    return [piece for piece in pieces if len(piece) > 1]
+
+
+def _write_facts(
+    engine: Engine, windows: Sequence[Sequence[int]], texts: Mapping[str, Sequence[int]], folder: Path
+) -> None:
+    catalog = engine.experts.cache.catalog
+    facts = {
+        "version": VERSION,
+        "starts": np.cumsum([0, *map(len, windows)])[:-1].tolist(),
+        "sources": {name: len(ids) for name, ids in texts.items()},
+        "expert_num_bytes": {
+            str(layer): catalog.num_bytes[catalog.span(p)].tolist() for p, layer in enumerate(catalog.layers)
+        },
+    }
+    (folder / TRACE_FILE).write_text(json.dumps(facts), encoding="utf-8")
+
+
+def read_trace(folder: Path) -> Trace:
+    """Open a trace; its arrays stay on storage until they are used.
+
+    Raises:
+        TraceError: the folder is not a trace, or is damaged.
+    """
+    try:
+        facts = json.loads((folder / TRACE_FILE).read_text(encoding="utf-8"))
+        if facts["version"] != VERSION:
+            raise TraceError(f"{folder}: trace version {facts['version']}, not {VERSION}; trace again")
+        sizes = {
+            (int(layer), expert): int(num_bytes)
+            for layer, row in facts["expert_num_bytes"].items()
+            for expert, num_bytes in enumerate(row)
+        }
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _NAMES}
+        trace = Trace(**arrays, starts=facts["starts"], catalog=Catalog(sizes), sources=facts["sources"])
+        _check(trace)
+    except FileNotFoundError as error:
+        raise TraceError(f"{error.filename}: missing; {folder} is no trace made by `edgemoe trace`") from None
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise TraceError(f"{folder}: damaged trace ({error}); run `edgemoe trace` again") from error
+    return trace
+
+
+_NAMES = ("experts", "weights", "states")
+
+
+def _check(trace: Trace) -> None:
+    """Later code indexes by these numbers."""
+    num_tokens, num_layers, _ = trace.experts.shape
+    largest = np.array(trace.num_experts)[None, :, None]
+    is_whole = (
+        trace.weights.shape == trace.experts.shape
+        and num_layers == trace.catalog.num_layers == trace.states.shape[1]
+        and len(trace.states) <= num_tokens
+        and all(0 <= start < num_tokens for start in trace.starts)
+    )
+    if not is_whole or trace.experts.min() < 0 or not bool((trace.experts < largest).all()):
+        raise ValueError("shapes or numbers of experts do not fit")

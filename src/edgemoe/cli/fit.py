@@ -1,0 +1,67 @@
+"""``edgemoe fit``: what a trace teaches about the next experts, put into the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgemoe.cli.options import JsonOption
+from edgemoe.cli.output import count_progress, new_table, print_json, print_table
+
+if TYPE_CHECKING:
+    from edgemoe.calib import FitReport
+
+
+def fit(
+    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Folder made by trace.")],
+    store: Annotated[
+        Path, typer.Option("--out", "-o", metavar="STORE", help="Store that was traced; it keeps the result.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    r"""Learn from a trace which experts come next, and keep it in the store.
+
+    Prints the share of chosen experts that were forecast one layer ahead, on the end of the trace, which
+    nothing is learnt from. Afterwards every command that loads the store reads ahead by it.
+
+    \b
+    edgemoe trace qwen.store --text book.txt -o book.trace
+    edgemoe fit book.trace -o qwen.store
+    """
+    from edgemoe.calib import fit_routing, read_trace
+    from edgemoe.engine.loading import check_store, read_dense_weights
+    from edgemoe.experts import save_fitted
+    from edgemoe.models import read_spec
+    from edgemoe.store import open_store
+
+    opened = open_store(store)
+    spec = read_spec(opened.config)
+    check_store(spec, opened)
+    traced = read_trace(trace)
+    with count_progress("fitting", "layers") as advance:
+        fitted, report = fit_routing(traced, spec, read_dense_weights(spec, opened), advance)
+    save_fitted(opened, fitted)
+    if as_json:
+        recall = {
+            name: {"exact": r.exact.tolist(), "wider": r.wider.tolist()} for name, r in report.recall.items()
+        }
+        print_json({"store": str(store), "num_tokens": report.num_tokens, "recall": recall})
+    else:
+        _print_report(store, report)
+
+
+def _print_report(store: Path, report: FitReport) -> None:
+    table = new_table(
+        "experts forecast one layer ahead",
+        "predictor",
+        "K experts",
+        "1.5 K experts",
+        "next token's first layer",
+    )
+    for name, recall in report.recall.items():
+        exact, wider = recall.mean()
+        table.add_row(name, f"{exact:.1%}", f"{wider:.1%}", f"{recall.exact[0]:.1%}")
+    print_table(table)
+    print(f"{store}: fitted on {report.num_tokens} tokens")

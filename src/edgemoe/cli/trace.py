@@ -1,0 +1,52 @@
+"""``edgemoe trace``: what a model's routers do on a text, written down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgemoe.cli.options import JsonOption, MemoryOption, StoreArgument, ThreadsOption, read_text
+from edgemoe.cli.output import count_progress, print_json
+
+
+def trace(
+    store: StoreArgument,
+    texts: Annotated[
+        list[Path],
+        typer.Option(
+            "--text", metavar="FILE", help="UTF-8 text; may be given again, for several kinds of text."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Trace to make; a new folder.")],
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", metavar="N", min=2, help="Tokens in all, shared by the texts.")
+    ] = 16384,
+    window: Annotated[
+        int, typer.Option("--window", metavar="TOKENS", min=2, help="Tokens the model sees at once.")
+    ] = 512,
+    memory: MemoryOption = None,
+    num_threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    r"""Write down which experts a text activates, for fit and simulate.
+
+    \b
+    edgemoe trace qwen.store --text book.txt -o book.trace
+    edgemoe trace qwen.store --text chat.txt --text code.txt --max-tokens 40000 -o mixed.trace
+    """
+    import edgemoe
+    from edgemoe.calib import record_trace
+
+    contents = {path.name: read_text(path) for path in texts}
+    with edgemoe.load(store, memory, context=window, num_threads=num_threads, predictor="none") as model:
+        share = max(2, max_tokens // len(contents))
+        token_ids = {name: model.tokenizer.encode(text)[:share] for name, text in contents.items()}
+        with count_progress("tracing", "tokens") as advance:
+            made = record_trace(model.engine, token_ids, out, advance)
+    if as_json:
+        record = {"trace": str(out), "num_tokens": made.num_tokens, "sources": dict(made.sources)}
+        print_json({**record, "num_layers": made.catalog.num_layers})
+    else:
+        print(f"wrote {out}: {made.num_tokens} tokens, {made.catalog.num_layers} layers with experts")
