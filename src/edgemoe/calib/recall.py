@@ -30,7 +30,7 @@ class Recall:
     wider: NDArray[np.float64]
 
     def mean(self, first: int = 1) -> tuple[float, float]:
-        """Exact and wider over all layers from ``first`` on; the first of all follows no layer of its token."""
+        """Means over the layers from ``first`` on; the very first follows no layer of its token."""
         return float(np.nanmean(self.exact[first:])), float(np.nanmean(self.wider[first:]))
 
 
@@ -52,7 +52,6 @@ def measure_recall(predictor: Predictor, trace: Trace, first: int = 0, last: int
             found[0, position] += np.isin(chosen, order[:k]).mean()
             found[1, position] += np.isin(chosen, order[:wider_k]).mean()
             seen[position] += 1
-        # Only the forecast made one layer before counts: it overwrites earlier ones.
         due.update({target: scores[-1] for target, scores in forecasts})
     with np.errstate(invalid="ignore"):
         exact, wider = found / seen
@@ -70,4 +69,4 @@ def replay(
         weights = trace.weights[token].astype(np.float32)
         for position in range(len(states)):
             row = slice(position, position + 1)
-            yield token, position, predictor.forecast(position, states[row], experts[row], weights[row])
+            yield token, position, predictor.forecast(position, states[row], experts[row], weights[row], 1)

@@ -80,7 +80,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
     cache = ExpertCache(catalog, memory.expert_cache_bytes, policy)
     reader = store.open_expert_reader(options.reader, NUM_READ_THREADS, options.device)
     try:
-        pace = Pace(tune_depth(store, reader))
+        pace = Pace(*tune_depth(store, reader))
         layers = {layer: _expert_shape(spec, layer) for layer in spec.moe_layers}
         top_k = max(spec.moe(layer).router.top_k for layer in spec.moe_layers)
         experts = StreamedExperts(layers, store, reader, cache, options.verify, predictor, top_k, pace)

@@ -16,27 +16,31 @@ WORTHWHILE = 1.1
 MAX_READS, MAX_SECONDS, MAX_BYTES = 64, 0.05, 32 << 20
 
 
-def tune_depth(store: Store, reader: ExpertReader) -> float:
-    """Set the reader's depth by reading some experts; returns bytes per second at that depth.
+def tune_depth(store: Store, reader: ExpertReader) -> tuple[float, float]:
+    """Set the reader's depth by reading some experts.
 
+    Returns bytes per second at that depth, and the seconds that a single read takes beyond its bytes.
     A read that fails is left to the one who needs the expert.
     """
+    reader.set_depth(1)
+    alone, read_num_bytes = _measure(store, reader, 1)
     best_depth, best = DEPTHS[0], 0.0
     for depth in DEPTHS:
         reader.set_depth(depth)
-        bytes_per_s = _measure(store, reader, depth)
+        bytes_per_s, _ = _measure(store, reader, depth)
         if bytes_per_s < best * WORTHWHILE:
             break
         best_depth, best = depth, bytes_per_s
     reader.set_depth(best_depth)
-    return best
+    return best, max(0.0, read_num_bytes / alone - read_num_bytes / best)
 
 
-def _measure(store: Store, reader: ExpertReader, depth: int) -> float:
+def _measure(store: Store, reader: ExpertReader, depth: int) -> tuple[float, float]:
+    """Bytes per second, and the mean size of a record."""
     entries = list(store.manifest.experts.values())[:MAX_READS]
     largest = max(entry.num_bytes for entry in entries)
     buffers = [aligned_empty(largest) for _ in range(max(1, min(depth, MAX_BYTES // largest)))]
-    began_s, num_bytes = time.perf_counter(), 0
+    began_s, num_bytes, num_reads = time.perf_counter(), 0, 0
     for start in range(0, len(entries), len(buffers)):
         batch = entries[start : start + len(buffers)]
         tickets = [
@@ -47,6 +51,7 @@ def _measure(store: Store, reader: ExpertReader, depth: int) -> float:
             with contextlib.suppress(OSError):
                 reader.wait(ticket)
             num_bytes += entry.num_bytes
+            num_reads += 1
         if time.perf_counter() - began_s > MAX_SECONDS or num_bytes >= MAX_BYTES:
             break
-    return num_bytes / (time.perf_counter() - began_s)
+    return num_bytes / (time.perf_counter() - began_s), num_bytes / num_reads

@@ -30,6 +30,11 @@ class ExpertCache:
     def __len__(self) -> int:
         return len(self._weights)
 
+    @property
+    def is_complete(self) -> bool:
+        """True when every expert is resident."""
+        return len(self._weights) == len(self.catalog)
+
     def pin(self, expert: int) -> ExpertWeights:
         """Use a resident expert: it stays until ``unpin``."""
         self.residency.is_pinned[expert] = True

@@ -25,6 +25,7 @@ class Catalog:
         self.layers = sorted({layer for layer, _ in self.keys})
         self.position = {layer: place for place, layer in enumerate(self.layers)}
         self.layer_position: Index = np.array([self.position[layer] for layer, _ in self.keys], np.int64)
+        self._position_of: list[int] = self.layer_position.tolist()
         starts = np.searchsorted(self.layer_position, np.arange(len(self.layers) + 1))
         self._spans = [slice(int(a), int(b)) for a, b in pairwise(starts)]
 
@@ -39,6 +40,10 @@ class Catalog:
     def span(self, position: int) -> slice:
         """The numbers of all experts of the layer at this position, 0 to S - 1."""
         return self._spans[position]
+
+    def position_of(self, expert: int) -> int:
+        """The position of an expert's layer."""
+        return self._position_of[expert]
 
     def num_experts(self, position: int) -> int:
         """Experts of the layer at this position."""

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgemoe.errors import EdgeMoEError, RequestError
+from edgemoe.experts.arena import Slot
 from edgemoe.experts.cache import ExpertCache
-from edgemoe.native import ByteArray, ExpertWeights
+from edgemoe.native import ExpertWeights
 from edgemoe.store import ExpertReader, Store, expert_matrices
 
 # Every record is compared with its checksum the first time it is read ("first"), each time, or never.
@@ -31,7 +32,7 @@ class ExpertLayerShape:
 @dataclass(slots=True)
 class _Read:
     expert: int
-    record: ByteArray
+    slot: Slot
     priority: int
     num_tries: int = 1
 
@@ -61,6 +62,12 @@ class Loads:
         self._keys = cache.catalog.keys
         self._entries = [store.manifest.experts[key] for key in self._keys]
         self._files = [store.file_index(entry) for entry in self._entries]
+        makes = [
+            (entry.formats, shapes[key[0]]) for key, entry in zip(self._keys, self._entries, strict=True)
+        ]
+        numbers = {make: number for number, make in enumerate(dict.fromkeys(makes))}
+        self._makes = [numbers[make] for make in makes]  # experts of one make have the same views of a slot
+        self._views: dict[tuple[int, int], ExpertWeights] = {}
         self._verified: set[int] = set()
         self._reads: dict[int, _Read] = {}  # by ticket
         self._tickets: dict[int, int] = {}  # by expert
@@ -76,7 +83,7 @@ class Loads:
         slot = self._cache.reserve(expert, is_demand=priority == DEMAND)
         if slot is None:
             return False
-        self._submit(_Read(expert, slot.buffer, priority))
+        self._submit(_Read(expert, slot, priority))
         self.pending_bytes += len(slot.buffer)
         return True
 
@@ -146,14 +153,14 @@ class Loads:
 
     def _submit(self, read: _Read) -> None:
         entry = self._entries[read.expert]
-        ticket = self._reader.submit(self._files[read.expert], entry.offset, read.record, read.priority)
+        ticket = self._reader.submit(self._files[read.expert], entry.offset, read.slot.buffer, read.priority)
         self._reads[ticket] = read
         self._tickets[read.expert] = ticket
 
     def _forget(self, ticket: int) -> _Read:
         read = self._reads.pop(ticket)
         del self._tickets[read.expert]
-        self.pending_bytes -= len(read.record)
+        self.pending_bytes -= len(read.slot.buffer)
         return read
 
     def _arrive(self, ticket: int) -> int | None:
@@ -177,17 +184,24 @@ class Loads:
                 raise
             return None
         self._forget(ticket)
-        self.bytes_read += len(read.record)
+        self.bytes_read += len(read.slot.buffer)
         self._cache.admit(read.expert, self._weights(read))
         return read.expert
 
     def _check(self, read: _Read) -> None:
         is_due = self._verify == "first" and read.expert not in self._verified
         if self._verify == "always" or is_due:
-            self._store.verify_expert(self._keys[read.expert], read.record)
+            self._store.verify_expert(self._keys[read.expert], read.slot.buffer)
             self._verified.add(read.expert)
 
     def _weights(self, read: _Read) -> ExpertWeights:
+        # Slots are used again and again for experts of the same make: their views are kept.
+        key = (self._makes[read.expert], read.slot.offset)
+        if key not in self._views:
+            self._views[key] = self._view(read)
+        return self._views[key]
+
+    def _view(self, read: _Read) -> ExpertWeights:
         shape = self._shapes[self._keys[read.expert][0]]
         formats = self._entries[read.expert].formats
-        return ExpertWeights(*expert_matrices(read.record, formats, shape.width, shape.expert_width))
+        return ExpertWeights(*expert_matrices(read.slot.buffer, formats, shape.width, shape.expert_width))

@@ -7,7 +7,7 @@ It is never asked about experts in use. Letters: N experts in all, S layers that
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ class UseStatistics:
         self.clock = 0  # layers run so far
         self.position = 0  # of the layer that is running
 
-    def observe(self, position: int, used: Index, counts: Index, num_tokens: int) -> None:
+    def observe(self, position: int, used: NDArray[Any], counts: NDArray[Any] | int, num_tokens: int) -> None:
         """The layer at ``position`` runs: ``counts`` of its tokens chose the experts ``used``."""
         self.position = position
         self.clock += 1
@@ -48,7 +48,9 @@ class UseStatistics:
 
 
 class EvictionPolicy(Protocol):
-    """Says what keeping an expert is worth."""
+    """Says what keeping an expert is worth. ``depends_on_layer``: also on which layer is running."""
+
+    depends_on_layer: bool
 
     def worth(self, statistics: UseStatistics, candidates: Index) -> Worth:
         """One value per candidate; the lowest leaves first."""
@@ -58,6 +60,8 @@ class EvictionPolicy(Protocol):
 class LRU:
     """The least recently used leaves first."""
 
+    depends_on_layer = False
+
     def worth(self, statistics: UseStatistics, candidates: Index) -> Worth:
         """See EvictionPolicy."""
         return statistics.last_use[candidates]
@@ -65,6 +69,8 @@ class LRU:
 
 class LFU:
     """The least frequently used leaves first; of equals, the less recently used."""
+
+    depends_on_layer = False
 
     def worth(self, statistics: UseStatistics, candidates: Index) -> Worth:
         """See EvictionPolicy."""
@@ -74,6 +80,8 @@ class LFU:
 
 class LFRU:
     """Frequency over the tokens since the last use: what is neither frequent nor recent leaves first."""
+
+    depends_on_layer = False
 
     def worth(self, statistics: UseStatistics, candidates: Index) -> Worth:
         """See EvictionPolicy."""
@@ -87,6 +95,8 @@ class EdgeMoE:
     Frequency over the layers until the expert's layer runs next.
     """
 
+    depends_on_layer = True
+
     def worth(self, statistics: UseStatistics, candidates: Index) -> Worth:
         """See EvictionPolicy."""
         frequency: Worth = statistics.frequency[candidates] + 1e-6
@@ -99,6 +109,8 @@ class EdgeMoEPrinted:
     It contradicts the prose, as it lets the next layer's experts go first. The printed denominator of
     the present layer is 0; it counts as the smallest, 1.
     """
+
+    depends_on_layer = True
 
     def worth(self, statistics: UseStatistics, candidates: Index) -> Worth:
         """See EvictionPolicy."""
@@ -114,6 +126,8 @@ class Reuse:
     An expert used by a share p of tokens is used after (1 - p) / p further tokens on average, and its
     layer runs after some layers. Recent use raises p, because texts dwell on a subject.
     """
+
+    depends_on_layer = True
 
     # Share of p that the last use itself says, fading with its age in tokens; by simulation.
     RECENT_SHARE, RECENT_TOKENS = 0.35, 6.0

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from edgemoe import native
-from edgemoe.native import FloatArray, IntArray, Matrix
+from edgemoe.native import ROW_GROUP, FloatArray, IntArray, Matrix, packed_num_bytes
 
 # (position, scores (T, E)); a higher score is likelier. Scores compare within one row only.
 Forecast = tuple[int, FloatArray]
@@ -24,9 +24,9 @@ class Predictor(Protocol):
     """Forecasts the experts of layers after one whose router has spoken. Used by one thread."""
 
     def forecast(
-        self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray
+        self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray, lookahead: int
     ) -> list[Forecast]:
-        """Scores for the next layers, the nearest first; empty where there is nothing to say.
+        """Scores for the next ``lookahead`` layers or fewer, the nearest first.
 
         ``x`` (T, D) is what the layer's router saw, ``expert_ids`` and ``weights`` (T, K) what it chose.
         Called once for each layer in the order in which they run.
@@ -38,7 +38,7 @@ class NoPredictor:
     """Says nothing: every expert is read when its router asks for it."""
 
     def forecast(
-        self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray
+        self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray, lookahead: int
     ) -> list[Forecast]:
         """See Predictor."""
         return []
@@ -53,6 +53,15 @@ class GateHead:
 
     matrix: Matrix
     targets: Sequence[tuple[int, int]]  # (position, E), in the order of the rows
+
+    def rows_ahead(self, lookahead: int) -> Matrix:
+        """The rows of the first ``lookahead`` targets, or some more where packing cannot part them."""
+        matrix = self.matrix
+        num_rows = sum(size for _, size in self.targets[:lookahead])
+        if num_rows == matrix.num_rows or num_rows % ROW_GROUP:
+            return matrix
+        num_bytes = packed_num_bytes(matrix.format, num_rows, matrix.num_cols)
+        return Matrix(matrix.packed[:num_bytes], matrix.format, num_rows, matrix.num_cols)
 
 
 def num_gate_columns(width: int, num_experts: int) -> int:
@@ -83,16 +92,16 @@ class GatePredictor:
         self._num_experts = num_experts
 
     def forecast(
-        self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray
+        self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray, lookahead: int
     ) -> list[Forecast]:
         """See Predictor."""
         head = self._heads.get(position)
         if head is None:
             return []
         features = gate_features(x, expert_ids, weights, self._num_experts[position])
-        scores = native.matmul(features, head.matrix)
+        scores = native.matmul(features, head.rows_ahead(lookahead))
         forecasts, start = [], 0
-        for target, num_experts in head.targets:
+        for target, num_experts in head.targets[:lookahead]:
             # Only the last token of a chunk is followed by one that has not run.
             rows = slice(None) if target > position else slice(-1, None)
             forecasts.append((target, scores[rows, start : start + num_experts]))
@@ -137,14 +146,22 @@ class TablePredictor:
         self._num_layers = num_layers
         self._before: IntArray | None = None  # what the layer run before the present one chose
 
+    def target(self, position: int) -> int:
+        """The position that is forecast at this one."""
+        return (position + 1) % self._num_layers
+
+    def pass_over(self, expert_ids: IntArray) -> None:
+        """A layer runs for which no forecast is wanted."""
+        self._before = expert_ids
+
     def forecast(
-        self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray
+        self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray, lookahead: int
     ) -> list[Forecast]:
         """See Predictor."""
         before, self._before = self._before, expert_ids
         if before is not None and (len(before) != len(expert_ids) or (position == 0 and len(before) > 1)):
             before = None  # another text, or another part of a prompt
-        target = (position + 1) % self._num_layers
+        target = self.target(position)
         table = self._tables.get(target)
         if table is None:
             return []
@@ -156,25 +173,28 @@ class TablePredictor:
 class HybridPredictor:
     """The gate's scores plus the logarithm of the table's, weighted per layer.
 
-    ``table_weights`` by the position that is forecast; where the gate is sure of itself it is small.
+    ``table_weights`` by the position that is forecast; where the gate is sure of itself it is small, and
+    where it is 0 the table is not asked.
     """
 
-    def __init__(self, gate: Predictor, table: Predictor, table_weights: Mapping[int, float]) -> None:
+    def __init__(self, gate: Predictor, table: TablePredictor, table_weights: Mapping[int, float]) -> None:
         self._gate = gate
         self._table = table
         self._table_weights = table_weights
 
     def forecast(
-        self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray
+        self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray, lookahead: int
     ) -> list[Forecast]:
         """See Predictor."""
-        prior = dict(self._table.forecast(position, x, expert_ids, weights))
-        forecasts = []
-        for target, scores in self._gate.forecast(position, x, expert_ids, weights):
-            share = self._table_weights.get(target, 0.0)
-            if target in prior and share and len(prior[target]) == len(scores):
-                scores = scores + share * np.log(prior.pop(target) + 1e-6)
-            forecasts.append((target, scores))
-        # What only the table can say, such as the next token's first layer.
-        said = {target for target, _ in forecasts}
-        return forecasts + [(target, scores) for target, scores in prior.items() if target not in said]
+        forecasts = self._gate.forecast(position, x, expert_ids, weights, lookahead)
+        target = self._table.target(position)
+        share = self._table_weights.get(target, 0.0)
+        if not share:
+            self._table.pass_over(expert_ids)
+            return forecasts
+        for _, prior in self._table.forecast(position, x, expert_ids, weights, 1):
+            forecasts = [
+                (t, scores + share * np.log(prior + 1e-6) if t == target else scores)
+                for t, scores in forecasts
+            ]
+        return forecasts

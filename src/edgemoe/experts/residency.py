@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemoe.experts.catalog import Catalog, Index
+from edgemoe.experts.catalog import Catalog
 from edgemoe.experts.policies import EvictionPolicy, UseStatistics
 
 
@@ -30,7 +30,11 @@ class Residency:
         # A quarter of an even share: a layer whose turn is far keeps something, a skewed one may have more.
         self._floor_bytes = capacity_bytes // (4 * catalog.num_layers)
         self._used_bytes = 0
-        self._layer_bytes = np.zeros(catalog.num_layers, np.int64)
+        self._layer_bytes = [0] * catalog.num_layers
+        # Sorting takes longer than anything else here, and worth changes little from layer to layer.
+        self._order: list[int] = []  # residents, the cheapest last
+        self._order_clock = -(1 << 60)  # when they were sorted
+        self._sizes: list[int] = catalog.num_bytes.tolist()
         self.is_resident: NDArray[np.bool_] = np.zeros(len(catalog), np.bool_)
         self.is_pinned: NDArray[np.bool_] = np.zeros(len(catalog), np.bool_)
         self.is_reserved: NDArray[np.bool_] = np.zeros(len(catalog), np.bool_)
@@ -46,7 +50,7 @@ class Residency:
         None, and nothing leaves, if there is not room enough beside those pinned (and, unless it is
         ``is_demand``, those reserved).
         """
-        num_bytes = int(self._catalog.num_bytes[expert])
+        num_bytes = self._sizes[expert]
         missing = self._used_bytes + num_bytes - self.capacity_bytes
         leaving = self._choose(missing, expert, is_demand) if missing > 0 else []
         if leaving is None:
@@ -55,43 +59,67 @@ class Residency:
             self.drop(victim)
             self.is_resident[victim] = False
         self._used_bytes += num_bytes
-        self._layer_bytes[self._catalog.layer_position[expert]] += num_bytes
+        self._layer_bytes[self._catalog.position_of(expert)] += num_bytes
         return leaving
 
     def drop(self, expert: int) -> None:
         """An expert that was loading, or is resident, gives its bytes back."""
-        num_bytes = int(self._catalog.num_bytes[expert])
+        num_bytes = self._sizes[expert]
         self._used_bytes -= num_bytes
-        self._layer_bytes[self._catalog.layer_position[expert]] -= num_bytes
+        self._layer_bytes[self._catalog.position_of(expert)] -= num_bytes
 
     def admit(self, expert: int) -> None:
         """An expert has loaded."""
         self.is_resident[expert] = True
 
     def _choose(self, missing_bytes: int, expert: int, is_demand: bool) -> list[int] | None:
-        may_leave = self.is_resident & ~self.is_pinned
-        candidates = np.flatnonzero(may_leave & ~self.is_reserved)
-        leaving = self._cheapest(candidates, missing_bytes, expert, self._floor_bytes)
+        leaving = self._cheapest(missing_bytes, expert)
         if leaving is None and is_demand:
             # Better to lose what is expected, or a layer's last experts, than not to run.
-            leaving = self._cheapest(np.flatnonzero(may_leave), missing_bytes, expert, 0)
+            candidates = np.flatnonzero(self.is_resident & ~self.is_pinned)
+            order = candidates[np.argsort(self._policy.worth(self._statistics, candidates), kind="stable")]
+            enough = int(np.searchsorted(np.cumsum(self._catalog.num_bytes[order]), missing_bytes))
+            leaving = None if enough == len(order) else [int(i) for i in order[: enough + 1]]
         return leaving
 
-    def _cheapest(
-        self, candidates: Index, missing_bytes: int, expert: int, floor_bytes: int
-    ) -> list[int] | None:
-        """Candidates worth least whose bytes are enough together; None if all are not enough."""
-        if floor_bytes and len(candidates):
-            layers = self._catalog.layer_position[candidates]
-            has_spare = self._layer_bytes > floor_bytes
-            has_spare[self._catalog.layer_position[expert]] = True
-            candidates = candidates[has_spare[layers]]
-        if not len(candidates):
-            return None
+    def _cheapest(self, missing_bytes: int, expert: int) -> list[int] | None:
+        """Experts worth least whose bytes are enough together; None if all are not enough."""
+        is_new = self._refresh_order(is_due=False)
+        leaving, freed_bytes = self._pop(missing_bytes, expert)
+        if freed_bytes < missing_bytes and not is_new:
+            self._refresh_order(is_due=True)
+            leaving, freed_bytes = self._pop(missing_bytes, expert)
+        return leaving if freed_bytes >= missing_bytes else None
+
+    def _pop(self, missing_bytes: int, expert: int) -> tuple[list[int], int]:
+        """Take experts off the order until they free enough, and how much they do."""
+        own_layer = self._catalog.position_of(expert)
+        leaving: list[int] = []
+        freed_bytes = 0
+        while self._order and freed_bytes < missing_bytes:
+            victim = self._order.pop()
+            layer = self._catalog.position_of(victim)
+            may_leave = (
+                self.is_resident[victim]
+                and not self.is_pinned[victim]
+                and not self.is_reserved[victim]
+                and (layer == own_layer or self._layer_bytes[layer] > self._floor_bytes)
+                and self._statistics.last_use[victim] <= self._order_clock
+            )
+            if may_leave:
+                leaving.append(victim)
+                freed_bytes += self._sizes[victim]
+        return leaving, freed_bytes
+
+    def _refresh_order(self, is_due: bool) -> bool:
+        """Sort the residents by worth, unless that was done not long ago; True if done now."""
+        clock = self._statistics.clock
+        valid_layers = 1 if self._policy.depends_on_layer else self._catalog.num_layers
+        if not is_due and clock - self._order_clock < valid_layers:
+            return False
+        candidates = np.flatnonzero(self.is_resident)
         worth = self._policy.worth(self._statistics, candidates)
-        first = int(candidates[int(np.argmin(worth))])
-        if self._catalog.num_bytes[first] >= missing_bytes:
-            return [first]
-        order = candidates[np.argsort(worth, kind="stable")]
-        enough = int(np.searchsorted(np.cumsum(self._catalog.num_bytes[order]), missing_bytes))
-        return None if enough == len(order) else [int(i) for i in order[: enough + 1]]
+        # The cheapest last, where they are popped; of equals the earlier leaves first.
+        self._order = candidates[np.argsort(worth, kind="stable")[::-1]].tolist()
+        self._order_clock = clock
+        return True

@@ -106,11 +106,7 @@ class StreamedExperts:
         position = cache.catalog.position[layer]
         first = cache.catalog.span(position).start
         self._pace.layer_begins(len(x), loads.waited_s)
-        # Ascending ids are the order of the records on storage.
-        ids, uses = np.unique(expert_ids, return_counts=True)
-        used = ids.astype(np.int64) + first
-        cache.statistics.observe(position, used, uses, len(x))
-        chosen: list[int] = used.tolist()
+        chosen = self._observe(position, first, expert_ids)
         loads.poll()
         preloaded = self._speculation.settle(position, chosen)
         hits = [expert for expert in chosen if expert in cache]
@@ -134,6 +130,18 @@ class StreamedExperts:
             cache.unpin(next_one)
             arriving.start()
         return output.combine(weights)
+
+    def _observe(self, position: int, first: int, expert_ids: IntArray) -> list[int]:
+        """Note the use of a layer's experts; their numbers, ascending: the order of records on storage."""
+        if len(expert_ids) == 1:  # by far the most frequent case
+            used = first + np.sort(expert_ids[0])
+            self._cache.statistics.observe(position, used, 1, 1)
+        else:
+            ids, uses = np.unique(expert_ids, return_counts=True)
+            used = first + ids
+            self._cache.statistics.observe(position, used, uses, len(expert_ids))
+        chosen: list[int] = used.tolist()
+        return chosen
 
 
 class _Arriving:
