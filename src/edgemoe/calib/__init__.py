@@ -2,6 +2,19 @@
 
 from edgemoe.calib.fitting import FitReport, fit_routing
 from edgemoe.calib.recall import Recall, measure_recall
+from edgemoe.calib.simulation import BELADY, Setting, SimulatedRun, simulate
 from edgemoe.calib.trace import Trace, read_trace, record_trace
 
-__all__ = ["FitReport", "Recall", "Trace", "fit_routing", "measure_recall", "read_trace", "record_trace"]
+__all__ = [
+    "BELADY",
+    "FitReport",
+    "Recall",
+    "Setting",
+    "SimulatedRun",
+    "Trace",
+    "fit_routing",
+    "measure_recall",
+    "read_trace",
+    "record_trace",
+    "simulate",
+]

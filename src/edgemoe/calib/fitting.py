@@ -24,6 +24,7 @@ HELD_OUT_SHARE = 0.1
 # Ridge, relative to the mean square of the features.
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 TABLE_WEIGHTS = (0.0, 0.1, 0.2, 0.4, 0.8)
+WORTHWHILE = 0.005  # recall that asking the table must add, for it takes time
 # Pairs of experts are too many to have been seen often, and too many to keep, beyond this size of table.
 MAX_PAIR_ENTRIES = 1 << 18
 # Pseudo-counts: how much must have been seen before a row outweighs what it is smoothed towards.
@@ -154,7 +155,8 @@ class _Fit:
         )
         chosen = self._chosen(position, previous)[rows]
         recalls = [_recall(scores + share * prior, chosen) for share in TABLE_WEIGHTS]
-        return TABLE_WEIGHTS[int(np.argmax(recalls))]
+        best = int(np.argmax(recalls))
+        return TABLE_WEIGHTS[best] if recalls[best] > recalls[0] + WORTHWHILE else 0.0
 
     def _features(self, position: int) -> FloatArray:
         trace, count = self._trace, len(self._trace.states)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from edgemoe.cli.bench import bench
 from edgemoe.cli.chat import chat
 from edgemoe.cli.convert import convert
 from edgemoe.cli.demo import demo
@@ -17,6 +18,7 @@ from edgemoe.cli.evaluate import evaluate
 from edgemoe.cli.fit import fit
 from edgemoe.cli.inspect import inspect
 from edgemoe.cli.run import run
+from edgemoe.cli.simulate import simulate
 from edgemoe.cli.trace import trace
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -28,6 +30,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "eval": evaluate,
     "trace": trace,
     "fit": fit,
+    "simulate": simulate,
+    "bench": bench,
     "doctor": doctor,
 }
 

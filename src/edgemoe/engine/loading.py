@@ -50,6 +50,7 @@ class LoadOptions:
     verify: str = "first"
     predictor: str = "auto"
     device: Device | None = None  # reads are slowed down to its pace
+    swaps_layers: bool = False  # read whole layers, as a baseline
 
 
 def load_engine(store: Store, options: LoadOptions) -> Engine:
@@ -83,7 +84,9 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
         pace = Pace(*tune_depth(store, reader))
         layers = {layer: _expert_shape(spec, layer) for layer in spec.moe_layers}
         top_k = max(spec.moe(layer).router.top_k for layer in spec.moe_layers)
-        experts = StreamedExperts(layers, store, reader, cache, options.verify, predictor, top_k, pace)
+        experts = StreamedExperts(
+            layers, store, reader, cache, options.verify, predictor, top_k, pace, options.swaps_layers
+        )
         decoder = Decoder(spec, weights, experts)
         session = Session(spec, decoder, memory.context, memory.kv_format, memory.chunk_size)
     except BaseException:

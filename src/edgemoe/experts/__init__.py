@@ -19,7 +19,7 @@ from edgemoe.experts.predictors import (
 )
 from edgemoe.experts.residency import Residency
 from edgemoe.experts.runner import ExpertCounts, LayerEvent, LayerObserver, StreamedExperts
-from edgemoe.experts.speculation import Pace, SpeculationCounts, pays
+from edgemoe.experts.speculation import Pace, Speculation, SpeculationCounts, pays
 
 __all__ = [
     "DEFAULT_POLICY",
@@ -42,6 +42,7 @@ __all__ = [
     "Pace",
     "Predictor",
     "Residency",
+    "Speculation",
     "SpeculationCounts",
     "StreamedExperts",
     "TablePredictor",

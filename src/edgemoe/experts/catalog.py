@@ -41,6 +41,11 @@ class Catalog:
         """The numbers of all experts of the layer at this position, 0 to S - 1."""
         return self._spans[position]
 
+    def experts(self, position: int) -> range:
+        """The numbers of all experts of the layer at this position, as a sequence."""
+        span = self._spans[position]
+        return range(span.start, span.stop)
+
     def position_of(self, expert: int) -> int:
         """The position of an expert's layer."""
         return self._position_of[expert]

@@ -11,24 +11,31 @@ from numpy.typing import NDArray
 from edgemoe.experts.catalog import Catalog
 from edgemoe.experts.policies import EvictionPolicy, UseStatistics
 
+# Part of an even share of the capacity that every layer keeps: a layer whose turn is far keeps something,
+# one whose experts are used evenly may have more.
+FLOOR_SHARE = 0.25
+
 
 class Residency:
     """At most ``capacity_bytes`` of experts, loading or resident. Used by one thread.
 
     An expert in use is pinned and never leaves. One that is expected soon is reserved: it leaves only
-    for an expert that is needed now. A layer keeps at least ``floor_bytes`` of its experts against other
-    layers.
+    for an expert that is needed now. A layer keeps ``floor_share`` of an even share against other layers.
     """
 
     def __init__(
-        self, catalog: Catalog, capacity_bytes: int, policy: EvictionPolicy, statistics: UseStatistics
+        self,
+        catalog: Catalog,
+        capacity_bytes: int,
+        policy: EvictionPolicy,
+        statistics: UseStatistics,
+        floor_share: float = FLOOR_SHARE,
     ) -> None:
         self._catalog = catalog
         self._policy = policy
         self._statistics = statistics
         self.capacity_bytes = capacity_bytes
-        # A quarter of an even share: a layer whose turn is far keeps something, a skewed one may have more.
-        self._floor_bytes = capacity_bytes // (4 * catalog.num_layers)
+        self._floor_bytes = int(floor_share * capacity_bytes / catalog.num_layers)
         self._used_bytes = 0
         self._layer_bytes = [0] * catalog.num_layers
         # Sorting takes longer than anything else here, and worth changes little from layer to layer.

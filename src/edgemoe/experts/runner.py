@@ -66,13 +66,16 @@ class StreamedExperts:
         predictor: Predictor | None = None,
         top_k: int = 1,
         pace: Pace | None = None,
+        swaps_layers: bool = False,
     ) -> None:
+        """``swaps_layers`` reads every expert of a layer, chosen or not: the baseline to be beaten."""
         self._layers = layers
         self._reader = reader
         self._cache = cache
         self._pace = pace or Pace()
         self._loads = Loads(store, reader, cache, layers, verify)
         self._speculation = Speculation(cache, self._loads, predictor or NoPredictor(), top_k, self._pace)
+        self._swaps_layers = swaps_layers
         self._counts = ExpertCounts(speculation=self._speculation.counts)
         self.observer: LayerObserver | None = None
 
@@ -97,6 +100,17 @@ class StreamedExperts:
             self._cache.residency.is_pinned[:] = False
             raise
 
+    def preload(self) -> None:
+        """Read experts, in order, as long as the cache has free room."""
+        catalog, residency = self._cache.catalog, self._cache.residency
+        for expert, num_bytes in enumerate(catalog.num_bytes.tolist()):
+            if expert in self._cache:
+                continue
+            if residency.used_bytes + num_bytes > residency.capacity_bytes:
+                return
+            self._loads.start(expert)
+            self._loads.wait([expert])
+
     def close(self) -> None:
         """Stop the reader; later calls of ``run`` fail."""
         self._reader.close()
@@ -110,7 +124,8 @@ class StreamedExperts:
         loads.poll()
         preloaded = self._speculation.settle(position, chosen)
         hits = [expert for expert in chosen if expert in cache]
-        misses = [expert for expert in chosen if expert not in cache]
+        wanted = cache.catalog.experts(position) if self._swaps_layers else chosen
+        misses = [expert for expert in wanted if expert not in cache]
         self._counts.hits += len(hits)
         self._counts.misses += len(misses)
         if self.observer is not None:
@@ -126,7 +141,9 @@ class StreamedExperts:
             cache.unpin(expert)
             arriving.start()
         while (next_one := arriving.wait()) is not None:
-            output.add(next_one - first, cache.pin(next_one))
+            matrices = cache.pin(next_one)
+            if next_one in chosen:  # not so only while swapping
+                output.add(next_one - first, matrices)
             cache.unpin(next_one)
             arriving.start()
         return output.combine(weights)

@@ -3,19 +3,21 @@
 A read on speculation pays when the time it hides, weighed by its probability, is more than the time it
 costs when it was wrong. On storage so slow that a read takes many times the time until the router
 speaks, almost nothing pays; and where almost everything is resident, forecasting itself costs more than
-it saves. The engine notices both and stops speculating.
+it saves. The engine notices: now and then it compares the time with and without speculation.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from edgemoe.experts.cache import ExpertCache
-from edgemoe.experts.loads import Loads
+from edgemoe.experts.catalog import Catalog
 from edgemoe.experts.predictors import Predictor
+from edgemoe.experts.residency import Residency
 from edgemoe.native import FloatArray, IntArray
 
 # Weight of the newest observation in running means.
@@ -30,8 +32,48 @@ UNKNOWN_INTERVAL_S = 1e-3
 # One layer ahead is early enough when its time is this many reads', and how far to look otherwise.
 AMPLE = 0.7
 MAX_LOOKAHEAD = 2
-# The governor: layers over which speculation is judged, and layers that it rests when it did not pay.
-TRIAL_LAYERS, REST_LAYERS = 192, 4096
+# Tokens over which the governor times the way it does not prefer, and those between two such trials.
+TRIAL_TOKENS, KEEP_TOKENS = 24, 480
+
+
+Clock = Callable[[], float]
+
+
+class Residents(Protocol):
+    """What speculation asks of the expert cache."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """All experts."""
+        ...
+
+    @property
+    def residency(self) -> Residency:
+        """Who may be evicted."""
+        ...
+
+    @property
+    def is_complete(self) -> bool:
+        """True when every expert is resident."""
+        ...
+
+    def __contains__(self, expert: int) -> bool: ...
+
+
+class Reads(Protocol):
+    """What speculation asks of the reads under way."""
+
+    pending_bytes: int
+
+    def __contains__(self, expert: int) -> bool: ...
+
+    def start(self, expert: int, priority: int) -> bool:
+        """Queue the read of an absent expert; False if there is no room for it."""
+        ...
+
+    def cancel(self, expert: int) -> bool:
+        """Drop a read that has not started; True if so."""
+        ...
 
 
 @dataclass(slots=True)
@@ -47,19 +89,28 @@ class SpeculationCounts:
 class Pace:
     """How long a layer computes for each token (a running mean), and how fast storage delivers."""
 
-    def __init__(self, bytes_per_s: float = UNKNOWN_BANDWIDTH, latency_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        bytes_per_s: float = UNKNOWN_BANDWIDTH,
+        latency_s: float = 0.0,
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        self.clock = clock
         self.bytes_per_s = bytes_per_s
         self.latency_s = latency_s
         self._layer_s = {True: UNKNOWN_INTERVAL_S, False: UNKNOWN_INTERVAL_S}  # per token, by is_step
         self._began_s = 0.0
         self._waited_s = 0.0
         self._num_tokens = 0
+        self.last_layer_s = 0.0  # from the router before to this one, waiting included; 0: unknown
 
     def layer_begins(self, num_tokens: int, waited_s: float) -> None:
         """A router has spoken; ``waited_s`` is all the time spent waiting for reads until now."""
-        now_s = time.perf_counter()
+        now_s = self.clock()
+        self.last_layer_s = 0.0
         if self._num_tokens == num_tokens:
-            computed_s = (now_s - self._began_s - (waited_s - self._waited_s)) / num_tokens
+            self.last_layer_s = now_s - self._began_s
+            computed_s = (self.last_layer_s - (waited_s - self._waited_s)) / num_tokens
             mean_s = self._layer_s[num_tokens == 1]
             # One long gap, such as a user who thinks, must not spoil the mean.
             self._layer_s[num_tokens == 1] += NEWEST * (min(computed_s, 4 * mean_s) - mean_s)
@@ -75,55 +126,44 @@ class Pace:
 
 
 class Governor:
-    """Stops speculation for a while when the time it saved is less than the time it took."""
+    """Times single tokens with and without speculation, and keeps the faster way until the next trial."""
 
-    def __init__(self) -> None:
-        self._saved_s = 0.0
-        self._spent_s = 0.0
-        self._num_layers = 0
-        self._num_resting = 0
-        self.num_reads = 0
-        self.issue_s = 0.0  # what starting one read takes, a running mean
-        self.is_resting = False
+    def __init__(self, num_layers: int) -> None:
+        self._num_layers = num_layers
+        self._mean_s = {True: 0.0, False: 0.0}  # by is_on
+        self._sum_s, self._count = 0.0, 0
+        self._is_trial = False
+        self._end = TRIAL_TOKENS * num_layers  # the first comparison comes early
+        self.is_on = True
 
-    def layer_done(self, saved_s: float, spent_s: float) -> None:
-        """One layer's account: waiting that reads ahead saved, and time that forecasting took."""
-        self._saved_s += saved_s
-        self._spent_s += spent_s
-        self._num_layers += 1
-        if self.is_resting:
-            self._num_resting -= 1
-            self.is_resting = self._num_resting > 0
-        elif self._num_layers >= TRIAL_LAYERS:
-            self.is_resting = self._saved_s < self._spent_s
-            self._num_resting = REST_LAYERS
-        else:
+    def layer_took(self, elapsed_s: float) -> None:
+        """One layer of one token, waiting included."""
+        self._sum_s += elapsed_s
+        self._count += 1
+        if self._count < self._end:
             return
-        if not self.is_resting or self._num_resting == REST_LAYERS:
-            self._saved_s = self._spent_s = 0.0
-            self._num_layers = 0
-
-    def reads_started(self, num_reads: int, spent_s: float) -> None:
-        """``num_reads`` were started in ``spent_s``."""
-        if num_reads:
-            mean_s = spent_s / num_reads
-            self.issue_s += (NEWEST if self.num_reads else 1.0) * (mean_s - self.issue_s)
-            self.num_reads += num_reads
+        self._mean_s[self.is_on] = self._sum_s / self._count
+        self._sum_s, self._count = 0.0, 0
+        if self._is_trial:
+            self.is_on = self._mean_s[True] < self._mean_s[False]
+        else:
+            self.is_on = not self.is_on
+        self._is_trial = not self._is_trial
+        self._end = (TRIAL_TOKENS if self._is_trial else KEEP_TOKENS) * self._num_layers
 
 
 class Speculation:
     """Starts reads of forecast experts and learns how far forecasts can be trusted."""
 
-    def __init__(
-        self, cache: ExpertCache, loads: Loads, predictor: Predictor, top_k: int, pace: Pace
-    ) -> None:
+    def __init__(self, cache: Residents, loads: Reads, predictor: Predictor, top_k: int, pace: Pace) -> None:
         self._cache = cache
         self._loads = loads
         self._predictor = predictor
         self._top_k = top_k
         self._pace = pace
-        self._governor = Governor()
         catalog = cache.catalog
+        self._governor = Governor(catalog.num_layers)
+        self._issue_s = 0.0  # what starting one read takes, a running mean
         self._sizes: list[int] = catalog.num_bytes.tolist()
         self._typical_read_s = pace.read_s(max(self._sizes))
         ranks = [FIRST_CONFIDENCE] * top_k + [NEXT_CONFIDENCE] * top_k
@@ -131,13 +171,12 @@ class Speculation:
         self._confidence = [list(ranks) for _ in range(catalog.num_layers)]
         self._ranked: dict[int, list[int]] = {}  # by position, for single tokens
         self._started: list[set[int]] = [set() for _ in range(catalog.num_layers)]
-        self._saved_s = 0.0  # since the last layer
         self.counts = SpeculationCounts()
 
     @property
-    def is_resting(self) -> bool:
-        """True while the governor has stopped speculation because it did not pay."""
-        return self._governor.is_resting
+    def is_on(self) -> bool:
+        """False while single tokens are timed without speculation, or were faster without."""
+        return self._governor.is_on
 
     def settle(self, position: int, chosen: list[int]) -> set[int]:
         """The router has spoken: drop what it did not ask for. Returns what was read ahead rightly."""
@@ -156,35 +195,29 @@ class Speculation:
             if expert not in self._loads or not self._loads.cancel(expert):
                 self.counts.wasted_bytes += self._sizes[expert]
         self.counts.num_useful += len(useful)
-        for expert in useful:
-            if expert in self._loads:
-                self.counts.num_late += 1
-            else:
-                self._saved_s += self._pace.read_s(self._sizes[expert])
+        self.counts.num_late += sum(expert in self._loads for expert in useful)
         return useful
 
     def start(self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray) -> None:
         """Forecast the next layers and start the reads that pay."""
-        governor = self._governor
-        saved_s, self._saved_s = self._saved_s, 0.0
-        if governor.is_resting or self._cache.is_complete:
-            governor.layer_done(saved_s, 0.0)
+        if len(x) == 1 and position > 0 and self._pace.last_layer_s:
+            # What lies between two tokens, such as a user who reads, is no layer's time.
+            self._governor.layer_took(self._pace.last_layer_s)
+        if self._cache.is_complete or (len(x) == 1 and not self._governor.is_on):
             return
-        began_s = time.perf_counter()
         layer_s = self._pace.layer_s(len(x))
         # Farther layers are forecast worse: look only as far as a read takes.
         lookahead = 1 if self._typical_read_s < AMPLE * layer_s else MAX_LOOKAHEAD
         forecasts = self._predictor.forecast(position, x, expert_ids, weights, lookahead)
         queued_s = self._loads.pending_bytes / self._pace.bytes_per_s
-        num_reads = self.counts.num_reads
+        began_s, num_reads = self._pace.clock(), self.counts.num_reads
         ranked = [self._rank(target, scores) for target, scores in forecasts]
-        ranked_s = time.perf_counter()
         for distance, (experts, probabilities) in enumerate(ranked, 1):
             until_s = distance * layer_s
             queued_s = self._start_paying(experts, probabilities, distance, until_s, queued_s)
-        ended_s = time.perf_counter()
-        governor.reads_started(self.counts.num_reads - num_reads, ended_s - ranked_s)
-        governor.layer_done(saved_s, ranked_s - began_s)
+        if self.counts.num_reads > num_reads:
+            issue_s = (self._pace.clock() - began_s) / (self.counts.num_reads - num_reads)
+            self._issue_s += NEWEST * (issue_s - self._issue_s)
 
     def _start_paying(
         self, experts: list[int], probabilities: list[float], distance: int, until_s: float, queued_s: float
@@ -194,7 +227,7 @@ class Speculation:
             if expert in self._cache or expert in self._loads:
                 continue
             read_s = self._pace.read_s(self._sizes[expert])
-            if not pays(probability, read_s, until_s - queued_s, self._governor.issue_s):
+            if not pays(probability, read_s, until_s - queued_s, self._issue_s):
                 break  # those after it are less likely still
             if not self._loads.start(expert, priority=distance):
                 break

@@ -1,0 +1,279 @@
+"""Replaying a trace without a model: what policies and predictors would do, and the best that could be done.
+
+The residency, the policies, the predictors and the rule of what to read ahead are those of the engine;
+only storage and computing are models: a line of given bandwidth whose reads arrive a latency after their
+turn, and the same time for every layer, half of it for its experts. Letters: T tokens, S layers with experts.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemoe.calib.trace import Trace
+from edgemoe.experts import (
+    Catalog,
+    EvictionPolicy,
+    NoPredictor,
+    Pace,
+    Predictor,
+    Residency,
+    Speculation,
+    UseStatistics,
+    make_policy,
+)
+from edgemoe.native import FloatArray
+from edgemoe.store import Device
+
+BELADY = "belady"
+# Part of a layer's time that its experts take; the rest, attention above all, comes before its router.
+EXPERT_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class SimulatedRun:
+    """What one way of caching costs, per token where a time or bytes."""
+
+    policy: str
+    predictor: str
+    capacity_share: float
+    hit_share: float
+    share_of_belady: float
+    bytes_read: float
+    wasted_bytes: float
+    stall_s: float
+    speed_share: float  # of what it would be with every expert resident
+    bound_ratio: float  # time over max(compute, Belady's bytes / bandwidth)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is simulated: tokens 0 to ``num_tokens`` of a trace on a device."""
+
+    trace: Trace
+    num_tokens: int
+    device: Device
+    layer_s: float  # computing of one layer for one token
+
+
+def simulate(
+    setting: Setting, capacity_share: float, policy: str, predictor: Predictor, predictor_name: str
+) -> SimulatedRun:
+    """Replay with a policy, or with "belady", which knows the future and reads nothing ahead."""
+    capacity_bytes = _capacity_bytes(setting.trace, capacity_share)
+    best = _Replay(setting, capacity_bytes, _Belady(setting), NoPredictor(), floor_share=0.0).run()
+    replay = best
+    if policy != BELADY:
+        replay = _Replay(setting, capacity_bytes, make_policy(policy), predictor).run()
+    tokens, uses = setting.num_tokens, replay.num_hits + replay.num_misses
+    compute_s = setting.layer_s * setting.trace.catalog.num_layers
+    stall_s = replay.stalled_s / tokens
+    bound_s = max(compute_s, best.reads.bytes_read / tokens / setting.device.bytes_per_s)
+    return SimulatedRun(
+        policy=policy,
+        predictor=predictor_name,
+        capacity_share=capacity_share,
+        hit_share=replay.num_hits / uses,
+        share_of_belady=replay.num_hits / best.num_hits if best.num_hits else 1.0,
+        bytes_read=replay.reads.bytes_read / tokens,
+        wasted_bytes=replay.speculation.counts.wasted_bytes / tokens,
+        stall_s=stall_s,
+        speed_share=compute_s / (compute_s + stall_s),
+        bound_ratio=(compute_s + stall_s) / bound_s,
+    )
+
+
+def _capacity_bytes(trace: Trace, share: float) -> int:
+    """That share of all experts, at least what one layer needs at once."""
+    sizes = trace.catalog.num_bytes
+    return max(int(share * sizes.sum()), trace.top_k * int(sizes.max()))
+
+
+class _Belady:
+    """The expert that is needed again last leaves first (Belady 1966); needs the future."""
+
+    depends_on_layer = True
+
+    def __init__(self, setting: Setting) -> None:
+        catalog = setting.trace.catalog
+        self._uses: list[list[int]] = [[] for _ in range(len(catalog))]
+        for clock, (position, experts) in enumerate(_events(setting), 1):
+            first = catalog.span(position).start
+            for expert in experts.tolist():
+                self._uses[first + expert].append(clock)
+
+    def worth(self, statistics: UseStatistics, candidates: NDArray[np.int64]) -> NDArray[np.float64]:
+        """See EvictionPolicy."""
+        return np.array([-self._next_use(expert, statistics.clock) for expert in candidates.tolist()])
+
+    def _next_use(self, expert: int, clock: int) -> float:
+        uses = self._uses[expert]
+        index = bisect.bisect_right(uses, clock)
+        return uses[index] if index < len(uses) else float("inf")
+
+
+def _events(setting: Setting) -> Sequence[tuple[int, NDArray[np.int16]]]:
+    """(position, chosen experts) of every layer of every token, in order."""
+    experts = setting.trace.experts[: setting.num_tokens]
+    return [(position, row) for token in experts for position, row in enumerate(token)]
+
+
+class _Line:
+    """Storage that carries one read after the other, the lowest priority number first; see Reads."""
+
+    def __init__(self, catalog: Catalog, residency: Residency, device: Device) -> None:
+        self._catalog, self._residency, self._device = catalog, residency, device
+        self._queue: list[tuple[int, int, int, float]] = []  # priority, order, expert, when submitted
+        self._arriving: list[tuple[float, int]] = []
+        self._under_way: set[int] = set()
+        self._order = 0
+        self._free_s = 0.0
+        self.now_s = 0.0
+        self.pending_bytes = 0
+        self.bytes_read = 0
+
+    def __contains__(self, expert: int) -> bool:
+        return expert in self._under_way
+
+    def start(self, expert: int, priority: int) -> bool:
+        """See Reads."""
+        if self._residency.take(expert, is_demand=priority == 0) is None:
+            return False
+        self._order += 1
+        bisect.insort(self._queue, (priority, self._order, expert, self.now_s))
+        self._under_way.add(expert)
+        self.pending_bytes += int(self._catalog.num_bytes[expert])
+        return True
+
+    def cancel(self, expert: int) -> bool:
+        """See Reads."""
+        for request in self._queue:
+            if request[2] == expert:
+                self._queue.remove(request)
+                self._under_way.remove(expert)
+                self._residency.drop(expert)
+                self.pending_bytes -= int(self._catalog.num_bytes[expert])
+                return True
+        return False
+
+    def demand(self, expert: int) -> None:
+        """A queued read goes first from here on."""
+        for request in self._queue:
+            if request[2] == expert:
+                self._queue.remove(request)
+                bisect.insort(self._queue, (0, *request[1:]))
+                return
+
+    def advance(self, until_s: float) -> None:
+        """Let time pass."""
+        while self._queue and max(self._free_s, self._queue[0][3]) <= until_s:
+            _, _, expert, submitted_s = self._queue.pop(0)
+            num_bytes = int(self._catalog.num_bytes[expert])
+            self._free_s = max(self._free_s, submitted_s) + num_bytes / self._device.bytes_per_s
+            self._arriving.append((self._free_s + self._device.latency_s, expert))
+        while self._arriving and self._arriving[0][0] <= until_s:
+            _, expert = self._arriving.pop(0)
+            num_bytes = int(self._catalog.num_bytes[expert])
+            self._under_way.remove(expert)
+            self._residency.admit(expert)
+            self.pending_bytes -= num_bytes
+            self.bytes_read += num_bytes
+        self.now_s = max(self.now_s, until_s)
+
+    def wait_any(self, experts: list[int]) -> None:
+        """Let time pass until one of these experts has arrived; at once if one has, or none is left."""
+        while experts and all(expert in self._under_way for expert in experts):
+            candidates = [self._arriving[0][0]] if self._arriving else []
+            if self._queue:
+                candidates.append(max(self._free_s, self._queue[0][3], self.now_s))
+            self.advance(min(candidates))
+
+
+class _Replay:
+    """One pass over a trace; also what speculation sees as the cache, see Residents."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        capacity_bytes: int,
+        policy: EvictionPolicy,
+        predictor: Predictor,
+        **residency_options: float,
+    ) -> None:
+        self._setting = setting
+        self.catalog = setting.trace.catalog
+        self._statistics = UseStatistics(self.catalog)
+        self.residency = Residency(
+            self.catalog, capacity_bytes, policy, self._statistics, **residency_options
+        )
+        self.reads = _Line(self.catalog, self.residency, setting.device)
+        pace = Pace(setting.device.bytes_per_s, setting.device.latency_s, clock=lambda: self.reads.now_s)
+        self._pace = pace
+        self.speculation = Speculation(self, self.reads, predictor, setting.trace.top_k, pace)
+        self.num_hits = self.num_misses = 0
+        self.stalled_s = 0.0
+
+    def __contains__(self, expert: int) -> bool:
+        return bool(self.residency.is_resident[expert])
+
+    @property
+    def is_complete(self) -> bool:
+        """See Residents."""
+        return bool(self.residency.is_resident.all())
+
+    def run(self) -> _Replay:
+        """Replay all tokens."""
+        trace = self._setting.trace
+        for token in range(self._setting.num_tokens):
+            states = trace.states[token].astype(np.float32) if token < len(trace.states) else None
+            for position in range(self.catalog.num_layers):
+                self._layer(token, position, None if states is None else states[position])
+        return self
+
+    def _layer(self, token: int, position: int, state: FloatArray | None) -> None:
+        trace, reads = self._setting.trace, self.reads
+        reads.advance(reads.now_s)
+        self._pace.layer_begins(1, self.stalled_s)
+        first = self.catalog.span(position).start
+        used = np.sort(trace.experts[token, position].astype(np.int64)) + first
+        self._statistics.observe(position, used, 1, 1)
+        chosen: list[int] = used.tolist()
+        self.speculation.settle(position, chosen)
+        missing = [expert for expert in chosen if expert not in self]
+        self.num_misses += len(missing)
+        self.num_hits += len(chosen) - len(missing)
+        self.residency.is_pinned[used] = True
+        for expert in missing:
+            if expert in reads:
+                reads.demand(expert)
+            elif not reads.start(expert, 0):
+                # All room is taken by reads that are under way.
+                reads.advance(reads.now_s + 1.0)
+                reads.start(expert, 0)
+        if state is not None:
+            ids = trace.experts[token, position].astype(np.int32)[None]
+            weights = trace.weights[token, position].astype(np.float32)[None]
+            self.speculation.start(position, state[None], ids, weights)
+        self._compute(chosen, missing)
+        self.residency.is_pinned[used] = False
+
+    def _compute(self, chosen: list[int], missing: list[int]) -> None:
+        """Resident experts, then missing ones as they arrive, then the next layer's attention."""
+        reads, layer_s = self.reads, self._setting.layer_s
+        expert_s = EXPERT_SHARE * layer_s / len(chosen)
+        began_s = reads.now_s
+        reads.advance(began_s + expert_s * (len(chosen) - len(missing)))
+        for _ in missing:
+            reads.wait_any([expert for expert in missing if expert not in self])
+            reads.advance(reads.now_s + expert_s)
+        self.stalled_s += reads.now_s - began_s - expert_s * len(chosen)
+        reads.advance(reads.now_s + (1 - EXPERT_SHARE) * layer_s)

@@ -1,0 +1,143 @@
+"""``edgemoe bench``: how fast a store runs, compared with ways of running it without this engine's parts."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgemoe.cli.options import JsonOption, MemoryOption, ThreadsOption, read_text
+from edgemoe.cli.output import count_progress, new_table, print_json, print_table
+from edgemoe.errors import RequestError
+
+if TYPE_CHECKING:
+    from edgemoe.cli.bench_modes import Measurement
+    from edgemoe.store import Store
+
+
+def bench(
+    stores: Annotated[
+        list[Path],
+        typer.Argument(metavar="STORE...", help="Stores, such as one of 4 bits beside one of mixed."),
+    ],
+    mode: Annotated[
+        str,
+        typer.Option("--mode", metavar="NAME,...", help="resident, on-demand, swap, cache, full, or all."),
+    ] = "full",
+    memory: MemoryOption = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            "--cache",
+            metavar="SIZE|P%",
+            help="Cap on the expert cache within the memory, also as a share of all experts.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            metavar="NAME",
+            help="Slow storage down to jetson-tx2-ssd, jetson-tx2-usb, rpi4-sd or nvme.",
+            show_default=False,
+        ),
+    ] = None,
+    num_prompt: Annotated[
+        int, typer.Option("--n-prompt", "-p", metavar="N", min=0, help="Tokens of the prompt test; 0: none.")
+    ] = 512,
+    num_written: Annotated[
+        int, typer.Option("--n-gen", "-n", metavar="N", min=0, help="Tokens of the writing test; 0: none.")
+    ] = 128,
+    text: Annotated[
+        Path | None,
+        typer.Option("--text", metavar="FILE", help="Follow this text as well.", show_default=False),
+    ] = None,
+    num_repeats: Annotated[int, typer.Option("--repetitions", "-r", metavar="N", min=1)] = 3,
+    num_threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    r"""Time a store: reading a prompt (pp512), writing (tg128), following a real text.
+
+    Modes: resident has every expert in memory; on-demand reads what a router asks for and keeps nothing;
+    swap reads whole layers; cache keeps experts; full reads ahead as well.
+
+    \b
+    edgemoe bench qwen.store --memory 6GiB
+    edgemoe bench qwen.store --cache 25% --mode all --device jetson-tx2-ssd --text book.txt
+    edgemoe bench q8.store q4.store --mode on-demand -p 0
+    """
+    from edgemoe import native
+    from edgemoe.cli.bench_modes import MODES, Tests, mode_options, run_mode
+    from edgemoe.store import find_device, open_store
+    from edgemoe.units import parse_size
+
+    if num_threads is not None:
+        native.set_num_threads(num_threads)
+    opened = [open_store(path) for path in stores]
+    modes = list(MODES) if mode == "all" else [name.strip() for name in mode.split(",")]
+    plan = [
+        (
+            store,
+            name,
+            mode_options(
+                *(name, store, None if memory is None else parse_size(memory), _cache_bytes(cache, store)),
+                None if device is None else find_device(device),
+            ),
+        )
+        for store in opened
+        for name in modes
+    ]
+    token_ids = [] if text is None else _tokens(opened[0], read_text(text), num_written or 128)
+    tests = Tests(num_prompt, num_written, token_ids, num_repeats)
+    results: list[Measurement] = []
+    with count_progress("timing", "modes") as advance:
+        for done, (store, name, options) in enumerate(plan, 1):
+            results += run_mode(store, name, options, tests)
+            advance(done, len(plan))
+    if as_json:
+        print_json({"device": device, "results": [result.to_json() for result in results]})
+    else:
+        _print_results(results)
+
+
+def _cache_bytes(text: str | None, store: Store) -> int | None:
+    from edgemoe.units import parse_size
+
+    if text is None or not text.endswith("%"):
+        return None if text is None else parse_size(text)
+    try:
+        share = float(text[:-1]) / 100
+    except ValueError:
+        raise RequestError(f"--cache {text!r}: give a size such as 2GiB or a share such as 25%") from None
+    return int(share * sum(entry.num_bytes for entry in store.manifest.experts.values()))
+
+
+def _tokens(store: Store, content: str, count: int) -> list[int]:
+    from edgemoe.engine.tokenizer import Tokenizer
+
+    return Tokenizer(store.path, store.config).encode(content)[:count]
+
+
+def _print_results(results: list[Measurement]) -> None:
+    from edgemoe.units import format_size
+
+    table = new_table(
+        "tokens per second; per token KiB read, KiB read in vain and ms of waiting",
+        *("store", "mode", "test", "t/s", "hits", "read", "in vain", "waiting", "peak memory"),
+    )
+    for result in results:
+        rates = result.tokens_per_s
+        spread = statistics.stdev(rates) if len(rates) > 1 else 0.0
+        table.add_row(
+            *(Path(result.store).name, result.mode, result.test),
+            f"{statistics.mean(rates):.1f} ± {spread:.1f}",
+            f"{result.hit_share:.1%}",
+            f"{result.bytes_per_token / 1024:.0f}",
+            f"{result.wasted_bytes_per_token / 1024:.0f}",
+            f"{1000 * result.stall_s_per_token:.2f}",
+            format_size(result.peak_bytes),
+        )
+    print_table(table)

@@ -1,0 +1,170 @@
+"""Ways of running a store that are compared with each other, and how one of them is timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgemoe.engine.loading import Engine, LoadOptions, load_engine
+from edgemoe.engine.machine import peak_resident_bytes
+from edgemoe.errors import RequestError
+
+if TYPE_CHECKING:
+    from edgemoe.store import Device, Store
+
+# The paper's baselines by its names (arXiv 2308.14352, section V), then ours.
+MODES = {
+    "resident": "every expert in memory (IO-FREE)",
+    "on-demand": "a layer's experts read when its router asks, nothing kept (IO-EXP; of 4 bits IO-QEXP)",
+    "swap": "each layer read whole, nothing kept",
+    "cache": "cache without prediction",
+    "full": "cache with prediction and reading ahead",
+}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One test of one mode. ``tokens_per_s`` has one value per repetition; the rest are means."""
+
+    store: str
+    mode: str
+    test: str
+    tokens_per_s: list[float]
+    hit_share: float
+    bytes_per_token: float
+    wasted_bytes_per_token: float
+    stall_s_per_token: float
+    peak_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Tests:
+    """What is timed: reading a prompt of random tokens, writing, and following a real text token by token."""
+
+    num_prompt: int
+    num_written: int
+    text: Sequence[int]
+    num_repeats: int
+
+
+def run_mode(store: Store, mode: str, options: LoadOptions, tests: Tests) -> list[Measurement]:
+    """Load, warm up, time, close."""
+    _forget_peak()
+    engine = load_engine(store, options)
+    try:
+        if mode == "resident":
+            engine.experts.preload()
+        return [_measure(engine, store.path, mode, name, tests) for name in _test_names(tests)]
+    finally:
+        engine.experts.close()
+
+
+def mode_options(
+    mode: str, store: Store, memory_bytes: int | None, cache_bytes: int | None, device: Device | None
+) -> LoadOptions:
+    """How a mode differs from what the user asked for.
+
+    Raises:
+        RequestError: there is no such mode.
+    """
+    if mode not in MODES:
+        raise RequestError(f"no mode {mode!r}; choose all, or some of {', '.join(MODES)}")
+    sizes: dict[int, int] = {}
+    for (layer, _), entry in store.manifest.experts.items():
+        sizes[layer] = sizes.get(layer, 0) + entry.num_bytes
+    largest = max(entry.num_bytes for entry in store.manifest.experts.values())
+    top_k = max(int(store.config.get(key) or 0) for key in ("num_experts_per_tok", "top_k")) or 1
+    capacities = {
+        "resident": (None, sum(sizes.values())),
+        "on-demand": (memory_bytes, top_k * largest),
+        "swap": (memory_bytes, max(sizes.values())),
+    }
+    budget, cache = capacities.get(mode, (memory_bytes, cache_bytes))
+    return LoadOptions(
+        budget_bytes=budget,
+        cache_bytes=cache,
+        policy="lru" if mode in ("on-demand", "swap") else LoadOptions.policy,
+        predictor="auto" if mode == "full" else "none",
+        device=None if mode == "resident" else device,
+        swaps_layers=mode == "swap",
+    )
+
+
+def _test_names(tests: Tests) -> list[str]:
+    names = [f"pp{tests.num_prompt}"] if tests.num_prompt else []
+    names += [f"tg{tests.num_written}"] if tests.num_written else []
+    return names + ([f"text{len(tests.text)}"] if tests.text else [])
+
+
+def _measure(engine: Engine, path: Path, mode: str, name: str, tests: Tests) -> Measurement:
+    rates = []
+    prepare, run, num_tokens = _test(engine, name, tests)
+    prepare()
+    run()  # once for nothing: the cache settles
+    before = _counts(engine)
+    for _ in range(tests.num_repeats):
+        prepare()
+        began_s = time.perf_counter()
+        run()
+        rates.append(num_tokens / (time.perf_counter() - began_s))
+    hits, misses, num_bytes, wasted, waited_s = (b - a for a, b in zip(before, _counts(engine), strict=True))
+    tokens = tests.num_repeats * num_tokens
+    return Measurement(
+        store=str(path),
+        mode=mode,
+        test=name,
+        tokens_per_s=rates,
+        hit_share=hits / max(1, hits + misses),
+        bytes_per_token=num_bytes / tokens,
+        wasted_bytes_per_token=wasted / tokens,
+        stall_s_per_token=waited_s / tokens,
+        peak_bytes=peak_resident_bytes(),
+    )
+
+
+def _test(engine: Engine, name: str, tests: Tests) -> tuple[Any, Any, int]:
+    """What comes before the clock starts, what is timed, and its tokens."""
+    session, vocab_size = engine.session, engine.spec.vocab_size
+    random = np.random.default_rng(0).integers(0, vocab_size, max(1, tests.num_prompt)).tolist()
+
+    def clear() -> None:
+        session.prefill([0])
+
+    def read_prompt() -> None:
+        for _ in session.states(random):
+            pass
+
+    def write() -> None:
+        logits = session.step(random[0])
+        for _ in range(tests.num_written - 1):
+            logits = session.step(int(np.argmax(logits)))
+
+    def follow() -> None:
+        for token_id in tests.text:
+            session.step(token_id)
+
+    if name.startswith("pp"):
+        return clear, read_prompt, tests.num_prompt
+    return (clear, write, tests.num_written) if name.startswith("tg") else (clear, follow, len(tests.text))
+
+
+def _counts(engine: Engine) -> tuple[float, ...]:
+    counts = engine.experts.counts
+    return (counts.hits, counts.misses, counts.bytes_read, counts.speculation.wasted_bytes, counts.waited_s)
+
+
+def _forget_peak() -> None:
+    """Make the kernel count the process's peak memory from now on."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return  # then the peak is that of the largest mode so far

@@ -1,0 +1,173 @@
+"""``edgemoe simulate``: what policies and predictors would do on a trace, without running the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgemoe.cli.options import JsonOption
+from edgemoe.cli.output import count_progress, new_table, print_json, print_table, say
+from edgemoe.errors import RequestError
+
+if TYPE_CHECKING:
+    from edgemoe.calib import SimulatedRun, Trace
+    from edgemoe.experts import Predictor
+
+
+def simulate(
+    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Folder made by trace.")],
+    capacity: Annotated[
+        str, typer.Option("--capacity", metavar="P%,...", help="Share of the experts' bytes in memory.")
+    ] = "10%,25%,50%",
+    policy: Annotated[
+        str, typer.Option("--policy", metavar="NAME,...", help="Eviction policies, or all of them.")
+    ] = "all",
+    predictor: Annotated[
+        str,
+        typer.Option("--predictor", metavar="NAME,...", help="Predictors, or all; those need --store."),
+    ] = "none",
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            "--store", metavar="STORE", help="Store whose predictors are meant.", show_default=False
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option("--device", metavar="NAME", help="Device profile of the storage.")
+    ] = "nvme",
+    layer_ms: Annotated[
+        float, typer.Option("--layer-ms", metavar="MS", min=0.0, help="Computing of one layer for a token.")
+    ] = 1.0,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", metavar="N", min=1, help="Only the first N tokens.")
+    ] = 2000,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", metavar="FILE", help="Draw hits and speed (PNG, SVG).", show_default=False),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    r"""Replay a trace against eviction policies and predictors, and against Belady's optimum.
+
+    \b
+    edgemoe simulate book.trace --capacity 10%,25%,50% --policy all
+    edgemoe simulate book.trace --policy edgemoe --predictor all --store qwen.store --device rpi4-sd
+    edgemoe simulate book.trace --layer-ms 2.5 --picture caching.png
+    """
+    from edgemoe.calib import BELADY, Setting, read_trace
+    from edgemoe.calib import simulate as simulate_one
+    from edgemoe.experts import POLICIES, NoPredictor
+    from edgemoe.store import find_device
+
+    traced = read_trace(trace)
+    setting = Setting(traced, min(max_tokens, traced.num_tokens), find_device(device), layer_ms / 1000)
+    policies = _names(policy, ["lru", *(name for name in POLICIES if name != "lru")], "policy")
+    predictors = _predictors(predictor, store, traced)
+    plan = [
+        (share, name, predicted)
+        for share in _shares(capacity)
+        for name, predicted in [(BELADY, "none"), *((p, q) for p in policies for q in predictors)]
+    ]
+    runs = []
+    with count_progress("replaying", "runs") as advance:
+        for share, name, predicted in plan:
+            runs.append(
+                simulate_one(setting, share, name, predictors.get(predicted, NoPredictor()), predicted)
+            )
+            advance(len(runs), len(plan))
+    if picture is not None:
+        _draw(runs, picture, f"{trace.name}, {setting.num_tokens} tokens, {device}")
+        say(f"wrote {picture}")
+    if as_json:
+        print_json({"trace": str(trace), "device": device, "runs": [run.to_json() for run in runs]})
+    else:
+        _print_runs(runs, setting.num_tokens)
+
+
+def _shares(text: str) -> list[float]:
+    try:
+        shares = [float(part.strip().removesuffix("%")) / 100 for part in text.split(",")]
+    except ValueError:
+        shares = []
+    if not shares or not all(0 < share <= 1 for share in shares):
+        raise RequestError(f"--capacity {text!r}: give shares of the experts such as 10%,25%,50%")
+    return shares
+
+
+def _names(text: str, known: list[str], what: str) -> list[str]:
+    if text == "all":
+        return known
+    names = [part.strip() for part in text.split(",")]
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is not None:
+        raise RequestError(f"no {what} {unknown!r}; choose all, or some of {', '.join(known)}")
+    return names
+
+
+def _predictors(text: str, path: Path | None, trace: Trace) -> dict[str, Predictor]:
+    """The predictors asked for; all but "none" are those of a store."""
+    from edgemoe.engine.loading import check_store, read_dense_weights
+    from edgemoe.engine.prediction import PREDICTORS, build_predictor, choose_predictor
+    from edgemoe.experts import NoPredictor
+    from edgemoe.models import read_spec
+    from edgemoe.store import open_store
+
+    names = _names(text, [name for name in PREDICTORS if name != "auto"], "predictor")
+    if names == ["none"]:
+        return {"none": NoPredictor()}
+    if path is None:
+        raise RequestError("--predictor needs --store, the store that was traced")
+    store = open_store(path)
+    spec = read_spec(store.config)
+    check_store(spec, store)
+    if [spec.moe(layer).router.num_experts for layer in spec.moe_layers] != trace.num_experts:
+        raise RequestError(f"{path}: not the store that was traced")
+    weights = read_dense_weights(spec, store)
+    return {n: build_predictor(spec, weights, store, choose_predictor(store, n)) for n in names}
+
+
+def _print_runs(runs: list[SimulatedRun], num_tokens: int) -> None:
+    table = new_table(
+        f"{num_tokens} tokens; per token KiB read, KiB read in vain and ms of stall",
+        *("policy", "predictor", "memory", "hits", "of Belady's", "read", "in vain", "stall"),
+        *("speed", "of bound"),
+    )
+    for run in runs:
+        table.add_row(
+            *(run.policy, run.predictor, f"{run.capacity_share:.0%}", f"{run.hit_share:.1%}"),
+            *(f"{run.share_of_belady:.1%}", f"{run.bytes_read / 1024:.0f}"),
+            *(f"{run.wasted_bytes / 1024:.0f}", f"{1000 * run.stall_s:.2f}"),
+            *(f"{run.speed_share:.1%}", f"{run.bound_ratio:.2f}x"),
+        )
+    print_table(table)
+    print("memory: share of the experts' bytes; speed: share of that with all of them in memory;")
+    print("of bound: time over the larger of computing and reading what Belady's optimum reads")
+
+
+def _draw(runs: list[SimulatedRun], path: Path, title: str) -> None:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise RequestError('--picture needs matplotlib: pip install "edgemoe[plot]"') from None
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure.suptitle(title)
+    series: dict[str, list[SimulatedRun]] = {}
+    for run in runs:
+        name = run.policy if run.predictor == "none" else f"{run.policy}, {run.predictor}"
+        series.setdefault(name, []).append(run)
+    for axes, field, label in zip(
+        figure.subplots(1, 2), ("hit_share", "speed_share"), ("hits", "speed, of resident"), strict=True
+    ):
+        for name, line in series.items():
+            shares = [100 * run.capacity_share for run in line]
+            axes.plot(shares, [100 * getattr(run, field) for run in line], "o-", label=name)
+        axes.set_xlabel("experts in memory, % of bytes")
+        axes.set_ylabel(f"{label}, %")
+        axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    try:
+        figure.savefig(path, dpi=120)
+    except ValueError as error:
+        raise RequestError(f"--picture {path}: {error}") from None
