@@ -52,15 +52,17 @@ class Pool {
         n_ = n;
         piece_ = piece;
         next_.store(0, std::memory_order_relaxed);
-        num_busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+        is_open_.store(true);
         {
             std::lock_guard lock(mutex_);
             generation_.fetch_add(1);
         }
         if (num_asleep_.load() > 0) wake_.notify_all();
         take_pieces();
+        // Workers that have entered are waited for; one that is only waking up finds the loop closed.
+        is_open_.store(false);
         const auto deadline = std::chrono::steady_clock::now() + kSpinTime;
-        while (num_busy_.load(std::memory_order_acquire) != 0) {
+        while (num_inside_.load() != 0) {
             relax();
             // A worker without a CPU cannot finish: give it ours.
             if (std::chrono::steady_clock::now() > deadline) std::this_thread::yield();
@@ -82,8 +84,10 @@ class Pool {
             await_change_from(seen);
             seen = generation_.load();
             if (is_closing_.load()) return;
-            take_pieces();
-            num_busy_.fetch_sub(1, std::memory_order_release);
+            // Entering before looking: the caller sees a worker inside, or the worker a closed loop.
+            num_inside_.fetch_add(1);
+            if (is_open_.load()) take_pieces();
+            num_inside_.fetch_sub(1);
         }
     }
 
@@ -104,7 +108,8 @@ class Pool {
     std::condition_variable wake_;
     std::atomic<std::uint64_t> generation_{0};
     std::atomic<std::int64_t> next_{0};
-    std::atomic<int> num_busy_{0};
+    std::atomic<int> num_inside_{0};
+    std::atomic<bool> is_open_{false};
     std::atomic<int> num_asleep_{0};
     std::atomic<bool> is_closing_{false};
     const Body* body_ = nullptr;

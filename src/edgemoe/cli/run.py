@@ -46,6 +46,9 @@ def run(
     repetition_penalty: RepetitionPenaltyOption = 1.0,
     seed: SeedOption = None,
     stop: StopOption = None,
+    watches: Annotated[
+        bool, typer.Option("--watch", help="Show live which experts are resident, hit, missed, read ahead.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     r"""Continue a prompt within a memory budget.
@@ -56,6 +59,7 @@ def run(
     edgemoe run qwen.store --memory 6GiB --prompt "Once upon a time" --max-tokens 64
     edgemoe run qwen.store --memory 6GiB --temperature 0.7 --top-p 0.9 --seed 1 < question.txt
     edgemoe run qwen.store --memory 2GiB -p "1, 2, 3," --json
+    edgemoe run qwen.store --memory 2GiB -p "Once upon a time" --watch
     """
     import edgemoe
 
@@ -68,6 +72,12 @@ def run(
             print_json(model.generate(text, **options).to_json())
             return
         stream = model.stream(text, **options)
+        if watches:
+            from edgemoe.cli.watch import watch
+
+            watch(model, stream, text)
+            say(status_line(stream.generation))
+            return
         try:
             for chunk in stream:
                 print(chunk.text, end="", flush=True)

@@ -40,6 +40,7 @@ class Chunk:
     text: str
     token_ids: tuple[int, ...]
     decode_tokens_per_s: float
+    elapsed_s: float  # since the request
     stats: Stats
 
 
@@ -140,7 +141,8 @@ class Stream(Iterator[Chunk]):
             if is_last and has_text and not scanner.is_stopped:
                 text += scanner.push(decoder.flush()) + scanner.flush()
             self._text.append(text)
-            yield Chunk(text, (token_id,), self._decode_rate(), current_stats(self._engine))
+            elapsed_s = self._last_s - self._started_s
+            yield Chunk(text, (token_id,), self._decode_rate(), elapsed_s, current_stats(self._engine))
             if is_last:
                 return
             logits = session.step(token_id)

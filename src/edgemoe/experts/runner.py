@@ -100,6 +100,11 @@ class StreamedExperts:
             self._cache.residency.is_pinned[:] = False
             raise
 
+    @property
+    def is_reading_ahead(self) -> bool:
+        """False while reading ahead rests because it does not pay."""
+        return self._speculation.is_on
+
     def preload(self) -> None:
         """Read experts, in order, as long as the cache has free room."""
         catalog, residency = self._cache.catalog, self._cache.residency
