@@ -23,25 +23,24 @@ def attach_file(store: Store, stem: str, suffix: str, data: bytes) -> Store:
     """
     name = f"{stem}-{checksum(data)}{suffix}"
     folder = store.path
+    lock = lock_folder(folder)
     try:
-        lock = lock_folder(folder)
-        try:
-            manifest = open_store(folder).manifest
-            old = {f for f in manifest.files if f.startswith(f"{stem}-") and f.endswith(suffix)} - {name}
-            write_file(folder / name, data)
-            files = {f: size for f, size in manifest.files.items() if f not in old}
-            sums = {f: value for f, value in manifest.checksums.items() if f not in old}
-            files[name], sums[name] = len(data), checksum(data)
-            updated = replace(manifest, files=files, checksums=sums)
-            write_file(folder / f"{MANIFEST_FILE}.new", updated.to_json().encode())
-            sync_folder(folder)
-            os.replace(folder / f"{MANIFEST_FILE}.new", folder / MANIFEST_FILE)
-            sync_folder(folder)
-            for file in old:
-                (folder / file).unlink(missing_ok=True)
-        finally:
-            (folder / LOCK_FILE).unlink(missing_ok=True)
-            os.close(lock)
+        manifest = open_store(folder).manifest
+        old = {f for f in manifest.files if f.startswith(f"{stem}-") and f.endswith(suffix)} - {name}
+        write_file(folder / name, data)
+        files = {f: size for f, size in manifest.files.items() if f not in old}
+        sums = {f: value for f, value in manifest.checksums.items() if f not in old}
+        files[name], sums[name] = len(data), checksum(data)
+        updated = replace(manifest, files=files, checksums=sums)
+        write_file(folder / f"{MANIFEST_FILE}.new", updated.to_json().encode())
+        sync_folder(folder)
+        os.replace(folder / f"{MANIFEST_FILE}.new", folder / MANIFEST_FILE)
+        sync_folder(folder)
+        for file in old:
+            (folder / file).unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written: {error.strerror}") from error
+    finally:
+        (folder / LOCK_FILE).unlink(missing_ok=True)
+        os.close(lock)
     return Store(folder, updated, store.config)

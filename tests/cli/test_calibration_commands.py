@@ -1,0 +1,109 @@
+"""trace, fit, simulate, bench and the live view, as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from edgemoe.cli.app import run_app
+from edgemoe.cli.watch import ABSENT, MISSED, RESIDENT, fold
+
+TEXT = "Once upon a time there was a river. The old fox went to the river and sang to the moon. " * 12
+
+
+@pytest.fixture(scope="module")
+def traced(tiny_store, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("commands")
+    store = shutil.copytree(tiny_store, folder / "store")
+    (folder / "text.txt").write_text(TEXT)
+    arguments = ["trace", store, "--text", folder / "text.txt", "-o", folder / "trace", "--memory", "4GiB"]
+    assert run_app([*map(str, arguments), "--window", "128"]) == 0
+    assert run_app(["fit", str(folder / "trace"), "-o", str(store)]) == 0
+    return folder
+
+
+def run(capsys, *arguments):
+    assert run_app([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_fit_says_how_well_it_forecasts(traced, capsys):
+    record = json.loads(run(capsys, "fit", traced / "trace", "-o", traced / "store", "--json"))
+    assert set(record["recall"]) == {"table", "gate-fitted", "hybrid"}
+    assert len(record["recall"]["hybrid"]["exact"]) == 3
+
+
+def test_simulate_prints_a_table_json_and_a_picture(traced, capsys):
+    common = ["simulate", traced / "trace", "--capacity", "30%,60%", "--max-tokens", 60]
+    out = run(capsys, *common, "--policy", "lru,edgemoe", "--picture", traced / "picture.png")
+    assert "belady" in out
+    assert "edgemoe" in out
+    assert (traced / "picture.png").read_bytes().startswith(b"\x89PNG")
+    record = json.loads(
+        run(capsys, *common, "--policy", "lru", "--predictor", "all", "--store", traced / "store", "--json")
+    )
+    assert {run["predictor"] for run in record["runs"]} == {"none", "table", "gate", "gate-fitted", "hybrid"}
+
+
+def test_bench_compares_modes_on_every_test(traced, capsys):
+    out = run(
+        capsys,
+        *(
+            "bench",
+            traced / "store",
+            "--memory",
+            "4GiB",
+            "--cache",
+            "50%",
+            "--mode",
+            "all",
+            "-p",
+            16,
+            "-n",
+            4,
+        ),
+        *("-r", 1, "--text", traced / "text.txt", "--device", "nvme", "--json"),
+    )
+    results = {(r["mode"], r["test"]): r for r in json.loads(out)["results"]}
+    assert len(results) == 5 * 3
+    assert results["resident", "tg4"]["bytes_per_token"] == 0
+    assert results["on-demand", "text4"]["hit_share"] < 0.5
+    one_layer_each = sum(r["bytes_per_token"] for (mode, _), r in results.items() if mode == "swap")
+    assert one_layer_each > sum(r["bytes_per_token"] for (mode, _), r in results.items() if mode == "cache")
+
+
+def test_the_live_view_ends_with_the_answer(traced, capsys):
+    out = run(
+        capsys,
+        *("run", traced / "store", "--memory", "4GiB", "-p", "The old fox", "--max-tokens", 6, "--watch"),
+    )
+    assert "The old fox" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["simulate", "TRACE", "--capacity", "0%"], "give shares"),
+        (["simulate", "TRACE", "--policy", "mru"], "no policy 'mru'"),
+        (["simulate", "TRACE", "--predictor", "gate"], "needs --store"),
+        (["simulate", "TRACE", "--device", "floppy"], "no device profile"),
+        (["simulate", "STORE"], "is no trace"),
+        (["bench", "STORE", "--mode", "fast"], "no mode 'fast'"),
+        (["bench", "STORE", "--cache", "many%"], "give a size"),
+    ],
+)
+def test_bad_requests_are_refused_in_one_line(traced, arguments, what):
+    from edgemoe.errors import EdgeMoEError
+
+    names = {"TRACE": str(traced / "trace"), "STORE": str(traced / "store")}
+    with pytest.raises(EdgeMoEError, match=what):
+        run_app([names.get(argument, argument) for argument in arguments])
+
+
+def test_folding_keeps_what_matters_most():
+    states = np.array([[ABSENT, RESIDENT, MISSED, ABSENT, RESIDENT]])
+    assert fold(states, 3, axis=1).tolist() == [[RESIDENT, MISSED, RESIDENT]]
+    assert fold(states, 5, axis=1) is states

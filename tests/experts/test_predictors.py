@@ -1,0 +1,117 @@
+"""What predictors say, against sums by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgemoe.experts import (
+    GateHead,
+    GatePredictor,
+    HybridPredictor,
+    TablePredictor,
+    TransitionTable,
+    gate_features,
+    num_gate_columns,
+)
+from edgemoe.native import Matrix, quantize
+
+D, E, K = 32, 32, 2
+RANDOM = np.random.default_rng(5)
+
+
+def head(targets, seed=0):
+    rows = sum(size for _, size in targets)
+    weights = np.random.default_rng(seed).normal(size=(rows, num_gate_columns(D, E))).astype(np.float32)
+    return weights, GateHead(Matrix(quantize(weights, "f32"), "f32", *weights.shape), targets)
+
+
+def inputs(num_tokens):
+    x = RANDOM.normal(size=(num_tokens, D)).astype(np.float32)
+    ids = np.argsort(RANDOM.random((num_tokens, E)), axis=1)[:, :K].astype(np.int32)
+    return x, ids, RANDOM.random((num_tokens, K)).astype(np.float32)
+
+
+def test_features_hold_state_choice_and_a_constant():
+    x, ids, weights = inputs(3)
+    features = gate_features(x, ids, weights, E)
+    assert features.shape == (3, 96)
+    assert np.array_equal(features[:, :D], x)
+    for token in range(3):
+        choice = features[token, D : D + E]
+        assert np.allclose(choice[ids[token]], weights[token])
+        assert np.count_nonzero(choice) == K
+    assert (features[:, D + E] == 1).all()
+    assert not features[:, D + E + 1 :].any()
+
+
+def test_the_gate_multiplies_by_the_rows_of_each_target():
+    weights, gate = head([(1, E), (2, E)])
+    x, ids, chosen = inputs(4)
+    predictor = GatePredictor({0: gate}, [E, E, E])
+    expected = gate_features(x, ids, chosen, E) @ weights.T
+    both = predictor.forecast(0, x, ids, chosen, lookahead=2)
+    assert [target for target, _ in both] == [1, 2]
+    assert np.allclose(np.concatenate([scores for _, scores in both], axis=1), expected, atol=1e-4)
+    ((target, nearest),) = predictor.forecast(0, x, ids, chosen, lookahead=1)
+    assert target == 1
+    assert np.allclose(nearest, expected[:, :E], atol=1e-4)
+    assert predictor.forecast(1, x, ids, chosen, lookahead=2) == []
+
+
+def test_only_the_last_token_says_something_about_the_next_one():
+    weights, gate = head([(0, E)])
+    x, ids, chosen = inputs(4)
+    ((target, scores),) = GatePredictor({1: gate}, [E, E]).forecast(1, x, ids, chosen, lookahead=2)
+    assert target == 0
+    assert np.allclose(scores, gate_features(x, ids, chosen, E)[-1:] @ weights.T, atol=1e-4)
+
+
+@pytest.fixture
+def tables():
+    random = np.random.default_rng(1)
+    return {
+        position: TransitionTable(
+            random.random((E, E), np.float32),
+            random.random((E, E), np.float32),
+            random.random((E, E, E), np.float32) if position else None,
+        )
+        for position in range(3)
+    }
+
+
+def test_the_table_looks_two_layers_back_across_tokens(tables):
+    predictor = TablePredictor(tables, 3)
+    x, first, weights = inputs(1)
+    second, third = inputs(1)[1], inputs(1)[1]
+    ((target, scores),) = predictor.forecast(0, x, first, weights, 1)
+    assert target == 1
+    assert np.allclose(scores, tables[1].single[first[0]].mean(axis=0)), "nothing came before"
+    ((target, scores),) = predictor.forecast(1, x, second, weights, 1)
+    by_pairs = np.mean([tables[2].pair[a, b] for a in first[0] for b in second[0]], axis=0)
+    assert target == 2
+    assert np.allclose(scores[0], by_pairs)
+    ((target, scores),) = predictor.forecast(2, x, third, weights, 1)
+    by_parts = tables[0].single[third[0]].mean(axis=0) + tables[0].older[second[0]].mean(axis=0)
+    assert target == 0
+    assert np.allclose(scores[0], by_parts), "without a table of pairs"
+
+
+def test_a_table_ignores_the_part_of_a_prompt_before(tables):
+    predictor = TablePredictor(tables, 3)
+    x, ids, weights = inputs(5)
+    predictor.forecast(2, x, ids, weights, 1)
+    ((_, scores),) = predictor.forecast(0, x, ids, weights, 1)
+    assert np.allclose(scores, tables[1].single[ids].mean(axis=1))
+
+
+def test_the_hybrid_adds_the_table_where_it_has_weight(tables):
+    _, gate = head([(1, E)])
+    x, ids, weights = inputs(1)
+    gates = GatePredictor({0: gate}, [E, E, E])
+    ((_, alone),) = gates.forecast(0, x, ids, weights, 1)
+    for share in (0.0, 0.5):
+        hybrid = HybridPredictor(gates, TablePredictor(tables, 3), {1: share})
+        ((_, scores),) = hybrid.forecast(0, x, ids, weights, 1)
+        prior = np.log(tables[1].single[ids].mean(axis=1) + 1e-6)
+        assert np.allclose(scores, alone + share * prior, atol=1e-5)

@@ -1,0 +1,51 @@
+"""When reading ahead is done and when it is not."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgemoe.experts import pays
+from edgemoe.experts.speculation import KEEP_TOKENS, TRIAL_TOKENS, Governor
+
+MS = 1e-3
+
+
+def test_a_likely_read_that_fits_pays_and_one_for_far_too_slow_storage_does_not():
+    assert pays(0.8, 1 * MS, 2 * MS)
+    assert not pays(0.8, 40 * MS, 2 * MS)
+    assert not pays(0.02, 1 * MS, 2 * MS)
+    assert not pays(0.8, 1 * MS, -1 * MS), "too late"
+
+
+@given(
+    probability=st.floats(0, 1),
+    more=st.floats(0, 1),
+    read_s=st.floats(1e-5, 1),
+    until_s=st.floats(0, 1),
+    issue_s=st.floats(0, 1e-3),
+)
+def test_what_pays_still_pays_when_likelier_or_cheaper(probability, more, read_s, until_s, issue_s):
+    if pays(probability, read_s, until_s, issue_s):
+        assert pays(max(probability, more), read_s, until_s, issue_s)
+        assert pays(probability, read_s, until_s, 0.0)
+
+
+def run(governor, num_tokens, seconds):
+    """Tokens of two layers; ``seconds`` by whether speculation is on. Returns the share with it on."""
+    on = 0
+    for _ in range(2 * num_tokens):
+        on += governor.is_on
+        governor.layer_took(seconds[governor.is_on])
+    return on / (2 * num_tokens)
+
+
+def test_the_governor_keeps_what_is_faster_and_looks_again():
+    governor = Governor(num_layers=2)
+    run(governor, 2 * TRIAL_TOKENS, {True: 2 * MS, False: 1 * MS})
+    assert not governor.is_on
+    rounds = 4 * (TRIAL_TOKENS + KEEP_TOKENS)
+    share = run(governor, rounds, {True: 2 * MS, False: 1 * MS})
+    assert 0 < share < 0.06, "off but for trials"
+    share = run(governor, rounds, {True: 1 * MS, False: 2 * MS})
+    assert share > 0.7, "the text changed: on again but for trials"
