@@ -13,6 +13,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,21 @@ from transformers import GenerationConfig, Qwen3MoeConfig, Qwen3MoeForCausalLM
 WARMUP_STEPS = 50
 DECAY = 0.3  # share of the run in which the rate falls to zero
 LOG_EVERY = 10
+BALANCE = 0.01  # weight of the load-balancing loss
+
+
+def imbalance(router_logits: Sequence[torch.Tensor], top_k: int) -> torch.Tensor:
+    """The family's load-balancing loss, mean over layers: `top_k` when all experts are used alike.
+
+    For every layer by itself. The one inside transformers adds up all layers first, so that an expert that
+    one layer never uses is made good by its namesake in another: a third of the experts stayed idle with it.
+    """
+    losses = []
+    for logits in router_logits:
+        shares = torch.softmax(logits.float(), dim=-1)
+        chosen = torch.zeros_like(shares).scatter_(1, logits.topk(top_k, dim=-1).indices, 1.0)
+        losses.append(shares.shape[1] * (chosen.mean(dim=0) * shares.mean(dim=0)).sum())
+    return torch.stack(losses).mean()
 
 
 @dataclass(frozen=True)
@@ -54,7 +70,7 @@ def model_config(vocab: int, size: Size) -> Qwen3MoeConfig:
         num_key_value_heads=size.width // 64, head_dim=32, num_experts=size.experts,
         num_experts_per_tok=4, moe_intermediate_size=size.expert_width, norm_topk_prob=True,
         tie_word_embeddings=True, max_position_embeddings=1024, output_router_logits=True,
-        router_aux_loss_coef=0.005, bos_token_id=0, eos_token_id=0,
+        router_aux_loss_coef=0.0, bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
 
 
@@ -162,14 +178,14 @@ class Run:
         mixed = torch.autocast(self.device, torch.bfloat16) if self.args.bf16 else nullcontext()
         with mixed:
             result = self.model(tokens, labels=tokens)
-        result.loss.backward()
+        loss = result.loss + BALANCE * imbalance(result.router_logits, self.model.config.num_experts_per_tok)
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optim in self.optims:
             optim.step()
             optim.zero_grad()
         self.step, self.tokens = self.step + 1, self.tokens + tokens.numel()
-        balance = self.model.config.router_aux_loss_coef * result.aux_loss.item()
-        return result.loss.item() - balance
+        return result.loss.item()
 
 
 def train(args: argparse.Namespace) -> float:
