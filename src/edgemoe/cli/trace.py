@@ -10,6 +10,9 @@ import typer
 from edgemoe.cli.options import JsonOption, MemoryOption, StoreArgument, ThreadsOption, read_text
 from edgemoe.cli.output import count_progress, print_json
 
+# No text has more characters per token than this on average: the rest of a long file need not be encoded.
+CHARACTERS = 32
+
 
 def trace(
     store: StoreArgument,
@@ -42,7 +45,10 @@ def trace(
     contents = {path.name: read_text(path) for path in texts}
     with edgemoe.load(store, memory, context=window, num_threads=num_threads, predictor="none") as model:
         share = max(2, max_tokens // len(contents))
-        token_ids = {name: model.tokenizer.encode(text)[:share] for name, text in contents.items()}
+        token_ids = {
+            name: model.tokenizer.encode(text[: CHARACTERS * share])[:share]
+            for name, text in contents.items()
+        }
         with count_progress("tracing", "tokens") as advance:
             made = record_trace(model.engine, token_ids, out, advance)
     if as_json:
