@@ -10,6 +10,7 @@ EdgeMoEError
 │   ├── StoreVersionError             written by another version of the format
 │   └── CorruptStoreError             bytes differ from what was written
 ├── TraceError (ValueError)           a folder of traces that is damaged or none
+├── PlanError (ValueError)            no bit widths reach the tolerance or the size asked for
 ├── ConversionError (OSError)         converting could not go on: disk full, output exists
 ├── BudgetError (ValueError)          names the smallest budget that works
 ├── ExpertReadError (OSError)         storage failed while an expert was read
@@ -57,6 +58,10 @@ class CorruptStoreError(StoreError):
 
 class TraceError(EdgeMoEError, ValueError):
     """A trace cannot be used."""
+
+
+class PlanError(EdgeMoEError, ValueError):
+    """No plan of bit widths does what was asked; the message says what can be reached."""
 
 
 class ConversionError(EdgeMoEError, OSError):

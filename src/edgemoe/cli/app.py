@@ -17,6 +17,7 @@ from edgemoe.cli.doctor import doctor
 from edgemoe.cli.evaluate import evaluate
 from edgemoe.cli.fit import fit
 from edgemoe.cli.inspect import inspect
+from edgemoe.cli.plan import plan
 from edgemoe.cli.run import run
 from edgemoe.cli.simulate import simulate
 from edgemoe.cli.trace import trace
@@ -24,6 +25,7 @@ from edgemoe.cli.trace import trace
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "convert": convert,
+    "plan": plan,
     "inspect": inspect,
     "run": run,
     "chat": chat,

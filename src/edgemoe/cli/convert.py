@@ -34,6 +34,12 @@ def convert(
             help="Width of all other matrices: attention, embedding, head.",
         ),
     ] = "8",
+    plan_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan", metavar="FILE", help="Widths of every expert, as plan chose them.", show_default=False
+        ),
+    ] = None,
     overwrites: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUT if it is a store already.")
     ] = False,
@@ -51,12 +57,17 @@ def convert(
     edgemoe convert ./OLMoE-1B-7B olmoe.store --bits 4
     edgemoe convert ./Mixtral-8x7B mixtral.store --bits 3 --dense-bits 6
     edgemoe convert ./Qwen3-30B-A3B qwen.store --bits 2 --dry-run
+    edgemoe convert ./OLMoE-1B-7B olmoe.store --plan olmoe-plan.json
     """
     import edgemoe.convert as conversion
-    from edgemoe.quant import BitPlan, format_for_bits
+    from edgemoe.quant import BitPlan, format_for_bits, read_plan
     from edgemoe.units import format_duration, format_size
 
-    plan = BitPlan.uniform(format_for_bits(bits), format_for_bits(dense_bits))
+    plan = (
+        BitPlan.uniform(format_for_bits(bits), format_for_bits(dense_bits))
+        if plan_file is None
+        else read_plan(plan_file)
+    )
     if is_dry_run:
         _say_estimate(conversion.estimate(source, plan), out, as_json)
         return

@@ -241,9 +241,11 @@ class Speculation:
         first, k = self._cache.catalog.span(position).start, self._top_k
         if len(scores) == 1:
             ranked: list[int] = (first + np.argsort(-scores[0], kind="stable")[: 2 * k]).tolist()
-            if position not in self._ranked:
-                self._ranked[position] = ranked
-                self._cache.residency.is_reserved[ranked[:k]] = True
+            reserved = self._cache.residency.is_reserved
+            if position in self._ranked:  # forecast from farther away before
+                reserved[self._ranked[position][:k]] = False
+            self._ranked[position] = ranked
+            reserved[ranked[:k]] = True
             return ranked, self._confidence[position]
         # A chunk of tokens needs the union: an expert is wanted unless every forecast of it was wrong.
         likeliest = np.argpartition(-scores, k - 1, axis=1)[:, :k]

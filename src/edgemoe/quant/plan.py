@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from edgemoe.errors import RequestError
@@ -90,6 +92,20 @@ class BitPlan:
             return cls(default, record["dense"], overrides, dict(record["origin"]))
         except (TypeError, ValueError, AttributeError) as error:
             raise RequestError(f"not a bit plan: {error}") from error
+
+
+def read_plan(path: Path) -> BitPlan:
+    """The plan in a file.
+
+    Raises:
+        RequestError: the file is not a plan.
+    """
+    try:
+        return BitPlan.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (UnicodeDecodeError, json.JSONDecodeError, TypeError) as error:
+        raise RequestError(f"{path}: not a bit plan: {error}") from error
+    except RequestError as error:
+        raise RequestError(f"{path}: {error}") from error
 
 
 def _expert_key(text: str) -> tuple[int, int]:
