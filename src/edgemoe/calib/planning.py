@@ -38,13 +38,13 @@ def knapsack(costs: Costs, sizes: Sizes, budget_bytes: int) -> dict[ExpertKey, s
     Raises:
         PlanError: even the lowest width of all is larger.
     """
-    chosen = dict.fromkeys(costs, WIDTHS[0])
-    used = sum(sizes[key][WIDTHS[0]] for key in costs)
+    hulls = {key: _hull(costs[key], sizes[key]) for key in costs}
+    chosen = {key: hull[0][0] for key, hull in hulls.items()}
+    used = sum(hull[0][1] for hull in hulls.values())
     if used > budget_bytes:
         raise PlanError(
             f"{format_size(budget_bytes)} are too little: at 2 bits the experts take {ceil_size(used)}"
         )
-    hulls = {key: _hull(costs[key], sizes[key]) for key in costs}
     steps = [(-_gain(hull, 0), key, 0) for key, hull in hulls.items() if len(hull) > 1]
     heapq.heapify(steps)
     while steps:
@@ -63,7 +63,8 @@ def knapsack(costs: Costs, sizes: Sizes, budget_bytes: int) -> dict[ExpertKey, s
 def _hull(costs: Mapping[str, float], sizes: Mapping[str, int]) -> list[tuple[str, int, float]]:
     """(width, bytes, cost) on the lower convex hull, from the smallest on, each cheaper than the last."""
     points: list[tuple[str, int, float]] = []
-    for name in sorted(WIDTHS, key=lambda n: sizes[n]):
+    # Small records are padded to the same size whatever their width: then the cheapest comes first.
+    for name in sorted(WIDTHS, key=lambda n: (sizes[n], costs[n])):
         point = (name, sizes[name], costs[name])
         if points and point[2] >= points[-1][2]:
             continue
@@ -74,7 +75,7 @@ def _hull(costs: Mapping[str, float], sizes: Mapping[str, int]) -> list[tuple[st
 
 
 def _slope(a: tuple[str, int, float], b: tuple[str, int, float]) -> float:
-    return (a[2] - b[2]) / max(1, b[1] - a[1])
+    return (a[2] - b[2]) / (b[1] - a[1])
 
 
 def _gain(hull: Sequence[tuple[str, int, float]], index: int) -> float:

@@ -1,0 +1,181 @@
+"""Choosing widths: the arithmetic by brute force, the measurements on a real, if random, model."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import edgemoe
+from edgemoe.calib import WIDTHS, Ladder, Quality, compare, knapsack, smallest_within
+from edgemoe.calib.planning import by_rank
+from edgemoe.cli.app import run_app
+from edgemoe.errors import PlanError
+
+BITS = {"q2": 3, "q3": 4, "q4": 5, "q6": 7, "q8": 9}
+KEYS = [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def sizes_of(keys):
+    return {key: dict(BITS) for key in keys}
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_the_knapsack_is_at_most_one_step_from_the_best(data):
+    costs = {}
+    for key in KEYS:
+        drops = data.draw(st.lists(st.floats(0.01, 10), min_size=5, max_size=5))
+        costs[key] = dict(zip(WIDTHS, np.cumsum(drops[::-1])[::-1].tolist(), strict=True))
+    budget = data.draw(st.integers(4 * 3, 4 * 9))
+    chosen = knapsack(costs, sizes_of(KEYS), budget)
+    assert sum(BITS[name] for name in chosen.values()) <= budget
+    cost = sum(costs[key][name] for key, name in chosen.items())
+
+    def best_within(limit):
+        plans = itertools.product(WIDTHS, repeat=len(KEYS))
+        allowed = (p for p in plans if sum(BITS[name] for name in p) <= limit)
+        return min(sum(costs[k][n] for k, n in zip(KEYS, p, strict=True)) for p in allowed)
+
+    assert best_within(budget) <= cost + 1e-9
+    largest_step = max(BITS.values()) - min(BITS.values())
+    if budget - largest_step >= 4 * 3:
+        assert cost <= best_within(budget - largest_step) + 1e-9
+
+
+def test_the_knapsack_gives_bits_where_they_matter_and_refuses_too_little():
+    costs = {key: {name: (10.0 if key == (1, 1) else 0.1) / BITS[name] for name in WIDTHS} for key in KEYS}
+    chosen = knapsack(costs, sizes_of(KEYS), 4 * 3 + 6)
+    assert chosen == {(0, 0): "q2", (0, 1): "q2", (1, 0): "q2", (1, 1): "q8"}
+    with pytest.raises(PlanError, match="too little"):
+        knapsack(costs, sizes_of(KEYS), 11)
+
+
+class FakeLadder:
+    num_bytes = sizes_of(KEYS)
+
+
+def test_plans_by_rank_raise_the_most_important_first():
+    propose = by_rank(dict(zip(KEYS, (0.1, 0.9, 0.5, 0.2), strict=True)), FakeLadder)
+    assert list(propose(4 * 3 + 2).values()).count("q3") == 2
+    assert {key for key, name in propose(4 * 3 + 2).items() if name == "q3"} == {(0, 1), (1, 0)}
+    assert set(propose(4 * 9).values()) == {"q8"}
+
+
+def quality(increase, spread=0.0):
+    tokens = np.full(16, 100)
+    nats = 300 + 100 * (np.log1p(increase) + spread * np.linspace(-1, 1, 16))
+    return Quality(tokens, np.full(16, 300.0), nats, np.full(16, 1.0))
+
+
+def test_quality_has_an_increase_and_an_interval_around_it():
+    measured = quality(0.02, spread=0.01)
+    low, high = measured.interval()
+    assert measured.increase == pytest.approx(0.02)
+    assert 0.01 < low < 0.02 < high < 0.03
+    assert quality(0.02).interval() == pytest.approx((0.02, 0.02))
+
+
+def test_the_search_ends_at_the_smallest_size_that_meets_the_tolerance():
+    sizes = {(0, e): {name: 1000 * bits for name, bits in BITS.items()} for e in range(40)}
+    costs = {key: {name: 1.0 / BITS[name] for name in WIDTHS} for key in sizes}
+
+    def measure(widths):
+        return quality(0.3 * sum(1 / BITS[name] ** 2 for name in widths.values()) / len(widths))
+
+    found = smallest_within(0.015, lambda budget: knapsack(costs, sizes, budget), sizes, measure)
+    assert found.quality.increase <= 0.015
+    smaller = knapsack(costs, sizes, int(0.97 * found.num_bytes))
+    assert measure(smaller).increase > 0.015
+    with pytest.raises(PlanError, match="cannot be met"):
+        smallest_within(0.0001, lambda budget: knapsack(costs, sizes, budget), sizes, measure)
+
+
+TEXT = "Once upon a time there was a river. The old fox went to the river and sang to the moon. " * 40
+
+
+@pytest.fixture(scope="module")
+def ladder(tiny_checkpoint, tmp_path_factory):
+    with Ladder(tiny_checkpoint, tmp_path_factory.mktemp("ladder") / "work", "q8") as made:
+        yield made
+
+
+def test_a_ladder_runs_any_mix_as_the_store_of_that_mix_does(ladder, tiny_checkpoint, tmp_path):
+    from edgemoe.convert import convert
+    from edgemoe.quant import BitPlan, ExpertFormats
+
+    rng = np.random.default_rng(3)
+    widths = {key: WIDTHS[rng.integers(0, 5)] for key in ladder.keys}
+    overrides = {key: ExpertFormats.uniform(name) for key, name in widths.items()}
+    convert(tiny_checkpoint, tmp_path / "mixed", BitPlan(ExpertFormats.uniform("q4"), "q8", overrides))
+    prompt = rng.integers(3, 320, 60).tolist()
+    engine = ladder.load(widths, 128, 4 << 30)
+    picked = np.concatenate([rows.copy() for rows in engine.session.logits(prompt)])
+    engine.experts.close()
+    for cache in (None, "64KiB"):  # records of five sizes in a cache of a few
+        with edgemoe.load(tmp_path / "mixed", "4GiB", context=128, cache=cache) as model:
+            assert np.array_equal(model.logits(prompt), picked)
+
+
+def test_the_original_does_not_differ_from_itself_and_fewer_bits_differ_more(ladder):
+    windows = [np.random.default_rng(seed).integers(3, 320, 100).tolist() for seed in range(4)]
+    reference = ladder.load({}, 128, 4 << 30)
+    divergences = []
+    for name in ("bf16", "q8", "q4", "q2"):
+        engine = ladder.load(dict.fromkeys(ladder.keys, name), 128, 4 << 30)
+        measured = compare(reference, engine, windows)
+        divergences.append(measured.mean_divergence)
+        engine.experts.close()
+    reference.experts.close()
+    assert divergences[0] == pytest.approx(0, abs=1e-12)
+    assert divergences == sorted(divergences)
+
+
+@pytest.mark.parametrize("method", ["knapsack", "paper"])
+def test_plan_and_convert_by_command(tiny_checkpoint, tmp_path, capsys, method):
+    text, out = tmp_path / "text.txt", tmp_path / "plan.json"
+    text.write_text(TEXT)
+    common = ["plan", tiny_checkpoint, "--text", text, "-o", out, "--window", 64, "--memory", "4GiB"]
+    assert run_app([*map(str, common), "--bits", "8", "--method", method, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["bits_per_weight"] <= 8
+    assert len(record["widths"]) > 1
+    assert not out.with_name("plan.json.work").exists()
+    assert run_app(["convert", str(tiny_checkpoint), str(tmp_path / "store"), "--plan", str(out)]) == 0
+    with edgemoe.load(tmp_path / "store", "4GiB", context=128) as model:
+        assert len(model.generate([5, 6, 7], max_tokens=4).token_ids) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ([], "say what to reach"),
+        (["--tolerance", "2%", "--bits", "3"], "say what to reach"),
+        (["--tolerance", "much"], "such as 2%"),
+        (["--bits", "1"], "too little"),
+        (["--bits", "4", "--method", "luck"], "no method 'luck'"),
+        (["--tolerance", "0.000001%"], "cannot be met"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(tiny_checkpoint, tmp_path, options, what):
+    from edgemoe.errors import EdgeMoEError
+
+    (tmp_path / "text.txt").write_text(TEXT)
+    common = ["plan", tiny_checkpoint, "--text", tmp_path / "text.txt", "-o", tmp_path / "plan.json"]
+    with pytest.raises(EdgeMoEError, match=what):
+        run_app([*map(str, common), "--window", "64", "--memory", "4GiB", *options])
+
+
+def test_too_short_a_text_and_a_file_that_is_no_plan_are_refused(tiny_checkpoint, tmp_path):
+    from edgemoe.errors import EdgeMoEError
+
+    (tmp_path / "text.txt").write_text("Once upon a time")
+    common = ["plan", tiny_checkpoint, "--text", tmp_path / "text.txt", "-o", tmp_path / "plan.json"]
+    with pytest.raises(EdgeMoEError, match="planning needs"):
+        run_app([*map(str, common), "--bits", "4"])
+    with pytest.raises(EdgeMoEError, match="not a bit plan"):
+        run_app(["convert", str(tiny_checkpoint), str(tmp_path / "o"), "--plan", str(tmp_path / "text.txt")])
