@@ -65,8 +65,8 @@ def write_card(data: Path, run: Path, model: Path, num_tokens: int) -> str:
     routing_facts.draw(facts, model / "routing.png")
     shutil.copy(run / "loss.png", model / "loss.png")
     last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
-    far = sorted(routing_facts.distances(facts).items(), key=lambda pair: pair[1])
-    alone = {name: fact for name, fact in facts.items() if name != "all"}
+    alike, unlike = routing_facts.extremes(facts)
+    alone = {name: fact for name, fact in facts.items() if name != routing_facts.ALL}
     size = (model / "model.safetensors").stat().st_size
     template = Template(Path(__file__).with_name("model_card.md").read_text())
     return template.substitute(
@@ -86,8 +86,8 @@ def write_card(data: Path, run: Path, model: Path, num_tokens: int) -> str:
         losses=evaluate.table(losses),
         facts=routing_facts.table(facts),
         chance=f"{config['num_experts_per_tok'] / config['num_experts']:.0%}",
-        alike=f"{far[0][0]} ({far[0][1]:.2f})",
-        unlike=f"{far[-1][0]} ({far[-1][1]:.2f})",
+        alike=alike,
+        unlike=unlike,
         reuse=f"{min(f.reuse for f in alone.values()):.0%} to {max(f.reuse for f in alone.values()):.0%}",
         samples=written,
     )

@@ -24,11 +24,17 @@ import edgemoe
 from edgemoe.calib import record_trace
 
 TOP_PATHS = 0.2
+SEED = 1  # of the shuffle
+ALL = "all"  # the domains together
 
 
 @dataclass(frozen=True)
 class RoutingFacts:
-    """Of one domain. ``load`` (S, E) is the share of the layer's choices that fell on each expert."""
+    """Of one domain. ``load`` (S, E) is the share of the layer's choices that fell on each expert.
+
+    The share of tokens on the most frequent paths grows with the number of tokens measured and with uneven
+    load alone; `shuffled` tells how much: the same choices, each layer's dealt to the tokens anew.
+    """
 
     load: list[list[float]]
     entropy: float  # of the load, mean over layers, relative to that of an even load
@@ -36,7 +42,11 @@ class RoutingFacts:
     least_used: float
     top_path_share: float  # of tokens on the most frequent fifth of the paths that occurred
     top_pair_share: float  # the same, for paths through two adjacent layers
+    shuffled_path_share: float  # of paths whose layers know nothing of each other
+    shuffled_pair_share: float
     reuse: float  # share of a token's experts that the token before had chosen as well
+    entropy_by_layer: list[float]
+    reuse_by_layer: list[float]
 
 
 def routing(store: Path, texts: Mapping[str, list[int]]) -> tuple[dict[str, np.ndarray], int]:
@@ -57,16 +67,27 @@ def facts_of(experts: np.ndarray, num_experts: int) -> RoutingFacts:
     logs = np.log(load, out=np.zeros_like(load), where=load > 0)
     reused = (experts[1:, :, :, None] == experts[:-1, :, None, :]).any(axis=3)
     strongest = experts[:, :, 0]
-    pairs = np.concatenate([strongest[:, p : p + 2] for p in range(strongest.shape[1] - 1)])
+    shuffled = np.random.default_rng(SEED).permuted(strongest, axis=0)
+    entropy = -(load * logs).sum(axis=1) / np.log(num_experts)
     return RoutingFacts(
         load=load.round(5).tolist(),
-        entropy=float(-(load * logs).sum(axis=1).mean() / np.log(num_experts)),
+        entropy=float(entropy.mean()),
         most_used=float(load.max(axis=1).mean() * num_experts),
         least_used=float(load.min(axis=1).mean() * num_experts),
         top_path_share=_top_share(strongest),
-        top_pair_share=_top_share(pairs),
+        top_pair_share=_top_share(_pairs(strongest)),
+        shuffled_path_share=_top_share(shuffled),
+        shuffled_pair_share=_top_share(_pairs(shuffled)),
         reuse=float(reused.mean()),
+        entropy_by_layer=entropy.round(4).tolist(),
+        reuse_by_layer=reused.mean(axis=(0, 2)).round(4).tolist(),
     )
+
+
+def _pairs(strongest: np.ndarray) -> np.ndarray:
+    """The experts of every two adjacent layers, marked by the layer: (T * (S - 1), 3)."""
+    steps = range(strongest.shape[1] - 1)
+    return np.concatenate([np.insert(strongest[:, layer : layer + 2], 0, layer, axis=1) for layer in steps])
 
 
 def _top_share(paths: np.ndarray) -> float:
@@ -74,24 +95,35 @@ def _top_share(paths: np.ndarray) -> float:
     return sum(counts[: max(1, round(TOP_PATHS * len(counts)))]) / sum(counts)
 
 
-def distances(facts: Mapping[str, RoutingFacts]) -> dict[str, float]:
-    """How unlike two domains load the experts: total variation, mean over layers; 0 alike, 1 disjoint."""
+def distances(facts: Mapping[str, RoutingFacts]) -> dict[str, list[float]]:
+    """How unlike two domains load the experts of each layer: total variation; 0 alike, 1 disjoint."""
+    loads = {name: np.array(fact.load) for name, fact in facts.items() if name != ALL}
     return {
-        f"{a}, {b}": float(np.abs(np.array(facts[a].load) - np.array(facts[b].load)).sum(axis=1).mean() / 2)
-        for a, b in combinations(facts, 2)
+        f"{a}, {b}": (np.abs(loads[a] - loads[b]).sum(axis=1) / 2).round(4).tolist()
+        for a, b in combinations(loads, 2)
     }
+
+
+def extremes(facts: Mapping[str, RoutingFacts]) -> tuple[str, str]:
+    """The two domains that load the experts most alike, and the two that do so least: mean over layers."""
+    means = sorted((float(np.mean(layers)), pair) for pair, layers in distances(facts).items())
+    if not means:
+        return "none", "none"
+    return tuple(f"{pair} ({mean:.2f})" for mean, pair in (means[0], means[-1]))
 
 
 def table(facts: Mapping[str, RoutingFacts]) -> str:
     """The facts in Markdown."""
     rows = [
-        "| domain | evenness | busiest | idlest | top fifth of pairs | top fifth of paths | reused |",
+        "| domain | evenness | busiest | idlest | top fifth of pairs (shuffled) "
+        "| top fifth of paths (shuffled) | reused |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name, fact in facts.items():
         rows.append(
             f"| {name} | {fact.entropy:.3f} | {fact.most_used:.1f}x | {fact.least_used:.2f}x "
-            f"| {fact.top_pair_share:.0%} | {fact.top_path_share:.0%} | {fact.reuse:.0%} |"
+            f"| {fact.top_pair_share:.0%} ({fact.shuffled_pair_share:.0%}) "
+            f"| {fact.top_path_share:.0%} ({fact.shuffled_path_share:.0%}) | {fact.reuse:.0%} |"
         )
     return "\n".join(rows)
 
@@ -112,7 +144,7 @@ def draw(facts: Mapping[str, RoutingFacts], path: Path) -> None:
 def measure(store: Path, texts: Mapping[str, list[int]]) -> dict[str, RoutingFacts]:
     """The facts of every domain and of all together."""
     chosen, num_experts = routing(store, texts)
-    chosen["all"] = np.concatenate(list(chosen.values()))
+    chosen[ALL] = np.concatenate(list(chosen.values()))
     return {name: facts_of(experts, num_experts) for name, experts in chosen.items()}
 
 
@@ -138,8 +170,8 @@ def main() -> None:
         )
         return
     print(table(facts))
-    far = sorted(distances(facts).items(), key=lambda pair: pair[1])
-    print(f"\nmost alike: {far[0][0]} ({far[0][1]:.2f}); least: {far[-1][0]} ({far[-1][1]:.2f})")
+    alike, unlike = extremes(facts)
+    print(f"\nmost alike: {alike}; least: {unlike}")
 
 
 if __name__ == "__main__":

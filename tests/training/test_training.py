@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -88,4 +90,59 @@ def test_routing_facts_add_up(trained, data):
         assert all(abs(sum(layer) - 1) < 1e-3 for layer in fact["load"])
         assert 0 < fact["entropy"] <= 1
         assert 0.2 <= fact["top_pair_share"] <= 1
+    assert list(facts["distances"]) == ["stories, requests"]
     assert (out / "routing.png").stat().st_size > 1000
+
+
+@pytest.fixture
+def routing_facts(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("routing_facts")
+
+
+@pytest.mark.filterwarnings("default")  # transformers' own
+def test_the_choices_counted_are_those_of_the_routers_in_transformers(trained, data, routing_facts):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = trained[0] / "model"
+    texts = routing_facts.held_out_tokens(data, model, 400)
+    with routing_facts.full_precision_store(model) as store:
+        ours, num_experts = routing_facts.routing(store, texts)
+    reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    assert num_experts == reference.config.num_experts
+    for name, token_ids in texts.items():
+        with torch.inference_mode():
+            layers = reference(torch.tensor([token_ids]), output_router_logits=True).router_logits
+        theirs = torch.stack([layer.topk(4, dim=-1).indices for layer in layers], dim=1).numpy()
+        assert ours[name].shape == theirs.shape
+        assert (np.sort(ours[name]) == np.sort(theirs)).mean() > 0.99  # all but ties
+        assert (ours[name][:, :, 0] == theirs[:, :, 0]).mean() > 0.99
+
+
+def test_facts_of_choices_counted_by_hand(routing_facts):
+    # 4 tokens, 2 layers, 2 of 4 experts: layer 0 always takes 0 and 1; layer 1 takes 0, 1 then 2, 3 in turn.
+    choices = np.array([[[0, 1], [0, 1]], [[0, 1], [2, 3]]] * 2)
+    facts = routing_facts.facts_of(choices, 4)
+    assert facts.load == [[0.5, 0.5, 0, 0], [0.25, 0.25, 0.25, 0.25]]
+    assert facts.entropy_by_layer == [0.5, 1]
+    assert facts.reuse_by_layer == [1, 0]
+    assert (facts.most_used, facts.least_used) == (1.5, 0.5)
+    assert facts.top_path_share == 0.5  # the more frequent of two paths
+    other = routing_facts.facts_of(choices[:, ::-1], 4)
+    distances = routing_facts.distances({"a": facts, "b": other, "all": facts})
+    assert distances == {"a, b": [0.5, 0.5]}
+
+
+def test_pairs_of_different_layers_are_different(routing_facts):
+    # Every token takes expert 0, then 1, then 0, then 1: three steps, none like another.
+    choices = np.array([[[0], [1], [0], [1]]] * 5)
+    assert routing_facts.facts_of(choices, 2).top_pair_share == pytest.approx(1 / 3)
+
+
+def test_a_shuffle_takes_away_what_layers_know_of_each_other(routing_facts):
+    draw = np.random.default_rng(0).integers(0, 2, 500)
+    tied = np.repeat(draw[:, None, None], 4, axis=1)  # every layer chooses what the first chose
+    facts = routing_facts.facts_of(tied, 2)
+    assert facts.top_path_share >= 0.5  # one of two paths
+    assert facts.shuffled_path_share < 0.3  # three of sixteen
