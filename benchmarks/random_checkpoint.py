@@ -21,7 +21,7 @@ def config(num_layers: int, width: int, expert_width: int, num_experts: int, top
     return {
         "architectures": ["Qwen3MoeForCausalLM"],
         "model_type": "qwen3_moe",
-        "vocab_size": 6144,
+        "vocab_size": json.loads((files("edgemoe") / "demo_store" / "config.json").read_text())["vocab_size"],
         "hidden_size": width,
         "intermediate_size": 3 * width,
         "moe_intermediate_size": expert_width,

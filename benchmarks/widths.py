@@ -95,6 +95,7 @@ def main() -> None:
     parser.add_argument("--out", "-o", type=Path)
     parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
+
     def encode(folder: Path) -> list[int]:
         share = args.tokens // len(args.text)
         return [i for path in args.text for i in read_tokens(folder, path, share)]

@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+from edgemoe.cli.app import COMMANDS
+
 CODE = {"done": 0, "refused": 2, "interrupted": 130}
 
 
@@ -192,6 +194,6 @@ def test_a_reader_that_leaves_is_no_error(tiny_store):
 
 
 def test_help_teaches_with_examples():
-    for command in ("run", "convert", "chat", "eval", "inspect", "doctor", "demo"):
+    for command in COMMANDS:
         assert f"edgemoe {command}" in edgemoe(command, "--help").stdout
     assert edgemoe("--version").stdout.startswith("edgemoe ")

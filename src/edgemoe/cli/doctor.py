@@ -52,16 +52,22 @@ def doctor(
 
 def _plan(path: Path) -> dict[str, Any]:
     """Budgets of a store: the smallest, the one that keeps every expert in memory, and today's default."""
-    from edgemoe.engine.memory import default_budget, plan_memory, resident_budget
+    from edgemoe.engine.memory import MemoryPlan, default_budget, plan_memory, resident_budget
+    from edgemoe.engine.prediction import predictor_num_bytes
     from edgemoe.models.families import read_spec
     from edgemoe.store import open_store
 
     store = open_store(path)
     spec = read_spec(store.config)
     default_bytes, reason = default_budget()
-    resident_bytes = resident_budget(spec, store.manifest)
-    smallest_bytes = plan_memory(spec, store.manifest, resident_bytes).smallest_num_bytes
-    plan = plan_memory(spec, store.manifest, max(default_bytes, smallest_bytes))
+    predictor_bytes = predictor_num_bytes(spec, store)
+
+    def plan_for(budget_bytes: int) -> MemoryPlan:
+        return plan_memory(spec, store.manifest, budget_bytes, predictor_bytes=predictor_bytes)
+
+    resident_bytes = resident_budget(spec, store.manifest, predictor_bytes=predictor_bytes)
+    smallest_bytes = plan_for(resident_bytes).smallest_num_bytes
+    plan = plan_for(max(default_bytes, smallest_bytes))
     return {
         "store": str(path),
         "smallest_budget_bytes": smallest_bytes,

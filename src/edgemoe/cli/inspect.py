@@ -73,10 +73,13 @@ def _memory_plan(store: Store, memory: str | None, context: int | None) -> Memor
     if memory is None:
         return None
     from edgemoe.engine.memory import plan_memory
+    from edgemoe.engine.prediction import predictor_num_bytes
     from edgemoe.models.families import read_spec
     from edgemoe.units import parse_size
 
-    return plan_memory(read_spec(store.config), store.manifest, parse_size(memory), context)
+    spec = read_spec(store.config)
+    predictor_bytes = predictor_num_bytes(spec, store)
+    return plan_memory(spec, store.manifest, parse_size(memory), context, predictor_bytes=predictor_bytes)
 
 
 def _verify(store: Store) -> None:

@@ -51,8 +51,13 @@ def choose_predictor(store: Store, name: str) -> str:
     return name
 
 
-def predictor_num_bytes(spec: ModelSpec, store: Store, name: str) -> int:
-    """Memory that a predictor takes, an upper bound."""
+def predictor_num_bytes(spec: ModelSpec, store: Store, name: str = "auto") -> int:
+    """Memory that a predictor takes, an upper bound.
+
+    Raises:
+        RequestError: as ``choose_predictor``.
+    """
+    name = choose_predictor(store, name)
     if name == "none":
         return 0
     if name in NEEDS_FIT:
