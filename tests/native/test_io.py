@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import time
 import weakref
 
 import pytest
@@ -146,3 +147,32 @@ def test_a_missing_file_names_itself(tmp_path):
 def test_aligned_memory_starts_at_a_page_and_may_be_empty():
     assert aligned_empty(5).ctypes.data % 4096 == 0
     assert len(aligned_empty(0)) == 0
+
+
+def paced_reader(tmp_path, **pace):
+    path = tmp_path / "paced.bin"
+    path.write_bytes(bytes(64 * 4096))
+    return FileReader([str(path)], 4, direct=False, **pace)
+
+
+def test_a_paced_reader_is_no_faster_than_the_device_it_stands_for(tmp_path):
+    reader = paced_reader(tmp_path, bytes_per_s=4e6, latency_s=0.005)
+    began = time.perf_counter()
+    tickets = [reader.submit(0, i * 16384, aligned_empty(16384)) for i in range(10)]
+    for ticket in tickets:
+        reader.wait(ticket)
+    assert time.perf_counter() - began >= 10 * 16384 / 4e6 + 0.005
+    reader.close()
+
+
+def test_reads_ahead_of_need_leave_a_place_for_those_that_are_needed(tmp_path):
+    reader = paced_reader(tmp_path, bytes_per_s=4096 / 0.03)  # 30 ms a read
+    reader.set_depth(2)
+    ahead = [reader.submit(0, i * 4096, aligned_empty(4096), priority=1) for i in range(3)]
+    needed = reader.submit(0, 12 * 4096, aligned_empty(4096), priority=0)
+    reader.wait(needed)
+    assert reader.wait_any(ahead[1:], block=False) is None, "a read ahead of need went first"
+    assert reader.cancel(ahead[2])
+    for ticket in ahead:
+        reader.wait(ticket)
+    reader.close()

@@ -49,6 +49,16 @@ def test_reads_give_the_bytes_of_their_range(reader, contents):
         assert np.array_equal(out, want)
 
 
+def test_wait_any_need_not_block(reader):
+    out = aligned_empty(BLOCK)
+    reader.set_depth(2)
+    ticket = reader.submit(0, 0, out)
+    while (ended := reader.wait_any([ticket], block=False)) is None:
+        time.sleep(0.0005)
+    assert ended == ticket
+    reader.wait(ticket)
+
+
 def test_wait_any_returns_each_ticket_once_it_has_ended(reader, contents):
     outs = {reader.submit(0, i * BLOCK, out): (i, out) for i in range(8) for out in [aligned_empty(BLOCK)]}
     while outs:
