@@ -132,6 +132,8 @@ def test_facts_of_choices_counted_by_hand(routing_facts):
     other = routing_facts.facts_of(choices[:, ::-1], 4)
     distances = routing_facts.distances({"a": facts, "b": other, "all": facts})
     assert distances == {"a, b": [0.5, 0.5]}
+    extremes = routing_facts.extremes({"a": facts, "b": other, "c": facts, "all": facts})
+    assert extremes == ("a, c (0.00)", "b, c (0.50)")
 
 
 def test_pairs_of_different_layers_are_different(routing_facts):
