@@ -73,7 +73,7 @@ def write_card(data: Path, run: Path, model: Path, num_tokens: int) -> str:
         name=model.name,
         layers=config["num_hidden_layers"],
         width=config["hidden_size"],
-        experts=config["num_experts"],
+        experts=config["num_local_experts"],
         chosen=config["num_experts_per_tok"],
         expert_width=config["moe_intermediate_size"],
         vocab=config["vocab_size"],
