@@ -85,7 +85,7 @@ def write_card(data: Path, run: Path, model: Path, num_tokens: int) -> str:
         loss=f"{last['loss']:.3f}",
         losses=evaluate.table(losses),
         facts=routing_facts.table(facts),
-        chance=f"{config['num_experts_per_tok'] / config['num_experts']:.0%}",
+        chance=f"{config['num_experts_per_tok'] / config['num_local_experts']:.0%}",
         alike=alike,
         unlike=unlike,
         reuse=f"{min(f.reuse for f in alone.values()):.0%} to {max(f.reuse for f in alone.values()):.0%}",
