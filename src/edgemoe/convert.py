@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -15,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgemoe import native
 from edgemoe.checkpoint import CheckpointSource, SourceRef, open_checkpoint
 from edgemoe.errors import CheckpointError
 from edgemoe.models import ModelSpec, TensorSources, TensorSpec, find_sources, read_spec
 from edgemoe.native import ByteArray
-from edgemoe.quant import BitPlan, ExpertFormats
+from edgemoe.quant import BitPlan, ExpertFormats, format_at_least, format_info
 from edgemoe.store import (
     VECTOR_FORMAT,
     DenseEntry,
@@ -49,6 +52,8 @@ class ConversionReport:
     """What a conversion did; sizes in bytes.
 
     ``has_restarted``: what another conversion to the same place had left unfinished was thrown away.
+    ``rounding``: relative root-mean-square change of the weights by "stored type → format", measured on some
+    rows of each matrix that this run has packed.
     """
 
     path: str
@@ -58,6 +63,7 @@ class ConversionReport:
     num_experts: int
     expert_bits_per_weight: float
     has_tokenizer: bool
+    rounding: dict[str, float]
     elapsed_s: float
 
     def to_json(self) -> dict[str, Any]:
@@ -91,6 +97,46 @@ def estimate(source: str | Path, plan: BitPlan) -> StoreEstimate:
         opened.close()
     dense = sum(place.num_bytes for place in layout.dense.values())
     return StoreEstimate(dense, sum(p.num_bytes for p in layout.experts.values()), layout.num_bytes)
+
+
+def plan_as_stored(source: str | Path) -> BitPlan:
+    """The plan that keeps every matrix at the width it has in the checkpoint, or the next wider format.
+
+    Raises:
+        CheckpointError: the checkpoint is not one we can run.
+    """
+    opened = open_checkpoint(source)
+    try:
+        spec = read_spec(opened.config())
+        infos = opened.tensors()
+        sources = find_sources(spec, {name: info.shape for name, info in infos.items()})
+    finally:
+        opened.close()
+
+    def format_of(ref: SourceRef) -> str:
+        info = infos[ref.name]
+        return format_at_least(info.bits_per_weight, info.dtype)
+
+    experts = {
+        (layer, expert): ExpertFormats(
+            *(format_of(sources.experts[layer, expert, p]) for p in ("gate", "up", "down"))
+        )
+        for layer, expert in spec.experts()
+    }
+    default = Counter(experts.values()).most_common(1)[0][0]
+    dense = {
+        t.name: format_of(sources.dense[t.name])
+        for t in spec.dense_tensors()
+        if t.kind == "matrix" and len(t.shape) > 1
+    }
+    common = Counter(dense.values()).most_common(1)[0][0]
+    return BitPlan(
+        default,
+        common,
+        {key: formats for key, formats in experts.items() if formats != default},
+        {"kind": "as stored"},
+        {name: format for name, format in dense.items() if format != common},
+    )
 
 
 def convert(
@@ -150,6 +196,7 @@ def _convert(
         num_experts=len(layout.experts),
         expert_bits_per_weight=conversion.expert_bits_per_weight(),
         has_tokenizer=_TOKENIZER in side_files,
+        rounding=conversion.rounding(),
         elapsed_s=time.monotonic() - started,
     )
 
@@ -166,11 +213,14 @@ class _Conversion:
         self._plan = plan
         self._config = source.config()
         self.spec: ModelSpec = read_spec(self._config)
-        shapes = {name: info.shape for name, info in source.tensors().items()}
+        self._stored = source.tensors()
+        shapes = {name: info.shape for name, info in self._stored.items()}
         self._sources: TensorSources = find_sources(self.spec, shapes)
         self._dense = {t.name: (self._dense_format(t), t.shape) for t in self.spec.dense_tensors()}
         self._formats = {key: plan.formats_of(*key) for key in self.spec.experts()}
         self._check_overrides()
+        # Squared change and square of the sampled weights, by "stored type → format".
+        self._squares: dict[str, tuple[float, float]] = {}
         self.layout: StoreLayout = plan_layout(
             self._dense,
             ((key, formats, self._expert_width(key)) for key, formats in self._formats.items()),
@@ -185,7 +235,7 @@ class _Conversion:
             f"layout {native.LAYOUT_VERSION}",
             json.dumps(self._config, sort_keys=True),
             json.dumps(self._plan.to_json(), sort_keys=True),
-            *(f"{name} {info}" for name, info in sorted(self._source.tensors().items())),
+            *(f"{name} {info}" for name, info in sorted(self._stored.items())),
         ):
             digest.update(part.encode() + b"\n")
         # Two fine-tunes of one model differ in nothing but values. Their first rows tell them apart.
@@ -206,7 +256,7 @@ class _Conversion:
 
     def side_files(self) -> dict[str, bytes]:
         """Configuration and tokenizer files by name."""
-        files = {path.name: path.read_bytes() for path in self._source.files()}
+        files = dict(self._source.files())
         files["config.json"] = json.dumps(self._config, indent=2).encode()
         return files
 
@@ -243,7 +293,9 @@ class _Conversion:
     def _dense_format(self, tensor: TensorSpec) -> str:
         if len(tensor.shape) == 1:
             return VECTOR_FORMAT
-        return self._plan.dense if tensor.kind == "matrix" else PRECISE_FORMAT
+        if tensor.kind != "matrix":
+            return PRECISE_FORMAT
+        return self._plan.dense_overrides.get(tensor.name, self._plan.dense)
 
     def _expert_width(self, key: ExpertKey) -> int:
         return self.spec.moe(key[0]).expert.width
@@ -255,6 +307,9 @@ class _Conversion:
             raise CheckpointError(
                 f"the plan speaks of layer {layer} expert {expert}, which is not in the model"
             )
+        strange = sorted(set(self._plan.dense_overrides) - set(self._dense))
+        if strange:
+            raise CheckpointError(f"the plan speaks of a matrix {strange[0]}, which is not in the model")
 
     def _dense_chunks(self, name: str) -> Iterator[ByteArray]:
         format, shape = self._dense[name]
@@ -276,4 +331,26 @@ class _Conversion:
             weights = self._source.read(ref.slice_rows(start, min(start + step, rows)))
             if not np.isfinite(weights).all():
                 raise CheckpointError(f"tensor {ref.name} holds values that are not finite; fetch it again")
-            yield native.quantize(weights, format)
+            packed = native.quantize(weights, format)
+            self._note_rounding(ref, format, weights, packed)
+            yield packed
+
+    def rounding(self) -> dict[str, float]:
+        """Relative root-mean-square change of the weights by "stored type → format"."""
+        return {key: math.sqrt(change / max(whole, 1e-30)) for key, (change, whole) in self._squares.items()}
+
+    def _note_rounding(
+        self, ref: SourceRef, format: str, weights: NDArray[np.float32], packed: ByteArray
+    ) -> None:
+        """Compare the first rows of a chunk with what has become of them."""
+        if not format_info(format).is_low_bit:
+            return
+        head = weights[: native.ROW_GROUP]
+        num_bytes = native.packed_num_bytes(format, *head.shape)
+        restored = native.dequantize(packed[:num_bytes], format, *head.shape)
+        key = f"{self._stored[ref.name].dtype} → {format}"
+        change, whole = self._squares.get(key, (0.0, 0.0))
+        self._squares[key] = (
+            change + float(np.square(restored - head).sum()),
+            whole + float(np.square(head).sum()),
+        )

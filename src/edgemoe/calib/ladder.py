@@ -112,7 +112,7 @@ class Ladder:
 
 
 def _newest(source: Path) -> int:
-    return max((path.stat().st_mtime_ns for path in source.glob("*")), default=0)
+    return max(path.stat().st_mtime_ns for path in (source, *source.glob("*")))
 
 
 def _forget_others(folder: Path, identity: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgemoe.checkpoint.gguf import GgufCheckpoint
 from edgemoe.checkpoint.memory import MemoryCheckpoint
 from edgemoe.checkpoint.safetensors import SafetensorsCheckpoint
 from edgemoe.checkpoint.source import CheckpointSource, SourceRef, TensorInfo
@@ -11,21 +12,33 @@ from edgemoe.errors import CheckpointError
 
 __all__ = [
     "CheckpointSource",
+    "GgufCheckpoint",
     "MemoryCheckpoint",
     "SafetensorsCheckpoint",
     "SourceRef",
     "TensorInfo",
+    "is_gguf",
     "open_checkpoint",
 ]
 
 
 def open_checkpoint(path: str | Path) -> CheckpointSource:
-    """Open a Hugging Face checkpoint folder.
+    """Open a Hugging Face checkpoint folder or a GGUF file.
 
     Raises:
-        CheckpointError: the folder is missing, incomplete or damaged.
+        CheckpointError: it is missing, incomplete or damaged.
     """
-    folder = Path(path)
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such folder; give a Hugging Face checkpoint folder")
-    return SafetensorsCheckpoint(folder)
+    place = Path(path)
+    if is_gguf(place):
+        return GgufCheckpoint(place)
+    if not place.is_dir():
+        raise CheckpointError(f"{place}: no such folder; give a Hugging Face folder or a .gguf file")
+    inside = sorted(place.glob("*.gguf"))
+    if inside and not (place / "config.json").is_file():
+        raise CheckpointError(f"{place}: holds GGUF files; name the one to open, for example {inside[0]}")
+    return SafetensorsCheckpoint(place)
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a path is that of a GGUF file."""
+    return path.is_file() and path.suffix == ".gguf"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,11 @@ class MemoryCheckpoint:
         self,
         config: Mapping[str, Any],
         tensors: Mapping[str, NDArray[np.floating[Any]]],
-        files: list[Path] | None = None,
+        files: Mapping[str, bytes] | None = None,
     ) -> None:
         self._config = dict(config)
         self._tensors = dict(tensors)
-        self._files = files or []
+        self._files = dict(files or {})
 
     def config(self) -> dict[str, Any]:
         """The configuration given."""
@@ -48,9 +47,9 @@ class MemoryCheckpoint:
             array = array[slice(*ref.rows)]
         return np.ascontiguousarray(array, np.float32)
 
-    def files(self) -> list[Path]:
+    def files(self) -> Mapping[str, bytes]:
         """The side files given."""
-        return list(self._files)
+        return dict(self._files)
 
     def close(self) -> None:
         """Nothing to release."""

@@ -60,9 +60,10 @@ class SafetensorsCheckpoint:
             raise CheckpointError(f"{path}: tensor {ref.name} cannot be read: {error}") from error
         return _as_float32(raw, place.dtype, ref.name, path).reshape(shape)
 
-    def files(self) -> list[Path]:
+    def files(self) -> Mapping[str, bytes]:
         """Tokenizer, chat template and generation settings, those that exist."""
-        return [self._folder / name for name in SIDE_FILES if (self._folder / name).is_file()]
+        paths = (self._folder / name for name in SIDE_FILES)
+        return {path.name: path.read_bytes() for path in paths if path.is_file()}
 
     def close(self) -> None:
         """Close the shards."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +18,11 @@ class TensorInfo:
     shape: tuple[int, ...]
     dtype: str
     num_bytes: int
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Stored bits per value, scales included."""
+        return 8 * self.num_bytes / math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +58,8 @@ class CheckpointSource(Protocol):
         """
         ...
 
-    def files(self) -> list[Path]:
-        """Files to keep beside the weights: tokenizer, chat template, generation settings."""
+    def files(self) -> Mapping[str, bytes]:
+        """Files to keep beside the weights, by name: tokenizer, chat template, generation settings."""
         ...
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,26 +15,34 @@ from edgemoe.cli.output import byte_progress, print_json, say
 
 if TYPE_CHECKING:
     from edgemoe.convert import StoreEstimate
+    from edgemoe.quant import BitPlan
 
 
 def convert(
     source: Annotated[
         Path,
-        typer.Argument(metavar="SRC", help="Hugging Face folder: config.json and safetensors."),
+        typer.Argument(metavar="SRC", help="Hugging Face folder (config.json and safetensors) or GGUF file."),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Store to make; a new folder.")],
     bits: Annotated[
-        str,
-        typer.Option("--bits", metavar="2|3|4|6|8|bf16|f16|f32", help="Width of the expert weights."),
-    ] = "4",
+        str | None,
+        typer.Option(
+            "--bits",
+            metavar="2|3|4|6|8|bf16|f16|f32",
+            help="Width of the expert weights.  [default: 4; of a GGUF file: as stored]",
+            show_default=False,
+        ),
+    ] = None,
     dense_bits: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--dense-bits",
             metavar="2|3|4|6|8|bf16|f16|f32",
-            help="Width of all other matrices: attention, embedding, head.",
+            help="Width of all other matrices: attention, embedding, head."
+            "  [default: 8; of a GGUF file: as stored]",
+            show_default=False,
         ),
-    ] = "8",
+    ] = None,
     plan_file: Annotated[
         Path | None,
         typer.Option(
@@ -53,21 +62,20 @@ def convert(
     Memory stays at a few experts, however large the model. Stopped half-way (Ctrl-C, power cut),
     the same command goes on where it was. OUT appears only when it is complete.
 
+    A GGUF file keeps the width of every matrix (Q4_K becomes 4 bits, Q6_K 6) unless --bits or --plan says
+    otherwise; of a split one name any file. What the change of format costs is reported.
+
     \b
     edgemoe convert ./OLMoE-1B-7B olmoe.store --bits 4
     edgemoe convert ./Mixtral-8x7B mixtral.store --bits 3 --dense-bits 6
     edgemoe convert ./Qwen3-30B-A3B qwen.store --bits 2 --dry-run
     edgemoe convert ./OLMoE-1B-7B olmoe.store --plan olmoe-plan.json
+    edgemoe convert olmoe-q4_k_m.gguf olmoe.store
     """
     import edgemoe.convert as conversion
-    from edgemoe.quant import BitPlan, format_for_bits, read_plan
     from edgemoe.units import format_duration, format_size
 
-    plan = (
-        BitPlan.uniform(format_for_bits(bits), format_for_bits(dense_bits))
-        if plan_file is None
-        else read_plan(plan_file)
-    )
+    plan = _choose_plan(source, bits, dense_bits, plan_file)
     if is_dry_run:
         _say_estimate(conversion.estimate(source, plan), out, as_json)
         return
@@ -83,7 +91,29 @@ def convert(
         if report.num_resumed_bytes:
             say(f"went on from an earlier run: {format_size(report.num_resumed_bytes)} were there")
         say(f"wrote {out}: {format_size(report.num_bytes)} in {format_duration(elapsed_s)}")
+        for change, error in report.rounding.items():
+            say(f"{change}: weights changed by {error:.2%} (root mean square, relative)")
         say(f"next: edgemoe run {out} --prompt 'Once upon a time'")
+
+
+def _choose_plan(source: Path, bits: str | None, dense_bits: str | None, plan_file: Path | None) -> BitPlan:
+    from edgemoe.checkpoint import is_gguf
+    from edgemoe.convert import plan_as_stored
+    from edgemoe.errors import RequestError
+    from edgemoe.quant import BitPlan, ExpertFormats, format_for_bits, read_plan
+
+    if plan_file is not None:
+        if bits is not None or dense_bits is not None:
+            raise RequestError("--plan has the widths already; leave out --bits and --dense-bits")
+        return read_plan(plan_file)
+    if not is_gguf(source):
+        return BitPlan.uniform(format_for_bits(bits or "4"), format_for_bits(dense_bits or "8"))
+    plan = plan_as_stored(source)
+    if bits is not None:
+        plan = replace(plan, default=ExpertFormats.uniform(format_for_bits(bits)), overrides={})
+    if dense_bits is not None:
+        plan = replace(plan, dense=format_for_bits(dense_bits), dense_overrides={})
+    return plan
 
 
 def _say_estimate(estimate: StoreEstimate, out: Path, as_json: bool) -> None:

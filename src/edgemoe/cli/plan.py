@@ -22,7 +22,7 @@ CHARACTERS = 32
 
 
 def plan(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Hugging Face folder, as for convert.")],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Hugging Face folder or GGUF file.")],
     texts: Annotated[
         list[Path],
         typer.Option("--text", metavar="FILE", help="UTF-8 text to calibrate on; may be given again."),

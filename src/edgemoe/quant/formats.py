@@ -41,6 +41,17 @@ def format_info(name: str) -> FormatInfo:
         raise RequestError(f"unknown format {name!r}; choose one of {', '.join(_TABLE)}") from None
 
 
+def format_at_least(bits_per_weight: float, dtype: str) -> str:
+    """The smallest format that keeps the width of a stored tensor; ``dtype`` decides among floats.
+
+    Block types of other engines count by their whole bits: 4.5 bits per weight with scales are 4 here.
+    """
+    if dtype.lower() in ("f32", "f16", "bf16"):
+        return dtype.lower()
+    fitting = (name for name in FORMATS if _BITS[name] >= int(bits_per_weight))
+    return next(fitting)
+
+
 def format_for_bits(bits: int | str) -> str:
     """The format people mean by ``4``, ``"4"``, ``"q4"`` or ``"bf16"``: here ``"q4"`` and ``"bf16"``.
 

@@ -39,16 +39,19 @@ class BitPlan:
     """Formats of a whole model.
 
     ``default`` holds for every expert that ``overrides`` (by layer and expert) does not name, ``dense`` for
-    every other matrix. ``origin`` says where the plan came from, in plain JSON values.
+    every other matrix that ``dense_overrides`` (by name) does not name. ``origin`` says where the plan came
+    from, in plain JSON values.
     """
 
     default: ExpertFormats
     dense: str
     overrides: Mapping[tuple[int, int], ExpertFormats] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)
+    dense_overrides: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        format_info(self.dense)
+        for name in (self.dense, *self.dense_overrides.values()):
+            format_info(name)
 
     @classmethod
     def uniform(cls, expert_format: str, dense_format: str) -> BitPlan:
@@ -68,6 +71,7 @@ class BitPlan:
         return {
             "default": self.default.to_json(),
             "dense": self.dense,
+            "dense_overrides": dict(sorted(self.dense_overrides.items())),
             "overrides": {
                 f"{layer}.{expert}": formats.to_json()
                 for (layer, expert), formats in sorted(self.overrides.items())
@@ -82,14 +86,15 @@ class BitPlan:
         Raises:
             RequestError: a key is missing or unknown, or a value is not a plan's.
         """
-        expected = {"default", "dense", "overrides", "origin"}
+        expected = {"default", "dense", "dense_overrides", "overrides", "origin"}
         if set(record) != expected:
             wrong = ", ".join(sorted(set(record) ^ expected))
             raise RequestError(f"not a bit plan: keys missing or unknown: {wrong}")
         try:
             overrides = {_expert_key(k): ExpertFormats(*v) for k, v in record["overrides"].items()}
             default = ExpertFormats(*record["default"])
-            return cls(default, record["dense"], overrides, dict(record["origin"]))
+            origin, dense_overrides = dict(record["origin"]), dict(record["dense_overrides"])
+            return cls(default, record["dense"], overrides, origin, dense_overrides)
         except (TypeError, ValueError, AttributeError) as error:
             raise RequestError(f"not a bit plan: {error}") from error
 
