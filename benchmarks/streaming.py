@@ -228,7 +228,7 @@ def main() -> None:
     parser.add_argument("--out", "-o", type=Path)
     args = parser.parse_args()
     texts = {name: Path(path) for name, _, path in (text.partition("=") for text in args.text)}
-    with tempfile.TemporaryDirectory(dir=".") as name:
+    with tempfile.TemporaryDirectory(dir=".", prefix="edgemoe-benchmark-") as name:
         folder = Path(name)
         stores = prepare(args.model, folder, args.fit)
         traces = {

@@ -102,7 +102,7 @@ def main() -> None:
 
     rows: list[dict[str, Any]] = []
     with (
-        tempfile.TemporaryDirectory(dir=".") as name,
+        tempfile.TemporaryDirectory(dir=".", prefix="edgemoe-benchmark-") as name,
         PlanSearch(args.model, Path(name) / "work", encode, quiet, window=WINDOW) as search,
     ):
         share = args.test_tokens // len(args.test)
