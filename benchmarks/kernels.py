@@ -11,16 +11,14 @@ llama.cpp runs its plain kernels, not the repacked ones.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
+from ggml import Ggml, find_ggml
 
 from edgemoe import native
 
@@ -30,53 +28,6 @@ STREAM_BYTES = 128 * 2**20
 NUM_THREADS = 2
 # Number of ggml's type, and its bytes per 256 weights.
 RIVALS = {"q2": (10, 84), "q3": (11, 110), "q4": (12, 144), "q6": (14, 210), "q8": (8, 272)}
-
-
-class Ggml:
-    """The few functions of ggml that multiply a quantised matrix."""
-
-    class _Parameters(ctypes.Structure):
-        _fields_ = (("size", ctypes.c_size_t), ("buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
-
-    def __init__(self, folder: Path) -> None:
-        self.base = ctypes.CDLL(str(folder / "libggml-base.so"), ctypes.RTLD_GLOBAL)
-        self.cpu = ctypes.CDLL(str(folder / "libggml-cpu.so"), ctypes.RTLD_GLOBAL)
-        self.base.ggml_init.argtypes = [self._Parameters]
-        for name in ("ggml_init", "ggml_new_tensor_2d", "ggml_mul_mat", "ggml_new_graph", "ggml_get_data"):
-            getattr(self.base, name).restype = ctypes.c_void_p
-
-    def quantize(self, weights: np.ndarray, kind: int, row_bytes: int) -> np.ndarray:
-        """Rows of packed bytes, without an importance matrix."""
-        packed = np.empty((len(weights), row_bytes), np.uint8)
-        source, target = (ctypes.c_void_p(a.ctypes.data) for a in (weights, packed))
-        rows, cols = (ctypes.c_int64(n) for n in weights.shape)
-        self.base.ggml_quantize_chunk(kind, source, target, ctypes.c_int64(0), rows, cols, None)
-        return packed
-
-    def product(self, packed: np.ndarray, kind: int, x: np.ndarray) -> Callable[[], object]:
-        """A call that multiplies, on NUM_THREADS threads."""
-        size = packed.nbytes + 8 * x.nbytes + 8 * len(x) * len(packed) + 2**26
-        context = ctypes.c_void_p(self.base.ggml_init(self._Parameters(size, None, False)))
-
-        def tensor(type_number: int, rows: int, values: np.ndarray) -> ctypes.c_void_p:
-            shape = ctypes.c_int64(COLS), ctypes.c_int64(rows)
-            made = ctypes.c_void_p(self.base.ggml_new_tensor_2d(context, type_number, *shape))
-            place = ctypes.c_void_p(self.base.ggml_get_data(made))
-            ctypes.memmove(place, values.ctypes.data, values.nbytes)
-            return made
-
-        weights, tokens = tensor(kind, len(packed), packed), tensor(0, len(x), x)
-        result = ctypes.c_void_p(self.base.ggml_mul_mat(context, weights, tokens))
-        graph = ctypes.c_void_p(self.base.ggml_new_graph(context))
-        self.base.ggml_build_forward_expand(graph, result)
-        return lambda: self.cpu.ggml_graph_compute_with_ctx(context, graph, NUM_THREADS)
-
-
-def find_ggml() -> Ggml | None:
-    spec = find_spec("llama_cpp")
-    if spec is None or spec.origin is None:
-        return None
-    return Ggml(Path(spec.origin).parent / "lib")
 
 
 def reading() -> Callable[[], object]:
@@ -135,8 +86,8 @@ def measure(format: str, ggml: Ggml | None, read: Callable[[], object], num_roun
     if ggml is not None and format in RIVALS:
         kind, block_bytes = RIVALS[format]
         tile = ggml.quantize(weights, kind, block_bytes * COLS // 256)
-        runs["one_rival"] = ggml.product(np.tile(tile, (num_rows // TILE_ROWS, 1)), kind, x[:1])
-        runs["many_rival"] = ggml.product(np.tile(tile, (2048 // TILE_ROWS, 1)), kind, x)
+        runs["one_rival"] = ggml.product(np.tile(tile, (num_rows // TILE_ROWS, 1)), kind, x[:1], NUM_THREADS)
+        runs["many_rival"] = ggml.product(np.tile(tile, (2048 // TILE_ROWS, 1)), kind, x, NUM_THREADS)
     seconds = medians(runs, num_rounds)
     packed = native.quantize(weights, format)
     error = relative_error(weights, native.dequantize(packed, format, TILE_ROWS, COLS))
