@@ -9,8 +9,11 @@ maps the file, as it does by default; without a cap it also runs with its weight
 all in memory. EdgeMoE runs the store that `edgemoe convert` makes of the same file, at the widths it has
 there; further stores (``--store NAME=FOLDER``) may run beside it.
 
-Speed of decoding is that of the last half of the tokens, when the caches are warm. Before racing, both
+Speed of decoding is that of the last half of the tokens, when the caches are warm; the speed of a prompt is
+that of a second one, read after them; the time to the first token counts from loading. Before racing, the
 engines compute the logits of 256 positions, which must agree within the error of the formats.
+
+`python benchmarks/race_report.py docs/race.json` makes the README's table and picture of the results.
 """
 
 from __future__ import annotations
@@ -29,9 +32,9 @@ from typing import Any
 import numpy as np
 from make_model import token_chain
 from memory_cgroup import CgroupUnavailable, drop_caches, run_capped
+from race_report import table
 
 from edgemoe.convert import convert, plan_as_stored
-from edgemoe.units import format_size
 
 AGREEMENT_TOKENS = 256
 # Weights rounded once more and activations rounded to 8 bits in both engines, over all layers.
@@ -67,7 +70,8 @@ def command(entry: Entry, ids: Path, *options: str) -> list[str]:
 
 def write_ids(path: Path, num_prompt: int, num_rest: int, seed: int) -> Path:
     ids = token_chain(num_prompt + num_rest, seed)
-    path.write_text(json.dumps({"prompt": ids[:num_prompt], "rest": ids[num_prompt:]}))
+    other = token_chain(num_prompt, seed + 1000)
+    path.write_text(json.dumps({"prompt": ids[:num_prompt], "rest": ids[num_prompt:], "other": other}))
     return path
 
 
@@ -117,7 +121,7 @@ def summarize(name: str, cap: str, cap_bytes: int | None, runs: Sequence[dict[st
     record: dict[str, Any] = {"engine": name, "cap": cap, "cap_bytes": cap_bytes, "rounds": len(whole)}
     if not whole:
         return {**record, "failed": runs[0]["failed"], "peak_bytes": runs[0]["peak_bytes"]}
-    for key in ("decode_per_s", "prefill_per_s", "prefill_s", "bytes_per_token", "hit_share", "waited_s"):
+    for key in ("decode_per_s", "prefill_per_s", "first_token_s", "bytes_per_token", "hit_share"):
         values = [run[key] for run in whole if key in run]
         if values:
             record[key] = statistics.median(values)
@@ -125,56 +129,6 @@ def summarize(name: str, cap: str, cap_bytes: int | None, runs: Sequence[dict[st
     record["decode_range"] = [min(decode), max(decode)]
     record["peak_bytes"] = max(run["peak_bytes"] for run in whole)
     return record
-
-
-def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    print(
-        "\n| cap | engine | decode, tok/s | of llama.cpp's | prompt, tok/s | first token, s | read per token"
-        " | peak |"
-    )
-    print("|---|---|---:|---:|---:|---:|---:|---:|")
-    for row in rows:
-        size = "" if row["cap_bytes"] is None else f" ({format_size(row['cap_bytes'])})"
-        cells = [f"{row['cap']}{size}", row["engine"]]
-        if "failed" in row:
-            print(f"| {' | '.join(cells)} | {row['failed']} | | | | | {format_size(row['peak_bytes'])} |")
-            continue
-        rivals = [
-            r["decode_per_s"]
-            for r in rows
-            if r["cap"] == row["cap"] and r["engine"].startswith("llama") and "failed" not in r
-        ]
-        ratio = f"{row['decode_per_s'] / max(rivals):.2f}x" if rivals else ""
-        low, high = row["decode_range"]
-        cells += [
-            f"{row['decode_per_s']:.2f} ({low:.2f}-{high:.2f})",
-            ratio,
-            f"{row['prefill_per_s']:.1f}",
-            f"{row['prefill_s']:.1f}",
-            format_size(int(row["bytes_per_token"])),
-            format_size(row["peak_bytes"]),
-        ]
-        print(f"| {' | '.join(cells)} |")
-
-
-def draw(rows: Sequence[dict[str, Any]], file_bytes: int, path: Path) -> None:
-    """Speed against the cap, both engines."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for name in dict.fromkeys(row["engine"] for row in rows):
-        points = sorted(
-            ((row["cap_bytes"] or file_bytes) / 2**30, row["decode_per_s"])
-            for row in rows
-            if row["engine"] == name and "failed" not in row
-        )
-        axes.plot(*zip(*points, strict=True), "o-", label=name)
-    axes.axvline(file_bytes / 2**30, color="grey", linestyle=":", label="size of the GGUF file")
-    axes.set(xlabel="memory cap, GiB (rightmost: no cap)", ylabel="decoding, tokens per second", yscale="log")
-    axes.grid(alpha=0.3, which="both")
-    axes.legend()
-    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
@@ -190,7 +144,6 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128, help="decoded one by one, at most")
     parser.add_argument("--seconds", type=float, default=40, help="stop decoding after so long")
     parser.add_argument("--out", "-o", type=Path)
-    parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
     own = args.model.with_suffix(".store")
     if not own.exists():
@@ -220,7 +173,7 @@ def main() -> None:
                     print(f"cap {cap}, round {turn + 1}: {entry.name}", file=sys.stderr)
                     runs[entry.name].append(race(entry, ids, cap_bytes, args.seconds))
             rows += [summarize(e.name, cap, cap_bytes, runs[e.name]) for e in running]
-    print_table(rows)
+    print("\n".join(table(rows)))
     record = {
         "benchmark": "versus_llamacpp",
         "model": args.model.name,
@@ -231,8 +184,6 @@ def main() -> None:
     print(json.dumps(record))
     if args.out:
         args.out.write_text(json.dumps(record, indent=1))
-    if args.picture:
-        draw(rows, file_bytes, args.picture)
     if any(r["median_relative_error"] > AGREEMENT_BOUND for r in agreed.values() if r is agreed["EdgeMoE"]):
         sys.exit("the engines disagree: the race says nothing")
 

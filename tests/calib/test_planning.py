@@ -14,7 +14,8 @@ import edgemoe
 from edgemoe.calib import WIDTHS, Ladder, Quality, compare, knapsack, smallest_within
 from edgemoe.calib.planning import by_rank
 from edgemoe.cli.app import run_app
-from edgemoe.errors import PlanError
+from edgemoe.errors import PlanError, RequestError
+from edgemoe.store import open_store
 
 BITS = {"q2": 3, "q3": 4, "q4": 5, "q6": 7, "q8": 9}
 KEYS = [(0, 0), (0, 1), (1, 0), (1, 1)]
@@ -148,6 +149,21 @@ def test_plan_and_convert_by_command(tiny_checkpoint, tmp_path, capsys, method):
     assert run_app(["convert", str(tiny_checkpoint), str(tmp_path / "store"), "--plan", str(out)]) == 0
     with edgemoe.load(tmp_path / "store", "4GiB", context=128) as model:
         assert len(model.generate([5, 6, 7], max_tokens=4).token_ids) == 4
+
+
+def test_convert_chooses_widths_in_one_command(tiny_checkpoint, tmp_path, capsys):
+    text, out = tmp_path / "text.txt", tmp_path / "store"
+    text.write_text(3 * TEXT)
+    common = ["convert", str(tiny_checkpoint), str(out), "--size", "100KiB"]
+    with pytest.raises(RequestError, match="give some with --text FILE"):
+        run_app(common)
+    assert run_app([*common, "--text", str(text)]) == 0
+    assert "bits per expert weight" in capsys.readouterr().err
+    assert not out.with_name("store.work").exists()
+    formats = {entry.formats.down for entry in open_store(out).manifest.experts.values()}
+    assert len(formats) > 1
+    with pytest.raises(RequestError, match="choose another place or give --overwrite"):
+        run_app([*common, "--text", str(text)])
 
 
 @pytest.mark.parametrize(

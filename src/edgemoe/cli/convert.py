@@ -12,6 +12,8 @@ import typer
 
 from edgemoe.cli.options import JsonOption
 from edgemoe.cli.output import byte_progress, print_json, say
+from edgemoe.cli.plan import describe, read_goal, search_plan
+from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
     from edgemoe.convert import StoreEstimate
@@ -49,6 +51,30 @@ def convert(
             "--plan", metavar="FILE", help="Widths of every expert, as plan chose them.", show_default=False
         ),
     ] = None,
+    tolerance: Annotated[
+        str | None,
+        typer.Option(
+            "--tolerance",
+            metavar="P%",
+            help="Smallest widths within this rise of perplexity.",
+            show_default=False,
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            "--size", metavar="SIZE", help="Best widths with experts of this size.", show_default=False
+        ),
+    ] = None,
+    texts: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--text",
+            metavar="FILE",
+            help="UTF-8 text that --tolerance and --size measure on; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
     overwrites: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUT if it is a store already.")
     ] = False,
@@ -65,23 +91,45 @@ def convert(
     A GGUF file keeps the width of every matrix (Q4_K becomes 4 bits, Q6_K 6) unless --bits or --plan says
     otherwise; of a split one name any file. What the change of format costs is reported.
 
+    --tolerance and --size choose a width for every expert by measuring, as edgemoe plan does, which has more
+    options and keeps the plan.
+
     \b
     edgemoe convert ./OLMoE-1B-7B olmoe.store --bits 4
     edgemoe convert ./Mixtral-8x7B mixtral.store --bits 3 --dense-bits 6
     edgemoe convert ./Qwen3-30B-A3B qwen.store --bits 2 --dry-run
     edgemoe convert ./OLMoE-1B-7B olmoe.store --plan olmoe-plan.json
     edgemoe convert olmoe-q4_k_m.gguf olmoe.store
+    edgemoe convert ./OLMoE-1B-7B olmoe.store --tolerance 2% --text book.txt --text chat.txt
     """
     import edgemoe.convert as conversion
     from edgemoe.units import format_duration, format_size
 
-    plan = _choose_plan(source, bits, dense_bits, plan_file)
+    work = None
+    if tolerance is not None or size is not None:
+        if bits is not None or plan_file is not None or is_dry_run:
+            raise RequestError(
+                "--tolerance and --size choose the widths; leave out --bits, --plan, --dry-run"
+            )
+        if out.exists() and not overwrites:
+            raise RequestError(f"{out} exists; choose another place or give --overwrite")
+        if not texts:
+            raise RequestError("--tolerance and --size measure on text; give some with --text FILE")
+        work = out.with_name(f"{out.name}.work")
+        goal = read_goal(tolerance, size, None)
+        plan, choice = search_plan(source, texts, goal, work, dense_bits=dense_bits or "8")
+        for line in () if as_json else describe(plan, choice):
+            say(line)
+    else:
+        plan = _choose_plan(source, bits, dense_bits, plan_file)
     if is_dry_run:
         _say_estimate(conversion.estimate(source, plan), out, as_json)
         return
     started = time.monotonic()
     with byte_progress(f"converting to {out.name}") as advance:
         report = conversion.convert(source, out, plan, overwrite=overwrites, progress=advance)
+    if work is not None:
+        shutil.rmtree(work)
     elapsed_s = time.monotonic() - started
     if as_json:
         print_json({**report.to_json(), "elapsed_s": elapsed_s})
@@ -99,7 +147,6 @@ def convert(
 def _choose_plan(source: Path, bits: str | None, dense_bits: str | None, plan_file: Path | None) -> BitPlan:
     from edgemoe.checkpoint import is_gguf
     from edgemoe.convert import plan_as_stored
-    from edgemoe.errors import RequestError
     from edgemoe.quant import BitPlan, ExpertFormats, format_for_bits, read_plan
 
     if plan_file is not None:

@@ -15,10 +15,13 @@ from edgemoe.cli.output import count_progress, print_json
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
+    from edgemoe.calib.planning import Choice
     from edgemoe.calib.search import Goal
+    from edgemoe.quant import BitPlan
 
 # No text has more characters per token than this on average: the rest of a long file need not be encoded.
 CHARACTERS = 32
+_WINDOW = 512
 
 
 def plan(
@@ -52,8 +55,15 @@ def plan(
         int, typer.Option("--max-tokens", metavar="N", min=2, help="Tokens in all, shared by the texts.")
     ] = 32768,
     window: Annotated[
-        int, typer.Option("--window", metavar="TOKENS", min=2, help="Tokens the model sees at once.")
-    ] = 512,
+        int | None,
+        typer.Option(
+            "--window",
+            metavar="TOKENS",
+            min=2,
+            help="Tokens the model sees at once.  [default: 512, or the model's context]",
+            show_default=False,
+        ),
+    ] = None,
     memory: MemoryOption = None,
     keeps_work: Annotated[
         bool, typer.Option("--keep", help="Keep OUT.work, the stores of all widths, for the next plan.")
@@ -71,12 +81,47 @@ def plan(
     edgemoe convert ./OLMoE-1B-7B olmoe.store --plan olmoe-plan.json
     edgemoe plan ./OLMoE-1B-7B --text book.txt --bits 2.75 -o olmoe-plan.json
     """
+    goal = read_goal(tolerance, size, bits)
+    work = out.with_name(f"{out.name}.work")
+    chosen, choice = search_plan(
+        source, texts, goal, work, method, dense_bits, max_tokens=max_tokens, window=window, memory=memory
+    )
+    out.write_text(json.dumps(chosen.to_json(), indent=1), encoding="utf-8")
+    if not keeps_work:
+        shutil.rmtree(work)
+    if as_json:
+        counts = dict(sorted(Counter(choice.widths.values()).items()))
+        print_json({"plan": str(out), "expert_bytes": choice.num_bytes, "widths": counts, **chosen.origin})
+        return
+    for line in describe(chosen, choice):
+        print(line)
+    print(f"next: edgemoe convert {source} STORE --plan {out}")
+
+
+def search_plan(
+    source: Path,
+    texts: list[Path],
+    goal: Goal,
+    work: Path,
+    method: str = "knapsack",
+    dense_bits: str = "8",
+    *,
+    max_tokens: int = 32768,
+    window: int | None = None,
+    memory: str | None = None,
+) -> tuple[BitPlan, Choice]:
+    """Choose widths by measuring on texts; leaves the stores of all widths in ``work``."""
     from edgemoe.calib.search import PlanSearch
+    from edgemoe.checkpoint import open_checkpoint
     from edgemoe.engine.tokenizer import Tokenizer
+    from edgemoe.models import read_spec
     from edgemoe.quant import format_for_bits
     from edgemoe.units import parse_size
 
-    goal = _goal(tolerance, size, bits)
+    if window is None:
+        opened = open_checkpoint(source)
+        window = min(_WINDOW, read_spec(opened.config()).max_context)
+        opened.close()
     contents = [read_text(path) for path in texts]
 
     def encode(folder: Path) -> list[int]:
@@ -84,31 +129,28 @@ def plan(
         tokenizer, share = Tokenizer(folder, config), max_tokens // len(contents)
         return [i for text in contents for i in tokenizer.encode(text[: CHARACTERS * share])[:share]]
 
-    work = out.with_name(f"{out.name}.work")
     with PlanSearch(
         *(source, work, encode, count_progress, format_for_bits(dense_bits), window),
         None if memory is None else parse_size(memory),
     ) as search:
         choice = search.choose(goal, method)
-        chosen = search.bit_plan(choice, method, ", ".join(path.name for path in texts))
-    out.write_text(json.dumps(chosen.to_json(), indent=1), encoding="utf-8")
-    if not keeps_work:
-        shutil.rmtree(work)
-    counts = dict(sorted(Counter(choice.widths.values()).items()))
-    if as_json:
-        print_json({"plan": str(out), "expert_bytes": choice.num_bytes, "widths": counts, **chosen.origin})
-        return
-    low, high = chosen.origin["interval"]
-    widths = ", ".join(f"{name} ×{count}" for name, count in counts.items())
-    print(f"{out}: {chosen.origin['bits_per_weight']:.2f} bits per expert weight: {widths}")
-    print(
-        f"perplexity {chosen.origin['perplexity_increase']:+.2%} ({low:+.2%} to {high:+.2%}) on"
-        f" {chosen.origin['num_tokens']} tokens that chose nothing"
-    )
-    print(f"next: edgemoe convert {source} STORE --plan {out}")
+        return search.bit_plan(choice, method, ", ".join(path.name for path in texts)), choice
 
 
-def _goal(tolerance: str | None, size: str | None, bits: float | None) -> Goal:
+def describe(plan: BitPlan, choice: Choice) -> list[str]:
+    """What was chosen and what it costs, in two lines."""
+    counts = sorted(Counter(choice.widths.values()).items())
+    low, high = plan.origin["interval"]
+    return [
+        f"{plan.origin['bits_per_weight']:.2f} bits per expert weight: "
+        + ", ".join(f"{name} ×{count}" for name, count in counts),
+        f"perplexity {plan.origin['perplexity_increase']:+.2%} ({low:+.2%} to {high:+.2%}) on"
+        f" {plan.origin['num_tokens']} tokens that chose nothing",
+    ]
+
+
+def read_goal(tolerance: str | None, size: str | None, bits: float | None) -> Goal:
+    """What a plan is to reach, of the options that people give."""
     from edgemoe.calib.search import Goal
     from edgemoe.units import parse_size
 
