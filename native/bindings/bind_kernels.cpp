@@ -120,6 +120,38 @@ void expert_ffn_into(Floats2 x, std::optional<MatrixTuple> gate, const MatrixTup
     expert_ffn(x.data(), tokens, g ? &*g : nullptr, u, d, act, out.data());
 }
 
+using ExpertTuple = std::tuple<MatrixTuple, MatrixTuple, MatrixTuple>;
+
+void expert_ffns_of_token_into(Floats2 x, const std::vector<ExpertTuple>& experts,
+                               const std::vector<std::int64_t>& rows, const std::string& activation,
+                               MutableFloats2 out) {
+    constexpr const char* kName = "expert_ffns_of_token";
+    const auto width = static_cast<std::int64_t>(x.shape(1));
+    require_equal(static_cast<std::int64_t>(x.shape(0)), 1, kName, "number of tokens");
+    require_equal(static_cast<std::int64_t>(out.shape(1)), width, kName, "output row length");
+    require_equal(static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(experts.size()), kName,
+                  "number of output rows");
+    std::vector<ChosenExpert> chosen;
+    for (std::size_t i = 0; i < experts.size(); ++i) {
+        const auto& [gate, up, down] = experts[i];
+        require(rows[i] >= 0 && rows[i] < static_cast<std::int64_t>(out.shape(0)), kName,
+                "row " + std::to_string(rows[i]) + " is outside the output");
+        chosen.push_back({make_matrix(kName, gate), make_matrix(kName, up), make_matrix(kName, down),
+                          out.data() + rows[i] * width});
+        const ChosenExpert& one = chosen.back();
+        const std::int64_t inner = chosen.front().up.rows;
+        for (const Matrix* raising : {&one.gate, &one.up}) {
+            require_equal(raising->rows, inner, kName, "number of rows of gate and up");
+            require_equal(raising->cols, width, kName, "row length of gate and up");
+        }
+        require_equal(one.down.cols, inner, kName, "row length of down");
+        require_equal(one.down.rows, width, kName, "number of rows of down");
+    }
+    const Activation act = activation_named(activation);
+    nb::gil_scoped_release release;
+    expert_ffns_of_token(x.data(), chosen, act);
+}
+
 std::vector<std::string> available_isas() {
     std::vector<std::string> names;
     for (const Kernels* kernels : available_kernels()) names.emplace_back(kernels->name);
@@ -142,6 +174,8 @@ void bind_kernels(nb::module_& m) {
           nb::arg("out").noconvert());
     m.def("expert_ffn_into", &expert_ffn_into, nb::arg("x").noconvert(), nb::arg("gate").none(),
           nb::arg("up"), nb::arg("down"), nb::arg("activation"), nb::arg("out").noconvert());
+    m.def("expert_ffns_of_token_into", &expert_ffns_of_token_into, nb::arg("x").noconvert(),
+          nb::arg("experts"), nb::arg("rows"), nb::arg("activation"), nb::arg("out").noconvert());
     m.def("available_isas", &available_isas);
     m.def("active_isa", [] { return std::string(active_kernels().name); });
     m.def("force_isa", [](const std::string& name) { force_kernels(name.c_str()); });

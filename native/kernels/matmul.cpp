@@ -35,6 +35,19 @@ class QuantizedRows {
 
     const Activations& operator*() const { return activations_; }
 
+    // Row t alone.
+    Activations row(std::int64_t t) const {
+        const Activations& all = activations_;
+        const std::int64_t first = t * all.cols;
+        Activations one{all.values + first, nullptr, nullptr, nullptr, 1, all.cols};
+        if (all.codes != nullptr) {
+            one.codes = all.codes + first;
+            one.scales = all.scales + first / 32;
+            one.sums = all.sums + first / 16;
+        }
+        return one;
+    }
+
   private:
     std::unique_ptr<std::int8_t[]> codes_;
     std::unique_ptr<float[]> scales_;
@@ -43,6 +56,16 @@ class QuantizedRows {
 
 std::int64_t group_grain(const Matrix& w, std::int64_t num_tokens) {
     return std::max<std::int64_t>(1, kBytesPerPiece / (group_bytes(w.format, w.cols) * num_tokens));
+}
+
+// Calls body(part, begin, end) for the ranges of equally long parts that [begin, end) of all parts covers.
+template <typename Body>
+void for_each_part(std::int64_t begin, std::int64_t end, std::int64_t length, const Body& body) {
+    while (begin < end) {
+        const std::int64_t part = begin / length, stop = std::min(end, (part + 1) * length);
+        body(static_cast<std::size_t>(part), begin - part * length, stop - part * length);
+        begin = stop;
+    }
 }
 
 }  // namespace
@@ -76,6 +99,41 @@ void expert_ffn(const float* x, std::int64_t num_tokens, const Matrix* gate, con
         }
     });
     matmul(gated, num_tokens, down, out);
+}
+
+void expert_ffns_of_token(const float* x, const std::vector<ChosenExpert>& experts, Activation activation) {
+    if (experts.empty()) return;
+    const Kernels& kernels = active_kernels();
+    const auto count = static_cast<std::int64_t>(experts.size());
+    const Matrix &any_up = experts.front().up, &any_down = experts.front().down;
+    const std::int64_t width = any_up.rows;
+    const bool needs_codes = std::any_of(experts.begin(), experts.end(), [](const ChosenExpert& expert) {
+        return is_low_bit(expert.gate.format) || is_low_bit(expert.up.format);
+    });
+    const bool needs_hidden_codes =
+        std::any_of(experts.begin(), experts.end(),
+                    [](const ChosenExpert& expert) { return is_low_bit(expert.down.format); });
+    const QuantizedRows row(x, 1, any_up.cols, needs_codes);
+    const auto hidden = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(2 * count * width));
+    float* const gated = hidden.get();
+    float* const raised = gated + count * width;
+    const std::int64_t up_groups = num_groups(width), down_groups = num_groups(any_down.rows);
+    parallel_for(count * up_groups, group_grain(any_up, 1), [&](std::int64_t begin, std::int64_t end) {
+        for_each_part(begin, end, up_groups, [&](std::size_t e, std::int64_t from, std::int64_t to) {
+            const std::int64_t offset = static_cast<std::int64_t>(e) * width;
+            kernels.matmul(experts[e].gate, *row, from, to, gated + offset, width);
+            kernels.matmul(experts[e].up, *row, from, to, raised + offset, width);
+            const std::int64_t first = from * kRowGroup, last = std::min(to * kRowGroup, width);
+            kernels.activate(activation, gated + offset + first, raised + offset + first, last - first);
+        });
+    });
+    const QuantizedRows inner(gated, count, width, needs_hidden_codes);
+    parallel_for(count * down_groups, group_grain(any_down, 1), [&](std::int64_t begin, std::int64_t end) {
+        for_each_part(begin, end, down_groups, [&](std::size_t e, std::int64_t from, std::int64_t to) {
+            const Activations one = inner.row(static_cast<std::int64_t>(e));
+            kernels.matmul(experts[e].down, one, from, to, experts[e].out, experts[e].down.rows);
+        });
+    });
 }
 
 }  // namespace edgemoe

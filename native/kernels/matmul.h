@@ -3,6 +3,8 @@
 // or on the number of threads.
 #pragma once
 
+#include <vector>
+
 #include "kernels/kernels.h"
 
 namespace edgemoe {
@@ -13,5 +15,18 @@ void matmul(const float* x, std::int64_t num_tokens, const Matrix& w, float* out
 // out [T][D] = down(act(gate(x)) * up(x)) for x [T][D]; gate == nullptr: down(act(up(x))).
 void expert_ffn(const float* x, std::int64_t num_tokens, const Matrix* gate, const Matrix& up,
                 const Matrix& down, Activation activation, float* out);
+
+// One expert that a token has chosen, and where its output [D] goes. All have a gate and the same D and F.
+struct ChosenExpert {
+    Matrix gate;
+    Matrix up;
+    Matrix down;
+    float* out;
+};
+
+// What expert_ffn gives for one token x [D] and each expert, with the bits of separate calls. All experts
+// share two loops: with small experts, starting and ending a loop for each would cost as much as a third of
+// the reading.
+void expert_ffns_of_token(const float* x, const std::vector<ChosenExpert>& experts, Activation activation);
 
 }  // namespace edgemoe

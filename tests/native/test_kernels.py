@@ -170,3 +170,29 @@ def test_wrong_shapes_are_refused():
         native.dequantize_rows(matrix, np.array([16], np.int32))
     with pytest.raises(RuntimeError, match="available: scalar"):
         native.force_isa("avx9000")
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_experts_of_one_token_have_the_bits_of_single_calls(isa, threads):
+    """Formats may differ from expert to expert and from matrix to matrix."""
+    forms = [("q4", "q4", "q6"), ("q2", "q8", "q3"), ("f32", "q4", "bf16"), ("f16", "f16", "f16")]
+    experts = [
+        tuple(
+            packed_matrix(format, *shape, seed=10 * i + j)[1]
+            for j, (format, shape) in enumerate(zip(formats, ((96, 64), (96, 64), (64, 96)), strict=True))
+        )
+        for i, formats in enumerate(forms)
+    ]
+    x = np.random.default_rng(4).standard_normal((1, 64)).astype(np.float32)
+    out = np.full((5, 64), np.nan, np.float32)
+    before = native.get_num_threads()
+    native.set_num_threads(threads)
+    try:
+        native.expert_ffns_of_token(x, experts, [3, 0, 4, 1], "silu", out)
+    finally:
+        native.set_num_threads(before)
+    for expert, row in zip(experts, [3, 0, 4, 1], strict=True):
+        assert np.array_equal(out[row], native.expert_ffn(x, *expert, "silu")[0])
+    assert np.isnan(out[2]).all()
+    with pytest.raises(ValueError, match="row 5 is outside the output"):
+        native.expert_ffns_of_token(x, experts[:1], [5], "silu", out)

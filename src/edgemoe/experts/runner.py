@@ -135,16 +135,21 @@ class StreamedExperts:
         self._counts.misses += len(misses)
         if self.observer is not None:
             self.observer.layer_runs(LayerEvent(position, x, expert_ids, weights, hits, misses, preloaded))
-        resident = [(expert, cache.pin(expert)) for expert in hits]
+        resident = {expert: cache.pin(expert) for expert in hits}
         arriving = _Arriving(loads, misses)
         arriving.start()
         if arriving.is_complete:  # else there is no room for more than what is needed now
             self._speculation.start(position, x, expert_ids, weights)
         output = ExpertLayerOutput(x, expert_ids, self._layers[layer].activation)
-        for expert, matrices in resident:
-            output.add(expert - first, matrices)
-            cache.unpin(expert)
-            arriving.start()
+        if arriving.is_complete:
+            output.add_all({expert - first: matrices for expert, matrices in resident.items()})
+            for expert in hits:
+                cache.unpin(expert)
+        else:  # room for the next read comes with every expert that is done
+            for expert, matrices in resident.items():
+                output.add(expert - first, matrices)
+                cache.unpin(expert)
+                arriving.start()
         while (next_one := arriving.wait()) is not None:
             matrices = cache.pin(next_one)
             if next_one in chosen:  # not so only while swapping

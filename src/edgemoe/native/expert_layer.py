@@ -5,11 +5,12 @@ Letters: T tokens, D width, F expert width, K chosen.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from edgemoe.native.matrix import FloatArray, Matrix, expert_ffn
+from edgemoe.native.matrix import FloatArray, Matrix, expert_ffn, expert_ffns_of_token
 from edgemoe.native.ops import IntArray, combine
 
 
@@ -43,6 +44,17 @@ class ExpertLayerOutput:
         tokens, ranks = np.nonzero(self._ids == expert)
         y = expert_ffn(self._x[tokens], weights.gate, weights.up, weights.down, self._activation)
         self._parts[tokens, ranks] = y
+
+    def add_all(self, experts: Mapping[int, ExpertWeights]) -> None:
+        """Compute several experts; for a single token in one go, which is faster."""
+        if len(self._x) == 1:
+            ids: list[int] = self._ids[0].tolist()
+            matrices = [(weights.gate, weights.up, weights.down) for weights in experts.values()]
+            ranks = [ids.index(expert) for expert in experts]
+            expert_ffns_of_token(self._x, matrices, ranks, self._activation, self._parts[0])
+            return
+        for expert, weights in experts.items():
+            self.add(expert, weights)
 
     def combine(self, weights: FloatArray) -> FloatArray:
         """The sum (T, D) weighted by (T, K); every chosen expert has been added."""

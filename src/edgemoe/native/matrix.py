@@ -6,6 +6,7 @@ Every product gives one token the same bits whatever the other tokens of the cal
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,6 +95,24 @@ def matmul(x: FloatArray, matrix: Matrix, out: FloatArray | None = None) -> Floa
         out = np.empty((len(x), matrix.num_rows), np.float32)
     _native.matmul_into(x, matrix.as_tuple(), out)
     return out
+
+
+def expert_ffns_of_token(
+    x: FloatArray,
+    experts: Sequence[tuple[Matrix, Matrix, Matrix]],
+    rows: list[int],
+    activation: str,
+    out: FloatArray,
+) -> None:
+    """Several experts (gate, up, down) of one size for one token x (1, D), in one go.
+
+    The output of expert i, with the bits that :func:`expert_ffn` gives, goes to row ``rows[i]`` of ``out``.
+
+    Raises:
+        ValueError: shapes do not fit or the activation is unknown.
+    """
+    tuples = [(gate.as_tuple(), up.as_tuple(), down.as_tuple()) for gate, up, down in experts]
+    _native.expert_ffns_of_token_into(x, tuples, rows, activation, out)
 
 
 def expert_ffn(
