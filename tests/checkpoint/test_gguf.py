@@ -167,13 +167,13 @@ def test_damaged_and_missing_files_are_named(tmp_path, folder):
     second = path.with_name(path.name.replace("-00001-", "-00002-"))
     whole = second.read_bytes()
     second.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CheckpointError, match=r"00002-of.*not a whole GGUF file"):
+    with pytest.raises(CheckpointError, match=r"00002-of.*or cut short; fetch it again"):
         open_checkpoint(path)
     second.unlink()
     with pytest.raises(CheckpointError, match=r"00002-of.*not found; the model is split into"):
         open_checkpoint(path)
     (tmp_path / "no.gguf").write_bytes(b"GGML" * 20)
-    with pytest.raises(CheckpointError, match=r"no\.gguf: not a whole GGUF file"):
+    with pytest.raises(CheckpointError, match=r"no\.gguf: not a GGUF file, or cut"):
         open_checkpoint(tmp_path / "no.gguf")
     with pytest.raises(CheckpointError, match="holds GGUF files; name the one to open"):
         open_checkpoint(tmp_path)

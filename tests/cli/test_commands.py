@@ -129,7 +129,7 @@ def test_doctor_and_demo():
         (["run", "{checkpoint}", "-p", "x"], "run `edgemoe convert` first"),
         (["run", "{store}", "--surprise"], "surprise"),
         (["run", "{store}", "-p", "x", "--context", "100000"], "this model takes 1 to 128"),
-        (["convert", "{tmp}/nowhere", "{tmp}/out"], "no such folder"),
+        (["convert", "{tmp}/nowhere", "{tmp}/out"], "not found; give"),
         (["convert", "{checkpoint}", "{tmp}/out", "--bits", "5"], "5"),
         (["convert", "{checkpoint}", "{store}"], "already exists"),
         (["eval", "{store}", "--text", "{tmp}/none.txt"], "none.txt"),

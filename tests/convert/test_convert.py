@@ -230,7 +230,7 @@ def test_a_plan_for_another_model_is_refused(tiny_checkpoint, tmp_path):
 
 
 def test_a_folder_that_is_no_checkpoint(tmp_path):
-    with pytest.raises(CheckpointError, match="no such folder"):
+    with pytest.raises(CheckpointError, match="not found; give"):
         convert(tmp_path / "nowhere", tmp_path / "out", PLAN)
     with pytest.raises(CheckpointError, match=r"config\.json: not found"):
         convert(tmp_path, tmp_path / "out", PLAN)

@@ -32,7 +32,7 @@ def open_checkpoint(path: str | Path) -> CheckpointSource:
     if is_gguf(place):
         return GgufCheckpoint(place)
     if not place.is_dir():
-        raise CheckpointError(f"{place}: no such folder; give a Hugging Face folder or a .gguf file")
+        raise CheckpointError(f"{place}: not found; give a Hugging Face folder or a .gguf file")
     inside = sorted(place.glob("*.gguf"))
     if inside and not (place / "config.json").is_file():
         raise CheckpointError(f"{place}: holds GGUF files; name the one to open, for example {inside[0]}")

@@ -162,7 +162,7 @@ def _open(path: Path) -> GGUFReader:
         return GGUFReader(path)
     # The library lets errors of any kind through where a file is cut or not GGUF at all.
     except Exception as error:
-        raise CheckpointError(f"{path}: not a whole GGUF file: {error}; fetch it again") from error
+        raise CheckpointError(f"{path}: not a GGUF file, or cut short; fetch it again") from error
 
 
 def _parts(tensors: Mapping[str, ReaderTensor], config: Mapping[str, Any]) -> Iterator[tuple[str, _Part]]:
