@@ -20,7 +20,7 @@ from typing import Any
 
 from edgemoe.calib import WIDTHS
 from edgemoe.calib.planning import Choice
-from edgemoe.calib.search import Goal, PlanSearch
+from edgemoe.calib.search import METHODS, Goal, PlanSearch
 from edgemoe.engine.tokenizer import Tokenizer
 from edgemoe.errors import PlanError
 
@@ -71,7 +71,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    for kind in ("uniform", "paper", "knapsack"):
+    for kind in ("uniform", *METHODS):
         points = sorted(
             (r["expert_bytes"] / 2**20, r["divergence"]) for r in rows if r["plan"].startswith(kind)
         )
@@ -113,7 +113,7 @@ def main() -> None:
         print("|---|---:|---:|---|---:|")
         for width in WIDTHS:
             rows.append(row(search, f"uniform {width}", uniform(search, width), windows))
-        for method in ("paper", "knapsack"):
+        for method in METHODS:
             for bits in BITS:
                 choice = search.choose(Goal(bits_per_weight=bits), method)
                 rows.append(row(search, f"{method} {bits} bits", choice, windows))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import edgemoe
 from edgemoe.calib import WIDTHS, Ladder, Quality, compare, knapsack, smallest_within
 from edgemoe.calib.planning import by_rank
+from edgemoe.calib.sensitivity import scaled_to
 from edgemoe.cli.app import run_app
 from edgemoe.errors import PlanError, RequestError
 from edgemoe.store import open_store
@@ -136,7 +137,7 @@ def test_the_original_does_not_differ_from_itself_and_fewer_bits_differ_more(lad
     assert divergences == sorted(divergences)
 
 
-@pytest.mark.parametrize("method", ["knapsack", "paper"])
+@pytest.mark.parametrize("method", ["knapsack", "exact", "paper"])
 def test_plan_and_convert_by_command(tiny_checkpoint, tmp_path, capsys, method):
     text, out = tmp_path / "text.txt", tmp_path / "plan.json"
     text.write_text(TEXT)
@@ -149,6 +150,13 @@ def test_plan_and_convert_by_command(tiny_checkpoint, tmp_path, capsys, method):
     assert run_app(["convert", str(tiny_checkpoint), str(tmp_path / "store"), "--plan", str(out)]) == 0
     with edgemoe.load(tmp_path / "store", "4GiB", context=128) as model:
         assert len(model.generate([5, 6, 7], max_tokens=4).token_ids) == 4
+
+
+def test_costs_follow_the_measurement_and_the_errors():
+    errors = {(0, 0): {"q2": 4.0, "q3": 1.0, "q8": 0.0}, (0, 1): {"q2": 0.0, "q3": 0.0, "q8": 0.0}}
+    costs = scaled_to({(0, 0): 0.2, (0, 1): 0.5}, errors)
+    assert costs[0, 0] == pytest.approx({"q2": 0.2, "q3": 0.05, "q8": 0.0})
+    assert costs[0, 1] == {"q2": 0.0, "q3": 0.0, "q8": 0.0}  # no token ever chose it
 
 
 def test_convert_chooses_widths_in_one_command(tiny_checkpoint, tmp_path, capsys):

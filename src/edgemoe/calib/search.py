@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +12,20 @@ from typing import Any, Protocol
 from edgemoe.calib.ladder import REFERENCE, WIDTHS, Ladder, Widths
 from edgemoe.calib.planning import Choice, by_rank, knapsack, smallest_within
 from edgemoe.calib.quality import CONFIDENCE, Quality, compare
-from edgemoe.calib.sensitivity import measured_divergence, output_errors, predicted_divergence
+from edgemoe.calib.sensitivity import (
+    Costs,
+    measured_divergence,
+    output_errors,
+    predicted_divergence,
+    scaled_to,
+)
 from edgemoe.calib.trace import record_trace
 from edgemoe.engine.loading import Engine
 from edgemoe.errors import RequestError
 from edgemoe.quant import BitPlan, ExpertFormats
+from edgemoe.store import ExpertKey
 
-METHODS = ("knapsack", "paper")
+METHODS = ("knapsack", "exact", "paper")
 # Of the windows of text: those that choose widths, and those that the result is measured on.
 CALIBRATION_SHARE = 0.5
 # Windows for one measurement of a layer or of an expert; the more there are, the finer.
@@ -152,23 +159,32 @@ class PlanSearch:
 
     def _proposal(self, method: str) -> Callable[[int], Widths]:
         if method not in self._proposals:
-            self._proposals[method] = self._knapsack() if method == "knapsack" else self._paper()
+            makers = {"knapsack": self._knapsack, "exact": self._exact, "paper": self._paper}
+            self._proposals[method] = makers[method]()
         return self._proposals[method]
 
-    def _knapsack(self) -> Callable[[int], Widths]:
+    def _output_errors(self) -> Costs:
         with self._steps("comparing outputs", "experts") as advance, self._trace() as trace:
-            errors = output_errors(trace, self.ladder, advance)
+            return output_errors(trace, self.ladder, advance)
+
+    def _knapsack(self) -> Callable[[int], Widths]:
+        errors = self._output_errors()
         probes = self._calibration[:PROBE_WINDOWS]
         with self._steps("weighing layers", "layers") as advance:
             costs = predicted_divergence(errors, self.ladder, self._reference, probes, advance)
         return lambda budget: knapsack(costs, self.ladder.num_bytes, budget)
 
+    def _exact(self) -> Callable[[int], Widths]:
+        costs = scaled_to(self._every_expert_alone(REFERENCE), self._output_errors())
+        return lambda budget: knapsack(costs, self.ladder.num_bytes, budget)
+
     def _paper(self) -> Callable[[int], Widths]:
+        return by_rank(self._every_expert_alone(WIDTHS[-1]), self.ladder)
+
+    def _every_expert_alone(self, upper: str) -> Mapping[ExpertKey, float]:
         probes = self._calibration[:PROBE_WINDOWS]
         with self._steps("measuring every expert alone", "experts") as advance:
-            upper = WIDTHS[-1]
-            importance = measured_divergence(self.ladder, self._reference, probes, upper, advance)
-        return by_rank(importance, self.ladder)
+            return measured_divergence(self.ladder, self._reference, probes, upper, advance)
 
     @contextmanager
     def _trace(self) -> Any:

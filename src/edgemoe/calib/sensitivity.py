@@ -101,3 +101,12 @@ def measured_divergence(
         if progress is not None:
             progress(done, len(ladder.keys))
     return found
+
+
+def scaled_to(measured: Mapping[ExpertKey, float], errors: Costs) -> Costs:
+    """Costs that agree with what was measured at the lowest width, and follow the errors at the others."""
+    lowest = WIDTHS[0]
+    return {
+        key: {name: measured[key] * e / row[lowest] if row[lowest] else 0.0 for name, e in row.items()}
+        for key, row in errors.items()
+    }

@@ -46,7 +46,12 @@ def plan(
         typer.Option("--bits", metavar="X", min=0.1, help="Or: bits per expert weight.", show_default=False),
     ] = None,
     method: Annotated[
-        str, typer.Option("--method", metavar="NAME", help="knapsack, or paper: experts ranked one by one.")
+        str,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            help="knapsack; exact: with every expert measured alone; or paper: ranked only.",
+        ),
     ] = "knapsack",
     dense_bits: Annotated[
         str, typer.Option("--dense-bits", metavar="2|3|4|6|8|bf16|f16|f32", help="Width of all else.")
