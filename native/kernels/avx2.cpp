@@ -12,6 +12,7 @@ using F = __m256;
 using I = __m256i;
 constexpr int kLanes = 8;
 constexpr int kMaxTokens = 4;
+constexpr float kDot8Zero = kZeroQ8;
 
 inline I zero_i() { return _mm256_setzero_si256(); }
 inline I load_codes(const std::uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const I*>(p)); }

@@ -11,6 +11,7 @@ using F = __m512;
 using I = __m512i;
 constexpr int kLanes = 16;
 constexpr int kMaxTokens = 8;
+constexpr float kDot8Zero = kZeroQ8;
 
 inline I zero_i() { return _mm512_setzero_si512(); }
 inline I load_codes(const std::uint8_t* p) { return _mm512_loadu_si512(p); }

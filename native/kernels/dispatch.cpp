@@ -1,4 +1,9 @@
 // Chooses the instruction set once; EDGEMOE_ISA forces one and fails loudly.
+#ifdef EDGEMOE_HAVE_NEON
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 #include <atomic>
 #include <cstdlib>
 #include <stdexcept>
@@ -20,6 +25,9 @@ bool runs_avx512() {
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vnni");
 }
+#endif
+#ifdef EDGEMOE_HAVE_NEON
+bool runs_neon() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
 #endif
 
 const Kernels* find(const std::string& name) {
@@ -43,6 +51,9 @@ std::vector<const Kernels*> available_kernels() {
 #endif
 #ifdef EDGEMOE_HAVE_AVX512
     if (runs_avx512()) found.push_back(avx512_kernels());
+#endif
+#ifdef EDGEMOE_HAVE_NEON
+    if (runs_neon()) found.push_back(neon_kernels());
 #endif
     return found;
 }

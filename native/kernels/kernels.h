@@ -52,6 +52,9 @@ const Kernels* avx2_kernels();
 #ifdef EDGEMOE_HAVE_AVX512
 const Kernels* avx512_kernels();
 #endif
+#ifdef EDGEMOE_HAVE_NEON
+const Kernels* neon_kernels();
+#endif
 
 // The instruction sets that were built and that this CPU runs, slowest first.
 std::vector<const Kernels*> available_kernels();

@@ -1,5 +1,5 @@
-// The loop nests shared by all vector instruction sets. Included textually by avx2.cpp and
-// avx512.cpp, inside their anonymous namespace and after their primitives; so nothing here has external
+// The loop nests shared by all vector instruction sets. Included textually by avx2.cpp, avx512.cpp and
+// neon.cpp, inside their anonymous namespace and after their primitives; so nothing here has external
 // linkage and no wide instruction can leak into another object.
 //
 // Primitives expected (L = kLanes rows at a time, kLanes divides 16):
@@ -9,6 +9,7 @@
 //   and8(v, mask), or8(a, b)    byte-wise
 //   shift<n>(v)                 16-bit lanes left by n, or right by -n; what crosses bytes is masked after
 //   dot6(acc, w, x), dot8(...)  acc[l] += sum_j w[4 l + j] * x[j], w unsigned (dot6: below 64), x int8[4]
+//   kDot8Zero                   zero of 8-bit codes as dot8 takes them: 128, or 0 where it makes them signed
 //   load_bytes(p)               L bytes, zero-extended to int32
 //   zero_i(), to_float(v), as_float(v), shift32<n>(v), add32(v, c), and32(v, c)
 //   load_f32(p), load_f16(p), load_bf16(p), set1(c), mul(a, b), add(a, b), store(p, v)
@@ -92,7 +93,7 @@ inline void accumulate_block(const std::uint8_t* codes, const std::uint8_t* scal
                              std::int64_t block, F (&acc)[T]) {
     if constexpr (f == Format::kQ8) {
         const F scale = load_f16(reinterpret_cast<const std::uint16_t*>(scales));
-        accumulate<f, T, 0, 8>(codes, scale, set1(kZeroQ8), x, block, acc);
+        accumulate<f, T, 0, 8>(codes, scale, set1(kDot8Zero), x, block, acc);
     } else if constexpr (f == Format::kQ4) {
         const F zero = mul(to_float(load_bytes(scales + kRowGroup)), set1(kZeroStepQ4));
         accumulate<f, T, 0, 8>(codes, scale_e4m4(scales), zero, x, block, acc);

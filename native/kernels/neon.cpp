@@ -1,0 +1,73 @@
+// NEON with the dot product of ARMv8.2: 4 rows a vector. That product multiplies signed bytes: codes below 64
+// are signed as they are, 8-bit codes become the weights themselves.
+#include <arm_neon.h>
+
+#include "kernels/half.h"
+#include "kernels/kernels.h"
+
+namespace edgemoe {
+namespace {
+
+using F = float32x4_t;
+using I = int32x4_t;
+constexpr int kLanes = 4;
+constexpr int kMaxTokens = 8;
+constexpr float kDot8Zero = 0;
+
+inline I of_bytes(uint8x16_t v) { return vreinterpretq_s32_u8(v); }
+inline uint8x16_t bytes_of(I v) { return vreinterpretq_u8_s32(v); }
+
+inline I zero_i() { return vdupq_n_s32(0); }
+inline I load_codes(const std::uint8_t* p) { return of_bytes(vld1q_u8(p)); }
+inline I and8(I v, int mask) {
+    return of_bytes(vandq_u8(bytes_of(v), vdupq_n_u8(static_cast<std::uint8_t>(mask))));
+}
+inline I or8(I a, I b) { return vorrq_s32(a, b); }
+template <int n>
+inline I shift(I v) {
+    return vreinterpretq_s32_u16(vshlq_u16(vreinterpretq_u16_s32(v), vdupq_n_s16(n)));
+}
+inline I dot6(I acc, I w, const std::int8_t* x) {
+    std::int32_t quad;
+    __builtin_memcpy(&quad, x, sizeof quad);
+    return vdotq_s32(acc, vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(vdupq_n_s32(quad)));
+}
+inline I dot8(I acc, I w, const std::int8_t* x) {
+    return dot6(acc, of_bytes(veorq_u8(bytes_of(w), vdupq_n_u8(128))), x);
+}
+inline I load_bytes(const std::uint8_t* p) {
+    std::uint32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    const uint16x8_t halves = vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four)));
+    return vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(halves)));
+}
+inline F to_float(I v) { return vcvtq_f32_s32(v); }
+inline F as_float(I v) { return vreinterpretq_f32_s32(v); }
+template <int n>
+inline I shift32(I v) {
+    return vshlq_n_s32(v, n);
+}
+inline I add32(I v, int c) { return vaddq_s32(v, vdupq_n_s32(c)); }
+inline I and32(I v, int c) { return vandq_s32(v, vdupq_n_s32(c)); }
+inline F load_f32(const float* p) { return vld1q_f32(p); }
+inline F load_f16(const std::uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+inline F load_bf16(const std::uint16_t* p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
+inline F set1(float v) { return vdupq_n_f32(v); }
+inline F mul(F a, F b) { return vmulq_f32(a, b); }
+inline F add(F a, F b) { return vaddq_f32(a, b); }
+inline F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
+inline F fnma(F a, F b, F c) { return vfmsq_f32(c, a, b); }
+inline void store(float* p, F v) { vst1q_f32(p, v); }
+
+// In this order: each builds on those before.
+#include "kernels/elementwise.h"
+#include "kernels/attention.h"
+#include "kernels/loops.h"
+
+constexpr Kernels kKernels = {"neon", quantize_rows, matmul, activate, attend};
+
+}  // namespace
+
+const Kernels* neon_kernels() { return &kKernels; }
+
+}  // namespace edgemoe

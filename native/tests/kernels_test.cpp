@@ -1,0 +1,163 @@
+// Packed matrices without Python, for every instruction set that runs here: each product against the plain
+// meaning in decode.h, and bits that must not depend on the company. The comparison with NumPy is in
+// tests/native/test_kernels.py; this file also runs under the sanitizers and, for ARM, under an emulator.
+#include "kernels/kernels.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <random>
+
+#include "core/aligned_buffer.h"
+#include "core/thread_pool.h"
+#include "kernels/matmul.h"
+#include "kernels/quantize.h"
+#include "tests/check.h"
+
+namespace edgemoe {
+namespace {
+
+struct Shape {
+    std::int64_t rows, cols;
+};
+// Short last groups, single blocks, and widths of real models.
+constexpr Shape kShapes[] = {{1, 32}, {3, 64}, {17, 160}, {33, 704}, {5, 2880}};
+constexpr std::int64_t kTokens = 9;  // one more than a kernel takes at once
+
+std::vector<float> normal(std::int64_t n, unsigned seed) {
+    std::mt19937 generator(seed);
+    std::normal_distribution<float> distribution;
+    std::vector<float> values(static_cast<std::size_t>(n));
+    for (float& value : values) value = distribution(generator);
+    return values;
+}
+
+// A matrix in memory that ends where the matrix ends, so that a sanitizer sees reads beyond it.
+struct Packed {
+    std::vector<std::uint8_t> bytes;
+    Matrix matrix;
+
+    Packed(Format f, Shape shape, unsigned seed)
+        : bytes(static_cast<std::size_t>(packed_bytes(f, shape.rows, shape.cols))) {
+        quantize(normal(shape.rows * shape.cols, seed).data(), shape.rows, shape.cols, f, nullptr,
+                 bytes.data());
+        matrix = {bytes.data(), f, shape.rows, shape.cols};
+    }
+};
+
+// The activations as low-bit kernels see them: rounded to 8 bits per block.
+std::vector<double> as_seen(const std::vector<float>& x, bool is_rounded) {
+    std::vector<double> seen(x.begin(), x.end());
+    if (!is_rounded) return seen;
+    for (std::size_t begin = 0; begin < x.size(); begin += kBlock) {
+        float largest = 0;
+        for (std::size_t i = begin; i < begin + kBlock; ++i) largest = std::max(largest, std::fabs(x[i]));
+        for (std::size_t i = begin; i < begin + kBlock; ++i) {
+            seen[i] = std::nearbyint(x[i] * (127.0f / largest)) * double{largest / 127.0f};
+        }
+    }
+    return seen;
+}
+
+void check_product(const Kernels& kernels, Format f, Shape shape) {
+    force_kernels(kernels.name);
+    const auto [rows, cols] = shape;
+    const Packed packed(f, shape, 1);
+    const std::vector<float> x = normal(kTokens * cols, 2);
+    std::vector<float> out(static_cast<std::size_t>(kTokens * rows));
+    matmul(x.data(), kTokens, packed.matrix, out.data());
+    const std::vector<double> seen = as_seen(x, is_low_bit(f));
+    std::vector<float> row(static_cast<std::size_t>(cols));
+    for (std::int64_t n = 0; n < rows; ++n) {
+        dequantize_row(packed.bytes.data(), cols, f, n, row.data());
+        float largest = 0;
+        for (float w : row) largest = std::max(largest, std::fabs(w));
+        for (std::int64_t t = 0; t < kTokens; ++t) {
+            double expected = 0, size = 0;
+            for (std::int64_t m = 0; m < cols; ++m) {
+                const double value = seen[static_cast<std::size_t>(t * cols + m)];
+                expected += row[static_cast<std::size_t>(m)] * value;
+                // Scale times code and scale times zero are added apart: both may be as large as the row.
+                size += (std::fabs(row[static_cast<std::size_t>(m)]) + largest) * std::fabs(value);
+            }
+            const double actual = out[static_cast<std::size_t>(t * rows + n)];
+            // A sum of n rounded terms, whose errors grow like the root of their number.
+            CHECK(std::fabs(actual - expected) <= size * 1.2e-7 * (2 + std::sqrt(double(cols)) / 4));
+        }
+    }
+}
+
+void for_every_isa_and_format(void (*body)(const Kernels&, Format)) {
+    const Kernels& before = active_kernels();
+    for (const Kernels* kernels : available_kernels()) {
+        for (int f = 0; f < kNumFormats; ++f) body(*kernels, static_cast<Format>(f));
+    }
+    force_kernels(before.name);
+}
+
+TEST(the_vector_kernels_of_this_build_are_here) {
+    // Every machine that the tests run on has them; a kernel that is not chosen would not be tested.
+    CHECK(available_kernels().size() >= 2);
+}
+
+TEST(products_are_those_of_the_dequantised_weights) {
+    for_every_isa_and_format([](const Kernels& kernels, Format f) {
+        for (const Shape shape : kShapes) check_product(kernels, f, shape);
+    });
+}
+
+TEST(a_token_has_the_same_bits_in_any_company) {
+    for_every_isa_and_format([](const Kernels& kernels, Format f) {
+        force_kernels(kernels.name);
+        constexpr Shape shape = {50, 256};
+        const Packed packed(f, shape, 3);
+        const std::vector<float> x = normal(kTokens * shape.cols, 4);
+        std::vector<float> all(kTokens * shape.rows), one(shape.rows);
+        matmul(x.data(), kTokens, packed.matrix, all.data());
+        for (std::int64_t t = 0; t < kTokens; ++t) {
+            matmul(x.data() + t * shape.cols, 1, packed.matrix, one.data());
+            CHECK_EQUAL(std::memcmp(one.data(), all.data() + t * shape.rows, shape.rows * sizeof(float)), 0);
+        }
+    });
+}
+
+TEST(experts_of_a_token_have_the_bits_of_single_calls_on_any_number_of_threads) {
+    for_every_isa_and_format([](const Kernels& kernels, Format f) {
+        force_kernels(kernels.name);
+        constexpr std::int64_t kWidth = 64, kInner = 96;
+        const Packed gate(f, {kInner, kWidth}, 5), up(f, {kInner, kWidth}, 6), down(f, {kWidth, kInner}, 7);
+        const std::vector<float> x = normal(kWidth, 8);
+        std::vector<float> alone(kWidth), together(2 * kWidth);
+        expert_ffn(x.data(), 1, &gate.matrix, up.matrix, down.matrix, Activation::kSilu, alone.data());
+        for (int threads : {1, 3}) {
+            set_num_threads(threads);
+            expert_ffns_of_token(x.data(),
+                                 {{gate.matrix, up.matrix, down.matrix, together.data()},
+                                  {gate.matrix, up.matrix, down.matrix, together.data() + kWidth}},
+                                 Activation::kSilu);
+            for (int i : {0, 1}) {
+                CHECK_EQUAL(std::memcmp(alone.data(), together.data() + i * kWidth, kWidth * sizeof(float)),
+                            0);
+            }
+        }
+        set_num_threads(2);
+    });
+}
+
+TEST(a_large_weight_among_zeros_survives_every_width) {
+    for (int f = 0; f < kNumFormats; ++f) {
+        const auto format = static_cast<Format>(f);
+        std::vector<float> w(16 * 96, 0.0f), row(96);
+        w[3 * 96 + 40] = 100;
+        std::vector<std::uint8_t> bytes(static_cast<std::size_t>(packed_bytes(format, 16, 96)));
+        quantize(w.data(), 16, 96, format, nullptr, bytes.data());
+        dequantize_row(bytes.data(), 96, format, 3, row.data());
+        CHECK(std::fabs(row[40] - 100) < 10);
+        CHECK_EQUAL(row[41], 0.0f);
+    }
+}
+
+}  // namespace
+}  // namespace edgemoe
+
+int main() { return edgemoe::testing::run_all(); }
