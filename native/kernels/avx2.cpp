@@ -14,7 +14,7 @@ constexpr int kLanes = 8;
 constexpr int kMaxTokens = 4;
 constexpr float kDot8Zero = kZeroQ8;
 
-inline I zero_i() { return _mm256_setzero_si256(); }
+inline I set1_i(std::int32_t v) { return _mm256_set1_epi32(v); }
 inline I load_codes(const std::uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const I*>(p)); }
 inline I and8(I v, int mask) { return _mm256_and_si256(v, _mm256_set1_epi8(static_cast<char>(mask))); }
 inline I or8(I a, I b) { return _mm256_or_si256(a, b); }
@@ -31,7 +31,7 @@ inline I dot6(I acc, I w, const std::int8_t* x) {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 inline I dot8(I acc, I w, const std::int8_t* x) {
-    const I high = dot6(zero_i(), and8(shift<-4>(w), 15), x);
+    const I high = dot6(set1_i(0), and8(shift<-4>(w), 15), x);
     return _mm256_add_epi32(dot6(acc, and8(w, 15), x), _mm256_slli_epi32(high, 4));
 }
 inline I load_bytes(const std::uint8_t* p) {

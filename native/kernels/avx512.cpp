@@ -13,7 +13,7 @@ constexpr int kLanes = 16;
 constexpr int kMaxTokens = 8;
 constexpr float kDot8Zero = kZeroQ8;
 
-inline I zero_i() { return _mm512_setzero_si512(); }
+inline I set1_i(std::int32_t v) { return _mm512_set1_epi32(v); }
 inline I load_codes(const std::uint8_t* p) { return _mm512_loadu_si512(p); }
 inline I and8(I v, int mask) { return _mm512_and_si512(v, _mm512_set1_epi8(static_cast<char>(mask))); }
 inline I or8(I a, I b) { return _mm512_or_si512(a, b); }

@@ -4,35 +4,66 @@
 // Adding and subtracting it rounds a float of magnitude below 2^22 to the nearest integer.
 constexpr float kRoundingMagic = 12582912.0f;
 
-void quantize_rows(const float* x, std::int64_t cols, std::int64_t begin, std::int64_t end,
-                   std::int8_t* codes, float* scales, float* sums) {
-    for (std::int64_t block = begin * cols / kBlock; block < end * cols / kBlock; ++block) {
-        const float* values = x + block * kBlock;
-        // Magnitudes compare like their bits, and an integer maximum vectorises without fast-math.
-        std::int32_t largest_bits = 0;
-        for (std::int64_t i = 0; i < kBlock; ++i) {
-            std::int32_t bits;
-            __builtin_memcpy(&bits, values + i, sizeof bits);
-            bits &= 0x7fffffff;
-            largest_bits = bits > largest_bits ? bits : largest_bits;
-        }
-        const float largest = float_of_bits(static_cast<std::uint32_t>(largest_bits));
+// The largest magnitude of a block. Magnitudes compare like their bits, and an integer maximum vectorises
+// without fast-math.
+inline float largest_magnitude(const float* values) {
+    std::int32_t largest = 0;
+    for (std::int64_t i = 0; i < kBlock; ++i) {
+        std::int32_t bits;
+        __builtin_memcpy(&bits, values + i, sizeof bits);
+        bits &= 0x7fffffff;
+        largest = bits > largest ? bits : largest;
+    }
+    return float_of_bits(static_cast<std::uint32_t>(largest));
+}
+
+// Token `slot` of a tile of T.
+template <int T>
+void quantize_token(const float* x, std::int64_t cols, std::int64_t slot, TokenBlock<T>* blocks) {
+    for (std::int64_t i = 0; i < cols / kBlock; ++i) {
+        const float* values = x + i * kBlock;
+        TokenBlock<T>& block = blocks[i];
+        const float largest = largest_magnitude(values);
         const float scale = largest / 127.0f;
         // A block of subnormals counts as zero: its inverse would be infinite.
         const float inverse = largest > 1e-35f ? 127.0f / largest : 0.0f;
-        for (std::int64_t half = 0; half < 2; ++half) {
-            std::int32_t sum = 0;
-            for (std::int64_t i = half * 16; i < half * 16 + 16; ++i) {
-                const float shifted = values[i] * inverse + kRoundingMagic;
-                std::int32_t code;
-                __builtin_memcpy(&code, &shifted, sizeof code);
-                code -= 0x4b400000;  // the bits of kRoundingMagic
-                codes[block * kBlock + i] = static_cast<std::int8_t>(code);
-                sum += code;
-            }
-            sums[2 * block + half] = scale * static_cast<float>(sum);
+        // In an array of its own: stores of bytes could change anything, which would end vector code.
+        std::int32_t codes[kBlock];
+        for (std::int64_t j = 0; j < kBlock; ++j) {
+            const float shifted = values[j] * inverse + kRoundingMagic;
+            __builtin_memcpy(codes + j, &shifted, sizeof shifted);
+            codes[j] -= 0x4b400000;  // the bits of kRoundingMagic
         }
-        scales[block] = scale;
+        std::int32_t half_sums[2] = {0, 0};
+        for (int half : {0, 1}) {
+// Left as a loop it becomes vector code.
+#pragma GCC unroll 1
+            for (std::int64_t j = 0; j < 16; ++j) half_sums[half] += codes[half * 16 + j];
+        }
+        for (std::int64_t j = 0; j < kBlock; ++j) block.codes[slot][j] = static_cast<std::int8_t>(codes[j]);
+        for (int half : {0, 1}) {
+            block.half_sums[half][slot] = scale * static_cast<float>(half_sums[half]);
+            block.starts_q6[half][slot] = -static_cast<std::int32_t>(kZeroQ6) * half_sums[half];
+        }
+        const std::int32_t sum = half_sums[0] + half_sums[1];
+        block.scales[slot] = scale;
+        block.sums[slot] = scale * static_cast<float>(sum);
+        block.starts_q8[slot] = -static_cast<std::int32_t>(kDot8Zero) * sum;
+    }
+}
+
+void quantize_rows(const Activations& x, std::int64_t begin, std::int64_t end, std::uint8_t* blocks) {
+    const std::int64_t token_bytes = x.cols / kBlock * kTokenBlockBytes;
+    const std::int64_t num_tiled = x.are_apart ? 0 : x.num_tokens / kMaxTokens * kMaxTokens;
+    for (std::int64_t t = begin; t < end; ++t) {
+        const float* values = x.values + t * x.cols;
+        const std::int64_t slot = t < num_tiled ? t % kMaxTokens : 0;
+        std::uint8_t* tile = blocks + (t - slot) * token_bytes;
+        if (t < num_tiled) {
+            quantize_token(values, x.cols, slot, reinterpret_cast<TokenBlock<kMaxTokens>*>(tile));
+        } else {
+            quantize_token(values, x.cols, 0, reinterpret_cast<TokenBlock<1>*>(tile));
+        }
     }
 }
 

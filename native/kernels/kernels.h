@@ -11,14 +11,29 @@
 
 namespace edgemoe {
 
-// T activation rows, as floats and, for low-bit weights, in 8 bits per block of 32.
+// One block of 32 columns of T tokens in 8 bits, with all that a product needs of it side by side.
+template <int T>
+struct TokenBlock {
+    std::int8_t codes[T][kBlock];
+    float scales[T];
+    float sums[T];          // scale times sum of the codes
+    float half_sums[2][T];  // the same of columns 0-15 and 16-31
+    // What integer sums of q8 and of each half of q6 begin at, so that their constant zeros are paid for.
+    std::int32_t starts_q8[T];
+    std::int32_t starts_q6[2][T];
+    std::int32_t unused[T];
+};
+inline constexpr std::int64_t kTokenBlockBytes = 64;
+static_assert(sizeof(TokenBlock<1>) == kTokenBlockBytes && sizeof(TokenBlock<8>) == 8 * kTokenBlockBytes);
+
+// T activation rows, as floats and, for low-bit weights, in 8 bits: as many tiles of an instruction set's
+// kMaxTokens tokens as there are, each [M/32] blocks of so many tokens, then the others as tiles of one.
 struct Activations {
-    const float* values;       // [T][M]
-    const std::int8_t* codes;  // [T][M]
-    const float* scales;       // [T][M/32]
-    const float* sums;         // [T][M/16], scale times sum of the codes
+    const float* values;         // [T][M]
+    const std::uint8_t* blocks;  // [T][M/32] times kTokenBlockBytes
     std::int64_t num_tokens;
     std::int64_t cols;
+    bool are_apart;  // every token is a tile of its own
 };
 
 struct Matrix {
@@ -32,9 +47,8 @@ enum class Activation : int { kSilu, kGelu, kRelu };
 
 struct Kernels {
     const char* name;
-    // Codes, scales and sums of rows [begin, end) of x [T][M].
-    void (*quantize_rows)(const float* x, std::int64_t cols, std::int64_t begin, std::int64_t end,
-                          std::int8_t* codes, float* scales, float* sums);
+    // Fills the blocks of tokens [begin, end) of x.
+    void (*quantize_rows)(const Activations& x, std::int64_t begin, std::int64_t end, std::uint8_t* blocks);
     // out[t][16 * g + lane] for all tokens and row groups [begin, end); out has `stride` floats a row.
     void (*matmul)(const Matrix& w, const Activations& x, std::int64_t group_begin, std::int64_t group_end,
                    float* out, std::int64_t stride);

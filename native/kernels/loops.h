@@ -11,17 +11,18 @@
 //   dot6(acc, w, x), dot8(...)  acc[l] += sum_j w[4 l + j] * x[j], w unsigned (dot6: below 64), x int8[4]
 //   kDot8Zero                   zero of 8-bit codes as dot8 takes them: 128, or 0 where it makes them signed
 //   load_bytes(p)               L bytes, zero-extended to int32
-//   zero_i(), to_float(v), as_float(v), shift32<n>(v), add32(v, c), and32(v, c)
+//   set1_i(c), to_float(v), as_float(v), shift32<n>(v), add32(v, c), and32(v, c)
 //   load_f32(p), load_f16(p), load_bf16(p), set1(c), mul(a, b), add(a, b), store(p, v)
 //   fma(a, b, c), fnma(a, b, c) a b + c, c - a b
 //   kMaxTokens                  tokens that share one unpacking (4 or 8), by the number of registers
 // clang-format on
 
-inline F scale_e4m4(const std::uint8_t* p) {
-    return as_float(add32(shift32<19>(load_bytes(p)), (127 - kBiasE4M4) << 23));
-}
-// The scale is in the upper five bits, the zero in the lower three.
-inline F scale_e3m2(I packed) {
+inline F scale_e4m4(I code) { return as_float(add32(shift32<19>(code), (127 - kBiasE4M4) << 23)); }
+
+// Scale of 16 columns: of q2 and q3 it is in the upper five bits, the zero in the lower three.
+template <Format f>
+inline F half_scale(I packed) {
+    if constexpr (f == Format::kQ6) return scale_e4m4(packed);
     return as_float(add32(shift32<18>(and32(packed, 0xf8)), (127 - kBiasE3M2) << 23));
 }
 
@@ -53,61 +54,80 @@ inline I dot(I acc, I w, const std::int8_t* x) {
     return dot6(acc, w, x);
 }
 
-// Activations of the tokens that are multiplied together; cols is the stride between tokens.
-struct TokenBlock {
-    const std::int8_t* codes;
-    const float* scales;
-    const float* sums;
-    std::int64_t cols;
-};
-
 template <Format f, int T, int g_begin, int g_end>
-inline void dot_quads(const std::uint8_t* codes, const std::int8_t* x, std::int64_t cols, I (&sum)[T]) {
+inline void dot_quads(const std::uint8_t* codes, const TokenBlock<T>& x, I (&sum)[T]) {
     if constexpr (g_begin < g_end) {
         const I w = unpack_quad<f, g_begin>(codes);
 #pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) sum[t] = dot<f>(sum[t], w, x + t * cols + g_begin * kQuad);
-        dot_quads<f, T, g_begin + 1, g_end>(codes, x, cols, sum);
+        for (int t = 0; t < T; ++t) sum[t] = dot<f>(sum[t], w, x.codes[t] + g_begin * kQuad);
+        dot_quads<f, T, g_begin + 1, g_end>(codes, x, sum);
     }
 }
 
-// Quads [g_begin, g_end) share one scale and zero: acc += scale * (dx * sum(code x) - zero * sum(x)).
-template <Format f, int T, int g_begin, int g_end>
-inline void accumulate(const std::uint8_t* codes, F scale, F zero, const TokenBlock& x, std::int64_t block,
-                       F (&acc)[T]) {
+// The formats with a scale for every 16 columns.
+template <Format f, int T>
+inline void accumulate_halves(const std::uint8_t* codes, const std::uint8_t* scales, const TokenBlock<T>& x,
+                              F (&acc)[T]) {
+    constexpr bool kHasZeros = f != Format::kQ6;
+    const I bytes[2] = {load_bytes(scales), load_bytes(scales + kRowGroup)};
     I sum[T];
+    F product[T];
 #pragma GCC unroll 8
-    for (int t = 0; t < T; ++t) sum[t] = zero_i();
-    dot_quads<f, T, g_begin, g_end>(codes, x.codes + block * kBlock, x.cols, sum);
+    for (int t = 0; t < T; ++t) sum[t] = set1_i(kHasZeros ? 0 : x.starts_q6[0][t]);
+    dot_quads<f, T, 0, 4>(codes, x, sum);
+    const F first = half_scale<f>(bytes[0]), second = half_scale<f>(bytes[1]);
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
-        const float* sums = x.sums + (t * x.cols) / 16 + 2 * block;
-        const float x_sum = g_end - g_begin == kQuads ? sums[0] + sums[1] : sums[g_begin / 4];
-        const F dots = mul(to_float(sum[t]), set1(x.scales[(t * x.cols) / kBlock + block]));
-        acc[t] = fma(scale, fnma(zero, set1(x_sum), dots), acc[t]);
+        product[t] = mul(first, to_float(sum[t]));
+        sum[t] = set1_i(kHasZeros ? 0 : x.starts_q6[1][t]);
+    }
+    dot_quads<f, T, 4, 8>(codes, x, sum);
+    if constexpr (kHasZeros) {
+        const F step = set1(kZeroStepQ23), offset = set1(first_zero(f));
+        const F zeros[2] = {mul(first, fma(to_float(and32(bytes[0], 7)), step, offset)),
+                            mul(second, fma(to_float(and32(bytes[1], 7)), step, offset))};
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) {
+            const F dots = mul(fma(second, to_float(sum[t]), product[t]), set1(x.scales[t]));
+            const F part = fnma(zeros[0], set1(x.half_sums[0][t]), dots);
+            acc[t] = add(acc[t], fnma(zeros[1], set1(x.half_sums[1][t]), part));
+        }
+    } else {
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) {
+            acc[t] = fma(fma(second, to_float(sum[t]), product[t]), set1(x.scales[t]), acc[t]);
+        }
     }
 }
 
+// Adds the product of one block: scale * (scale of x * sum(code x) - zero * sum(x)). Zeros that are the same
+// everywhere (q6, q8) are in what the integer sums begin at.
 template <Format f, int T>
-inline void accumulate_block(const std::uint8_t* codes, const std::uint8_t* scales, const TokenBlock& x,
-                             std::int64_t block, F (&acc)[T]) {
+inline void accumulate_block(const std::uint8_t* codes, const std::uint8_t* scales, const TokenBlock<T>& x,
+                             F (&acc)[T]) {
+    I sum[T];
     if constexpr (f == Format::kQ8) {
         const F scale = load_f16(reinterpret_cast<const std::uint16_t*>(scales));
-        accumulate<f, T, 0, 8>(codes, scale, set1(kDot8Zero), x, block, acc);
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) sum[t] = set1_i(x.starts_q8[t]);
+        dot_quads<f, T, 0, 8>(codes, x, sum);
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) {
+            acc[t] = fma(scale, mul(to_float(sum[t]), set1(x.scales[t])), acc[t]);
+        }
     } else if constexpr (f == Format::kQ4) {
+        const F scale = scale_e4m4(load_bytes(scales));
         const F zero = mul(to_float(load_bytes(scales + kRowGroup)), set1(kZeroStepQ4));
-        accumulate<f, T, 0, 8>(codes, scale_e4m4(scales), zero, x, block, acc);
-    } else if constexpr (f == Format::kQ6) {
-        const F zero = set1(kZeroQ6);
-        accumulate<f, T, 0, 4>(codes, scale_e4m4(scales), zero, x, block, acc);
-        accumulate<f, T, 4, 8>(codes, scale_e4m4(scales + kRowGroup), zero, x, block, acc);
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) sum[t] = set1_i(0);
+        dot_quads<f, T, 0, 8>(codes, x, sum);
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) {
+            const F dots = mul(to_float(sum[t]), set1(x.scales[t]));
+            acc[t] = fma(scale, fnma(zero, set1(x.sums[t]), dots), acc[t]);
+        }
     } else {
-        const I first = load_bytes(scales), second = load_bytes(scales + kRowGroup);
-        const F step = set1(kZeroStepQ23), offset = set1(first_zero(f));
-        accumulate<f, T, 0, 4>(codes, scale_e3m2(first), fma(to_float(and32(first, 7)), step, offset), x,
-                               block, acc);
-        accumulate<f, T, 4, 8>(codes, scale_e3m2(second), fma(to_float(and32(second, 7)), step, offset), x,
-                               block, acc);
+        accumulate_halves<f, T>(codes, scales, x, acc);
     }
 }
 
@@ -134,8 +154,9 @@ inline void prefetch_ahead(const std::uint8_t* codes, std::int64_t block) {
 template <Format f, int T>
 void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activations& x, std::int64_t token,
                   float* out, std::int64_t stride, std::int64_t num_rows) {
-    const std::int64_t cols = x.cols, first = token * cols;
-    const TokenBlock tokens = {x.codes + first, x.scales + first / kBlock, x.sums + first / 16, cols};
+    const std::int64_t cols = x.cols;
+    const auto* tokens =
+        reinterpret_cast<const TokenBlock<T>*>(x.blocks + token * (cols / kBlock) * kTokenBlockBytes);
     const std::uint8_t* scales = group + (has_base(f) ? 2 * kRowGroup : 0);
     // f16 scales of q8 take two bytes a row, the others one.
     scales += lane * (f == Format::kQ8 ? 2 : 1);
@@ -146,8 +167,8 @@ void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activation
     for (std::int64_t block = 0; block < cols / kBlock; ++block) {
         // The first lanes of a single token bring the lines in, the others find them in the cache.
         if (T == 1 && lane == 0) prefetch_ahead<f>(codes, block);
-        accumulate_block<f, T>(codes + block * block_code_bytes(f), scales + block * kScaleBytes, tokens,
-                               block, acc);
+        accumulate_block<f, T>(codes + block * block_code_bytes(f), scales + block * kScaleBytes,
+                               tokens[block], acc);
     }
     const F base = has_base(f) ? load_bf16(reinterpret_cast<const std::uint16_t*>(group) + lane) : set1(1.0f);
 #pragma GCC unroll 8
@@ -206,7 +227,7 @@ void matmul_of(const Matrix& w, const Activations& x, std::int64_t group_begin, 
             const std::int64_t row = g * kRowGroup + lane, num_rows = w.rows - row;
             if (num_rows <= 0) break;
             std::int64_t t = 0;
-            for (; t + kTokens <= x.num_tokens; t += kTokens) {
+            for (; !x.are_apart && t + kTokens <= x.num_tokens; t += kTokens) {
                 multiply_rows<f, kTokens>(group, lane, x, t, out + t * stride + row, stride, num_rows);
             }
             for (; t < x.num_tokens; ++t) {

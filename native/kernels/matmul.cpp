@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <new>
 
 #include "core/thread_pool.h"
 
@@ -9,48 +10,45 @@ namespace edgemoe {
 namespace {
 
 // Tokens quantised by one thread at a time; a decode step has one and stays on the caller.
-constexpr std::int64_t kTokenGrain = 4;
+constexpr std::int64_t kTokenGrain = 8;
 // Weight bytes times tokens that a thread takes at least: below some 5 us of work, waking another costs more
 // than it saves. Small experts stay on the calling thread.
 constexpr std::int64_t kBytesPerPiece = 128 * 1024;
 
-// T rows of activations, with their 8-bit form when a low-bit matrix needs it.
+// T rows of activations, with their 8-bit form when a low-bit matrix needs it. Rows that are not multiplied
+// with the same matrix are kept apart.
 class QuantizedRows {
   public:
-    QuantizedRows(const float* x, std::int64_t num_tokens, std::int64_t cols, bool needs_codes)
-        : activations_{x, nullptr, nullptr, nullptr, num_tokens, cols} {
+    QuantizedRows(const float* x, std::int64_t num_tokens, std::int64_t cols, bool needs_codes,
+                  bool are_apart = false)
+        : activations_{x, nullptr, num_tokens, cols, are_apart} {
         if (!needs_codes) return;
-        const auto size = static_cast<std::size_t>(num_tokens * cols);
-        codes_ = std::make_unique_for_overwrite<std::int8_t[]>(size);
-        scales_ = std::make_unique_for_overwrite<float[]>(size / 32 + size / 16);
-        float* sums = scales_.get() + size / 32;
+        const auto size = static_cast<std::size_t>(num_tokens * cols / kBlock * kTokenBlockBytes);
+        blocks_.reset(static_cast<std::uint8_t*>(::operator new(size, kLine)));
         const Kernels& kernels = active_kernels();
         parallel_for(num_tokens, kTokenGrain, [&](std::int64_t begin, std::int64_t end) {
-            kernels.quantize_rows(x, cols, begin, end, codes_.get(), scales_.get(), sums);
+            kernels.quantize_rows(activations_, begin, end, blocks_.get());
         });
-        activations_.codes = codes_.get();
-        activations_.scales = scales_.get();
-        activations_.sums = sums;
+        activations_.blocks = blocks_.get();
     }
 
     const Activations& operator*() const { return activations_; }
 
-    // Row t alone.
+    // Row t alone, of rows that are kept apart.
     Activations row(std::int64_t t) const {
         const Activations& all = activations_;
-        const std::int64_t first = t * all.cols;
-        Activations one{all.values + first, nullptr, nullptr, nullptr, 1, all.cols};
-        if (all.codes != nullptr) {
-            one.codes = all.codes + first;
-            one.scales = all.scales + first / 32;
-            one.sums = all.sums + first / 16;
-        }
-        return one;
+        const std::int64_t offset = t * all.cols / kBlock * kTokenBlockBytes;
+        const std::uint8_t* blocks = all.blocks != nullptr ? all.blocks + offset : nullptr;
+        return {all.values + t * all.cols, blocks, 1, all.cols, true};
     }
 
   private:
-    std::unique_ptr<std::int8_t[]> codes_;
-    std::unique_ptr<float[]> scales_;
+    static constexpr std::align_val_t kLine{kAlignment};
+    struct Free {
+        void operator()(std::uint8_t* p) const { ::operator delete(p, kLine); }
+    };
+
+    std::unique_ptr<std::uint8_t, Free> blocks_;
     Activations activations_;
 };
 
@@ -127,7 +125,7 @@ void expert_ffns_of_token(const float* x, const std::vector<ChosenExpert>& exper
             kernels.activate(activation, gated + offset + first, raised + offset + first, last - first);
         });
     });
-    const QuantizedRows inner(gated, count, width, needs_hidden_codes);
+    const QuantizedRows inner(gated, count, width, needs_hidden_codes, /*are_apart=*/true);
     parallel_for(count * down_groups, group_grain(any_down, 1), [&](std::int64_t begin, std::int64_t end) {
         for_each_part(begin, end, down_groups, [&](std::size_t e, std::int64_t from, std::int64_t to) {
             const Activations one = inner.row(static_cast<std::int64_t>(e));

@@ -17,7 +17,7 @@ constexpr float kDot8Zero = 0;
 inline I of_bytes(uint8x16_t v) { return vreinterpretq_s32_u8(v); }
 inline uint8x16_t bytes_of(I v) { return vreinterpretq_u8_s32(v); }
 
-inline I zero_i() { return vdupq_n_s32(0); }
+inline I set1_i(std::int32_t v) { return vdupq_n_s32(v); }
 inline I load_codes(const std::uint8_t* p) { return of_bytes(vld1q_u8(p)); }
 inline I and8(I v, int mask) {
     return of_bytes(vandq_u8(bytes_of(v), vdupq_n_u8(static_cast<std::uint8_t>(mask))));

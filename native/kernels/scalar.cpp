@@ -8,6 +8,8 @@ namespace {
 
 using F = float;
 constexpr int kLanes = 1;
+constexpr int kMaxTokens = 1;
+constexpr float kDot8Zero = kZeroQ8;
 inline F load_f32(const float* p) { return *p; }
 inline F load_f16(const std::uint16_t* p) { return float_of_f16(*p); }
 inline F set1(float v) { return v; }
@@ -22,17 +24,18 @@ float low_bit_dot(const Matrix& w, const std::uint8_t* group, std::int64_t row, 
                   std::int64_t token) {
     const Format f = w.format;
     const std::uint8_t* codes = group + group_header_bytes(f, w.cols);
+    const auto* blocks = reinterpret_cast<const TokenBlock<1>*>(x.blocks) + token * w.cols / kBlock;
     float acc = 0;
     for (std::int64_t half = 0; half < w.cols / 16; ++half) {
         const std::int64_t block = half / 2;
         const std::uint8_t* block_codes = codes + block * block_code_bytes(f);
         std::int32_t sum = 0;
         for (std::int64_t col = half % 2 * 16; col < half % 2 * 16 + 16; ++col) {
-            sum += get_code(f, block_codes, row, col) * x.codes[token * w.cols + block * kBlock + col];
+            sum += get_code(f, block_codes, row, col) * blocks[block].codes[0][col];
         }
         const auto [scale, zero] = decode_scale(f, block_scales(f, group, block), row, half % 2);
-        const float dots = static_cast<float>(sum) * x.scales[token * w.cols / kBlock + block];
-        acc += scale * (dots - zero * x.sums[token * w.cols / 16 + half]);
+        const float dots = static_cast<float>(sum) * blocks[block].scales[0];
+        acc += scale * (dots - zero * blocks[block].half_sums[half % 2][0]);
     }
     return acc * decode_base(f, group, row);
 }
