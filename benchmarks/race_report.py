@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tables import replace_between
+
 from edgemoe.units import format_size
 
 README = Path(__file__).parents[1] / "README.md"
-_MARKS = re.compile(r"(<!-- race -->\n).*(<!-- end of race -->)", re.DOTALL)
 _HEAD = (
     "| cap | engine | decoding, tok/s | of the best llama.cpp | prompt, tok/s | first token | read per token"
     " | peak |"
@@ -88,9 +88,7 @@ def main() -> None:
     args = parser.parse_args()
     record = json.loads(args.results.read_text())
     draw(record["rows"], record["file_bytes"], args.results.with_suffix(".png"))
-    lines = "\n".join(table(record["rows"]))
-    text = _MARKS.sub(lambda found: f"{found[1]}{lines}\n{found[2]}", README.read_text())
-    README.write_text(text)
+    replace_between(README, "race", table(record["rows"]))
 
 
 if __name__ == "__main__":

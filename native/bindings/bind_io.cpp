@@ -9,6 +9,7 @@
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "core/aligned_buffer.h"
+#include "core/read_memory.h"
 #include "io/file_reader.h"
 
 namespace edgemoe::bindings {
@@ -39,6 +40,11 @@ std::int64_t submit(FileReader& reader, int file, std::int64_t offset, MutableBy
     return reader.submit({file, offset, num_bytes, out.data()}, priority);
 }
 
+std::uint64_t read_memory_of(Array<const std::uint64_t, nb::ndim<1>> words) {
+    nb::gil_scoped_release release;
+    return read_memory(words.data(), static_cast<std::int64_t>(words.size()));
+}
+
 void wait(FileReader& reader, std::int64_t ticket) {
     ReadResult result;
     {
@@ -59,6 +65,7 @@ void wait(FileReader& reader, std::int64_t ticket) {
 void bind_io(nb::module_& m) {
     m.attr("DIRECT_ALIGNMENT") = kDirectAlignment;
     m.def("aligned_empty", &aligned_empty, nb::arg("num_bytes"));
+    m.def("read_memory", &read_memory_of, nb::arg("words").noconvert());
     nb::class_<FileReader>(m, "FileReader")
         .def("__init__",
              [](FileReader* self, const std::vector<std::string>& paths, int num_threads, bool direct,

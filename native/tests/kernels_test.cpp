@@ -8,7 +8,7 @@
 #include <cstring>
 #include <random>
 
-#include "core/aligned_buffer.h"
+#include "core/read_memory.h"
 #include "core/thread_pool.h"
 #include "kernels/matmul.h"
 #include "kernels/quantize.h"
@@ -142,6 +142,13 @@ TEST(experts_of_a_token_have_the_bits_of_single_calls_on_any_number_of_threads) 
         }
         set_num_threads(2);
     });
+}
+
+TEST(read_memory_sees_every_word_once) {
+    std::vector<std::uint64_t> words(3 * 8192 + 13);  // several pieces, and a last line that is not full
+    std::uint64_t expected = 0;
+    for (std::size_t i = 0; i < words.size(); ++i) expected += words[i] = i * 0x9e3779b97f4a7c15u;
+    CHECK_EQUAL(read_memory(words.data(), static_cast<std::int64_t>(words.size())), expected);
 }
 
 TEST(a_large_weight_among_zeros_survives_every_width) {

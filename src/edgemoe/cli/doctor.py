@@ -30,13 +30,14 @@ def doctor(
     edgemoe doctor qwen.store olmoe.store
     """
     from edgemoe.cli.demo import demo_store
-    from edgemoe.cli.storage_speed import measure_storage
+    from edgemoe.cli.machine_speed import measure_memory, measure_storage
     from edgemoe.engine.machine import describe_machine
 
     folder = stores[0].absolute().parent if stores else Path.cwd()
-    say(f"measuring the storage of {folder} ...")
+    say(f"measuring memory and the storage of {folder} ...")
     record: dict[str, Any] = {
         "machine": describe_machine().to_json(),
+        "memory_bytes_per_s": measure_memory(),
         "storage": measure_storage(folder).to_json(),
         "stores": [_plan(store) for store in stores or ()],
     }
@@ -88,7 +89,8 @@ def _print_machine(record: dict[str, Any]) -> None:
     print(f"kernels    {machine['isa']} of {', '.join(machine['available_isas'])} (EDGEMOE_ISA forces one)")
     print(
         f"memory     {format_size(machine['available_memory_bytes'])} free of"
-        f" {format_size(machine['memory_bytes'])}, cgroup limit {format_size(limit) if limit else 'none'}"
+        f" {format_size(machine['memory_bytes'])}, cgroup limit {format_size(limit) if limit else 'none'},"
+        f" reads at {format_size(record['memory_bytes_per_s'])}/s"
     )
     kind = "direct reads" if storage["is_direct"] else "buffered reads, this file system refuses direct ones"
     print(f"storage    {format_size(storage['bytes_per_s'])}/s at {storage['folder']}, {kind}")

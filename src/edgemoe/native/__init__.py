@@ -8,7 +8,7 @@ from edgemoe._native import (
     set_num_threads,
 )
 from edgemoe.native.expert_layer import ExpertLayerOutput, ExpertWeights
-from edgemoe.native.io import DIRECT_ALIGNMENT, FileReader, aligned_empty
+from edgemoe.native.io import DIRECT_ALIGNMENT, FileReader, aligned_empty, read_memory
 from edgemoe.native.matrix import (
     BLOCK,
     FORMATS,
@@ -56,6 +56,7 @@ __all__ = [
     "matmul",
     "packed_num_bytes",
     "quantize",
+    "read_memory",
     "rms_norm",
     "rope",
     "route",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 import edgemoe._native as _native
 from edgemoe.native.matrix import ByteArray
 
@@ -13,6 +15,15 @@ DIRECT_ALIGNMENT: int = _native.DIRECT_ALIGNMENT
 def aligned_empty(num_bytes: int) -> ByteArray:
     """Uninitialised page-aligned memory, freed with the array; pages count once they are touched."""
     return _native.aligned_empty(num_bytes)
+
+
+def read_memory(buffer: ByteArray) -> int:
+    """Sum of the 64-bit words of a buffer, modulo 2^64, on all threads: as fast as memory gives.
+
+    Raises:
+        ValueError: its size is not a multiple of 8.
+    """
+    return _native.read_memory(buffer.view(np.uint64))
 
 
 class FileReader:

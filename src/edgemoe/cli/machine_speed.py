@@ -1,9 +1,13 @@
-"""How fast this storage gives experts: direct reads of expert-sized blocks from a temporary file."""
+"""How fast this machine gives weights: from memory, and from storage.
+
+Storage is measured by direct reads of expert-sized blocks from a temporary file.
+"""
 
 from __future__ import annotations
 
 import os
 import random
+import statistics
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,12 +15,14 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 from edgemoe.errors import RequestError
-from edgemoe.native import FileReader, aligned_empty
+from edgemoe.native import FileReader, aligned_empty, read_memory
 from edgemoe.units import MIB, format_size
 
 FILE_BYTES = 128 * MIB  # beyond most drives' own caches of one burst, written in a second or two
 BLOCK_BYTES = 2 * MIB  # an expert of a 30B model at 4 bits
 NUM_THREADS = 4
+MEMORY_BYTES = 128 * MIB  # beyond the caches
+NUM_PASSES = 5
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,21 @@ class StorageSpeed:
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``--json``."""
         return asdict(self)
+
+
+def measure_memory() -> float:
+    """Bytes per second of reading memory on all threads, the median of a few passes.
+
+    Decoding reads the weights of a token once: no engine can make more tokens a second than this over their bytes.
+    """
+    buffer = aligned_empty(MEMORY_BYTES)
+    buffer[:] = 1  # pages that were never written are all the same page of zeros
+    times_s = []
+    for _ in range(NUM_PASSES + 1):
+        started = time.perf_counter()
+        read_memory(buffer)
+        times_s.append(time.perf_counter() - started)
+    return MEMORY_BYTES / statistics.median(times_s[1:])
 
 
 def measure_storage(folder: Path) -> StorageSpeed:
