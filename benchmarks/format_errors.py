@@ -100,14 +100,14 @@ def table(records: Sequence[dict[str, Any]]) -> list[str]:
     """Lines of Markdown: error, and in brackets its ratio to llama.cpp's."""
     columns = ("Gaussian", "Student-t", "trained", "output")
     lines = [
-        "| format | bits per weight | llama.cpp's | Gaussian | Student-t | trained experts | output, with importance |",
+        "| format | bits per weight | llama.cpp's | Gaussian | Student-t | trained experts"
+        " | output, with importance |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for r in records:
-        cells = [f"{error:.2%} ({ratio:.3f})" for error, ratio in (r[column] for column in columns)]
-        lines.append(
-            f"| {r['format']} | {r['bits_per_weight']:.3f} | {r['rival_bits_per_weight']:.3f} | {' | '.join(cells)} |"
-        )
+        cells = [r["format"], f"{r['bits_per_weight']:.3f}", f"{r['rival_bits_per_weight']:.3f}"]
+        cells += [f"{error:.2%} ({ratio:.3f})" for error, ratio in (r[column] for column in columns)]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

@@ -2,11 +2,12 @@
 
 python benchmarks/kernels.py [--isa avx2] [--rounds 9] [--write docs/quantization.md]
 
-Prints a card and one JSON line; `--write` measures every instruction set and puts the table into the document.
-One token multiplies matrices of 128 MiB, larger than the caches; 512 tokens multiply 2048 x 2048. All runs of a
-width take turns, so a busy moment hits everybody; medians are given. The ceiling is reading as much memory in
-the same turns. llama.cpp (where llama-cpp-python is installed) runs Q2_K, Q3_K, Q4_K, Q6_K and Q8_0 as they are
-and, where it has kernels for that, rearranged ("repacked"); the faster one counts. Nothing else should run.
+Prints a card and one JSON line; `--write` measures every instruction set and puts the table into the
+document. One token multiplies matrices of 128 MiB, larger than the caches; 512 tokens multiply 2048 x 2048.
+All runs of a width take turns, so a busy moment hits everybody; medians are given. The ceiling is reading as
+much memory in the same turns. llama.cpp (where llama-cpp-python is installed) runs Q2_K, Q3_K, Q4_K, Q6_K
+and Q8_0 as they are and, where it has kernels for that, rearranged ("repacked"); the faster one counts.
+Nothing else should run.
 """
 
 from __future__ import annotations
@@ -124,8 +125,8 @@ def card(isa: str, records: Sequence[dict[str, Any]]) -> str:
 def speed_table(results: dict[str, Sequence[dict[str, Any]]]) -> list[str]:
     """Lines of Markdown: a row for every width and instruction set."""
     lines = [
-        "| format | bits per weight | kernels | one token, GB/s | of reading memory | beside llama.cpp | 512 tokens,"
-        " GMAC/s | beside llama.cpp |",
+        "| format | bits per weight | kernels | one token, GB/s | of reading memory | beside llama.cpp"
+        " | 512 tokens, GMAC/s | beside llama.cpp |",
         "|---|---:|---|---:|---:|---:|---:|---:|",
     ]
     for i, format in enumerate(FORMATS):

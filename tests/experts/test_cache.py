@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -113,6 +115,30 @@ def test_the_arena_returns_pages_of_one_size_before_it_takes_those_of_another():
         slot.buffer[:] = 9
         assert arena.touched_bytes <= 6 * PAGE
     assert not any(slot.buffer.any() for slot in small), "their pages were not given back"
+
+
+def test_large_slots_of_several_sizes_take_no_more_memory_than_they_have():
+    """Huge pages lie within slots: what one slot is given back frees all of it, and nothing of its neighbours."""
+    sizes = (3 << 20, 5 << 20)
+    arena = SlotArena(30 << 20, sizes)
+    before = resident_bytes()
+    slots = [arena.take(sizes[0]) for _ in range(10)]
+    for value, slot in enumerate(slots):
+        slot.buffer[:] = value + 1
+    assert resident_bytes() - before <= arena.touched_bytes + (1 << 20)
+    for slot in slots[::2]:
+        arena.give(slot)
+    for _ in range(3):  # 15 MiB instead of 5 slots of 3 MiB
+        arena.take(sizes[1]).buffer[:] = 99
+    assert arena.touched_bytes <= 30 << 20
+    assert resident_bytes() - before <= arena.touched_bytes + (1 << 20)
+    for value, slot in list(enumerate(slots))[1::2]:
+        assert np.all(slot.buffer == value + 1)
+
+
+def resident_bytes():
+    """Of this process now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
 
 
 def test_unknown_policy_is_refused():

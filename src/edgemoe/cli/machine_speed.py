@@ -41,7 +41,7 @@ class StorageSpeed:
 def measure_memory() -> float:
     """Bytes per second of reading memory on all threads, the median of a few passes.
 
-    Decoding reads the weights of a token once: no engine can make more tokens a second than this over their bytes.
+    A token reads its weights once, so no engine makes more tokens a second than this over their bytes.
     """
     buffer = aligned_empty(MEMORY_BYTES)
     buffer[:] = 1  # pages that were never written are all the same page of zeros
