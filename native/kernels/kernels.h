@@ -26,8 +26,10 @@ struct TokenBlock {
 inline constexpr std::int64_t kTokenBlockBytes = 64;
 static_assert(sizeof(TokenBlock<1>) == kTokenBlockBytes && sizeof(TokenBlock<8>) == 8 * kTokenBlockBytes);
 
-// T activation rows, as floats and, for low-bit weights, in 8 bits: as many tiles of an instruction set's
-// kMaxTokens tokens as there are, each [M/32] blocks of so many tokens, then the others as tiles of one.
+// T activation rows, as floats and, for low-bit weights, in 8 bits: tiles of an instruction set's kMaxTokens
+// tokens, each [M/32] blocks of so many tokens, the last one perhaps unfilled; or the last few as tiles of
+// one. There is room for whole tiles, and zeros where tokens lack.
+inline constexpr std::int64_t kLargestTile = 8;
 struct Activations {
     const float* values;         // [T][M]
     const std::uint8_t* blocks;  // [T][M/32] times kTokenBlockBytes

@@ -131,6 +131,13 @@ inline void accumulate_block(const std::uint8_t* codes, const std::uint8_t* scal
     }
 }
 
+// Tokens [first, first + count) of the activations, and where their results go.
+struct TokenRange {
+    std::int64_t first, count;
+    float* out;
+    std::int64_t stride;
+};
+
 // Rows beyond the matrix in the last group are computed and dropped.
 inline void store_rows(float* out, F value, std::int64_t num_rows) {
     if (num_rows >= kLanes) {
@@ -152,11 +159,11 @@ inline void prefetch_ahead(const std::uint8_t* codes, std::int64_t block) {
 }
 
 template <Format f, int T>
-void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activations& x, std::int64_t token,
-                  float* out, std::int64_t stride, std::int64_t num_rows) {
+void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activations& x, const TokenRange& range,
+                  std::int64_t num_rows) {
     const std::int64_t cols = x.cols;
     const auto* tokens =
-        reinterpret_cast<const TokenBlock<T>*>(x.blocks + token * (cols / kBlock) * kTokenBlockBytes);
+        reinterpret_cast<const TokenBlock<T>*>(x.blocks + range.first * (cols / kBlock) * kTokenBlockBytes);
     const std::uint8_t* scales = group + (has_base(f) ? 2 * kRowGroup : 0);
     // f16 scales of q8 take two bytes a row, the others one.
     scales += lane * (f == Format::kQ8 ? 2 : 1);
@@ -172,7 +179,10 @@ void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activation
     }
     const F base = has_base(f) ? load_bf16(reinterpret_cast<const std::uint16_t*>(group) + lane) : set1(1.0f);
 #pragma GCC unroll 8
-    for (int t = 0; t < T; ++t) store_rows(out + t * stride, mul(acc[t], base), num_rows);
+    for (int t = 0; t < T; ++t) {
+        // The tokens that an unfilled tile lacks are computed and dropped.
+        if (t < range.count) store_rows(range.out + t * range.stride, mul(acc[t], base), num_rows);
+    }
 }
 
 template <Format f>
@@ -183,11 +193,11 @@ inline F load_values(const std::uint8_t* p) {
 }
 
 template <Format f, int T>
-void float_rows(const std::uint8_t* group, std::int64_t lane, const Activations& x, std::int64_t token,
-                float* out, std::int64_t stride, std::int64_t num_rows) {
+void float_rows(const std::uint8_t* group, std::int64_t lane, const Activations& x, const TokenRange& range,
+                std::int64_t num_rows) {
     constexpr std::int64_t kBytes = code_bits(f) / 8;
     constexpr int kChains = 4;  // hides the latency of fused multiply-add for a single token
-    const float* values = x.values + token * x.cols;
+    const float* values = x.values + range.first * x.cols;
     group += lane * kBytes;
     F acc[T][kChains];
     for (auto& chains : acc) {
@@ -203,35 +213,38 @@ void float_rows(const std::uint8_t* group, std::int64_t lane, const Activations&
     }
     for (int t = 0; t < T; ++t) {
         const F sum = add(add(acc[t][0], acc[t][1]), add(acc[t][2], acc[t][3]));
-        store_rows(out + t * stride, sum, num_rows);
+        store_rows(range.out + t * range.stride, sum, num_rows);
     }
 }
 
 template <Format f, int T>
 inline void multiply_rows(const std::uint8_t* group, std::int64_t lane, const Activations& x,
-                          std::int64_t token, float* out, std::int64_t stride, std::int64_t num_rows) {
+                          const TokenRange& range, std::int64_t num_rows) {
     if constexpr (is_low_bit(f)) {
-        low_bit_rows<f, T>(group, lane, x, token, out, stride, num_rows);
+        low_bit_rows<f, T>(group, lane, x, range, num_rows);
     } else {
-        float_rows<f, T>(group, lane, x, token, out, stride, num_rows);
+        float_rows<f, T>(group, lane, x, range, num_rows);
     }
 }
 
 template <Format f>
 void matmul_of(const Matrix& w, const Activations& x, std::int64_t group_begin, std::int64_t group_end,
                float* out, std::int64_t stride) {
-    constexpr int kTokens = is_low_bit(f) ? kMaxTokens : 4;
+    constexpr std::int64_t kTokens = is_low_bit(f) ? kMaxTokens : 4;
+    const std::int64_t num_tiled = is_low_bit(f) ? num_tiled_tokens(x) : x.num_tokens / kTokens * kTokens;
     for (std::int64_t g = group_begin; g < group_end; ++g) {
         const std::uint8_t* group = w.packed + g * group_bytes(f, w.cols);
         for (std::int64_t lane = 0; lane < kRowGroup; lane += kLanes) {
             const std::int64_t row = g * kRowGroup + lane, num_rows = w.rows - row;
             if (num_rows <= 0) break;
             std::int64_t t = 0;
-            for (; !x.are_apart && t + kTokens <= x.num_tokens; t += kTokens) {
-                multiply_rows<f, kTokens>(group, lane, x, t, out + t * stride + row, stride, num_rows);
+            for (; t < num_tiled; t += kTokens) {
+                const std::int64_t left = num_tiled - t, count = left < kTokens ? left : kTokens;
+                multiply_rows<f, kTokens>(group, lane, x, {t, count, out + t * stride + row, stride},
+                                          num_rows);
             }
             for (; t < x.num_tokens; ++t) {
-                multiply_rows<f, 1>(group, lane, x, t, out + t * stride + row, stride, num_rows);
+                multiply_rows<f, 1>(group, lane, x, {t, 1, out + t * stride + row, stride}, num_rows);
             }
         }
     }

@@ -1,6 +1,7 @@
 #include "kernels/matmul.h"
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <new>
 
@@ -23,8 +24,12 @@ class QuantizedRows {
                   bool are_apart = false)
         : activations_{x, nullptr, num_tokens, cols, are_apart} {
         if (!needs_codes) return;
-        const auto size = static_cast<std::size_t>(num_tokens * cols / kBlock * kTokenBlockBytes);
-        blocks_.reset(static_cast<std::uint8_t*>(::operator new(size, kLine)));
+        const auto token_bytes = static_cast<std::size_t>(cols / kBlock * kTokenBlockBytes);
+        const bool has_tiles = num_tokens > 1 && !are_apart;
+        const std::int64_t whole = num_tokens / kLargestTile * kLargestTile;
+        const std::int64_t room = has_tiles && num_tokens > whole ? whole + kLargestTile : num_tokens;
+        blocks_.reset(static_cast<std::uint8_t*>(::operator new(room * token_bytes, kLine)));
+        if (has_tiles) std::memset(blocks_.get() + whole * token_bytes, 0, (room - whole) * token_bytes);
         const Kernels& kernels = active_kernels();
         parallel_for(num_tokens, kTokenGrain, [&](std::int64_t begin, std::int64_t end) {
             kernels.quantize_rows(activations_, begin, end, blocks_.get());

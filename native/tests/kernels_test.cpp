@@ -22,7 +22,7 @@ struct Shape {
 };
 // Short last groups, single blocks, and widths of real models.
 constexpr Shape kShapes[] = {{1, 32}, {3, 64}, {17, 160}, {33, 704}, {5, 2880}};
-constexpr std::int64_t kTokens = 9;  // one more than a kernel takes at once
+constexpr std::int64_t kTokens = 15;  // a full tile, and one that is not
 
 std::vector<float> normal(std::int64_t n, unsigned seed) {
     std::mt19937 generator(seed);
@@ -113,10 +113,13 @@ TEST(a_token_has_the_same_bits_in_any_company) {
         const Packed packed(f, shape, 3);
         const std::vector<float> x = normal(kTokens * shape.cols, 4);
         std::vector<float> all(kTokens * shape.rows), one(shape.rows);
-        matmul(x.data(), kTokens, packed.matrix, all.data());
-        for (std::int64_t t = 0; t < kTokens; ++t) {
-            matmul(x.data() + t * shape.cols, 1, packed.matrix, one.data());
-            CHECK_EQUAL(std::memcmp(one.data(), all.data() + t * shape.rows, shape.rows * sizeof(float)), 0);
+        for (std::int64_t count = 2; count <= kTokens; ++count) {
+            matmul(x.data(), count, packed.matrix, all.data());
+            for (std::int64_t t = 0; t < count; ++t) {
+                matmul(x.data() + t * shape.cols, 1, packed.matrix, one.data());
+                const float* together = all.data() + t * shape.rows;
+                CHECK_EQUAL(std::memcmp(one.data(), together, shape.rows * sizeof(float)), 0);
+            }
         }
     });
 }

@@ -118,7 +118,7 @@ def test_the_arena_returns_pages_of_one_size_before_it_takes_those_of_another():
 
 
 def test_large_slots_of_several_sizes_take_no_more_memory_than_they_have():
-    """Huge pages lie within slots: what one slot is given back frees all of it, and nothing of its neighbours."""
+    """Huge pages lie within slots: giving one back frees all of it, and nothing of its neighbours."""
     sizes = (3 << 20, 5 << 20)
     arena = SlotArena(30 << 20, sizes)
     before = resident_bytes()

@@ -3,8 +3,8 @@
 Records of mixed bit widths differ in size. Each size has address space of its own for as many slots as
 could ever be needed, so a slot can always be had while bytes are left: nothing fragments. Pages that a
 size gives up go back to the system before another size takes as many, so the bytes in memory never
-exceed the capacity. Products read slots through huge pages where these lie within a slot: with small ones alone
-they reach 0.8 of their speed.
+exceed the capacity. Products read slots through huge pages where these lie within a slot: with small ones
+alone they reach 0.8 of their speed.
 """
 
 from __future__ import annotations
