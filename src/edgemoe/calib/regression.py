@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgemoe.native import FloatArray
 
@@ -26,9 +27,10 @@ class Ridge:
         self._scale = float(self._values.sum()) / features.shape[1]
 
     def solve(self, residual: FloatArray, start: FloatArray) -> Sequence[FloatArray]:
-        """``start`` (E, C) plus the corrections that fit the residual (N, E), one per ridge."""
+        """``start`` (E, C) plus the corrections that fit the residual (N, E), one per ridge; C-contiguous."""
         target = self._vectors.T @ (self._features.T.astype(np.float64) @ residual)
-        return [
-            start + (self._vectors @ (target / (self._values + ridge * self._scale)[:, None])).T.astype("f4")
-            for ridge in RIDGES
-        ]
+        return [start + self._correction(target, ridge * self._scale) for ridge in RIDGES]
+
+    def _correction(self, target: NDArray[np.float64], penalty: float) -> FloatArray:
+        solution = self._vectors @ (target / (self._values + penalty)[:, None])
+        return np.ascontiguousarray(solution.T, np.float32)
