@@ -19,17 +19,31 @@ class NextUse:
 
     def __init__(self, heads: Mapping[int, Matrix]) -> None:
         self._heads = heads
+        # By position, and kept: making them anew took most of the time.
+        self._features: dict[int, FloatArray] = {}
 
     def forecast(
         self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray
     ) -> FloatArray | None:
-        """Probabilities (E,) that the token after the last of x uses each expert of this same layer.
+        """Probabilities (E,), 0 or more, that the token after the last of x uses each expert of this layer.
 
         The arguments are those of ``Predictor.forecast``. None where nothing is fitted for the layer.
         """
         head = self._heads.get(position)
         if head is None:
             return None
-        features = gate_features(x[-1:], expert_ids[-1:], weights[-1:], head.num_rows)
-        uses: FloatArray = np.clip(native.matmul(features, head)[0], 0.0, 1.0)
-        return uses
+        uses: FloatArray = native.matmul(self._fill(position, x[-1], expert_ids[-1], weights[-1]), head)[0]
+        return np.maximum(uses, 0.0, out=uses)
+
+    def _fill(self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray) -> FloatArray:
+        """``gate_features`` of one token."""
+        num_experts, width = self._heads[position].num_rows, len(x)
+        features = self._features.get(position)
+        if features is None:
+            features = gate_features(x[None], expert_ids[None], weights[None], num_experts)
+            self._features[position] = features
+        row = features[0]
+        row[:width] = x
+        row[width : width + num_experts] = 0
+        row[width + expert_ids] = weights
+        return features
