@@ -28,11 +28,12 @@ from make_model import token_chain
 from turns import Way, take_turns
 
 import edgemoe
-from edgemoe.calib import Setting, Trace, record_trace, simulate
+from edgemoe.calib import Setting, Trace, fit_routing, record_trace, simulate
 from edgemoe.cli.bench_modes import held_to, mode_options
-from edgemoe.engine.loading import LoadOptions, load_engine
+from edgemoe.engine.loading import LoadOptions, load_engine, read_dense_weights
 from edgemoe.engine.storage import NUM_READ_THREADS, tune_depth
-from edgemoe.experts import FORECAST, NoPredictor
+from edgemoe.experts import FORECAST, NoPredictor, save_fitted
+from edgemoe.models import read_spec
 from edgemoe.store import DEVICES, Device, Store, find_device, open_store
 
 THIS = "this-machine"
@@ -178,6 +179,17 @@ def read_tokens(store: Store, text: Path | None, num_tokens: int) -> tuple[list[
     return ids, trace
 
 
+def fit_made_up(store: Store, num_tokens: int) -> Store:
+    """Fit a store of make_model.py to a made-up text, another than the one that is followed."""
+    with (
+        tempfile.TemporaryDirectory() as name,
+        edgemoe.load(store.path, context=CONTEXT, predictor="none") as model,
+    ):
+        trace = record_trace(model.engine, {"text": token_chain(num_tokens, seed=1)}, Path(name) / "trace")
+        spec = read_spec(store.config)
+        return save_fitted(store, fit_routing(trace, spec, read_dense_weights(spec, store))[0])
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -187,6 +199,9 @@ def main() -> None:
     parser.add_argument("--wide", type=Path, help="the same model at 8 bits")
     parser.add_argument("--planned", type=Path, help="the same model by a plan, fitted")
     parser.add_argument("--text", type=Path, help="to follow; default: a made-up one for make_model.py")
+    parser.add_argument(
+        "--fit-made-up", type=int, metavar="TOKENS", help="first fit STORE, which stays so, to a made-up text"
+    )
     parser.add_argument("--device", choices=[THIS, *DEVICES], default=THIS)
     parser.add_argument("--capacity", type=float, default=0.25, help="share of STORE's experts in memory")
     parser.add_argument("--turns", type=int, default=12)
@@ -195,6 +210,8 @@ def main() -> None:
     args = parser.parse_args()
     paths = {"narrow": args.store, "wide": args.wide, "planned": args.planned}
     stores = {name: open_store(path) for name, path in paths.items() if path is not None}
+    if args.fit_made_up:
+        stores["narrow"] = fit_made_up(stores["narrow"], args.fit_made_up)
     narrow = stores["narrow"]
     device = None if args.device == THIS else find_device(args.device)
     ids, trace = read_tokens(narrow, args.text, args.tokens)
