@@ -57,7 +57,8 @@ def load(
         num_threads: threads that compute, of the whole process. Default: one per core.
         kv_format: "f16" or "f32" keys and values.
         cache: cap on the expert cache within the budget. Default: all that the budget leaves.
-        policy: which expert leaves the cache: "edgemoe", "edgemoe-printed", "lfu", "lfru" or "lru".
+        policy: which expert leaves the cache: "forecast" ("edgemoe" until `edgemoe fit` has run on the
+            store), "edgemoe", "edgemoe-printed", "lfu", "lfru" or "lru".
         predictor: what is read ahead: "none", "gate" by the next layers' routers, or, once `edgemoe fit`
             has run on the store, "table", "gate-fitted" or "hybrid"; "auto" is the best there is.
         reader: "direct", "buffered", or "auto": direct where the file system can.

@@ -120,6 +120,28 @@ def test_tables_learn_which_expert_follows_which(trace, tiny_store):
     assert recall.exact[0] < 0.6, "nothing says how a token begins"
 
 
+def test_the_fitted_forecast_of_the_next_token_finds_more_than_frequency(trace, tiny_store):
+    """A trace in which each expert chosen follows from the one before, and all are equally frequent."""
+    experts = np.array(trace.experts)
+    num_experts = trace.num_experts[0]
+    for token in range(1, len(experts)):
+        experts[token] = (experts[token - 1] + 1) % num_experts
+    store = open_store(tiny_store)
+    spec = read_spec(store.config)
+    made = replace(trace, experts=experts)
+    routing, _ = fit_routing(made, spec, read_dense_weights(spec, store))
+    assert sorted(routing.next_uses) == list(range(trace.catalog.num_layers))
+    setting = Setting(made, 250, DEVICES["nvme"], 2e-4)
+    knowing = replace(setting, next_use=routing.next_use())
+    runs = {
+        (policy, s is knowing): simulate(s, 0.4, policy, NoPredictor(), "none").hit_share
+        for policy in ("edgemoe", "forecast")
+        for s in (setting, knowing)
+    }
+    assert runs["edgemoe", True] == runs["edgemoe", False] == runs["forecast", False]
+    assert runs["forecast", True] > runs["edgemoe", True] + 0.03
+
+
 def test_what_was_fitted_survives_the_store(fitted, trace, store_copy):
     routing, _ = fitted
     store = save_fitted(open_store(store_copy), routing)
@@ -131,6 +153,14 @@ def test_what_was_fitted_survives_the_store(fitted, trace, store_copy):
         with edgemoe.load(store_copy, "4GiB", context=128, cache="64KiB", predictor=predictor) as model:
             assert model.generate(prompt, max_tokens=24).token_ids == expected
             assert "predictor" in dict(model.memory.items)
+    for policy in POLICIES:
+        with edgemoe.load(
+            store_copy, "4GiB", context=128, cache="64KiB", predictor="none", policy=policy
+        ) as model:
+            assert model.generate(prompt, max_tokens=24).token_ids == expected
+            expected_uses = model.engine.experts.cache.statistics.expected
+            assert expected_uses.any() == (policy == "forecast")
+            assert ("predictor" in dict(model.memory.items)) == (policy == "forecast")
     with pytest.raises(RequestError, match="no predictor 'oracle'; choose one of"):
         edgemoe.load(store_copy, predictor="oracle")
 

@@ -48,6 +48,14 @@ def test_simulate_prints_a_table_json_and_a_picture(traced, capsys):
     assert {run["predictor"] for run in record["runs"]} == {"none", "table", "gate", "gate-fitted", "hybrid"}
 
 
+def test_simulate_knows_the_policy_forecast_of_a_fitted_store_only(traced, capsys):
+    common = ["simulate", traced / "trace", "--capacity", "30%", "--max-tokens", 60, "--json"]
+    without = json.loads(run(capsys, *common))
+    fitted = json.loads(run(capsys, *common, "--store", traced / "store"))
+    names = [{run["policy"] for run in record["runs"]} for record in (without, fitted)]
+    assert names[1] - names[0] == {"forecast"}
+
+
 def test_bench_compares_modes_on_every_test(traced, capsys):
     out = run(
         capsys,
@@ -89,6 +97,7 @@ def test_the_live_view_ends_with_the_answer(traced, capsys):
         (["simulate", "TRACE", "--capacity", "0%"], "give shares"),
         (["simulate", "TRACE", "--policy", "mru"], "no policy 'mru'"),
         (["simulate", "TRACE", "--predictor", "gate"], "needs --store"),
+        (["simulate", "TRACE", "--policy", "forecast"], "'forecast' needs --store"),
         (["simulate", "TRACE", "--device", "floppy"], "no device profile"),
         (["simulate", "STORE"], "is no trace"),
         (["bench", "STORE", "--mode", "fast"], "no mode 'fast'"),

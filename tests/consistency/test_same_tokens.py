@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -14,12 +15,13 @@ from helpers.resident import load_resident
 from helpers.tiny_models import FAMILIES, VOCAB_SIZE, write_checkpoint
 
 import edgemoe
+from edgemoe.calib import fit_routing, record_trace
 from edgemoe.checkpoint import open_checkpoint
 from edgemoe.convert import convert
-from edgemoe.engine.loading import LoadOptions, load_engine
+from edgemoe.engine.loading import LoadOptions, load_engine, read_dense_weights
 from edgemoe.errors import BudgetError, ExpertReadError
-from edgemoe.experts import POLICIES
-from edgemoe.models import KVCache
+from edgemoe.experts import FORECAST, POLICIES, save_fitted
+from edgemoe.models import KVCache, read_spec
 from edgemoe.quant import BitPlan
 from edgemoe.store import MemoryReader, open_store
 
@@ -133,6 +135,33 @@ def test_reads_that_arrive_late_and_out_of_order_change_nothing(family, policy, 
         store.open_expert_reader = lambda *_, c=contents: MemoryReader(c, latency_s=0.0002, seed=9)
         with edgemoe.Model(load_engine(store, options)) as model:
             assert model.generate(PROMPT, **GREEDY).token_ids == expected
+
+
+@pytest.fixture(scope="module")
+def fitted_store(family):
+    """The store of 4 bits, taught by a text of its own."""
+    path = shutil.copytree(family / "q4", family / "fitted")
+    text = np.random.default_rng(12).integers(3, VOCAB_SIZE, 4 * CONTEXT).tolist()
+    with load(path, predictor="none") as model:
+        trace = record_trace(model.engine, {"text": text}, family / "trace")
+    store = open_store(path)
+    spec = read_spec(store.config)
+    save_fitted(store, fit_routing(trace, spec, read_dense_weights(spec, store))[0])
+    return path
+
+
+@pytest.mark.parametrize("predictor", ["none", "table", "gate-fitted", "hybrid"])
+def test_what_was_learnt_changes_no_token(family, fitted_store, predictor):
+    """The policy that forecasts with each predictor, at several budgets, its reads late and out of order."""
+    with load(family / "q4") as model:
+        expected = model.generate(PROMPT, **GREEDY).token_ids
+    for share in (0.0, 0.3, 0.6):
+        store, contents, options = memory_reader_options(fitted_store, share, predictor=predictor)
+        assert options.policy == FORECAST
+        store.open_expert_reader = lambda *_, c=contents: MemoryReader(c, latency_s=0.0002, seed=9)
+        with edgemoe.Model(load_engine(store, options)) as model:
+            assert model.generate(PROMPT, **GREEDY).token_ids == expected
+            assert model.engine.experts.cache.statistics.expected.any()
 
 
 def test_reads_that_fail_now_and_then_change_nothing(family):

@@ -52,6 +52,18 @@ def test_edgemoe_keeps_the_next_layers_and_the_printed_formula_does_not():
     assert first_to_leave("edgemoe-printed", uses, [2, 4]) == 2
 
 
+def test_a_forecast_keeps_what_was_not_used_but_will_be():
+    statistics = statistics_after([(0, 0), (1, 2), (2, 4)] * 30)
+    candidates = np.array([2, 3])
+    forecast, edgemoe = make_policy("forecast"), make_policy("edgemoe")
+    assert np.array_equal(forecast.worth(statistics, candidates), edgemoe.worth(statistics, candidates))
+    statistics.expect(1, np.array([0.0, 1.0]))
+    assert np.argmin(forecast.worth(statistics, candidates)) == 0
+    assert np.argmin(edgemoe.worth(statistics, candidates)) == 1
+    statistics.expect(1, np.array([0.3, 0.4]))
+    assert np.argmin(forecast.worth(statistics, candidates)) == 1, "what was used counts as much"
+
+
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_an_expert_never_used_leaves_before_one_in_constant_use(policy):
     uses = [(0, 0), (1, 2), (2, 4)] * 10

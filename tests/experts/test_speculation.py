@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgemoe.experts import pays
+from edgemoe.experts import (
+    Catalog,
+    ExpertCache,
+    GatePredictor,
+    NoPredictor,
+    Pace,
+    Speculation,
+    make_policy,
+    pays,
+)
 from edgemoe.experts.speculation import KEEP_TOKENS, TRIAL_TOKENS, Governor
 
 MS = 1e-3
@@ -49,3 +59,17 @@ def test_the_governor_keeps_what_is_faster_and_looks_again():
     assert 0 < share < 0.06, "off but for trials"
     share = run(governor, rounds, {True: 1 * MS, False: 2 * MS})
     assert share > 0.7, "the text changed: on again but for trials"
+
+
+def test_without_a_predictor_nothing_is_timed_or_asked():
+    def no_clock():
+        raise AssertionError("the clock was asked")
+
+    catalog = Catalog({(0, 0): 4096, (0, 1): 4096})
+    cache = ExpertCache(catalog, 4096, make_policy("lru"))
+    pace = Pace(clock=no_clock)
+    x, ids = np.zeros((1, 32), np.float32), np.zeros((1, 1), np.int32)
+    none = Speculation(cache, None, NoPredictor(), 1, pace)
+    none.start(0, x, ids, x[:, :1])
+    assert not none.is_on
+    assert Speculation(cache, None, GatePredictor({}, [2]), 1, pace).is_on

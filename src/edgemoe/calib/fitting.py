@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe.calib.recall import Recall, measure_recall
+from edgemoe.calib.regression import Ridge
+from edgemoe.calib.succession import smoothed, smoothed_pairs
 from edgemoe.calib.trace import Trace
 from edgemoe.engine.prediction import LOOKAHEAD, fitted_predictor, plain_weights
 from edgemoe.errors import RequestError
@@ -21,14 +23,10 @@ from edgemoe.native import FloatArray, dequantize
 
 # The last part of every trace is not fitted on; it chooses the ridge and the tables' weights.
 HELD_OUT_SHARE = 0.1
-# Ridge, relative to the mean square of the features.
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 TABLE_WEIGHTS = (0.0, 0.1, 0.2, 0.4, 0.8)
 WORTHWHILE = 0.005  # recall that asking the table must add, for it takes time
 # Pairs of experts are too many to have been seen often, and too many to keep, beyond this size of table.
 MAX_PAIR_ENTRIES = 1 << 18
-# Pseudo-counts: how much must have been seen before a row outweighs what it is smoothed towards.
-SINGLE_PRIOR, PAIR_PRIOR = 8.0, 4.0
 MIN_TOKENS = 64
 
 Progress = Callable[[int, int], None]
@@ -53,15 +51,15 @@ def fit_routing(
     _check(trace, spec)
     fit = _Fit(trace, spec, weights)
     num_layers = trace.catalog.num_layers
-    gates, tables, table_weights = {}, {}, {}
+    gates, tables, table_weights, next_uses = {}, {}, {}, {}
     for position in range(num_layers):
-        gates[position] = fit.gate(position)
+        gates[position], next_uses[position] = fit.heads(position)
         tables[position] = fit.table(position)
         if progress is not None:
             progress(position + 1, num_layers)
     for position in range(num_layers):
         table_weights[position] = fit.table_weight(position, gates, tables[position])
-    fitted = FittedRouting(gates, tables, table_weights)
+    fitted = FittedRouting(gates, tables, table_weights, next_uses)
     recall = {
         name: measure_recall(
             fitted_predictor(fitted, name, trace.num_experts), trace, fit.num_fitted, fit.num_fitted + 512
@@ -88,32 +86,51 @@ class _Fit:
         self.num_fitted = int(len(trace.states) * (1 - HELD_OUT_SHARE))
         is_start = np.zeros(len(trace.states) + 1, np.bool_)
         is_start[[start for start in trace.starts if start <= len(trace.states)]] = True
-        # Tokens that are followed by one of the same text.
-        self._is_followed = ~is_start[1:]
-        self._is_followed[-1] = False
+        # Rows are tokens that are followed by one of the same text.
+        is_followed = ~is_start[1:]
+        is_followed[-1] = False
         self._follows = ~is_start[:-1]
+        followed = np.flatnonzero(is_followed)
+        self._fit_rows = followed[followed < self.num_fitted - 1]
+        # Two tokens in, so that whatever the tables look back at is there.
+        self._held_out_rows = followed[followed >= self.num_fitted + 2]
 
-    def gate(self, position: int) -> FittedGate:
-        """Routers of the next layers, or of the next token's first, for the state of this position."""
+    def heads(self, position: int) -> tuple[FittedGate, FloatArray]:
+        """For the state of this position: routers of the next layers, or of the next token's first, and
+        which experts the next token will use here.
+        """
         last = len(self._layers) - 1
         targets = range(position + 1, min(position + LOOKAHEAD, last) + 1) if position < last else (0,)
         features = self._features(position)
-        solver = _Ridge(features[self._fit_rows(position)])
+        solver = Ridge(features[self._fit_rows])
         blocks = [self._correct(position, target, features, solver) for target in targets]
-        return FittedGate(np.concatenate(blocks), tuple((t, self._trace.num_experts[t]) for t in targets))
+        gate = FittedGate(np.concatenate(blocks), tuple((t, self._trace.num_experts[t]) for t in targets))
+        return gate, self._next_use(position, features, solver)
 
-    def _correct(self, position: int, target: int, features: FloatArray, solver: _Ridge) -> FloatArray:
+    def _correct(self, position: int, target: int, features: FloatArray, solver: Ridge) -> FloatArray:
         """The target's router with the correction that forecasts held-out choices best."""
         plain = self._plain(position, target)
         logits = self._logits(target)
         if target <= position:  # of the next token
             logits = np.roll(logits, -1, axis=0)
-        rows, held_out = self._fit_rows(position), self._held_out_rows(position)
-        chosen = self._chosen(target, position)[held_out]
-        candidates = [plain]
-        candidates += solver.solve(logits[rows] - features[rows] @ plain.T, plain)
-        scores = [_recall(features[held_out] @ w.T, chosen) for w in candidates]
-        return candidates[int(np.argmax(scores))]
+        rows = self._fit_rows
+        candidates = [plain, *solver.solve(logits[rows] - features[rows] @ plain.T, plain)]
+        return self._best(candidates, features, self._chosen(target, position))
+
+    def _next_use(self, position: int, features: FloatArray, solver: Ridge) -> FloatArray:
+        """Regression on what was chosen, 1 or 0, at the next token: it gives probabilities."""
+        chosen = self._chosen(position, position)
+        uses = np.zeros((len(chosen), self._trace.num_experts[position]), np.float32)
+        np.put_along_axis(uses, chosen.astype(np.int64), 1.0, axis=1)
+        start = np.zeros((uses.shape[1], features.shape[1]), np.float32)
+        return self._best(solver.solve(uses[self._fit_rows], start), features, chosen)
+
+    def _best(
+        self, candidates: Sequence[FloatArray], features: FloatArray, chosen: NDArray[np.int16]
+    ) -> FloatArray:
+        """Of matrices (E, C), the one whose scores find most of the choices (N, K) on the held-out end."""
+        rows = self._held_out_rows
+        return max(candidates, key=lambda weights: _recall(features[rows] @ weights.T, chosen[rows]))
 
     def table(self, position: int) -> TransitionTable:
         """How often experts of this position follow those of the two layers before it."""
@@ -126,11 +143,11 @@ class _Fit:
         last = self._experts(previous, rows - (previous >= position))
         older = self._experts(before, rows - (before >= position))
         base = np.bincount(own.ravel(), minlength=sizes[position]) / len(rows)
-        single = _smoothed(last, own, (sizes[previous], sizes[position]), base)
-        far = _smoothed(older, own, (sizes[before], sizes[position]), base)
+        single = smoothed(last, own, (sizes[previous], sizes[position]), base)
+        far = smoothed(older, own, (sizes[before], sizes[position]), base)
         pair = None
         if sizes[before] * sizes[previous] * sizes[position] <= MAX_PAIR_ENTRIES:
-            pair = _smoothed_pairs(older, last, own, sizes[before], single)
+            pair = smoothed_pairs(older, last, own, sizes[before], single)
         return TransitionTable(single, far, pair)
 
     def table_weight(self, position: int, gates: dict[int, FittedGate], table: TransitionTable) -> float:
@@ -143,7 +160,7 @@ class _Fit:
             if target == position:
                 break
             start += size
-        rows = self._held_out_rows(previous)
+        rows = self._held_out_rows
         scores = self._features(previous)[rows] @ gate.weights[start : start + size].T
         token = rows + (previous >= position)  # whose choice is forecast
         prior = np.log(
@@ -188,67 +205,8 @@ class _Fit:
         chosen = np.asarray(self._trace.experts[: len(self._trace.states), target])
         return np.roll(chosen, -1, axis=0) if target <= position else chosen
 
-    def _fit_rows(self, position: int) -> NDArray[np.int64]:
-        return self._rows(position, 0, self.num_fitted - 1)
-
-    def _held_out_rows(self, position: int) -> NDArray[np.int64]:
-        # Two tokens in, so that whatever the tables look back at is there.
-        return self._rows(position, self.num_fitted + 2, len(self._trace.states))
-
-    def _rows(self, position: int, first: int, end: int) -> NDArray[np.int64]:
-        rows = np.arange(first, end)
-        return rows[self._is_followed[rows]] if position == len(self._layers) - 1 else rows
-
-
-class _Ridge:
-    """Least squares with a penalty on the size of the solution, for several penalties at once."""
-
-    def __init__(self, features: FloatArray) -> None:
-        """Features (N, C)."""
-        self._features = features
-        values, self._vectors = np.linalg.eigh(features.T.astype(np.float64) @ features)
-        self._values = np.maximum(values, 0)
-        self._scale = float(self._values.sum()) / features.shape[1]
-
-    def solve(self, residual: FloatArray, start: FloatArray) -> Sequence[FloatArray]:
-        """``start`` (E, C) plus the corrections that fit the residual (N, E), one per ridge."""
-        target = self._vectors.T @ (self._features.T.astype(np.float64) @ residual)
-        return [
-            start + (self._vectors @ (target / (self._values + ridge * self._scale)[:, None])).T.astype("f4")
-            for ridge in RIDGES
-        ]
-
 
 def _recall(scores: FloatArray, chosen: NDArray[np.int16]) -> float:
     k = chosen.shape[1]
     likeliest = np.argpartition(-scores, k - 1, axis=1)[:, :k]
     return float((likeliest[:, :, None] == chosen[:, None, :]).any(axis=1).mean())
-
-
-def _smoothed(
-    given: NDArray[np.int64], own: NDArray[np.int64], shape: tuple[int, int], base: NDArray[np.float64]
-) -> FloatArray:
-    """Probability of each own expert given one of the others, towards ``base`` where little was seen."""
-    keys = given[:, :, None] * shape[1] + own[:, None, :]
-    counts = np.bincount(keys.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
-    seen = np.bincount(given.ravel(), minlength=shape[0])[:, None]
-    smoothed: FloatArray = ((counts + SINGLE_PRIOR * base) / (seen + SINGLE_PRIOR)).astype(np.float32)
-    return smoothed
-
-
-def _smoothed_pairs(
-    older: NDArray[np.int64],
-    last: NDArray[np.int64],
-    own: NDArray[np.int64],
-    num_older: int,
-    single: FloatArray,
-) -> FloatArray:
-    """Probability (E2, E1, E) of each own expert given one of either layer before."""
-    num_last, num_own = single.shape
-    pairs = (older[:, :, None] * num_last + last[:, None, :]).reshape(len(own), -1)
-    keys = pairs[:, :, None] * num_own + own[:, None, :]
-    shape = (num_older, num_last, num_own)
-    counts = np.bincount(keys.ravel(), minlength=num_older * num_last * num_own).reshape(shape)
-    seen = np.bincount(pairs.ravel(), minlength=num_older * num_last).reshape(num_older, num_last, 1)
-    smoothed: FloatArray = ((counts + PAIR_PRIOR * single) / (seen + PAIR_PRIOR)).astype(np.float32)
-    return smoothed

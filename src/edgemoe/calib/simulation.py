@@ -1,8 +1,8 @@
 """Replaying a trace without a model: what policies and predictors would do, and the best that could be done.
 
 The residency, the policies, the predictors and the rule of what to read ahead are those of the engine;
-only storage and computing are models: a line of given bandwidth whose reads arrive a latency after their
-turn, and the same time for every layer, half of it for its experts. Letters: T tokens, S layers with experts.
+only storage (storage_model.py) and computing are models: the same time for every layer, half of it for its
+experts. Letters: T tokens, S layers with experts.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemoe.calib.storage_model import StorageLine
 from edgemoe.calib.trace import Trace
 from edgemoe.experts import (
-    Catalog,
     EvictionPolicy,
+    NextUse,
     NoPredictor,
     Pace,
     Predictor,
@@ -27,7 +28,7 @@ from edgemoe.experts import (
     UseStatistics,
     make_policy,
 )
-from edgemoe.native import FloatArray
+from edgemoe.native import FloatArray, IntArray
 from edgemoe.store import Device
 
 BELADY = "belady"
@@ -57,12 +58,16 @@ class SimulatedRun:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is simulated: tokens 0 to ``num_tokens`` of a trace on a device."""
+    """What is simulated: tokens 0 to ``num_tokens`` of a trace on a device.
+
+    ``next_use`` is what the policy "forecast" asks; without it that is "edgemoe".
+    """
 
     trace: Trace
     num_tokens: int
     device: Device
     layer_s: float  # computing of one layer for one token
+    next_use: NextUse | None = None
 
 
 def simulate(
@@ -127,77 +132,6 @@ def _events(setting: Setting) -> Sequence[tuple[int, NDArray[np.int16]]]:
     return [(position, row) for token in experts for position, row in enumerate(token)]
 
 
-class _Line:
-    """Storage that carries one read after the other, the lowest priority number first; see Reads."""
-
-    def __init__(self, catalog: Catalog, residency: Residency, device: Device) -> None:
-        self._catalog, self._residency, self._device = catalog, residency, device
-        self._queue: list[tuple[int, int, int, float]] = []  # priority, order, expert, when submitted
-        self._arriving: list[tuple[float, int]] = []
-        self._under_way: set[int] = set()
-        self._order = 0
-        self._free_s = 0.0
-        self.now_s = 0.0
-        self.pending_bytes = 0
-        self.bytes_read = 0
-
-    def __contains__(self, expert: int) -> bool:
-        return expert in self._under_way
-
-    def start(self, expert: int, priority: int) -> bool:
-        """See Reads."""
-        if self._residency.take(expert, is_demand=priority == 0) is None:
-            return False
-        self._order += 1
-        bisect.insort(self._queue, (priority, self._order, expert, self.now_s))
-        self._under_way.add(expert)
-        self.pending_bytes += int(self._catalog.num_bytes[expert])
-        return True
-
-    def cancel(self, expert: int) -> bool:
-        """See Reads."""
-        for request in self._queue:
-            if request[2] == expert:
-                self._queue.remove(request)
-                self._under_way.remove(expert)
-                self._residency.drop(expert)
-                self.pending_bytes -= int(self._catalog.num_bytes[expert])
-                return True
-        return False
-
-    def demand(self, expert: int) -> None:
-        """A queued read goes first from here on."""
-        for request in self._queue:
-            if request[2] == expert:
-                self._queue.remove(request)
-                bisect.insort(self._queue, (0, *request[1:]))
-                return
-
-    def advance(self, until_s: float) -> None:
-        """Let time pass."""
-        while self._queue and max(self._free_s, self._queue[0][3]) <= until_s:
-            _, _, expert, submitted_s = self._queue.pop(0)
-            num_bytes = int(self._catalog.num_bytes[expert])
-            self._free_s = max(self._free_s, submitted_s) + num_bytes / self._device.bytes_per_s
-            self._arriving.append((self._free_s + self._device.latency_s, expert))
-        while self._arriving and self._arriving[0][0] <= until_s:
-            _, expert = self._arriving.pop(0)
-            num_bytes = int(self._catalog.num_bytes[expert])
-            self._under_way.remove(expert)
-            self._residency.admit(expert)
-            self.pending_bytes -= num_bytes
-            self.bytes_read += num_bytes
-        self.now_s = max(self.now_s, until_s)
-
-    def wait_any(self, experts: list[int]) -> None:
-        """Let time pass until one of these experts has arrived; at once if one has, or none is left."""
-        while experts and all(expert in self._under_way for expert in experts):
-            candidates = [self._arriving[0][0]] if self._arriving else []
-            if self._queue:
-                candidates.append(max(self._free_s, self._queue[0][3], self.now_s))
-            self.advance(min(candidates))
-
-
 class _Replay:
     """One pass over a trace; also what speculation sees as the cache, see Residents."""
 
@@ -215,7 +149,7 @@ class _Replay:
         self.residency = Residency(
             self.catalog, capacity_bytes, policy, self._statistics, **residency_options
         )
-        self.reads = _Line(self.catalog, self.residency, setting.device)
+        self.reads = StorageLine(self.catalog, self.residency, setting.device)
         pace = Pace(setting.device.bytes_per_s, setting.device.latency_s, clock=lambda: self.reads.now_s)
         self._pace = pace
         self.speculation = Speculation(self, self.reads, predictor, setting.trace.top_k, pace)
@@ -246,6 +180,11 @@ class _Replay:
         first = self.catalog.span(position).start
         used = np.sort(trace.experts[token, position].astype(np.int64)) + first
         self._statistics.observe(position, used, 1, 1)
+        seen = None if state is None else self._seen(token, position, state)
+        if seen is not None and self._setting.next_use is not None:
+            uses = self._setting.next_use.forecast(position, *seen)
+            if uses is not None:
+                self._statistics.expect(position, uses)
         chosen: list[int] = used.tolist()
         self.speculation.settle(position, chosen)
         missing = [expert for expert in chosen if expert not in self]
@@ -259,12 +198,16 @@ class _Replay:
                 # All room is taken by reads that are under way.
                 reads.advance(reads.now_s + 1.0)
                 reads.start(expert, 0)
-        if state is not None:
-            ids = trace.experts[token, position].astype(np.int32)[None]
-            weights = trace.weights[token, position].astype(np.float32)[None]
-            self.speculation.start(position, state[None], ids, weights)
+        if seen is not None:
+            self.speculation.start(position, *seen)
         self._compute(chosen, missing)
         self.residency.is_pinned[used] = False
+
+    def _seen(self, token: int, position: int, state: FloatArray) -> tuple[FloatArray, IntArray, FloatArray]:
+        """What the layer's router saw and chose, as predictors take it."""
+        ids = self._setting.trace.experts[token, position].astype(np.int32)[None]
+        weights = self._setting.trace.weights[token, position].astype(np.float32)[None]
+        return state[None], ids, weights
 
     def _compute(self, chosen: list[int], missing: list[int]) -> None:
         """Resident experts, then missing ones as they arrive, then the next layer's attention."""

@@ -41,7 +41,8 @@ def bench(
         typer.Option(
             "--device",
             metavar="NAME",
-            help="Slow storage down to jetson-tx2-ssd, jetson-tx2-usb, rpi4-sd or nvme.",
+            help="Slow storage down to jetson-tx2-ssd, jetson-tx2-usb, rpi4-sd or nvme; where a cgroup can be"
+            " made, it also bounds every other read, and --memory.",
             show_default=False,
         ),
     ] = None,
@@ -141,3 +142,5 @@ def _print_results(results: list[Measurement]) -> None:
             format_size(result.peak_bytes),
         )
     print_table(table)
+    for how in dict.fromkeys(result.bounded_by for result in results if result.bounded_by):
+        print(f"storage bounded by {how}")

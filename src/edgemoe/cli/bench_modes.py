@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgemoe.engine.device_cgroup import CgroupUnavailable, bounded
 from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.engine.machine import peak_resident_bytes
 from edgemoe.errors import RequestError
@@ -40,6 +42,7 @@ class Measurement:
     wasted_bytes_per_token: float
     stall_s_per_token: float
     peak_bytes: int
+    bounded_by: str | None  # what made storage as slow as the device asked for
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -59,13 +62,33 @@ class Tests:
 def run_mode(store: Store, mode: str, options: LoadOptions, tests: Tests) -> list[Measurement]:
     """Load, warm up, time, close."""
     _forget_peak()
-    engine = load_engine(store, options)
-    try:
-        if mode == "resident":
-            engine.experts.preload()
-        return [_measure(engine, store.path, mode, name, tests) for name in _test_names(tests)]
-    finally:
-        engine.experts.close()
+    with held_to(options.device, store.path, options.budget_bytes) as bounded_by:
+        engine = load_engine(store, options)
+        try:
+            if mode == "resident":
+                engine.experts.preload()
+            return [
+                _measure(engine, store.path, mode, name, tests, bounded_by) for name in _test_names(tests)
+            ]
+        finally:
+            engine.experts.close()
+
+
+@contextmanager
+def held_to(device: Device | None, path: Path, memory_bytes: int | None) -> Iterator[str | None]:
+    """Bound this process by a cgroup where the user may make one; says what bounds its reads.
+
+    Expert reads are paced by their reader in any case: a cgroup alone lets them come in bursts.
+    """
+    with ExitStack() as stack:
+        how = None
+        if device is not None:
+            try:
+                stack.enter_context(bounded(path, device.bytes_per_s, memory_bytes))
+                how = "cgroup and paced reader"
+            except CgroupUnavailable as error:
+                how = f"paced reader alone: {error}"
+        yield how
 
 
 def mode_options(
@@ -105,7 +128,9 @@ def _test_names(tests: Tests) -> list[str]:
     return names + ([f"text{len(tests.text)}"] if tests.text else [])
 
 
-def _measure(engine: Engine, path: Path, mode: str, name: str, tests: Tests) -> Measurement:
+def _measure(
+    engine: Engine, path: Path, mode: str, name: str, tests: Tests, bounded_by: str | None
+) -> Measurement:
     rates = []
     prepare, run, num_tokens = _test(engine, name, tests)
     prepare()
@@ -128,6 +153,7 @@ def _measure(engine: Engine, path: Path, mode: str, name: str, tests: Tests) -> 
         wasted_bytes_per_token=wasted / tokens,
         stall_s_per_token=waited_s / tokens,
         peak_bytes=peak_resident_bytes(),
+        bounded_by=bounded_by,
     )
 
 

@@ -13,7 +13,8 @@ from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
     from edgemoe.calib import SimulatedRun, Trace
-    from edgemoe.experts import Predictor
+    from edgemoe.experts import NextUse, Predictor
+    from edgemoe.store import Store
 
 
 def simulate(
@@ -31,7 +32,10 @@ def simulate(
     store: Annotated[
         Path | None,
         typer.Option(
-            "--store", metavar="STORE", help="Store whose predictors are meant.", show_default=False
+            "--store",
+            metavar="STORE",
+            help="Store whose predictors and policy forecast are meant.",
+            show_default=False,
         ),
     ] = None,
     device: Annotated[
@@ -53,18 +57,20 @@ def simulate(
 
     \b
     edgemoe simulate book.trace --capacity 10%,25%,50% --policy all
-    edgemoe simulate book.trace --policy edgemoe --predictor all --store qwen.store --device rpi4-sd
+    edgemoe simulate book.trace --policy forecast --predictor all --store qwen.store --device rpi4-sd
     edgemoe simulate book.trace --layer-ms 2.5 --picture caching.png
     """
     from edgemoe.calib import BELADY, Setting, read_trace
     from edgemoe.calib import simulate as simulate_one
-    from edgemoe.experts import POLICIES, NoPredictor
+    from edgemoe.experts import NoPredictor
     from edgemoe.store import find_device
 
     traced = read_trace(trace)
-    setting = Setting(traced, min(max_tokens, traced.num_tokens), find_device(device), layer_ms / 1000)
-    policies = _names(policy, ["lru", *(name for name in POLICIES if name != "lru")], "policy")
-    predictors = _predictors(predictor, store, traced)
+    opened = None if store is None else _open_traced(store, traced)
+    policies, next_use = _policies(policy, opened)
+    predictors = _predictors(predictor, opened)
+    num_tokens = min(max_tokens, traced.num_tokens)
+    setting = Setting(traced, num_tokens, find_device(device), layer_ms / 1000, next_use)
     plan = [
         (share, name, predicted)
         for share in _shares(capacity)
@@ -106,24 +112,46 @@ def _names(text: str, known: list[str], what: str) -> list[str]:
     return names
 
 
-def _predictors(text: str, path: Path | None, trace: Trace) -> dict[str, Predictor]:
-    """The predictors asked for; all but "none" are those of a store."""
-    from edgemoe.engine.loading import check_store, read_dense_weights
-    from edgemoe.engine.prediction import PREDICTORS, build_predictor, choose_predictor
-    from edgemoe.experts import NoPredictor
+def _open_traced(path: Path, trace: Trace) -> Store:
+    from edgemoe.engine.loading import check_store
     from edgemoe.models import read_spec
     from edgemoe.store import open_store
 
-    names = _names(text, [name for name in PREDICTORS if name != "auto"], "predictor")
-    if names == ["none"]:
-        return {"none": NoPredictor()}
-    if path is None:
-        raise RequestError("--predictor needs --store, the store that was traced")
     store = open_store(path)
     spec = read_spec(store.config)
     check_store(spec, store)
     if [spec.moe(layer).router.num_experts for layer in spec.moe_layers] != trace.num_experts:
         raise RequestError(f"{path}: not the store that was traced")
+    return store
+
+
+def _policies(text: str, store: Store | None) -> tuple[list[str], NextUse | None]:
+    """The policies asked for, and what "forecast" asks; it is none of "all" where nothing was fitted."""
+    from edgemoe.engine.prediction import build_next_use
+    from edgemoe.experts import FORECAST, POLICIES
+
+    names = _names(text, list(POLICIES), "policy")
+    next_use = None if store is None else build_next_use(store, FORECAST)
+    if next_use is None and FORECAST in names:
+        if text != "all":
+            raise RequestError("the policy 'forecast' needs --store, a store that `edgemoe fit` has run on")
+        names.remove(FORECAST)
+    return names, next_use
+
+
+def _predictors(text: str, store: Store | None) -> dict[str, Predictor]:
+    """The predictors asked for; all but "none" are those of a store."""
+    from edgemoe.engine.loading import read_dense_weights
+    from edgemoe.engine.prediction import PREDICTORS, build_predictor, choose_predictor
+    from edgemoe.experts import NoPredictor
+    from edgemoe.models import read_spec
+
+    names = _names(text, [name for name in PREDICTORS if name != "auto"], "predictor")
+    if names == ["none"]:
+        return {"none": NoPredictor()}
+    if store is None:
+        raise RequestError("--predictor needs --store, the store that was traced")
+    spec = read_spec(store.config)
     weights = read_dense_weights(spec, store)
     return {n: build_predictor(spec, weights, store, choose_predictor(store, n)) for n in names}
 

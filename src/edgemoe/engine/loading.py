@@ -7,7 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgemoe.engine.memory import MemoryPlan, plan_memory
-from edgemoe.engine.prediction import build_predictor, choose_predictor, predictor_num_bytes
+from edgemoe.engine.prediction import (
+    build_next_use,
+    build_predictor,
+    choose_predictor,
+    predictor_num_bytes,
+)
 from edgemoe.engine.session import Session
 from edgemoe.engine.storage import NUM_READ_THREADS, tune_depth
 from edgemoe.engine.tokenizer import Tokenizer
@@ -73,10 +78,11 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
         options.context,
         options.kv_format,
         options.cache_bytes,
-        predictor_num_bytes(spec, store, predictor_name),
+        predictor_num_bytes(spec, store, predictor_name, options.policy),
     )
     weights = read_dense_weights(spec, store, options.reader)
     predictor = build_predictor(spec, weights, store, predictor_name)
+    next_use = build_next_use(store, options.policy)
     catalog = Catalog({key: entry.num_bytes for key, entry in store.manifest.experts.items()})
     cache = ExpertCache(catalog, memory.expert_cache_bytes, policy)
     reader = store.open_expert_reader(options.reader, NUM_READ_THREADS, options.device)
@@ -85,7 +91,9 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
         layers = {layer: _expert_shape(spec, layer) for layer in spec.moe_layers}
         top_k = max(spec.moe(layer).router.top_k for layer in spec.moe_layers)
         experts = StreamedExperts(
-            layers, store, reader, cache, options.verify, predictor, top_k, pace, options.swaps_layers
+            *(layers, store, reader, cache, options.verify, predictor, top_k, pace),
+            swaps_layers=options.swaps_layers,
+            next_use=next_use,
         )
         decoder = Decoder(spec, weights, experts)
         session = Session(spec, decoder, memory.context, memory.kv_format, memory.chunk_size)

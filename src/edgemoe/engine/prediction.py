@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from edgemoe import native
 from edgemoe.errors import RequestError
 from edgemoe.experts import (
+    DEFAULT_POLICY,
+    FORECAST,
     FittedRouting,
     GateHead,
     GatePredictor,
     HybridPredictor,
+    NextUse,
     NoPredictor,
     Predictor,
     TablePredictor,
@@ -51,21 +54,27 @@ def choose_predictor(store: Store, name: str) -> str:
     return name
 
 
-def predictor_num_bytes(spec: ModelSpec, store: Store, name: str = "auto") -> int:
-    """Memory that a predictor takes, an upper bound.
+def predictor_num_bytes(
+    spec: ModelSpec, store: Store, name: str = "auto", policy: str = DEFAULT_POLICY
+) -> int:
+    """Memory that a predictor takes, and what the eviction policy forecasts with; an upper bound.
 
     Raises:
         RequestError: as ``choose_predictor``.
     """
     name = choose_predictor(store, name)
-    if name == "none":
-        return 0
+    file = find_fitted(store)
+    sizes = [spec.moe(layer).router.num_experts for layer in spec.moe_layers]
     if name in NEEDS_FIT:
-        file = find_fitted(store)
         assert file is not None
         return 2 * store.manifest.files[file]  # tables are computed with in single precision
-    layers = spec.moe_layers
-    sizes = [spec.moe(layer).router.num_experts for layer in layers]
+    next_use = 0
+    if policy == FORECAST and file is not None:
+        next_use = sum(2 * size * num_gate_columns(spec.width, size) for size in sizes)
+    return next_use + (_plain_num_bytes(spec, sizes) if name == "gate" else 0)
+
+
+def _plain_num_bytes(spec: ModelSpec, sizes: Sequence[int]) -> int:
     return sum(
         4 * sum(sizes[p + 1 : p + 1 + LOOKAHEAD]) * num_gate_columns(spec.width, size)
         for p, size in enumerate(sizes)
@@ -96,6 +105,16 @@ def fitted_predictor(fitted: FittedRouting, name: str, num_experts: list[int]) -
     heads = {position: gate.head() for position, gate in fitted.gates.items()}
     gate = GatePredictor(heads, num_experts)
     return gate if name == "gate-fitted" else HybridPredictor(gate, table, fitted.table_weights)
+
+
+def build_next_use(store: Store, policy: str) -> NextUse | None:
+    """What the eviction policy forecasts with; None where it does not, or nothing was fitted.
+
+    Raises:
+        StoreError: what was fitted for the store is damaged.
+    """
+    fitted = read_fitted(store) if policy == FORECAST else None
+    return None if fitted is None else fitted.next_use()
 
 
 def plain_heads(spec: ModelSpec, weights: DenseWeights) -> Mapping[int, GateHead]:

@@ -4,7 +4,15 @@ from edgemoe.experts.cache import ExpertCache
 from edgemoe.experts.catalog import Catalog
 from edgemoe.experts.fitted import FittedGate, FittedRouting, find_fitted, read_fitted, save_fitted
 from edgemoe.experts.loads import VERIFY_MODES, ExpertLayerShape
-from edgemoe.experts.policies import DEFAULT_POLICY, POLICIES, EvictionPolicy, UseStatistics, make_policy
+from edgemoe.experts.next_use import NextUse
+from edgemoe.experts.policies import (
+    DEFAULT_POLICY,
+    FORECAST,
+    POLICIES,
+    EvictionPolicy,
+    UseStatistics,
+    make_policy,
+)
 from edgemoe.experts.predictors import (
     Forecast,
     GateHead,
@@ -23,6 +31,7 @@ from edgemoe.experts.speculation import Pace, Speculation, SpeculationCounts, pa
 
 __all__ = [
     "DEFAULT_POLICY",
+    "FORECAST",
     "POLICIES",
     "VERIFY_MODES",
     "Catalog",
@@ -38,6 +47,7 @@ __all__ = [
     "HybridPredictor",
     "LayerEvent",
     "LayerObserver",
+    "NextUse",
     "NoPredictor",
     "Pace",
     "Predictor",

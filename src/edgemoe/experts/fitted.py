@@ -6,13 +6,14 @@ Letters: D width, E experts of a layer, S layers that have experts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from edgemoe.errors import StoreError
+from edgemoe.experts.next_use import NextUse
 from edgemoe.experts.predictors import GateHead, TransitionTable
 from edgemoe.native import FloatArray, Matrix, quantize
 from edgemoe.store import Store, attach_file
@@ -30,17 +31,28 @@ class FittedGate:
 
     def head(self) -> GateHead:
         """In the form that predictors multiply with."""
-        packed = quantize(self.weights, GATE_FORMAT)
-        return GateHead(Matrix(packed, GATE_FORMAT, *self.weights.shape), self.targets)
+        return GateHead(_matrix(self.weights), self.targets)
 
 
 @dataclass(frozen=True)
 class FittedRouting:
-    """Gates by the position they look ahead from; tables and their weights by the one they forecast."""
+    """Gates by the position they look ahead from; tables and their weights by the one they forecast.
+
+    ``next_uses`` (E, columns of ``gate_features``) forecast the same position for the next token.
+    """
 
     gates: Mapping[int, FittedGate]
     tables: Mapping[int, TransitionTable]
     table_weights: Mapping[int, float]
+    next_uses: Mapping[int, FloatArray] = field(default_factory=dict)
+
+    def next_use(self) -> NextUse:
+        """In the form that the engine asks."""
+        return NextUse({position: _matrix(weights) for position, weights in self.next_uses.items()})
+
+
+def _matrix(weights: FloatArray) -> Matrix:
+    return Matrix(quantize(weights, GATE_FORMAT), GATE_FORMAT, *weights.shape)
 
 
 def save_fitted(store: Store, fitted: FittedRouting) -> Store:
@@ -59,6 +71,8 @@ def save_fitted(store: Store, fitted: FittedRouting) -> Store:
             if values is not None:
                 tensors[f"table.{position}.{name}"] = values.astype(np.float16)
         tensors[f"table.{position}.weight"] = np.array([fitted.table_weights.get(position, 0.0)], np.float32)
+    for position, weights in fitted.next_uses.items():
+        tensors[f"next_use.{position}.weights"] = weights.astype(np.float16)
     return attach_file(store, STEM, SUFFIX, safetensors.numpy.save(tensors))
 
 
@@ -85,7 +99,7 @@ def read_fitted(store: Store) -> FittedRouting | None:
 
 
 def _parse(tensors: Mapping[str, np.ndarray]) -> FittedRouting:
-    gates, tables, table_weights = {}, {}, {}
+    gates, tables, table_weights, next_uses = {}, {}, {}, {}
     for name in tensors:
         kind, number, part = name.split(".")
         position = int(number)
@@ -100,4 +114,6 @@ def _parse(tensors: Mapping[str, np.ndarray]) -> FittedRouting:
                 single, older, None if pair is None else pair.astype(np.float32)
             )
             table_weights[position] = float(tensors[f"table.{position}.weight"][0])
-    return FittedRouting(gates, tables, table_weights)
+        elif kind == "next_use":
+            next_uses[position] = tensors[name].astype(np.float32)
+    return FittedRouting(gates, tables, table_weights, next_uses)

@@ -28,6 +28,7 @@ class UseStatistics:
         self.catalog = catalog
         self._keep = 0.5 ** (1 / half_life_tokens)
         self.frequency: Worth = np.zeros(len(catalog))  # uses per token, decayed
+        self.expected: Worth = np.zeros(len(catalog))  # uses by the next token, 0 where nothing was forecast
         self.last_use: Worth = np.full(len(catalog), -1.0)  # by `clock`
         self.clock = 0  # layers run so far
         self.position = 0  # of the layer that is running
@@ -40,6 +41,10 @@ class UseStatistics:
         self.frequency[self.catalog.span(position)] *= keep
         self.frequency[used] += counts * ((1 - keep) / num_tokens)
         self.last_use[used] = self.clock
+
+    def expect(self, position: int, uses: NDArray[Any]) -> None:
+        """A forecast of which experts of a layer the next token will use: a probability for each."""
+        self.expected[self.catalog.span(position)] = uses
 
     def layers_until(self, candidates: Index) -> Index:
         """Layers until each expert's layer runs next: 1 for the next one, S for the present one."""
@@ -103,6 +108,21 @@ class EdgeMoE:
         return frequency / statistics.layers_until(candidates)
 
 
+class Forecast:
+    """As EdgeMoE, with the mean of frequency and of the forecast for the next token in place of frequency.
+
+    What a router saw says much about its next choice, which counting uses cannot know. Where nothing is
+    fitted there is no forecast, and this is EdgeMoE.
+    """
+
+    depends_on_layer = True
+
+    def worth(self, statistics: UseStatistics, candidates: Index) -> Worth:
+        """See EvictionPolicy."""
+        uses: Worth = statistics.frequency[candidates] + statistics.expected[candidates] + 1e-6
+        return uses / statistics.layers_until(candidates)
+
+
 class EdgeMoEPrinted:
     """The paper's formula as printed: frequency over the layers since the expert's layer ran.
 
@@ -120,15 +140,17 @@ class EdgeMoEPrinted:
         return frequency / np.maximum(since, 1)
 
 
+FORECAST = "forecast"
 POLICIES: Mapping[str, Callable[[], EvictionPolicy]] = {
     "lru": LRU,
     "lfu": LFU,
     "lfru": LFRU,
     "edgemoe": EdgeMoE,
+    FORECAST: Forecast,
     "edgemoe-printed": EdgeMoEPrinted,
 }
 # The nearest to Belady's on held-out text at a quarter and at half of the experts, see docs/streaming.md.
-DEFAULT_POLICY = "edgemoe"
+DEFAULT_POLICY = FORECAST
 
 
 def make_policy(name: str) -> EvictionPolicy:

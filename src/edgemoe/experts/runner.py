@@ -15,6 +15,7 @@ import numpy as np
 
 from edgemoe.experts.cache import ExpertCache
 from edgemoe.experts.loads import ExpertLayerShape, Loads
+from edgemoe.experts.next_use import NextUse
 from edgemoe.experts.predictors import NoPredictor, Predictor
 from edgemoe.experts.speculation import Pace, Speculation, SpeculationCounts
 from edgemoe.native import ExpertLayerOutput, FloatArray, IntArray
@@ -67,6 +68,7 @@ class StreamedExperts:
         top_k: int = 1,
         pace: Pace | None = None,
         swaps_layers: bool = False,
+        next_use: NextUse | None = None,
     ) -> None:
         """``swaps_layers`` reads every expert of a layer, chosen or not: the baseline to be beaten."""
         self._layers = layers
@@ -76,6 +78,7 @@ class StreamedExperts:
         self._loads = Loads(store, reader, cache, layers, verify)
         self._speculation = Speculation(cache, self._loads, predictor or NoPredictor(), top_k, self._pace)
         self._swaps_layers = swaps_layers
+        self._next_use = next_use
         self._counts = ExpertCounts(speculation=self._speculation.counts)
         self.observer: LayerObserver | None = None
 
@@ -126,6 +129,7 @@ class StreamedExperts:
         first = cache.catalog.span(position).start
         self._pace.layer_begins(len(x), loads.waited_s)
         chosen = self._observe(position, first, expert_ids)
+        self._expect(position, x, expert_ids, weights)
         loads.poll()
         preloaded = self._speculation.settle(position, chosen)
         hits = [expert for expert in chosen if expert in cache]
@@ -169,6 +173,14 @@ class StreamedExperts:
             self._cache.statistics.observe(position, used, uses, len(expert_ids))
         chosen: list[int] = used.tolist()
         return chosen
+
+    def _expect(self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray) -> None:
+        """Tell the eviction policy what the next token will use here, before it is asked for this layer."""
+        if self._next_use is None or self._cache.is_complete:
+            return
+        uses = self._next_use.forecast(position, x, expert_ids, weights)
+        if uses is not None:
+            self._cache.statistics.expect(position, uses)
 
 
 class _Arriving:

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from edgemoe.experts.catalog import Catalog
-from edgemoe.experts.predictors import Predictor
+from edgemoe.experts.predictors import NoPredictor, Predictor
 from edgemoe.experts.residency import Residency
 from edgemoe.native import FloatArray, IntArray
 
@@ -159,6 +159,7 @@ class Speculation:
         self._cache = cache
         self._loads = loads
         self._predictor = predictor
+        self._never = isinstance(predictor, NoPredictor)
         self._top_k = top_k
         self._pace = pace
         catalog = cache.catalog
@@ -175,8 +176,8 @@ class Speculation:
 
     @property
     def is_on(self) -> bool:
-        """False while single tokens are timed without speculation, or were faster without."""
-        return self._governor.is_on
+        """False without a predictor, and while single tokens are timed without, or were faster without."""
+        return self._governor.is_on and not self._never
 
     def settle(self, position: int, chosen: list[int]) -> set[int]:
         """The router has spoken: drop what it did not ask for. Returns what was read ahead rightly."""
@@ -200,6 +201,8 @@ class Speculation:
 
     def start(self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray) -> None:
         """Forecast the next layers and start the reads that pay."""
+        if self._never:
+            return
         if len(x) == 1 and position > 0 and self._pace.last_layer_s:
             # What lies between two tokens, such as a user who reads, is no layer's time.
             self._governor.layer_took(self._pace.last_layer_s)

@@ -1,0 +1,62 @@
+"""Ways of running a model, timed in short turns one after the other within one process.
+
+Whatever else the machine does meets all ways alike; what is compared is the median of the turns.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from edgemoe.engine.loading import Engine
+
+# The governor compares for its first time within these tokens.
+WARM_TOKENS, TURN_TOKENS = 72, 24
+
+
+@dataclass
+class Way:
+    """One way of running, and its times per token, one for each turn."""
+
+    name: str
+    engine: Engine
+    times_s: list[float] = field(default_factory=list)
+    tokens_ahead: int = 0  # tokens with reading ahead on
+    bytes_read: int = 0
+    num_tokens: int = 0
+
+    @property
+    def median_s(self) -> float:
+        """Seconds per token."""
+        return statistics.median(self.times_s)
+
+    def turn(self, token_ids: Sequence[int]) -> None:
+        """Follow a piece of text."""
+        before, began_s = self.engine.experts.counts.bytes_read, time.perf_counter()
+        for token_id in token_ids:
+            self.engine.session.step(token_id)
+            self.tokens_ahead += self.engine.experts.is_reading_ahead
+        self.times_s.append((time.perf_counter() - began_s) / len(token_ids))
+        self.bytes_read += self.engine.experts.counts.bytes_read - before
+        self.num_tokens += len(token_ids)
+
+    def forget(self) -> None:
+        """What was timed until now was for warming up."""
+        self.times_s.clear()
+        self.tokens_ahead = self.bytes_read = self.num_tokens = 0
+
+
+def take_turns(ways: Sequence[Way], token_ids: Sequence[int], num_turns: int) -> None:
+    """All ways in turn, each over the same text, after turns that do not count."""
+    for turn in range(-WARM_TOKENS // TURN_TOKENS, num_turns):
+        if turn == 0:
+            for way in ways:
+                way.forget()
+        first = 2 + (turn * TURN_TOKENS + WARM_TOKENS) % (len(token_ids) - TURN_TOKENS - 2)
+        for way in ways:
+            session = way.engine.session
+            if len(session.token_ids) + TURN_TOKENS > session.num_slots:
+                session.prefill(token_ids[:2])
+            way.turn(token_ids[first : first + TURN_TOKENS])
