@@ -36,7 +36,9 @@ def with_sentinels(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
-def leave_out(window: np.ndarray, first_sentinel: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+def leave_out(
+    window: np.ndarray, first_sentinel: int, rng: np.random.Generator
+) -> tuple[list[int], list[int]]:
     """A window with spans replaced by sentinels, and the spans after their sentinels."""
     num_noise = max(1, round(len(window) * NOISE_SHARE))
     num_spans = min(NUM_SENTINELS, max(1, round(num_noise / MEAN_SPAN)))

@@ -54,6 +54,7 @@ def load(
         store: folder that ``edgemoe convert`` made.
         memory: cap such as "2GiB", or bytes. Default: what is free, minus a margin.
         context: longest prompt plus answer, in tokens. Default: 4096, or what the model was trained for.
+            With an encoder: longest prompt, and longest answer. Default: 512.
         num_threads: threads that compute, of the whole process. Default: one per core.
         kv_format: "f16" or "f32" keys and values.
         cache: cap on the expert cache within the budget. Default: all that the budget leaves.
@@ -179,13 +180,20 @@ class Model:
         """As ``stream_chat``, all at once."""
         return _finish(self.stream_chat(messages, **options))
 
-    def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+    def logits(
+        self, token_ids: Sequence[int], decoder_token_ids: Sequence[int] | None = None
+    ) -> NDArray[np.float32]:
         """Logits (T, V) of every position of a text; the result is not counted in the budget.
 
+        A model with an encoder reads ``token_ids`` with it and gives the logits of ``decoder_token_ids``,
+        which begin with its start token (``spec.start_token_id``).
+
         Raises:
-            RequestError: the text is empty, too long, or has ids outside the vocabulary.
+            RequestError: the text is empty, too long, or has ids outside the vocabulary; or the model has
+                an encoder and only one text is given, or none and two are.
         """
-        return collect_logits(self._open(), list(token_ids))
+        answer = None if decoder_token_ids is None else list(decoder_token_ids)
+        return collect_logits(self._open(), list(token_ids), answer)
 
     def perplexity(
         self,

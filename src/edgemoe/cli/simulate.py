@@ -61,7 +61,7 @@ def simulate(
     from edgemoe.experts import POLICIES, NoPredictor
     from edgemoe.store import find_device
 
-    traced = read_trace(trace)
+    traced = read_trace(trace).of_steps()
     setting = Setting(traced, min(max_tokens, traced.num_tokens), find_device(device), layer_ms / 1000)
     policies = _names(policy, ["lru", *(name for name in POLICIES if name != "lru")], "policy")
     predictors = _predictors(predictor, store, traced)
@@ -122,7 +122,7 @@ def _predictors(text: str, path: Path | None, trace: Trace) -> dict[str, Predict
     store = open_store(path)
     spec = read_spec(store.config)
     check_store(spec, store)
-    if [spec.moe(layer).router.num_experts for layer in spec.moe_layers] != trace.num_experts:
+    if [spec.moe(layer).router.num_experts for layer in spec.decoder_moe_layers] != trace.num_experts:
         raise RequestError(f"{path}: not the store that was traced")
     weights = read_dense_weights(spec, store)
     return {n: build_predictor(spec, weights, store, choose_predictor(store, n)) for n in names}

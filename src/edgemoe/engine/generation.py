@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgemoe.engine.encoder_session import EncoderDecoderSession
 from edgemoe.engine.loading import Engine
 from edgemoe.engine.machine import peak_resident_bytes, resident_bytes
 from edgemoe.engine.sampling import Sampling, sample
@@ -148,8 +149,7 @@ class Stream(Iterator[Chunk]):
             logits = session.step(token_id)
 
     def _is_full(self) -> bool:
-        num_tokens = len(self._request.token_ids) + len(self._token_ids)
-        return len(self._token_ids) >= self._request.max_tokens or num_tokens > self._engine.session.num_slots
+        return len(self._token_ids) >= self._request.max_tokens or self._engine.session.is_full
 
 
 def current_stats(engine: Engine) -> Stats:
@@ -166,11 +166,30 @@ def current_stats(engine: Engine) -> Stats:
     )
 
 
-def collect_logits(engine: Engine, token_ids: Sequence[int]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Logits (T, V) of all positions; the result is the caller's memory, not counted in the budget."""
-    out = np.empty((len(token_ids), engine.spec.vocab_size), np.float32)
+def collect_logits(
+    engine: Engine, token_ids: Sequence[int], decoder_token_ids: Sequence[int] | None = None
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Logits (T, V) of all positions; the result is the caller's memory, not counted in the budget.
+
+    Raises:
+        RequestError: tokens for a decoder where there is no encoder, or none where there is one.
+    """
+    if engine.spec.has_encoder != (decoder_token_ids is not None):
+        raise RequestError(
+            f"{engine.spec.family} has an encoder: give decoder_token_ids, the answer so far, as well"
+            if engine.spec.has_encoder
+            else f"{engine.spec.family} has no encoder: give all tokens as one text, no decoder_token_ids"
+        )
+    wanted = token_ids if decoder_token_ids is None else decoder_token_ids
+    out = np.empty((len(wanted), engine.spec.vocab_size), np.float32)
     row = 0
-    for logits in engine.session.logits(token_ids):
+    session = engine.session
+    rows = (
+        session.decoder_logits(token_ids, wanted)
+        if isinstance(session, EncoderDecoderSession)
+        else session.logits(token_ids)
+    )
+    for logits in rows:
         out[row : row + len(logits)] = logits
         row += len(logits)
     return out

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgemoe.engine.encoder_session import EncoderDecoderSession
 from edgemoe.engine.memory import MemoryPlan, plan_memory
 from edgemoe.engine.prediction import build_predictor, choose_predictor, predictor_num_bytes
 from edgemoe.engine.session import Session
@@ -18,10 +19,11 @@ from edgemoe.experts import (
     ExpertCache,
     ExpertLayerShape,
     Pace,
+    StepPredictor,
     StreamedExperts,
     make_policy,
 )
-from edgemoe.models import Decoder, DenseWeights, ModelSpec, read_spec
+from edgemoe.models import Decoder, DenseWeights, Encoder, ModelSpec, read_spec
 from edgemoe.native import Matrix, packed_num_bytes
 from edgemoe.store import Device, Store, expert_num_bytes
 
@@ -77,7 +79,10 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
     )
     weights = read_dense_weights(spec, store, options.reader)
     predictor = build_predictor(spec, weights, store, predictor_name)
-    catalog = Catalog({key: entry.num_bytes for key, entry in store.manifest.experts.items()})
+    sizes = {key: entry.num_bytes for key, entry in store.manifest.experts.items()}
+    catalog = Catalog(sizes, spec.num_encoder_layers)
+    if spec.has_encoder:
+        predictor = StepPredictor(predictor, catalog.first_step)
     cache = ExpertCache(catalog, memory.expert_cache_bytes, policy)
     reader = store.open_expert_reader(options.reader, NUM_READ_THREADS, options.device)
     try:
@@ -87,12 +92,18 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
         experts = StreamedExperts(
             layers, store, reader, cache, options.verify, predictor, top_k, pace, options.swaps_layers
         )
-        decoder = Decoder(spec, weights, experts)
-        session = Session(spec, decoder, memory.context, memory.kv_format, memory.chunk_size)
+        session = _session(spec, weights, experts, memory)
     except BaseException:
         reader.close()
         raise
     return Engine(spec, memory, tokenizer, experts, session)
+
+
+def _session(spec: ModelSpec, weights: DenseWeights, experts: StreamedExperts, memory: MemoryPlan) -> Session:
+    decoder = Decoder(spec, weights, experts)
+    if spec.has_encoder:
+        return EncoderDecoderSession(spec, Encoder(spec, weights, experts), decoder, memory)
+    return Session(spec, decoder, memory.context, memory.kv_format, memory.chunk_size)
 
 
 def _expert_shape(spec: ModelSpec, layer: int) -> ExpertLayerShape:

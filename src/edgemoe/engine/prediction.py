@@ -64,8 +64,7 @@ def predictor_num_bytes(spec: ModelSpec, store: Store, name: str = "auto") -> in
         file = find_fitted(store)
         assert file is not None
         return 2 * store.manifest.files[file]  # tables are computed with in single precision
-    layers = spec.moe_layers
-    sizes = [spec.moe(layer).router.num_experts for layer in layers]
+    sizes = [spec.moe(layer).router.num_experts for layer in spec.decoder_moe_layers]
     return sum(
         4 * sum(sizes[p + 1 : p + 1 + LOOKAHEAD]) * num_gate_columns(spec.width, size)
         for p, size in enumerate(sizes)
@@ -73,12 +72,12 @@ def predictor_num_bytes(spec: ModelSpec, store: Store, name: str = "auto") -> in
 
 
 def build_predictor(spec: ModelSpec, weights: DenseWeights, store: Store, name: str) -> Predictor:
-    """The predictor of that name, as ``choose_predictor`` gives it.
+    """The predictor of that name, as ``choose_predictor`` gives it; position 0 is the first of a step.
 
     Raises:
         StoreError: what was fitted for the store is damaged or was fitted for another model.
     """
-    sizes = [spec.moe(layer).router.num_experts for layer in spec.moe_layers]
+    sizes = [spec.moe(layer).router.num_experts for layer in spec.decoder_moe_layers]
     if name == "none":
         return NoPredictor()
     if name == "gate":
@@ -100,9 +99,9 @@ def fitted_predictor(fitted: FittedRouting, name: str, num_experts: list[int]) -
 
 def plain_heads(spec: ModelSpec, weights: DenseWeights) -> Mapping[int, GateHead]:
     """The next layers' routers, as they act on each layer's state; none looks past the last layer."""
-    heads = {}
-    for position, layer in enumerate(spec.moe_layers):
-        targets = list(enumerate(spec.moe_layers))[position + 1 : position + 1 + LOOKAHEAD]
+    heads, layers = {}, list(enumerate(spec.decoder_moe_layers))
+    for position, layer in layers:
+        targets = layers[position + 1 : position + 1 + LOOKAHEAD]
         if targets:
             rows = np.concatenate([plain_weights(spec, weights, layer, ahead) for _, ahead in targets])
             sizes = [(p, spec.moe(ahead).router.num_experts) for p, ahead in targets]
@@ -122,5 +121,10 @@ def plain_weights(spec: ModelSpec, weights: DenseWeights, layer: int, ahead: int
     next_norm = weights.vector(f"layers.{ahead}.ffn_norm.weight")
     ratio = np.divide(next_norm, own_norm, out=np.zeros_like(own_norm), where=own_norm != 0)
     rows = native.dequantize(router.packed, router.format, router.num_rows, router.num_cols)
-    columns = num_gate_columns(spec.width, spec.moe(layer).router.num_experts)
-    return np.pad(rows * ratio, ((0, 0), (0, columns - spec.width)))
+    num_experts = spec.moe(layer).router.num_experts
+    columns = num_gate_columns(spec.width, num_experts)
+    padded: FloatArray = np.pad(rows * ratio, ((0, 0), (0, columns - spec.width)))
+    bias = weights.optional_vector(f"layers.{ahead}.router.bias")
+    if bias is not None:
+        padded[:, spec.width + num_experts] = bias
+    return padded

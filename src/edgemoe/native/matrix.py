@@ -104,9 +104,10 @@ def expert_ffns_of_token(
     activation: str,
     out: FloatArray,
 ) -> None:
-    """Several experts (gate, up, down) of one size for one token x (1, D), in one go; all have a gate or none.
+    """Several experts (gate, up, down) of one size for one token x (1, D), in one go.
 
-    The output of expert i, with the bits that :func:`expert_ffn` gives, goes to row ``rows[i]`` of ``out``.
+    All have a gate or none. The output of expert i, with the bits that :func:`expert_ffn` gives, goes to row
+    ``rows[i]`` of ``out``.
 
     Raises:
         ValueError: shapes do not fit or the activation is unknown.
