@@ -62,7 +62,7 @@ def switch_config(num_experts: int, is_large: bool = False) -> dict[str, Any]:
     }
 
 
-def _tensors(c: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
+def tensors(c: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of a configuration's tensors."""
     yield from _switch_tensors(c) if "d_model" in c else _qwen_tensors(c)
 
@@ -126,14 +126,14 @@ def write_checkpoint(folder: Path, c: dict[str, Any], seed: int = 0) -> int:
     small, wide = (_bf16(normal * np.float32(spread)) for spread in (0.02, 1))
     one = np.uint16(np.float32(1).view(np.uint32) >> 16)
     header, offset = {}, 0
-    for name, shape in _tensors(c):
+    for name, shape in tensors(c):
         size = 2 * int(np.prod(shape))
         header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [offset, offset + size]}
         offset += size
     text = json.dumps(header).encode()
     with (folder / "model.safetensors").open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name, shape in _tensors(c):
+        for name, shape in tensors(c):
             left = int(np.prod(shape))
             if name.endswith("norm.weight"):
                 file.write(np.full(left, one).tobytes())

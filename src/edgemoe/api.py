@@ -21,6 +21,7 @@ from edgemoe import native
 from edgemoe.engine.generation import Chunk, Generation, Request, Stream, collect_logits, current_stats
 from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.engine.memory import MemoryPlan
+from edgemoe.engine.pairs import Pair, PairScore, score_pairs
 from edgemoe.engine.perplexity import Progress, Score, score_text
 from edgemoe.engine.sampling import Sampling
 from edgemoe.engine.stats import Stats
@@ -31,7 +32,7 @@ from edgemoe.models import KV_FORMATS, ModelSpec
 from edgemoe.store import find_device, open_store
 from edgemoe.units import parse_size
 
-__all__ = ["Chunk", "Generation", "Model", "Score", "Stats", "Stream", "load"]
+__all__ = ["Chunk", "Generation", "Model", "Pair", "PairScore", "Score", "Stats", "Stream", "load"]
 
 
 def load(
@@ -214,6 +215,16 @@ class Model:
         token_ids = engine.tokenizer.encode(text) if isinstance(text, str) else list(text)
         window = window or min(engine.memory.context, max(2, len(token_ids)))
         return score_text(engine.session, token_ids, window, stride or max(1, window // 2), progress)
+
+    def score_pairs(
+        self, pairs: Sequence[Pair], *, max_tokens: int = 128, progress: Progress | None = None
+    ) -> PairScore:
+        """Answer prompts whose answers are known: Rouge-2 and perplexity; ``progress`` counts pairs.
+
+        Raises:
+            RequestError: rouge-score is not installed, or the context has no room for prompt and answer.
+        """
+        return score_pairs(self._open(), pairs, max_tokens, progress)
 
     def stats(self) -> Stats:
         """Counts since loading, and memory now."""
