@@ -35,6 +35,7 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     },
     "capacity": {**_COMMON, "expert_capacity": 2},
     "router-bias": {**_COMMON, "router_bias": True, "router_ignore_padding_tokens": True},
+    "untied": {**_COMMON, "tie_word_embeddings": False},
     "wide-heads": {**_COMMON, "d_kv": 32, "num_heads": 6, "layer_norm_epsilon": 1e-5},  # as in large
     "few-buckets": {
         **_COMMON, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 20,
@@ -53,7 +54,7 @@ def build_switch(variation: str, seed: int = 0, **changes: Any) -> transformers.
         for name, parameter in model.named_parameters():
             if "norm" in name:
                 parameter.uniform_(0.5, 1.5)
-            elif "relative_attention_bias" in name or "shared" in name:
+            elif "relative_attention_bias" in name or "shared" in name or "embed" in name:
                 parameter.normal_(0, 1.0)
             elif name.endswith(".q.weight"):
                 # Scores are not divided by the root of the head's dimension: T5 draws queries smaller.

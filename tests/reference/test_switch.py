@@ -132,7 +132,6 @@ def test_buckets_of_distances_are_those_of_transformers(num_buckets, max_distanc
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("tie_word_embeddings", False),
         ("router_dtype", "bfloat16"),
         ("is_gated_act", True),
         ("dense_act_fn", "gelu_new"),

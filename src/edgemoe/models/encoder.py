@@ -41,7 +41,7 @@ class Encoder:
 
     def __init__(self, spec: ModelSpec, weights: DenseWeights, experts: ExpertRunner) -> None:
         self._spec = spec
-        self._embed = weights.matrix("embed.weight")
+        self._embed = weights.matrix("encoder_embed.weight" if spec.has_encoder_embedding else "embed.weight")
         self._norm = weights.vector("encoder_norm.weight")
         self._bias_table = weights.vector("encoder_bias.weight")
         self._blocks = [

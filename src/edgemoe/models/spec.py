@@ -157,6 +157,11 @@ class ModelSpec:
         return self.num_encoder_layers > 0
 
     @property
+    def has_encoder_embedding(self) -> bool:
+        """Whether encoder and decoder have embeddings of their own: where the head has one too."""
+        return self.has_encoder and not self.has_tied_head
+
+    @property
     def decoder_layers(self) -> range:
         """Indices of the layers that run for every token of an answer."""
         return range(self.num_encoder_layers, len(self.layers))
@@ -196,6 +201,8 @@ class ModelSpec:
     def dense_tensors(self) -> tuple[TensorSpec, ...]:
         """All non-expert tensors under their canonical names."""
         found = [TensorSpec("embed.weight", (self.vocab_size, self.width), "matrix")]
+        if self.has_encoder_embedding:
+            found.append(TensorSpec("encoder_embed.weight", (self.vocab_size, self.width), "matrix"))
         for index, layer in enumerate(self.layers):
             prefix = f"layers.{index}"
             found += _attention_tensors(f"{prefix}.attention", layer.attention, self.width)

@@ -37,8 +37,8 @@ def read_switch(reader: ConfigReader) -> ModelSpec:
     reader.refuse("router_dtype", ("float32",), "routers run in single precision")
     reader.refuse("feed_forward_proj", ("relu", "gelu", "silu"), "experts have no gate")
     reader.refuse("is_gated_act", (False,), "experts have no gate")
-    reader.refuse("tie_word_embeddings", (True,), "encoder, decoder and head share one embedding")
     width = reader.require_size("d_model")
+    is_tied = bool(reader.optional("tie_word_embeddings", True))
     encoder = _layers(reader, "encoder", reader.require_size("num_layers"))
     num_decoder_layers = int(reader.optional("num_decoder_layers", len(encoder)))
     decoder = _layers(reader, "decoder", num_decoder_layers)
@@ -49,14 +49,14 @@ def read_switch(reader: ConfigReader) -> ModelSpec:
         layers=(*encoder, *decoder),
         norm_eps=float(reader.optional("layer_norm_epsilon", 1e-6)),
         rope=None,
-        has_tied_head=True,
+        has_tied_head=is_tied,
         max_context=MAX_CONTEXT,
         position_bias=PositionBiasSpec(
             int(reader.optional("relative_attention_num_buckets", 32)),
             int(reader.optional("relative_attention_max_distance", 128)),
         ),
         num_encoder_layers=len(encoder),
-        head_scale=width**-0.5,
+        head_scale=width**-0.5 if is_tied else 1.0,
         start_token_id=int(reader.optional("decoder_start_token_id", reader.optional("pad_token_id", 0))),
     )
     check_spec(spec)

@@ -20,11 +20,17 @@ _LAYER_NAMES = {
     "mlp.down.weight": "{ffn}.mlp.wo.weight",
 }
 _TOP_NAMES = {
-    "embed.weight": ("shared.weight", "encoder.embed_tokens.weight"),
+    "head.weight": ("lm_head.weight",),
     "encoder_norm.weight": ("encoder.final_layer_norm.weight",),
     "encoder_bias.weight": ("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",),
     "norm.weight": ("decoder.final_layer_norm.weight",),
     "bias.weight": ("decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",),
+}
+# With a head of its own each stack may have an embedding of its own too; "shared" is then looked at by none.
+_TIED = {"embed.weight": ("shared.weight", "encoder.embed_tokens.weight")}
+_UNTIED = {
+    "embed.weight": ("decoder.embed_tokens.weight", "shared.weight"),
+    "encoder_embed.weight": ("encoder.embed_tokens.weight", "shared.weight"),
 }
 # Copies of the embedding, and a table that early versions of transformers saved and never used.
 UNUSED = (
@@ -40,7 +46,8 @@ def dense_names(spec: ModelSpec, canonical: str) -> tuple[str, ...]:
     """Names that the tensor may have, the usual one first."""
     match = re.fullmatch(r"layers\.(\d+)\.(.+)", canonical)
     if match is None:
-        return _TOP_NAMES[canonical]
+        own = _UNTIED if spec.has_encoder_embedding else _TIED
+        return own.get(canonical) or _TOP_NAMES[canonical]
     prefix, ffn = _block(spec, int(match[1]))
     return (f"{prefix}.{_LAYER_NAMES[match[2]].format(ffn=ffn)}",)
 
