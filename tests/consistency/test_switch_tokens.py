@@ -150,3 +150,8 @@ def test_the_wrong_number_of_texts_is_refused(folder):
             model.logits(PROMPT)
         with pytest.raises(RequestError, match="do not fit the context of 64"):
             model.generate(PROMPT * 2, **SEEDED)
+
+
+def test_a_decoder_takes_one_text(tiny_store):
+    with load(tiny_store) as model, pytest.raises(RequestError, match="has no encoder: give all tokens"):
+        model.logits(PROMPT, ANSWER)

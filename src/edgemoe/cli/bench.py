@@ -62,7 +62,8 @@ def bench(
     r"""Time a store: reading a prompt (pp512), writing (tg128), following a real text.
 
     Modes: resident has every expert in memory; on-demand reads what a router asks for and keeps nothing;
-    swap reads whole layers; cache keeps experts; full reads ahead as well.
+    swap reads whole layers; cache keeps experts; full reads ahead as well. With an encoder the first half of
+    the text is the prompt.
 
     \b
     edgemoe bench qwen.store --memory 6GiB

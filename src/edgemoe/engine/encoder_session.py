@@ -11,6 +11,7 @@ import numpy as np
 
 from edgemoe.engine.memory import MemoryPlan
 from edgemoe.engine.session import Session
+from edgemoe.errors import RequestError
 from edgemoe.models import Decoder, Encoder, ModelSpec
 from edgemoe.native import FloatArray
 
@@ -41,13 +42,19 @@ class EncoderDecoderSession(Session):
         context, answer = self.split(token_ids)
         yield from self._decoder_states(context, [self._spec.start_token_id, *answer[:-1]])
 
-    def decoder_logits(self, prompt: Sequence[int], token_ids: Sequence[int]) -> Iterator[FloatArray]:
-        """Logits of all positions of a decoder's text, which begins with the start token."""
-        return self._heads(self._decoder_states(prompt, token_ids))
+    def all_logits(
+        self, token_ids: Sequence[int], decoder_token_ids: Sequence[int] | None = None
+    ) -> Iterator[FloatArray]:
+        """See Session; the decoder's text begins with the start token."""
+        if decoder_token_ids is None:
+            raise RequestError(
+                f"{self._spec.family} has an encoder: give decoder_token_ids, the answer so far, as well"
+            )
+        return self._heads(self._decoder_states(token_ids, decoder_token_ids))
 
     def answer_logits(self, context: Sequence[int], answer: Sequence[int]) -> Iterator[FloatArray]:
         """See Session."""
-        return self.decoder_logits(context, [self._spec.start_token_id, *answer[:-1]])
+        return self.all_logits(context, [self._spec.start_token_id, *answer[:-1]])
 
     def split(self, window: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
         """A window of text as a prompt and an answer of as many tokens."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from edgemoe.engine.encoder_session import EncoderDecoderSession
 from edgemoe.engine.loading import Engine
 from edgemoe.engine.machine import peak_resident_bytes, resident_bytes
 from edgemoe.engine.sampling import Sampling, sample
@@ -171,24 +170,12 @@ def collect_logits(
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Logits (T, V) of all positions; the result is the caller's memory, not counted in the budget.
 
-    Raises:
-        RequestError: tokens for a decoder where there is no encoder, or none where there is one.
+    Errors as in ``Session.all_logits``.
     """
-    if engine.spec.has_encoder != (decoder_token_ids is not None):
-        raise RequestError(
-            f"{engine.spec.family} has an encoder: give decoder_token_ids, the answer so far, as well"
-            if engine.spec.has_encoder
-            else f"{engine.spec.family} has no encoder: give all tokens as one text, no decoder_token_ids"
-        )
+    rows = engine.session.all_logits(token_ids, decoder_token_ids)
     wanted = token_ids if decoder_token_ids is None else decoder_token_ids
     out = np.empty((len(wanted), engine.spec.vocab_size), np.float32)
     row = 0
-    session = engine.session
-    rows = (
-        session.decoder_logits(token_ids, wanted)
-        if isinstance(session, EncoderDecoderSession)
-        else session.logits(token_ids)
-    )
     for logits in rows:
         out[row : row + len(logits)] = logits
         row += len(logits)

@@ -68,6 +68,20 @@ class Session:
         """Logits of a text's positions from ``first`` on, a few rows (T, V) at a time; nothing is reused."""
         yield from self._heads(self.states(token_ids), first)
 
+    def all_logits(
+        self, token_ids: Sequence[int], decoder_token_ids: Sequence[int] | None = None
+    ) -> Iterator[FloatArray]:
+        """Logits of all positions of a text, or where there is an encoder, of the decoder's.
+
+        Raises:
+            RequestError: as ``check``; and the decoder's text is missing, or given without an encoder.
+        """
+        if decoder_token_ids is not None:
+            raise RequestError(
+                f"{self._spec.family} has no encoder: give all tokens as one text, no decoder_token_ids"
+            )
+        return self.logits(token_ids)
+
     def answer_logits(self, context: Sequence[int], answer: Sequence[int]) -> Iterator[FloatArray]:
         """Logits that foretell each token of an answer to a context; a few rows (T, V) at a time."""
         return self.logits([*context, *answer[:-1]], len(context) - 1)
