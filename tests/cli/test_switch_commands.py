@@ -60,6 +60,9 @@ def test_run_inspect_doctor_bench(store):
         "--text", store.parent / "text.txt",
     )["results"]  # fmt: skip
     assert len(results) == 15
+    (store.parent / "short.txt").write_text("O")
+    done = edgemoe("bench", store, "-p", 0, "-n", 4, "--text", store.parent / "short.txt")
+    assert "a text of at least two tokens" in done.stderr
     assert all(result["tokens_per_s"][0] > 0 for result in results)
 
 

@@ -95,6 +95,14 @@ def test_chunks_and_steps_have_the_same_bits(case):
     assert np.array_equal(answer_logits(spec, encoder, decoder, [1] * len(ANSWER)), whole)
 
 
+def test_the_cache_of_keys_counts_those_of_the_encoder(case):
+    spec = case[0]
+    cache = KVCache(spec, 17, "f16")
+    arrays = (*cache.keys, *cache.values, *cache.cross_keys, *cache.cross_values)
+    assert len(arrays) == 4 * len(spec.decoder_layers)
+    assert KVCache.num_bytes(spec, 17, "f16") == sum(array.nbytes for array in arrays)
+
+
 def test_padding_in_a_batch_changes_nothing(case):
     """Transformers runs the prompt beside a longer one, padded and masked; we run it alone."""
     _, encoder, _, reference = case

@@ -119,7 +119,10 @@ def _cache_bytes(text: str | None, store: Store) -> int | None:
 def _tokens(store: Store, content: str, count: int) -> list[int]:
     from edgemoe.engine.tokenizer import Tokenizer
 
-    return Tokenizer(store.path, store.config).encode(content)[:count]
+    token_ids = Tokenizer(store.path, store.config).encode(content)[: max(2, count)]
+    if len(token_ids) < 2:
+        raise RequestError("--text: give a text of at least two tokens, so that something can be followed")
+    return token_ids
 
 
 def _print_results(results: list[Measurement]) -> None:
