@@ -7,6 +7,8 @@ orthogonalised one by one in a single batched product, gate and up apart.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 # Jordan's coefficients: five steps bring singular values into about 0.7..1.2.
@@ -52,10 +54,12 @@ class Muon(torch.optim.Optimizer):
                 p.add_(update, alpha=-group["lr"] * 0.2 * max(halves[0].shape[-2:]) ** 0.5)
 
 
-def optimizers(model: torch.nn.Module, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for hidden matrices; AdamW for the embedding, the routers and the norms."""
+def optimizers(
+    model: torch.nn.Module, lr: float, others: Sequence[str] = ("embed", "mlp.gate.")
+) -> list[torch.optim.Optimizer]:
+    """Muon for hidden matrices; AdamW for the norms and what has one of ``others`` in its name."""
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    hidden = [p for n, p in named if p.ndim >= 2 and "embed" not in n and "mlp.gate." not in n]
+    hidden = [p for n, p in named if p.ndim >= 2 and not any(part in n for part in others)]
     chosen = {id(p) for p in hidden}
     rest = [p for _, p in named if id(p) not in chosen]
     return [Muon(hidden, lr), torch.optim.AdamW(rest, lr, betas=(0.9, 0.95), weight_decay=0.0)]

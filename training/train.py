@@ -101,16 +101,6 @@ def save_state(path: Path, state: dict[str, object]) -> None:
     os.replace(path.with_suffix(".tmp"), path)
 
 
-def export(model: Qwen3MoeForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write the model in bf16 with its tokenizer, as `AutoModelForCausalLM` reads them."""
-    copy = Qwen3MoeForCausalLM(model.config)
-    copy.load_state_dict(model.state_dict())
-    copy.generation_config = GenerationConfig(bos_token_id=0, eos_token_id=[0, 2])
-    copy.to(torch.bfloat16).save_pretrained(folder)
-    save_tokenizer(tokenizer, folder)
-    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
-
-
 def draw_losses(log: Path, picture: Path) -> None:
     """The training loss over tokens, as a PNG; nothing without matplotlib."""
     try:
@@ -134,18 +124,28 @@ class Run:
         self.args = args
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer, rows = prepare(args.data, args.out, args.vocab)
-        self.mixture = Mixture(rows, {s.name: s.weight for s in SOURCES}, args.seed)
-        config = model_config(self.tokenizer.get_vocab_size(), SIZES[args.size])
-        self.model = Qwen3MoeForCausalLM(config).to(self.device)
-        self.model.set_experts_implementation("grouped_mm")
-        self.optims = optimizers(self.model, args.lr)
+        self.model = self.build(rows).to(self.device)
+        self.optims = self.optimizers()
         self.step, self.tokens = 0, 0
         self.state_file, self.log = args.out / "state.pt", args.out / "log.jsonl"
         if self.state_file.exists():
             self._load()
-        if args.compile:
-            for layer in self.model.model.layers:
-                layer.compile()
+
+    def build(self, rows: dict[str, np.ndarray]) -> torch.nn.Module:
+        """The model, untrained; what it learns from is kept for `losses`."""
+        raise NotImplementedError
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """What updates the model."""
+        return optimizers(self.model, self.args.lr)
+
+    def losses(self, share: float) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Loss of this step's batch, its imbalance, and its tokens; `share` of the run is done."""
+        raise NotImplementedError
+
+    def export(self, folder: Path) -> None:
+        """Write the model in bf16 with its tokenizer."""
+        raise NotImplementedError
 
     def _load(self) -> None:
         state = torch.load(self.state_file, map_location=self.device, weights_only=True)
@@ -167,30 +167,58 @@ class Run:
 
     def advance(self) -> float:
         """One step; the loss of its batch, without the balancing term."""
-        share = rate(self.step, self.args.steps)
-        # Windows are twice as long while the rate falls: positions are learnt cheaply, then stretched.
-        stretch = 2 if self.step >= (1 - DECAY) * self.args.steps else 1
-        batch = self.mixture.batch(self.step, self.args.batch // stretch, self.args.length * stretch)
-        tokens = batch.to(self.device)
         for optim in self.optims:
             for group in optim.param_groups:
-                group["lr"] = self.args.lr * share
+                group["lr"] = self.args.lr * rate(self.step, self.args.steps)
         mixed = torch.autocast(self.device, torch.bfloat16) if self.args.bf16 else nullcontext()
         with mixed:
-            result = self.model(tokens, labels=tokens)
-        loss = result.loss + BALANCE * imbalance(result.router_logits, self.model.config.num_experts_per_tok)
-        loss.backward()
+            loss, unevenness, num_tokens = self.losses(self.step / self.args.steps)
+        (loss + BALANCE * unevenness).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optim in self.optims:
             optim.step()
             optim.zero_grad()
-        self.step, self.tokens = self.step + 1, self.tokens + tokens.numel()
-        return result.loss.item()
+        self.step, self.tokens = self.step + 1, self.tokens + num_tokens
+        return loss.item()
 
 
-def train(args: argparse.Namespace) -> float:
+class DecoderRun(Run):
+    """The `qwen3_moe` of `--size` on windows of text."""
+
+    def build(self, rows: dict[str, np.ndarray]) -> torch.nn.Module:
+        """See Run."""
+        self.mixture = Mixture(rows, {s.name: s.weight for s in SOURCES}, self.args.seed)
+        config = model_config(self.tokenizer.get_vocab_size(), SIZES[self.args.size])
+        model = Qwen3MoeForCausalLM(config)
+        model.set_experts_implementation("grouped_mm")
+        if self.args.compile:
+            for layer in model.model.layers:
+                layer.compile()
+        return model
+
+    def losses(self, share: float) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """See Run."""
+        # Windows are twice as long while the rate falls: positions are learnt cheaply, then stretched.
+        stretch = 2 if share >= 1 - DECAY else 1
+        batch = self.mixture.batch(self.step, self.args.batch // stretch, self.args.length * stretch)
+        tokens = batch.to(self.device)
+        result = self.model(tokens, labels=tokens)
+        unevenness = imbalance(result.router_logits, self.model.config.num_experts_per_tok)
+        return result.loss, unevenness, tokens.numel()
+
+    def export(self, folder: Path) -> None:
+        """See Run; `AutoModelForCausalLM` reads the folder."""
+        copy = Qwen3MoeForCausalLM(self.model.config)
+        copy.load_state_dict(self.model.state_dict())
+        copy.generation_config = GenerationConfig(bos_token_id=0, eos_token_id=[0, 2])
+        copy.to(torch.bfloat16).save_pretrained(folder)
+        save_tokenizer(self.tokenizer, folder)
+        (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+
+
+def train(run: Run) -> float:
     """Run to the end of the schedule, or to `--stop-after` steps; return the last mean loss."""
-    run, losses = Run(args), []
+    args, losses = run.args, []
     began = saved_at = time.monotonic()
     first, last = run.tokens, min(args.steps, args.stop_after or args.steps)
     while run.step < last:
@@ -211,20 +239,20 @@ def train(args: argparse.Namespace) -> float:
             run.save()
             saved_at = time.monotonic()
     run.save()
-    export(run.model.cpu(), run.tokenizer, args.out / "model")
+    run.model.cpu()
+    run.export(args.out / "model")
     if run.log.exists():
         draw_losses(run.log, args.out / "loss.png")
     return float(np.mean(losses[-LOG_EVERY:]))
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+def parser(description: str) -> argparse.ArgumentParser:
+    """The options that every model is trained with."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with the files named in data.py")
     parser.add_argument("--out", type=Path, required=True, help="state, log and the finished model go here")
-    parser.add_argument("--size", choices=SIZES, default="reference")
     parser.add_argument("--steps", type=int, default=2000, help="length of the run, which sets the schedule")
     parser.add_argument("--stop-after", type=int, default=0, help="stop early, keeping the schedule")
     parser.add_argument("--batch", type=int, default=16, help="windows per step")
@@ -236,11 +264,18 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--save-every-s", type=float, default=120)
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True, help="bf16 products")
-    parser.add_argument(
+    return parser
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    options = parser(__doc__ or "")
+    options.add_argument("--size", choices=SIZES, default="reference")
+    options.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, default=True, help="needs a C++ compiler"
     )
-    return parser.parse_args(argv)
+    return options.parse_args()
 
 
 if __name__ == "__main__":
-    print(f"final loss {train(parse()):.3f}")
+    print(f"final loss {train(DecoderRun(parse())):.3f}")

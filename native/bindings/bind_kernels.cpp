@@ -120,7 +120,7 @@ void expert_ffn_into(Floats2 x, std::optional<MatrixTuple> gate, const MatrixTup
     expert_ffn(x.data(), tokens, g ? &*g : nullptr, u, d, act, out.data());
 }
 
-using ExpertTuple = std::tuple<MatrixTuple, MatrixTuple, MatrixTuple>;
+using ExpertTuple = std::tuple<std::optional<MatrixTuple>, MatrixTuple, MatrixTuple>;
 
 void expert_ffns_of_token_into(Floats2 x, const std::vector<ExpertTuple>& experts,
                                const std::vector<std::int64_t>& rows, const std::string& activation,
@@ -136,11 +136,13 @@ void expert_ffns_of_token_into(Floats2 x, const std::vector<ExpertTuple>& expert
         const auto& [gate, up, down] = experts[i];
         require(rows[i] >= 0 && rows[i] < static_cast<std::int64_t>(out.shape(0)), kName,
                 "row " + std::to_string(rows[i]) + " is outside the output");
-        chosen.push_back({make_matrix(kName, gate), make_matrix(kName, up), make_matrix(kName, down),
-                          out.data() + rows[i] * width});
+        const std::optional<Matrix> g = gate ? std::optional(make_matrix(kName, *gate)) : std::nullopt;
+        chosen.push_back({g, make_matrix(kName, up), make_matrix(kName, down), out.data() + rows[i] * width});
         const ChosenExpert& one = chosen.back();
+        require(one.gate.has_value() == chosen.front().gate.has_value(), kName,
+                "some experts have a gate and some have none");
         const std::int64_t inner = chosen.front().up.rows;
-        for (const Matrix* raising : {&one.gate, &one.up}) {
+        for (const Matrix* raising : {one.gate ? &*one.gate : &one.up, &one.up}) {
             require_equal(raising->rows, inner, kName, "number of rows of gate and up");
             require_equal(raising->cols, width, kName, "row length of gate and up");
         }

@@ -1,4 +1,9 @@
 // Float operations for Python: checks shapes, releases the GIL, calls the core.
+#include <nanobind/stl/optional.h>
+
+#include <algorithm>
+#include <optional>
+
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "ops/ops.h"
@@ -49,7 +54,7 @@ void store_kv_at(Cache cache, Floats3 x, std::int64_t start) {
 }
 
 void attention_into(Floats3 q, Cache keys, Cache values, std::int64_t start, float scale, std::int64_t window,
-                    MutableFloats3 out) {
+                    std::int64_t num_keys, std::optional<Floats2> bias, MutableFloats3 out) {
     constexpr const char* kName = "attention";
     const KvLayout layout = layout_of(keys, kName), other = layout_of(values, kName);
     require(layout.num_heads == other.num_heads && layout.num_slots == other.num_slots &&
@@ -58,11 +63,22 @@ void attention_into(Floats3 q, Cache keys, Cache values, std::int64_t start, flo
     require_equal(size(q, 2), layout.head_dim, kName, "head dimension");
     require(layout.num_heads > 0 && size(q, 1) % layout.num_heads == 0, kName,
             "query heads are not a multiple of key heads");
-    require(start >= 0 && start <= layout.num_slots - size(q, 0), kName, "positions outside the cache");
+    require(num_keys >= 0 && num_keys <= layout.num_slots, kName, "num_keys is outside the cache");
+    require(start >= 0 && (num_keys > 0 || start <= layout.num_slots - size(q, 0)), kName,
+            "positions outside the cache");
+    require(num_keys == 0 || window == 0, kName, "window and num_keys exclude each other");
     for (std::size_t axis = 0; axis < 3; ++axis) {
         require_equal(size(out, axis), size(q, axis), kName, "an axis of out");
     }
-    const Attention a = {size(q, 0), size(q, 1), start, window, scale};
+    Attention a = {size(q, 0), size(q, 1), start, window, scale};
+    a.num_keys = num_keys;
+    if (bias) {
+        require_equal(size(*bias, 0), a.num_heads, kName, "number of rows of bias");
+        a.bias = bias->data();
+        a.bias_reach = (size(*bias, 1) + 1) / 2;
+        require(size(*bias, 1) % 2 == 1 && std::max(start + a.num_tokens, num_keys) <= a.bias_reach, kName,
+                "bias does not reach as far as the positions");
+    }
     nb::gil_scoped_release release;
     attention(q.data(), keys.data(), values.data(), layout, a, out.data());
 }
@@ -98,7 +114,7 @@ void bind_ops(nb::module_& m) {
           nb::arg("start"));
     m.def("attention_into", &attention_into, nb::arg("q").noconvert(), nb::arg("keys").noconvert(),
           nb::arg("values").noconvert(), nb::arg("start"), nb::arg("scale"), nb::arg("window"),
-          nb::arg("out").noconvert());
+          nb::arg("num_keys"), nb::arg("bias").none(), nb::arg("out").noconvert());
     m.def("route_into", &route_into, nb::arg("logits").noconvert(), nb::arg("softmax_first"),
           nb::arg("renormalize"), nb::arg("ids").noconvert(), nb::arg("weights").noconvert());
     m.def("combine_into", &combine_into, nb::arg("parts").noconvert(), nb::arg("weights").noconvert(),

@@ -39,10 +39,11 @@ inline void add_value(float weight, const T* value, std::int64_t dim, float* out
 // the result depend on the position of the query alone.
 template <typename T>
 void attend_cached(const float* q, const T* keys, const T* values, std::int64_t num_positions,
-                   std::int64_t dim, float scale, float* scores, float* out) {
+                   std::int64_t dim, float scale, const float* bias, float* scores, float* out) {
     float largest = -__builtin_inff();
     for (std::int64_t s = 0; s < num_positions; ++s) {
         scores[s] = scale * dot_key(q, keys + s * dim, dim);
+        if (bias != nullptr) scores[s] += bias[s];
         largest = scores[s] > largest ? scores[s] : largest;
     }
     float total = 0;
@@ -53,12 +54,12 @@ void attend_cached(const float* q, const T* keys, const T* values, std::int64_t 
 }
 
 void attend(const float* q, const void* keys, const void* values, bool is_f16, std::int64_t num_positions,
-            std::int64_t dim, float scale, float* scores, float* out) {
+            std::int64_t dim, float scale, const float* bias, float* scores, float* out) {
     if (is_f16) {
         attend_cached(q, static_cast<const std::uint16_t*>(keys), static_cast<const std::uint16_t*>(values),
-                      num_positions, dim, scale, scores, out);
+                      num_positions, dim, scale, bias, scores, out);
     } else {
         attend_cached(q, static_cast<const float*>(keys), static_cast<const float*>(values), num_positions,
-                      dim, scale, scores, out);
+                      dim, scale, bias, scores, out);
     }
 }

@@ -56,9 +56,11 @@ struct Kernels {
                    float* out, std::int64_t stride);
     // gate[i] = act(gate[i]) * up[i]; up == nullptr: gate[i] = act(gate[i]).
     void (*activate)(Activation activation, float* gate, const float* up, std::int64_t n);
-    // One query head [C] over S cached positions [S][C] in f16 or f32; scores [S] is scratch.
+    // One query head [C] over S cached positions [S][C] in f16 or f32; scores [S] is scratch. bias [S] is
+    // added to the scores unless it is nullptr.
     void (*attend)(const float* q, const void* keys, const void* values, bool is_f16,
-                   std::int64_t num_positions, std::int64_t dim, float scale, float* scores, float* out);
+                   std::int64_t num_positions, std::int64_t dim, float scale, const float* bias,
+                   float* scores, float* out);
 };
 
 const Kernels* scalar_kernels();

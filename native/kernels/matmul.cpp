@@ -111,7 +111,7 @@ void expert_ffns_of_token(const float* x, const std::vector<ChosenExpert>& exper
     const Matrix &any_up = experts.front().up, &any_down = experts.front().down;
     const std::int64_t width = any_up.rows;
     const bool needs_codes = std::any_of(experts.begin(), experts.end(), [](const ChosenExpert& expert) {
-        return is_low_bit(expert.gate.format) || is_low_bit(expert.up.format);
+        return is_low_bit(expert.up.format) || (expert.gate && is_low_bit(expert.gate->format));
     });
     const bool needs_hidden_codes =
         std::any_of(experts.begin(), experts.end(),
@@ -119,15 +119,17 @@ void expert_ffns_of_token(const float* x, const std::vector<ChosenExpert>& exper
     const QuantizedRows row(x, 1, any_up.cols, needs_codes);
     const auto hidden = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(2 * count * width));
     float* const gated = hidden.get();
-    float* const raised = gated + count * width;
+    float* const raised = experts.front().gate ? gated + count * width : nullptr;
     const std::int64_t up_groups = num_groups(width), down_groups = num_groups(any_down.rows);
     parallel_for(count * up_groups, group_grain(any_up, 1), [&](std::int64_t begin, std::int64_t end) {
         for_each_part(begin, end, up_groups, [&](std::size_t e, std::int64_t from, std::int64_t to) {
             const std::int64_t offset = static_cast<std::int64_t>(e) * width;
-            kernels.matmul(experts[e].gate, *row, from, to, gated + offset, width);
-            kernels.matmul(experts[e].up, *row, from, to, raised + offset, width);
+            const auto& [gate, up, down, out] = experts[e];
+            kernels.matmul(gate ? *gate : up, *row, from, to, gated + offset, width);
+            if (gate) kernels.matmul(up, *row, from, to, raised + offset, width);
             const std::int64_t first = from * kRowGroup, last = std::min(to * kRowGroup, width);
-            kernels.activate(activation, gated + offset + first, raised + offset + first, last - first);
+            kernels.activate(activation, gated + offset + first, gate ? raised + offset + first : nullptr,
+                             last - first);
         });
     });
     const QuantizedRows inner(gated, count, width, needs_hidden_codes, /*are_apart=*/true);

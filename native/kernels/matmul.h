@@ -3,6 +3,7 @@
 // or on the number of threads.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "kernels/kernels.h"
@@ -16,9 +17,10 @@ void matmul(const float* x, std::int64_t num_tokens, const Matrix& w, float* out
 void expert_ffn(const float* x, std::int64_t num_tokens, const Matrix* gate, const Matrix& up,
                 const Matrix& down, Activation activation, float* out);
 
-// One expert that a token has chosen, and where its output [D] goes. All have a gate and the same D and F.
+// One expert that a token has chosen, and where its output [D] goes. All have the same D and F, and all have
+// a gate or none.
 struct ChosenExpert {
-    Matrix gate;
+    std::optional<Matrix> gate;
     Matrix up;
     Matrix down;
     float* out;

@@ -80,7 +80,8 @@ void attention(const float* q, const void* keys, const void* values, const KvLay
                const Attention& a, float* out) {
     const auto [num_kv_heads, num_slots, dim, is_f16] = layout;
     const std::int64_t queries_per_key = a.num_heads / num_kv_heads;
-    const std::int64_t element = is_f16 ? 2 : 4, last = a.start + a.num_tokens;
+    const std::int64_t element = is_f16 ? 2 : 4;
+    const std::int64_t last = a.num_keys > 0 ? a.num_keys : a.start + a.num_tokens;
     const std::int64_t grain = std::max<std::int64_t>(1, kAttentionGrain / std::max<std::int64_t>(1, last));
     const Kernels& kernels = active_kernels();
     parallel_for(a.num_tokens * a.num_heads, grain, [&](std::int64_t begin, std::int64_t end) {
@@ -88,10 +89,16 @@ void attention(const float* q, const void* keys, const void* values, const KvLay
         for (std::int64_t i = begin; i < end; ++i) {
             const std::int64_t position = a.start + i / a.num_heads, head = i % a.num_heads;
             const std::int64_t first = a.window > 0 ? std::max<std::int64_t>(0, position - a.window + 1) : 0;
+            const std::int64_t count = a.num_keys > 0 ? a.num_keys : position - first + 1;
+            const float* bias = nullptr;
+            if (a.bias != nullptr) {
+                const std::int64_t row = head * (2 * a.bias_reach - 1);
+                bias = a.bias + row + a.bias_reach - 1 + first - position;
+            }
             const std::int64_t offset = (head / queries_per_key * num_slots + first) * dim * element;
             kernels.attend(q + i * dim, static_cast<const char*>(keys) + offset,
-                           static_cast<const char*>(values) + offset, is_f16, position - first + 1, dim,
-                           a.scale, scores.data(), out + i * dim);
+                           static_cast<const char*>(values) + offset, is_f16, count, dim, a.scale, bias,
+                           scores.data(), out + i * dim);
         }
     });
 }

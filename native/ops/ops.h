@@ -32,6 +32,11 @@ struct Attention {
     std::int64_t start;      // query t has position start + t and sees positions up to its own
     std::int64_t window;     // and, when positive, only the last `window` of them
     float scale;
+    // What is added to the scores: bias [H][2 R - 1] has at R - 1 + d what a key d positions after its query
+    // gets; nullptr: nothing.
+    const float* bias = nullptr;
+    std::int64_t bias_reach = 0;  // R, above every distance that occurs
+    std::int64_t num_keys = 0;    // when positive, every query sees exactly the first `num_keys` positions
 };
 
 void attention(const float* q, const void* keys, const void* values, const KvLayout& layout,

@@ -31,7 +31,7 @@ def expert_ffn_into(
 ) -> None: ...
 def expert_ffns_of_token_into(
     x: _Floats,
-    experts: list[tuple[_MatrixTuple, _MatrixTuple, _MatrixTuple]],
+    experts: list[tuple[_MatrixTuple | None, _MatrixTuple, _MatrixTuple]],
     rows: list[int],
     activation: str,
     out: _Floats,
@@ -51,6 +51,8 @@ def attention_into(
     start: int,
     scale: float,
     window: int,
+    num_keys: int,
+    bias: _Floats | None,
     out: _Floats,
 ) -> None: ...
 def route_into(

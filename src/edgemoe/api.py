@@ -21,6 +21,7 @@ from edgemoe import native
 from edgemoe.engine.generation import Chunk, Generation, Request, Stream, collect_logits, current_stats
 from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.engine.memory import MemoryPlan
+from edgemoe.engine.pairs import Pair, PairScore, score_pairs
 from edgemoe.engine.perplexity import Progress, Score, score_text
 from edgemoe.engine.sampling import Sampling
 from edgemoe.engine.stats import Stats
@@ -31,7 +32,7 @@ from edgemoe.models import KV_FORMATS, ModelSpec
 from edgemoe.store import find_device, open_store
 from edgemoe.units import parse_size
 
-__all__ = ["Chunk", "Generation", "Model", "Score", "Stats", "Stream", "load"]
+__all__ = ["Chunk", "Generation", "Model", "Pair", "PairScore", "Score", "Stats", "Stream", "load"]
 
 
 def load(
@@ -54,6 +55,7 @@ def load(
         store: folder that ``edgemoe convert`` made.
         memory: cap such as "2GiB", or bytes. Default: what is free, minus a margin.
         context: longest prompt plus answer, in tokens. Default: 4096, or what the model was trained for.
+            With an encoder: longest prompt, and longest answer. Default: 512.
         num_threads: threads that compute, of the whole process. Default: one per core.
         kv_format: "f16" or "f32" keys and values.
         cache: cap on the expert cache within the budget. Default: all that the budget leaves.
@@ -180,13 +182,20 @@ class Model:
         """As ``stream_chat``, all at once."""
         return _finish(self.stream_chat(messages, **options))
 
-    def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+    def logits(
+        self, token_ids: Sequence[int], decoder_token_ids: Sequence[int] | None = None
+    ) -> NDArray[np.float32]:
         """Logits (T, V) of every position of a text; the result is not counted in the budget.
 
+        A model with an encoder reads ``token_ids`` with it and gives the logits of ``decoder_token_ids``,
+        which begin with its start token (``spec.start_token_id``).
+
         Raises:
-            RequestError: the text is empty, too long, or has ids outside the vocabulary.
+            RequestError: the text is empty, too long, or has ids outside the vocabulary; or the model has
+                an encoder and only one text is given, or none and two are.
         """
-        return collect_logits(self._open(), list(token_ids))
+        answer = None if decoder_token_ids is None else list(decoder_token_ids)
+        return collect_logits(self._open(), list(token_ids), answer)
 
     def perplexity(
         self,
@@ -207,6 +216,16 @@ class Model:
         token_ids = engine.tokenizer.encode(text) if isinstance(text, str) else list(text)
         window = window or min(engine.memory.context, max(2, len(token_ids)))
         return score_text(engine.session, token_ids, window, stride or max(1, window // 2), progress)
+
+    def score_pairs(
+        self, pairs: Sequence[Pair], *, max_tokens: int = 128, progress: Progress | None = None
+    ) -> PairScore:
+        """Answer prompts whose answers are known: Rouge-2 and perplexity; ``progress`` counts pairs.
+
+        Raises:
+            RequestError: rouge-score is not installed, or the context has no room for prompt and answer.
+        """
+        return score_pairs(self._open(), pairs, max_tokens, progress)
 
     def stats(self) -> Stats:
         """Counts since loading, and memory now."""

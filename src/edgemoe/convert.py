@@ -117,12 +117,12 @@ def plan_as_stored(source: str | Path) -> BitPlan:
         info = infos[ref.name]
         return format_at_least(info.bits_per_weight, info.dtype)
 
-    experts = {
-        (layer, expert): ExpertFormats(
-            *(format_of(sources.experts[layer, expert, p]) for p in ("gate", "up", "down"))
-        )
-        for layer, expert in spec.experts()
-    }
+    def formats_of(layer: int, expert: int) -> ExpertFormats:
+        # What a plan says of a gate is not looked at where there is none.
+        gate = "gate" if spec.moe(layer).expert.is_gated else "up"
+        return ExpertFormats(*(format_of(sources.experts[layer, expert, p]) for p in (gate, "up", "down")))
+
+    experts = {key: formats_of(*key) for key in spec.experts()}
     default = Counter(experts.values()).most_common(1)[0][0]
     dense = {
         t.name: format_of(sources.dense[t.name])
@@ -217,7 +217,10 @@ class _Conversion:
         shapes = {name: info.shape for name, info in self._stored.items()}
         self._sources: TensorSources = find_sources(self.spec, shapes)
         self._dense = {t.name: (self._dense_format(t), t.shape) for t in self.spec.dense_tensors()}
-        self._formats = {key: plan.formats_of(*key) for key in self.spec.experts()}
+        self._formats = {
+            key: plan.formats_of(*key).of(self.spec.moe(key[0]).expert.projections)
+            for key in self.spec.experts()
+        }
         self._check_overrides()
         # Squared change and square of the sampled weights, by "stored type → format".
         self._squares: dict[str, tuple[float, float]] = {}
@@ -287,7 +290,7 @@ class _Conversion:
     def expert_bits_per_weight(self) -> float:
         """Stored bits per expert weight, scales and padding included."""
         num_bytes = sum(place.num_bytes for place in self.layout.experts.values())
-        num_weights = sum(3 * self.spec.width * self._expert_width(key) for key in self._formats)
+        num_weights = sum(self.spec.num_expert_weights(layer) for layer, _ in self._formats)
         return 8 * num_bytes / num_weights
 
     def _dense_format(self, tensor: TensorSpec) -> str:
@@ -315,7 +318,7 @@ class _Conversion:
         format, shape = self._dense[name]
         ref = self._sources.dense[name]
         if len(shape) == 1:
-            yield np.ascontiguousarray(self._source.read(ref)).view(np.uint8)
+            yield np.ascontiguousarray(self._source.read(ref)).reshape(-1).view(np.uint8)
         else:
             yield from self._packed_chunks(ref, shape[0], shape[1], format)
 

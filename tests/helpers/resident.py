@@ -18,20 +18,33 @@ def pack(weights: np.ndarray, format: str) -> Matrix:
 
 def load_resident(source: CheckpointSource, format: str = "f32") -> tuple[ModelSpec, Decoder]:
     """Decoder with every expert in memory; matrices in ``format``, the rest in f32."""
+    spec, weights, experts = resident_parts(source, format)
+    return spec, Decoder(spec, weights, experts)
+
+
+def resident_parts(
+    source: CheckpointSource, format: str = "f32"
+) -> tuple[ModelSpec, DenseWeights, ResidentExperts]:
+    """What models are made from, all of it in memory."""
     spec = read_spec(source.config())
     sources = find_sources(spec, {name: info.shape for name, info in source.tensors().items()})
     matrices, vectors = {}, {}
     for tensor in spec.dense_tensors():
         values = source.read(sources.dense[tensor.name])
-        if values.ndim == 1:
-            vectors[tensor.name] = values
+        if len(tensor.shape) == 1:
+            vectors[tensor.name] = values.ravel()
         else:
             matrices[tensor.name] = pack(values, format if tensor.kind == "matrix" else "f32")
     experts = {
         (layer, expert): ExpertWeights(
-            *(pack(source.read(sources.experts[layer, expert, p]), format) for p in ("gate", "up", "down"))
+            *(
+                pack(source.read(sources.experts[layer, expert, p]), format)
+                if (layer, expert, p) in sources.experts
+                else None
+                for p in ("gate", "up", "down")
+            )
         )
         for layer, expert in spec.experts()
     }
     activation = spec.moe(spec.moe_layers[0]).expert.activation
-    return spec, Decoder(spec, DenseWeights(matrices, vectors), ResidentExperts(experts, activation))
+    return spec, DenseWeights(matrices, vectors), ResidentExperts(experts, activation)

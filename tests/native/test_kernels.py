@@ -172,8 +172,17 @@ def test_wrong_shapes_are_refused():
         native.force_isa("avx9000")
 
 
+def test_an_expert_without_a_gate_is_down_of_the_activated(isa):
+    _, up = packed_matrix("f32", 96, 64, 2)
+    _, down = packed_matrix("f32", 64, 96, 3)
+    x = np.random.default_rng(4).standard_normal((7, 64)).astype(np.float32)
+    expected = native.matmul(np.maximum(native.matmul(x, up), 0), down)
+    np.testing.assert_allclose(native.expert_ffn(x, None, up, down, "relu"), expected, rtol=2e-5, atol=2e-4)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
-def test_experts_of_one_token_have_the_bits_of_single_calls(isa, threads):
+@pytest.mark.parametrize("has_gate", [True, False])
+def test_experts_of_one_token_have_the_bits_of_single_calls(isa, threads, has_gate):
     """Formats may differ from expert to expert and from matrix to matrix."""
     forms = [("q4", "q4", "q6"), ("q2", "q8", "q3"), ("f32", "q4", "bf16"), ("f16", "f16", "f16")]
     experts = [
@@ -183,6 +192,8 @@ def test_experts_of_one_token_have_the_bits_of_single_calls(isa, threads):
         )
         for i, formats in enumerate(forms)
     ]
+    if not has_gate:
+        experts = [(None, up, down) for _, up, down in experts]
     x = np.random.default_rng(4).standard_normal((1, 64)).astype(np.float32)
     out = np.full((5, 64), np.nan, np.float32)
     before = native.get_num_threads()
@@ -196,3 +207,7 @@ def test_experts_of_one_token_have_the_bits_of_single_calls(isa, threads):
     assert np.isnan(out[2]).all()
     with pytest.raises(ValueError, match="row 5 is outside the output"):
         native.expert_ffns_of_token(x, experts[:1], [5], "silu", out)
+    with pytest.raises(ValueError, match="some experts have a gate and some have none"):
+        native.expert_ffns_of_token(
+            x, [experts[0], (None if has_gate else experts[0][1], *experts[0][1:])], [0, 1], "silu", out
+        )

@@ -103,3 +103,47 @@ def test_combine_by_hand_in_the_order_of_ranks():
 def test_unknown_rule_is_refused():
     with pytest.raises(ValueError, match="unknown rule"):
         native.route(normal(1, 4), 2, "sinkhorn", False)
+
+
+def test_attention_by_hand_with_a_bias():
+    """Equal keys: the bias alone says how the values are mixed."""
+    keys, values = np.zeros((1, 3, 1), np.float32), np.array([[[1.0], [2.0], [4.0]]], np.float32)
+    bias = np.log(np.array([[8.0, 2.0, 1.0, 3.0, 5.0]], np.float32))  # by distance -2 to 2
+    q = np.ones((2, 1, 1), np.float32)
+    causal = native.attention(q, keys, values, 1, 1.0, bias=bias)[:, 0, 0]
+    np.testing.assert_allclose(causal, [(2 * 1 + 1 * 2) / 3, (8 * 1 + 2 * 2 + 1 * 4) / 11], rtol=1e-6)
+    whole = native.attention(q, keys, values, 1, 1.0, num_keys=3, bias=bias)[:, 0, 0]
+    np.testing.assert_allclose(whole, [(2 * 1 + 1 * 2 + 3 * 4) / 6, 16 / 11], rtol=1e-6)
+
+
+@pytest.mark.parametrize("isa", native.available_isas())
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("num_keys", [0, 9, 30])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_attention_with_a_bias_or_to_all_keys_matches_the_reference(isa, dtype, num_keys, has_bias):
+    before = native.active_isa()
+    native.force_isa(isa)
+    keys, values = (normal(2, 30, 20).astype(dtype) for _ in range(2))
+    q, options = normal(11, 4, 20), {"num_keys": num_keys, "bias": normal(4, 59) if has_bias else None}
+    out = native.attention(q, keys, values, 13, 0.3, **options)
+    split = [native.attention(q[a : a + 4], keys, values, 13 + a, 0.3, **options) for a in (0, 4, 8)]
+    native.force_isa(before)
+    expected = reference.attention(q, keys, values, 13, 0.3, **options)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+    assert np.array_equal(np.concatenate(split), out)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_keys": 6}, "num_keys is outside"),
+        ({"num_keys": 3, "window": 2}, "exclude each other"),
+        ({"bias": np.zeros((2, 4), np.float32)}, "does not reach"),
+        ({"bias": np.zeros((2, 3), np.float32)}, "does not reach"),
+        ({"bias": np.zeros((1, 9), np.float32)}, "number of rows of bias is 1, expected 2"),
+    ],
+)
+def test_attention_refuses_what_does_not_fit(options, message):
+    cache = np.zeros((1, 5, 8), np.float32)
+    with pytest.raises(ValueError, match=message):
+        native.attention(np.zeros((1, 2, 8), np.float32), cache, cache, 2, 1.0, **options)

@@ -48,6 +48,7 @@ def fit_routing(
     Raises:
         RequestError: the trace is of another model, or too short.
     """
+    trace = trace.of_steps()
     _check(trace, spec)
     fit = _Fit(trace, spec, weights)
     num_layers = trace.catalog.num_layers
@@ -70,7 +71,7 @@ def fit_routing(
 
 
 def _check(trace: Trace, spec: ModelSpec) -> None:
-    sizes = [spec.moe(layer).router.num_experts for layer in spec.moe_layers]
+    sizes = [spec.moe(layer).router.num_experts for layer in spec.decoder_moe_layers]
     if trace.num_experts != sizes or trace.states.shape[2] != spec.width:
         raise RequestError("the trace is of another model than this store; trace this store")
     if len(trace.states) < MIN_TOKENS:
@@ -82,7 +83,7 @@ class _Fit:
 
     def __init__(self, trace: Trace, spec: ModelSpec, weights: DenseWeights) -> None:
         self._trace, self._spec, self._weights = trace, spec, weights
-        self._layers = spec.moe_layers
+        self._layers = spec.decoder_moe_layers
         self.num_fitted = int(len(trace.states) * (1 - HELD_OUT_SHARE))
         is_start = np.zeros(len(trace.states) + 1, np.bool_)
         is_start[[start for start in trace.starts if start <= len(trace.states)]] = True
@@ -188,7 +189,8 @@ class _Fit:
         router = self._weights.matrix(f"layers.{self._layers[position]}.router.weight")
         rows = dequantize(router.packed, router.format, router.num_rows, router.num_cols)
         logits: FloatArray = self._trace.states[:, position].astype(np.float32) @ rows.T
-        return logits
+        bias = self._weights.optional_vector(f"layers.{self._layers[position]}.router.bias")
+        return logits if bias is None else logits + bias
 
     def _plain(self, position: int, target: int) -> FloatArray:
         """Where the correction starts: the router as it is, or nothing for the next token's first."""

@@ -107,7 +107,7 @@ class Ladder:
 
     def bits_per_weight(self, widths: Widths) -> float:
         """Effective bits of the experts' weights, scales and padding included."""
-        num_weights = sum(3 * self.spec.width * self.spec.moe(layer).expert.width for layer, _ in self.keys)
+        num_weights = sum(self.spec.num_expert_weights(layer) for layer, _ in self.keys)
         return float(8 * np.sum([self.num_bytes[key][widths[key]] for key in self.keys]) / num_weights)
 
 

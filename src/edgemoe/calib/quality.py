@@ -53,13 +53,14 @@ def compare(reference: Engine, changed: Engine, windows: Sequence[Sequence[int]]
     """Run both models over the same windows in step; no logits are kept."""
     rows = []
     for window in windows:
-        targets = np.asarray(window[1:])
+        context, answer = reference.session.split(window)
+        targets = np.asarray(answer)
         sums = np.zeros(3)
         row = 0
-        for a, b in zip(reference.session.logits(window), changed.session.logits(window), strict=True):
-            count = min(len(a), len(targets) - row)
-            sums += _sums(a[:count], b[:count], targets[row : row + count])
-            row += count
+        ours, theirs = (e.session.answer_logits(context, answer) for e in (reference, changed))
+        for a, b in zip(ours, theirs, strict=True):
+            sums += _sums(a, b, targets[row : row + len(a)])
+            row += len(a)
         rows.append((len(targets), *sums.tolist()))
     counts, reference_nats, nats, divergence = np.array(rows).T
     return Quality(counts.astype(np.int64), reference_nats, nats, divergence)

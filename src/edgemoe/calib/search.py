@@ -154,7 +154,7 @@ class PlanSearch:
             return goal.num_bytes
         assert goal.bits_per_weight is not None
         spec = self.ladder.spec
-        num_weights = sum(3 * spec.width * spec.moe(layer).expert.width for layer, _ in self.ladder.keys)
+        num_weights = sum(spec.num_expert_weights(layer) for layer, _ in self.ladder.keys)
         return int(goal.bits_per_weight * num_weights / 8)
 
     def _proposal(self, method: str) -> Callable[[int], Widths]:

@@ -3,6 +3,8 @@
 Letters: T tokens, S layers with experts, K chosen, D width, N tokens whose states are kept.
 
 A trace is a folder: trace.json, experts.npy (T, S, K), weights.npy (T, S, K), states.npy (N, S, D).
+In a model with an encoder the first layers' rows are those of the prompt's tokens, the others' those of the
+answer's: a row has one token of each.
 """
 
 from __future__ import annotations
@@ -50,6 +52,16 @@ class Trace:
         """Experts chosen per token and layer (K)."""
         return int(self.experts.shape[2])
 
+    def of_steps(self) -> Trace:
+        """The layers that run at every step alone, numbered anew; the same where there are no others."""
+        first = self.catalog.first_step
+        if not first:
+            return self
+        sizes = zip(self.catalog.keys, self.catalog.num_bytes.tolist(), strict=True)
+        kept = {key: size for key, size in sizes if self.catalog.position[key[0]] >= first}
+        arrays = (self.experts[:, first:], self.weights[:, first:], self.states[:, first:])
+        return Trace(*arrays, self.starts, Catalog(kept), self.sources)
+
     @property
     def num_experts(self) -> list[int]:
         """Experts of each layer."""
@@ -61,18 +73,17 @@ class _Recorder:
 
     def __init__(self, experts: NDArray[Any], weights: NDArray[Any], states: NDArray[Any]) -> None:
         self._experts, self._weights, self._states = experts, weights, states
-        self._token = 0  # where the present chunk begins
-        self._last = experts.shape[1] - 1
+        self._tokens = [0] * experts.shape[1]  # where each layer's next chunk begins
 
     def layer_runs(self, event: LayerEvent) -> None:
         """Copy one layer of one chunk."""
-        rows = slice(self._token, self._token + len(event.x))
+        first = self._tokens[event.position]
+        rows = slice(first, first + len(event.x))
+        self._tokens[event.position] = rows.stop
         self._experts[rows, event.position] = event.expert_ids
         self._weights[rows, event.position] = event.weights
         kept = self._states[rows, event.position]
         kept[:] = event.x[: len(kept)]
-        if event.position == self._last:
-            self._token = rows.stop
 
 
 def record_trace(
@@ -111,7 +122,7 @@ def _record(
     chosen = {spec.moe(layer).router.top_k for layer in spec.moe_layers}
     if len(chosen) > 1:
         raise RequestError(f"layers choose {sorted(chosen)} experts; tracing needs the same number in all")
-    total, num_layers = sum(map(len, windows)), len(spec.moe_layers)
+    total, num_layers = sum(map(engine.session.num_rows, windows)), len(spec.moe_layers)
     num_kept = min(total, MAX_STATE_BYTES // (2 * num_layers * spec.width))
     shapes = {
         "experts": ((total, num_layers, chosen.pop()), np.int16),
@@ -128,7 +139,7 @@ def _record(
         for window in windows:
             for _ in engine.session.states(window):
                 pass
-            done += len(window)
+            done += engine.session.num_rows(window)
             if progress is not None:
                 progress(done, total)
     finally:
@@ -148,11 +159,12 @@ def _write_facts(
     catalog = engine.experts.cache.catalog
     facts = {
         "version": VERSION,
-        "starts": np.cumsum([0, *map(len, windows)])[:-1].tolist(),
+        "starts": np.cumsum([0, *map(engine.session.num_rows, windows)])[:-1].tolist(),
         "sources": {name: len(ids) for name, ids in texts.items()},
         "expert_num_bytes": {
             str(layer): catalog.num_bytes[catalog.span(p)].tolist() for p, layer in enumerate(catalog.layers)
         },
+        "num_encoder_layers": engine.spec.num_encoder_layers,
     }
     (folder / TRACE_FILE).write_text(json.dumps(facts), encoding="utf-8")
 
@@ -173,7 +185,9 @@ def read_trace(folder: Path) -> Trace:
             for expert, num_bytes in enumerate(row)
         }
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _NAMES}
-        trace = Trace(**arrays, starts=facts["starts"], catalog=Catalog(sizes), sources=facts["sources"])
+        # Traces of decoders made before there were encoders do not say so.
+        catalog = Catalog(sizes, facts.get("num_encoder_layers", 0))
+        trace = Trace(**arrays, starts=facts["starts"], catalog=catalog, sources=facts["sources"])
         _check(trace)
     except FileNotFoundError as error:
         raise TraceError(f"{error.filename}: missing; {folder} is no trace made by `edgemoe trace`") from None

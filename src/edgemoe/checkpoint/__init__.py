@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgemoe.checkpoint.folder import FolderCheckpoint
 from edgemoe.checkpoint.gguf import GgufCheckpoint
 from edgemoe.checkpoint.memory import MemoryCheckpoint
-from edgemoe.checkpoint.safetensors import SafetensorsCheckpoint
 from edgemoe.checkpoint.source import CheckpointSource, SourceRef, TensorInfo
 from edgemoe.errors import CheckpointError
 
 __all__ = [
     "CheckpointSource",
+    "FolderCheckpoint",
     "GgufCheckpoint",
     "MemoryCheckpoint",
-    "SafetensorsCheckpoint",
     "SourceRef",
     "TensorInfo",
     "is_gguf",
@@ -36,7 +36,7 @@ def open_checkpoint(path: str | Path) -> CheckpointSource:
     inside = sorted(place.glob("*.gguf"))
     if inside and not (place / "config.json").is_file():
         raise CheckpointError(f"{place}: holds GGUF files; name the one to open, for example {inside[0]}")
-    return SafetensorsCheckpoint(place)
+    return FolderCheckpoint(place)
 
 
 def is_gguf(path: Path) -> bool:

@@ -63,7 +63,8 @@ def bench(
     r"""Time a store: reading a prompt (pp512), writing (tg128), following a real text.
 
     Modes: resident has every expert in memory; on-demand reads what a router asks for and keeps nothing;
-    swap reads whole layers; cache keeps experts; full reads ahead as well.
+    swap reads whole layers; cache keeps experts; full reads ahead as well. With an encoder the first half of
+    the text is the prompt.
 
     \b
     edgemoe bench qwen.store --memory 6GiB
@@ -119,7 +120,10 @@ def _cache_bytes(text: str | None, store: Store) -> int | None:
 def _tokens(store: Store, content: str, count: int) -> list[int]:
     from edgemoe.engine.tokenizer import Tokenizer
 
-    return Tokenizer(store.path, store.config).encode(content)[:count]
+    token_ids = Tokenizer(store.path, store.config).encode(content)[: max(2, count)]
+    if len(token_ids) < 2:
+        raise RequestError("--text: give a text of at least two tokens, so that something can be followed")
+    return token_ids
 
 
 def _print_results(results: list[Measurement]) -> None:

@@ -162,12 +162,17 @@ def _test(engine: Engine, name: str, tests: Tests) -> tuple[Any, Any, int]:
     session, vocab_size = engine.session, engine.spec.vocab_size
     random = np.random.default_rng(0).integers(0, vocab_size, max(1, tests.num_prompt)).tolist()
 
+    context, followed = session.split(tests.text) if tests.text else ([0], [])
+
     def clear() -> None:
         session.prefill([0])
 
     def read_prompt() -> None:
-        for _ in session.states(random):
-            pass
+        session.forget()
+        session.prefill(random)
+
+    def read_context() -> None:
+        session.prefill(context)
 
     def write() -> None:
         logits = session.step(random[0])
@@ -175,12 +180,14 @@ def _test(engine: Engine, name: str, tests: Tests) -> tuple[Any, Any, int]:
             logits = session.step(int(np.argmax(logits)))
 
     def follow() -> None:
-        for token_id in tests.text:
+        for token_id in followed:
             session.step(token_id)
 
     if name.startswith("pp"):
         return clear, read_prompt, tests.num_prompt
-    return (clear, write, tests.num_written) if name.startswith("tg") else (clear, follow, len(tests.text))
+    return (
+        (clear, write, tests.num_written) if name.startswith("tg") else (read_context, follow, len(followed))
+    )
 
 
 def _counts(engine: Engine) -> tuple[float, ...]:

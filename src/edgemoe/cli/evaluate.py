@@ -1,23 +1,45 @@
-"""``edgemoe eval``: how well a store predicts a text."""
+"""``edgemoe eval``: how well a store predicts a text, or answers prompts whose answers are known."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgemoe.cli.options import JsonOption, MemoryOption, StoreArgument, ThreadsOption, read_text
 from edgemoe.cli.output import count_progress, print_json, say_budget
+from edgemoe.errors import RequestError
+
+if TYPE_CHECKING:
+    from edgemoe.api import Model
+    from edgemoe.engine.pairs import PairScore
+    from edgemoe.engine.perplexity import Score
 
 
 def evaluate(
     store: StoreArgument,
     text: Annotated[
-        Path,
+        Path | None,
         typer.Option("--text", metavar="FILE", help="UTF-8 text to be predicted.", show_default=False),
-    ],
+    ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            "--pairs", metavar="FILE", help="JSON lines of prompts with their answers.", show_default=False
+        ),
+    ] = None,
+    keys: Annotated[
+        str, typer.Option("--keys", metavar="PROMPT,ANSWER", help="Keys of the pairs.")
+    ] = "document,summary",
+    prefix: Annotated[
+        str, typer.Option("--prefix", metavar="TEXT", help="Put before the prompt of every pair.")
+    ] = "summarize: ",
+    max_pairs: Annotated[
+        int | None,
+        typer.Option("--max-pairs", metavar="N", min=1, help="Only the first N pairs.", show_default=False),
+    ] = None,
     memory: MemoryOption = None,
     window: Annotated[
         int, typer.Option("--window", metavar="TOKENS", min=2, help="Tokens the model sees at once.")
@@ -34,33 +56,75 @@ def evaluate(
     ] = None,
     max_tokens: Annotated[
         int | None,
-        typer.Option("--max-tokens", metavar="N", min=2, help="Only the first N tokens.", show_default=False),
+        typer.Option(
+            "--max-tokens",
+            metavar="N",
+            min=2,
+            help="Only the first N tokens of the text; of an answer at most N. [default: all; 128]",
+            show_default=False,
+        ),
     ] = None,
     num_threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Measure perplexity on a text by a sliding window; lower is better.
+    r"""Measure perplexity on a text, lower is better, or Rouge-2 of answers, higher is better.
+
+    A text is read by a sliding window. To every prompt of the pairs an answer is written, the likeliest token
+    each time, and compared with the right one; perplexity is then that of the right answers.
 
     \b
     edgemoe eval qwen.store --memory 6GiB --text wikitext-2/test.txt
     edgemoe eval qwen.store --text book.txt --window 1024 --stride 512 --max-tokens 20000 --json
+    edgemoe eval switch.store --pairs xsum.jsonl --max-pairs 100
+    edgemoe eval switch.store --pairs samsum.jsonl --keys dialogue,summary
     """
     import edgemoe
     from edgemoe.units import format_duration
 
-    content = read_text(text)
+    if (text is None) == (pairs is None):
+        raise RequestError("give either --text or --pairs")
+    content = None if text is None else read_text(text)
     started = time.monotonic()
     with edgemoe.load(store, memory, context=window, num_threads=num_threads) as model:
         if memory is None:
             say_budget(model)
-        token_ids = model.tokenizer.encode(content)[:max_tokens]
-        with count_progress(f"reading {text.name}", "tokens") as advance:
-            score = model.perplexity(token_ids, window=window, stride=stride or window // 2, progress=advance)
+        score: Score | PairScore
+        if content is None:
+            assert pairs is not None
+            score = _score_pairs(model, pairs, keys, prefix, max_pairs, max_tokens or 128)
+        else:
+            assert text is not None
+            token_ids = model.tokenizer.encode(content)[:max_tokens]
+            with count_progress(f"reading {text.name}", "tokens") as advance:
+                score = model.perplexity(token_ids, window=window, stride=stride, progress=advance)
     elapsed_s = time.monotonic() - started
     if as_json:
         print_json({**score.to_json(), "elapsed_s": elapsed_s})
     else:
-        print(
-            f"perplexity {score.perplexity:.4f} over {score.num_tokens} tokens "
-            f"in {format_duration(elapsed_s)}"
-        )
+        print(f"{_line(score)} in {format_duration(elapsed_s)}")
+
+
+def _score_pairs(
+    model: Model, path: Path, keys: str, prefix: str, max_pairs: int | None, max_tokens: int
+) -> PairScore:
+    from edgemoe.engine.pairs import read_pairs
+
+    prompt_key, comma, answer_key = keys.partition(",")
+    if not comma:
+        raise RequestError(f"--keys {keys!r}: give two, such as document,summary")
+    chosen = read_pairs(path, prompt_key, answer_key, prefix)[:max_pairs]
+    with count_progress(f"answering {path.name}", "pairs") as advance:
+        return model.score_pairs(chosen, max_tokens=max_tokens, progress=advance)
+
+
+def _line(score: Score | PairScore) -> str:
+    from edgemoe.engine.perplexity import Score
+
+    if isinstance(score, Score):
+        return f"perplexity {score.perplexity:.4f} over {score.num_tokens} tokens"
+    low, high = score.interval
+    cut = f", {score.num_cut} of them cut to the context" if score.num_cut else ""
+    return (
+        f"Rouge-2 {score.rouge2:.4f} ({low:.4f} to {high:.4f}), perplexity of the answers"
+        f" {score.perplexity:.4f}, over {score.num_pairs} pairs{cut}"
+    )

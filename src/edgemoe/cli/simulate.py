@@ -65,7 +65,7 @@ def simulate(
     from edgemoe.experts import NoPredictor
     from edgemoe.store import find_device
 
-    traced = read_trace(trace)
+    traced = read_trace(trace).of_steps()
     opened = None if store is None else _open_traced(store, traced)
     policies, next_use = _policies(policy, opened)
     predictors = _predictors(predictor, opened)
@@ -120,7 +120,7 @@ def _open_traced(path: Path, trace: Trace) -> Store:
     store = open_store(path)
     spec = read_spec(store.config)
     check_store(spec, store)
-    if [spec.moe(layer).router.num_experts for layer in spec.moe_layers] != trace.num_experts:
+    if [spec.moe(layer).router.num_experts for layer in spec.decoder_moe_layers] != trace.num_experts:
         raise RequestError(f"{path}: not the store that was traced")
     return store
 

@@ -148,8 +148,7 @@ class Stream(Iterator[Chunk]):
             logits = session.step(token_id)
 
     def _is_full(self) -> bool:
-        num_tokens = len(self._request.token_ids) + len(self._token_ids)
-        return len(self._token_ids) >= self._request.max_tokens or num_tokens > self._engine.session.num_slots
+        return len(self._token_ids) >= self._request.max_tokens or self._engine.session.is_full
 
 
 def current_stats(engine: Engine) -> Stats:
@@ -166,11 +165,18 @@ def current_stats(engine: Engine) -> Stats:
     )
 
 
-def collect_logits(engine: Engine, token_ids: Sequence[int]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Logits (T, V) of all positions; the result is the caller's memory, not counted in the budget."""
-    out = np.empty((len(token_ids), engine.spec.vocab_size), np.float32)
+def collect_logits(
+    engine: Engine, token_ids: Sequence[int], decoder_token_ids: Sequence[int] | None = None
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Logits (T, V) of all positions; the result is the caller's memory, not counted in the budget.
+
+    Errors as in ``Session.all_logits``.
+    """
+    rows = engine.session.all_logits(token_ids, decoder_token_ids)
+    wanted = token_ids if decoder_token_ids is None else decoder_token_ids
+    out = np.empty((len(wanted), engine.spec.vocab_size), np.float32)
     row = 0
-    for logits in engine.session.logits(token_ids):
+    for logits in rows:
         out[row : row + len(logits)] = logits
         row += len(logits)
     return out

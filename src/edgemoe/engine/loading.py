@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgemoe.engine.encoder_session import EncoderDecoderSession
 from edgemoe.engine.memory import MemoryPlan, plan_memory
 from edgemoe.engine.prediction import (
     build_next_use,
@@ -23,10 +24,11 @@ from edgemoe.experts import (
     ExpertCache,
     ExpertLayerShape,
     Pace,
+    StepPredictor,
     StreamedExperts,
     make_policy,
 )
-from edgemoe.models import Decoder, DenseWeights, ModelSpec, read_spec
+from edgemoe.models import Decoder, DenseWeights, Encoder, ModelSpec, read_spec
 from edgemoe.native import Matrix, packed_num_bytes
 from edgemoe.store import Device, Store, expert_num_bytes
 
@@ -82,8 +84,11 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
     )
     weights = read_dense_weights(spec, store, options.reader)
     predictor = build_predictor(spec, weights, store, predictor_name)
-    next_use = build_next_use(store, options.policy)
-    catalog = Catalog({key: entry.num_bytes for key, entry in store.manifest.experts.items()})
+    sizes = {key: entry.num_bytes for key, entry in store.manifest.experts.items()}
+    catalog = Catalog(sizes, spec.num_encoder_layers)
+    if spec.has_encoder:
+        predictor = StepPredictor(predictor, catalog.first_step)
+    next_use = build_next_use(store, options.policy, catalog.first_step)
     cache = ExpertCache(catalog, memory.expert_cache_bytes, policy)
     reader = store.open_expert_reader(options.reader, NUM_READ_THREADS, options.device)
     try:
@@ -95,12 +100,18 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
             swaps_layers=options.swaps_layers,
             next_use=next_use,
         )
-        decoder = Decoder(spec, weights, experts)
-        session = Session(spec, decoder, memory.context, memory.kv_format, memory.chunk_size)
+        session = _session(spec, weights, experts, memory)
     except BaseException:
         reader.close()
         raise
     return Engine(spec, memory, tokenizer, experts, session)
+
+
+def _session(spec: ModelSpec, weights: DenseWeights, experts: StreamedExperts, memory: MemoryPlan) -> Session:
+    decoder = Decoder(spec, weights, experts)
+    if spec.has_encoder:
+        return EncoderDecoderSession(spec, Encoder(spec, weights, experts), decoder, memory)
+    return Session(spec, decoder, memory.context, memory.kv_format, memory.chunk_size)
 
 
 def _expert_shape(spec: ModelSpec, layer: int) -> ExpertLayerShape:

@@ -28,6 +28,8 @@ ALLOCATOR_MARGIN_BYTES = 12 * MIB
 DEFAULT_FREE_SHARE = 0.1
 DEFAULT_FREE_BYTES = 128 * MIB
 DEFAULT_CONTEXT = 4096
+# Of an encoder, which holds a whole prompt at once: what such models were trained with.
+DEFAULT_PROMPT = 512
 # Tokens of a prompt that pass through a layer together: large amortises reading experts, small saves memory.
 CHUNK_SIZES = (512, 256, 128, 64, 32, 16)
 # A chunk may take this share of what the fixed parts leave.
@@ -112,7 +114,7 @@ def plan_memory(
     # One token's experts of a layer: fewer would read the same expert again within a layer.
     floor = max(spec.moe(layer).router.top_k for layer in spec.moe_layers) * max(sizes)
     fixed_bytes = sum(num_bytes for _, num_bytes in fixed)
-    smallest = fixed_bytes + working_bytes(spec, CHUNK_SIZES[-1]) + floor
+    smallest = fixed_bytes + working_bytes(spec, CHUNK_SIZES[-1], context) + floor
     # Said in whole MiB, so that what the message names works as it stands.
     smallest = -(-smallest // MIB) * MIB
     if budget_bytes < smallest:
@@ -125,7 +127,7 @@ def plan_memory(
     chunk = next(
         (c for c in CHUNK_SIZES if working_bytes(spec, c) <= (rest - floor) * CHUNK_SHARE), CHUNK_SIZES[-1]
     )
-    working = working_bytes(spec, chunk)
+    working = working_bytes(spec, chunk, context)
     arena = _arena_bytes(rest - working, cache_bytes, sizes)
     items = (*fixed, (f"working memory, {chunk} tokens at a time", working))
     items = (*items, (f"expert cache, {arena / sum(sizes):.0%} of {format_size(sum(sizes))}", arena))
@@ -150,14 +152,18 @@ def resident_budget(
     predictor_bytes: int = 0,
 ) -> int:
     """The smallest budget that keeps every expert in memory, in whole MiB."""
-    fixed = _fixed_items(spec, manifest, _checked_context(spec, context), kv_format)
+    context = _checked_context(spec, context)
+    fixed = _fixed_items(spec, manifest, context, kv_format)
     experts = sum(entry.num_bytes for entry in manifest.experts.values())
-    needed = sum(num_bytes for _, num_bytes in fixed) + experts + working_bytes(spec, CHUNK_SIZES[-1])
+    needed = sum(num_bytes for _, num_bytes in fixed) + experts
+    needed += working_bytes(spec, CHUNK_SIZES[-1], context)
     return -(-(needed + predictor_bytes) // MIB) * MIB
 
 
-def working_bytes(spec: ModelSpec, chunk: int) -> int:
+def working_bytes(spec: ModelSpec, chunk: int, num_encoded: int = 0) -> int:
     """Most that the forward pass of ``chunk`` tokens takes at one time, and the logits of a few.
+
+    An encoder takes ``num_encoded`` tokens at once.
 
     Counted from models/ and native/kernels/matmul.cpp: hidden states and their 8-bit forms, then either
     attention's projections or the feed-forward part's inner values.
@@ -177,6 +183,8 @@ def working_bytes(spec: ModelSpec, chunk: int) -> int:
             shared = 3 * part.shared.width + 2 * width if part.shared is not None else 0
             feed_forward = max(feed_forward, parts, shared)
     per_token = 4 * width + max(attention, feed_forward)
+    if spec.has_encoder:
+        chunk = max(chunk, num_encoded)
     # Logits as floats, and three arrays of their size in double precision while sampling or scoring.
     logits = HEAD_ROWS * spec.vocab_size * 4 + 3 * spec.vocab_size * 8
     return 4 * per_token * chunk + logits
@@ -196,7 +204,7 @@ def _arena_bytes(rest_bytes: int, cache_bytes: int | None, sizes: Sequence[int])
 
 def _checked_context(spec: ModelSpec, context: int | None) -> int:
     if context is None:
-        return min(DEFAULT_CONTEXT, spec.max_context)
+        return min(DEFAULT_PROMPT if spec.has_encoder else DEFAULT_CONTEXT, spec.max_context)
     if not 1 <= context <= spec.max_context:
         raise RequestError(f"a context of {context} tokens; this model takes 1 to {spec.max_context}")
     return context
@@ -205,9 +213,15 @@ def _checked_context(spec: ModelSpec, context: int | None) -> int:
 def _fixed_items(spec: ModelSpec, manifest: Manifest, context: int, kv_format: str) -> list[tuple[str, int]]:
     tokenizer = TOKENIZER_FACTOR * manifest.files.get("tokenizer.json", 0)
     process = max(PROCESS_BYTES + tokenizer, resident_bytes())
-    return [
+    tokens = f"{context} tokens of prompt and of answer" if spec.has_encoder else f"{context} tokens"
+    items = [
         ("process and tokenizer", process),
         ("dense weights", sum(entry.num_bytes for entry in manifest.dense.values())),
-        (f"KV cache, {context} tokens in {kv_format}", KVCache.num_bytes(spec, context, kv_format)),
+        (f"KV cache, {tokens} in {kv_format}", KVCache.num_bytes(spec, context, kv_format)),
         ("allocator margin", ALLOCATOR_MARGIN_BYTES),
     ]
+    if spec.position_bias is not None:
+        # Floats for every head and distance in both directions, of encoder and decoder.
+        num_heads = spec.layers[0].attention.num_heads
+        items.append(("position biases", 2 * 4 * num_heads * 2 * context))
+    return items

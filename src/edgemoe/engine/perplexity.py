@@ -72,12 +72,19 @@ def score_text(
 
 def _nats(session: Session, piece: Sequence[int], first: int) -> float:
     """Negative log-likelihood of the tokens of a piece from position ``first`` on."""
-    total, position = 0.0, first
-    # The row of the token before predicts the first one; the last row predicts what is not there.
-    for logits in session.logits(piece, first - 1):
+    return answer_nats(session, piece[:first], piece[first:])
+
+
+def answer_nats(session: Session, context: Sequence[int], answer: Sequence[int]) -> float:
+    """Negative log-likelihood of an answer to what comes before it.
+
+    Raises:
+        RequestError: they do not fit the context.
+    """
+    total, position = 0.0, 0
+    for logits in session.answer_logits(context, answer):
         for row in logits:
-            if position < len(piece):
-                total -= log_probability(row, piece[position])
+            total -= log_probability(row, answer[position])
             position += 1
     return total
 

@@ -64,7 +64,7 @@ def predictor_num_bytes(
     """
     name = choose_predictor(store, name)
     file = find_fitted(store)
-    sizes = [spec.moe(layer).router.num_experts for layer in spec.moe_layers]
+    sizes = [spec.moe(layer).router.num_experts for layer in spec.decoder_moe_layers]
     if name in NEEDS_FIT:
         assert file is not None
         return 2 * store.manifest.files[file]  # tables are computed with in single precision
@@ -82,12 +82,12 @@ def _plain_num_bytes(spec: ModelSpec, sizes: Sequence[int]) -> int:
 
 
 def build_predictor(spec: ModelSpec, weights: DenseWeights, store: Store, name: str) -> Predictor:
-    """The predictor of that name, as ``choose_predictor`` gives it.
+    """The predictor of that name, as ``choose_predictor`` gives it; position 0 is the first of a step.
 
     Raises:
         StoreError: what was fitted for the store is damaged or was fitted for another model.
     """
-    sizes = [spec.moe(layer).router.num_experts for layer in spec.moe_layers]
+    sizes = [spec.moe(layer).router.num_experts for layer in spec.decoder_moe_layers]
     if name == "none":
         return NoPredictor()
     if name == "gate":
@@ -107,21 +107,23 @@ def fitted_predictor(fitted: FittedRouting, name: str, num_experts: list[int]) -
     return gate if name == "gate-fitted" else HybridPredictor(gate, table, fitted.table_weights)
 
 
-def build_next_use(store: Store, policy: str) -> NextUse | None:
+def build_next_use(store: Store, policy: str, first_step: int = 0) -> NextUse | None:
     """What the eviction policy forecasts with; None where it does not, or nothing was fitted.
+
+    ``first_step`` is the position of the first layer that runs at every step: what was fitted calls it 0.
 
     Raises:
         StoreError: what was fitted for the store is damaged.
     """
     fitted = read_fitted(store) if policy == FORECAST else None
-    return None if fitted is None else fitted.next_use()
+    return None if fitted is None else fitted.next_use(first_step)
 
 
 def plain_heads(spec: ModelSpec, weights: DenseWeights) -> Mapping[int, GateHead]:
     """The next layers' routers, as they act on each layer's state; none looks past the last layer."""
-    heads = {}
-    for position, layer in enumerate(spec.moe_layers):
-        targets = list(enumerate(spec.moe_layers))[position + 1 : position + 1 + LOOKAHEAD]
+    heads, layers = {}, list(enumerate(spec.decoder_moe_layers))
+    for position, layer in layers:
+        targets = layers[position + 1 : position + 1 + LOOKAHEAD]
         if targets:
             rows = np.concatenate([plain_weights(spec, weights, layer, ahead) for _, ahead in targets])
             sizes = [(p, spec.moe(ahead).router.num_experts) for p, ahead in targets]
@@ -141,5 +143,10 @@ def plain_weights(spec: ModelSpec, weights: DenseWeights, layer: int, ahead: int
     next_norm = weights.vector(f"layers.{ahead}.ffn_norm.weight")
     ratio = np.divide(next_norm, own_norm, out=np.zeros_like(own_norm), where=own_norm != 0)
     rows = native.dequantize(router.packed, router.format, router.num_rows, router.num_cols)
-    columns = num_gate_columns(spec.width, spec.moe(layer).router.num_experts)
-    return np.pad(rows * ratio, ((0, 0), (0, columns - spec.width)))
+    num_experts = spec.moe(layer).router.num_experts
+    columns = num_gate_columns(spec.width, num_experts)
+    padded: FloatArray = np.pad(rows * ratio, ((0, 0), (0, columns - spec.width)))
+    bias = weights.optional_vector(f"layers.{ahead}.router.bias")
+    if bias is not None:
+        padded[:, spec.width + num_experts] = bias
+    return padded

@@ -55,18 +55,57 @@ class Session:
         logits: FloatArray = self._decoder.head(hidden)[0]
         return logits
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no token can be appended."""
+        return len(self.token_ids) >= self.num_slots
+
+    def forget(self) -> None:
+        """Compute whatever comes next anew."""
+        self._rewind(0)
+
     def logits(self, token_ids: Sequence[int], first: int = 0) -> Iterator[FloatArray]:
         """Logits of a text's positions from ``first`` on, a few rows (T, V) at a time; nothing is reused."""
-        for hidden in self.states(token_ids):
-            position = len(self.token_ids) - len(hidden)
-            for start in range(max(0, first - position), len(hidden), HEAD_ROWS):
-                yield self._decoder.head(hidden[start : start + HEAD_ROWS])
+        yield from self._heads(self.states(token_ids), first)
+
+    def all_logits(
+        self, token_ids: Sequence[int], decoder_token_ids: Sequence[int] | None = None
+    ) -> Iterator[FloatArray]:
+        """Logits of all positions of a text, or where there is an encoder, of the decoder's.
+
+        Raises:
+            RequestError: as ``check``; and the decoder's text is missing, or given without an encoder.
+        """
+        if decoder_token_ids is not None:
+            raise RequestError(
+                f"{self._spec.family} has no encoder: give all tokens as one text, no decoder_token_ids"
+            )
+        return self.logits(token_ids)
+
+    def answer_logits(self, context: Sequence[int], answer: Sequence[int]) -> Iterator[FloatArray]:
+        """Logits that foretell each token of an answer to a context; a few rows (T, V) at a time."""
+        return self.logits([*context, *answer[:-1]], len(context) - 1)
+
+    def split(self, window: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+        """A window of text as a context and what is foretold after it: all but the first token."""
+        return window[:1], window[1:]
+
+    def num_rows(self, window: Sequence[int]) -> int:
+        """How many hidden states ``states`` gives for a window of text."""
+        return len(window)
 
     def states(self, token_ids: Sequence[int]) -> Iterator[FloatArray]:
         """Hidden states (T, D) of a text, chunk by chunk; nothing is reused."""
         self.check(token_ids)
         self._rewind(0)
         yield from self._forward(token_ids)
+
+    def _heads(self, states: Iterator[FloatArray], first: int = 0) -> Iterator[FloatArray]:
+        """Logits of hidden states from position ``first`` on."""
+        for hidden in states:
+            position = len(self.token_ids) - len(hidden)
+            for start in range(max(0, first - position), len(hidden), HEAD_ROWS):
+                yield self._decoder.head(hidden[start : start + HEAD_ROWS])
 
     def _forward(self, token_ids: Sequence[int]) -> Iterator[FloatArray]:
         """Hidden states chunk by chunk; an interrupted chunk leaves the text as it was."""

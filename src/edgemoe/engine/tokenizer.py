@@ -15,6 +15,7 @@ from edgemoe.errors import RequestError, StoreError
 _REPLACEMENT = "\ufffd"
 # Stands for an assistant's answer when the template is asked what follows one.
 _SENTINEL = "\x02answer\x03"
+_T5_SENTINEL = "<extra_id_"
 
 Message = Mapping[str, Any]
 
@@ -35,6 +36,7 @@ class Tokenizer:
         generation = _read_json(folder / "generation_config.json")
         self.stop_ids = _ids(generation.get("eos_token_id")) | _ids(config.get("eos_token_id"))
         self.stop_ids |= self._id_of(self._settings.get("eos_token"))
+        self._special_ids, self._sentinel_ids = _special_ids(self._tokenizer)
 
     @property
     def is_available(self) -> bool:
@@ -50,8 +52,12 @@ class Tokenizer:
         return list(self._require().encode(text, add_special_tokens=adds_special).ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of token ids, special tokens left out."""
-        return str(self._require().decode(list(token_ids), skip_special_tokens=True))
+        """Text of token ids, special tokens left out; sentinels, which T5 answers with, are kept."""
+        tokenizer = self._require()
+        if self._sentinel_ids.isdisjoint(token_ids):
+            return str(tokenizer.decode(list(token_ids), skip_special_tokens=True))
+        shown = [t for t in token_ids if t in self._sentinel_ids or t not in self._special_ids]
+        return str(tokenizer.decode(shown, skip_special_tokens=False))
 
     def render_chat(self, messages: Sequence[Message]) -> str:
         """The conversation as the model expects it, up to where its answer begins.
@@ -153,6 +159,14 @@ class StreamDecoder:
     def flush(self) -> str:
         """What is left when no more tokens come."""
         return self._tokenizer.decode(self._ids)[len(self._shown) :]
+
+
+def _special_ids(tokenizer: tokenizers.Tokenizer | None) -> tuple[frozenset[int], frozenset[int]]:
+    """Ids of all special tokens, and of those that stand for what was left out of a text."""
+    if tokenizer is None:
+        return frozenset(), frozenset()
+    special = {i: str(t.content) for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
+    return frozenset(special), frozenset(i for i, text in special.items() if text.startswith(_T5_SENTINEL))
 
 
 def _refuse(message: str) -> NoReturn:

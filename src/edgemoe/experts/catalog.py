@@ -1,6 +1,6 @@
 """All routed experts of a model, numbered: what cache, policies and predictors share.
 
-Letters: N experts in all, S layers that have experts.
+Letters: N experts in all, S layers that have experts, L of them that run at every step.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ Index = NDArray[np.int64]
 class Catalog:
     """Experts ordered by layer, then by expert; an expert is known by its place in this order."""
 
-    def __init__(self, record_num_bytes: Mapping[ExpertKey, int]) -> None:
-        """``record_num_bytes`` gives each (layer, expert) the size of its record."""
+    def __init__(self, record_num_bytes: Mapping[ExpertKey, int], num_encoder_layers: int = 0) -> None:
+        """``record_num_bytes`` gives each (layer, expert) the size of its record; the model's first
+        ``num_encoder_layers`` layers run once for a prompt.
+        """
         self.keys = sorted(record_num_bytes)
         self.num_bytes: Index = np.array([record_num_bytes[key] for key in self.keys], np.int64)
         self.layers = sorted({layer for layer, _ in self.keys})
         self.position = {layer: place for place, layer in enumerate(self.layers)}
+        # The position of the first layer that runs at every step.
+        self.first_step = sum(layer < num_encoder_layers for layer in self.layers)
         self.layer_position: Index = np.array([self.position[layer] for layer, _ in self.keys], np.int64)
         self._position_of: list[int] = self.layer_position.tolist()
         starts = np.searchsorted(self.layer_position, np.arange(len(self.layers) + 1))
@@ -36,6 +40,11 @@ class Catalog:
     def num_layers(self) -> int:
         """Layers that have experts (S)."""
         return len(self.layers)
+
+    @property
+    def num_step_layers(self) -> int:
+        """Those of them that run at every step (L): all, or with an encoder the decoder's."""
+        return len(self.layers) - self.first_step
 
     def span(self, position: int) -> slice:
         """The numbers of all experts of the layer at this position, 0 to S - 1."""

@@ -46,9 +46,11 @@ class FittedRouting:
     table_weights: Mapping[int, float]
     next_uses: Mapping[int, FloatArray] = field(default_factory=dict)
 
-    def next_use(self) -> NextUse:
-        """In the form that the engine asks."""
-        return NextUse({position: _matrix(weights) for position, weights in self.next_uses.items()})
+    def next_use(self, first_step: int = 0) -> NextUse:
+        """In the form that the engine asks; ``first_step`` is the position that counts as 0 here."""
+        return NextUse(
+            {first_step + position: _matrix(weights) for position, weights in self.next_uses.items()}
+        )
 
 
 def _matrix(weights: FloatArray) -> Matrix:

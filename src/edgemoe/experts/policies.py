@@ -47,9 +47,25 @@ class UseStatistics:
         self.expected[self.catalog.span(position)] = uses
 
     def layers_until(self, candidates: Index) -> Index:
-        """Layers until each expert's layer runs next: 1 for the next one, S for the present one."""
-        num_layers = self.catalog.num_layers
-        return (self.catalog.layer_position[candidates] - self.position - 1) % num_layers + 1
+        """Layers until each expert's layer runs next: 1 for the next one, L for the present one.
+
+        S for what does not run again before the next prompt.
+        """
+        catalog, positions = self.catalog, self.catalog.layer_position[candidates]
+        if self.position < catalog.first_step:
+            return np.where(positions > self.position, positions - self.position, catalog.num_layers)
+        steps: Index = (positions - self.position - 1) % catalog.num_step_layers + 1
+        if catalog.first_step:
+            steps = np.where(positions < catalog.first_step, catalog.num_layers, steps)
+        return steps
+
+    def is_over(self, position: int) -> bool:
+        """Whether the layer at a position has run for this prompt and will not for this answer."""
+        return position < self.catalog.first_step and position < self.position
+
+    def num_over(self) -> int:
+        """Experts of such layers: the first ones of the catalog."""
+        return self.catalog.experts(min(self.position, self.catalog.first_step)).start
 
 
 class EvictionPolicy(Protocol):
@@ -134,7 +150,7 @@ class EdgeMoEPrinted:
 
     def worth(self, statistics: UseStatistics, candidates: Index) -> Worth:
         """See EvictionPolicy."""
-        num_layers = statistics.catalog.num_layers
+        num_layers = statistics.catalog.num_step_layers
         since = (statistics.position - statistics.catalog.layer_position[candidates]) % num_layers
         frequency: Worth = statistics.frequency[candidates] + 1e-6
         return frequency / np.maximum(since, 1)

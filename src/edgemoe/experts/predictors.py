@@ -198,3 +198,25 @@ class HybridPredictor:
                 for t, scores in forecasts
             ]
         return forecasts
+
+
+class StepPredictor:
+    """A predictor that knows the layers of every step alone, in a model whose encoder's come before them.
+
+    For a prompt it says nothing: its tokens need nearly all experts of a layer anyway.
+    """
+
+    def __init__(self, predictor: Predictor, first_step: int) -> None:
+        """``first_step`` is the position that the predictor calls 0."""
+        self._predictor = predictor
+        self._first_step = first_step
+
+    def forecast(
+        self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray, lookahead: int
+    ) -> list[Forecast]:
+        """See Predictor."""
+        first = self._first_step
+        if position < first:
+            return []
+        forecasts = self._predictor.forecast(position - first, x, expert_ids, weights, lookahead)
+        return [(target + first, scores) for target, scores in forecasts]

@@ -21,6 +21,7 @@ class Residency:
 
     An expert in use is pinned and never leaves. One that is expected soon is reserved: it leaves only
     for an expert that is needed now. A layer keeps ``floor_share`` of an even share against other layers.
+    What an encoder has done with leaves first, whatever the policy.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Residency:
         if leaving is None and is_demand:
             # Better to lose what is expected, or a layer's last experts, than not to run.
             candidates = np.flatnonzero(self.is_resident & ~self.is_pinned)
-            order = candidates[np.argsort(self._policy.worth(self._statistics, candidates), kind="stable")]
+            order = candidates[np.argsort(self._worth(candidates), kind="stable")]
             enough = int(np.searchsorted(np.cumsum(self._catalog.num_bytes[order]), missing_bytes))
             leaving = None if enough == len(order) else [int(i) for i in order[: enough + 1]]
         return leaving
@@ -110,7 +111,7 @@ class Residency:
                 self.is_resident[victim]
                 and not self.is_pinned[victim]
                 and not self.is_reserved[victim]
-                and (layer == own_layer or self._layer_bytes[layer] > self._floor_bytes)
+                and (layer == own_layer or self._layer_bytes[layer] > self._floor(layer))
                 and self._statistics.last_use[victim] <= self._order_clock
             )
             if may_leave:
@@ -121,12 +122,22 @@ class Residency:
     def _refresh_order(self, is_due: bool) -> bool:
         """Sort the residents by worth, unless that was done not long ago; True if done now."""
         clock = self._statistics.clock
-        valid_layers = 1 if self._policy.depends_on_layer else self._catalog.num_layers
+        is_short = self._policy.depends_on_layer or self._catalog.first_step
+        valid_layers = 1 if is_short else self._catalog.num_layers
         if not is_due and clock - self._order_clock < valid_layers:
             return False
         candidates = np.flatnonzero(self.is_resident)
-        worth = self._policy.worth(self._statistics, candidates)
+        worth = self._worth(candidates)
         # The cheapest last, where they are popped; of equals the earlier leaves first.
         self._order = candidates[np.argsort(worth, kind="stable")[::-1]].tolist()
         self._order_clock = clock
         return True
+
+    def _worth(self, candidates: NDArray[np.int64]) -> NDArray[np.float64]:
+        worth = self._policy.worth(self._statistics, candidates)
+        if self._catalog.first_step:
+            worth = np.where(candidates < self._statistics.num_over(), -np.inf, worth)
+        return worth
+
+    def _floor(self, layer: int) -> int:
+        return 0 if self._statistics.is_over(layer) else self._floor_bytes

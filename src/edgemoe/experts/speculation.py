@@ -163,7 +163,7 @@ class Speculation:
         self._top_k = top_k
         self._pace = pace
         catalog = cache.catalog
-        self._governor = Governor(catalog.num_layers)
+        self._governor = Governor(catalog.num_step_layers)
         self._issue_s = 0.0  # what starting one read takes, a running mean
         self._sizes: list[int] = catalog.num_bytes.tolist()
         self._typical_read_s = pace.read_s(max(self._sizes))
@@ -203,7 +203,7 @@ class Speculation:
         """Forecast the next layers and start the reads that pay."""
         if self._never:
             return
-        if len(x) == 1 and position > 0 and self._pace.last_layer_s:
+        if len(x) == 1 and position > self._cache.catalog.first_step and self._pace.last_layer_s:
             # What lies between two tokens, such as a user who reads, is no layer's time.
             self._governor.layer_took(self._pace.last_layer_s)
         if self._cache.is_complete or (len(x) == 1 and not self._governor.is_on):

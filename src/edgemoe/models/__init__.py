@@ -1,6 +1,7 @@
 """Model families: what is computed."""
 
 from edgemoe.models.decoder import Decoder
+from edgemoe.models.encoder import Encoder
 from edgemoe.models.families import FAMILIES, TensorSources, find_sources, read_spec
 from edgemoe.models.kv_cache import KV_FORMATS, KVCache
 from edgemoe.models.moe import ExpertRunner, ResidentExperts
@@ -12,6 +13,7 @@ __all__ = [
     "KV_FORMATS",
     "Decoder",
     "DenseWeights",
+    "Encoder",
     "ExpertRunner",
     "KVCache",
     "ModelSpec",

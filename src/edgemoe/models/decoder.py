@@ -6,52 +6,105 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe import native
-from edgemoe.models.attention import Attention
+from edgemoe.models.attention import Attention, FullAttention
 from edgemoe.models.kv_cache import KVCache
 from edgemoe.models.moe import ExpertRunner, build_feed_forward
+from edgemoe.models.positions import Positions, distance_bias
 from edgemoe.models.rope import rotation
-from edgemoe.models.spec import ModelSpec
+from edgemoe.models.spec import AttentionSpec, ModelSpec
 from edgemoe.models.weights import DenseWeights
 from edgemoe.native import FloatArray
 
 
+class Cross:
+    """One layer's look at what the encoder made of the prompt."""
+
+    def __init__(
+        self, spec: AttentionSpec, weights: DenseWeights, layer: int, place: int, eps: float
+    ) -> None:
+        self._place = place
+        self._eps = eps
+        self._norm = weights.vector(f"layers.{layer}.cross_norm.weight")
+        self._attention = FullAttention(spec, weights, f"layers.{layer}.cross")
+
+    def remember(self, states: FloatArray, cache: KVCache) -> None:
+        """Keep keys and values of the encoder's states (T, D)."""
+        self._attention.remember(states, cache.cross_keys[self._place], cache.cross_values[self._place])
+
+    def __call__(self, x: FloatArray, cache: KVCache) -> FloatArray:
+        """What is added to x (T, D)."""
+        keys, values = cache.cross_keys[self._place], cache.cross_values[self._place]
+        normed = native.rms_norm(x, self._norm, self._eps)
+        return self._attention(normed, keys, values, cache.cross_length)
+
+
 class Block:
-    """One layer: attention, then experts or a dense network, each around a residual."""
+    """One layer: attention, maybe a look at the encoder's states, then experts or a dense network."""
 
     def __init__(self, spec: ModelSpec, weights: DenseWeights, layer: int, experts: ExpertRunner) -> None:
         self._eps = spec.norm_eps
         self._attention_norm = weights.vector(f"layers.{layer}.attention_norm.weight")
         self._ffn_norm = weights.vector(f"layers.{layer}.ffn_norm.weight")
-        layer_spec = spec.layers[layer]
-        self._attention = Attention(layer_spec.attention, weights, layer, spec.norm_eps)
+        layer_spec, place = spec.layers[layer], layer - spec.num_encoder_layers
+        prefix = f"layers.{layer}.attention"
+        self._attention = Attention(layer_spec.attention, weights, prefix, place, spec.norm_eps)
+        self.cross: Cross | None = None
+        if layer_spec.cross is not None:
+            self.cross = Cross(layer_spec.cross, weights, layer, place, spec.norm_eps)
         self._feed_forward = build_feed_forward(layer_spec.feed_forward, weights, layer, experts)
 
-    def __call__(self, x: FloatArray, cache: KVCache, cos: FloatArray, sin: FloatArray) -> FloatArray:
+    def __call__(self, x: FloatArray, cache: KVCache, positions: Positions) -> FloatArray:
         """X (T, D) after this layer; x itself is overwritten."""
-        x += self._attention(native.rms_norm(x, self._attention_norm, self._eps), cache, cos, sin)
+        x += self._attention(native.rms_norm(x, self._attention_norm, self._eps), cache, positions)
+        if self.cross is not None:
+            x += self.cross(x, cache)
         x += self._feed_forward(native.rms_norm(x, self._ffn_norm, self._eps))
         return x
 
 
 class Decoder:
-    """The whole model. One token's result has the same bits however a text is cut into calls."""
+    """The model, or its decoder. One token's result has the same bits however a text is cut into calls."""
 
     def __init__(self, spec: ModelSpec, weights: DenseWeights, experts: ExpertRunner) -> None:
         self._spec = spec
         self._embed = weights.matrix("embed.weight")
         self._head = self._embed if spec.has_tied_head else weights.matrix("head.weight")
         self._norm = weights.vector("norm.weight")
-        self._blocks = [Block(spec, weights, layer, experts) for layer in range(len(spec.layers))]
+        self._blocks = [Block(spec, weights, layer, experts) for layer in spec.decoder_layers]
+        self._bias_table = weights.optional_vector("bias.weight")
+        self._bias: FloatArray | None = None  # for the cache's number of slots, once that is known
 
     def forward(self, token_ids: NDArray[np.int32], cache: KVCache) -> FloatArray:
         """Hidden states (T, D) of the next T tokens of the cache's text, after the last norm."""
         x = native.dequantize_rows(self._embed, token_ids)
-        cos, sin = rotation(self._spec.rope, cache.length, len(token_ids))
+        positions = self._positions(cache, len(token_ids))
         for block in self._blocks:
-            x = block(x, cache, cos, sin)
+            x = block(x, cache, positions)
         cache.length += len(token_ids)
         return native.rms_norm(x, self._norm, self._spec.norm_eps)
 
     def head(self, hidden: FloatArray) -> FloatArray:
         """Logits (T, V) of hidden states (T, D)."""
-        return native.matmul(hidden, self._head)
+        scale = self._spec.head_scale
+        return native.matmul(hidden if scale == 1 else hidden * np.float32(scale), self._head)
+
+    def begin(self, states: FloatArray, cache: KVCache) -> None:
+        """Start an answer to what the encoder made of a prompt, states (T, D): nothing is written yet."""
+        for block in self._blocks:
+            assert block.cross is not None, "a model with an encoder looks at its states in every layer"
+            block.cross.remember(states, cache)
+        cache.cross_length = len(states)
+        cache.truncate(0)
+
+    def _positions(self, cache: KVCache, num_tokens: int) -> Positions:
+        spec = self._spec
+        if spec.rope is not None:
+            return Positions(rotation=rotation(spec.rope, cache.length, num_tokens))
+        assert spec.position_bias is not None, "neither rotation nor bias"
+        assert self._bias_table is not None, "no table of position biases was loaded"
+        if self._bias is None or self._bias.shape[1] != 2 * cache.num_slots - 1:
+            num_heads = spec.layers[-1].attention.num_heads
+            self._bias = distance_bias(
+                spec.position_bias, self._bias_table, num_heads, cache.num_slots, is_causal=True
+            )
+        return Positions(bias=self._bias)

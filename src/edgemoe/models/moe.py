@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgemoe import native
 from edgemoe.models.spec import MLPSpec, MoESpec
@@ -47,14 +48,13 @@ class ResidentExperts:
         return output.combine(weights)
 
 
-class GatedMLP:
-    """A dense gated network: a layer without experts, or a shared expert."""
+class MLP:
+    """A dense network, gated or not: a layer without experts, or a shared expert."""
 
-    def __init__(self, prefix: str, activation: str, weights: DenseWeights) -> None:
+    def __init__(self, prefix: str, activation: str, weights: DenseWeights, is_gated: bool = True) -> None:
         self._activation = activation
-        self._gate, self._up, self._down = (
-            weights.matrix(f"{prefix}.{name}.weight") for name in ("gate", "up", "down")
-        )
+        self._gate = weights.matrix(f"{prefix}.gate.weight") if is_gated else None
+        self._up, self._down = (weights.matrix(f"{prefix}.{name}.weight") for name in ("up", "down"))
 
     def __call__(self, x: FloatArray) -> FloatArray:
         """Output (T, D) for x (T, D)."""
@@ -70,10 +70,11 @@ class MoELayer:
         self._experts = experts
         prefix = f"layers.{layer}"
         self._router = weights.matrix(f"{prefix}.router.weight")
-        self._shared: GatedMLP | None = None
+        self._router_bias = weights.optional_vector(f"{prefix}.router.bias")
+        self._shared: MLP | None = None
         self._shared_gate: Matrix | None = None
         if spec.shared is not None:
-            self._shared = GatedMLP(f"{prefix}.shared", spec.expert.activation, weights)
+            self._shared = MLP(f"{prefix}.shared", spec.expert.activation, weights)
             if spec.shared.is_gated:
                 self._shared_gate = weights.matrix(f"{prefix}.shared_gate.weight")
 
@@ -81,7 +82,11 @@ class MoELayer:
         """Output (T, D) for x (T, D)."""
         router = self._spec.router
         logits = native.matmul(x, self._router)
+        if self._router_bias is not None:
+            logits += self._router_bias
         ids, weights = native.route(logits, router.top_k, router.rule, router.renormalize)
+        if router.capacity:
+            weights *= within_capacity(ids, router.num_experts, router.capacity)
         y = self._experts.run(self._layer, x, ids, weights)
         if self._shared is not None:
             shared = self._shared(x)
@@ -93,8 +98,17 @@ class MoELayer:
 
 def build_feed_forward(
     spec: MoESpec | MLPSpec, weights: DenseWeights, layer: int, experts: ExpertRunner
-) -> MoELayer | GatedMLP:
+) -> MoELayer | MLP:
     """The feed-forward part of a layer."""
     if isinstance(spec, MoESpec):
         return MoELayer(spec, weights, layer, experts)
-    return GatedMLP(f"layers.{layer}.mlp", spec.activation, weights)
+    return MLP(f"layers.{layer}.mlp", spec.activation, weights, spec.is_gated)
+
+
+def within_capacity(expert_ids: IntArray, num_experts: int, capacity: int) -> NDArray[np.bool_]:
+    """Which choices (T, K) are among the first ``capacity`` tokens that chose their expert (Switch
+    Transformers, arXiv 2101.03961, section 2.2).
+    """
+    is_chosen = (expert_ids[:, :, None] == np.arange(num_experts)).any(axis=1)
+    place: IntArray = np.cumsum(is_chosen, axis=0, dtype=np.int32)
+    return np.take_along_axis(place, expert_ids.astype(np.int64), axis=1) <= capacity

@@ -16,9 +16,9 @@ from edgemoe.native.ops import IntArray, combine
 
 @dataclass(frozen=True, slots=True)
 class ExpertWeights:
-    """One expert: gate and up (F, D), down (D, F)."""
+    """One expert: gate and up (F, D), down (D, F); some families have no gate."""
 
-    gate: Matrix
+    gate: Matrix | None
     up: Matrix
     down: Matrix
 

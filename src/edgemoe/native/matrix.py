@@ -99,19 +99,23 @@ def matmul(x: FloatArray, matrix: Matrix, out: FloatArray | None = None) -> Floa
 
 def expert_ffns_of_token(
     x: FloatArray,
-    experts: Sequence[tuple[Matrix, Matrix, Matrix]],
+    experts: Sequence[tuple[Matrix | None, Matrix, Matrix]],
     rows: list[int],
     activation: str,
     out: FloatArray,
 ) -> None:
     """Several experts (gate, up, down) of one size for one token x (1, D), in one go.
 
-    The output of expert i, with the bits that :func:`expert_ffn` gives, goes to row ``rows[i]`` of ``out``.
+    All have a gate or none. The output of expert i, with the bits that :func:`expert_ffn` gives, goes to row
+    ``rows[i]`` of ``out``.
 
     Raises:
         ValueError: shapes do not fit or the activation is unknown.
     """
-    tuples = [(gate.as_tuple(), up.as_tuple(), down.as_tuple()) for gate, up, down in experts]
+    tuples = [
+        (None if gate is None else gate.as_tuple(), up.as_tuple(), down.as_tuple())
+        for gate, up, down in experts
+    ]
     _native.expert_ffns_of_token_into(x, tuples, rows, activation, out)
 
 

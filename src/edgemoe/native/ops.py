@@ -44,14 +44,21 @@ def attention(
     start: int,
     scale: float,
     window: int = 0,
+    num_keys: int = 0,
+    bias: FloatArray | None = None,
 ) -> FloatArray:
     """Causal attention of q (T, H, C) over caches (G, S, C): (T, H, C).
 
     Query t has position ``start + t`` and sees the positions up to its own, with ``window`` > 0 only
-    the last ``window`` of them.
+    the last ``window`` of them. With ``num_keys`` > 0 it is not causal: every query sees exactly the first
+    ``num_keys`` positions. ``bias`` (H, 2 R - 1) is added to the scores: column R - 1 + d to those of keys
+    d positions after their query; R is more than any distance.
+
+    Raises:
+        ValueError: shapes do not fit.
     """
     out = np.empty_like(q)
-    _native.attention_into(q, keys, values, start, scale, window, out)
+    _native.attention_into(q, keys, values, start, scale, window, num_keys, bias, out)
     return out
 
 

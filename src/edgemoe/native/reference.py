@@ -135,17 +135,22 @@ def attention(
     start: int,
     scale: float,
     window: int = 0,
+    num_keys: int = 0,
+    bias: FloatArray | None = None,
 ) -> NDArray[np.float64]:
-    """Causal grouped-query attention (T, H, C)."""
+    """Grouped-query attention (T, H, C), causal unless the number of keys is given."""
     num_tokens, num_heads, _ = q.shape
     out = np.zeros(q.shape, np.float64)
     for t in range(num_tokens):
         position = start + t
         first = max(0, position - window + 1) if window > 0 else 0
+        end = num_keys or position + 1
         for h in range(num_heads):
             g = h * keys.shape[0] // num_heads
-            seen = slice(first, position + 1)
+            seen = slice(first, end)
             scores = scale * (keys[g, seen].astype(np.float64) @ q[t, h].astype(np.float64))
+            if bias is not None:
+                scores += bias[h, bias.shape[1] // 2 - position + np.arange(first, end)]
             p = np.exp(scores - scores.max())
             out[t, h] = (p / p.sum()) @ values[g, seen].astype(np.float64)
     return out

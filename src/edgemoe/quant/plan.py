@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,16 @@ from edgemoe.quant.formats import format_info
 
 @dataclass(frozen=True, slots=True)
 class ExpertFormats:
-    """Formats of the three matrices of one expert."""
+    """Formats of the matrices of one expert. ``gate`` of a plan is not looked at where experts have none; of
+    an expert that is stored it is None then.
+    """
 
-    gate: str
+    gate: str | None
     up: str
     down: str
 
     def __post_init__(self) -> None:
-        for name in (self.gate, self.up, self.down):
+        for name in self.to_json():
             format_info(name)
 
     @classmethod
@@ -29,9 +31,26 @@ class ExpertFormats:
         """The same format for all three."""
         return cls(name, name, name)
 
+    def of(self, projections: Sequence[str]) -> ExpertFormats:
+        """The formats of an expert that has these matrices alone."""
+        return self if "gate" in projections else ExpertFormats(None, self.up, self.down)
+
     def to_json(self) -> list[str]:
-        """``[gate, up, down]``."""
-        return [self.gate, self.up, self.down]
+        """``[gate, up, down]``, or ``[up, down]`` without a gate; :meth:`from_json` is the inverse."""
+        return [name for name in (self.gate, self.up, self.down) if name is not None]
+
+    @classmethod
+    def from_json(cls, names: Sequence[str]) -> ExpertFormats:
+        """What :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: neither two nor three names.
+            RequestError: unknown format.
+        """
+        *gate, up, down = names
+        if len(gate) > 1:
+            raise ValueError(f"{len(names)} formats of one expert")
+        return cls(gate[0] if gate else None, up, down)
 
 
 @dataclass(frozen=True, slots=True)

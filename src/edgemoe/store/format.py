@@ -12,7 +12,8 @@ A store is a folder with
 
 Every safetensors header is padded so that data starts at a multiple of 4096. An expert record holds the
 packed gate, up and down (native/kernels/layout.h) one after the other, each a multiple of 64 bytes long,
-padded with zeros to a multiple of 4096; so every record's offset is a multiple of 4096 too.
+padded with zeros to a multiple of 4096; so every record's offset is a multiple of 4096 too. Experts of some
+families have no gate: their records hold up and down. With an encoder, its layers come before the decoder's.
 Dense tensors with two axes are packed in their format; those with one axis are float32, little endian.
 
 The manifest is JSON:
@@ -23,7 +24,7 @@ The manifest is JSON:
   files          every other file of the store and its size
   checksums      those of the files that are not safetensors
   dense          name -> format, shape, file, offset (from the start of the file), num_bytes, checksum
-  experts        "layer.expert" -> formats (gate, up, down), file, offset, num_bytes, checksum
+  experts        "layer.expert" -> formats (gate, up, down, or up, down), file, offset, num_bytes, checksum
 A checksum is the xxh3_64 of the stored bytes including padding, in hex.
 """
 
@@ -120,23 +121,27 @@ def dense_num_bytes(format: str, shape: tuple[int, ...]) -> int:
 
 
 def expert_num_bytes(formats: ExpertFormats, width: int, expert_width: int) -> int:
-    """Bytes of an expert's record: gate and up (F, D), down (D, F)."""
-    raised = sum(packed_num_bytes(f, expert_width, width) for f in (formats.gate, formats.up))
-    return aligned(raised + packed_num_bytes(formats.down, width, expert_width), RECORD_ALIGNMENT)
+    """Bytes of an expert's record: gate, if it has one, and up (F, D), down (D, F)."""
+    *raised, down = formats.to_json()
+    num_bytes = sum(packed_num_bytes(f, expert_width, width) for f in raised)
+    return aligned(num_bytes + packed_num_bytes(down, width, expert_width), RECORD_ALIGNMENT)
 
 
 def expert_matrices(
     record: ByteArray, formats: ExpertFormats, width: int, expert_width: int
-) -> tuple[Matrix, Matrix, Matrix]:
-    """gate, up and down as views into a record."""
-    shapes = ((expert_width, width), (expert_width, width), (width, expert_width))
+) -> tuple[Matrix | None, Matrix, Matrix]:
+    """gate, None where there is none, up and down as views into a record."""
+    *raised, down = formats.to_json()
     matrices = []
     offset = 0
-    for format, (rows, cols) in zip(formats.to_json(), shapes, strict=True):
+    for format, (rows, cols) in (
+        *((f, (expert_width, width)) for f in raised),
+        (down, (width, expert_width)),
+    ):
         num_bytes = packed_num_bytes(format, rows, cols)
         matrices.append(Matrix(record[offset : offset + num_bytes], format, rows, cols))
         offset += num_bytes
-    return matrices[0], matrices[1], matrices[2]
+    return matrices[0] if formats.gate is not None else None, matrices[-2], matrices[-1]
 
 
 def _fields(entry: DenseEntry | ExpertEntry) -> dict[str, Any]:

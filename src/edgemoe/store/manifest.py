@@ -90,8 +90,8 @@ def _dense_entry(fields: Mapping[str, Any]) -> DenseEntry:
 
 
 def _expert_entry(fields: Mapping[str, Any]) -> ExpertEntry:
-    gate, up, down = (_format(name) for name in fields["formats"])
-    return ExpertEntry(ExpertFormats(gate, up, down), *_place(fields))
+    formats = ExpertFormats.from_json([_format(name) for name in fields["formats"]])
+    return ExpertEntry(formats, *_place(fields))
 
 
 def _place(fields: Mapping[str, Any]) -> tuple[str, int, int, str]:

@@ -11,6 +11,7 @@ from edgemoe.models.families.mixtral import read_mixtral
 from edgemoe.models.families.olmoe import read_olmoe
 from edgemoe.models.families.qwen_moe import read_qwen2, read_qwen3
 from edgemoe.models.families.sources import TensorSources, find_sources
+from edgemoe.models.families.switch import read_switch
 from edgemoe.models.spec import ModelSpec
 
 __all__ = ["FAMILIES", "TensorSources", "find_sources", "read_spec"]
@@ -20,7 +21,9 @@ FAMILIES: Mapping[str, Callable[[ConfigReader], ModelSpec]] = {
     "olmoe": read_olmoe,
     "qwen2_moe": read_qwen2,
     "qwen3_moe": read_qwen3,
+    "switch_transformers": read_switch,
 }
+WITH_ENCODER = ("switch_transformers",)
 
 
 def read_spec(config: Mapping[str, Any]) -> ModelSpec:
@@ -35,7 +38,8 @@ def read_spec(config: Mapping[str, Any]) -> ModelSpec:
             f"config.json: model_type {family!r} is not supported; supported: {', '.join(FAMILIES)}"
         )
     reader = ConfigReader(config)
-    reader.refuse("is_encoder_decoder", (False,), "only decoders run")
+    if family not in WITH_ENCODER:
+        reader.refuse("is_encoder_decoder", (False,), "the family is a decoder")
     reader.refuse("quantization_config", (), "convert from an unquantised checkpoint")
     spec = FAMILIES[family](reader)
     reader.finish()

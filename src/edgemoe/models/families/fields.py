@@ -10,12 +10,12 @@ from edgemoe.models.spec import ROW_MULTIPLE, LayerSpec, ModelSpec, MoESpec
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "relu": "relu"}
 
 
-def read_activation(reader: ConfigReader) -> str:
-    """The gate's activation in our words."""
-    name = reader.optional("hidden_act", "silu")
+def read_activation(reader: ConfigReader, key: str = "hidden_act", default: str = "silu") -> str:
+    """The activation in our words."""
+    name = reader.optional(key, default)
     if name not in _ACTIVATIONS:
         raise UnsupportedModelError(
-            f"config.json: hidden_act = {name!r} is not supported; supported: " + ", ".join(_ACTIVATIONS)
+            f"config.json: {key} = {name!r} is not supported; supported: " + ", ".join(_ACTIVATIONS)
         )
     return _ACTIVATIONS[name]
 
@@ -38,19 +38,24 @@ def read_model(
         has_tied_head=bool(reader.optional("tie_word_embeddings", False)),
         max_context=reader.require_size("max_position_embeddings"),
     )
-    _check(spec)
+    check_spec(spec)
     return spec
 
 
-def _check(spec: ModelSpec) -> None:
+def check_spec(spec: ModelSpec) -> None:
+    """Refuse what cannot be run.
+
+    Raises:
+        UnsupportedModelError: sizes that do not fit each other or the packed formats, or no experts.
+    """
     attention = spec.layers[0].attention
     if attention.num_heads % attention.num_kv_heads:
         raise UnsupportedModelError(
             f"config.json: num_attention_heads = {attention.num_heads} is not a multiple of"
             f" num_key_value_heads = {attention.num_kv_heads}"
         )
-    if not spec.moe_layers:
-        raise UnsupportedModelError("config.json: no layer has experts; EdgeMoE runs sparse models")
+    if not spec.decoder_moe_layers:
+        raise UnsupportedModelError("config.json: no decoder layer has experts; EdgeMoE runs sparse models")
     widths = {
         "hidden_size": spec.width,
         "heads times head_dim": attention.num_heads * attention.head_dim,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from edgemoe.checkpoint import SourceRef
 from edgemoe.errors import CheckpointError, MissingTensorError, UnusedTensorError
+from edgemoe.models.families import switch_names
 from edgemoe.models.spec import ModelSpec
 
 PROJECTIONS = ("gate", "up", "down")
@@ -72,12 +73,17 @@ def find_sources(spec: ModelSpec, shapes: Mapping[str, tuple[int, ...]]) -> Tens
         CheckpointError: a tensor has another shape than the configuration implies.
     """
     matcher = _Matcher(shapes)
-    dense = {t.name: matcher.whole(_candidates(t.name), t.shape) for t in spec.dense_tensors()}
+    dense = {
+        t.name: matcher.whole(_candidates(spec, t.name), t.source_shape or t.shape)
+        for t in spec.dense_tensors()
+    }
     experts: dict[ExpertPart, SourceRef] = {}
     for layer in spec.moe_layers:
         experts.update(_expert_sources(matcher, spec, layer))
     # A tied head is sometimes saved as well; it equals the embedding.
     tied = {"lm_head.weight"} if spec.has_tied_head else set()
+    if spec.has_encoder:
+        tied.update(switch_names.UNUSED)
     left = sorted(n for n in set(shapes) - matcher.used - tied if not _COMPUTED.fullmatch(n))
     if left:
         more = f" and {len(left) - 1} more" if len(left) > 1 else ""
@@ -88,7 +94,9 @@ def find_sources(spec: ModelSpec, shapes: Mapping[str, tuple[int, ...]]) -> Tens
     return TensorSources(dense, experts)
 
 
-def _candidates(canonical: str) -> tuple[str, ...]:
+def _candidates(spec: ModelSpec, canonical: str) -> tuple[str, ...]:
+    if spec.has_encoder:
+        return switch_names.dense_names(spec, canonical)
     match = re.fullmatch(r"layers\.(\d+)\.(.+)", canonical)
     if match is None:
         return TOP_NAMES[canonical]
@@ -131,5 +139,11 @@ def _expert_sources(matcher: _Matcher, spec: ModelSpec, layer: int) -> Iterable[
         return
     for expert in range(num_experts):
         for projection, shape in spec.expert_shapes(layer).items():
-            names = [f"model.layers.{layer}.{name.format(e=expert)}" for name in EXPERT_NAMES[projection]]
+            names = _expert_candidates(spec, layer, expert, projection)
             yield (layer, expert, projection), matcher.whole(names, shape)
+
+
+def _expert_candidates(spec: ModelSpec, layer: int, expert: int, projection: str) -> tuple[str, ...]:
+    if spec.has_encoder:
+        return switch_names.expert_names(spec, layer, expert, projection)
+    return tuple(f"model.layers.{layer}.{name.format(e=expert)}" for name in EXPERT_NAMES[projection])

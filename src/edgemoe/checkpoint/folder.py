@@ -1,4 +1,7 @@
-"""Hugging Face folders: config.json and one or many safetensors files, read one slice at a time."""
+"""Hugging Face folders: config.json and one or many files of weights, read one slice at a time.
+
+Weights are safetensors, or where there are none pytorch_model.bin, of which only plain tensors are taken.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe.checkpoint.source import SourceRef, TensorInfo
+from edgemoe.checkpoint.torch_file import read_torch_file
 from edgemoe.errors import CheckpointError, MissingTensorError
 from edgemoe.safetensors_header import TensorRange, read_exactly, read_header
 
@@ -23,10 +27,14 @@ SIDE_FILES = (
     "chat_template.jinja",
     "generation_config.json",
 )
-_INDEX = "model.safetensors.index.json"
+# Index of the shards, files where there is none; safetensors first.
+_KINDS = (
+    ("model.safetensors.index.json", "*.safetensors"),
+    ("pytorch_model.bin.index.json", "pytorch_model*.bin"),
+)
 
 
-class SafetensorsCheckpoint:
+class FolderCheckpoint:
     """A folder as `save_pretrained` writes it, sharded or not; see CheckpointSource."""
 
     def __init__(self, folder: Path) -> None:
@@ -73,13 +81,13 @@ class SafetensorsCheckpoint:
 
     def _add_shard(self, path: Path, wanted: set[str] | None) -> None:
         try:
-            header = read_header(path)
+            tensors = read_torch_file(path) if path.suffix == ".bin" else read_header(path).tensors
         except (OSError, ValueError) as error:
             raise CheckpointError(_one_line(path, error)) from error
-        for name in wanted or header.tensors:
-            if name not in header.tensors:
+        for name in wanted or tensors:
+            if name not in tensors:
                 raise MissingTensorError(f"{path}: the index promises tensor {name}, which is not there")
-            self._places[name] = (path, header.tensors[name])
+            self._places[name] = (path, tensors[name])
 
     def _descriptor(self, path: Path) -> int:
         if path not in self._descriptors:
@@ -89,20 +97,27 @@ class SafetensorsCheckpoint:
 
 def _shards(folder: Path) -> dict[Path, set[str] | None]:
     """Every weight file with the tensors expected of it; None: all it holds."""
-    if (folder / _INDEX).is_file():
-        weight_map = _read_json(folder / _INDEX).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise CheckpointError(f"{folder / _INDEX}: has no weight_map; fetch the file again")
-        shards: dict[Path, set[str] | None] = {}
-        for name, file in weight_map.items():
-            names = shards.setdefault(folder / str(file), set())
-            if names is not None:
-                names.add(name)
-        return shards
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise CheckpointError(f"{folder}: no *.safetensors files; convert other weights to safetensors first")
-    return dict.fromkeys(files)
+    for index, pattern in _KINDS:
+        if (folder / index).is_file():
+            return _indexed(folder / index)
+        files = sorted(folder.glob(pattern))
+        if files:
+            return dict.fromkeys(files)
+    raise CheckpointError(
+        f"{folder}: no *.safetensors files, no pytorch_model.bin; convert other weights to safetensors first"
+    )
+
+
+def _indexed(index: Path) -> dict[Path, set[str] | None]:
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index}: has no weight_map; fetch the file again")
+    shards: dict[Path, set[str] | None] = {}
+    for name, file in weight_map.items():
+        names = shards.setdefault(index.parent / str(file), set())
+        if names is not None:
+            names.add(name)
+    return shards
 
 
 def _locate(ref: SourceRef, place: TensorRange) -> tuple[tuple[int, ...], int, int]:
