@@ -25,6 +25,7 @@ from edgemoe.native.matrix import (
     matmul,
     packed_num_bytes,
     quantize,
+    refine,
 )
 from edgemoe.native.ops import IntArray, attention, combine, rms_norm, rope, route, store_kv
 
@@ -56,6 +57,7 @@ __all__ = [
     "matmul",
     "packed_num_bytes",
     "quantize",
+    "refine",
     "rms_norm",
     "rope",
     "route",
