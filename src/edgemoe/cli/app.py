@@ -18,6 +18,7 @@ from edgemoe.cli.evaluate import evaluate
 from edgemoe.cli.fit import fit
 from edgemoe.cli.inspect import inspect
 from edgemoe.cli.plan import plan
+from edgemoe.cli.profile import profile
 from edgemoe.cli.run import run
 from edgemoe.cli.simulate import simulate
 from edgemoe.cli.trace import trace
@@ -25,6 +26,7 @@ from edgemoe.cli.trace import trace
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "convert": convert,
+    "profile": profile,
     "plan": plan,
     "inspect": inspect,
     "run": run,
