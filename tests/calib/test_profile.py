@@ -29,7 +29,7 @@ from edgemoe.calib.sensitivity import (
 )
 from edgemoe.cli.app import run_app
 from edgemoe.convert import convert
-from edgemoe.errors import EdgeMoEError, RequestError, TraceError
+from edgemoe.errors import ConversionError, EdgeMoEError, RequestError, TraceError
 from edgemoe.quant import BitPlan, ExpertFormats
 
 WINDOW = 64
@@ -74,9 +74,9 @@ def test_a_replayed_change_is_what_the_changed_model_does(profile, tmp_path):
 
 def test_fast_and_exact_agree_about_the_order(profile):
     ladder, found = profile.ladder, profile.found
-    predicted = predicted_divergence(output_errors(ladder, found), found)
+    predicted = predicted_divergence(output_errors(ladder.keys, found), found)
     fast = [predicted[key][UNIFORM[0]] for key in ladder.keys]
-    assert rank_correlation(fast, [measured_alone(ladder, found)[key] for key in ladder.keys]) > 0.5
+    assert rank_correlation(fast, [measured_alone(ladder.keys, found)[key] for key in ladder.keys]) > 0.5
 
 
 def test_ranks_correlate_as_they_should():
@@ -86,7 +86,7 @@ def test_ranks_correlate_as_they_should():
 
 
 def test_errors_of_matrices_add_up_and_fall_with_bits(profile):
-    errors = output_errors(profile.ladder, profile.found)
+    errors = output_errors(profile.ladder.keys, profile.found)
     for row in errors.values():
         assert row[OPTIONS[0]] >= row[OPTIONS[6]] >= row[OPTIONS[12]], "q2, q3, q4 in all matrices"
         mixed = row[ExpertFormats("q2", "q2", "q4")] + row[ExpertFormats("q4", "q4", "q2")]
@@ -152,6 +152,11 @@ def test_a_killed_profile_goes_on_where_it_was(profile, tiny_checkpoint, tmp_pat
                 assert resumed.found[name] == pytest.approx(value, rel=1e-5), name
 
 
+def test_a_profile_is_one_process_at_a_time(profile, tiny_checkpoint):
+    with pytest.raises(ConversionError, match="wait for it"):
+        make(tiny_checkpoint, profile.folder)
+
+
 def test_another_text_starts_anew(profile, tiny_checkpoint, tmp_path):
     folder = shutil.copytree(profile.folder, tmp_path / "copy")
     with make(tiny_checkpoint, folder, WINDOWS[:8]) as other:
@@ -182,7 +187,7 @@ def test_super_experts_are_found_and_kept_at_the_highest_width(tiny_checkpoint, 
     save_file(tensors, checkpoint / "model.safetensors", {"format": "pt"})
     with make(checkpoint, tmp_path / "profile") as made:
         made.find_fast()
-        assert super_experts(made.ladder, made.found) == [(1, 5)]
+        assert super_experts(made.ladder.keys, made.found) == [(1, 5)]
         search = PlanSearch(made, OTHERS)
         propose, sizes = search.proposals("knapsack")
         smallest = sum(min(row.values()) for row in sizes.values())
@@ -229,6 +234,19 @@ def test_profile_plan_and_convert_by_command(tiny_checkpoint, tmp_path, capsys):
         with pytest.raises(EdgeMoEError, match=what):
             run(*arguments)
 
+    report = tmp_path / "report"
+    run("report", folder, "--plan", out, "-o", report)
+    names = {path.name for path in report.iterdir()}
+    assert names == {"report.md", "report.html", "sensitivity.png", "curves.png", "widths-plan.png"}
+    page, notes = (report / "report.html").read_text(), (report / "report.md").read_text()
+    for name in names - {"report.md", "report.html"}:
+        assert (report / name).read_bytes().startswith(b"\x89PNG")
+        assert name in page
+        assert name in notes
+    assert "| plan.json | knapsack |" in notes
+
+    refused("choose another folder for the report", "report", folder, "-o", report)
+    refused("is no profile", "report", tiny_checkpoint, "-o", tmp_path / "none")
     refused("leave out --window", *plan, "--bits", "7", "--window", "32")
     refused("no method 'slow'", "profile", tiny_checkpoint, "--text", text, "-o", folder, "--method", "slow")
     shutil.rmtree(tmp_path / "plan.json.trace")

@@ -25,6 +25,7 @@ from edgemoe.store import (
     expert_num_bytes,
     open_store,
 )
+from edgemoe.store.durable import LOCK_FILE
 
 # Widths that plans are made of, and the one that stands for the unquantised model.
 WIDTHS = ("q2", "q3", "q4", "q6", "q8")
@@ -176,8 +177,12 @@ def _forget_others(folder: Path, identity: str) -> None:
     mark = folder / "source"
     if mark.exists() and mark.read_text(encoding="utf-8") == identity:
         return
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK_FILE:
+            path.unlink()
     mark.write_text(identity, encoding="utf-8")
 
 

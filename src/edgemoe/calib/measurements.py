@@ -19,15 +19,9 @@ class Measurements:
         self.values: dict[str, float] = {}
         head = json.dumps({"identity": identity}).encode() + b"\n"
         num_bytes = 0
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        lines = _lines(path)
         if lines[:1] == [head]:
-            num_bytes = len(head)
-            for line in lines[1:]:
-                row = _whole(line)
-                if row is None:
-                    break
-                self.values.update(row)
-                num_bytes += len(line)
+            self.values, num_bytes = _whole_rows(lines)
         self._file = path.open("ab")
         self._file.truncate(num_bytes)
         if not num_bytes:
@@ -48,6 +42,28 @@ class Measurements:
         self._file.write(line)
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def read_values(path: Path) -> dict[str, float]:
+    """The numbers of a file, whatever was measured; none where there is no file."""
+    return _whole_rows(_lines(path))[0]
+
+
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines(keepends=True) if path.exists() else []
+
+
+def _whole_rows(lines: list[bytes]) -> tuple[dict[str, float], int]:
+    """All numbers up to the first torn line after the head, and the bytes up to there."""
+    values: dict[str, float] = {}
+    num_bytes = sum(map(len, lines[:1]))
+    for line in lines[1:]:
+        row = _whole(line)
+        if row is None:
+            break
+        values.update(row)
+        num_bytes += len(line)
+    return values, num_bytes
 
 
 def _whole(line: bytes) -> dict[str, float] | None:

@@ -12,6 +12,7 @@ Every step is skipped where its result is there, so a killed profile goes on, an
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,9 +22,9 @@ from typing import Any, Protocol
 import xxhash
 
 from edgemoe.calib.inputs import TraceInputs
-from edgemoe.calib.ladder import UNIFORM, Ladder, Widths
+from edgemoe.calib.ladder import REFERENCE, UNIFORM, Ladder, Widths
 from edgemoe.calib.measurements import Measurements
-from edgemoe.calib.quality import Quality, compare
+from edgemoe.calib.quality import Quality, States, compare
 from edgemoe.calib.replay import Replay
 from edgemoe.calib.sensitivity import measure_alone, measure_layers, measure_outputs
 from edgemoe.calib.trace import read_trace, record_trace
@@ -31,6 +32,9 @@ from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.errors import RequestError
 from edgemoe.quant import ExpertInputs
 from edgemoe.store import Store
+from edgemoe.store.durable import lock_folder
+
+__all__ = ["MEASURED", "REFERENCE", "TRACE", "Profile", "ProfileOptions", "Steps", "Window", "read_facts"]
 
 FACTS, TRACE, PROBES, MEASURED = "profile.json", "trace", "probes", "measured.jsonl"
 # One calibration window in this many is not rounded for: errors on what was rounded for are too small.
@@ -72,19 +76,25 @@ class Profile:
         """``find_windows`` gives the calibration text once the tokenizer's folder is known.
 
         Raises:
-            CheckpointError, ConversionError: the checkpoint cannot be converted.
+            CheckpointError: the checkpoint is damaged or not supported.
+            ConversionError: the disk is full, or another process works on the profile.
             RequestError: the text is too short.
         """
+        self._lock = lock_folder(folder)
         self.folder, self.options = folder, options
         self.steps = steps
         self._find_windows = find_windows
         self.windows: list[list[int]] = []
-        with steps("converting to every width", "widths") as advance:
-            self.ladder = Ladder(source, folder, options.dense_format, advance, self._record)
-        assert self.ladder.inputs is not None
-        identity = f"{self.ladder.inputs.identity} {_digest(self.windows)}"
-        self._measured = Measurements(folder / MEASURED, identity)
-        self.reference: Engine = self.ladder.load({}, options.window, options.budget_bytes)
+        self._states: States = {}
+        try:
+            with steps("converting to every width", "widths") as advance:
+                self.ladder = Ladder(source, folder, options.dense_format, advance, self._record)
+            identity = f"{self.inputs.identity} {_digest(self.windows)}"
+            self._measured = Measurements(folder / MEASURED, identity)
+            self.reference: Engine = self.ladder.load({}, options.window, options.budget_bytes)
+        except BaseException:
+            os.close(self._lock)
+            raise
 
     def __enter__(self) -> Profile:
         return self
@@ -93,6 +103,7 @@ class Profile:
         self._measured.__exit__()
         self.reference.experts.close()
         self.ladder.__exit__()
+        os.close(self._lock)
 
     @property
     def inputs(self) -> ExpertInputs:
@@ -114,7 +125,7 @@ class Profile:
         """Quality of any widths."""
         engine = self.ladder.load(widths, self.options.window, self.options.budget_bytes)
         try:
-            return compare(self.reference, engine, windows)
+            return compare(self.reference, engine, windows, self._states)
         finally:
             engine.experts.close()
 

@@ -56,11 +56,18 @@ class PlanSearch:
             )
         self.profile = profile
         self._metric = metric
+        self._measured: dict[tuple[tuple[ExpertKey, ExpertFormats], ...], Quality] = {}
         self._proposals: dict[str, tuple[Proposal, Sizes[ExpertFormats]]] = {}
 
     def measure(self, widths: Widths, windows: Sequence[Window] | None = None) -> Quality:
         """Quality of any widths, on the held-out windows unless others are given."""
-        return self.profile.measure(widths, windows or self._held_out)
+        if windows is not None:
+            return self.profile.measure(widths, windows)
+        # Searches for several tolerances begin with the same plans.
+        chosen = tuple(sorted(widths.items(), key=lambda item: item[0]))
+        if chosen not in self._measured:
+            self._measured[chosen] = self.profile.measure(widths, self._held_out)
+        return self._measured[chosen]
 
     def choose(self, goal: Goal, method: str = "knapsack") -> Plan:
         """Widths that reach a goal.
@@ -130,18 +137,20 @@ class PlanSearch:
     def _knapsack(self) -> tuple[Proposal, Sizes[ExpertFormats]]:
         self.profile.find_fast()
         ladder, found = self.profile.ladder, self.profile.found
-        return self._cheapest(predicted_divergence(output_errors(ladder, found), found))
+        return self._cheapest(predicted_divergence(output_errors(ladder.keys, found), found))
 
     def _exact(self) -> tuple[Proposal, Sizes[ExpertFormats]]:
         self.profile.find_fast()
         self.profile.find_exact()
         ladder, found = self.profile.ladder, self.profile.found
-        return self._cheapest(scaled_to(measured_alone(ladder, found), output_errors(ladder, found)))
+        return self._cheapest(
+            scaled_to(measured_alone(ladder.keys, found), output_errors(ladder.keys, found))
+        )
 
     def _cheapest(self, costs: Costs[ExpertFormats]) -> tuple[Proposal, Sizes[ExpertFormats]]:
         """By knapsack; super experts stay at the highest width."""
         ladder = self.profile.ladder
-        pinned = set(super_experts(ladder, self.profile.found))
+        pinned = set(super_experts(ladder.keys, self.profile.found))
 
         def allowed(table: Mapping[ExpertKey, Mapping[ExpertFormats, Any]]) -> dict[ExpertKey, Any]:
             highest = UNIFORM[-1]
@@ -154,4 +163,4 @@ class PlanSearch:
         self.profile.find_exact()
         ladder = self.profile.ladder
         sizes = ladder.num_bytes
-        return by_rank(measured_alone(ladder, self.profile.found), sizes, UNIFORM), sizes
+        return by_rank(measured_alone(ladder.keys, self.profile.found), sizes, UNIFORM), sizes

@@ -127,7 +127,7 @@ def measure_alone(
             progress(done, len(ladder.keys))
 
 
-def output_errors(ladder: Ladder, found: Mapping[str, float]) -> Errors:
+def output_errors(keys: Sequence[ExpertKey], found: Mapping[str, float]) -> Errors:
     """What ``measure_outputs`` has found, of every option."""
     return {
         key: {
@@ -135,7 +135,7 @@ def output_errors(ladder: Ladder, found: Mapping[str, float]) -> Errors:
             + found[f"down {expert_name(key)} {option.down}"]
             for option in OPTIONS
         }
-        for key in ladder.keys
+        for key in keys
     }
 
 
@@ -156,9 +156,9 @@ def scaled_to(measured: Mapping[ExpertKey, float], errors: Errors) -> Errors:
     }
 
 
-def measured_alone(ladder: Ladder, found: Mapping[str, float]) -> dict[ExpertKey, float]:
+def measured_alone(keys: Sequence[ExpertKey], found: Mapping[str, float]) -> dict[ExpertKey, float]:
     """What ``measure_alone`` has found."""
-    return {key: found[f"alone {expert_name(key)}"] for key in ladder.keys}
+    return {key: found[f"alone {expert_name(key)}"] for key in keys}
 
 
 def seconds(found: Mapping[str, float], method: str) -> float:
@@ -166,11 +166,11 @@ def seconds(found: Mapping[str, float], method: str) -> float:
     return sum(value for name, value in found.items() if name.startswith(f"{method}_s "))
 
 
-def super_experts(ladder: Ladder, found: Mapping[str, float]) -> list[ExpertKey]:
+def super_experts(keys: Sequence[ExpertKey], found: Mapping[str, float]) -> list[ExpertKey]:
     """Experts whose largest output stands far above those of their layer."""
     chosen = []
-    for layer in ladder.spec.moe_layers:
-        peaks = {key: found[f"peak {expert_name(key)}"] for key in ladder.keys if key[0] == layer}
+    for layer in sorted({layer for layer, _ in keys}):
+        peaks = {key: found[f"peak {expert_name(key)}"] for key in keys if key[0] == layer}
         limit = SUPER_RATIO * float(np.median(list(peaks.values())))
         chosen += [key for key, peak in peaks.items() if peak > limit > 0]
     return chosen

@@ -19,6 +19,7 @@ from edgemoe.cli.fit import fit
 from edgemoe.cli.inspect import inspect
 from edgemoe.cli.plan import plan
 from edgemoe.cli.profile import profile
+from edgemoe.cli.report import report
 from edgemoe.cli.run import run
 from edgemoe.cli.simulate import simulate
 from edgemoe.cli.trace import trace
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "convert": convert,
     "profile": profile,
     "plan": plan,
+    "report": report,
     "inspect": inspect,
     "run": run,
     "chat": chat,

@@ -89,16 +89,16 @@ def _summary(found: Profile, out: str, is_exact: bool) -> dict[str, Any]:
     )
 
     ladder, values = found.ladder, found.found
-    predicted = predicted_divergence(output_errors(ladder, values), values)
+    predicted = predicted_divergence(output_errors(ladder.keys, values), values)
     record: dict[str, Any] = {
         "profile": out,
         "num_experts": len(ladder.keys),
         "num_tokens": sum(map(len, found.windows)),
-        "super_experts": [f"{layer}.{expert}" for layer, expert in super_experts(ladder, values)],
+        "super_experts": [f"{layer}.{expert}" for layer, expert in super_experts(ladder.keys, values)],
         "fast_s": seconds(values, "fast"),
     }
     if is_exact:
-        alone = measured_alone(ladder, values)
+        alone = measured_alone(ladder.keys, values)
         fast = [predicted[key][UNIFORM[0]] for key in ladder.keys]
         record["exact_s"] = seconds(values, "exact")
         record["rank_correlation"] = rank_correlation(fast, [alone[key] for key in ladder.keys])

@@ -62,6 +62,10 @@ class Session:
             for start in range(max(0, first - position), len(hidden), HEAD_ROWS):
                 yield self._decoder.head(hidden[start : start + HEAD_ROWS])
 
+    def head(self, hidden: FloatArray) -> FloatArray:
+        """Logits (T, V) of hidden states (T, D), at most HEAD_ROWS of them to stay within the plan."""
+        return self._decoder.head(hidden)
+
     def states(self, token_ids: Sequence[int]) -> Iterator[FloatArray]:
         """Hidden states (T, D) of a text, chunk by chunk; nothing is reused."""
         self.check(token_ids)
