@@ -147,17 +147,17 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def measure_all(
-    model: Path, rows: Rows, profile: Profile, search: PlanSearch, methods: Sequence[str]
+    model: Path, rows: Rows, profile: Profile, search: PlanSearch, args: argparse.Namespace
 ) -> None:
     states: States = {}
     for width in WIDTHS:
         rows.plain(model, width, states)
         rows.add(f"uniform {width}", lambda width=width: uniform(profile, width))
-    for method in methods:
-        for bits in BITS:
+    for method in args.methods:
+        for bits in args.bits:
             goal = Goal(bits_per_weight=bits)
             rows.add(f"{method} {bits} bits", lambda goal=goal, method=method: search.choose(goal, method))
-        for tolerance in TOLERANCES:
+        for tolerance in args.tolerances:
             goal = Goal(tolerance=tolerance)
             name = f"{method} within {tolerance:.2%}"
             rows.add(name, lambda goal=goal, method=method: search.choose(goal, method))
@@ -175,6 +175,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=49152, help="of all --text files together")
     parser.add_argument("--test-tokens", type=int, default=18432)
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--bits", type=float, nargs="*", default=BITS, help="per weight, one plan for each")
+    parser.add_argument("--tolerances", type=float, nargs="*", default=TOLERANCES, help="0.02 is 2 %%")
     parser.add_argument("--out", "-o", type=Path, required=True)
     parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
@@ -186,7 +188,7 @@ def main() -> None:
         share = args.test_tokens // len(args.test)
         tests = {path.name.split(".")[0]: Text([path], share).windows(bf16, length) for path in args.test}
         rows = Rows(profile, tests, args.out)
-        measure_all(args.model, rows, profile, search, args.methods)
+        measure_all(args.model, rows, profile, search, args)
         if args.picture:
             draw(rows.all, args.picture)
 
