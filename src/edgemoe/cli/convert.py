@@ -161,6 +161,8 @@ def convert(
         say(f"wrote {out}: {format_size(report.num_bytes)} in {format_duration(elapsed_s)}")
         for change, error in report.rounding.items():
             say(f"{change}: weights changed by {error:.2%} (root mean square, relative)")
+        if inputs is not None:
+            say("experts were rounded for their outputs, which change less; their weights change more")
         say(f"next: edgemoe run {out} --prompt 'Once upon a time'")
 
 
