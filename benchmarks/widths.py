@@ -1,10 +1,14 @@
 """Bytes against quality: uniform widths, the paper's plans, and plans by knapsack.
 
-    python benchmarks/widths.py MODEL --text FILE... --test FILE... [-o docs/widths.json] [--picture FILE]
+    edgemoe profile MODEL --text FILE... --method exact -o PROFILE
+    python benchmarks/widths.py MODEL PROFILE --text FILE... --test FILE... -o docs/widths.json
 
-Plans are made on the `--text` files and measured on the `--test` files, which nothing was chosen on: rise
-of perplexity over the bf16 checkpoint with its 95 % interval (bootstrap over windows of 512 tokens),
-divergence, and bytes of all experts. Nothing here is timed.
+Plans are made from a profile and, where they meet a tolerance, measured on those windows of the `--text`
+files that it has not seen; all are then measured on the `--test` files, which nothing was chosen on: rise of
+perplexity over the bf16 checkpoint, in all and by file, with its 95 % interval (bootstrap over pieces of 128
+tokens), divergence, and bytes of all experts. Uniform widths are there rounded for the profile's text and, as
+"plain", without it. Nothing here is timed. Rows that the output has are kept: interrupted, the same command
+goes on. `--picture FILE` draws them.
 """
 
 from __future__ import annotations
@@ -13,20 +17,28 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgemoe.calib import WIDTHS
+import numpy as np
+
+from edgemoe.calib import WIDTHS, Profile, ProfileOptions, Quality, compare
+from edgemoe.calib.ladder import Widths
 from edgemoe.calib.planning import Choice
+from edgemoe.calib.profile import read_facts
+from edgemoe.calib.quality import States
 from edgemoe.calib.search import METHODS, Goal, PlanSearch
-from edgemoe.engine.tokenizer import Tokenizer
+from edgemoe.cli.profile import Text
+from edgemoe.convert import convert
+from edgemoe.engine.loading import LoadOptions, load_engine
 from edgemoe.errors import PlanError
+from edgemoe.quant import BitPlan, ExpertFormats
+from edgemoe.store import open_store
 
 TOLERANCES = (0.0025, 0.005, 0.01, 0.02, 0.05, 0.10)
 BITS = (2.75, 3.0, 3.25, 3.5, 3.75, 4.0)
-WINDOW = 512
 
 
 @contextmanager
@@ -35,35 +47,87 @@ def quiet(description: str, unit: str) -> Iterator[Any]:
     yield lambda done, total: None
 
 
-def read_tokens(folder: Path, path: Path, num_tokens: int) -> list[int]:
-    tokenizer = Tokenizer(folder, json.loads((folder / "config.json").read_text()))
-    with path.open(encoding="utf-8") as file:
-        return tokenizer.encode(file.read(32 * num_tokens))[:num_tokens]
+class Rows:
+    """The rows of the output file, each measured once."""
+
+    def __init__(self, profile: Profile, tests: dict[str, list[list[int]]], out: Path) -> None:
+        self._profile, self._tests, self._out = profile, tests, out
+        self._rows: dict[str, dict[str, Any]] = {}
+        if out.exists():
+            self._rows = {row["plan"]: row for row in json.loads(out.read_text())}
+
+    @property
+    def all(self) -> list[dict[str, Any]]:
+        """In the order of measuring."""
+        return list(self._rows.values())
+
+    def add(self, name: str, choose: Callable[[], Choice[ExpertFormats]]) -> None:
+        """Choose and measure, unless the row is there; a goal that nothing reaches makes no row."""
+        if name in self._rows:
+            return
+        try:
+            choice = choose()
+        except PlanError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return
+        whole, by_file = self._measure(choice.widths)
+        self.enter(
+            name, choice.num_bytes, self._profile.ladder.bits_per_weight(choice.widths), whole, by_file
+        )
+
+    def enter(
+        self, name: str, num_bytes: int, bits: float, whole: Quality, by_file: dict[str, Quality]
+    ) -> None:
+        """Keep and print a row."""
+        row = {
+            "plan": name,
+            "expert_bytes": num_bytes,
+            "bits_per_weight": bits,
+            "increase": whole.increase,
+            "interval": whole.interval(),
+            "divergence": whole.mean_divergence,
+            "accuracy_loss": whole.accuracy_loss,
+            "by_file": {file: [quality.increase, *quality.interval()] for file, quality in by_file.items()},
+        }
+        self._rows[name] = row
+        self._out.write_text(json.dumps(self.all, indent=1))
+        low, high = row["interval"]
+        print(
+            f"| {name} | {bits:.2f} | {num_bytes / 2**20:.2f}"
+            f" | {whole.increase:+.2%} ({low:+.2%} to {high:+.2%}) | {whole.mean_divergence:.5f} | "
+            + ", ".join(f"{file} {quality.increase:+.2%}" for file, quality in by_file.items())
+            + " |",
+            flush=True,
+        )
+
+    def plain(self, model: Path, width: str, states: States) -> None:
+        """A uniform width whose weights were rounded one by one."""
+        name, profile = f"plain {width}", self._profile
+        if name in self._rows:
+            return
+        with tempfile.TemporaryDirectory(dir=".", prefix="edgemoe-benchmark-") as folder:
+            convert(model, Path(folder) / "store", BitPlan.uniform(width, profile.options.dense_format))
+            options = LoadOptions(None, profile.options.window, predictor="none", verify="never")
+            engine = load_engine(open_store(Path(folder) / "store"), options)
+            by_file = {f: compare(profile.reference, engine, w, states) for f, w in self._tests.items()}
+            engine.experts.close()
+        widths = dict.fromkeys(profile.ladder.keys, ExpertFormats.uniform(width))
+        num_bytes = sum(profile.ladder.num_bytes[key][option] for key, option in widths.items())
+        self.enter(name, num_bytes, profile.ladder.bits_per_weight(widths), joined(by_file), by_file)
+
+    def _measure(self, widths: Widths) -> tuple[Quality, dict[str, Quality]]:
+        by_file = {file: self._profile.measure(widths, windows) for file, windows in self._tests.items()}
+        return joined(by_file), by_file
 
 
-def row(search: PlanSearch, name: str, choice: Choice, windows: Sequence[Sequence[int]]) -> dict[str, Any]:
-    quality = search.measure(choice.widths, windows)
-    low, high = quality.interval()
-    record = {
-        "plan": name,
-        "expert_bytes": choice.num_bytes,
-        "bits_per_weight": search.ladder.bits_per_weight(choice.widths),
-        "increase": quality.increase,
-        "interval": [low, high],
-        "divergence": quality.mean_divergence,
-    }
-    print(
-        f"| {name} | {record['bits_per_weight']:.2f} | {choice.num_bytes / 2**20:.2f} "
-        f"| {quality.increase:+.2%} ({low:+.2%} to {high:+.2%}) | {quality.mean_divergence:.5f} |",
-        flush=True,
-    )
-    return record
+def joined(parts: dict[str, Quality]) -> Quality:
+    names = ("num_tokens", "reference_nats", "nats", "divergence", "reference_hits", "hits")
+    return Quality(*(np.concatenate([getattr(part, name) for part in parts.values()]) for name in names))
 
 
-def uniform(search: PlanSearch, name: str) -> Choice:
-    widths = dict.fromkeys(search.ladder.keys, name)
-    sizes = search.ladder.num_bytes
-    return Choice(widths, sum(sizes[key][name] for key in widths), search.measure(widths))
+def uniform(profile: Profile, width: str) -> Choice[ExpertFormats]:
+    widths = dict.fromkeys(profile.ladder.keys, ExpertFormats.uniform(width))
+    return Choice(widths, sum(profile.ladder.num_bytes[k][o] for k, o in widths.items()), None)  # type: ignore[arg-type]
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -71,15 +135,32 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    for kind in ("uniform", *METHODS):
-        points = sorted(
-            (r["expert_bytes"] / 2**20, r["divergence"]) for r in rows if r["plan"].startswith(kind)
-        )
-        axes.plot(*zip(*points, strict=True), "o-", label=kind)
+    for kind in ("plain", "uniform", *METHODS):
+        chosen = (r for r in rows if r["plan"].startswith(kind) and "within" not in r["plan"])
+        points = sorted((r["expert_bytes"] / 2**20, r["divergence"]) for r in chosen)
+        if points:
+            axes.plot(*zip(*points, strict=True), "o-", label=kind)
     axes.set(xlabel="experts, MiB", ylabel="divergence from bf16, nats per token", yscale="log")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)
+
+
+def measure_all(
+    model: Path, rows: Rows, profile: Profile, search: PlanSearch, args: argparse.Namespace
+) -> None:
+    states: States = {}
+    for width in WIDTHS:
+        rows.plain(model, width, states)
+        rows.add(f"uniform {width}", lambda width=width: uniform(profile, width))
+    for method in args.methods:
+        for bits in args.bits:
+            goal = Goal(bits_per_weight=bits)
+            rows.add(f"{method} {bits} bits", lambda goal=goal, method=method: search.choose(goal, method))
+        for tolerance in args.tolerances:
+            goal = Goal(tolerance=tolerance)
+            name = f"{method} within {tolerance:.2%}"
+            rows.add(name, lambda goal=goal, method=method: search.choose(goal, method))
 
 
 def main() -> None:
@@ -88,46 +169,28 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", type=Path)
+    parser.add_argument("profile", type=Path)
     parser.add_argument("--text", type=Path, nargs="+", required=True)
     parser.add_argument("--test", type=Path, nargs="+", required=True)
-    parser.add_argument("--tokens", type=int, default=24576, help="of all texts together")
-    parser.add_argument("--test-tokens", type=int, default=24576)
-    parser.add_argument("--out", "-o", type=Path)
+    parser.add_argument("--tokens", type=int, default=49152, help="of all --text files together")
+    parser.add_argument("--test-tokens", type=int, default=18432)
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--bits", type=float, nargs="*", default=BITS, help="per weight, one plan for each")
+    parser.add_argument("--tolerances", type=float, nargs="*", default=TOLERANCES, help="0.02 is 2 %%")
+    parser.add_argument("--out", "-o", type=Path, required=True)
     parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
-
-    def encode(folder: Path) -> list[int]:
-        share = args.tokens // len(args.text)
-        return [i for path in args.text for i in read_tokens(folder, path, share)]
-
-    rows: list[dict[str, Any]] = []
-    with (
-        tempfile.TemporaryDirectory(dir=".", prefix="edgemoe-benchmark-") as name,
-        PlanSearch(args.model, Path(name) / "work", encode, quiet, window=WINDOW) as search,
-    ):
+    facts = read_facts(args.profile)
+    options = ProfileOptions(facts["window"], facts["dense"])
+    with Profile(args.model, args.profile, lambda _: facts["windows"], quiet, options) as profile:
+        bf16, length = args.profile / "bf16", options.window
+        search = PlanSearch(profile, Text(args.text, args.tokens).windows(bf16, length))
         share = args.test_tokens // len(args.test)
-        folder = Path(name) / "work" / "bf16"
-        tokens = [read_tokens(folder, path, share) for path in args.test]
-        windows = [ids[i : i + WINDOW] for ids in tokens for i in range(0, len(ids) - WINDOW + 1, WINDOW)]
-        print("| plan | bits per weight | MiB | increase of perplexity | divergence |")
-        print("|---|---:|---:|---|---:|")
-        for width in WIDTHS:
-            rows.append(row(search, f"uniform {width}", uniform(search, width), windows))
-        for method in METHODS:
-            for bits in BITS:
-                choice = search.choose(Goal(bits_per_weight=bits), method)
-                rows.append(row(search, f"{method} {bits} bits", choice, windows))
-            for tolerance in TOLERANCES:
-                try:
-                    choice = search.choose(Goal(tolerance=tolerance), method)
-                except PlanError as error:
-                    print(f"{method} {tolerance:.2%}: {error}", file=sys.stderr)
-                    continue
-                rows.append(row(search, f"{method} within {tolerance:.2%}", choice, windows))
-    if args.out:
-        args.out.write_text(json.dumps(rows, indent=1))
-    if args.picture:
-        draw(rows, args.picture)
+        tests = {path.name.split(".")[0]: Text([path], share).windows(bf16, length) for path in args.test}
+        rows = Rows(profile, tests, args.out)
+        measure_all(args.model, rows, profile, search, args)
+        if args.picture:
+            draw(rows.all, args.picture)
 
 
 if __name__ == "__main__":

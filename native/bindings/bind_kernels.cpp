@@ -9,6 +9,7 @@
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "core/thread_pool.h"
+#include "kernels/descent.h"
 #include "kernels/matmul.h"
 #include "kernels/quantize.h"
 
@@ -63,6 +64,24 @@ void quantize_into(Floats2 weights, const std::string& format, std::optional<Flo
     }
     nb::gil_scoped_release release;
     quantize(weights.data(), rows, cols, f, importance ? importance->data() : nullptr, packed.data());
+}
+
+void refine_into(Floats2 weights, const std::string& format, Floats2 gram, MutableBytes packed) {
+    constexpr const char* kName = "refine";
+    const auto rows = static_cast<std::int64_t>(weights.shape(0)),
+               cols = static_cast<std::int64_t>(weights.shape(1));
+    check_shape(kName, rows, cols);
+    const Format f = format_named(format);
+    require(can_refine(f), kName, "format " + format + " is not refined");
+    require_equal(static_cast<std::int64_t>(packed.size()), packed_bytes(f, rows, cols), kName,
+                  "number of packed bytes");
+    require_equal(static_cast<std::int64_t>(gram.shape(0)), cols, kName, "number of rows of gram");
+    require_equal(static_cast<std::int64_t>(gram.shape(1)), cols, kName, "row length of gram");
+    for (std::int64_t i = 0; i < cols; ++i) {
+        require(gram.data()[i * cols + i] > 0, kName, "the diagonal of gram is not positive");
+    }
+    nb::gil_scoped_release release;
+    refine(weights.data(), rows, cols, f, gram.data(), packed.data());
 }
 
 void dequantize_rows_into(const MatrixTuple& matrix, Array<const std::int32_t, nb::ndim<1>> rows,
@@ -170,6 +189,8 @@ void bind_kernels(nb::module_& m) {
     m.def("packed_num_bytes", &packed_num_bytes);
     m.def("quantize_into", &quantize_into, nb::arg("weights").noconvert(), nb::arg("format"),
           nb::arg("importance").none(), nb::arg("packed").noconvert());
+    m.def("refine_into", &refine_into, nb::arg("weights").noconvert(), nb::arg("format"),
+          nb::arg("gram").noconvert(), nb::arg("packed").noconvert());
     m.def("dequantize_rows_into", &dequantize_rows_into, nb::arg("matrix"), nb::arg("rows").noconvert(),
           nb::arg("out").noconvert());
     m.def("matmul_into", &matmul_into, nb::arg("x").noconvert(), nb::arg("matrix"),

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,16 @@ from edgemoe import native
 from edgemoe.checkpoint import CheckpointSource, SourceRef, open_checkpoint
 from edgemoe.errors import CheckpointError
 from edgemoe.models import ModelSpec, TensorSources, TensorSpec, find_sources, read_spec
-from edgemoe.native import ByteArray
-from edgemoe.quant import BitPlan, ExpertFormats, format_at_least, format_info
+from edgemoe.native import ByteArray, FloatArray
+from edgemoe.quant import (
+    BitPlan,
+    ExpertFormats,
+    ExpertInputs,
+    expert_grams,
+    format_at_least,
+    format_info,
+    quantize_for,
+)
 from edgemoe.store import (
     VECTOR_FORMAT,
     DenseEntry,
@@ -144,11 +153,13 @@ def convert(
     out: str | Path,
     plan: BitPlan,
     *,
+    inputs: ExpertInputs | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ConversionReport:
     """Write the store of a checkpoint at the formats of a plan.
 
+    Experts of 2 to 6 bits are rounded for ``inputs``, if given: what they are fed on a text.
     ``progress(done, total)`` is called in bytes of the store. Interrupted at any point, the same call
     goes on where it ended; the folder ``out`` appears only when it is complete.
 
@@ -158,23 +169,21 @@ def convert(
     """
     started = time.monotonic()
     if not isinstance(source, str | Path):
-        return _convert(source, Path(out), plan, overwrite, progress, started)
+        return _convert(_Conversion(source, plan, inputs), Path(out), overwrite, progress, started)
     opened = open_checkpoint(source)
     try:
-        return _convert(opened, Path(out), plan, overwrite, progress, started)
+        return _convert(_Conversion(opened, plan, inputs), Path(out), overwrite, progress, started)
     finally:
         opened.close()
 
 
 def _convert(
-    source: CheckpointSource,
+    conversion: _Conversion,
     out: Path,
-    plan: BitPlan,
     overwrite: bool,
     progress: Progress | None,
     started: float,
 ) -> ConversionReport:
-    conversion = _Conversion(source, plan)
     layout = conversion.layout
     side_files = conversion.side_files()
     with StoreWriter(out, layout, conversion.identity(), overwrite) as writer:
@@ -208,9 +217,10 @@ def _place_fields(place: Place) -> tuple[str, int, int]:
 class _Conversion:
     """One checkpoint with one plan: what to write, in which order."""
 
-    def __init__(self, source: CheckpointSource, plan: BitPlan) -> None:
+    def __init__(self, source: CheckpointSource, plan: BitPlan, inputs: ExpertInputs | None = None) -> None:
         self._source = source
         self._plan = plan
+        self._inputs = inputs
         self._config = source.config()
         self.spec: ModelSpec = read_spec(self._config)
         self._stored = source.tensors()
@@ -238,6 +248,7 @@ class _Conversion:
             f"layout {native.LAYOUT_VERSION}",
             json.dumps(self._config, sort_keys=True),
             json.dumps(self._plan.to_json(), sort_keys=True),
+            *(() if self._inputs is None else (f"inputs {self._inputs.identity}",)),
             *(f"{name} {info}" for name, info in sorted(self._stored.items())),
         ):
             digest.update(part.encode() + b"\n")
@@ -324,17 +335,36 @@ class _Conversion:
 
     def _expert_chunks(self, key: ExpertKey) -> Iterator[ByteArray]:
         formats: ExpertFormats = self._formats[key]
+        grams = {} if self._inputs is None else self._grams(key, self._inputs)
         for projection, (rows, cols) in self.spec.expert_shapes(key[0]).items():
             ref = self._sources.experts[key[0], key[1], projection]
-            yield from self._packed_chunks(ref, rows, cols, getattr(formats, projection))
+            format = getattr(formats, projection)
+            yield from self._packed_chunks(ref, rows, cols, format, grams.get(projection))
 
-    def _packed_chunks(self, ref: SourceRef, rows: int, cols: int, format: str) -> Iterator[ByteArray]:
+    def _grams(self, key: ExpertKey, inputs: ExpertInputs) -> dict[str, FloatArray]:
+        x, weights = inputs.rows(*key)
+        expert = self.spec.moe(key[0]).expert
+        gates = self._raising_rows(key, "gate") if expert.is_gated else repeat(None)
+        return expert_grams(
+            x, weights, zip(gates, self._raising_rows(key, "up"), strict=False), expert.activation
+        )
+
+    def _raising_rows(self, key: ExpertKey, projection: str) -> Iterator[FloatArray]:
+        """Rows of gate or up, at most as many at a time as the model is wide."""
+        ref = self._sources.experts[key[0], key[1], projection]
+        num_rows, step = self._expert_width(key), self.spec.width
+        for start in range(0, num_rows, step):
+            yield self._source.read(ref.slice_rows(start, min(start + step, num_rows)))
+
+    def _packed_chunks(
+        self, ref: SourceRef, rows: int, cols: int, format: str, gram: FloatArray | None = None
+    ) -> Iterator[ByteArray]:
         step = max(1, _CHUNK_FLOATS // cols // native.ROW_GROUP) * native.ROW_GROUP
         for start in range(0, rows, step):
             weights = self._source.read(ref.slice_rows(start, min(start + step, rows)))
             if not np.isfinite(weights).all():
                 raise CheckpointError(f"tensor {ref.name} holds values that are not finite; fetch it again")
-            packed = native.quantize(weights, format)
+            packed = quantize_for(weights, format, gram)
             self._note_rounding(ref, format, weights, packed)
             yield packed
 

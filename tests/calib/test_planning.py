@@ -12,10 +12,14 @@ from hypothesis import strategies as st
 
 import edgemoe
 from edgemoe.calib import WIDTHS, Ladder, Quality, compare, knapsack, smallest_within
+from edgemoe.calib.ladder import OPTIONS, UNIFORM
 from edgemoe.calib.planning import by_rank
+from edgemoe.calib.quality import METRICS, PERPLEXITY
 from edgemoe.calib.sensitivity import scaled_to
 from edgemoe.cli.app import run_app
+from edgemoe.convert import convert
 from edgemoe.errors import PlanError, RequestError
+from edgemoe.quant import BitPlan, ExpertFormats
 from edgemoe.store import open_store
 
 BITS = {"q2": 3, "q3": 4, "q4": 5, "q6": 7, "q8": 9}
@@ -57,12 +61,8 @@ def test_the_knapsack_gives_bits_where_they_matter_and_refuses_too_little():
         knapsack(costs, sizes_of(KEYS), 11)
 
 
-class FakeLadder:
-    num_bytes = sizes_of(KEYS)
-
-
 def test_plans_by_rank_raise_the_most_important_first():
-    propose = by_rank(dict(zip(KEYS, (0.1, 0.9, 0.5, 0.2), strict=True)), FakeLadder)
+    propose = by_rank(dict(zip(KEYS, (0.1, 0.9, 0.5, 0.2), strict=True)), sizes_of(KEYS), WIDTHS)
     assert list(propose(4 * 3 + 2).values()).count("q3") == 2
     assert {key for key, name in propose(4 * 3 + 2).items() if name == "q3"} == {(0, 1), (1, 0)}
     assert set(propose(4 * 9).values()) == {"q8"}
@@ -71,7 +71,8 @@ def test_plans_by_rank_raise_the_most_important_first():
 def quality(increase, spread=0.0):
     tokens = np.full(16, 100)
     nats = 300 + 100 * (np.log1p(increase) + spread * np.linspace(-1, 1, 16))
-    return Quality(tokens, np.full(16, 300.0), nats, np.full(16, 1.0))
+    hits = np.full(16, 40.0)
+    return Quality(tokens, np.full(16, 300.0), nats, np.full(16, 2 * 100 * increase), hits, hits - 5)
 
 
 def test_quality_has_an_increase_and_an_interval_around_it():
@@ -80,6 +81,24 @@ def test_quality_has_an_increase_and_an_interval_around_it():
     assert measured.increase == pytest.approx(0.02)
     assert 0.01 < low < 0.02 < high < 0.03
     assert quality(0.02).interval() == pytest.approx((0.02, 0.02))
+
+
+def test_a_bound_is_one_sided_and_tighter_beside_fewer_bits():
+    noisy, clear = quality(0.001, spread=0.01), quality(0.05, spread=0.01)
+    own = PERPLEXITY.bound(noisy)
+    assert 0.001 < own < noisy.interval()[1], "95 % of the doubt is above a one-sided bound"
+    assert PERPLEXITY.bound(noisy, clear) < 0.5 * own, "its divergence says that it rises little"
+    assert PERPLEXITY.bound(noisy, clear) > 0.001
+    # Nothing is gained by a controlled bound where the plan's own figures are the clear ones.
+    assert PERPLEXITY.bound(clear, noisy) == pytest.approx(clear.interval()[1], rel=1e-6)
+
+
+def test_accuracy_and_divergence_can_be_limited_too():
+    measured = quality(0.02)
+    assert METRICS["accuracy"].bound(measured) == pytest.approx(0.05)
+    assert METRICS["kl"].bound(measured) == pytest.approx(0.04)
+    assert METRICS["kl"].show(0.04) == "0.0400 nats"
+    assert METRICS["accuracy"].show(0.05) == "5.00%"
 
 
 def test_the_search_ends_at_the_smallest_size_that_meets_the_tolerance():
@@ -97,7 +116,9 @@ def test_the_search_ends_at_the_smallest_size_that_meets_the_tolerance():
         smallest_within(0.0001, lambda budget: knapsack(costs, sizes, budget), sizes, measure)
 
 
-TEXT = "Once upon a time there was a river. The old fox went to the river and sang to the moon. " * 40
+# No window of it like another: what a profile has seen is left out when a plan is measured.
+WORDS = "once upon a time there was river the old fox went to and sang moon small grey stone"
+TEXT = " ".join(np.random.default_rng(5).choice(WORDS.split(), 800))
 
 
 @pytest.fixture(scope="module")
@@ -107,13 +128,9 @@ def ladder(tiny_checkpoint, tmp_path_factory):
 
 
 def test_a_ladder_runs_any_mix_as_the_store_of_that_mix_does(ladder, tiny_checkpoint, tmp_path):
-    from edgemoe.convert import convert
-    from edgemoe.quant import BitPlan, ExpertFormats
-
     rng = np.random.default_rng(3)
-    widths = {key: WIDTHS[rng.integers(0, 5)] for key in ladder.keys}
-    overrides = {key: ExpertFormats.uniform(name) for key, name in widths.items()}
-    convert(tiny_checkpoint, tmp_path / "mixed", BitPlan(ExpertFormats.uniform("q4"), "q8", overrides))
+    widths = {key: OPTIONS[rng.integers(0, 25)] for key in ladder.keys}
+    convert(tiny_checkpoint, tmp_path / "mixed", BitPlan(ExpertFormats.uniform("q4"), "q8", widths))
     prompt = rng.integers(3, 320, 60).tolist()
     engine = ladder.load(widths, 128, 4 << 30)
     picked = np.concatenate([rows.copy() for rows in engine.session.logits(prompt)])
@@ -128,7 +145,8 @@ def test_the_original_does_not_differ_from_itself_and_fewer_bits_differ_more(lad
     reference = ladder.load({}, 128, 4 << 30)
     divergences = []
     for name in ("bf16", "q8", "q4", "q2"):
-        engine = ladder.load(dict.fromkeys(ladder.keys, name), 128, 4 << 30)
+        widths = dict.fromkeys(ladder.keys, ExpertFormats.uniform(name))
+        engine = ladder.load(widths, 128, 4 << 30)
         measured = compare(reference, engine, windows)
         divergences.append(measured.mean_divergence)
         engine.experts.close()
@@ -153,10 +171,11 @@ def test_plan_and_convert_by_command(tiny_checkpoint, tmp_path, capsys, method):
 
 
 def test_costs_follow_the_measurement_and_the_errors():
-    errors = {(0, 0): {"q2": 4.0, "q3": 1.0, "q8": 0.0}, (0, 1): {"q2": 0.0, "q3": 0.0, "q8": 0.0}}
+    q2, q3, *_, q8 = UNIFORM
+    errors = {(0, 0): {q2: 4.0, q3: 1.0, q8: 0.0}, (0, 1): {q2: 0.0, q3: 0.0, q8: 0.0}}
     costs = scaled_to({(0, 0): 0.2, (0, 1): 0.5}, errors)
-    assert costs[0, 0] == pytest.approx({"q2": 0.2, "q3": 0.05, "q8": 0.0})
-    assert costs[0, 1] == {"q2": 0.0, "q3": 0.0, "q8": 0.0}  # no token ever chose it
+    assert costs[0, 0] == pytest.approx({q2: 0.2, q3: 0.05, q8: 0.0})
+    assert costs[0, 1] == {q2: 0.0, q3: 0.0, q8: 0.0}  # no token ever chose it
 
 
 def test_convert_chooses_widths_in_one_command(tiny_checkpoint, tmp_path, capsys):
@@ -168,7 +187,7 @@ def test_convert_chooses_widths_in_one_command(tiny_checkpoint, tmp_path, capsys
     assert run_app([*common, "--text", str(text)]) == 0
     assert "bits per expert weight" in capsys.readouterr().err
     assert not out.with_name("store.work").exists()
-    formats = {entry.formats.down for entry in open_store(out).manifest.experts.values()}
+    formats = {entry.formats for entry in open_store(out).manifest.experts.values()}
     assert len(formats) > 1
     with pytest.raises(RequestError, match="choose another place or give --overwrite"):
         run_app([*common, "--text", str(text)])
@@ -182,6 +201,9 @@ def test_convert_chooses_widths_in_one_command(tiny_checkpoint, tmp_path, capsys
         (["--tolerance", "much"], "such as 2%"),
         (["--bits", "1"], "too little"),
         (["--bits", "4", "--method", "luck"], "no method 'luck'"),
+        (["--tolerance", "2%", "--metric", "taste"], "no metric 'taste'"),
+        (["--tolerance", "2%", "--metric", "kl"], "nats per token such as 0.01"),
+        (["--bits", "4", "--profile", "."], "is no profile"),
         (["--tolerance", "0.000001%"], "cannot be met"),
     ],
 )
@@ -199,7 +221,7 @@ def test_too_short_a_text_and_a_file_that_is_no_plan_are_refused(tiny_checkpoint
 
     (tmp_path / "text.txt").write_text("Once upon a time")
     common = ["plan", tiny_checkpoint, "--text", tmp_path / "text.txt", "-o", tmp_path / "plan.json"]
-    with pytest.raises(EdgeMoEError, match="planning needs"):
+    with pytest.raises(EdgeMoEError, match="windows of 128 tokens to calibrate on"):
         run_app([*map(str, common), "--bits", "4"])
     with pytest.raises(EdgeMoEError, match="not a bit plan"):
         run_app(["convert", str(tiny_checkpoint), str(tmp_path / "o"), "--plan", str(tmp_path / "text.txt")])

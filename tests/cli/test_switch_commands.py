@@ -100,3 +100,22 @@ def test_widths_are_planned(store, tmp_path):
         "--window", 32, "-o", tmp_path / "plan.json",
     )  # fmt: skip
     assert plan["bits_per_weight"] <= 5.5
+    done = edgemoe(
+        "plan", store.parent / "checkpoint", "--text", store.parent / "text.txt", "--bits", 5.5,
+        "--method", "exact", "--window", 32, "-o", tmp_path / "exact.json",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "use --method knapsack" in done.stderr
+
+
+def test_a_store_of_chosen_widths_runs(store, tmp_path):
+    """Two-matrix experts are rounded for their inputs, widths of up and down apart."""
+    (tmp_path / "long.txt").write_text(TEXT * 12)
+    answer(
+        "convert", store.parent / "checkpoint", tmp_path / "mixed", "--size", "1200KiB",
+        "--text", tmp_path / "long.txt",
+    )  # fmt: skip
+    formats = answer("inspect", tmp_path / "mixed")["expert_formats"]
+    assert all(name.count("/") == 1 for name in formats)
+    assert len(formats) > 1
+    assert answer("run", tmp_path / "mixed", "--prompt", PROMPT, "--max-tokens", 4)["token_ids"]

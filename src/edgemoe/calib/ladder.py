@@ -1,7 +1,7 @@
 """A ladder: one checkpoint as a store at every width, from which any mix of widths can be run.
 
 A mixed model is only a manifest that picks each expert's record from one of the stores, so plans can be
-measured without being written.
+measured without being written. Experts whose matrices have unlike widths are put together in another file.
 """
 
 from __future__ import annotations
@@ -11,53 +11,88 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from edgemoe.convert import convert
 from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.models import ModelSpec, read_spec
 from edgemoe.native import ByteArray, ExpertWeights, aligned_empty
-from edgemoe.quant import BitPlan
-from edgemoe.store import ExpertKey, ExpertReader, Store, expert_matrices, open_store
+from edgemoe.quant import BitPlan, ExpertFormats, ExpertInputs
+from edgemoe.store import (
+    ExpertEntry,
+    ExpertKey,
+    ExpertReader,
+    Store,
+    expert_matrices,
+    expert_num_bytes,
+    open_store,
+)
+from edgemoe.store.durable import LOCK_FILE
 
 # Widths that plans are made of, and the one that stands for the unquantised model.
 WIDTHS = ("q2", "q3", "q4", "q6", "q8")
 REFERENCE = "bf16"
 
+# What an expert can have: one width for gate and up, which are alike, and one for down.
+UNIFORM = tuple(ExpertFormats.uniform(name) for name in WIDTHS)
+OPTIONS = tuple(ExpertFormats(raised, raised, down) for raised in WIDTHS for down in WIDTHS)
+UNCHANGED = ExpertFormats.uniform(REFERENCE)
+_MIXED = "mixed/experts.bin"
+
 Progress = Callable[[int, int], None]
-Widths = Mapping[ExpertKey, str]
+Widths = Mapping[ExpertKey, ExpertFormats]
 
 
 class Ladder:
     """Stores of one checkpoint at all widths, in one folder; a context manager."""
 
     def __init__(
-        self, source: Path, folder: Path, dense_format: str, progress: Progress | None = None
+        self,
+        source: Path,
+        folder: Path,
+        dense_format: str,
+        progress: Progress | None = None,
+        find_inputs: Callable[[Store], ExpertInputs] | None = None,
     ) -> None:
         """Converts what is not there yet; interrupted, the same call goes on.
+
+        ``find_inputs`` takes the unquantised store and gives what the experts are rounded for.
 
         Raises:
             CheckpointError: the checkpoint is damaged or not supported.
             ConversionError: the disk is full.
         """
-        rungs = (*WIDTHS, REFERENCE)
+        rungs = (REFERENCE, *WIDTHS)
         _forget_others(folder, f"{source.resolve()} {dense_format} {_newest(source)}\n")
+        inputs = None
         for done, name in enumerate(rungs):
             if not (folder / name).exists():
-                convert(source, folder / name, BitPlan.uniform(name, dense_format))
+                convert(source, folder / name, BitPlan.uniform(name, dense_format), inputs=inputs)
+            if name == REFERENCE and find_inputs is not None:
+                inputs = find_inputs(open_store(folder / REFERENCE))
+                _forget_widths(folder, inputs.identity)
             if progress is not None:
                 progress(done + 1, len(rungs))
+        self.inputs = inputs
         self._stores = {name: open_store(folder / name) for name in rungs}
         base = self._stores[REFERENCE]
         self.spec: ModelSpec = read_spec(base.config)
         self._readers: dict[str, ExpertReader] = {}
-        self.num_bytes = {
-            key: {name: self._stores[name].manifest.experts[key].num_bytes for name in rungs}
-            for key in base.manifest.experts
-        }
         self._buffers = {
-            name: aligned_empty(max(sizes[name] for sizes in self.num_bytes.values())) for name in rungs
+            name: aligned_empty(max(entry.num_bytes for entry in store.manifest.experts.values()))
+            for name, store in self._stores.items()
         }
+        by_spec = {
+            expert: {
+                formats: expert_num_bytes(formats.of(expert.projections), self.spec.width, expert.width)
+                for formats in OPTIONS
+            }
+            for expert in {self.spec.moe(layer).expert for layer in self.spec.moe_layers}
+        }
+        # Of every option, padding included. Experts of one shape share a table.
+        self.num_bytes: Mapping[ExpertKey, Mapping[ExpertFormats, int]] = {
+            key: by_spec[self.spec.moe(key[0]).expert] for key in base.manifest.experts
+        }
+        self._mixed: dict[tuple[ExpertKey, ExpertFormats], ExpertEntry] = {}
+        shutil.rmtree(folder / "mixed", ignore_errors=True)
 
     def __enter__(self) -> Ladder:
         return self
@@ -72,22 +107,50 @@ class Ladder:
         """All experts in order."""
         return list(self.num_bytes)
 
-    def store(self, widths: Widths, default: str = REFERENCE) -> Store:
+    def store(self, widths: Widths, default: ExpertFormats = UNCHANGED) -> Store:
         """A store whose experts have these widths, and the default one where nothing is said."""
         base = self._stores[REFERENCE]
-        experts = {}
-        for key in base.manifest.experts:
-            name = widths.get(key, default)
-            entry = self._stores[name].manifest.experts[key]
-            experts[key] = replace(entry, file=f"../{name}/{entry.file}")
+        experts = {key: self._entry(key, widths.get(key, default)) for key in base.manifest.experts}
         return Store(base.path, replace(base.manifest, experts=experts), base.config)
 
     def load(
-        self, widths: Widths, context: int, budget_bytes: int | None = None, default: str = REFERENCE
+        self,
+        widths: Widths,
+        context: int,
+        budget_bytes: int | None = None,
+        default: ExpertFormats = UNCHANGED,
     ) -> Engine:
         """That store, loaded; its owner closes ``engine.experts``."""
         options = LoadOptions(budget_bytes=budget_bytes, context=context, predictor="none", verify="never")
         return load_engine(self.store(widths, default), options)
+
+    def _entry(self, key: ExpertKey, formats: ExpertFormats) -> ExpertEntry:
+        if len(set(formats.to_json())) == 1:
+            entry = self._stores[formats.down].manifest.experts[key]
+            return replace(entry, file=f"../{formats.down}/{entry.file}")
+        if (key, formats) not in self._mixed:
+            self._mixed[key, formats] = self._mix(key, formats)
+        return self._mixed[key, formats]
+
+    def _mix(self, key: ExpertKey, formats: ExpertFormats) -> ExpertEntry:
+        """Append a record made of matrices of several stores."""
+        record = self.mixed(key, formats)
+        matrices = (record.gate, record.up, record.down)
+        parts = b"".join(matrix.packed.tobytes() for matrix in matrices if matrix is not None)
+        num_bytes = self.num_bytes[key][formats]
+        path = self._stores[REFERENCE].path.parent / _MIXED
+        path.parent.mkdir(exist_ok=True)
+        with path.open("ab") as file:
+            offset = file.tell()
+            file.write(parts.ljust(num_bytes, b"\0"))
+        formats = formats.of(self.spec.moe(key[0]).expert.projections)
+        return ExpertEntry(formats, f"../{_MIXED}", offset, num_bytes, checksum="")
+
+    def mixed(self, key: ExpertKey, formats: ExpertFormats) -> ExpertWeights:
+        """One expert at these formats; valid until the next of one of these widths is read."""
+        parts = {name: self.read(key, name) for name in set(formats.to_json())}
+        gate = None if formats.gate is None else parts[formats.gate].gate
+        return ExpertWeights(gate, parts[formats.up].up, parts[formats.down].down)
 
     def read(self, key: ExpertKey, name: str) -> ExpertWeights:
         """One expert at one width; valid until the next of this width is read."""
@@ -108,7 +171,7 @@ class Ladder:
     def bits_per_weight(self, widths: Widths) -> float:
         """Effective bits of the experts' weights, scales and padding included."""
         num_weights = sum(self.spec.num_expert_weights(layer) for layer, _ in self.keys)
-        return float(8 * np.sum([self.num_bytes[key][widths[key]] for key in self.keys]) / num_weights)
+        return 8 * sum(self.num_bytes[key][widths[key]] for key in self.keys) / num_weights
 
 
 def _newest(source: Path) -> int:
@@ -120,6 +183,20 @@ def _forget_others(folder: Path, identity: str) -> None:
     mark = folder / "source"
     if mark.exists() and mark.read_text(encoding="utf-8") == identity:
         return
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK_FILE:
+            path.unlink()
+    mark.write_text(identity, encoding="utf-8")
+
+
+def _forget_widths(folder: Path, identity: str) -> None:
+    """Remove the quantised stores if they were rounded for other inputs."""
+    mark = folder / "inputs"
+    if mark.exists() and mark.read_text(encoding="utf-8") == identity:
+        return
+    for name in WIDTHS:
+        shutil.rmtree(folder / name, ignore_errors=True)
     mark.write_text(identity, encoding="utf-8")

@@ -1,112 +1,182 @@
 """How much each expert's width matters: predicted for all widths at once, or measured one by one.
 
 The prediction: quantising expert e changes its output; weighted by the router and summed over the tokens
-that use it, the squared change is what the layer adds to the residual stream as noise. The divergence that
-noise causes is proportional to it, by a factor of the layer that one measurement per layer gives (the layer
-at the lowest width, all others untouched).
+that use it, the squared change is what the layer adds to the residual stream as noise. Changes of gate and
+up and of down add up. The divergence that noise causes is proportional to it, by a factor of the layer that
+one measurement per layer gives (the layer at the lowest width, all others untouched).
+
+Numbers are entered by name into Measurements as they are found: ``raised 3.7 q2`` and ``down 3.7 q2`` are the
+errors of expert 7 of layer 3, ``peak 3.7`` its largest output, ``layer 3`` a divergence, ``alone 3.7`` one of
+an expert; ``fast_s`` and ``exact_s`` before a name say how many seconds it took.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from edgemoe.calib.ladder import REFERENCE, WIDTHS, Ladder
+from edgemoe.calib.ladder import OPTIONS, UNCHANGED, UNIFORM, WIDTHS, Ladder
+from edgemoe.calib.measurements import Measurements
+from edgemoe.calib.planning import Costs
 from edgemoe.calib.quality import compare
+from edgemoe.calib.replay import Replay
 from edgemoe.calib.trace import Trace
 from edgemoe.engine.loading import Engine
-from edgemoe.native import ExpertWeights, FloatArray, expert_ffn
+from edgemoe.native import FloatArray, expert_ffn
+from edgemoe.quant import ExpertFormats
 from edgemoe.store import ExpertKey
 
 # Tokens of the trace on which an expert's output is compared: more change the error by a few per cent.
-MAX_TOKENS = 64
+MAX_TOKENS = 128
+LOWEST = UNIFORM[0]
+# Experts whose largest output is this many times the median of their layer carry activations that the whole
+# model rests on (arXiv 2507.23279 finds a handful in each model): a plan leaves them at the highest width.
+SUPER_RATIO = 30.0
 
-Costs = Mapping[ExpertKey, Mapping[str, float]]
 Progress = Callable[[int, int], None]
+Errors = Costs[ExpertFormats]
 
 
-def output_errors(trace: Trace, ladder: Ladder, progress: Progress | None = None) -> Costs:
-    """Mean squared change of a layer's output per token of the trace, by expert and width."""
-    errors: dict[ExpertKey, dict[str, float]] = {}
-    count = len(trace.states)
+def expert_name(key: ExpertKey) -> str:
+    """``layer.expert``."""
+    return f"{key[0]}.{key[1]}"
+
+
+def measure_outputs(
+    trace: Trace, ladder: Ladder, found: Measurements, progress: Progress | None = None
+) -> None:
+    """Enter each expert's errors and peak: squared change of the layer's output per token of the trace."""
     for done, key in enumerate(ladder.keys, 1):
-        position = trace.catalog.position[key[0]]
-        tokens, ranks = np.nonzero(np.asarray(trace.experts[:count, position]) == key[1])
-        errors[key] = dict.fromkeys(WIDTHS, 0.0)
-        if len(tokens):
-            share = len(tokens) / count
-            step = max(1, len(tokens) // MAX_TOKENS)
-            tokens, ranks = tokens[::step][:MAX_TOKENS], ranks[::step][:MAX_TOKENS]
-            x = trace.states[tokens, position].astype(np.float32)
-            weights = trace.weights[tokens, position, ranks].astype(np.float32)[:, None]
-            exact = weights * _output(ladder, key, REFERENCE, x)
-            for name in WIDTHS:
-                change = weights * _output(ladder, key, name, x) - exact
-                errors[key][name] = share * float((change**2).sum(axis=1).mean())
+        if f"peak {expert_name(key)}" not in found.values:
+            started = time.monotonic()
+            row = _outputs(trace, ladder, key)
+            found.add({**row, f"fast_s {expert_name(key)}": time.monotonic() - started})
         if progress is not None:
             progress(done, len(ladder.keys))
-    return errors
 
 
-def _output(ladder: Ladder, key: ExpertKey, name: str, x: FloatArray) -> FloatArray:
-    expert: ExpertWeights = ladder.read(key, name)
+def _outputs(trace: Trace, ladder: Ladder, key: ExpertKey) -> dict[str, float]:
+    name, position = expert_name(key), trace.catalog.position[key[0]]
+    parts: dict[str, Callable[[str], ExpertFormats]] = {
+        "raised": lambda width: replace(UNCHANGED, gate=width, up=width),
+        "down": lambda width: replace(UNCHANGED, down=width),
+    }
+    row = {f"{part} {name} {width}": 0.0 for part in parts for width in WIDTHS}
+    count = len(trace.states)
+    tokens, ranks = np.nonzero(np.asarray(trace.experts[:count, position]) == key[1])
+    if not len(tokens):
+        return {**row, f"peak {name}": 0.0}
+    share = len(tokens) / count
+    kept = np.linspace(0, len(tokens) - 1, min(len(tokens), MAX_TOKENS)).astype(np.int64)
+    tokens, ranks = tokens[kept], ranks[kept]
+    x = trace.states[tokens, position].astype(np.float32)
+    weights = trace.weights[tokens, position, ranks].astype(np.float32)[:, None]
+    exact = weights * _output(ladder, key, UNCHANGED, x)
+    for part, formats in parts.items():
+        for width in WIDTHS:
+            change = weights * _output(ladder, key, formats(width), x) - exact
+            row[f"{part} {name} {width}"] = share * float((change**2).sum(axis=1).mean())
+    return {**row, f"peak {name}": float(np.abs(exact).max())}
+
+
+def _output(ladder: Ladder, key: ExpertKey, formats: ExpertFormats, x: FloatArray) -> FloatArray:
+    expert = ladder.mixed(key, formats)
     activation = ladder.spec.moe(key[0]).expert.activation
     return expert_ffn(x, expert.gate, expert.up, expert.down, activation)
 
 
-def predicted_divergence(
-    errors: Costs,
+def measure_layers(
     ladder: Ladder,
     reference: Engine,
     windows: Sequence[Sequence[int]],
+    found: Measurements,
     progress: Progress | None = None,
-) -> Costs:
-    """The errors in nats per token of divergence, by one measurement for each layer."""
-    lowest = WIDTHS[0]
-    factors = {}
+) -> None:
+    """Enter the divergence that each layer at the lowest width causes, all others untouched."""
     layers = ladder.spec.moe_layers
     for done, layer in enumerate(layers, 1):
-        members = [key for key in ladder.keys if key[0] == layer]
-        engine = ladder.load(dict.fromkeys(members, lowest), reference.memory.context)
-        try:
-            divergence = compare(reference, engine, windows).mean_divergence
-        finally:
-            engine.experts.close()
-        total = sum(errors[key][lowest] for key in members)
-        factors[layer] = divergence / total if total else 0.0
+        if f"layer {layer}" not in found.values:
+            members = dict.fromkeys((key for key in ladder.keys if key[0] == layer), LOWEST)
+            started = time.monotonic()
+            engine = ladder.load(members, reference.memory.context)
+            try:
+                divergence = compare(reference, engine, windows).mean_divergence
+            finally:
+                engine.experts.close()
+            found.add({f"layer {layer}": divergence, f"fast_s layer {layer}": time.monotonic() - started})
         if progress is not None:
             progress(done, len(layers))
-    return {key: {name: factors[key[0]] * e for name, e in row.items()} for key, row in errors.items()}
 
 
-def measured_divergence(
-    ladder: Ladder,
-    reference: Engine,
-    windows: Sequence[Sequence[int]],
-    upper: str,
-    progress: Progress | None = None,
-) -> Mapping[ExpertKey, float]:
-    """The paper's importance (arXiv 2308.14352, section III-B): each expert alone at the lowest width.
+def measure_alone(
+    ladder: Ladder, replay: Replay, found: Measurements, progress: Progress | None = None
+) -> None:
+    """Enter the paper's importance (arXiv 2308.14352, section III-B): each expert alone at the lowest width.
 
-    All others have the width ``upper``. One run over the windows for every expert.
+    All others stay at the replay's. One run over its windows for every expert, from the expert's layer on.
     """
-    found = {}
     for done, key in enumerate(ladder.keys, 1):
-        engine = ladder.load({key: WIDTHS[0]}, reference.memory.context, default=upper)
-        try:
-            found[key] = compare(reference, engine, windows).mean_divergence
-        finally:
-            engine.experts.close()
+        if f"alone {expert_name(key)}" not in found.values:
+            started = time.monotonic()
+            name, divergence = expert_name(key), replay.change(key, LOWEST).mean_divergence
+            found.add({f"alone {name}": divergence, f"exact_s {name}": time.monotonic() - started})
         if progress is not None:
             progress(done, len(ladder.keys))
-    return found
 
 
-def scaled_to(measured: Mapping[ExpertKey, float], errors: Costs) -> Costs:
-    """Costs that agree with what was measured at the lowest width, and follow the errors at the others."""
-    lowest = WIDTHS[0]
+def output_errors(keys: Sequence[ExpertKey], found: Mapping[str, float]) -> Errors:
+    """What ``measure_outputs`` has found, of every option."""
     return {
-        key: {name: measured[key] * e / row[lowest] if row[lowest] else 0.0 for name, e in row.items()}
+        key: {
+            option: found[f"raised {expert_name(key)} {option.up}"]
+            + found[f"down {expert_name(key)} {option.down}"]
+            for option in OPTIONS
+        }
+        for key in keys
+    }
+
+
+def predicted_divergence(errors: Errors, found: Mapping[str, float]) -> Errors:
+    """The errors in nats per token, by what ``measure_layers`` has found."""
+    totals: dict[int, float] = {}
+    for key, row in errors.items():
+        totals[key[0]] = totals.get(key[0], 0.0) + row[LOWEST]
+    factors = {layer: found[f"layer {layer}"] / total if total else 0.0 for layer, total in totals.items()}
+    return {key: {option: factors[key[0]] * e for option, e in row.items()} for key, row in errors.items()}
+
+
+def scaled_to(measured: Mapping[ExpertKey, float], errors: Errors) -> Errors:
+    """Costs that agree with what was measured at the lowest width, and follow the errors at the others."""
+    return {
+        key: {option: measured[key] * e / row[LOWEST] if row[LOWEST] else 0.0 for option, e in row.items()}
         for key, row in errors.items()
     }
+
+
+def measured_alone(keys: Sequence[ExpertKey], found: Mapping[str, float]) -> dict[ExpertKey, float]:
+    """What ``measure_alone`` has found."""
+    return {key: found[f"alone {expert_name(key)}"] for key in keys}
+
+
+def seconds(found: Mapping[str, float], method: str) -> float:
+    """What ``fast`` or ``exact`` took, all runs together."""
+    return sum(value for name, value in found.items() if name.startswith(f"{method}_s "))
+
+
+def super_experts(keys: Sequence[ExpertKey], found: Mapping[str, float]) -> list[ExpertKey]:
+    """Experts whose largest output stands far above those of their layer."""
+    chosen = []
+    for layer in sorted({layer for layer, _ in keys}):
+        peaks = {key: found[f"peak {expert_name(key)}"] for key in keys if key[0] == layer}
+        limit = SUPER_RATIO * float(np.median(list(peaks.values())))
+        chosen += [key for key, peak in peaks.items() if peak > limit > 0]
+    return chosen
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
+    """Spearman's: 1 when both put things in the same order, 0 when the orders have nothing in common."""
+    centred = [np.argsort(np.argsort(values)) - (len(values) - 1) / 2 for values in (a, b)]
+    return float(centred[0] @ centred[1] / (centred[0] @ centred[0]))

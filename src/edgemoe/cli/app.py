@@ -18,6 +18,8 @@ from edgemoe.cli.evaluate import evaluate
 from edgemoe.cli.fit import fit
 from edgemoe.cli.inspect import inspect
 from edgemoe.cli.plan import plan
+from edgemoe.cli.profile import profile
+from edgemoe.cli.report import report
 from edgemoe.cli.run import run
 from edgemoe.cli.simulate import simulate
 from edgemoe.cli.trace import trace
@@ -25,7 +27,9 @@ from edgemoe.cli.trace import trace
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "convert": convert,
+    "profile": profile,
     "plan": plan,
+    "report": report,
     "inspect": inspect,
     "run": run,
     "chat": chat,

@@ -41,6 +41,28 @@ ThreadsOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
+DenseBitsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dense-bits",
+        metavar="2|3|4|6|8|bf16|f16|f32",
+        help="Width of all other matrices.  [default: 8]",
+        show_default=False,
+    ),
+]
+MaxTextTokensOption = Annotated[
+    int, typer.Option("--max-tokens", metavar="N", min=2, help="Tokens in all, shared by the texts.")
+]
+WindowOption = Annotated[
+    int | None,
+    typer.Option(
+        "--window",
+        metavar="TOKENS",
+        min=2,
+        help="Tokens the model sees at once.  [default: 512, or the model's context]",
+        show_default=False,
+    ),
+]
 MaxTokensOption = Annotated[
     int, typer.Option("--max-tokens", metavar="N", min=1, help="Longest answer, in tokens.")
 ]

@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgemoe.cli.options import JsonOption, MemoryOption, read_text
-from edgemoe.cli.output import count_progress, print_json
+from edgemoe.cli.options import DenseBitsOption, JsonOption, MaxTextTokensOption, MemoryOption, WindowOption
+from edgemoe.cli.output import print_json
+from edgemoe.cli.profile import Text, make_profile, open_profile
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
-    from edgemoe.calib.planning import Choice
-    from edgemoe.calib.search import Goal
-    from edgemoe.quant import BitPlan
+    from edgemoe.calib.quality import Metric
+    from edgemoe.calib.search import Goal, Plan, PlanSearch
+    from edgemoe.quant import BitPlan, ExpertFormats
 
-# No text has more characters per token than this on average: the rest of a long file need not be encoded.
-CHARACTERS = 32
-_WINDOW = 512
+TRACE = "trace"  # in the folder of a profile
 
 
 def plan(
@@ -35,7 +34,7 @@ def plan(
     ],
     tolerance: Annotated[
         str | None,
-        typer.Option("--tolerance", metavar="P%", help="Rise of perplexity to allow.", show_default=False),
+        typer.Option("--tolerance", metavar="P%", help="Loss to allow, by --metric.", show_default=False),
     ] = None,
     size: Annotated[
         str | None,
@@ -53,54 +52,71 @@ def plan(
             help="knapsack; exact: with every expert measured alone; or paper: ranked only.",
         ),
     ] = "knapsack",
-    dense_bits: Annotated[
-        str, typer.Option("--dense-bits", metavar="2|3|4|6|8|bf16|f16|f32", help="Width of all else.")
-    ] = "8",
-    max_tokens: Annotated[
-        int, typer.Option("--max-tokens", metavar="N", min=2, help="Tokens in all, shared by the texts.")
-    ] = 32768,
-    window: Annotated[
-        int | None,
+    metric: Annotated[
+        str,
         typer.Option(
-            "--window",
-            metavar="TOKENS",
-            min=2,
-            help="Tokens the model sees at once.  [default: 512, or the model's context]",
+            "--metric",
+            metavar="NAME",
+            help="What --tolerance limits: perplexity (relative rise), accuracy (fall in points, next token)"
+            " or kl (nats per token, without %).",
+        ),
+    ] = "perplexity",
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            "--profile",
+            metavar="FOLDER",
+            help="Made by edgemoe profile; the text then only measures.  [default: half of the text]",
             show_default=False,
         ),
     ] = None,
+    dense_bits: DenseBitsOption = None,
+    max_tokens: MaxTextTokensOption = 32768,
+    window: WindowOption = None,
     memory: MemoryOption = None,
     keeps_work: Annotated[
-        bool, typer.Option("--keep", help="Keep OUT.work, the stores of all widths, for the next plan.")
+        bool, typer.Option("--keep", help="Keep OUT.work, a profile, for the next plan.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     r"""Choose a bit width for every expert: the smallest store within a tolerance, or the best within a size.
 
     Half of the text chooses the widths, the other half measures the result; the tolerance is met with 95 %
-    confidence on that half. The model is converted to every width on the way (beside OUT; interrupted, the
-    same command goes on).
+    confidence on that half. The model is converted to every width on the way, its weights rounded for the
+    text (beside OUT; interrupted, the same command goes on). OUT.trace is what convert needs to round them so
+    again.
 
     \b
     edgemoe plan ./OLMoE-1B-7B --text book.txt --text chat.txt --tolerance 2% -o olmoe-plan.json
     edgemoe convert ./OLMoE-1B-7B olmoe.store --plan olmoe-plan.json
     edgemoe plan ./OLMoE-1B-7B --text book.txt --bits 2.75 -o olmoe-plan.json
     """
-    goal = read_goal(tolerance, size, bits)
-    work = out.with_name(f"{out.name}.work")
+    from edgemoe.calib.quality import find_metric
+
+    limit = find_metric(metric)
+    goal = read_goal(tolerance, size, bits, limit)
+    work = profile or out.with_name(f"{out.name}.work")
     chosen, choice = search_plan(
-        source, texts, goal, work, method, dense_bits, max_tokens=max_tokens, window=window, memory=memory
-    )
+        *(source, texts, goal, work, method, dense_bits, limit),
+        is_profile=profile is not None, max_tokens=max_tokens, window=window, memory=memory,
+    )  # fmt: skip
     out.write_text(json.dumps(chosen.to_json(), indent=1), encoding="utf-8")
-    if not keeps_work:
+    shutil.rmtree(trace_beside(out), ignore_errors=True)
+    shutil.copytree(work / TRACE, trace_beside(out))
+    if profile is None and not keeps_work:
         shutil.rmtree(work)
     if as_json:
-        counts = dict(sorted(Counter(choice.widths.values()).items()))
+        counts = count_widths(choice)
         print_json({"plan": str(out), "expert_bytes": choice.num_bytes, "widths": counts, **chosen.origin})
         return
     for line in describe(chosen, choice):
         print(line)
     print(f"next: edgemoe convert {source} STORE --plan {out}")
+
+
+def trace_beside(plan: Path) -> Path:
+    """Where a plan's trace lies."""
+    return plan.with_name(f"{plan.name}.trace")
 
 
 def search_plan(
@@ -109,52 +125,56 @@ def search_plan(
     goal: Goal,
     work: Path,
     method: str = "knapsack",
-    dense_bits: str = "8",
+    dense_bits: str | None = None,
+    metric: Metric | None = None,
     *,
+    is_profile: bool = False,
     max_tokens: int = 32768,
     window: int | None = None,
     memory: str | None = None,
-) -> tuple[BitPlan, Choice]:
-    """Choose widths by measuring on texts; leaves the stores of all widths in ``work``."""
+) -> tuple[BitPlan, Plan]:
+    """Choose widths by measuring on texts; ``work`` is a profile, or becomes one."""
+    from edgemoe.calib.quality import PERPLEXITY
     from edgemoe.calib.search import PlanSearch
-    from edgemoe.checkpoint import open_checkpoint
-    from edgemoe.engine.tokenizer import Tokenizer
-    from edgemoe.models import read_spec
-    from edgemoe.quant import format_for_bits
-    from edgemoe.units import parse_size
 
-    if window is None:
-        opened = open_checkpoint(source)
-        window = min(_WINDOW, read_spec(opened.config()).max_context)
-        opened.close()
-    contents = [read_text(path) for path in texts]
-
-    def encode(folder: Path) -> list[int]:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        tokenizer, share = Tokenizer(folder, config), max_tokens // len(contents)
-        return [i for text in contents for i in tokenizer.encode(text[: CHARACTERS * share])[:share]]
-
-    with PlanSearch(
-        *(source, work, encode, count_progress, format_for_bits(dense_bits), window),
-        None if memory is None else parse_size(memory),
-    ) as search:
-        choice = search.choose(goal, method)
-        return search.bit_plan(choice, method, ", ".join(path.name for path in texts)), choice
+    text = Text(texts, max_tokens)
+    if is_profile:
+        with open_profile(source, work, window, dense_bits, memory) as found:
+            windows = text.windows(work / "bf16", found.options.window)
+            return _search(PlanSearch(found, windows, metric or PERPLEXITY), goal, method, text)
+    with make_profile(source, work, text, window, dense_bits, memory) as found:
+        windows = text.windows(work / "bf16", found.options.window)
+        return _search(PlanSearch(found, windows[1::2], metric or PERPLEXITY), goal, method, text)
 
 
-def describe(plan: BitPlan, choice: Choice) -> list[str]:
+def _search(search: PlanSearch, goal: Goal, method: str, text: Text) -> tuple[BitPlan, Plan]:
+    choice = search.choose(goal, method)
+    return search.bit_plan(choice, method, text.names), choice
+
+
+def count_widths(choice: Plan) -> dict[str, int]:
+    """How many experts have which widths: "q3", or "q3/q4" for gate and up, and down."""
+    return dict(sorted(Counter(_short(formats) for formats in choice.widths.values()).items()))
+
+
+def _short(formats: ExpertFormats) -> str:
+    return formats.up if formats.up == formats.down else f"{formats.up}/{formats.down}"
+
+
+def describe(plan: BitPlan, choice: Plan) -> list[str]:
     """What was chosen and what it costs, in two lines."""
-    counts = sorted(Counter(choice.widths.values()).items())
     low, high = plan.origin["interval"]
     return [
-        f"{plan.origin['bits_per_weight']:.2f} bits per expert weight: "
-        + ", ".join(f"{name} ×{count}" for name, count in counts),
-        f"perplexity {plan.origin['perplexity_increase']:+.2%} ({low:+.2%} to {high:+.2%}) on"
-        f" {plan.origin['num_tokens']} tokens that chose nothing",
+        f"{plan.origin['bits_per_weight']:.2f} bits per expert weight (gate and up/down): "
+        + ", ".join(f"{name} ×{count}" for name, count in count_widths(choice).items()),
+        f"perplexity {plan.origin['perplexity_increase']:+.2%} ({low:+.2%} to {high:+.2%}), divergence"
+        f" {plan.origin['divergence']:.4f} nats on {plan.origin['num_tokens']} tokens that chose nothing",
     ]
 
 
-def read_goal(tolerance: str | None, size: str | None, bits: float | None) -> Goal:
+def read_goal(
+    tolerance: str | None, size: str | None, bits: float | None, metric: Metric | None = None
+) -> Goal:
     """What a plan is to reach, of the options that people give."""
     from edgemoe.calib.search import Goal
     from edgemoe.units import parse_size
@@ -163,10 +183,12 @@ def read_goal(tolerance: str | None, size: str | None, bits: float | None) -> Go
         raise RequestError("say what to reach: one of --tolerance, --size and --bits")
     if tolerance is None:
         return Goal(num_bytes=None if size is None else parse_size(size), bits_per_weight=bits)
+    is_share = metric is None or metric.unit == "%"
     try:
-        share = float(tolerance.removesuffix("%")) / 100
+        limit = float(tolerance.removesuffix("%")) / 100 if is_share else float(tolerance)
     except ValueError:
-        share = -1.0
-    if not 0 < share < 10:
-        raise RequestError(f"--tolerance {tolerance!r}: give a rise of perplexity such as 2%")
-    return Goal(tolerance=share)
+        limit = -1.0
+    if not 0 < limit < 10:
+        example = "a rise of perplexity such as 2%" if is_share else "nats per token such as 0.01"
+        raise RequestError(f"--tolerance {tolerance!r}: give {example}")
+    return Goal(tolerance=limit)

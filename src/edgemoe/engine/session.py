@@ -94,6 +94,10 @@ class Session:
         """How many hidden states ``states`` gives for a window of text."""
         return len(window)
 
+    def head(self, hidden: FloatArray) -> FloatArray:
+        """Logits (T, V) of hidden states (T, D), at most HEAD_ROWS of them to stay within the plan."""
+        return self._decoder.head(hidden)
+
     def states(self, token_ids: Sequence[int]) -> Iterator[FloatArray]:
         """Hidden states (T, D) of a text, chunk by chunk; nothing is reused."""
         self.check(token_ids)

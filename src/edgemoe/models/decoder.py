@@ -76,11 +76,25 @@ class Decoder:
 
     def forward(self, token_ids: NDArray[np.int32], cache: KVCache) -> FloatArray:
         """Hidden states (T, D) of the next T tokens of the cache's text, after the last norm."""
-        x = native.dequantize_rows(self._embed, token_ids)
-        positions = self._positions(cache, len(token_ids))
-        for block in self._blocks:
+        return self.forward_from(0, self.embed(token_ids), cache)
+
+    def embed(self, token_ids: NDArray[np.int32]) -> FloatArray:
+        """What the first layer gets, (T, D)."""
+        return native.dequantize_rows(self._embed, token_ids)
+
+    def forward_from(
+        self, first: int, x: FloatArray, cache: KVCache, before: list[FloatArray] | None = None
+    ) -> FloatArray:
+        """As ``forward``, from the layer ``first`` on, which gets x (T, D); x is overwritten.
+
+        What each layer gets is copied to ``before``. Keys and values of earlier layers stay as they are.
+        """
+        positions = self._positions(cache, len(x))
+        for block in self._blocks[first:]:
+            if before is not None:
+                before.append(x.copy())
             x = block(x, cache, positions)
-        cache.length += len(token_ids)
+        cache.length += len(x)
         return native.rms_norm(x, self._norm, self._spec.norm_eps)
 
     def head(self, hidden: FloatArray) -> FloatArray:

@@ -25,6 +25,7 @@ from edgemoe.native.matrix import (
     matmul,
     packed_num_bytes,
     quantize,
+    refine,
 )
 from edgemoe.native.ops import IntArray, attention, combine, rms_norm, rope, route, store_kv
 
@@ -57,6 +58,7 @@ __all__ = [
     "packed_num_bytes",
     "quantize",
     "read_memory",
+    "refine",
     "rms_norm",
     "rope",
     "route",

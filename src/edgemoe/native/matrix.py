@@ -66,6 +66,19 @@ def quantize(weights: FloatArray, format: str, importance: FloatArray | None = N
     return packed
 
 
+def refine(weights: FloatArray, format: str, gram: FloatArray, packed: ByteArray) -> None:
+    """Improve the packed form of weights (N, M) in place: codes are chosen for the error of products.
+
+    ``gram`` (M, M), symmetric with a positive diagonal, is the mean of x^T x over inputs x; the squared error
+    of each row's products with them falls or stays. Coordinate descent on codes and row bases (QuantEase,
+    arXiv 2309.01885), for formats of up to 6 bits. Rows may be refined in chunks, as they may be packed.
+
+    Raises:
+        ValueError: shapes do not fit, the format has no codes to choose, or the diagonal is not positive.
+    """
+    _native.refine_into(weights, format, gram, packed)
+
+
 def dequantize_rows(matrix: Matrix, rows: NDArray[np.int32]) -> FloatArray:
     """Rows (R,) of a matrix as floats (R, M); the embedding lookup.
 

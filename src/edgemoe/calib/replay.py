@@ -1,0 +1,107 @@
+"""One expert changed at a time, everything before its layer remembered.
+
+Letters: T tokens of a window, D width, K chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemoe.calib.ladder import Ladder
+from edgemoe.calib.quality import Quality, quality_of, token_losses
+from edgemoe.engine.loading import Engine, read_dense_weights
+from edgemoe.engine.memory import HEAD_ROWS
+from edgemoe.models import Decoder, ExpertRunner, KVCache
+from edgemoe.native import FloatArray, IntArray, expert_ffn
+from edgemoe.quant import ExpertFormats
+from edgemoe.store import ExpertKey
+
+
+class _OneChanged:
+    """Runs experts as another runner does, but for one, to whose output the change is added."""
+
+    def __init__(self, runner: ExpertRunner, ladder: Ladder, base: ExpertFormats) -> None:
+        self._runner, self._ladder, self._base = runner, ladder, base
+        self.changed: tuple[ExpertKey, ExpertFormats] | None = None
+
+    def run(self, layer: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray) -> FloatArray:
+        """See ExpertRunner."""
+        y = self._runner.run(layer, x, expert_ids, weights)
+        if self.changed is None or self.changed[0][0] != layer:
+            return y
+        key, formats = self.changed
+        tokens, ranks = np.nonzero(expert_ids == key[1])
+        if len(tokens):
+            seen = np.ascontiguousarray(x[tokens])
+            change = self._output(key, formats, seen) - self._output(key, self._base, seen)
+            y[tokens] += weights[tokens, ranks, None] * change
+        return y
+
+    def _output(self, key: ExpertKey, formats: ExpertFormats, x: FloatArray) -> FloatArray:
+        expert = self._ladder.mixed(key, formats)
+        activation = self._ladder.spec.moe(key[0]).expert.activation
+        return expert_ffn(x, expert.gate, expert.up, expert.down, activation)
+
+
+class Replay:
+    """Text through a model at ``base``, kept before every layer in a file of floats (T, layers, D)."""
+
+    def __init__(
+        self,
+        ladder: Ladder,
+        engine: Engine,
+        base: ExpertFormats,
+        windows: Sequence[Sequence[int]],
+        path: Path,
+    ) -> None:
+        """``engine`` runs the ladder's model at ``base``; the file ``path`` is made anew and stays."""
+        spec = ladder.spec
+        self._runner = _OneChanged(engine.experts, ladder, base)
+        weights = read_dense_weights(spec, ladder.store({}, base))
+        self._decoder = Decoder(spec, weights, self._runner)
+        self._cache = KVCache(spec, engine.memory.context, engine.memory.kv_format)
+        self._chunk = engine.memory.chunk_size
+        self._windows = windows
+        shape = (sum(map(len, windows)), len(spec.layers) + 1, spec.width)
+        self._states: NDArray[np.float32] = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+        for rows, ids in self._chunks():
+            before: list[FloatArray] = []
+            last = self._decoder.forward_from(0, self._decoder.embed(ids), self._cache, before)
+            self._states[rows] = np.stack([*before, last], axis=1)
+
+    def change(self, key: ExpertKey, formats: ExpertFormats) -> Quality:
+        """What the model loses when one expert has other formats: only its layer and those after it run."""
+        self._runner.changed = (key, formats)
+        pieces = []
+        for rows, ids in self._chunks():
+            changed = self._decoder.forward_from(key[0], np.array(self._states[rows, key[0]]), self._cache)
+            targets = ids[1:].astype(np.int64)
+            losses = [
+                self._losses(self._states[rows, -1][part], changed[part], targets[part])
+                for part in (slice(start, start + HEAD_ROWS) for start in range(0, len(targets), HEAD_ROWS))
+            ]
+            if losses:
+                pieces.append(np.concatenate(losses).sum(axis=0))
+        self._runner.changed = None
+        return quality_of(pieces)
+
+    def _losses(
+        self, kept: FloatArray, changed: FloatArray, targets: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        count = len(targets)
+        a, b = (self._decoder.head(np.ascontiguousarray(states[:count])) for states in (kept, changed))
+        return token_losses(a, b, targets)
+
+    def _chunks(self) -> Iterator[tuple[slice, NDArray[np.int32]]]:
+        """Rows of the file and their tokens; the cache is where they begin."""
+        row = 0
+        for window in self._windows:
+            self._cache.truncate(0)
+            for start in range(0, len(window), self._chunk):
+                ids = np.asarray(window[start : start + self._chunk], np.int32)
+                yield slice(row, row + len(ids)), ids
+                row += len(ids)

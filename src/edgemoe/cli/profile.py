@@ -1,0 +1,195 @@
+"""``edgemoe profile``: how much every expert suffers at every width, measured once for many plans."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgemoe.cli.options import (
+    DenseBitsOption,
+    JsonOption,
+    MaxTextTokensOption,
+    MemoryOption,
+    WindowOption,
+    read_text,
+)
+from edgemoe.cli.output import count_progress, print_json
+from edgemoe.errors import RequestError
+
+if TYPE_CHECKING:
+    from edgemoe.calib import Profile
+
+# No text has more characters per token than this on average: the rest of a long file need not be encoded.
+CHARACTERS = 32
+_WINDOW = 512
+_DENSE = "8"
+# Qwen3-30B-A3B has 48 layers of 128: the model whose cost is told beside one's own.
+_LARGE = 48 * 128
+
+
+def profile(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Hugging Face folder or GGUF file.")],
+    texts: Annotated[
+        list[Path],
+        typer.Option("--text", metavar="FILE", help="UTF-8 text to calibrate on; may be given again."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Profile to make.")],
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            help="fast: output errors and one run for each layer; exact: also one run for every expert.",
+        ),
+    ] = "fast",
+    dense_bits: DenseBitsOption = None,
+    max_tokens: MaxTextTokensOption = 32768,
+    window: WindowOption = None,
+    memory: MemoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    r"""Measure how much every expert matters, for plan, convert and report.
+
+    Every other window of the text is used; plan measures on the others. The folder holds the model at every
+    width, its weights rounded for the text. Interrupted or killed, the same command goes on.
+
+    \b
+    edgemoe profile ./OLMoE-1B-7B --text book.txt --text chat.txt -o olmoe.profile
+    edgemoe plan ./OLMoE-1B-7B --profile olmoe.profile --text book.txt --tolerance 2% -o olmoe-plan.json
+    edgemoe convert ./OLMoE-1B-7B olmoe.store --plan olmoe-plan.json
+    """
+    if method not in ("fast", "exact"):
+        raise RequestError(f"no method {method!r}; choose one of fast, exact")
+    with make_profile(source, out, Text(texts, max_tokens), window, dense_bits, memory) as found:
+        found.find_fast()
+        if method == "exact":
+            found.find_exact()
+        record = _summary(found, str(out), method == "exact")
+    if as_json:
+        print_json(record)
+        return
+    for line in _describe(record):
+        print(line)
+    print(f"next: edgemoe plan {source} --profile {out} --text FILE --tolerance 2% -o PLAN")
+
+
+def _summary(found: Profile, out: str, is_exact: bool) -> dict[str, Any]:
+    from edgemoe.calib.ladder import UNIFORM
+    from edgemoe.calib.sensitivity import (
+        measured_alone,
+        output_errors,
+        predicted_divergence,
+        rank_correlation,
+        seconds,
+        super_experts,
+    )
+
+    ladder, values = found.ladder, found.found
+    predicted = predicted_divergence(output_errors(ladder.keys, values), values)
+    record: dict[str, Any] = {
+        "profile": out,
+        "num_experts": len(ladder.keys),
+        "num_tokens": sum(map(len, found.windows)),
+        "super_experts": [f"{layer}.{expert}" for layer, expert in super_experts(ladder.keys, values)],
+        "fast_s": seconds(values, "fast"),
+    }
+    if is_exact:
+        alone = measured_alone(ladder.keys, values)
+        fast = [predicted[key][UNIFORM[0]] for key in ladder.keys]
+        record["exact_s"] = seconds(values, "exact")
+        record["rank_correlation"] = rank_correlation(fast, [alone[key] for key in ladder.keys])
+    return record
+
+
+def _describe(record: dict[str, Any]) -> list[str]:
+    from edgemoe.units import format_duration
+
+    count = record["num_experts"]
+    named = ", ".join(record["super_experts"])
+    lines = [
+        f"{record['profile']}: {count} experts on {record['num_tokens']} tokens"
+        + (f"; super experts, kept at 8 bits: {named}" if named else "; no super experts")
+    ]
+    for method in ("fast", "exact"):
+        if f"{method}_s" in record:
+            each = record[f"{method}_s"] / count
+            lines.append(
+                f"{method}: {each:.3f} s per expert; {_LARGE} experts of this size:"
+                f" {format_duration(each * _LARGE)}"
+            )
+    if "rank_correlation" in record:
+        lines.append(f"rank correlation of fast with exact: {record['rank_correlation']:.2f}")
+    return lines
+
+
+class Text:
+    """Text files as windows of tokens, each file with the same share."""
+
+    def __init__(self, paths: Sequence[Path], max_tokens: int) -> None:
+        """Reads the files.
+
+        Raises:
+            RequestError: one is not UTF-8.
+        """
+        self.names = ", ".join(path.name for path in paths)
+        self._contents = [read_text(path) for path in paths]
+        self._share = max_tokens // len(paths)
+
+    def windows(self, folder: Path, length: int) -> list[list[int]]:
+        """Whole windows, by the tokenizer of a store; none reaches from one file into the next."""
+        from edgemoe.engine.tokenizer import Tokenizer
+
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        tokenizer, share = Tokenizer(folder, config), self._share
+        encoded = [tokenizer.encode(text[: CHARACTERS * share])[:share] for text in self._contents]
+        return [
+            ids[start : start + length]
+            for ids in encoded
+            for start in range(0, len(ids) - length + 1, length)
+        ]
+
+
+def make_profile(
+    source: Path, folder: Path, text: Text, window: int | None, dense_bits: str | None, memory: str | None
+) -> Profile:
+    """A profile of every other window of a text, or what an earlier run has left of the same."""
+    from edgemoe.calib import Profile, ProfileOptions
+    from edgemoe.checkpoint import open_checkpoint
+    from edgemoe.models import read_spec
+    from edgemoe.quant import format_for_bits
+    from edgemoe.units import parse_size
+
+    if window is None:
+        opened = open_checkpoint(source)
+        window = min(_WINDOW, read_spec(opened.config()).max_context)
+        opened.close()
+    length = window
+    options = ProfileOptions(
+        length, format_for_bits(dense_bits or _DENSE), None if memory is None else parse_size(memory)
+    )
+    return Profile(source, folder, lambda store: text.windows(store, length)[::2], count_progress, options)
+
+
+def open_profile(
+    source: Path, folder: Path, window: int | None, dense_bits: str | None, memory: str | None
+) -> Profile:
+    """A profile that has been made; what it was made with cannot be asked for again otherwise."""
+    from edgemoe.calib import Profile, ProfileOptions
+    from edgemoe.calib.profile import read_facts
+    from edgemoe.quant import format_for_bits
+    from edgemoe.units import parse_size
+
+    facts = read_facts(folder)
+    if window not in (None, facts["window"]) or (
+        dense_bits is not None and format_for_bits(dense_bits) != facts["dense"]
+    ):
+        raise RequestError(
+            f"{folder} has windows of {facts['window']} tokens and dense weights at {facts['dense']};"
+            " leave out --window and --dense-bits, or make another profile"
+        )
+    options = ProfileOptions(facts["window"], facts["dense"], None if memory is None else parse_size(memory))
+    return Profile(source, folder, lambda _: facts["windows"], count_progress, options)

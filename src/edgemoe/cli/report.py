@@ -1,0 +1,29 @@
+"""``edgemoe report``: pictures of a profile and its plans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    profile: Annotated[Path, typer.Argument(metavar="PROFILE", help="Folder made by edgemoe profile.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Report to make; a new folder.")],
+    plans: Annotated[
+        list[Path] | None,
+        typer.Option("--plan", metavar="FILE", help="Plan to show; may be given again.", show_default=False),
+    ] = None,
+) -> None:
+    r"""Draw how much every expert matters, which widths it got, and loss against bytes.
+
+    Writes report.md, report.html and their pictures; needs matplotlib.
+
+    \b
+    edgemoe report olmoe.profile --plan olmoe-plan.json -o olmoe-report
+    """
+    from edgemoe.report import write_report
+
+    write_report(profile, plans or [], out)
+    print(f"wrote {out / 'report.md'} and {out / 'report.html'}")
