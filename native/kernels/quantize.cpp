@@ -8,15 +8,8 @@
 #include <vector>
 
 #include "core/thread_pool.h"
+#include "kernels/clones.h"
 #include "kernels/decode.h"
-
-// The search is the time of a conversion. Its clones give the same bits: no multiply-add is fused.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
-    !defined(__SANITIZE_THREAD__)
-#define EDGEMOE_FOR_EACH_ISA __attribute__((target_clones("default", "avx2", "avx512f")))
-#else
-#define EDGEMOE_FOR_EACH_ISA
-#endif
 
 namespace edgemoe {
 namespace {

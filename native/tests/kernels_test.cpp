@@ -10,6 +10,7 @@
 
 #include "core/read_memory.h"
 #include "core/thread_pool.h"
+#include "kernels/descent.h"
 #include "kernels/matmul.h"
 #include "kernels/quantize.h"
 #include "tests/check.h"
@@ -152,6 +153,48 @@ TEST(read_memory_sees_every_word_once) {
     std::uint64_t expected = 0;
     for (std::size_t i = 0; i < words.size(); ++i) expected += words[i] = i * 0x9e3779b97f4a7c15u;
     CHECK_EQUAL(read_memory(words.data(), static_cast<std::int64_t>(words.size())), expected);
+}
+
+// The sum over columns of (w - q) G (w - q)^T of one row.
+double product_error(const std::vector<float>& difference, const std::vector<float>& gram) {
+    const std::size_t cols = difference.size();
+    double error = 0;
+    for (std::size_t i = 0; i < cols; ++i) {
+        for (std::size_t j = 0; j < cols; ++j) error += difference[i] * gram[i * cols + j] * difference[j];
+    }
+    return error;
+}
+
+TEST(refining_lowers_the_error_of_products_and_raises_that_of_no_row) {
+    constexpr std::int64_t kRows = 17, kCols = 96, kInputs = 64;
+    const std::vector<float> w = normal(kRows * kCols, 9), x = normal(kInputs * kCols, 10);
+    std::vector<float> gram(kCols * kCols, 0.0f), row(kCols);
+    for (std::int64_t i = 0; i < kCols; ++i) {
+        for (std::int64_t j = 0; j < kCols; ++j) {
+            for (std::int64_t t = 0; t < kInputs; ++t)
+                gram[i * kCols + j] += x[t * kCols + i] * x[t * kCols + j];
+        }
+        gram[i * kCols + i] += 1;
+    }
+    for (int f = 0; f < kNumFormats; ++f) {
+        const auto format = static_cast<Format>(f);
+        if (!can_refine(format)) continue;
+        std::vector<std::uint8_t> bytes(static_cast<std::size_t>(packed_bytes(format, kRows, kCols)));
+        quantize(w.data(), kRows, kCols, format, nullptr, bytes.data());
+        double before[kRows], total_before = 0, total_after = 0;
+        for (int pass : {0, 1}) {
+            for (std::int64_t r = 0; r < kRows; ++r) {
+                dequantize_row(bytes.data(), kCols, format, r, row.data());
+                for (std::int64_t i = 0; i < kCols; ++i) row[i] -= w[r * kCols + i];
+                const double error = product_error(row, gram);
+                (pass == 0 ? total_before : total_after) += error;
+                if (pass == 0) before[r] = error;
+                if (pass == 1) CHECK(error <= before[r] * (1 + 1e-5));
+            }
+            if (pass == 0) refine(w.data(), kRows, kCols, format, gram.data(), bytes.data());
+        }
+        CHECK(total_after < 0.8 * total_before);
+    }
 }
 
 TEST(a_large_weight_among_zeros_survives_every_width) {

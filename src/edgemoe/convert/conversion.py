@@ -1,39 +1,23 @@
-"""Checkpoint + plan → store. Reads, packs and writes a few rows at a time; resumes where it was stopped.
-
-Peak memory is one packed expert plus one chunk of rows, however large the model is.
-"""
+"""One checkpoint with one plan: what to write, in which order, and how it is packed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from importlib.metadata import version
 from itertools import repeat
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe import native
-from edgemoe.checkpoint import CheckpointSource, SourceRef, open_checkpoint
+from edgemoe.checkpoint import CheckpointSource, SourceRef
 from edgemoe.errors import CheckpointError
 from edgemoe.models import ModelSpec, TensorSources, TensorSpec, find_sources, read_spec
 from edgemoe.native import ByteArray, FloatArray
-from edgemoe.quant import (
-    BitPlan,
-    ExpertFormats,
-    ExpertInputs,
-    expert_grams,
-    format_at_least,
-    format_info,
-    quantize_for,
-)
+from edgemoe.quant import BitPlan, ExpertFormats, ExpertInputs, expert_grams, format_info, quantize_for
 from edgemoe.store import (
     VECTOR_FORMAT,
     DenseEntry,
@@ -50,171 +34,10 @@ from edgemoe.store import (
 
 PRECISE_FORMAT = "f32"
 # Floats held at a time: small against the memory of any machine, large against the cost of a call.
-_CHUNK_FLOATS = 4 * 1024**2
-_TOKENIZER = "tokenizer.json"
-
-Progress = Callable[[int, int], None]
+CHUNK_FLOATS = 4 * 1024**2
 
 
-@dataclass(frozen=True)
-class ConversionReport:
-    """What a conversion did; sizes in bytes.
-
-    ``has_restarted``: what another conversion to the same place had left unfinished was thrown away.
-    ``rounding``: relative root-mean-square change of the weights by "stored type → format", measured on some
-    rows of each matrix that this run has packed.
-    """
-
-    path: str
-    num_bytes: int
-    num_resumed_bytes: int
-    has_restarted: bool
-    num_experts: int
-    expert_bits_per_weight: float
-    has_tokenizer: bool
-    rounding: dict[str, float]
-    elapsed_s: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class StoreEstimate:
-    """What a store will take, in bytes."""
-
-    dense_bytes: int
-    expert_bytes: int
-    num_bytes: int
-
-    def to_json(self) -> dict[str, int]:
-        """Plain values."""
-        return asdict(self)
-
-
-def estimate(source: str | Path, plan: BitPlan) -> StoreEstimate:
-    """What the store of a checkpoint will take, without writing anything.
-
-    Raises:
-        CheckpointError: the checkpoint is not one we can run.
-    """
-    opened = open_checkpoint(source)
-    try:
-        layout = _Conversion(opened, plan).layout
-    finally:
-        opened.close()
-    dense = sum(place.num_bytes for place in layout.dense.values())
-    return StoreEstimate(dense, sum(p.num_bytes for p in layout.experts.values()), layout.num_bytes)
-
-
-def plan_as_stored(source: str | Path) -> BitPlan:
-    """The plan that keeps every matrix at the width it has in the checkpoint, or the next wider format.
-
-    Raises:
-        CheckpointError: the checkpoint is not one we can run.
-    """
-    opened = open_checkpoint(source)
-    try:
-        spec = read_spec(opened.config())
-        infos = opened.tensors()
-        sources = find_sources(spec, {name: info.shape for name, info in infos.items()})
-    finally:
-        opened.close()
-
-    def format_of(ref: SourceRef) -> str:
-        info = infos[ref.name]
-        return format_at_least(info.bits_per_weight, info.dtype)
-
-    def formats_of(layer: int, expert: int) -> ExpertFormats:
-        # What a plan says of a gate is not looked at where there is none.
-        gate = "gate" if spec.moe(layer).expert.is_gated else "up"
-        return ExpertFormats(*(format_of(sources.experts[layer, expert, p]) for p in (gate, "up", "down")))
-
-    experts = {key: formats_of(*key) for key in spec.experts()}
-    default = Counter(experts.values()).most_common(1)[0][0]
-    dense = {
-        t.name: format_of(sources.dense[t.name])
-        for t in spec.dense_tensors()
-        if t.kind == "matrix" and len(t.shape) > 1
-    }
-    common = Counter(dense.values()).most_common(1)[0][0]
-    return BitPlan(
-        default,
-        common,
-        {key: formats for key, formats in experts.items() if formats != default},
-        {"kind": "as stored"},
-        {name: format for name, format in dense.items() if format != common},
-    )
-
-
-def convert(
-    source: CheckpointSource | str | Path,
-    out: str | Path,
-    plan: BitPlan,
-    *,
-    inputs: ExpertInputs | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> ConversionReport:
-    """Write the store of a checkpoint at the formats of a plan.
-
-    Experts of 2 to 6 bits are rounded for ``inputs``, if given: what they are fed on a text.
-    ``progress(done, total)`` is called in bytes of the store. Interrupted at any point, the same call
-    goes on where it ended; the folder ``out`` appears only when it is complete.
-
-    Raises:
-        CheckpointError: the checkpoint is damaged or not supported.
-        ConversionError: ``out`` exists, the disk is full, or another conversion writes there.
-    """
-    started = time.monotonic()
-    if not isinstance(source, str | Path):
-        return _convert(_Conversion(source, plan, inputs), Path(out), overwrite, progress, started)
-    opened = open_checkpoint(source)
-    try:
-        return _convert(_Conversion(opened, plan, inputs), Path(out), overwrite, progress, started)
-    finally:
-        opened.close()
-
-
-def _convert(
-    conversion: _Conversion,
-    out: Path,
-    overwrite: bool,
-    progress: Progress | None,
-    started: float,
-) -> ConversionReport:
-    layout = conversion.layout
-    side_files = conversion.side_files()
-    with StoreWriter(out, layout, conversion.identity(), overwrite) as writer:
-        done = 0
-        for name, num_bytes, chunks in conversion.tensors():
-            if name not in writer.checksums:
-                writer.write(name, chunks)
-            done += num_bytes
-            if progress is not None:
-                progress(done, layout.num_bytes)
-        writer.finish(conversion.manifest(writer, side_files), side_files)
-    if progress is not None:
-        progress(layout.num_bytes, layout.num_bytes)
-    return ConversionReport(
-        path=str(out),
-        num_bytes=layout.num_bytes + sum(map(len, side_files.values())),
-        num_resumed_bytes=writer.num_resumed_bytes,
-        has_restarted=writer.has_restarted,
-        num_experts=len(layout.experts),
-        expert_bits_per_weight=conversion.expert_bits_per_weight(),
-        has_tokenizer=_TOKENIZER in side_files,
-        rounding=conversion.rounding(),
-        elapsed_s=time.monotonic() - started,
-    )
-
-
-def _place_fields(place: Place) -> tuple[str, int, int]:
-    return place.file, place.offset, place.num_bytes
-
-
-class _Conversion:
+class Conversion:
     """One checkpoint with one plan: what to write, in which order."""
 
     def __init__(self, source: CheckpointSource, plan: BitPlan, inputs: ExpertInputs | None = None) -> None:
@@ -359,7 +182,7 @@ class _Conversion:
     def _packed_chunks(
         self, ref: SourceRef, rows: int, cols: int, format: str, gram: FloatArray | None = None
     ) -> Iterator[ByteArray]:
-        step = max(1, _CHUNK_FLOATS // cols // native.ROW_GROUP) * native.ROW_GROUP
+        step = max(1, CHUNK_FLOATS // cols // native.ROW_GROUP) * native.ROW_GROUP
         for start in range(0, rows, step):
             weights = self._source.read(ref.slice_rows(start, min(start + step, rows)))
             if not np.isfinite(weights).all():
@@ -387,3 +210,7 @@ class _Conversion:
             change + float(np.square(restored - head).sum()),
             whole + float(np.square(head).sum()),
         )
+
+
+def _place_fields(place: Place) -> tuple[str, int, int]:
+    return place.file, place.offset, place.num_bytes

@@ -1,0 +1,16 @@
+"""Checkpoint + plan → store. Reads, packs and writes a few rows at a time; resumes where it was stopped.
+
+Peak memory is one packed expert plus one chunk of rows, however large the model is.
+"""
+
+from edgemoe.convert.preview import StoreEstimate, estimate, plan_as_stored
+from edgemoe.convert.run import ConversionReport, Progress, convert
+
+__all__ = [
+    "ConversionReport",
+    "Progress",
+    "StoreEstimate",
+    "convert",
+    "estimate",
+    "plan_as_stored",
+]

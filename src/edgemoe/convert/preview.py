@@ -1,0 +1,80 @@
+"""What a conversion would make: the size of the store, and the plan that keeps a checkpoint's own widths."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from edgemoe.checkpoint import SourceRef, open_checkpoint
+from edgemoe.convert.conversion import Conversion
+from edgemoe.models import find_sources, read_spec
+from edgemoe.quant import BitPlan, ExpertFormats, format_at_least
+
+
+@dataclass(frozen=True)
+class StoreEstimate:
+    """What a store will take, in bytes."""
+
+    dense_bytes: int
+    expert_bytes: int
+    num_bytes: int
+
+    def to_json(self) -> dict[str, int]:
+        """Plain values."""
+        return asdict(self)
+
+
+def estimate(source: str | Path, plan: BitPlan) -> StoreEstimate:
+    """What the store of a checkpoint will take, without writing anything.
+
+    Raises:
+        CheckpointError: the checkpoint is not one we can run.
+    """
+    opened = open_checkpoint(source)
+    try:
+        layout = Conversion(opened, plan).layout
+    finally:
+        opened.close()
+    dense = sum(place.num_bytes for place in layout.dense.values())
+    return StoreEstimate(dense, sum(p.num_bytes for p in layout.experts.values()), layout.num_bytes)
+
+
+def plan_as_stored(source: str | Path) -> BitPlan:
+    """The plan that keeps every matrix at the width it has in the checkpoint, or the next wider format.
+
+    Raises:
+        CheckpointError: the checkpoint is not one we can run.
+    """
+    opened = open_checkpoint(source)
+    try:
+        spec = read_spec(opened.config())
+        infos = opened.tensors()
+        sources = find_sources(spec, {name: info.shape for name, info in infos.items()})
+    finally:
+        opened.close()
+
+    def format_of(ref: SourceRef) -> str:
+        info = infos[ref.name]
+        return format_at_least(info.bits_per_weight, info.dtype)
+
+    def formats_of(layer: int, expert: int) -> ExpertFormats:
+        # What a plan says of a gate is not looked at where there is none.
+        gate = "gate" if spec.moe(layer).expert.is_gated else "up"
+        return ExpertFormats(*(format_of(sources.experts[layer, expert, p]) for p in (gate, "up", "down")))
+
+    experts = {key: formats_of(*key) for key in spec.experts()}
+    default = Counter(experts.values()).most_common(1)[0][0]
+    dense = {
+        t.name: format_of(sources.dense[t.name])
+        for t in spec.dense_tensors()
+        if t.kind == "matrix" and len(t.shape) > 1
+    }
+    common = Counter(dense.values()).most_common(1)[0][0]
+    return BitPlan(
+        default,
+        common,
+        {key: formats for key, formats in experts.items() if formats != default},
+        {"kind": "as stored"},
+        {name: format for name, format in dense.items() if format != common},
+    )

@@ -1,0 +1,104 @@
+"""A conversion from beginning to end: written tensor by tensor, resumed, reported."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgemoe.checkpoint import CheckpointSource, open_checkpoint
+from edgemoe.convert.conversion import Conversion
+from edgemoe.quant import BitPlan, ExpertInputs
+from edgemoe.store import StoreWriter
+
+_TOKENIZER = "tokenizer.json"
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What a conversion did; sizes in bytes.
+
+    ``has_restarted``: what another conversion to the same place had left unfinished was thrown away.
+    ``rounding``: relative root-mean-square change of the weights by "stored type → format", measured on some
+    rows of each matrix that this run has packed.
+    """
+
+    path: str
+    num_bytes: int
+    num_resumed_bytes: int
+    has_restarted: bool
+    num_experts: int
+    expert_bits_per_weight: float
+    has_tokenizer: bool
+    rounding: dict[str, float]
+    elapsed_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def convert(
+    source: CheckpointSource | str | Path,
+    out: str | Path,
+    plan: BitPlan,
+    *,
+    inputs: ExpertInputs | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ConversionReport:
+    """Write the store of a checkpoint at the formats of a plan.
+
+    Experts of 2 to 6 bits are rounded for ``inputs``, if given: what they are fed on a text.
+    ``progress(done, total)`` is called in bytes of the store. Interrupted at any point, the same call
+    goes on where it ended; the folder ``out`` appears only when it is complete.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged or not supported.
+        ConversionError: ``out`` exists, the disk is full, or another conversion writes there.
+    """
+    started = time.monotonic()
+    if not isinstance(source, str | Path):
+        return _convert(Conversion(source, plan, inputs), Path(out), overwrite, progress, started)
+    opened = open_checkpoint(source)
+    try:
+        return _convert(Conversion(opened, plan, inputs), Path(out), overwrite, progress, started)
+    finally:
+        opened.close()
+
+
+def _convert(
+    conversion: Conversion,
+    out: Path,
+    overwrite: bool,
+    progress: Progress | None,
+    started: float,
+) -> ConversionReport:
+    layout = conversion.layout
+    side_files = conversion.side_files()
+    with StoreWriter(out, layout, conversion.identity(), overwrite) as writer:
+        done = 0
+        for name, num_bytes, chunks in conversion.tensors():
+            if name not in writer.checksums:
+                writer.write(name, chunks)
+            done += num_bytes
+            if progress is not None:
+                progress(done, layout.num_bytes)
+        writer.finish(conversion.manifest(writer, side_files), side_files)
+    if progress is not None:
+        progress(layout.num_bytes, layout.num_bytes)
+    return ConversionReport(
+        path=str(out),
+        num_bytes=layout.num_bytes + sum(map(len, side_files.values())),
+        num_resumed_bytes=writer.num_resumed_bytes,
+        has_restarted=writer.has_restarted,
+        num_experts=len(layout.experts),
+        expert_bits_per_weight=conversion.expert_bits_per_weight(),
+        has_tokenizer=_TOKENIZER in side_files,
+        rounding=conversion.rounding(),
+        elapsed_s=time.monotonic() - started,
+    )
