@@ -67,7 +67,9 @@ def draw(rows: Sequence[dict[str, Any]], file_bytes: int, path: Path) -> None:
             for row in rows
             if row["engine"] == name and "failed" not in row
         )
-        axes.plot(*zip(*points, strict=True), "o-", label=name)
+        # A single point is a ring, so that it shows around another engine's.
+        style = {"markersize": 12, "markerfacecolor": "none"} if len(points) == 1 else {}
+        axes.plot(*zip(*points, strict=True), "o-", label=name, **style)
     axes.axvline(file_bytes / 2**30, color="grey", linestyle=":", label="size of the GGUF file")
     axes.set(
         xlabel="memory cap, GiB (at the dotted line: none)",
