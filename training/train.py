@@ -13,6 +13,7 @@ import json
 import math
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ def draw_losses(log: Path, picture: Path) -> None:
     figure.savefig(picture, dpi=120)
 
 
-class Run:
+class Run(ABC):
     """A model with its optimizers and its place in the schedule, kept in `out/state.pt`."""
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -131,21 +132,21 @@ class Run:
         if self.state_file.exists():
             self._load()
 
+    @abstractmethod
     def build(self, rows: dict[str, np.ndarray]) -> torch.nn.Module:
         """The model, untrained; what it learns from is kept for `losses`."""
-        raise NotImplementedError
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """What updates the model."""
         return optimizers(self.model, self.args.lr)
 
+    @abstractmethod
     def losses(self, share: float) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Loss of this step's batch, its imbalance, and its tokens; `share` of the run is done."""
-        raise NotImplementedError
 
+    @abstractmethod
     def export(self, folder: Path) -> None:
         """Write the model in bf16 with its tokenizer."""
-        raise NotImplementedError
 
     def _load(self) -> None:
         state = torch.load(self.state_file, map_location=self.device, weights_only=True)

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <random>
 
 #include "core/read_memory.h"
 #include "core/thread_pool.h"
@@ -14,6 +13,7 @@
 #include "kernels/matmul.h"
 #include "kernels/quantize.h"
 #include "tests/check.h"
+#include "tests/random.h"
 
 namespace edgemoe {
 namespace {
@@ -25,13 +25,7 @@ struct Shape {
 constexpr Shape kShapes[] = {{1, 32}, {3, 64}, {17, 160}, {33, 704}, {5, 2880}};
 constexpr std::int64_t kTokens = 15;  // a full tile, and one that is not
 
-std::vector<float> normal(std::int64_t n, unsigned seed) {
-    std::mt19937 generator(seed);
-    std::normal_distribution<float> distribution;
-    std::vector<float> values(static_cast<std::size_t>(n));
-    for (float& value : values) value = distribution(generator);
-    return values;
-}
+using testing::normal;
 
 // A matrix in memory that ends where the matrix ends, so that a sanitizer sees reads beyond it.
 struct Packed {

@@ -5,23 +5,17 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <random>
 
 #include "core/thread_pool.h"
 #include "kernels/half.h"
 #include "kernels/kernels.h"
 #include "tests/check.h"
+#include "tests/random.h"
 
 namespace edgemoe {
 namespace {
 
-std::vector<float> normal(std::int64_t n, unsigned seed) {
-    std::mt19937 generator(seed);
-    std::normal_distribution<float> distribution;
-    std::vector<float> values(static_cast<std::size_t>(n));
-    for (float& value : values) value = distribution(generator);
-    return values;
-}
+using testing::normal;
 
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
     return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
