@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from edgemoe.store import Device
 
 RATE = 20_000_000
 BLOCK = 1 << 20
-PATTERN = "*/**/edgemoe-device-*"
+PATTERN = f"*/**/{device_cgroup.PREFIX}{os.getpid()}"
 
 
 @pytest.fixture
@@ -58,6 +61,17 @@ def test_direct_reads_keep_to_the_rate_until_it_ends(disk_file):
     assert read_s(disk_file, 16) < slow_s / 2
     assert Path("/proc/self/cgroup").read_text() == before
     assert not list(device_cgroup.ROOT.glob(PATTERN))
+
+
+def test_what_a_killed_process_left_is_swept_away(disk_file):
+    dies = "import os, signal, sys; from pathlib import Path; from edgemoe.engine.device_cgroup import bounded\n"
+    dies += "with bounded(Path(sys.argv[1]), 1e6): os.kill(os.getpid(), signal.SIGKILL)"
+    child = subprocess.Popen([sys.executable, "-c", dies, str(disk_file)])
+    assert child.wait() == -signal.SIGKILL
+    left = f"*/**/{device_cgroup.PREFIX}{child.pid}"
+    assert list(device_cgroup.ROOT.glob(left))
+    with bounded(disk_file, RATE):
+        assert not list(device_cgroup.ROOT.glob(left))
 
 
 def test_memory_is_bounded_too(disk_file):

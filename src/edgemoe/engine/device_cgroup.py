@@ -2,7 +2,8 @@
 
 The kernel counts every read, those of the page cache too. It does so in slices of 100 ms: what a slice may
 carry can come at once. Expert reads are therefore paced by their reader as well (store/expert_reader.py).
-Versions 1 and 2; it takes the right to make cgroups, which root has.
+Versions 1 and 2; it takes the right to make cgroups, which root has. A process that is killed leaves its
+group behind, empty; the next one to bound itself removes it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
+PREFIX = "edgemoe-device-"  # and the number of the process
 
 
 class CgroupUnavailable(Exception):
@@ -52,7 +54,7 @@ def bounded(path: Path, bytes_per_s: float, memory_bytes: int | None = None) -> 
 
 
 def _plan(disk: str, bytes_per_s: int, memory_bytes: int | None) -> list[_Group]:
-    name = f"edgemoe-device-{os.getpid()}"
+    name = f"{PREFIX}{os.getpid()}"
     if (ROOT / "cgroup.controllers").is_file():
         limits = {"io.max": f"{disk} rbps={bytes_per_s}"}
         if memory_bytes is not None:
@@ -91,6 +93,7 @@ def _own_path(controller: str) -> str:
 
 
 def _enter(group: _Group) -> None:
+    _sweep(group.folder.parent)
     try:
         for controller in ("io", "memory") if "io.max" in group.limits else ():
             (group.folder.parent / "cgroup.subtree_control").write_text(f"+{controller}")
@@ -100,6 +103,14 @@ def _enter(group: _Group) -> None:
         (group.folder / "cgroup.procs").write_text(str(os.getpid()))
     except OSError as error:
         raise CgroupUnavailable(f"no cgroup can be made at {group.folder}: {error.strerror}") from error
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the groups of processes that are gone."""
+    for folder in parent.glob(f"{PREFIX}*"):
+        if not Path("/proc", folder.name.removeprefix(PREFIX)).exists():
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _leave(group: _Group) -> None:
