@@ -1,9 +1,12 @@
 // Readers and buffers for Python. Failures become OSError(errno, text, path).
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include <cerrno>
 #include <cstring>
+#include <map>
+#include <memory>
 #include <system_error>
 
 #include "bindings/arrays.h"
@@ -15,6 +18,9 @@
 namespace edgemoe::bindings {
 namespace {
 
+const std::map<std::string, ReadMethod> kMethods = {
+    {"ring", ReadMethod::kRing}, {"direct", ReadMethod::kDirect}, {"buffered", ReadMethod::kBuffered}};
+
 nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>> aligned_empty(std::size_t num_bytes) {
     auto* buffer = new AlignedBuffer(num_bytes);
     nb::capsule owner(buffer, [](void* p) noexcept { delete static_cast<AlignedBuffer*>(p); });
@@ -25,6 +31,19 @@ nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>> aligned_empty(std::size_t num_
     nb::object exception = nb::module_::import_("builtins").attr("OSError")(error, text, path);
     PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception.ptr())), exception.ptr());
     throw nb::python_error();
+}
+
+std::unique_ptr<FileReader> open_files_of(const std::string& method, const std::vector<std::string>& paths,
+                                          int max_depth, double bytes_per_s, double latency_s) {
+    const auto found = kMethods.find(method);
+    require(found != kMethods.end(), "open_files", "no method " + method);
+    try {
+        return open_files(found->second, paths, max_depth, {bytes_per_s, latency_s});
+    } catch (const std::system_error& error) {
+        const int code = error.code().value();
+        const std::string what = error.what();
+        raise_os_error(code, std::strerror(code), what.substr(0, what.rfind(": ")));
+    }
 }
 
 std::int64_t submit(FileReader& reader, int file, std::int64_t offset, MutableBytes out, int priority) {
@@ -66,18 +85,9 @@ void bind_io(nb::module_& m) {
     m.attr("DIRECT_ALIGNMENT") = kDirectAlignment;
     m.def("aligned_empty", &aligned_empty, nb::arg("num_bytes"));
     m.def("read_memory", &read_memory_of, nb::arg("words").noconvert());
+    m.def("open_files", &open_files_of, nb::arg("method"), nb::arg("paths"), nb::arg("max_depth"),
+          nb::arg("bytes_per_s"), nb::arg("latency_s"));
     nb::class_<FileReader>(m, "FileReader")
-        .def("__init__",
-             [](FileReader* self, const std::vector<std::string>& paths, int num_threads, bool direct,
-                double bytes_per_s, double latency_s) {
-                 try {
-                     new (self) FileReader(paths, num_threads, direct, {bytes_per_s, latency_s});
-                 } catch (const std::system_error& error) {
-                     const int code = error.code().value();
-                     const std::string what = error.what();
-                     raise_os_error(code, std::strerror(code), what.substr(0, what.rfind(": ")));
-                 }
-             })
         .def("submit", &submit, nb::arg("file"), nb::arg("offset"), nb::arg("out").noconvert(),
              nb::arg("priority"))
         .def("wait", &wait, nb::arg("ticket"))

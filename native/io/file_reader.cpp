@@ -8,6 +8,9 @@
 #include <stdexcept>
 #include <system_error>
 
+#include "io/ring_reader.h"
+#include "io/thread_reader.h"
+
 namespace edgemoe {
 namespace {
 
@@ -17,71 +20,72 @@ int open_or_throw(const std::string& path, bool direct) {
     return descriptor;
 }
 
+void close_all(std::vector<int>& descriptors) {
+    for (const int descriptor : descriptors) ::close(descriptor);
+    descriptors.clear();
+}
+
 }  // namespace
 
-FileReader::FileReader(std::vector<std::string> paths, int num_threads, bool direct, Pace pace)
-    : paths_(std::move(paths)), is_direct_(direct), pace_(pace), depth_(std::max(1, num_threads)) {
+FileReader::FileReader(std::vector<std::string> paths, int max_depth, bool direct, Pace pace)
+    : paths_(std::move(paths)),
+      is_direct_(direct),
+      pace_(pace),
+      max_depth_(std::max(1, max_depth)),
+      depth_(max_depth_) {
     try {
         for (const auto& path : paths_) descriptors_.push_back(open_or_throw(path, direct));
-        for (int i = 0; i < depth_; ++i) threads_.emplace_back([this] { work(); });
     } catch (...) {
-        close();
+        close_all(descriptors_);
         throw;
     }
 }
 
-FileReader::~FileReader() { close(); }
+FileReader::~FileReader() { close_all(descriptors_); }
 
 void FileReader::close() {
-    // A second caller returns when the first has joined the threads.
+    // A second caller returns when the first has finished.
     std::lock_guard closing(close_mutex_);
     {
-        std::lock_guard lock(mutex_);
+        Lock lock(mutex_);
         is_closing_ = true;
-        for (const auto& [key, request] : queue_) {
-            Pending& pending = pending_.at(key.second);
-            pending.is_done = pending.result.is_cancelled = true;
-        }
+        for (const auto& [key, read] : queue_) read->is_done = read->result.is_cancelled = true;
         queue_.clear();
+        has_result_.notify_all();
+        if (num_started_ > 0) wait_until(lock, [&] { return num_started_ == 0; });
     }
-    has_work_.notify_all();
-    has_result_.notify_all();
-    for (auto& thread : threads_) thread.join();
-    threads_.clear();
-    for (const int descriptor : descriptors_) ::close(descriptor);
-    descriptors_.clear();
+    stop();
+    close_all(descriptors_);
 }
 
 FileReader::Ticket FileReader::submit(const ReadRequest& request, int priority) {
-    Ticket ticket;
-    {
-        std::lock_guard lock(mutex_);
-        if (is_closing_) throw std::runtime_error("the reader is closed");
-        ticket = next_ticket_++;
-        Pending& pending = pending_[ticket];
-        pending.result.request = request;
-        pending.priority = priority;
-        queue_.emplace(std::pair{priority, ticket}, request);
-    }
-    has_work_.notify_one();
+    Lock lock(mutex_);
+    if (is_closing_) throw std::runtime_error("the reader is closed");
+    const Ticket ticket = next_ticket_++;
+    Read& read = reads_[ticket];
+    read.result.request = request;
+    read.priority = priority;
+    queue_.emplace(std::pair{priority, ticket}, &read);
+    start_queued();
     return ticket;
 }
 
 ReadResult FileReader::wait(Ticket ticket) {
-    std::unique_lock lock(mutex_);
-    const auto found = pending_.find(ticket);
-    if (found == pending_.end())
-        throw std::invalid_argument("wait: unknown ticket " + std::to_string(ticket));
-    has_result_.wait(lock, [&] { return pending_.at(ticket).is_done; });
-    const ReadResult result = pending_.at(ticket).result;
-    pending_.erase(ticket);
+    Lock lock(mutex_);
+    const auto found = reads_.find(ticket);
+    if (found == reads_.end()) throw std::invalid_argument("wait: unknown ticket " + std::to_string(ticket));
+    // References into the map outlive every change but their own removal.
+    const Read& read = found->second;
+    if (!read.is_done) wait_until(lock, [&] { return read.is_done; });
+    const ReadResult result = read.result;
+    reads_.erase(ticket);
     return result;
 }
 
 FileReader::Ticket FileReader::wait_any(const std::vector<Ticket>& tickets, bool block) {
-    std::unique_lock lock(mutex_);
+    Lock lock(mutex_);
     for (const Ticket ticket : tickets) {
-        if (!pending_.contains(ticket)) {
+        if (!reads_.contains(ticket)) {
             throw std::invalid_argument("wait_any: unknown ticket " + std::to_string(ticket));
         }
     }
@@ -89,111 +93,95 @@ FileReader::Ticket FileReader::wait_any(const std::vector<Ticket>& tickets, bool
     Ticket ended = -1;
     const auto find_ended = [&] {
         const auto done = std::find_if(tickets.begin(), tickets.end(),
-                                       [&](Ticket ticket) { return pending_.at(ticket).is_done; });
+                                       [&](Ticket ticket) { return reads_.at(ticket).is_done; });
         if (done == tickets.end()) return false;
         ended = *done;
         return true;
     };
-    if (block) {
-        has_result_.wait(lock, find_ended);
-    } else {
-        find_ended();
-    }
+    poll();
+    if (!find_ended() && block) wait_until(lock, find_ended);
     return ended;
 }
 
 void FileReader::set_depth(int depth) {
-    {
-        std::lock_guard lock(mutex_);
-        depth_ = std::clamp(depth, 1, static_cast<int>(threads_.size()));
-    }
-    has_work_.notify_all();
+    Lock lock(mutex_);
+    depth_ = std::clamp(depth, 1, max_depth_);
+    start_queued();
 }
 
 bool FileReader::cancel(Ticket ticket) {
-    {
-        std::lock_guard lock(mutex_);
-        const auto found = pending_.find(ticket);
-        if (found == pending_.end() || queue_.erase({found->second.priority, ticket}) == 0) return false;
-        found->second.is_done = found->second.result.is_cancelled = true;
-    }
+    Lock lock(mutex_);
+    const auto found = reads_.find(ticket);
+    if (found == reads_.end() || queue_.erase({found->second.priority, ticket}) == 0) return false;
+    found->second.is_done = found->second.result.is_cancelled = true;
     has_result_.notify_all();
     return true;
+}
+
+std::optional<FileReader::Ticket> FileReader::take_next() {
+    if (!may_start()) return std::nullopt;
+    const auto next = queue_.begin();
+    const Ticket ticket = next->first.second;
+    Read& read = *next->second;
+    queue_.erase(next);
+    ++num_started_;
+    read.arrival = take_turn(read.result.request.num_bytes);
+    return ticket;
 }
 
 bool FileReader::may_start() const {
     if (queue_.empty()) return false;
     // Speculation leaves one place free, so that a demand never waits for a whole read of something else.
     const bool is_speculative = queue_.begin()->first.first > 0;
-    return num_active_ < (is_speculative ? std::max(1, depth_ - 1) : depth_);
+    return num_started_ < (is_speculative ? std::max(1, depth_ - 1) : depth_);
 }
 
 FileReader::Clock::time_point FileReader::take_turn(std::int64_t num_bytes) {
-    const auto now = Clock::now();
-    if (pace_.bytes_per_s <= 0 && pace_.latency_s <= 0) return now;
+    if (pace_.bytes_per_s <= 0 && pace_.latency_s <= 0) return {};
     const auto seconds = [](double s) {
         return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(s));
     };
-    line_is_free_ = std::max(now, line_is_free_);
+    line_is_free_ = std::max(Clock::now(), line_is_free_);
     if (pace_.bytes_per_s > 0) {
         line_is_free_ += seconds(static_cast<double>(num_bytes) / pace_.bytes_per_s);
     }
     return line_is_free_ + seconds(pace_.latency_s);
 }
 
-void FileReader::work() {
-    for (;;) {
-        std::unique_lock lock(mutex_);
-        has_work_.wait(lock, [&] { return is_closing_ || may_start(); });
-        if (is_closing_) return;
-        const auto next = queue_.begin();
-        const Ticket ticket = next->first.second;
-        const ReadRequest request = next->second;
-        queue_.erase(next);
-        ++num_active_;
-        const auto arrival = take_turn(request.num_bytes);
-        lock.unlock();
-        const ReadResult result = read(request);
-        std::this_thread::sleep_until(arrival);
-        lock.lock();
-        Pending& pending = pending_.at(ticket);
-        pending.result = result;
-        pending.is_done = true;
-        --num_active_;
-        lock.unlock();
-        has_result_.notify_all();
-        has_work_.notify_one();
-    }
+int FileReader::descriptor_of(const Read& read) const {
+    return descriptors_[static_cast<std::size_t>(read.result.request.file)];
 }
 
-ReadResult FileReader::read(const ReadRequest& request) const {
-    ReadResult result;
-    result.request = request;
-    const int descriptor = descriptors_[static_cast<std::size_t>(request.file)];
-    std::int64_t done = 0;
-    while (done < request.num_bytes) {
-        const ssize_t got =
-            ::pread(descriptor, request.destination + done,
-                    static_cast<std::size_t>(request.num_bytes - done), request.offset + done);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) {
-            result.error = errno;
-            break;
-        }
-        const std::int64_t before = done;
-        done += got;
-        // After a short direct read only whole sectors may be asked for again.
-        if (is_direct_ && done < request.num_bytes) done -= done % kDirectAlignment;
-        // Less than a sector is all there is at the end of a file that is no multiple of one.
-        if (done == before) {
-            result.error = EIO;
-            result.is_short = true;
-            break;
-        }
+bool FileReader::advance(Read& read, std::int64_t returned) const {
+    ReadResult& result = read.result;
+    if (returned == -EINTR || returned == -EAGAIN) return false;
+    if (returned < 0) {
+        result.error = static_cast<int>(-returned);
+        return true;
     }
-    // What a buffered read leaves in the page cache would count against the memory budget.
-    if (!is_direct_) ::posix_fadvise(descriptor, request.offset, request.num_bytes, POSIX_FADV_DONTNEED);
-    return result;
+    const std::int64_t num_bytes = result.request.num_bytes, before = read.num_done;
+    read.num_done += returned;
+    // After a short direct read only whole sectors may be asked for again.
+    if (is_direct_ && read.num_done < num_bytes) read.num_done -= read.num_done % kDirectAlignment;
+    // Less than a sector is all there is at the end of a file that is no multiple of one.
+    if (read.num_done == before && num_bytes > before) {
+        result.error = EIO;
+        result.is_short = true;
+    }
+    return result.error != 0 || read.num_done == num_bytes;
+}
+
+void FileReader::finish(Read& read) {
+    read.is_done = true;
+    --num_started_;
+    has_result_.notify_all();
+}
+
+std::unique_ptr<FileReader> open_files(ReadMethod method, std::vector<std::string> paths, int max_depth,
+                                       Pace pace) {
+    if (method == ReadMethod::kRing) return std::make_unique<RingReader>(std::move(paths), max_depth, pace);
+    const bool is_direct = method == ReadMethod::kDirect;
+    return std::make_unique<ThreadReader>(std::move(paths), max_depth, is_direct, pace);
 }
 
 }  // namespace edgemoe

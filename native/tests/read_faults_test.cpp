@@ -66,12 +66,12 @@ ReadResult read_with(std::vector<Step> steps, bool direct) {
     for (std::int64_t i = 0; i < kNumBytes; ++i)
         bytes[static_cast<std::size_t>(i)] = static_cast<char>(value_at(i));
     std::ofstream(name, std::ios::binary) << bytes;
-    FileReader reader({name}, 1, direct);
+    const auto reader = open_files(direct ? ReadMethod::kDirect : ReadMethod::kBuffered, {name}, 1);
     ::unlink(name);
     AlignedBuffer buffer(kNumBytes);
     script = std::move(steps);
     num_calls = 0;
-    const ReadResult result = reader.wait(reader.submit({0, 0, kNumBytes, buffer.data()}, 0));
+    const ReadResult result = reader->wait(reader->submit({0, 0, kNumBytes, buffer.data()}, 0));
     if (result.error == 0)
         for (std::int64_t i = 0; i < kNumBytes; ++i) CHECK_EQUAL(buffer.data()[i], value_at(i));
     return result;

@@ -63,7 +63,8 @@ def load(
             store), "edgemoe", "edgemoe-printed", "lfu", "lfru" or "lru".
         predictor: what is read ahead: "none", "gate" by the next layers' routers, or, once `edgemoe fit`
             has run on the store, "table", "gate-fitted" or "hybrid"; "auto" is the best there is.
-        reader: "direct", "buffered", or "auto": direct where the file system can.
+        reader: "ring" (direct reads by io_uring), "direct" (on worker threads), "buffered", or "auto": the
+            first that kernel and file system allow.
         verify: compare experts with their checksums when read "first", "always" or "never".
         device: slow storage down to that of "jetson-tx2-ssd", "jetson-tx2-usb", "rpi4-sd" or "nvme".
 

@@ -22,6 +22,7 @@ from edgemoe.engine.loading import LoadOptions, load_engine, read_dense_weights
 from edgemoe.errors import BudgetError, ExpertReadError
 from edgemoe.experts import FORECAST, POLICIES, save_fitted
 from edgemoe.models import KVCache, read_spec
+from edgemoe.native import READ_METHODS
 from edgemoe.quant import BitPlan
 from edgemoe.store import MemoryReader, open_store
 
@@ -78,7 +79,8 @@ def test_same_tokens_for_every_budget_and_thread_count(family):
 
 
 @pytest.mark.parametrize(
-    "options", [{"reader": "direct"}, {"reader": "buffered"}, {"verify": "always"}, {"verify": "never"}]
+    "options",
+    [*({"reader": reader} for reader in READ_METHODS), {"verify": "always"}, {"verify": "never"}],
 )
 def test_same_tokens_for_every_reader(family, options):
     few = slots_to_try(family / "q4")[1]

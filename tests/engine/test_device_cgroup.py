@@ -30,7 +30,7 @@ def disk_file(tmp_path):
     path.write_bytes(np.random.default_rng(0).bytes(16 * BLOCK))
     os.sync()
     try:
-        reader = FileReader([str(path)], 2, True)
+        reader = FileReader([str(path)], 2)
         reader.close()
         with bounded(path, RATE):
             pass
@@ -41,7 +41,7 @@ def disk_file(tmp_path):
 
 def read_s(path, num_blocks):
     """Seconds that direct reads of so many blocks take."""
-    reader = FileReader([str(path)], 2, True)
+    reader = FileReader([str(path)], 2)
     out = aligned_empty(num_blocks * BLOCK)
     began_s = time.perf_counter()
     tickets = [reader.submit(0, i * BLOCK, out[i * BLOCK : (i + 1) * BLOCK]) for i in range(num_blocks)]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from edgemoe.errors import RequestError, StoreError
-from edgemoe.native import aligned_empty
+from edgemoe.native import FileReader, aligned_empty
+from edgemoe.store import expert_reader
 from edgemoe.store import MemoryReader, open_reader
 
 BLOCK = 4096
@@ -23,7 +24,7 @@ def contents():
     return [rng.integers(0, 256, NUM_BLOCKS * BLOCK, dtype=np.uint8) for _ in range(2)]
 
 
-@pytest.fixture(params=["direct", "buffered", "memory", "memory-slow-shuffled"])
+@pytest.fixture(params=["ring", "direct", "buffered", "memory", "memory-slow-shuffled"])
 def reader(request, contents, tmp_path):
     if request.param.startswith("memory"):
         slow = request.param != "memory"
@@ -156,10 +157,11 @@ def test_a_fault_is_raised_with_its_errno(contents):
     reader.close()
 
 
-def test_a_direct_read_names_file_and_offset(tmp_path):
+@pytest.mark.parametrize("kind", ["ring", "direct"])
+def test_a_direct_read_names_file_and_offset(tmp_path, kind):
     path = tmp_path / "short.bin"
     path.write_bytes(bytes(BLOCK))
-    reader = open_reader([path], "direct")
+    reader = open_reader([path], kind)
     ticket = reader.submit(0, BLOCK, aligned_empty(BLOCK))
     with pytest.raises(
         OSError, match=f"unexpected end of file while reading 4096 bytes at offset {BLOCK}"
@@ -173,8 +175,29 @@ def test_a_direct_read_names_file_and_offset(tmp_path):
     reader.close()
 
 
+@pytest.mark.parametrize(
+    ("refused", "left"),
+    [
+        ({"ring": OSError(errno.EPERM, "Operation not permitted", "io_uring")}, "direct"),
+        ({kind: OSError(errno.EINVAL, "Invalid argument", "f") for kind in ("ring", "direct")}, "buffered"),
+    ],
+)
+def test_what_kernel_or_file_system_refuse_is_done_another_way(tmp_path, monkeypatch, refused, left):
+    def open_files(paths, max_depth, method, *pace):
+        if method in refused:
+            raise refused[method]
+        return FileReader(paths, max_depth, method, *pace)
+
+    monkeypatch.setattr(expert_reader, "FileReader", open_files)
+    path = tmp_path / "data.bin"
+    path.write_bytes(bytes(BLOCK))
+    assert open_reader([path]).method == left
+    with pytest.raises(StoreError, match="cannot be opened: (Operation not permitted|Invalid argument)"):
+        open_reader([path], "ring")
+
+
 def test_missing_file_and_unknown_kind_are_refused(tmp_path):
     with pytest.raises(StoreError, match=r"gone\.bin: cannot be opened: No such file"):
         open_reader([tmp_path / "gone.bin"])
-    with pytest.raises(RequestError, match="choose one of auto, direct, buffered"):
+    with pytest.raises(RequestError, match="choose one of auto, ring, direct, buffered"):
         open_reader([], "telepathy")

@@ -10,6 +10,12 @@ import typer
 from edgemoe.cli.options import JsonOption
 from edgemoe.cli.output import new_table, print_json, print_table, say
 
+READ_METHOD_NAMES = {
+    "ring": "direct reads by io_uring",
+    "direct": "direct reads on worker threads, as io_uring is not allowed",
+    "buffered": "buffered reads, as this file system refuses direct ones",
+}
+
 
 def doctor(
     stores: Annotated[
@@ -92,8 +98,8 @@ def _print_machine(record: dict[str, Any]) -> None:
         f" {format_size(machine['memory_bytes'])}, cgroup limit {format_size(limit) if limit else 'none'},"
         f" reads at {format_size(record['memory_bytes_per_s'])}/s"
     )
-    kind = "direct reads" if storage["is_direct"] else "buffered reads, this file system refuses direct ones"
-    print(f"storage    {format_size(storage['bytes_per_s'])}/s at {storage['folder']}, {kind}")
+    how = READ_METHOD_NAMES[storage["method"]]
+    print(f"storage    {format_size(storage['bytes_per_s'])}/s at {storage['folder']}, {how}")
 
 
 def _print_stores(stores: list[dict[str, Any]]) -> None:

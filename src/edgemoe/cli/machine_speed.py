@@ -15,12 +15,13 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 from edgemoe.errors import RequestError
-from edgemoe.native import FileReader, aligned_empty, read_memory
+from edgemoe.native import aligned_empty, read_memory
+from edgemoe.store import open_reader
 from edgemoe.units import MIB, format_size
 
 FILE_BYTES = 128 * MIB  # beyond most drives' own caches of one burst, written in a second or two
 BLOCK_BYTES = 2 * MIB  # an expert of a 30B model at 4 bits
-NUM_THREADS = 4
+DEPTH = 4
 MEMORY_BYTES = 128 * MIB  # beyond the caches
 NUM_PASSES = 5
 
@@ -31,7 +32,7 @@ class StorageSpeed:
 
     folder: str
     bytes_per_s: float
-    is_direct: bool
+    method: str  # of native.READ_METHODS
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``--json``."""
@@ -76,7 +77,7 @@ def measure_storage(folder: Path) -> StorageSpeed:
 
 
 def _read_blocks(folder: Path, path: str) -> StorageSpeed:
-    reader, is_direct = _open(path)
+    reader = open_reader([Path(path)], max_depth=DEPTH)
     buffer = aligned_empty(FILE_BYTES)
     offsets = list(range(0, FILE_BYTES, BLOCK_BYTES))
     random.Random(1).shuffle(offsets)
@@ -88,12 +89,4 @@ def _read_blocks(folder: Path, path: str) -> StorageSpeed:
         elapsed_s = time.perf_counter() - started
     finally:
         reader.close()
-    return StorageSpeed(str(folder), FILE_BYTES / elapsed_s, is_direct)
-
-
-def _open(path: str) -> tuple[FileReader, bool]:
-    """Direct where the file system allows it; some (tmpfs, overlays) do not."""
-    try:
-        return FileReader([path], num_threads=NUM_THREADS, direct=True), True
-    except OSError:
-        return FileReader([path], num_threads=NUM_THREADS, direct=False), False
+    return StorageSpeed(str(folder), FILE_BYTES / elapsed_s, reader.method)

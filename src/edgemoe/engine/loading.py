@@ -15,7 +15,7 @@ from edgemoe.engine.prediction import (
     predictor_num_bytes,
 )
 from edgemoe.engine.session import Session
-from edgemoe.engine.storage import NUM_READ_THREADS, tune_depth
+from edgemoe.engine.storage import MAX_DEPTH, tune_depth
 from edgemoe.engine.tokenizer import Tokenizer
 from edgemoe.errors import StoreError
 from edgemoe.experts import (
@@ -90,7 +90,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
         predictor = StepPredictor(predictor, catalog.first_step)
     next_use = build_next_use(store, options.policy, catalog.first_step)
     cache = ExpertCache(catalog, memory.expert_cache_bytes, policy)
-    reader = store.open_expert_reader(options.reader, NUM_READ_THREADS, options.device)
+    reader = store.open_expert_reader(options.reader, MAX_DEPTH, options.device)
     try:
         pace = Pace(*tune_depth(store, reader))
         layers = {layer: _expert_shape(spec, layer) for layer in spec.moe_layers}

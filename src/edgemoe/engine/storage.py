@@ -8,8 +8,8 @@ import time
 from edgemoe.native import aligned_empty
 from edgemoe.store import ExpertReader, Store
 
-NUM_READ_THREADS = 8
-DEPTHS = (2, 4, 8)  # one place stays free for what is needed now, so one alone would never read ahead
+DEPTHS = (2, 4, 8)  # reads at a time; one place stays free for what is needed now, so one alone would never read ahead
+MAX_DEPTH = DEPTHS[-1]
 # A deeper queue must gain this much: reads that wait inside the device cannot be overtaken any more.
 WORTHWHILE = 1.1
 # Bounds of one measurement: enough to average, little enough for slow storage and small memory.

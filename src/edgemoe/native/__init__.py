@@ -8,7 +8,7 @@ from edgemoe._native import (
     set_num_threads,
 )
 from edgemoe.native.expert_layer import ExpertLayerOutput, ExpertWeights
-from edgemoe.native.io import DIRECT_ALIGNMENT, FileReader, aligned_empty, read_memory
+from edgemoe.native.io import DIRECT_ALIGNMENT, READ_METHODS, FileReader, aligned_empty, read_memory
 from edgemoe.native.matrix import (
     BLOCK,
     FORMATS,
@@ -34,6 +34,7 @@ __all__ = [
     "DIRECT_ALIGNMENT",
     "FORMATS",
     "LAYOUT_VERSION",
+    "READ_METHODS",
     "ROW_GROUP",
     "ByteArray",
     "ExpertLayerOutput",

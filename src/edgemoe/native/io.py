@@ -1,4 +1,4 @@
-"""Reading ranges of files on worker threads, around the page cache where possible."""
+"""Reading ranges of files while others compute, around the page cache where possible."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import edgemoe._native as _native
 from edgemoe.native.matrix import ByteArray
 
 DIRECT_ALIGNMENT: int = _native.DIRECT_ALIGNMENT
+READ_METHODS = ("ring", "direct", "buffered")
 
 
 def aligned_empty(num_bytes: int) -> ByteArray:
@@ -27,26 +28,28 @@ def read_memory(buffer: ByteArray) -> int:
 
 
 class FileReader:
-    """Reads ranges of a fixed list of files on ``num_threads`` workers. Thread-safe.
+    """Reads ranges of a fixed list of files, up to ``max_depth`` at a time. Thread-safe.
 
-    With ``direct`` the page cache is bypassed, and offsets, lengths and addresses must be multiples of
-    4096; without, what a read leaves in the page cache is dropped again. Interrupted and short reads
-    are continued. ``bytes_per_s`` and ``latency_s`` slow reads down to those of another device; 0: as
-    fast as they come.
+    ``method`` is one of READ_METHODS: "ring" and "direct" bypass the page cache, by io_uring and on worker
+    threads, and take only offsets, lengths and addresses that are multiples of 4096; "buffered" drops
+    again what a read leaves in the page cache. Interrupted and short reads are continued.
+    ``bytes_per_s`` and ``latency_s`` slow reads down to those of another device; 0: as fast as they come.
 
     Raises:
-        OSError: a file cannot be opened; with EINVAL where the file system refuses direct reads.
+        OSError: a file cannot be opened; with EINVAL where its file system refuses direct reads; with
+            the filename "io_uring" where the kernel has or allows none.
     """
 
     def __init__(
         self,
         paths: Sequence[str],
-        num_threads: int = 4,
-        direct: bool = True,
+        max_depth: int = 4,
+        method: str = "direct",
         bytes_per_s: float = 0.0,
         latency_s: float = 0.0,
     ) -> None:
-        self._reader = _native.FileReader(list(paths), num_threads, direct, bytes_per_s, latency_s)
+        self._reader = _native.open_files(method, list(paths), max_depth, bytes_per_s, latency_s)
+        self.method = method
         # A destination must outlive its read even when the caller forgets it.
         self._destinations: dict[int, ByteArray] = {}
 
@@ -76,7 +79,7 @@ class FileReader:
         return None if ticket < 0 else ticket
 
     def set_depth(self, depth: int) -> None:
-        """How many reads are served at a time, up to ``num_threads``."""
+        """How many reads are served at a time, up to ``max_depth``."""
         self._reader.set_depth(depth)
 
     def cancel(self, ticket: int) -> bool:
@@ -84,5 +87,5 @@ class FileReader:
         return self._reader.cancel(ticket)
 
     def close(self) -> None:
-        """Drop what is queued, finish what is being read, stop the workers. Later calls do nothing."""
+        """Drop what is queued, finish what is being read, close the files. Later calls do nothing."""
         self._reader.close()

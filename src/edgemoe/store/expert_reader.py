@@ -1,6 +1,6 @@
 """The seam to storage: who fetches ranges of a store's files, and how.
 
-``open_reader`` gives the direct or the buffered reader; ``MemoryReader`` serves bytes from memory with
+``open_reader`` gives a reader of files, direct or buffered; ``MemoryReader`` serves bytes from memory with
 latency, bandwidth, faults and reordering on request.
 """
 
@@ -18,9 +18,9 @@ from typing import Protocol
 import numpy as np
 
 from edgemoe.errors import RequestError, StoreError
-from edgemoe.native import ByteArray, FileReader
+from edgemoe.native import READ_METHODS, ByteArray, FileReader
 
-READER_KINDS = ("auto", "direct", "buffered")
+READER_KINDS = ("auto", *READ_METHODS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,31 +95,30 @@ class ExpertReader(Protocol):
 
 
 def open_reader(
-    paths: Sequence[Path], kind: str = "auto", num_threads: int = 4, device: Device | None = None
-) -> ExpertReader:
-    """A reader of these files. "auto" reads directly where the file system can, else buffered.
+    paths: Sequence[Path], kind: str = "auto", max_depth: int = 4, device: Device | None = None
+) -> FileReader:
+    """A reader of these files, up to ``max_depth`` reads at a time.
 
-    ``device`` slows reads down to those of another storage device.
+    "ring" reads directly by io_uring, "direct" on worker threads; "buffered" through the page cache. "auto"
+    takes the first of them that kernel and file system allow. ``device`` slows reads down to those of
+    another storage device.
 
     Raises:
         RequestError: unknown kind.
-        StoreError: a file cannot be opened.
+        StoreError: a file cannot be opened, or not in this way.
     """
     if kind not in READER_KINDS:
         raise RequestError(f"no reader {kind!r}; choose one of {', '.join(READER_KINDS)}")
     names = [str(path) for path in paths]
     device = device or Device()
-    pace = (device.bytes_per_s, device.latency_s)
-    try:
-        if kind != "buffered":
-            try:
-                return FileReader(names, num_threads, True, *pace)
-            except OSError as error:
-                if kind == "direct" or error.errno != errno.EINVAL:
-                    raise
-        return FileReader(names, num_threads, False, *pace)
-    except OSError as error:
-        raise StoreError(f"{error.filename}: cannot be opened: {error.strerror}") from error
+    for method in READ_METHODS if kind == "auto" else (kind,):
+        try:
+            return FileReader(names, max_depth, method, device.bytes_per_s, device.latency_s)
+        except OSError as error:
+            is_refused = error.errno == errno.EINVAL or error.filename == "io_uring"
+            if kind != "auto" or not is_refused or method == READ_METHODS[-1]:
+                raise StoreError(f"{error.filename}: cannot be opened: {error.strerror}") from error
+    raise AssertionError("the last method returns or raises")
 
 
 class MemoryReader:

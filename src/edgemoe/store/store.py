@@ -41,10 +41,10 @@ class Store:
         self._file_indices = {file: index for index, file in enumerate(self.expert_files)}
 
     def open_expert_reader(
-        self, kind: str = "auto", num_threads: int = 4, device: Device | None = None
+        self, kind: str = "auto", max_depth: int = 4, device: Device | None = None
     ) -> ExpertReader:
         """A reader of the expert files, numbered as in ``expert_files``; see ``open_reader``."""
-        return open_reader([self.path / file for file in self.expert_files], kind, num_threads, device)
+        return open_reader([self.path / file for file in self.expert_files], kind, max_depth, device)
 
     def file_index(self, entry: ExpertEntry) -> int:
         """The number of an expert's file for that reader."""
@@ -164,7 +164,7 @@ def _read_bytes(path: Path) -> bytes:
 
 def _read_whole(path: Path, buffer: ByteArray, num_bytes: int, kind: str) -> None:
     """Direct reads come in whole sectors; the tail of a file that is not one is read apart."""
-    reader = open_reader([path], kind, num_threads=2)
+    reader = open_reader([path], kind, max_depth=1)
     try:
         whole = num_bytes // RECORD_ALIGNMENT * RECORD_ALIGNMENT
         reader.wait(reader.submit(0, 0, buffer[:whole]))

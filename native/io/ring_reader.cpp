@@ -1,0 +1,114 @@
+#include "io/ring_reader.h"
+
+#include <algorithm>
+
+namespace edgemoe {
+namespace {
+
+// A short read ends within that time; going to sleep and being woken would take as long again.
+constexpr auto kSpinTime = std::chrono::microseconds(60);
+
+}  // namespace
+
+RingReader::RingReader(std::vector<std::string> paths, int max_depth, Pace pace)
+    : FileReader(std::move(paths), max_depth, true, pace),
+      ring_(this->max_depth()),
+      helper_([this] { help(); }) {}
+
+RingReader::~RingReader() { close(); }
+
+void RingReader::start_queued() {
+    bool is_any = false;
+    while (const auto ticket = take_next()) {
+        add(*ticket, read_of(*ticket));
+        is_any = true;
+    }
+    if (is_any) ring_.submit();
+    if (has_queued_reads() && !is_watched_) needs_help_.notify_one();
+}
+
+void RingReader::add(Ticket ticket, const Read& read) {
+    const ReadRequest& request = read.result.request;
+    ring_.add(descriptor_of(read), request.offset + read.num_done, request.num_bytes - read.num_done,
+              request.destination + read.num_done, ticket);
+}
+
+void RingReader::poll() {
+    // What the watching thread was about to wait for must not be taken away from it.
+    if (is_watched_) return;
+    bool is_any = false, is_continued = false;
+    const auto end = [&](Ticket ticket) {
+        finish(read_of(ticket));
+        is_any = true;
+    };
+    if (!early_.empty()) {
+        const auto now = Clock::now();
+        std::erase_if(early_, [&](Ticket ticket) {
+            if (read_of(ticket).arrival > now) return false;
+            end(ticket);
+            return true;
+        });
+    }
+    ring_.collect([&](Ticket ticket, std::int64_t returned) {
+        Read& read = read_of(ticket);
+        if (!advance(read, returned)) {
+            add(ticket, read);
+            is_continued = true;
+        } else if (read.arrival > Clock::now()) {
+            early_.push_back(ticket);
+        } else {
+            end(ticket);
+        }
+    });
+    if (is_continued) ring_.submit();
+    if (is_any) start_queued();
+}
+
+void RingReader::wait_until(Lock& lock, const std::function<bool()>& is_over) {
+    for (poll(); !is_over(); poll()) {
+        if (is_watched_) {
+            has_result_.wait(lock);
+        } else {
+            watch(lock);
+        }
+    }
+    if (has_queued_reads() && !is_watched_) needs_help_.notify_one();
+}
+
+void RingReader::watch(Lock& lock) {
+    is_watched_ = true;
+    if (early_.empty()) {
+        lock.unlock();
+        const auto deadline = Clock::now() + kSpinTime;
+        while (!ring_.has_ended() && Clock::now() < deadline) continue;
+        if (!ring_.has_ended()) ring_.wait();
+    } else {
+        const auto first = std::min_element(early_.begin(), early_.end(), [&](Ticket a, Ticket b) {
+            return read_of(a).arrival < read_of(b).arrival;
+        });
+        const auto arrival = read_of(*first).arrival;
+        lock.unlock();
+        std::this_thread::sleep_until(arrival);
+    }
+    lock.lock();
+    is_watched_ = false;
+    // Whoever waits for something else must watch now.
+    has_result_.notify_all();
+}
+
+void RingReader::help() {
+    Lock lock = hold();
+    for (;;) {
+        needs_help_.wait(lock, [&] { return is_closing() || (has_queued_reads() && !is_watched_); });
+        if (is_closing()) return;
+        watch(lock);
+        poll();
+    }
+}
+
+void RingReader::stop() {
+    needs_help_.notify_all();
+    if (helper_.joinable()) helper_.join();
+}
+
+}  // namespace edgemoe
