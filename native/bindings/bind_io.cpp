@@ -90,6 +90,7 @@ void bind_io(nb::module_& m) {
     nb::class_<FileReader>(m, "FileReader")
         .def("submit", &submit, nb::arg("file"), nb::arg("offset"), nb::arg("out").noconvert(),
              nb::arg("priority"))
+        .def("begin", &FileReader::begin)
         .def("wait", &wait, nb::arg("ticket"))
         .def("wait_any", &FileReader::wait_any, nb::arg("tickets"), nb::arg("block"),
              nb::call_guard<nb::gil_scoped_release>())

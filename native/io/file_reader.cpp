@@ -66,8 +66,13 @@ FileReader::Ticket FileReader::submit(const ReadRequest& request, int priority) 
     read.result.request = request;
     read.priority = priority;
     queue_.emplace(std::pair{priority, ticket}, &read);
-    start_queued();
+    queued();
     return ticket;
+}
+
+void FileReader::begin() {
+    Lock lock(mutex_);
+    start_queued();
 }
 
 ReadResult FileReader::wait(Ticket ticket) {
@@ -76,7 +81,10 @@ ReadResult FileReader::wait(Ticket ticket) {
     if (found == reads_.end()) throw std::invalid_argument("wait: unknown ticket " + std::to_string(ticket));
     // References into the map outlive every change but their own removal.
     const Read& read = found->second;
-    if (!read.is_done) wait_until(lock, [&] { return read.is_done; });
+    if (!read.is_done) {
+        start_queued();
+        wait_until(lock, [&] { return read.is_done; });
+    }
     const ReadResult result = read.result;
     reads_.erase(ticket);
     return result;
@@ -98,6 +106,7 @@ FileReader::Ticket FileReader::wait_any(const std::vector<Ticket>& tickets, bool
         ended = *done;
         return true;
     };
+    start_queued();
     poll();
     if (!find_ended() && block) wait_until(lock, find_ended);
     return ended;

@@ -55,8 +55,11 @@ class FileReader {
     FileReader(const FileReader&) = delete;
     FileReader& operator=(const FileReader&) = delete;
 
-    // Queues a read; a lower priority number is served first, equal ones in order of submission.
+    // Queues a read; a lower priority number is served first, equal ones in order of submission. It starts
+    // with the next begin() or wait at the latest: several are handed to the kernel at the cost of one.
     Ticket submit(const ReadRequest& request, int priority);
+    // Starts what is queued, as far as the depth allows; the rest follows by itself.
+    void begin();
     // Blocks until the read has ended; a cancelled one ends at once.
     ReadResult wait(Ticket ticket);
     // One of the tickets that has ended, for which wait() returns at once. While there is none it blocks,
@@ -86,7 +89,8 @@ class FileReader {
         bool is_done = false;
     };
 
-    // Opens all files; throws as open_files(). Classes that derive from this call close() in their destructors.
+    // Opens all files; throws as open_files(). Classes that derive from this call close() in their
+    // destructors.
     FileReader(std::vector<std::string> paths, int max_depth, bool direct, Pace pace);
 
     // What to read next, counted as started from here on; none while the queue is empty or the depth is
@@ -108,7 +112,9 @@ class FileReader {
     std::condition_variable has_result_;
 
     // All of these are called under the mutex, `lock` holds it, and they may give it up while they wait.
-    // The queue, or how many may be read at a time, has changed.
+    // A read was queued.
+    virtual void queued() {}
+    // Starts what may be started.
     virtual void start_queued() = 0;
     // Blocks until is_over() holds. Where another thread's cancel() brings that about, it may be noticed
     // only when the next read that was started ends.

@@ -1,6 +1,6 @@
-// Direct reads by io_uring. The thread that submits starts them itself, and the one that waits sees them end: no
-// worker has to be woken, which for small reads takes longer than the read. One thread helps out while more
-// is queued than may be read at a time and nobody waits.
+// Direct reads by io_uring. The thread that submits starts them itself, and the one that waits sees them end:
+// no worker has to be woken, which for small reads takes longer than the read. One thread helps out while
+// more is queued than may be read at a time and nobody waits.
 #pragma once
 
 #include <thread>

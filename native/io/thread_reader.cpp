@@ -19,6 +19,8 @@ ThreadReader::ThreadReader(std::vector<std::string> paths, int num_threads, bool
 
 ThreadReader::~ThreadReader() { close(); }
 
+void ThreadReader::queued() { start_queued(); }
+
 void ThreadReader::start_queued() { has_work_.notify_one(); }
 
 void ThreadReader::wait_until(Lock& lock, const std::function<bool()>& is_over) {

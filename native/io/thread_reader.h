@@ -13,6 +13,7 @@ class ThreadReader final : public FileReader {
     ~ThreadReader() override;
 
   private:
+    void queued() override;
     void start_queued() override;
     void wait_until(Lock& lock, const std::function<bool()>& is_over) override;
     void stop() override;

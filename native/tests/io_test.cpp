@@ -140,6 +140,7 @@ bool demand_overtakes(const TemporaryFile& file, ReadMethod method) {
         const auto first = reader->submit({0, 0, kLongRead, busy.data()}, 0);
         const auto low = reader->submit({0, 0, kLongRead, busy.data()}, 9);
         const auto later = reader->submit({0, kSector, kSector, speculation.data()}, 9);
+        reader->begin();
         const auto high = reader->submit({0, 2 * kSector, kSector, demand.data()}, 0);
         CHECK_EQUAL(reader->wait(high).error, 0);
         check_contents(demand, 2 * kSector, kSector);
@@ -271,6 +272,7 @@ bool moves_on_within(std::chrono::milliseconds time, const TemporaryFile& file, 
     for (std::int64_t i = 0; i < 8; ++i) {
         last = reader->submit({0, i * kSector, kSector, buffer.data() + i * kSector}, 0);
     }
+    reader->begin();
     std::this_thread::sleep_for(time);
     return !reader->cancel(last);
 }

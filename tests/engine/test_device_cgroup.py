@@ -64,8 +64,8 @@ def test_direct_reads_keep_to_the_rate_until_it_ends(disk_file):
 
 
 def test_what_a_killed_process_left_is_swept_away(disk_file):
-    dies = "import os, signal, sys; from pathlib import Path; from edgemoe.engine.device_cgroup import bounded\n"
-    dies += "with bounded(Path(sys.argv[1]), 1e6): os.kill(os.getpid(), signal.SIGKILL)"
+    dies = "import os, signal, sys, pathlib, edgemoe.engine.device_cgroup as group\n"
+    dies += "with group.bounded(pathlib.Path(sys.argv[1]), 1e6): os.kill(os.getpid(), signal.SIGKILL)"
     child = subprocess.Popen([sys.executable, "-c", dies, str(disk_file)])
     assert child.wait() == -signal.SIGKILL
     left = f"*/**/{device_cgroup.PREFIX}{child.pid}"

@@ -11,8 +11,7 @@ import pytest
 
 from edgemoe.errors import RequestError, StoreError
 from edgemoe.native import FileReader, aligned_empty
-from edgemoe.store import expert_reader
-from edgemoe.store import MemoryReader, open_reader
+from edgemoe.store import MemoryReader, expert_reader, open_reader
 
 BLOCK = 4096
 NUM_BLOCKS = 24
@@ -192,7 +191,7 @@ def test_what_kernel_or_file_system_refuse_is_done_another_way(tmp_path, monkeyp
     path = tmp_path / "data.bin"
     path.write_bytes(bytes(BLOCK))
     assert open_reader([path]).method == left
-    with pytest.raises(StoreError, match="cannot be opened: (Operation not permitted|Invalid argument)"):
+    with pytest.raises(StoreError, match=r"cannot be opened: (Operation not permitted|Invalid argument)"):
         open_reader([path], "ring")
 
 

@@ -156,7 +156,7 @@ class Ladder:
         """One expert at one width; valid until the next of this width is read."""
         store = self._stores[name]
         if name not in self._readers:
-            self._readers[name] = store.open_expert_reader(num_threads=1)
+            self._readers[name] = store.open_expert_reader(max_depth=1)
         entry = store.manifest.experts[key]
         record: ByteArray = self._buffers[name][: entry.num_bytes]
         try:

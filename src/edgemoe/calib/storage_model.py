@@ -35,6 +35,9 @@ class StorageLine:
         self.pending_bytes += int(self._catalog.num_bytes[expert])
         return True
 
+    def begin(self) -> None:
+        """See Reads; the line begins by itself."""
+
     def cancel(self, expert: int) -> bool:
         """See Reads."""
         for request in self._queue:

@@ -8,7 +8,8 @@ import time
 from edgemoe.native import aligned_empty
 from edgemoe.store import ExpertReader, Store
 
-DEPTHS = (2, 4, 8)  # reads at a time; one place stays free for what is needed now, so one alone would never read ahead
+# Reads at a time. One place stays free for what is needed now, so one alone would never read ahead.
+DEPTHS = (2, 4, 8)
 MAX_DEPTH = DEPTHS[-1]
 # A deeper queue must gain this much: reads that wait inside the device cannot be overtaken any more.
 WORTHWHILE = 1.1

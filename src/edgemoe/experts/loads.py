@@ -79,13 +79,17 @@ class Loads:
         return expert in self._tickets
 
     def start(self, expert: int, priority: int = DEMAND) -> bool:
-        """Queue the read of an absent expert; False if the cache has no room for it."""
+        """Queue the read of an absent expert until ``begin``; False if the cache has no room for it."""
         slot = self._cache.reserve(expert, is_demand=priority == DEMAND)
         if slot is None:
             return False
         self._submit(_Read(expert, slot, priority))
         self.pending_bytes += len(slot.buffer)
         return True
+
+    def begin(self) -> None:
+        """Start the reads that are queued."""
+        self._reader.begin()
 
     def demand(self, expert: int) -> None:
         """An expert being read on speculation is needed now: its read goes first from here on."""
@@ -97,6 +101,7 @@ class Loads:
             self._reader.wait(ticket)
             del self._reads[ticket]
             self._submit(read)
+            self._reader.begin()
 
     def cancel(self, expert: int) -> bool:
         """Drop a read that has not started; True if so."""

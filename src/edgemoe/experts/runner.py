@@ -205,8 +205,11 @@ class _Arriving:
 
     def start(self) -> None:
         """Demand experts while there is room."""
+        if not self._waiting:
+            return
         while self._waiting and self._loads.start(self._waiting[-1]):
             self._expected.append(self._waiting.pop())
+        self._loads.begin()
 
     def wait(self) -> int | None:
         """The next expert to be computed, resident by now; None when all have been."""

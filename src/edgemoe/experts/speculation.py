@@ -68,7 +68,11 @@ class Reads(Protocol):
     def __contains__(self, expert: int) -> bool: ...
 
     def start(self, expert: int, priority: int) -> bool:
-        """Queue the read of an absent expert; False if there is no room for it."""
+        """Queue the read of an absent expert until ``begin``; False if there is no room for it."""
+        ...
+
+    def begin(self) -> None:
+        """Start the reads that are queued."""
         ...
 
     def cancel(self, expert: int) -> bool:
@@ -219,6 +223,7 @@ class Speculation:
             until_s = distance * layer_s
             queued_s = self._start_paying(experts, probabilities, distance, until_s, queued_s)
         if self.counts.num_reads > num_reads:
+            self._loads.begin()
             issue_s = (self._pace.clock() - began_s) / (self.counts.num_reads - num_reads)
             self._issue_s += NEWEST * (issue_s - self._issue_s)
 

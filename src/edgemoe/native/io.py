@@ -54,10 +54,17 @@ class FileReader:
         self._destinations: dict[int, ByteArray] = {}
 
     def submit(self, file: int, offset: int, out: ByteArray, priority: int = 0) -> int:
-        """Queue a read of ``len(out)`` bytes; lower priority numbers go first. Returns a ticket."""
+        """Queue a read of ``len(out)`` bytes; lower priority numbers go first. Returns a ticket.
+
+        It starts with the next ``begin`` or wait at the latest.
+        """
         ticket = self._reader.submit(file, offset, out, priority)
         self._destinations[ticket] = out
         return ticket
+
+    def begin(self) -> None:
+        """Start what is queued; what is beyond the depth follows by itself."""
+        self._reader.begin()
 
     def wait(self, ticket: int) -> None:
         """Block until the read has ended; each ticket is waited for once.

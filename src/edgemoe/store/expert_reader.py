@@ -58,10 +58,16 @@ class ExpertReader(Protocol):
     def submit(self, file: int, offset: int, out: ByteArray, priority: int = 0) -> int:
         """Queue a read of ``len(out)`` bytes into ``out``; lower priorities first. Returns a ticket.
 
+        It starts with the next ``begin`` or wait at the latest.
+
         Raises:
             ValueError: no such file, or a range that the reader cannot read.
             RuntimeError: the reader is closed.
         """
+        ...
+
+    def begin(self) -> None:
+        """Start what is queued, several reads at the cost of one; what is beyond the depth follows."""
         ...
 
     def wait(self, ticket: int) -> None:
@@ -165,6 +171,9 @@ class MemoryReader:
             self._errors[ticket] = None
             self._changed.notify_all()
         return ticket
+
+    def begin(self) -> None:
+        """See ExpertReader; reads start by themselves."""
 
     def wait(self, ticket: int) -> None:
         """See ExpertReader."""
