@@ -92,7 +92,7 @@ void bind_io(nb::module_& m) {
              nb::arg("priority"))
         .def("begin", &FileReader::begin)
         .def("wait", &wait, nb::arg("ticket"))
-        .def("wait_any", &FileReader::wait_any, nb::arg("tickets"), nb::arg("block"),
+        .def("wait_some", &FileReader::wait_some, nb::arg("tickets"), nb::arg("block"),
              nb::call_guard<nb::gil_scoped_release>())
         .def("set_depth", &FileReader::set_depth, nb::arg("depth"))
         .def("cancel", &FileReader::cancel, nb::arg("ticket"))

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <iterator>
 #include <stdexcept>
 #include <system_error>
 
@@ -90,21 +91,19 @@ ReadResult FileReader::wait(Ticket ticket) {
     return result;
 }
 
-FileReader::Ticket FileReader::wait_any(const std::vector<Ticket>& tickets, bool block) {
+std::vector<FileReader::Ticket> FileReader::wait_some(const std::vector<Ticket>& tickets, bool block) {
     Lock lock(mutex_);
     for (const Ticket ticket : tickets) {
         if (!reads_.contains(ticket)) {
-            throw std::invalid_argument("wait_any: unknown ticket " + std::to_string(ticket));
+            throw std::invalid_argument("wait_some: unknown ticket " + std::to_string(ticket));
         }
     }
-    if (tickets.empty()) throw std::invalid_argument("wait_any: no tickets");
-    Ticket ended = -1;
+    if (tickets.empty()) throw std::invalid_argument("wait_some: no tickets");
+    std::vector<Ticket> ended;
     const auto find_ended = [&] {
-        const auto done = std::find_if(tickets.begin(), tickets.end(),
-                                       [&](Ticket ticket) { return reads_.at(ticket).is_done; });
-        if (done == tickets.end()) return false;
-        ended = *done;
-        return true;
+        std::copy_if(tickets.begin(), tickets.end(), std::back_inserter(ended),
+                     [&](Ticket ticket) { return reads_.at(ticket).is_done; });
+        return !ended.empty();
     };
     start_queued();
     poll();

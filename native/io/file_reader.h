@@ -62,9 +62,9 @@ class FileReader {
     void begin();
     // Blocks until the read has ended; a cancelled one ends at once.
     ReadResult wait(Ticket ticket);
-    // One of the tickets that has ended, for which wait() returns at once. While there is none it blocks,
-    // or returns -1 when told not to.
-    Ticket wait_any(const std::vector<Ticket>& tickets, bool block = true);
+    // Those of the tickets that have ended, for which wait() returns at once. While there is none it blocks,
+    // or returns none when told not to.
+    std::vector<Ticket> wait_some(const std::vector<Ticket>& tickets, bool block = true);
     // Reads served at a time, 1 to the `max_depth` of opening.
     void set_depth(int depth);
     // True when the read had not started: it never will, and its destination is free.
@@ -104,7 +104,8 @@ class FileReader {
     void finish(Read& read);
     // Whether take_next() has something to give.
     bool may_start() const;
-    bool has_queued_reads() const { return !queue_.empty(); }
+    // Whether more is queued than may be read at a time. What was queued since begin() is no backlog.
+    bool has_backlog() const { return num_started_ > 0 && !queue_.empty(); }
     bool is_closing() const { return is_closing_; }
     int max_depth() const { return max_depth_; }
     Lock hold() { return Lock(mutex_); }

@@ -24,7 +24,7 @@ void RingReader::start_queued() {
         is_any = true;
     }
     if (is_any) ring_.submit();
-    if (has_queued_reads() && !is_watched_) needs_help_.notify_one();
+    if (has_backlog() && !is_watched_) needs_help_.notify_one();
 }
 
 void RingReader::add(Ticket ticket, const Read& read) {
@@ -72,7 +72,7 @@ void RingReader::wait_until(Lock& lock, const std::function<bool()>& is_over) {
             watch(lock);
         }
     }
-    if (has_queued_reads() && !is_watched_) needs_help_.notify_one();
+    if (has_backlog() && !is_watched_) needs_help_.notify_one();
 }
 
 void RingReader::watch(Lock& lock) {
@@ -99,7 +99,7 @@ void RingReader::watch(Lock& lock) {
 void RingReader::help() {
     Lock lock = hold();
     for (;;) {
-        needs_help_.wait(lock, [&] { return is_closing() || (has_queued_reads() && !is_watched_); });
+        needs_help_.wait(lock, [&] { return is_closing() || (has_backlog() && !is_watched_); });
         if (is_closing()) return;
         watch(lock);
         poll();

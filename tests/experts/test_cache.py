@@ -39,7 +39,7 @@ def load(cache, expert, is_demand=True):
 
 def use(cache, expert):
     position = int(cache.catalog.layer_position[expert])
-    cache.statistics.observe(position, np.array([expert]), np.array([1]), 1)
+    cache.statistics.observe(position, [expert], [1], 1)
 
 
 def test_the_least_recently_used_leaves_first():

@@ -23,7 +23,7 @@ def running(*uses):
     """Statistics after layers, (position, expert number), have run for a token each."""
     statistics = UseStatistics(CATALOG)
     for position, expert in uses:
-        statistics.observe(position, np.array([expert]), 1, 1)
+        statistics.observe(position, [expert], [1], 1)
     return statistics
 
 

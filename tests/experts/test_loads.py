@@ -82,7 +82,7 @@ def test_an_expert_read_ahead_goes_first_once_it_is_needed(bench):
     bench.loads.demand(3)
     bench.loads.start(4)
     bench.gate.set()
-    assert bench.loads.wait([3]) == 3
+    assert bench.loads.wait([3]) == [3]
     while bench.loads.pending_bytes:
         bench.loads.poll()
     assert bench.order == [0, 3, 4, 1, 2]
@@ -112,7 +112,7 @@ def test_room_is_made_for_what_is_needed_by_dropping_what_is_not(bench):
     bench.loads.make_room()
     assert bench.loads.start(ROOM)
     bench.gate.set()
-    assert bench.loads.wait([ROOM]) == ROOM
+    assert bench.loads.wait([ROOM]) == [ROOM]
     assert ROOM - 1 not in bench.loads, "the last one queued was dropped"
 
 
@@ -124,7 +124,7 @@ def test_a_read_ahead_that_fails_is_forgotten_and_a_demanded_one_tried_again(ben
     assert 1 not in bench.cache
     bench.faults[1] = DEMAND_TRIES - 1
     bench.loads.start(1)
-    assert bench.loads.wait([1]) == 1
+    assert bench.loads.wait([1]) == [1]
     assert bench.order == [1] * (1 + DEMAND_TRIES)
 
 
@@ -137,7 +137,7 @@ def test_a_demanded_read_that_keeps_failing_names_expert_and_offset(bench):
     assert 1 not in bench.loads
     assert bench.cache.residency.used_bytes == bench.loads.pending_bytes == 0
     bench.loads.start(1)
-    assert bench.loads.wait([1]) == 1
+    assert bench.loads.wait([1]) == [1]
 
 
 @pytest.mark.parametrize(("verify", "reads_until_found"), [("first", 1), ("always", 2), ("never", None)])
@@ -151,7 +151,7 @@ def test_damage_is_found_at_the_reads_that_are_compared(tiny_store, verify, read
                 bench.contents[0][bench.entries[1].offset + 5] ^= 1
             bench.loads.start(1)
             try:
-                outcomes.append(bench.loads.wait([1]) == 1)
+                outcomes.append(bench.loads.wait([1]) == [1])
                 bench.drop(1)
             except CorruptStoreError:
                 outcomes.append(False)

@@ -15,7 +15,7 @@ def statistics_after(uses):
     """``uses`` are (position, expert number), each a layer run for one token."""
     statistics = UseStatistics(CATALOG)
     for position, expert in uses:
-        statistics.observe(position, np.array([expert]), 1, 1)
+        statistics.observe(position, [expert], [1], 1)
     return statistics
 
 

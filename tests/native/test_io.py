@@ -131,7 +131,7 @@ def test_misuse_is_refused(open_file):
     with pytest.raises(ValueError, match="unknown ticket 99"):
         reader.wait(99)
     with pytest.raises(ValueError, match="no tickets"):
-        reader.wait_any([])
+        reader.wait_some([])
     reader.close()
     with pytest.raises(RuntimeError, match="closed"):
         reader.submit(0, 0, aligned_empty(SECTOR))
@@ -163,7 +163,7 @@ def test_reads_ahead_of_need_leave_a_place_for_those_that_are_needed(open_file):
     ahead = [reader.submit(0, i * 4096, aligned_empty(4096), priority=1) for i in range(3)]
     needed = reader.submit(0, 12 * 4096, aligned_empty(4096), priority=0)
     reader.wait(needed)
-    assert reader.wait_any(ahead[1:], block=False) is None, "a read ahead of need went first"
+    assert reader.wait_some(ahead[1:], block=False) == [], "a read ahead of need went first"
     assert reader.cancel(ahead[2])
     for ticket in ahead:
         reader.wait(ticket)

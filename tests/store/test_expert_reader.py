@@ -49,23 +49,25 @@ def test_reads_give_the_bytes_of_their_range(reader, contents):
         assert np.array_equal(out, want)
 
 
-def test_wait_any_need_not_block(reader):
+def test_wait_some_need_not_block(reader):
     out = aligned_empty(BLOCK)
     reader.set_depth(2)
     ticket = reader.submit(0, 0, out)
-    while (ended := reader.wait_any([ticket], block=False)) is None:
+    while not (ended := reader.wait_some([ticket], block=False)):
         time.sleep(0.0005)
-    assert ended == ticket
+    assert ended == [ticket]
     reader.wait(ticket)
 
 
-def test_wait_any_returns_each_ticket_once_it_has_ended(reader, contents):
+def test_wait_some_returns_each_ticket_once_it_has_ended(reader, contents):
     outs = {reader.submit(0, i * BLOCK, out): (i, out) for i in range(8) for out in [aligned_empty(BLOCK)]}
     while outs:
-        ticket = reader.wait_any(list(outs))
-        reader.wait(ticket)
-        i, out = outs.pop(ticket)
-        assert np.array_equal(out, contents[0][i * BLOCK : (i + 1) * BLOCK])
+        ended = reader.wait_some(list(outs))
+        assert ended
+        for ticket in ended:
+            reader.wait(ticket)
+            i, out = outs.pop(ticket)
+            assert np.array_equal(out, contents[0][i * BLOCK : (i + 1) * BLOCK])
 
 
 def test_reading_past_the_end_is_an_error_and_the_reader_goes_on(reader, contents):
@@ -94,11 +96,11 @@ def test_misuse_is_refused_alike_by_every_reader(reader):
         reader.submit(0, -BLOCK, out)
     ticket = reader.submit(0, 0, out)
     reader.wait(ticket)
-    for call in (lambda: reader.wait(ticket), lambda: reader.wait_any([ticket])):
+    for call in (lambda: reader.wait(ticket), lambda: reader.wait_some([ticket])):
         with pytest.raises(ValueError, match=f"unknown ticket {ticket}"):
             call()
     with pytest.raises(ValueError, match="no tickets"):
-        reader.wait_any([])
+        reader.wait_some([])
     assert not reader.cancel(ticket)
     reader.close()
     with pytest.raises(RuntimeError, match="closed"):

@@ -178,19 +178,18 @@ class _Replay:
         reads.advance(reads.now_s)
         self._pace.layer_begins(1, self.stalled_s)
         first = self.catalog.span(position).start
-        used = np.sort(trace.experts[token, position].astype(np.int64)) + first
-        self._statistics.observe(position, used, 1, 1)
+        chosen = [first + expert for expert in sorted(trace.experts[token, position].tolist())]
+        self._statistics.observe(position, chosen, [1] * len(chosen), 1)
         seen = None if state is None else self._seen(token, position, state)
         if seen is not None and self._setting.next_use is not None:
             uses = self._setting.next_use.forecast(position, *seen)
             if uses is not None:
                 self._statistics.expect(position, uses)
-        chosen: list[int] = used.tolist()
         self.speculation.settle(position, chosen)
         missing = [expert for expert in chosen if expert not in self]
         self.num_misses += len(missing)
         self.num_hits += len(chosen) - len(missing)
-        self.residency.is_pinned[used] = True
+        self.residency.is_pinned[chosen] = True
         for expert in missing:
             if expert in reads:
                 reads.demand(expert)
@@ -201,7 +200,7 @@ class _Replay:
         if seen is not None:
             self.speculation.start(position, *seen)
         self._compute(chosen, missing)
-        self.residency.is_pinned[used] = False
+        self.residency.is_pinned[chosen] = False
 
     def _seen(self, token: int, position: int, state: FloatArray) -> tuple[FloatArray, IntArray, FloatArray]:
         """What the layer's router saw and chose, as predictors take it."""

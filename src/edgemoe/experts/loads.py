@@ -115,14 +115,12 @@ class Loads:
 
     def poll(self) -> None:
         """Admit what has arrived; never blocks."""
-        while self._tickets:
-            ticket = self._reader.wait_any(list(self._reads), block=False)
-            if ticket is None:
-                return
-            self._arrive(ticket)
+        if self._reads:
+            for ticket in self._reader.wait_some(list(self._reads), block=False):
+                self._arrive(ticket)
 
-    def wait(self, experts: list[int]) -> int:
-        """Block until one of these demanded experts is in the cache; others may arrive as well.
+    def wait(self, experts: list[int]) -> list[int]:
+        """Block until some of these demanded experts are in the cache; returns which.
 
         Raises:
             ExpertReadError: storage failed repeatedly.
@@ -130,12 +128,11 @@ class Loads:
         """
         began_s = time.perf_counter()
         try:
-            while True:
-                ticket = self._reader.wait_any([self._tickets[expert] for expert in experts])
-                assert ticket is not None
-                expert = self._arrive(ticket)
-                if expert is not None:
-                    return expert
+            arrived: list[int] = []
+            while not arrived:
+                tickets = self._reader.wait_some([self._tickets[expert] for expert in experts])
+                arrived = [expert for ticket in tickets if (expert := self._arrive(ticket)) is not None]
+            return arrived
         finally:
             self.waited_s += time.perf_counter() - began_s
 
@@ -144,9 +141,8 @@ class Loads:
         for read in reversed(list(self._reads.values())):
             if read.priority > DEMAND and self.cancel(read.expert):
                 return
-        ticket = self._reader.wait_any(list(self._reads))
-        assert ticket is not None
-        self._arrive(ticket)
+        for ticket in self._reader.wait_some(list(self._reads)):
+            self._arrive(ticket)
 
     def abandon(self) -> None:
         """After an error: let nothing write into a slot that is given back."""

@@ -6,7 +6,7 @@ It is never asked about experts in use. Letters: N experts in all, S layers that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,14 +33,17 @@ class UseStatistics:
         self.clock = 0  # layers run so far
         self.position = 0  # of the layer that is running
 
-    def observe(self, position: int, used: NDArray[Any], counts: NDArray[Any] | int, num_tokens: int) -> None:
+    def observe(self, position: int, used: Sequence[int], counts: Sequence[int], num_tokens: int) -> None:
         """The layer at ``position`` runs: ``counts`` of its tokens chose the experts ``used``."""
         self.position = position
         self.clock += 1
         keep = self._keep**num_tokens
         self.frequency[self.catalog.span(position)] *= keep
-        self.frequency[used] += counts * ((1 - keep) / num_tokens)
-        self.last_use[used] = self.clock
+        share = (1 - keep) / num_tokens
+        # One by one: for the few experts of a token, indexing by an array takes several times as long.
+        for expert, count in zip(used, counts, strict=True):
+            self.frequency[expert] += count * share
+            self.last_use[expert] = self.clock
 
     def expect(self, position: int, uses: NDArray[Any]) -> None:
         """A forecast of which experts of a layer the next token will use: a probability for each."""

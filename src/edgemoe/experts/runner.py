@@ -18,7 +18,7 @@ from edgemoe.experts.loads import ExpertLayerShape, Loads
 from edgemoe.experts.next_use import NextUse
 from edgemoe.experts.predictors import NoPredictor, Predictor
 from edgemoe.experts.speculation import Pace, Speculation, SpeculationCounts
-from edgemoe.native import ExpertLayerOutput, FloatArray, IntArray
+from edgemoe.native import ExpertLayerOutput, ExpertWeights, FloatArray, IntArray
 from edgemoe.store import ExpertReader, Store
 
 
@@ -145,34 +145,42 @@ class StreamedExperts:
         if arriving.is_complete:  # else there is no room for more than what is needed now
             self._speculation.start(position, x, expert_ids, weights)
         output = ExpertLayerOutput(x, expert_ids, self._layers[layer].activation)
-        if arriving.is_complete:
-            output.add_all({expert - first: matrices for expert, matrices in resident.items()})
-            for expert in hits:
-                cache.unpin(expert)
-        else:  # room for the next read comes with every expert that is done
-            for expert, matrices in resident.items():
-                output.add(expert - first, matrices)
-                cache.unpin(expert)
-                arriving.start()
-        while (next_one := arriving.wait()) is not None:
-            matrices = cache.pin(next_one)
-            if next_one in chosen:  # not so only while swapping
-                output.add(next_one - first, matrices)
-            cache.unpin(next_one)
+        self._compute(output, first, resident, arriving)
+        while arrived := arriving.wait():
+            # All are chosen, but for those that swapping reads besides.
+            self._compute(output, first, {e: cache.pin(e) for e in arrived if e in chosen}, arriving)
             arriving.start()
         return output.combine(weights)
 
+    def _compute(
+        self,
+        output: ExpertLayerOutput,
+        first: int,
+        experts: Mapping[int, ExpertWeights],
+        arriving: _Arriving,
+    ) -> None:
+        """Add pinned experts to the output and unpin them."""
+        if arriving.is_complete:
+            output.add_all({expert - first: weights for expert, weights in experts.items()})
+            for expert in experts:
+                self._cache.unpin(expert)
+            return
+        for expert, weights in experts.items():
+            output.add(expert - first, weights)
+            self._cache.unpin(expert)
+            arriving.start()  # room for the next read comes with every expert that is done
+
     def _observe(self, position: int, first: int, expert_ids: IntArray) -> list[int]:
         """Note the use of a layer's experts; their numbers, ascending: the order of records on storage."""
+        statistics = self._cache.statistics
         if len(expert_ids) == 1:  # by far the most frequent case
-            used = first + np.sort(expert_ids[0])
-            self._cache.statistics.observe(position, used, 1, 1)
-        else:
-            ids, uses = np.unique(expert_ids, return_counts=True)
-            used = first + ids
-            self._cache.statistics.observe(position, used, uses, len(expert_ids))
-        chosen: list[int] = used.tolist()
-        return chosen
+            chosen = [first + expert for expert in sorted(expert_ids[0].tolist())]
+            statistics.observe(position, chosen, [1] * len(chosen), 1)
+            return chosen
+        ids, uses = np.unique(expert_ids, return_counts=True)
+        used: list[int] = (first + ids).tolist()
+        statistics.observe(position, used, uses.tolist(), len(expert_ids))
+        return used
 
     def _expect(self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray) -> None:
         """Tell the eviction policy what the next token will use here, before it is asked for this layer."""
@@ -211,14 +219,14 @@ class _Arriving:
             self._expected.append(self._waiting.pop())
         self._loads.begin()
 
-    def wait(self) -> int | None:
-        """The next expert to be computed, resident by now; None when all have been."""
+    def wait(self) -> list[int]:
+        """The next experts to be computed, resident by now; none when all have been."""
         while self._waiting and not self._expected:
             # All room is taken by reads on speculation: they must end or be dropped first.
             self._loads.make_room()
             self.start()
         if not self._expected:
-            return None
-        expert = self._loads.wait(self._expected)
-        self._expected.remove(expert)
-        return expert
+            return []
+        arrived = self._loads.wait(self._expected)
+        self._expected = [expert for expert in self._expected if expert not in arrived]
+        return arrived

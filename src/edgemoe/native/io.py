@@ -80,10 +80,9 @@ class FileReader:
         # Not in a `finally`: after Ctrl-C the read may still be writing to its destination.
         self._destinations.pop(ticket, None)
 
-    def wait_any(self, tickets: Sequence[int], block: bool = True) -> int | None:
-        """One of the tickets that has ended, well or not; while there is none, block or return None."""
-        ticket = self._reader.wait_any(list(tickets), block)
-        return None if ticket < 0 else ticket
+    def wait_some(self, tickets: Sequence[int], block: bool = True) -> list[int]:
+        """Those of the tickets that have ended, well or not; while there is none, block or return none."""
+        return self._reader.wait_some(tickets, block)
 
     def set_depth(self, depth: int) -> None:
         """How many reads are served at a time, up to ``max_depth``."""

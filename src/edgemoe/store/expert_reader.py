@@ -79,8 +79,8 @@ class ExpertReader(Protocol):
         """
         ...
 
-    def wait_any(self, tickets: Sequence[int], block: bool = True) -> int | None:
-        """One of the tickets that has ended, well or not; while there is none, block or return None.
+    def wait_some(self, tickets: Sequence[int], block: bool = True) -> list[int]:
+        """Those of the tickets that have ended, well or not; while there is none, block or return none.
 
         Raises:
             ValueError: no tickets, or an unknown one.
@@ -185,17 +185,17 @@ class MemoryReader:
         if error:
             raise OSError(error, os.strerror(error), "memory")
 
-    def wait_any(self, tickets: Sequence[int], block: bool = True) -> int | None:
+    def wait_some(self, tickets: Sequence[int], block: bool = True) -> list[int]:
         """See ExpertReader."""
         with self._changed:
             if not tickets:
-                raise ValueError("wait_any: no tickets")
+                raise ValueError("wait_some: no tickets")
             for ticket in tickets:
                 if ticket not in self._errors:
-                    raise ValueError(f"wait_any: unknown ticket {ticket}")
+                    raise ValueError(f"wait_some: unknown ticket {ticket}")
             if block:
                 self._changed.wait_for(lambda: any(self._errors[t] is not None for t in tickets))
-            return next((t for t in tickets if self._errors[t] is not None), None)
+            return [ticket for ticket in tickets if self._errors[ticket] is not None]
 
     def set_depth(self, depth: int) -> None:
         """See ExpertReader; one thread serves one read at a time."""
