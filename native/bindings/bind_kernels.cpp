@@ -29,21 +29,27 @@ void check_shape(const char* operation, std::int64_t rows, std::int64_t cols) {
             "row length " + std::to_string(cols) + " is not a multiple of 32");
 }
 
-Matrix make_matrix(const char* operation, const Bytes& packed, const std::string& format, std::int64_t rows,
-                   std::int64_t cols) {
-    check_shape(operation, rows, cols);
-    const Format f = format_named(format);
-    require_equal(static_cast<std::int64_t>(packed.size()), packed_bytes(f, rows, cols), operation,
-                  "number of packed bytes");
-    return {packed.data(), f, rows, cols};
-}
+// A matrix as Python holds it: checked once, and then passed without looking at it again.
+class PackedMatrix {
+  public:
+    PackedMatrix(nb::object packed, const std::string& format, std::int64_t rows, std::int64_t cols)
+        : packed_(std::move(packed)) {
+        check_shape("Matrix", rows, cols);
+        const Format f = format_named(format);
+        const auto bytes = nb::cast<Bytes>(packed_, false);
+        require_equal(static_cast<std::int64_t>(bytes.size()), packed_bytes(f, rows, cols), "Matrix",
+                      "number of packed bytes");
+        matrix_ = {bytes.data(), f, rows, cols};
+    }
 
-// A matrix as Python passes it: (packed, format, rows, cols).
-using MatrixTuple = std::tuple<Bytes, std::string, std::int64_t, std::int64_t>;
+    const Matrix& operator*() const { return matrix_; }
+    const Matrix* operator->() const { return &matrix_; }
+    nb::object packed() const { return packed_; }
 
-Matrix make_matrix(const char* operation, const MatrixTuple& m) {
-    return make_matrix(operation, std::get<0>(m), std::get<1>(m), std::get<2>(m), std::get<3>(m));
-}
+  private:
+    nb::object packed_;  // the array that holds the bytes
+    Matrix matrix_;
+};
 
 std::int64_t packed_num_bytes(const std::string& format, std::int64_t rows, std::int64_t cols) {
     check_shape("packed_num_bytes", rows, cols);
@@ -84,9 +90,9 @@ void refine_into(Floats2 weights, const std::string& format, Floats2 gram, Mutab
     refine(weights.data(), rows, cols, f, gram.data(), packed.data());
 }
 
-void dequantize_rows_into(const MatrixTuple& matrix, Array<const std::int32_t, nb::ndim<1>> rows,
+void dequantize_rows_into(const PackedMatrix& matrix, Array<const std::int32_t, nb::ndim<1>> rows,
                           MutableFloats2 out) {
-    const Matrix m = make_matrix("dequantize_rows", matrix);
+    const Matrix& m = *matrix;
     require_equal(static_cast<std::int64_t>(out.shape(0)), static_cast<std::int64_t>(rows.size()),
                   "dequantize_rows", "number of output rows");
     require_equal(static_cast<std::int64_t>(out.shape(1)), m.cols, "dequantize_rows", "output row length");
@@ -102,8 +108,8 @@ void dequantize_rows_into(const MatrixTuple& matrix, Array<const std::int32_t, n
     });
 }
 
-void matmul_into(Floats2 x, const MatrixTuple& matrix, MutableFloats2 out) {
-    const Matrix m = make_matrix("matmul", matrix);
+void matmul_into(Floats2 x, const PackedMatrix& matrix, MutableFloats2 out) {
+    const Matrix& m = *matrix;
     const auto tokens = static_cast<std::int64_t>(x.shape(0));
     require_equal(static_cast<std::int64_t>(x.shape(1)), m.cols, "matmul", "input row length");
     require_equal(static_cast<std::int64_t>(out.shape(0)), tokens, "matmul", "number of output rows");
@@ -119,11 +125,11 @@ Activation activation_named(const std::string& name) {
     throw std::invalid_argument("expert_ffn: unknown activation '" + name + "'; known: silu, gelu, relu");
 }
 
-void expert_ffn_into(Floats2 x, std::optional<MatrixTuple> gate, const MatrixTuple& up,
-                     const MatrixTuple& down, const std::string& activation, MutableFloats2 out) {
+void expert_ffn_into(Floats2 x, const PackedMatrix* gate, const PackedMatrix& up, const PackedMatrix& down,
+                     const std::string& activation, MutableFloats2 out) {
     constexpr const char* kName = "expert_ffn";
-    const Matrix u = make_matrix(kName, up), d = make_matrix(kName, down);
-    const std::optional<Matrix> g = gate ? std::optional(make_matrix(kName, *gate)) : std::nullopt;
+    const Matrix &u = *up, &d = *down;
+    const Matrix* g = gate ? &**gate : nullptr;
     const auto tokens = static_cast<std::int64_t>(x.shape(0));
     require_equal(static_cast<std::int64_t>(x.shape(1)), u.cols, kName, "input row length");
     require_equal(d.cols, u.rows, kName, "row length of down");
@@ -136,10 +142,11 @@ void expert_ffn_into(Floats2 x, std::optional<MatrixTuple> gate, const MatrixTup
     require_equal(static_cast<std::int64_t>(out.shape(1)), d.rows, kName, "output row length");
     const Activation act = activation_named(activation);
     nb::gil_scoped_release release;
-    expert_ffn(x.data(), tokens, g ? &*g : nullptr, u, d, act, out.data());
+    expert_ffn(x.data(), tokens, g, u, d, act, out.data());
 }
 
-using ExpertTuple = std::tuple<std::optional<MatrixTuple>, MatrixTuple, MatrixTuple>;
+// Gate (or none), up, down.
+using ExpertTuple = std::tuple<const PackedMatrix*, const PackedMatrix*, const PackedMatrix*>;
 
 void expert_ffns_of_token_into(Floats2 x, const std::vector<ExpertTuple>& experts,
                                const std::vector<std::int64_t>& rows, const std::string& activation,
@@ -155,8 +162,9 @@ void expert_ffns_of_token_into(Floats2 x, const std::vector<ExpertTuple>& expert
         const auto& [gate, up, down] = experts[i];
         require(rows[i] >= 0 && rows[i] < static_cast<std::int64_t>(out.shape(0)), kName,
                 "row " + std::to_string(rows[i]) + " is outside the output");
-        const std::optional<Matrix> g = gate ? std::optional(make_matrix(kName, *gate)) : std::nullopt;
-        chosen.push_back({g, make_matrix(kName, up), make_matrix(kName, down), out.data() + rows[i] * width});
+        require(up && down, kName, "an expert without up or down");
+        const std::optional<Matrix> g = gate ? std::optional(**gate) : std::nullopt;
+        chosen.push_back({g, **up, **down, out.data() + rows[i] * width});
         const ChosenExpert& one = chosen.back();
         require(one.gate.has_value() == chosen.front().gate.has_value(), kName,
                 "some experts have a gate and some have none");
@@ -187,6 +195,15 @@ void bind_kernels(nb::module_& m) {
     m.attr("BLOCK") = kBlock;
     m.attr("FORMATS") = nb::make_tuple("q2", "q3", "q4", "q6", "q8", "bf16", "f16", "f32");
     m.def("packed_num_bytes", &packed_num_bytes);
+    nb::class_<PackedMatrix>(m, "Matrix",
+                             "A packed matrix (N, M). ``packed`` may be a view into a larger buffer.")
+        .def(nb::init<nb::object, const std::string&, std::int64_t, std::int64_t>(), nb::arg("packed"),
+             nb::arg("format"), nb::arg("num_rows"), nb::arg("num_cols"))
+        .def_prop_ro("packed", &PackedMatrix::packed)
+        .def_prop_ro("format",
+                     [](const PackedMatrix& m) { return kFormatNames[static_cast<int>(m->format)]; })
+        .def_prop_ro("num_rows", [](const PackedMatrix& m) { return m->rows; })
+        .def_prop_ro("num_cols", [](const PackedMatrix& m) { return m->cols; });
     m.def("quantize_into", &quantize_into, nb::arg("weights").noconvert(), nb::arg("format"),
           nb::arg("importance").none(), nb::arg("packed").noconvert());
     m.def("refine_into", &refine_into, nb::arg("weights").noconvert(), nb::arg("format"),

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 _Floats = NDArray[np.float32]
 _Bytes = NDArray[np.uint8]
 _Ints = NDArray[np.int32]
-_MatrixTuple = tuple[_Bytes, str, int, int]
 
 LAYOUT_VERSION: int
 ROW_GROUP: int
@@ -17,22 +16,33 @@ BLOCK: int
 FORMATS: tuple[str, ...]
 DIRECT_ALIGNMENT: int
 
+class Matrix:
+    def __init__(self, packed: _Bytes, format: str, num_rows: int, num_cols: int) -> None: ...
+    @property
+    def packed(self) -> _Bytes: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def num_rows(self) -> int: ...
+    @property
+    def num_cols(self) -> int: ...
+
 def packed_num_bytes(format: str, rows: int, cols: int) -> int: ...
 def quantize_into(weights: _Floats, format: str, importance: _Floats | None, packed: _Bytes) -> None: ...
 def refine_into(weights: _Floats, format: str, gram: _Floats, packed: _Bytes) -> None: ...
-def dequantize_rows_into(matrix: _MatrixTuple, rows: _Ints, out: _Floats) -> None: ...
-def matmul_into(x: _Floats, matrix: _MatrixTuple, out: _Floats) -> None: ...
+def dequantize_rows_into(matrix: Matrix, rows: _Ints, out: _Floats) -> None: ...
+def matmul_into(x: _Floats, matrix: Matrix, out: _Floats) -> None: ...
 def expert_ffn_into(
     x: _Floats,
-    gate: _MatrixTuple | None,
-    up: _MatrixTuple,
-    down: _MatrixTuple,
+    gate: Matrix | None,
+    up: Matrix,
+    down: Matrix,
     activation: str,
     out: _Floats,
 ) -> None: ...
 def expert_ffns_of_token_into(
     x: _Floats,
-    experts: list[tuple[_MatrixTuple | None, _MatrixTuple, _MatrixTuple]],
+    experts: Sequence[tuple[Matrix | None, Matrix, Matrix]],
     rows: list[int],
     activation: str,
     out: _Floats,

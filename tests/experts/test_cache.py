@@ -22,7 +22,7 @@ EVEN = {(0, expert): PAGE for expert in range(4)}
 
 
 def weights_in(slot):
-    matrix = Matrix(slot.buffer, "f32", 1, 32)
+    matrix = Matrix(slot.buffer, "f32", len(slot.buffer) // 128, 32)
     return ExpertWeights(matrix, matrix, matrix)
 
 

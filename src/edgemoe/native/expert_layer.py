@@ -6,7 +6,7 @@ Letters: T tokens, D width, F expert width, K chosen.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,7 @@ from edgemoe.native.matrix import FloatArray, Matrix, expert_ffn, expert_ffns_of
 from edgemoe.native.ops import IntArray, combine
 
 
-@dataclass(frozen=True, slots=True)
-class ExpertWeights:
+class ExpertWeights(NamedTuple):
     """One expert: gate and up (F, D), down (D, F); some families have no gate."""
 
     gate: Matrix | None
@@ -49,9 +48,8 @@ class ExpertLayerOutput:
         """Compute several experts; for a single token in one go, which is faster."""
         if len(self._x) == 1:
             ids: list[int] = self._ids[0].tolist()
-            matrices = [(weights.gate, weights.up, weights.down) for weights in experts.values()]
             ranks = [ids.index(expert) for expert in experts]
-            expert_ffns_of_token(self._x, matrices, ranks, self._activation, self._parts[0])
+            expert_ffns_of_token(self._x, list(experts.values()), ranks, self._activation, self._parts[0])
             return
         for expert, weights in experts.items():
             self.add(expert, weights)

@@ -7,7 +7,6 @@ Every product gives one token the same bits whatever the other tokens of the cal
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,18 +22,9 @@ ROW_GROUP: int = _native.ROW_GROUP
 BLOCK: int = _native.BLOCK
 
 
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """A packed matrix (N, M). ``packed`` may be a view into a larger buffer."""
-
-    packed: ByteArray
-    format: str
-    num_rows: int
-    num_cols: int
-
-    def as_tuple(self) -> tuple[ByteArray, str, int, int]:
-        """The form in which compiled code takes a matrix."""
-        return self.packed, self.format, self.num_rows, self.num_cols
+# A packed matrix (N, M): Matrix(packed, format, num_rows, num_cols), which are its attributes too. ``packed``
+# may be a view into a larger buffer. ValueError where the shape or the number of bytes does not fit.
+Matrix = _native.Matrix
 
 
 def packed_num_bytes(format: str, num_rows: int, num_cols: int) -> int:
@@ -86,7 +76,7 @@ def dequantize_rows(matrix: Matrix, rows: NDArray[np.int32]) -> FloatArray:
         ValueError: a row is outside the matrix.
     """
     out = np.empty((len(rows), matrix.num_cols), np.float32)
-    _native.dequantize_rows_into(matrix.as_tuple(), rows, out)
+    _native.dequantize_rows_into(matrix, rows, out)
     return out
 
 
@@ -106,7 +96,7 @@ def matmul(x: FloatArray, matrix: Matrix, out: FloatArray | None = None) -> Floa
     """
     if out is None:
         out = np.empty((len(x), matrix.num_rows), np.float32)
-    _native.matmul_into(x, matrix.as_tuple(), out)
+    _native.matmul_into(x, matrix, out)
     return out
 
 
@@ -125,11 +115,7 @@ def expert_ffns_of_token(
     Raises:
         ValueError: shapes do not fit or the activation is unknown.
     """
-    tuples = [
-        (None if gate is None else gate.as_tuple(), up.as_tuple(), down.as_tuple())
-        for gate, up, down in experts
-    ]
-    _native.expert_ffns_of_token_into(x, tuples, rows, activation, out)
+    _native.expert_ffns_of_token_into(x, experts, rows, activation, out)
 
 
 def expert_ffn(
@@ -150,6 +136,5 @@ def expert_ffn(
     """
     if out is None:
         out = np.empty((len(x), down.num_rows), np.float32)
-    gate_tuple = None if gate is None else gate.as_tuple()
-    _native.expert_ffn_into(x, gate_tuple, up.as_tuple(), down.as_tuple(), activation, out)
+    _native.expert_ffn_into(x, gate, up, down, activation, out)
     return out
