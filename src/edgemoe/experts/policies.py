@@ -32,6 +32,7 @@ class UseStatistics:
         self.last_use: Worth = np.full(len(catalog), -1.0)  # by `clock`
         self.clock = 0  # layers run so far
         self.position = 0  # of the layer that is running
+        self._layers_until: dict[int, Index] = {}  # of all experts, by the position that is running
 
     def observe(self, position: int, used: Sequence[int], counts: Sequence[int], num_tokens: int) -> None:
         """The layer at ``position`` runs: ``counts`` of its tokens chose the experts ``used``."""
@@ -54,7 +55,13 @@ class UseStatistics:
 
         S for what does not run again before the next prompt.
         """
-        catalog, positions = self.catalog, self.catalog.layer_position[candidates]
+        layers = self._layers_until.get(self.position)
+        if layers is None:
+            layers = self._layers_until[self.position] = self._count_layers()
+        return layers[candidates]
+
+    def _count_layers(self) -> Index:
+        catalog, positions = self.catalog, self.catalog.layer_position
         if self.position < catalog.first_step:
             return np.where(positions > self.position, positions - self.position, catalog.num_layers)
         steps: Index = (positions - self.position - 1) % catalog.num_step_layers + 1

@@ -78,8 +78,11 @@ def gate_features(x: FloatArray, expert_ids: IntArray, weights: FloatArray, num_
     num_tokens, width = x.shape
     features = np.zeros((num_tokens, num_gate_columns(width, num_experts)), np.float32)
     features[:, :width] = x
-    features[np.arange(num_tokens)[:, None], width + expert_ids] = weights
     features[:, width + num_experts] = 1
+    if num_tokens == 1:  # at every layer of every token: two index arrays would take as long as all the rest
+        features[0, width + expert_ids[0]] = weights[0]
+    else:
+        features[np.arange(num_tokens)[:, None], width + expert_ids] = weights
     return features
 
 
@@ -90,6 +93,7 @@ class GatePredictor:
         """``heads`` by position; ``num_experts`` of every position."""
         self._heads = heads
         self._num_experts = num_experts
+        self._rows_ahead: dict[tuple[int, int], Matrix] = {}
 
     def forecast(
         self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray, lookahead: int
@@ -99,7 +103,10 @@ class GatePredictor:
         if head is None:
             return []
         features = gate_features(x, expert_ids, weights, self._num_experts[position])
-        scores = native.matmul(features, head.rows_ahead(lookahead))
+        rows_ahead = self._rows_ahead.get((position, lookahead))
+        if rows_ahead is None:
+            rows_ahead = self._rows_ahead[position, lookahead] = head.rows_ahead(lookahead)
+        scores = native.matmul(features, rows_ahead)
         forecasts, start = [], 0
         for target, num_experts in head.targets[:lookahead]:
             # Only the last token of a chunk is followed by one that has not run.
