@@ -5,8 +5,11 @@
 namespace edgemoe {
 namespace {
 
-// A short read ends within that time; going to sleep and being woken would take as long again.
-constexpr auto kSpinTime = std::chrono::microseconds(60);
+// Reads that end sooner are waited for awake: to fall asleep and be woken would take as long again. Where
+// they take longer on average, as those of large experts do, the processor rests.
+constexpr std::chrono::nanoseconds kSpinTime = std::chrono::microseconds(300);
+// Waits over which that average runs.
+constexpr int kRecentWaits = 8;
 
 }  // namespace
 
@@ -78,10 +81,14 @@ void RingReader::wait_until(Lock& lock, const std::function<bool()>& is_over) {
 void RingReader::watch(Lock& lock) {
     is_watched_ = true;
     if (early_.empty()) {
+        const auto began = Clock::now();
+        const auto deadline = began + (mean_wait_ < kSpinTime ? kSpinTime : std::chrono::nanoseconds(0));
         lock.unlock();
-        const auto deadline = Clock::now() + kSpinTime;
         while (!ring_.has_ended() && Clock::now() < deadline) continue;
         if (!ring_.has_ended()) ring_.wait();
+        const auto took = Clock::now() - began;
+        lock.lock();
+        mean_wait_ += (took - mean_wait_) / kRecentWaits;
     } else {
         const auto first = std::min_element(early_.begin(), early_.end(), [&](Ticket a, Ticket b) {
             return read_of(a).arrival < read_of(b).arrival;
@@ -89,8 +96,8 @@ void RingReader::watch(Lock& lock) {
         const auto arrival = read_of(*first).arrival;
         lock.unlock();
         std::this_thread::sleep_until(arrival);
+        lock.lock();
     }
-    lock.lock();
     is_watched_ = false;
     // Whoever waits for something else must watch now.
     has_result_.notify_all();

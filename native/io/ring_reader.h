@@ -31,6 +31,7 @@ class RingReader final : public FileReader {
 
     Ring ring_;
     bool is_watched_ = false;
+    std::chrono::nanoseconds mean_wait_{0};
     std::vector<Ticket> early_;  // read, but not to arrive yet by the pace
     std::condition_variable needs_help_;
     std::thread helper_;
