@@ -7,10 +7,11 @@
 
 Each way gets the same memory, a share of the bytes that the experts of STORE take: on demand (keeps nothing)
 at 8 bits, the paper's IO-EXP, and at 4 bits, IO-QEXP; with planned widths; with reading ahead besides; with
-the cache besides; and at uniform 4 bits the cache with the paper's eviction, with ours, and with reading
-ahead. Speeds are shares of that with every expert of STORE in memory, timed in turns (turns.py); the bound
-is the larger of computing and of reading what Belady's policy would. "reading ahead" is the share of
-tokens for which the engine did not stop it. With -o, rows of the same store and device are replaced in FILE.
+the cache besides; and at uniform 4 bits a plain cache (the least recently used leaves, worker threads read),
+the cache with the paper's eviction, with ours, and with reading ahead. Speeds are shares of that with every
+expert of STORE in memory, timed in turns (turns.py); the bound is the larger of computing and of reading what
+Belady's policy would. "reading ahead" is the share of tokens for which the engine did not stop it. With -o,
+rows of the same store and device are replaced in FILE.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ from edgemoe.store import DEVICES, Device, Store, find_device, open_store
 THIS = "this-machine"
 RESIDENT, WIDE, NARROW = "all in memory", "on demand, 8 bits (IO-EXP)", "on demand, 4 bits (IO-QEXP)"
 CONTEXT = 1024
+# How other engines stream: the least recently used leaves, threads read, nothing is foretold.
+PLAIN = {"policy": "lru", "reader": "direct"}
 # Without a cache, preloads still need places: those of the present layer and of two layers ahead.
 PRELOAD_LAYERS = 3
 
@@ -66,6 +69,7 @@ def plan_ways(
             ("widths, reading ahead, cache", planned, options("full", "planned")),
         ]
     ways += [
+        ("4 bits, cache, lru, threads", stores["narrow"], options("cache", "narrow", **PLAIN)),
         ("4 bits, cache, edgemoe", stores["narrow"], options("cache", "narrow", policy="edgemoe")),
         ("4 bits, cache, forecast", stores["narrow"], options("cache", "narrow", policy=FORECAST)),
         ("4 bits, cache, reading ahead", stores["narrow"], options("full", "narrow")),
@@ -200,7 +204,7 @@ def main() -> None:
     parser.add_argument("--planned", type=Path, help="the same model by a plan, fitted")
     parser.add_argument("--text", type=Path, help="to follow; default: a made-up one for make_model.py")
     parser.add_argument(
-        "--fit-made-up", type=int, metavar="TOKENS", help="first fit STORE, which stays so, to a made-up text"
+        "--fit-made-up", type=int, metavar="TOKENS", help="first fit the stores, which stay so, to a made-up text"
     )
     parser.add_argument("--device", choices=[THIS, *DEVICES], default=THIS)
     parser.add_argument("--capacity", type=float, default=0.25, help="share of STORE's experts in memory")
@@ -211,7 +215,8 @@ def main() -> None:
     paths = {"narrow": args.store, "wide": args.wide, "planned": args.planned}
     stores = {name: open_store(path) for name, path in paths.items() if path is not None}
     if args.fit_made_up:
-        stores["narrow"] = fit_made_up(stores["narrow"], args.fit_made_up)
+        for name in stores.keys() & {"narrow", "planned"}:
+            stores[name] = fit_made_up(stores[name], args.fit_made_up)
     narrow = stores["narrow"]
     device = None if args.device == THIS else find_device(args.device)
     ids, trace = read_tokens(narrow, args.text, args.tokens)

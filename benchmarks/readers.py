@@ -1,6 +1,6 @@
 """Experts read by io_uring against experts read by worker threads: the same store, cache and text, in turns.
 
-    python benchmarks/readers.py STORE --text FILE --capacity 0.5      # or --made-up, as in ablation.py
+    python benchmarks/readers.py STORE --text FILE --capacity 0.5   # without a text: of make_model.py
 
 Times a token with part of the experts in memory, without and with reading ahead, and says how many seconds of
 processor a token took: threads are woken on the cores that compute.

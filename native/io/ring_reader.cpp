@@ -95,7 +95,9 @@ void RingReader::watch(Lock& lock) {
         });
         const auto arrival = read_of(*first).arrival;
         lock.unlock();
-        std::this_thread::sleep_until(arrival);
+        // Sleep ends late by a good part of a short read's time.
+        if (arrival - Clock::now() > kSpinTime) std::this_thread::sleep_until(arrival);
+        while (Clock::now() < arrival) continue;
         lock.lock();
     }
     is_watched_ = false;

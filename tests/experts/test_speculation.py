@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,13 +53,62 @@ def run(governor, num_tokens, seconds):
 
 def test_the_governor_keeps_what_is_faster_and_looks_again():
     governor = Governor(num_layers=2)
-    run(governor, 2 * TRIAL_TOKENS, {True: 2 * MS, False: 1 * MS})
+    share = run(governor, TRIAL_TOKENS, {True: 2 * MS, False: 1 * MS})
+    assert share == 0.5, "both ways are timed over as many tokens"
     assert not governor.is_on
     rounds = 4 * (TRIAL_TOKENS + KEEP_TOKENS)
     share = run(governor, rounds, {True: 2 * MS, False: 1 * MS})
     assert 0 < share < 0.06, "off but for trials"
     share = run(governor, rounds, {True: 1 * MS, False: 2 * MS})
     assert share > 0.7, "the text changed: on again but for trials"
+
+
+class Line:
+    """Reads under way that never end; see Reads."""
+
+    def __init__(self, demanded_bytes, ahead_bytes):
+        self.pending_bytes, self.demanded_bytes = demanded_bytes + ahead_bytes, demanded_bytes
+        self.started = []
+
+    def __contains__(self, expert):
+        return expert in self.started
+
+    def start(self, expert, priority):
+        self.started.append(expert)
+        self.pending_bytes += 4096
+        return True
+
+    def begin(self):
+        pass
+
+
+class Foretells:
+    """Sure of the next layer's first two experts."""
+
+    def forecast(self, position, x, expert_ids, weights, lookahead):
+        return [(position + 1, np.array([[2.0, 1.0, 0.0, 0.0]], np.float32))]
+
+
+@pytest.mark.parametrize(
+    ("demanded", "ahead", "started"),
+    [
+        (0, 0, [4, 5]),
+        # The next router waits for what is demanded: a read behind that is in time, or half of one is.
+        (20, 0, [4]),
+        # What was read ahead before holds up reads, but not the router.
+        (0, 20, []),
+    ],
+)
+def test_a_read_is_in_time_where_the_router_waits_too(demanded, ahead, started):
+    catalog = Catalog({(layer, expert): 4096 for layer in range(3) for expert in range(4)})
+    cache = ExpertCache(catalog, 4 * 4096, make_policy("lru"))
+    pace = Pace(bytes_per_s=4096 / MS, clock=iter(np.arange(100) * 1e-9).__next__)
+    pace._layer_s = {True: 2 * MS, False: 2 * MS}  # two reads' time
+    line = Line(demanded * 4096, ahead * 4096)
+    speculation = Speculation(cache, line, Foretells(), 2, pace)
+    x, ids = np.zeros((1, 32), np.float32), np.zeros((1, 2), np.int32)
+    speculation.start(0, x, ids, x[:, :2])
+    assert line.started == started
 
 
 def test_without_a_predictor_nothing_is_timed_or_asked():

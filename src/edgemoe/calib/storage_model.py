@@ -19,6 +19,7 @@ class StorageLine:
         self._order = 0
         self._free_s = 0.0
         self.now_s = 0.0
+        self._demanded: set[int] = set()
         self.pending_bytes = 0
         self.bytes_read = 0
 
@@ -32,6 +33,8 @@ class StorageLine:
         self._order += 1
         bisect.insort(self._queue, (priority, self._order, expert, self.now_s))
         self._under_way.add(expert)
+        if priority == 0:
+            self._demanded.add(expert)
         self.pending_bytes += int(self._catalog.num_bytes[expert])
         return True
 
@@ -51,11 +54,17 @@ class StorageLine:
 
     def demand(self, expert: int) -> None:
         """A queued read goes first from here on."""
+        self._demanded.add(expert)
         for request in self._queue:
             if request[2] == expert:
                 self._queue.remove(request)
                 bisect.insort(self._queue, (0, *request[1:]))
                 return
+
+    @property
+    def demanded_bytes(self) -> int:
+        """See Reads."""
+        return sum(int(self._catalog.num_bytes[expert]) for expert in self._demanded)
 
     def advance(self, until_s: float) -> None:
         """Let time pass."""
@@ -68,6 +77,7 @@ class StorageLine:
             _, expert = self._arriving.pop(0)
             num_bytes = int(self._catalog.num_bytes[expert])
             self._under_way.remove(expert)
+            self._demanded.discard(expert)
             self._residency.admit(expert)
             self.pending_bytes -= num_bytes
             self.bytes_read += num_bytes

@@ -73,6 +73,7 @@ class Loads:
         self._tickets: dict[int, int] = {}  # by expert
         self.bytes_read = 0
         self.pending_bytes = 0
+        self.demanded_bytes = 0  # of these, what is needed now
         self.waited_s = 0.0
 
     def __contains__(self, expert: int) -> bool:
@@ -85,6 +86,7 @@ class Loads:
             return False
         self._submit(_Read(expert, slot, priority))
         self.pending_bytes += len(slot.buffer)
+        self.demanded_bytes += len(slot.buffer) if priority == DEMAND else 0
         return True
 
     def begin(self) -> None:
@@ -95,8 +97,11 @@ class Loads:
         """An expert being read on speculation is needed now: its read goes first from here on."""
         ticket = self._tickets[expert]
         read = self._reads[ticket]
-        is_queued = read.priority > DEMAND and self._reader.cancel(ticket)
+        if read.priority == DEMAND:
+            return
+        is_queued = self._reader.cancel(ticket)
         read.priority = DEMAND
+        self.demanded_bytes += len(read.slot.buffer)
         if is_queued:
             self._reader.wait(ticket)
             del self._reads[ticket]
@@ -162,6 +167,7 @@ class Loads:
         read = self._reads.pop(ticket)
         del self._tickets[read.expert]
         self.pending_bytes -= len(read.slot.buffer)
+        self.demanded_bytes -= len(read.slot.buffer) if read.priority == DEMAND else 0
         return read
 
     def _arrive(self, ticket: int) -> int | None:

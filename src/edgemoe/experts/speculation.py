@@ -29,11 +29,14 @@ EVICTION_COST = 0.1
 # What is believed of storage and of the time between two layers before they are measured.
 UNKNOWN_BANDWIDTH = 500e6
 UNKNOWN_INTERVAL_S = 1e-3
+# Part of a layer's time that is left when its last expert has arrived: that expert and the next attention.
+TAIL_SHARE = 0.5
 # One layer ahead is early enough when its time is this many reads', and how far to look otherwise.
 AMPLE = 0.7
 MAX_LOOKAHEAD = 2
-# Tokens over which the governor times the way it does not prefer, and those between two such trials.
-TRIAL_TOKENS, KEEP_TOKENS = 24, 480
+# Tokens over which the governor times both ways, and those between two such trials. It changes between them
+# after every few tokens, so that whatever else slows the machine down meets both alike.
+TRIAL_TOKENS, KEEP_TOKENS, TURN_TOKENS = 48, 480, 3
 
 
 Clock = Callable[[], float]
@@ -63,7 +66,15 @@ class Residents(Protocol):
 class Reads(Protocol):
     """What speculation asks of the reads under way."""
 
-    pending_bytes: int
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of reads under way."""
+        ...
+
+    @property
+    def demanded_bytes(self) -> int:
+        """Of these, what is needed now."""
+        ...
 
     def __contains__(self, expert: int) -> bool: ...
 
@@ -133,27 +144,27 @@ class Governor:
     """Times single tokens with and without speculation, and keeps the faster way until the next trial."""
 
     def __init__(self, num_layers: int) -> None:
-        self._num_layers = num_layers
-        self._mean_s = {True: 0.0, False: 0.0}  # by is_on
-        self._sum_s, self._count = 0.0, 0
-        self._is_trial = False
-        self._end = TRIAL_TOKENS * num_layers  # the first comparison comes early
+        self._turn_layers = TURN_TOKENS * num_layers
+        self._trial_layers, self._keep_layers = TRIAL_TOKENS * num_layers, KEEP_TOKENS * num_layers
+        self._sum_s = {True: 0.0, False: 0.0}  # by is_on
+        self._count = 0  # layers since the trial, or what was kept after it, began
+        self._is_trial = True
         self.is_on = True
 
     def layer_took(self, elapsed_s: float) -> None:
         """One layer of one token, waiting included."""
-        self._sum_s += elapsed_s
         self._count += 1
-        if self._count < self._end:
-            return
-        self._mean_s[self.is_on] = self._sum_s / self._count
-        self._sum_s, self._count = 0.0, 0
         if self._is_trial:
-            self.is_on = self._mean_s[True] < self._mean_s[False]
-        else:
-            self.is_on = not self.is_on
-        self._is_trial = not self._is_trial
-        self._end = (TRIAL_TOKENS if self._is_trial else KEEP_TOKENS) * self._num_layers
+            self._sum_s[self.is_on] += elapsed_s
+            if self._count % self._turn_layers == 0:
+                self.is_on = not self.is_on
+        if self._count == (self._trial_layers if self._is_trial else self._keep_layers):
+            if self._is_trial:
+                self.is_on = self._sum_s[True] < self._sum_s[False]
+            else:
+                self._sum_s = {True: 0.0, False: 0.0}
+            self._is_trial = not self._is_trial
+            self._count = 0
 
 
 class Speculation:
@@ -217,10 +228,13 @@ class Speculation:
         lookahead = 1 if self._typical_read_s < AMPLE * layer_s else MAX_LOOKAHEAD
         forecasts = self._predictor.forecast(position, x, expert_ids, weights, lookahead)
         queued_s = self._loads.pending_bytes / self._pace.bytes_per_s
+        # The next router speaks a layer's computing later, or when what is demanded has come and been computed.
+        demanded_s = self._loads.demanded_bytes / self._pace.bytes_per_s
+        next_s = max(layer_s, demanded_s + TAIL_SHARE * layer_s)
         began_s, num_reads = self._pace.clock(), self.counts.num_reads
         ranked = [self._rank(target, scores) for target, scores in forecasts]
         for distance, (experts, probabilities) in enumerate(ranked, 1):
-            until_s = distance * layer_s
+            until_s = next_s + (distance - 1) * layer_s
             queued_s = self._start_paying(experts, probabilities, distance, until_s, queued_s)
         if self.counts.num_reads > num_reads:
             self._loads.begin()
