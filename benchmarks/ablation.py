@@ -204,7 +204,10 @@ def main() -> None:
     parser.add_argument("--planned", type=Path, help="the same model by a plan, fitted")
     parser.add_argument("--text", type=Path, help="to follow; default: a made-up one for make_model.py")
     parser.add_argument(
-        "--fit-made-up", type=int, metavar="TOKENS", help="first fit the stores, which stay so, to a made-up text"
+        "--fit-made-up",
+        type=int,
+        metavar="TOKENS",
+        help="first fit the stores, which stay so, to a made-up text",
     )
     parser.add_argument("--device", choices=[THIS, *DEVICES], default=THIS)
     parser.add_argument("--capacity", type=float, default=0.25, help="share of STORE's experts in memory")

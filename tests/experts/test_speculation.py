@@ -17,7 +17,7 @@ from edgemoe.experts import (
     make_policy,
     pays,
 )
-from edgemoe.experts.speculation import KEEP_TOKENS, TRIAL_TOKENS, Governor
+from edgemoe.experts.speculation import KEEP_TOKENS, TRIAL_TOKENS, TURN_TOKENS, Governor
 
 MS = 1e-3
 
@@ -61,6 +61,23 @@ def test_the_governor_keeps_what_is_faster_and_looks_again():
     assert 0 < share < 0.06, "off but for trials"
     share = run(governor, rounds, {True: 1 * MS, False: 2 * MS})
     assert share > 0.7, "the text changed: on again but for trials"
+
+
+def test_the_governor_is_not_misled_by_a_cold_beginning():
+    governor = Governor(num_layers=2)
+    run(governor, 3, {True: 500 * MS})
+    run(governor, TRIAL_TOKENS - 3, {True: 1 * MS, False: 2 * MS})
+    assert governor.is_on
+
+
+def test_the_governor_keeps_what_it_had_where_it_cannot_tell():
+    """Turns of 1 to 3 ms, as many of each either way, but for the time that reading ahead costs."""
+    governor = Governor(num_layers=1)
+    for cost_s, is_on in ((0.0, True), (0.1 * MS, True), (5 * MS, False), (-0.1 * MS, False)):
+        for token in range(TRIAL_TOKENS + KEEP_TOKENS):
+            turn = token // (2 * TURN_TOKENS)  # of either way
+            governor.layer_took((1 + turn % 3) * MS + (cost_s if governor.is_on else 0.0))
+        assert governor.is_on is is_on
 
 
 class Line:
