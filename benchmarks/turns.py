@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from edgemoe.engine.loading import Engine
 
-# The governor compares for its first time within these tokens.
-WARM_TOKENS, TURN_TOKENS = 72, 24
+# The governor makes its first comparison within these tokens.
+WARM_TOKENS, TURN_TOKENS = 96, 24
 
 
 @dataclass

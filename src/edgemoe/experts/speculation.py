@@ -153,8 +153,10 @@ class Governor:
         self._trial_layers, self._keep_layers = TRIAL_TOKENS * num_layers, KEEP_TOKENS * num_layers
         self._turns_s: dict[bool, list[float]] = {True: [], False: []}  # by is_on
         self._turn_s = 0.0
-        self._count = 0  # layers since the trial, or what was kept after it, began
-        self._is_trial = True
+        # Layers since the trial, or what was kept after it, began. At first there is little in the cache, and
+        # nothing to be learnt: the first trial comes when as many tokens have passed as it has itself.
+        self._count = self._keep_layers - self._trial_layers
+        self._is_trial = False
         self._kept = True
         self.is_on = True
 
@@ -175,8 +177,7 @@ class Governor:
             self._count = 0
 
     def _choose(self) -> bool:
-        # Without the first turns: at the very beginning they find little in the cache.
-        on_s, off_s = (self._turns_s[is_on][1:] for is_on in (True, False))
+        on_s, off_s = self._turns_s[True], self._turns_s[False]
         slower_s = mean(on_s) - mean(off_s)
         error_s = (variance(on_s) / len(on_s) + variance(off_s) / len(off_s)) ** 0.5
         return slower_s < 0 if abs(slower_s) > error_s else self._kept
@@ -243,7 +244,7 @@ class Speculation:
         lookahead = 1 if self._typical_read_s < AMPLE * layer_s else MAX_LOOKAHEAD
         forecasts = self._predictor.forecast(position, x, expert_ids, weights, lookahead)
         queued_s = self._loads.pending_bytes / self._pace.bytes_per_s
-        # The next router speaks a layer's computing later, or when what is demanded has come and been computed.
+        # The next router speaks a layer's computing later, or when what is demanded has come and is computed.
         demanded_s = self._loads.demanded_bytes / self._pace.bytes_per_s
         next_s = max(layer_s, demanded_s + TAIL_SHARE * layer_s)
         began_s, num_reads = self._pace.clock(), self.counts.num_reads
