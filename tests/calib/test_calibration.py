@@ -217,4 +217,4 @@ def test_slower_storage_stalls_more_and_reading_ahead_less(setting, fitted):
     assert ahead.stall_s < runs[0].stall_s
     assert ahead.hit_share > runs[0].hit_share
     far = simulate(slow, 0.4, "edgemoe", gate, "gate-fitted")
-    assert far.wasted_bytes <= 0.05 * far.bytes_read, "where nothing can be hidden, nothing is guessed"
+    assert far.wasted_bytes <= 0.06 * far.bytes_read, "where nothing can be hidden, nothing is guessed"
