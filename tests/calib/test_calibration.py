@@ -216,5 +216,7 @@ def test_slower_storage_stalls_more_and_reading_ahead_less(setting, fitted):
     ahead = simulate(setting, 0.4, "edgemoe", gate, "gate-fitted")
     assert ahead.stall_s < runs[0].stall_s
     assert ahead.hit_share > runs[0].hit_share
-    far = simulate(slow, 0.4, "edgemoe", gate, "gate-fitted")
-    assert far.wasted_bytes <= 0.06 * far.bytes_read, "where nothing can be hidden, nothing is guessed"
+    # Over all of the trace: until it has compared for the first time the governor reads ahead.
+    whole = replace(slow, num_tokens=setting.trace.num_tokens)
+    far = simulate(whole, 0.4, "edgemoe", gate, "gate-fitted")
+    assert far.wasted_bytes <= 0.05 * far.bytes_read, "where nothing can be hidden, nothing is guessed"
