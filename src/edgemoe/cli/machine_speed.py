@@ -79,6 +79,7 @@ def measure_storage(folder: Path) -> StorageSpeed:
 def _read_blocks(folder: Path, path: str) -> StorageSpeed:
     reader = open_reader([Path(path)], max_depth=DEPTH)
     buffer = aligned_empty(FILE_BYTES)
+    buffer[:] = 0  # else the system would clear pages while reads are timed
     offsets = list(range(0, FILE_BYTES, BLOCK_BYTES))
     random.Random(1).shuffle(offsets)
     try:

@@ -41,6 +41,8 @@ def _measure(store: Store, reader: ExpertReader, depth: int) -> tuple[float, flo
     entries = list(store.manifest.experts.values())[:MAX_READS]
     largest = max(entry.num_bytes for entry in entries)
     buffers = [aligned_empty(largest) for _ in range(max(1, min(depth, MAX_BYTES // largest)))]
+    for buffer in buffers:
+        buffer[:] = 0  # else the system would clear pages while reads are timed
     began_s, num_bytes, num_reads = time.perf_counter(), 0, 0
     for start in range(0, len(entries), len(buffers)):
         batch = entries[start : start + len(buffers)]
