@@ -35,8 +35,10 @@ Ring::Ring(int num_entries) {
         static_cast<int>(::syscall(__NR_io_uring_setup, static_cast<unsigned>(num_entries), &params));
     if (descriptor_ < 0) fail(errno);
     try {
-        // The features of 5.5; without them there are two mappings, and no plain reads either.
-        if (!(params.features & IORING_FEAT_SINGLE_MMAP)) fail(ENOSYS);
+        // Of 5.6, as plain reads are; one mapping for both queues came before.
+        if (!(params.features & IORING_FEAT_RW_CUR_POS)) fail(ENOSYS);
+        // A filter of system calls may allow a ring and not its use.
+        if (const int got = enter(descriptor_, 0, 0); got < 0) fail(-got);
         const std::size_t added_bytes = params.sq_off.array + params.sq_entries * sizeof(unsigned);
         const std::size_t ended_bytes = params.cq_off.cqes + params.cq_entries * sizeof(io_uring_cqe);
         queues_ = map(IORING_OFF_SQ_RING, std::max(added_bytes, ended_bytes));

@@ -17,7 +17,7 @@ from edgemoe.experts import (
     make_policy,
     pays,
 )
-from edgemoe.experts.speculation import KEEP_TOKENS, TRIAL_TOKENS, TURN_TOKENS, Governor
+from edgemoe.experts.governor import KEEP_TOKENS, TRIAL_TOKENS, TURN_TOKENS, Governor
 
 MS = 1e-3
 

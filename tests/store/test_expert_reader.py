@@ -80,11 +80,13 @@ def test_reading_past_the_end_is_an_error_and_the_reader_goes_on(reader, content
     assert np.array_equal(out, contents[0][: 2 * BLOCK])
 
 
-def test_closing_with_reads_under_way_neither_hangs_nor_crashes(reader):
-    for i in range(NUM_BLOCKS):
-        reader.submit(0, i * BLOCK, aligned_empty(BLOCK))
+def test_closing_with_reads_under_way_ends_them_all(reader):
+    tickets = [reader.submit(0, i * BLOCK, aligned_empty(BLOCK)) for i in range(NUM_BLOCKS)]
     reader.close()
     reader.close()
+    assert sorted(reader.wait_some(tickets, block=False)) == tickets
+    for ticket in tickets:
+        reader.wait(ticket)
 
 
 def test_misuse_is_refused_alike_by_every_reader(reader):
