@@ -1,5 +1,13 @@
 // Attention of one query head over cached keys and values. Included textually by every instruction set
 // after its vector primitives and elementwise.h.
+//
+// The positions are visited in ascending order whatever the caller's chunk of tokens, so that the bits of the
+// result depend on the position of the query alone.
+
+// Keys scored at a time: as many sums as hide the latency of a multiply-add.
+constexpr int kKeysAtOnce = 4;
+// Vectors of the output that are kept in registers while all values are added.
+constexpr int kVectorsAtOnce = 8;
 
 template <typename T>
 inline F load_cached(const T* p) {
@@ -13,44 +21,90 @@ inline float cached_value(const T* p) {
     if constexpr (sizeof(T) == 4) return *p;
 }
 
-template <typename T>
-inline float dot_key(const float* q, const T* key, std::int64_t dim) {
-    F acc = set1(0.0f);
+// scores[n] = q . keys[n], for keys [n][dim].
+template <int n, typename T>
+inline void dot_keys(const float* q, const T* keys, std::int64_t dim, float* scores) {
+    F sums[n];
+    for (int k = 0; k < n; ++k) sums[k] = set1(0.0f);
     std::int64_t i = 0;
-    for (; i + kLanes <= dim; i += kLanes) acc = fma(load_f32(q + i), load_cached(key + i), acc);
-    float lanes[kLanes];
-    store(lanes, acc);
-    float sum = 0;
-    for (float lane : lanes) sum += lane;
-    for (; i < dim; ++i) sum += q[i] * cached_value(key + i);
-    return sum;
+    for (; i + kLanes <= dim; i += kLanes) {
+        const F query = load_f32(q + i);
+        for (int k = 0; k < n; ++k) sums[k] = fma(query, load_cached(keys + k * dim + i), sums[k]);
+    }
+    for (int k = 0; k < n; ++k) {
+        scores[k] = sum_of(sums[k]);
+        for (std::int64_t j = i; j < dim; ++j) scores[k] += q[j] * cached_value(keys + k * dim + j);
+    }
 }
 
-template <typename T>
-inline void add_value(float weight, const T* value, std::int64_t dim, float* out) {
-    const F weights = set1(weight);
-    std::int64_t i = 0;
-    for (; i + kLanes <= dim; i += kLanes)
-        store(out + i, fma(weights, load_cached(value + i), load_f32(out + i)));
-    for (; i < dim; ++i) out[i] += weight * cached_value(value + i);
+// out = factor times the weighed sum of n vectors of each of the values [num_positions][dim].
+template <int n, typename T>
+inline void add_values(const float* weights, const T* values, std::int64_t num_positions, std::int64_t dim,
+                       float factor, float* out) {
+    F sums[n];
+    for (int v = 0; v < n; ++v) sums[v] = set1(0.0f);
+    for (std::int64_t s = 0; s < num_positions; ++s) {
+        const F weight = set1(weights[s]);
+        for (int v = 0; v < n; ++v) {
+            sums[v] = fma(weight, load_cached(values + s * dim + v * kLanes), sums[v]);
+        }
+    }
+    for (int v = 0; v < n; ++v) store(out + v * kLanes, mul(sums[v], set1(factor)));
 }
 
-// The positions are visited in ascending order whatever the caller's chunk of tokens, so that the bits of
-// the result depend on the position of the query alone.
+// Turns scores into the exponentials of what they are below the largest; returns their sum.
+inline float exponentiate(float* scores, std::int64_t num_positions) {
+    constexpr std::int64_t kPartials = 16;  // enough for the compiler to fill a vector
+    float largest[kPartials], sums[kPartials] = {};
+    for (std::int64_t j = 0; j < kPartials; ++j) largest[j] = scores[0];
+    std::int64_t s = 0;
+    for (; s + kPartials <= num_positions; s += kPartials) {
+        for (std::int64_t j = 0; j < kPartials; ++j) {
+            largest[j] = scores[s + j] > largest[j] ? scores[s + j] : largest[j];
+        }
+    }
+    for (; s < num_positions; ++s) largest[0] = scores[s] > largest[0] ? scores[s] : largest[0];
+    for (const float one : largest) largest[0] = one > largest[0] ? one : largest[0];
+    const float top = largest[0];
+    for (s = 0; s < num_positions; ++s) scores[s] = exponential(scores[s] - top);
+    for (s = 0; s + kPartials <= num_positions; s += kPartials) {
+        for (std::int64_t j = 0; j < kPartials; ++j) sums[j] += scores[s + j];
+    }
+    float total = 0;
+    for (; s < num_positions; ++s) total += scores[s];
+    for (const float sum : sums) total += sum;
+    return total;
+}
+
 template <typename T>
 void attend_cached(const float* q, const T* keys, const T* values, std::int64_t num_positions,
                    std::int64_t dim, float scale, const float* bias, float* scores, float* out) {
-    float largest = -__builtin_inff();
-    for (std::int64_t s = 0; s < num_positions; ++s) {
-        scores[s] = scale * dot_key(q, keys + s * dim, dim);
-        if (bias != nullptr) scores[s] += bias[s];
-        largest = scores[s] > largest ? scores[s] : largest;
+    std::int64_t s = 0;
+    for (; s + kKeysAtOnce <= num_positions; s += kKeysAtOnce) {
+        dot_keys<kKeysAtOnce>(q, keys + s * dim, dim, scores + s);
     }
-    float total = 0;
-    for (std::int64_t s = 0; s < num_positions; ++s) scores[s] = exponential(scores[s] - largest);
-    for (std::int64_t s = 0; s < num_positions; ++s) total += scores[s];
-    for (std::int64_t i = 0; i < dim; ++i) out[i] = 0;
-    for (std::int64_t s = 0; s < num_positions; ++s) add_value(scores[s] / total, values + s * dim, dim, out);
+    for (; s < num_positions; ++s) dot_keys<1>(q, keys + s * dim, dim, scores + s);
+    for (s = 0; s < num_positions; ++s) scores[s] *= scale;
+    if (bias != nullptr) {
+        for (s = 0; s < num_positions; ++s) scores[s] += bias[s];
+    }
+    const float factor = 1.0f / exponentiate(scores, num_positions);
+    std::int64_t i = 0;
+    for (; i + kVectorsAtOnce * kLanes <= dim; i += kVectorsAtOnce * kLanes) {
+        add_values<kVectorsAtOnce>(scores, values + i, num_positions, dim, factor, out + i);
+    }
+    if (i + 4 * kLanes <= dim) {
+        add_values<4>(scores, values + i, num_positions, dim, factor, out + i);
+        i += 4 * kLanes;
+    }
+    for (; i + kLanes <= dim; i += kLanes) {
+        add_values<1>(scores, values + i, num_positions, dim, factor, out + i);
+    }
+    for (; i < dim; ++i) {
+        float sum = 0;
+        for (s = 0; s < num_positions; ++s) sum += scores[s] * cached_value(values + s * dim + i);
+        out[i] = sum * factor;
+    }
 }
 
 void attend(const float* q, const void* keys, const void* values, bool is_f16, std::int64_t num_positions,

@@ -59,13 +59,21 @@ inline F add(F a, F b) { return _mm256_add_ps(a, b); }
 inline F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
 inline F fnma(F a, F b, F c) { return _mm256_fnmadd_ps(a, b, c); }
 inline void store(float* p, F v) { _mm256_storeu_ps(p, v); }
+inline void store_f16(std::uint16_t* p, F v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+inline float sum_of(F v) {
+    __m128 sum = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+    return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+}
 
 // In this order: each builds on those before.
 #include "kernels/elementwise.h"
 #include "kernels/attention.h"
 #include "kernels/loops.h"
 
-constexpr Kernels kKernels = {"avx2", quantize_rows, matmul, activate, attend};
+constexpr Kernels kKernels = {"avx2", quantize_rows, matmul, activate, attend, to_halves};
 
 }  // namespace
 

@@ -54,13 +54,17 @@ inline F add(F a, F b) { return _mm512_add_ps(a, b); }
 inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 inline F fnma(F a, F b, F c) { return _mm512_fnmadd_ps(a, b, c); }
 inline void store(float* p, F v) { _mm512_storeu_ps(p, v); }
+inline void store_f16(std::uint16_t* p, F v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+inline float sum_of(F v) { return _mm512_reduce_add_ps(v); }
 
 // In this order: each builds on those before.
 #include "kernels/elementwise.h"
 #include "kernels/attention.h"
 #include "kernels/loops.h"
 
-constexpr Kernels kKernels = {"avx512", quantize_rows, matmul, activate, attend};
+constexpr Kernels kKernels = {"avx512", quantize_rows, matmul, activate, attend, to_halves};
 
 }  // namespace
 

@@ -1,4 +1,4 @@
-// Quantising activations and applying activation functions: plain loops that the compiler vectorises for
+// Quantising activations, activation functions, conversion to halves: loops that the compiler vectorises for
 // the instruction set of the file that includes them textually, inside its anonymous namespace.
 
 // Adding and subtracting it rounds a float of magnitude below 2^22 to the nearest integer.
@@ -112,4 +112,10 @@ void activate(Activation activation, float* gate, const float* up, std::int64_t 
     }
     if (up == nullptr) return;
     for (std::int64_t i = 0; i < n; ++i) gate[i] *= up[i];
+}
+
+void to_halves(const float* from, std::int64_t n, std::uint16_t* to) {
+    std::int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) store_f16(to + i, load_f32(from + i));
+    for (; i < n; ++i) to[i] = f16_of_float(from[i]);
 }

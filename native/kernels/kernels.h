@@ -61,6 +61,8 @@ struct Kernels {
     void (*attend)(const float* q, const void* keys, const void* values, bool is_f16,
                    std::int64_t num_positions, std::int64_t dim, float scale, const float* bias,
                    float* scores, float* out);
+    // to[i] = from[i] as f16, rounded to nearest even.
+    void (*to_halves)(const float* from, std::int64_t n, std::uint16_t* to);
 };
 
 const Kernels* scalar_kernels();

@@ -58,13 +58,15 @@ inline F add(F a, F b) { return vaddq_f32(a, b); }
 inline F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
 inline F fnma(F a, F b, F c) { return vfmsq_f32(c, a, b); }
 inline void store(float* p, F v) { vst1q_f32(p, v); }
+inline void store_f16(std::uint16_t* p, F v) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v))); }
+inline float sum_of(F v) { return vaddvq_f32(v); }
 
 // In this order: each builds on those before.
 #include "kernels/elementwise.h"
 #include "kernels/attention.h"
 #include "kernels/loops.h"
 
-constexpr Kernels kKernels = {"neon", quantize_rows, matmul, activate, attend};
+constexpr Kernels kKernels = {"neon", quantize_rows, matmul, activate, attend, to_halves};
 
 }  // namespace
 

@@ -13,8 +13,11 @@ constexpr float kDot8Zero = kZeroQ8;
 inline F load_f32(const float* p) { return *p; }
 inline F load_f16(const std::uint16_t* p) { return float_of_f16(*p); }
 inline F set1(float v) { return v; }
+inline F mul(F a, F b) { return a * b; }
 inline F fma(F a, F b, F c) { return a * b + c; }
 inline void store(float* p, F v) { *p = v; }
+inline void store_f16(std::uint16_t* p, F v) { *p = f16_of_float(v); }
+inline float sum_of(F v) { return v; }
 
 // In this order: each builds on those before.
 #include "kernels/elementwise.h"
@@ -60,7 +63,7 @@ void matmul(const Matrix& w, const Activations& x, std::int64_t begin, std::int6
     }
 }
 
-constexpr Kernels kKernels = {"scalar", quantize_rows, matmul, activate, attend};
+constexpr Kernels kKernels = {"scalar", quantize_rows, matmul, activate, attend, to_halves};
 
 }  // namespace
 

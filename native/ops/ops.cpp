@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "core/thread_pool.h"
-#include "kernels/half.h"
+#include "kernels/clones.h"
 #include "kernels/kernels.h"
 
 namespace edgemoe {
@@ -19,7 +19,7 @@ constexpr std::int64_t kPartials = 16;
 // Cached positions times heads below which attention stays on the calling thread.
 constexpr std::int64_t kAttentionGrain = 256;
 
-float mean_square(const float* x, std::int64_t n) {
+[[gnu::always_inline]] inline float mean_square(const float* x, std::int64_t n) {
     float partial[kPartials] = {};
     std::int64_t i = 0;
     for (; i + kPartials <= n; i += kPartials) {
@@ -29,15 +29,29 @@ float mean_square(const float* x, std::int64_t n) {
     return std::accumulate(partial, partial + kPartials, 0.0f) / static_cast<float>(n);
 }
 
+EDGEMOE_FOR_EACH_ISA void norm_row(const float* x, std::int64_t width, const float* weight, float eps,
+                                   float* out) {
+    const float inverse = 1.0f / std::sqrt(mean_square(x, width) + eps);
+    for (std::int64_t i = 0; i < width; ++i) out[i] = x[i] * inverse * weight[i];
+}
+
+EDGEMOE_FOR_EACH_ISA void combine_row(const float* parts, const float* weights, std::int64_t top_k,
+                                      std::int64_t width, float* out) {
+    std::fill_n(out, width, 0.0f);
+    for (std::int64_t k = 0; k < top_k; ++k) {
+        const float weight = weights[k];
+        const float* part = parts + k * width;
+        for (std::int64_t i = 0; i < width; ++i) out[i] += weight * part[i];
+    }
+}
+
 }  // namespace
 
 void rms_norm(const float* x, std::int64_t num_rows, std::int64_t width, const float* weight, float eps,
               float* out) {
     parallel_for(num_rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t r = begin; r < end; ++r) {
-            const float* row = x + r * width;
-            const float inverse = 1.0f / std::sqrt(mean_square(row, width) + eps);
-            for (std::int64_t i = 0; i < width; ++i) out[r * width + i] = row[i] * inverse * weight[i];
+            norm_row(x + r * width, width, weight, eps, out + r * width);
         }
     });
 }
@@ -62,13 +76,13 @@ void rope(float* x, std::int64_t num_tokens, std::int64_t num_heads, std::int64_
 void store_kv(void* cache, const KvLayout& layout, const float* x, std::int64_t num_tokens,
               std::int64_t start) {
     const auto [num_heads, num_slots, dim, is_f16] = layout;
+    const Kernels& kernels = active_kernels();
     for (std::int64_t t = 0; t < num_tokens; ++t) {
         for (std::int64_t g = 0; g < num_heads; ++g) {
             const float* from = x + (t * num_heads + g) * dim;
             const std::int64_t to = (g * num_slots + start + t) * dim;
             if (is_f16) {
-                std::uint16_t* halves = static_cast<std::uint16_t*>(cache) + to;
-                for (std::int64_t i = 0; i < dim; ++i) halves[i] = f16_of_float(from[i]);
+                kernels.to_halves(from, dim, static_cast<std::uint16_t*>(cache) + to);
             } else {
                 std::copy_n(from, dim, static_cast<float*>(cache) + to);
             }
@@ -128,13 +142,7 @@ void combine(const float* parts, const float* weights, std::int64_t num_tokens, 
              std::int64_t width, float* out) {
     parallel_for(num_tokens, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t t = begin; t < end; ++t) {
-            float* row = out + t * width;
-            std::fill_n(row, width, 0.0f);
-            for (std::int64_t k = 0; k < top_k; ++k) {
-                const float weight = weights[t * top_k + k];
-                const float* part = parts + (t * top_k + k) * width;
-                for (std::int64_t i = 0; i < width; ++i) row[i] += weight * part[i];
-            }
+            combine_row(parts + t * top_k * width, weights + t * top_k, top_k, width, out + t * width);
         }
     });
 }
