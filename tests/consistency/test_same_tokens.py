@@ -166,6 +166,24 @@ def test_what_was_learnt_changes_no_token(family, fitted_store, predictor):
             assert model.engine.experts.cache.statistics.expected.any()
 
 
+def test_filling_the_cache_amid_an_answer_changes_nothing(fitted_store, monkeypatch):
+    """What is being read ahead just then is not read a second time."""
+    monkeypatch.setattr("edgemoe.experts.speculation.pays", lambda *_: True)
+    store, contents, options = memory_reader_options(fitted_store, 1.0, predictor="gate-fitted")
+    store.open_expert_reader = lambda *_: MemoryReader(contents, latency_s=0.02)
+    answers = []
+    for is_filled in (False, True):
+        with edgemoe.Model(load_engine(store, options)) as model:
+            session, experts = model.engine.session, model.engine.experts
+            session.prefill(PROMPT[:1])
+            if is_filled:
+                experts.preload()
+            answers.append([session.step(token).tolist() for token in PROMPT[1:9]])
+            if is_filled:
+                assert experts.cache.is_complete
+    assert answers[0] == answers[1]
+
+
 def test_reads_that_fail_now_and_then_change_nothing(family):
     """Every other read of an expert fails: demanded ones are tried again, those ahead are forgotten."""
     with load(family / "q4") as model:

@@ -45,7 +45,9 @@ def test_rope_leaves_unrotated_dimensions_alone():
 
 @pytest.mark.parametrize("isa", native.available_isas())
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-@pytest.mark.parametrize(("heads", "groups", "dim"), [(4, 2, 16), (6, 1, 40), (3, 3, 7)])
+@pytest.mark.parametrize(
+    ("heads", "groups", "dim"), [(4, 2, 16), (6, 1, 40), (3, 3, 7), (2, 1, 64), (2, 2, 200)]
+)
 @pytest.mark.parametrize("window", [0, 5])
 def test_attention_matches_the_reference(isa, dtype, heads, groups, dim, window):
     before = native.active_isa()
@@ -71,6 +73,21 @@ def test_attention_survives_huge_scores():
     values = np.array([[[0.0], [1.0]]], np.float32)
     out = native.attention(np.ones((1, 1, 1), np.float32), keys, values, 1, 1.0)
     np.testing.assert_allclose(out[0, 0, 0], 1 / (1 + np.exp(-1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("isa", native.available_isas())
+def test_halves_are_rounded_to_nearest_even_whatever_their_size(isa):
+    rows = [normal(37) * scale for scale in (1, 3e-5, 1e-8, 7e4)]  # normal, subnormal, none and infinite
+    new = np.stack([*rows, np.full(37, 1 + 2.0**-11, np.float32)])[:, None]
+    before = native.active_isa()
+    native.force_isa(isa)
+    try:
+        cache = np.zeros((1, len(new), 37), np.float16)
+        native.store_kv(cache, new, 0)
+    finally:
+        native.force_isa(before)
+    with np.errstate(over="ignore"):
+        assert np.array_equal(cache[0], new[:, 0].astype(np.float16))
 
 
 def test_store_kv_writes_heads_apart_and_rounds_to_f16():

@@ -35,6 +35,10 @@ class ExpertCache:
         """True when every expert is resident."""
         return len(self._weights) == len(self.catalog)
 
+    def weights(self, expert: int) -> ExpertWeights:
+        """A resident expert, to be used before anything else is loaded."""
+        return self._weights[expert]
+
     def pin(self, expert: int) -> ExpertWeights:
         """Use a resident expert: it stays until ``unpin``."""
         self.residency.is_pinned[expert] = True

@@ -112,7 +112,7 @@ class StreamedExperts:
         """Read experts, in order, as long as the cache has free room."""
         catalog, residency = self._cache.catalog, self._cache.residency
         for expert, num_bytes in enumerate(catalog.num_bytes.tolist()):
-            if expert in self._cache:
+            if expert in self._cache or expert in self._loads:
                 continue
             if residency.used_bytes + num_bytes > residency.capacity_bytes:
                 return
@@ -127,6 +127,8 @@ class StreamedExperts:
         cache, loads = self._cache, self._loads
         position = cache.catalog.position[layer]
         first = cache.catalog.span(position).start
+        if cache.is_complete and self.observer is None and not self._swaps_layers:
+            return self._run_resident(layer, first, x, expert_ids, weights)
         self._pace.layer_begins(len(x), loads.waited_s)
         chosen = self._observe(position, first, expert_ids)
         self._expect(position, x, expert_ids, weights)
@@ -150,6 +152,16 @@ class StreamedExperts:
             # All are chosen, but for those that swapping reads besides.
             self._compute(output, first, {e: cache.pin(e) for e in arrived if e in chosen}, arriving)
             arriving.start()
+        return output.combine(weights)
+
+    def _run_resident(
+        self, layer: int, first: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray
+    ) -> FloatArray:
+        """All experts are in memory for good: there is nothing to choose, to forecast or to wait for."""
+        chosen = sorted(set(expert_ids.ravel().tolist()))
+        self._counts.hits += len(chosen)
+        output = ExpertLayerOutput(x, expert_ids, self._layers[layer].activation)
+        output.add_all({expert: self._cache.weights(first + expert) for expert in chosen})
         return output.combine(weights)
 
     def _compute(
