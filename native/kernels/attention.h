@@ -93,9 +93,10 @@ void attend_cached(const float* q, const T* keys, const T* values, std::int64_t 
     for (; i + kVectorsAtOnce * kLanes <= dim; i += kVectorsAtOnce * kLanes) {
         add_values<kVectorsAtOnce>(scores, values + i, num_positions, dim, factor, out + i);
     }
-    if (i + 4 * kLanes <= dim) {
-        add_values<4>(scores, values + i, num_positions, dim, factor, out + i);
-        i += 4 * kLanes;
+    constexpr int kHalf = kVectorsAtOnce / 2;  // heads of 64 in AVX-512; still enough to hide latency
+    if (i + kHalf * kLanes <= dim) {
+        add_values<kHalf>(scores, values + i, num_positions, dim, factor, out + i);
+        i += kHalf * kLanes;
     }
     for (; i + kLanes <= dim; i += kLanes) {
         add_values<1>(scores, values + i, num_positions, dim, factor, out + i);
