@@ -8,6 +8,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/packed_matrix.h"
 #include "core/thread_pool.h"
 #include "kernels/descent.h"
 #include "kernels/matmul.h"
@@ -15,41 +16,6 @@
 
 namespace edgemoe::bindings {
 namespace {
-
-Format format_named(const std::string& name) {
-    for (int f = 0; f < kNumFormats; ++f) {
-        if (name == kFormatNames[f]) return static_cast<Format>(f);
-    }
-    throw std::invalid_argument("unknown format '" + name + "'");
-}
-
-void check_shape(const char* operation, std::int64_t rows, std::int64_t cols) {
-    require(rows > 0, operation, "a matrix needs at least one row");
-    require(cols > 0 && cols % kBlock == 0, operation,
-            "row length " + std::to_string(cols) + " is not a multiple of 32");
-}
-
-// A matrix as Python holds it: checked once, and then passed without looking at it again.
-class PackedMatrix {
-  public:
-    PackedMatrix(nb::object packed, const std::string& format, std::int64_t rows, std::int64_t cols)
-        : packed_(std::move(packed)) {
-        check_shape("Matrix", rows, cols);
-        const Format f = format_named(format);
-        const auto bytes = nb::cast<Bytes>(packed_, false);
-        require_equal(static_cast<std::int64_t>(bytes.size()), packed_bytes(f, rows, cols), "Matrix",
-                      "number of packed bytes");
-        matrix_ = {bytes.data(), f, rows, cols};
-    }
-
-    const Matrix& operator*() const { return matrix_; }
-    const Matrix* operator->() const { return &matrix_; }
-    nb::object packed() const { return packed_; }
-
-  private:
-    nb::object packed_;  // the array that holds the bytes
-    Matrix matrix_;
-};
 
 std::int64_t packed_num_bytes(const std::string& format, std::int64_t rows, std::int64_t cols) {
     check_shape("packed_num_bytes", rows, cols);

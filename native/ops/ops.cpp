@@ -117,15 +117,22 @@ void attention(const float* q, const void* keys, const void* values, const KvLay
     });
 }
 
+std::vector<std::int32_t> largest(const float* values, std::int64_t num_values, std::int64_t count) {
+    std::vector<std::int32_t> order(static_cast<std::size_t>(num_values));
+    std::iota(order.begin(), order.end(), 0);
+    std::partial_sort(order.begin(), order.begin() + count, order.end(),
+                      [values](std::int32_t a, std::int32_t b) {
+                          return values[a] != values[b] ? values[a] > values[b] : a < b;
+                      });
+    order.resize(static_cast<std::size_t>(count));
+    return order;
+}
+
 void route(const float* logits, std::int64_t num_tokens, std::int64_t num_experts, std::int64_t top_k,
            bool softmax_first, bool renormalize, std::int32_t* ids, float* weights) {
-    std::vector<std::int32_t> order(static_cast<std::size_t>(num_experts));
     for (std::int64_t t = 0; t < num_tokens; ++t) {
         const float* row = logits + t * num_experts;
-        std::iota(order.begin(), order.end(), 0);
-        std::partial_sort(
-            order.begin(), order.begin() + top_k, order.end(),
-            [row](std::int32_t a, std::int32_t b) { return row[a] != row[b] ? row[a] > row[b] : a < b; });
+        const std::vector<std::int32_t> order = largest(row, num_experts, top_k);
         float* w = weights + t * top_k;
         float picked = 0, all = 0;
         for (std::int64_t k = 0; k < top_k; ++k) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 namespace edgemoe {
 
@@ -41,6 +42,9 @@ struct Attention {
 
 void attention(const float* q, const void* keys, const void* values, const KvLayout& layout,
                const Attention& a, float* out);
+
+// The places of the `count` largest of E values, descending, ties to the lower place.
+std::vector<std::int32_t> largest(const float* values, std::int64_t num_values, std::int64_t count);
 
 // Picks the K largest of each row of E logits, ties to the lower index, in descending order. The weights
 // are the softmax over all experts (softmax_first) or over the picked ones; renormalize makes them sum to 1.

@@ -38,8 +38,8 @@ def load(cache, expert, is_demand=True):
 
 
 def use(cache, expert):
-    position = int(cache.catalog.layer_position[expert])
-    cache.statistics.observe(position, [expert], [1], 1)
+    position = cache.catalog.position_of(expert)
+    cache.statistics.observe(position, np.array([[expert - cache.catalog.span(position).start]], np.int32))
 
 
 def test_the_least_recently_used_leaves_first():
@@ -57,10 +57,9 @@ def test_pinned_experts_stay_and_a_full_cache_says_so():
     cache = new_cache(EVEN, 2)
     load(cache, 0)
     load(cache, 1)
-    cache.pin(0)
-    cache.pin(1)
+    cache.residency.pin([0, 1])
     assert cache.reserve(2) is None
-    cache.unpin(1)
+    cache.residency.unpin([1])
     load(cache, 2)
     assert 0 in cache
 
@@ -68,7 +67,7 @@ def test_pinned_experts_stay_and_a_full_cache_says_so():
 def test_an_expected_expert_leaves_only_for_one_that_is_needed():
     cache = new_cache(EVEN, 1)
     load(cache, 0)
-    cache.residency.is_reserved[0] = True
+    cache.residency.reserve([0], True)
     assert cache.reserve(1, is_demand=False) is None
     load(cache, 1)
     assert 0 not in cache
@@ -104,17 +103,34 @@ def test_slots_are_disjoint_and_aligned():
     assert [int(slot.buffer.max()) for slot in slots] == [0, 1, 2]
 
 
-def test_the_arena_returns_pages_of_one_size_before_it_takes_those_of_another():
+def test_the_arena_returns_pages_that_hold_nothing_before_it_takes_more():
     arena = SlotArena(6 * PAGE, SIZES)
     small = [arena.take(PAGE) for _ in range(6)]
     for slot in small:
         slot.buffer[:] = 7
         arena.give(slot)
-    for _ in range(2):
-        slot = arena.take(3 * PAGE)
+    large = [arena.take(3 * PAGE) for _ in range(2)]
+    for slot in large:
         slot.buffer[:] = 9
-        assert arena.touched_bytes <= 6 * PAGE
-    assert not any(slot.buffer.any() for slot in small), "their pages were not given back"
+    assert arena.touched_bytes == 6 * PAGE
+    taken = {slot.offset for slot in large}
+    others = [slot for slot in small if slot.offset not in taken]
+    assert len(others) == 4
+    assert not any(slot.buffer.any() for slot in others), "their pages were not given back"
+
+
+def test_a_slot_keeps_the_pages_behind_a_small_record_until_they_are_wanted():
+    arena = SlotArena(4 * PAGE, SIZES)
+    slot = arena.take(3 * PAGE)
+    slot.buffer[:] = 5
+    arena.give(slot)
+    small = arena.take(PAGE)
+    assert (small.offset, arena.touched_bytes) == (slot.offset, 3 * PAGE)
+    assert np.all(slot.buffer == 5)
+    arena.take(3 * PAGE)
+    assert arena.touched_bytes == 4 * PAGE
+    assert np.all(small.buffer == 5), "the record itself was touched"
+    assert not slot.buffer[PAGE:].any(), "what lies behind it was not given back"
 
 
 def test_large_slots_of_several_sizes_take_no_more_memory_than_they_have():
@@ -189,11 +205,12 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(data=st.data(), keeps=st.booleans())
     def pin(self, data, keeps):
         expert = data.draw(st.sampled_from(sorted(self.contents)))
-        assert np.all(self.cache.pin(expert).gate.packed == self.contents[expert])
+        self.cache.residency.pin([expert])
+        assert np.all(self.cache.weights(expert).gate.packed == self.contents[expert])
         use(self.cache, expert)
         self.pinned.add(expert)
         if not keeps:
-            self.cache.unpin(expert)
+            self.cache.residency.unpin([expert])
             self.pinned.discard(expert)
 
     @invariant()

@@ -23,17 +23,18 @@ def running(*uses):
     """Statistics after layers, (position, expert number), have run for a token each."""
     statistics = UseStatistics(CATALOG)
     for position, expert in uses:
-        statistics.observe(position, [expert], [1], 1)
+        first = CATALOG.span(position).start
+        statistics.observe(position, np.array([[expert - first]], np.int32))
     return statistics
 
 
 def test_layers_are_counted_until_they_run_again():
     assert (CATALOG.first_step, CATALOG.num_step_layers) == (2, 2)
-    one_of_each = np.array([0, 2, 4, 6])
-    assert running((0, 0)).layers_until(one_of_each).tolist() == [4, 1, 2, 3]
-    assert running((1, 2)).layers_until(one_of_each).tolist() == [4, 4, 1, 2]
-    assert running((2, 4)).layers_until(one_of_each).tolist() == [4, 4, 2, 1]
-    assert running((3, 6)).layers_until(one_of_each).tolist() == [4, 4, 1, 2]
+    one_of_each = [0, 2, 4, 6]
+    assert running((0, 0)).layers_until(one_of_each) == [4, 1, 2, 3]
+    assert running((1, 2)).layers_until(one_of_each) == [4, 4, 1, 2]
+    assert running((2, 4)).layers_until(one_of_each) == [4, 4, 2, 1]
+    assert running((3, 6)).layers_until(one_of_each) == [4, 4, 1, 2]
 
 
 def test_a_layer_is_over_when_the_next_one_runs():
@@ -45,7 +46,7 @@ def test_a_layer_is_over_when_the_next_one_runs():
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_what_an_encoder_has_done_with_leaves_first(policy):
     statistics = running((2, 4), *[(0, 0)] * 50, (1, 2), (2, 4))  # 0 is by far the most used
-    residency = Residency(CATALOG, 3 * 4096, make_policy(policy), statistics)
+    residency = Residency(statistics, make_policy(policy), 3 * 4096)
     for expert in (4, 0, 2):
         assert residency.take(expert, True) == []
         residency.admit(expert)
@@ -58,7 +59,7 @@ def test_what_an_encoder_has_done_with_leaves_first(policy):
 
 def test_at_the_next_prompt_an_encoder_counts_again():
     statistics = running((0, 0), (1, 2), (2, 4), (3, 6), (0, 0))
-    residency = Residency(CATALOG, 2 * 4096, make_policy("lru"), statistics)
+    residency = Residency(statistics, make_policy("lru"), 2 * 4096)
     for expert in (0, 6):
         residency.take(expert, True)
         residency.admit(expert)

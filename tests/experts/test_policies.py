@@ -15,12 +15,13 @@ def statistics_after(uses):
     """``uses`` are (position, expert number), each a layer run for one token."""
     statistics = UseStatistics(CATALOG)
     for position, expert in uses:
-        statistics.observe(position, [expert], [1], 1)
+        first = CATALOG.span(position).start
+        statistics.observe(position, np.array([[expert - first]], np.int32))
     return statistics
 
 
 def first_to_leave(policy, uses, candidates):
-    worth = make_policy(policy).worth(statistics_after(uses), np.array(candidates))
+    worth = make_policy(policy).worth(statistics_after(uses), candidates)
     return candidates[int(np.argmin(worth))]
 
 
@@ -47,20 +48,20 @@ def test_edgemoe_keeps_the_next_layers_and_the_printed_formula_does_not():
     # All used equally often; layer position 0 has just run: 2, 3 come next, then 4, 5, then 0, 1.
     uses = [(0, 0), (1, 2), (2, 4)] * 30 + [(0, 0)]
     statistics = statistics_after(uses)
-    assert statistics.layers_until(np.array([0, 2, 4])).tolist() == [3, 1, 2]
+    assert statistics.layers_until([0, 2, 4]) == [3, 1, 2]
     assert first_to_leave("edgemoe", uses, [2, 4]) == 4
     assert first_to_leave("edgemoe-printed", uses, [2, 4]) == 2
 
 
 def test_a_forecast_keeps_what_was_not_used_but_will_be():
     statistics = statistics_after([(0, 0), (1, 2), (2, 4)] * 30)
-    candidates = np.array([2, 3])
+    candidates = [2, 3]
     forecast, edgemoe = make_policy("forecast"), make_policy("edgemoe")
     assert np.array_equal(forecast.worth(statistics, candidates), edgemoe.worth(statistics, candidates))
-    statistics.expect(1, np.array([0.0, 1.0]))
+    statistics.expect(1, np.array([0.0, 1.0], np.float32))
     assert np.argmin(forecast.worth(statistics, candidates)) == 0
     assert np.argmin(edgemoe.worth(statistics, candidates)) == 1
-    statistics.expect(1, np.array([0.3, 0.4]))
+    statistics.expect(1, np.array([0.3, 0.4], np.float32))
     assert np.argmin(forecast.worth(statistics, candidates)) == 1, "what was used counts as much"
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemoe import native
 from edgemoe.calib.storage_model import StorageLine
 from edgemoe.calib.trace import Trace
 from edgemoe.experts import (
-    EvictionPolicy,
     NextUse,
     NoPredictor,
     Pace,
@@ -28,7 +28,7 @@ from edgemoe.experts import (
     UseStatistics,
     make_policy,
 )
-from edgemoe.native import FloatArray, IntArray
+from edgemoe.native import EvictionPolicy, FloatArray, IntArray
 from edgemoe.store import Device
 
 BELADY = "belady"
@@ -103,12 +103,11 @@ def _capacity_bytes(trace: Trace, share: float) -> int:
     return max(int(share * sizes.sum()), trace.top_k * int(sizes.max()))
 
 
-class _Belady:
+class _Belady(EvictionPolicy):
     """The expert that is needed again last leaves first (Belady 1966); needs the future."""
 
-    depends_on_layer = True
-
     def __init__(self, setting: Setting) -> None:
+        super().__init__(depends_on_layer=True)
         catalog = setting.trace.catalog
         self._uses: list[list[int]] = [[] for _ in range(len(catalog))]
         for clock, (position, experts) in enumerate(_events(setting), 1):
@@ -116,9 +115,9 @@ class _Belady:
             for expert in experts.tolist():
                 self._uses[first + expert].append(clock)
 
-    def worth(self, statistics: UseStatistics, candidates: NDArray[np.int64]) -> NDArray[np.float64]:
+    def worth(self, statistics: native.UseStatistics, candidates: Sequence[int]) -> list[float]:
         """See EvictionPolicy."""
-        return np.array([-self._next_use(expert, statistics.clock) for expert in candidates.tolist()])
+        return [-self._next_use(expert, statistics.clock) for expert in candidates]
 
     def _next_use(self, expert: int, clock: int) -> float:
         uses = self._uses[expert]
@@ -146,9 +145,7 @@ class _Replay:
         self._setting = setting
         self.catalog = setting.trace.catalog
         self._statistics = UseStatistics(self.catalog)
-        self.residency = Residency(
-            self.catalog, capacity_bytes, policy, self._statistics, **residency_options
-        )
+        self.residency = Residency(self._statistics, policy, capacity_bytes, **residency_options)
         self.reads = StorageLine(self.catalog, self.residency, setting.device)
         pace = Pace(setting.device.bytes_per_s, setting.device.latency_s, clock=lambda: self.reads.now_s)
         self._pace = pace
@@ -177,19 +174,17 @@ class _Replay:
         trace, reads = self._setting.trace, self.reads
         reads.advance(reads.now_s)
         self._pace.layer_begins(1, self.stalled_s)
-        first = self.catalog.span(position).start
-        chosen = [first + expert for expert in sorted(trace.experts[token, position].tolist())]
-        self._statistics.observe(position, chosen, [1] * len(chosen), 1)
+        chosen = self._statistics.observe(position, trace.experts[token, position].astype(np.int32)[None])
         seen = None if state is None else self._seen(token, position, state)
         if seen is not None and self._setting.next_use is not None:
             uses = self._setting.next_use.forecast(position, *seen)
             if uses is not None:
                 self._statistics.expect(position, uses)
         self.speculation.settle(position, chosen)
-        missing = [expert for expert in chosen if expert not in self]
+        missing = self.residency.missing(chosen)
         self.num_misses += len(missing)
         self.num_hits += len(chosen) - len(missing)
-        self.residency.is_pinned[chosen] = True
+        self.residency.pin(chosen)
         for expert in missing:
             if expert in reads:
                 reads.demand(expert)
@@ -200,7 +195,7 @@ class _Replay:
         if seen is not None:
             self.speculation.start(position, *seen)
         self._compute(chosen, missing)
-        self.residency.is_pinned[chosen] = False
+        self.residency.unpin(chosen)
 
     def _seen(self, token: int, position: int, state: FloatArray) -> tuple[FloatArray, IntArray, FloatArray]:
         """What the layer's router saw and chose, as predictors take it."""

@@ -9,7 +9,6 @@ from edgemoe.experts.policies import (
     DEFAULT_POLICY,
     FORECAST,
     POLICIES,
-    EvictionPolicy,
     UseStatistics,
     make_policy,
 )
@@ -36,7 +35,6 @@ __all__ = [
     "POLICIES",
     "VERIFY_MODES",
     "Catalog",
-    "EvictionPolicy",
     "ExpertCache",
     "ExpertCounts",
     "ExpertLayerShape",

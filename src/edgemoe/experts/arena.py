@@ -1,17 +1,18 @@
 """The memory of the expert cache: slots of several sizes within a fixed number of bytes.
 
-Records of mixed bit widths differ in size. Each size has address space of its own for as many slots as
-could ever be needed, so a slot can always be had while bytes are left: nothing fragments. Pages that a
-size gives up go back to the system before another size takes as many, so the bytes in memory never
-exceed the capacity. Products read slots through huge pages where these lie within a slot: with small ones
-alone they reach 0.8 of their speed.
+Records of mixed bit widths differ in size. A slot has address space for the largest of them and may hold any,
+so one can always be had while bytes are left: nothing fragments. It keeps the pages it has touched, and takes
+more when a larger record comes; when that would be too much, pages that hold no record go back to the
+system first, so the bytes in memory never exceed the capacity. Products read slots through huge pages where
+these lie within a slot: with small ones alone they reach 0.8 of their speed. Such slots are kept apart
+by how many huge pages a record fills.
 """
 
 from __future__ import annotations
 
 import mmap
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,66 +22,89 @@ HUGE_PAGE = 2 << 20
 MAP_NORESERVE = 0x4000  # of Linux; Python names it from 3.13 on
 
 
+@dataclass(eq=False, slots=True)
+class _Frame:
+    """Address space of one slot."""
+
+    region: _Region
+    offset: int
+    touched_bytes: int = 0  # pages from its start that may be in memory
+    used_bytes: int = 0  # of these, what a record takes
+
+    @property
+    def spare_bytes(self) -> int:
+        return self.touched_bytes - self.used_bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Slot:
     """A place for one record; ``buffer`` is page-aligned and exactly of the record's size."""
 
     offset: int
     buffer: ByteArray
+    frame: _Frame = field(repr=False)
 
 
 class _Region:
-    """Slots of one size. ``is_alone``: no other size will ever want its pages."""
+    """Frames for records of these sizes. ``is_alone``: no other region will ever want its pages."""
 
-    def __init__(self, slot_num_bytes: int, num_slots: int, is_alone: bool) -> None:
-        self.slot_num_bytes = slot_num_bytes
-        # Slots that are given back apart must not share a huge page: each begins at one.
-        self._is_apart = not is_alone and slot_num_bytes >= HUGE_PAGE
-        self._stride = -(-slot_num_bytes // HUGE_PAGE) * HUGE_PAGE if self._is_apart else slot_num_bytes
+    def __init__(self, sizes: list[int], capacity_bytes: int, is_alone: bool) -> None:
+        num_frames, largest = capacity_bytes // min(sizes), max(sizes)
+        num_huge = min(sizes) // HUGE_PAGE
+        has_one_size = is_alone and len(sizes) == 1
+        # Frames whose pages go back apart must not share a huge page: each begins at one.
+        self._huge_bytes = 0 if has_one_size else num_huge * HUGE_PAGE
+        stride = -(-largest // HUGE_PAGE) * HUGE_PAGE if self._huge_bytes else largest
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
-        self._memory = mmap.mmap(-1, self._stride * num_slots + HUGE_PAGE, flags=flags)
+        self._memory = mmap.mmap(-1, stride * num_frames + HUGE_PAGE, flags=flags)
         self._bytes = np.frombuffer(self._memory, np.uint8)
-        self._first = -self._bytes.ctypes.data % HUGE_PAGE
-        use_huge_pages = is_alone and slot_num_bytes * num_slots >= HUGE_PAGE
+        first = -self._bytes.ctypes.data % HUGE_PAGE
+        use_huge_pages = has_one_size and largest * num_frames >= HUGE_PAGE
         self._memory.madvise(mmap.MADV_HUGEPAGE if use_huge_pages else mmap.MADV_NOHUGEPAGE)
-        self._untouched = list(range(num_slots - 1, -1, -1))
-        self._free: list[Slot] = []  # their pages are still in memory
+        self._untouched = [_Frame(self, first + i * stride) for i in range(num_frames - 1, -1, -1)]
+        self._free: list[_Frame] = []  # with pages that are still in memory
 
-    @property
-    def has_free(self) -> bool:
-        return bool(self._free)
+    def find(self, num_bytes: int) -> _Frame:
+        """The free frame that fits best: with as many pages as needed, or nearly."""
+        if not self._free:
+            frame = self._untouched.pop()
+            if self._huge_bytes:
+                # What lies behind the last whole huge page keeps small ones.
+                self._memory.madvise(mmap.MADV_HUGEPAGE, frame.offset, self._huge_bytes)
+            return frame
+        frame = min(self._free, key=lambda f: (f.touched_bytes < num_bytes, abs(f.touched_bytes - num_bytes)))
+        self._free.remove(frame)
+        return frame
 
-    def take(self) -> Slot:
-        if self._free:
-            return self._free.pop()
-        offset = self._first + self._untouched.pop() * self._stride
-        if self._is_apart:
-            # What is left of the slot behind its last whole huge page keeps small ones.
-            self._memory.madvise(mmap.MADV_HUGEPAGE, offset, self.slot_num_bytes // HUGE_PAGE * HUGE_PAGE)
-        return Slot(offset, self._bytes[offset : offset + self.slot_num_bytes])
+    def slot(self, frame: _Frame) -> Slot:
+        return Slot(frame.offset, self._bytes[frame.offset : frame.offset + frame.used_bytes], frame)
 
-    def give(self, slot: Slot) -> None:
-        self._free.append(slot)
+    def give(self, frame: _Frame) -> None:
+        frame.used_bytes = 0
+        self._free.append(frame)
 
-    def shrink(self) -> None:
-        """Return the pages of one free slot to the system."""
-        slot = self._free.pop()
-        self._memory.madvise(mmap.MADV_DONTNEED, slot.offset, self.slot_num_bytes)
-        self._untouched.append((slot.offset - self._first) // self._stride)
+    def trim(self, frame: _Frame) -> None:
+        """Return the pages behind a frame's record to the system; all of them where there is none."""
+        self._memory.madvise(mmap.MADV_DONTNEED, frame.offset + frame.used_bytes, frame.spare_bytes)
+        frame.touched_bytes = frame.used_bytes
+        if not frame.touched_bytes:
+            self._free.remove(frame)
+            self._untouched.append(frame)
 
 
 class SlotArena:
     """Slots for records of the given sizes, multiples of 4096, within ``capacity_bytes`` in all."""
 
     def __init__(self, capacity_bytes: int, record_sizes: Iterable[int]) -> None:
-        sizes = sorted(set(record_sizes))
-        self._regions = {
-            size: _Region(size, capacity_bytes // size, is_alone=len(sizes) == 1)
-            for size in sizes
-            if size <= capacity_bytes
-        }
+        groups: dict[int, list[int]] = {}
+        for size in sorted(set(record_sizes)):
+            if size <= capacity_bytes:
+                groups.setdefault(size // HUGE_PAGE, []).append(size)
+        regions = [_Region(sizes, capacity_bytes, is_alone=len(groups) == 1) for sizes in groups.values()]
+        self._regions = {size: r for sizes, r in zip(groups.values(), regions, strict=True) for size in sizes}
         self._capacity_bytes = capacity_bytes
         self._touched_bytes = 0
+        self._spare: set[_Frame] = set()  # frames with pages that hold no record
 
     @property
     def touched_bytes(self) -> int:
@@ -90,14 +114,25 @@ class SlotArena:
     def take(self, num_bytes: int) -> Slot:
         """A slot of this size. The bytes of slots in use stay within the capacity: the caller's duty."""
         region = self._regions[num_bytes]
-        if not region.has_free:
-            while self._touched_bytes + num_bytes > self._capacity_bytes:
-                other = next(r for r in self._regions.values() if r.has_free)
-                other.shrink()
-                self._touched_bytes -= other.slot_num_bytes
-            self._touched_bytes += num_bytes
-        return region.take()
+        frame = region.find(num_bytes)
+        self._spare.discard(frame)
+        growth = max(num_bytes - frame.touched_bytes, 0)
+        while self._touched_bytes + growth > self._capacity_bytes:
+            self._trim(max(self._spare, key=lambda f: f.spare_bytes))
+        self._touched_bytes += growth
+        frame.touched_bytes += growth
+        frame.used_bytes = num_bytes
+        if frame.spare_bytes:
+            self._spare.add(frame)
+        return region.slot(frame)
 
     def give(self, slot: Slot) -> None:
         """Give a slot back."""
-        self._regions[len(slot.buffer)].give(slot)
+        frame = slot.frame
+        frame.region.give(frame)
+        self._spare.add(frame)
+
+    def _trim(self, frame: _Frame) -> None:
+        self._spare.remove(frame)
+        self._touched_bytes -= frame.spare_bytes
+        frame.region.trim(frame)

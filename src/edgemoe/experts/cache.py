@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from edgemoe.experts.arena import Slot, SlotArena
 from edgemoe.experts.catalog import Catalog
-from edgemoe.experts.policies import EvictionPolicy, UseStatistics
+from edgemoe.experts.policies import UseStatistics
 from edgemoe.experts.residency import Residency
-from edgemoe.native import ExpertWeights
+from edgemoe.native import EvictionPolicy, ExpertWeights
 
 
 class ExpertCache:
@@ -19,7 +19,8 @@ class ExpertCache:
     def __init__(self, catalog: Catalog, capacity_bytes: int, policy: EvictionPolicy) -> None:
         self.catalog = catalog
         self.statistics = UseStatistics(catalog)
-        self.residency = Residency(catalog, capacity_bytes, policy, self.statistics)
+        self.residency = Residency(self.statistics, policy, capacity_bytes)
+        self._holds_all = capacity_bytes >= int(catalog.num_bytes.sum())
         self._arena = SlotArena(capacity_bytes, catalog.num_bytes.tolist())
         self._slots: dict[int, Slot] = {}
         self._weights: dict[int, ExpertWeights] = {}
@@ -35,18 +36,14 @@ class ExpertCache:
         """True when every expert is resident."""
         return len(self._weights) == len(self.catalog)
 
+    @property
+    def holds_all(self) -> bool:
+        """Whether there is room for every expert: none will ever be evicted."""
+        return self._holds_all
+
     def weights(self, expert: int) -> ExpertWeights:
         """A resident expert, to be used before anything else is loaded."""
         return self._weights[expert]
-
-    def pin(self, expert: int) -> ExpertWeights:
-        """Use a resident expert: it stays until ``unpin``."""
-        self.residency.is_pinned[expert] = True
-        return self._weights[expert]
-
-    def unpin(self, expert: int) -> None:
-        """Allow an expert to be evicted again."""
-        self.residency.is_pinned[expert] = False
 
     def reserve(self, expert: int, is_demand: bool = True) -> Slot | None:
         """A slot to load an expert into, evicting if need be; None when too little may leave."""

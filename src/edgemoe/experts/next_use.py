@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from edgemoe import native
-from edgemoe.experts.predictors import gate_features
 from edgemoe.native import FloatArray, IntArray, Matrix
 
 
@@ -23,13 +20,12 @@ class NextUse:
     def forecast(
         self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray
     ) -> FloatArray | None:
-        """Probabilities (E,), 0 or more, that the token after the last of x uses each expert of this layer.
+        """How likely the token after the last of x uses each expert of this layer, (E,), some below 0.
 
         The arguments are those of ``Predictor.forecast``. None where nothing is fitted for the layer.
         """
         head = self._heads.get(position)
         if head is None:
             return None
-        features = gate_features(x[-1:], expert_ids[-1:], weights[-1:], head.num_rows)
-        uses: FloatArray = native.matmul(features, head)[0]
-        return np.maximum(uses, 0.0, out=uses)
+        uses: FloatArray = native.gate_scores(x[-1:], expert_ids[-1:], weights[-1:], head.num_rows, head)[0]
+        return uses

@@ -79,10 +79,7 @@ def gate_features(x: FloatArray, expert_ids: IntArray, weights: FloatArray, num_
     features = np.zeros((num_tokens, num_gate_columns(width, num_experts)), np.float32)
     features[:, :width] = x
     features[:, width + num_experts] = 1
-    if num_tokens == 1:  # at every layer of every token: two index arrays would take as long as all the rest
-        features[0, width + expert_ids[0]] = weights[0]
-    else:
-        features[np.arange(num_tokens)[:, None], width + expert_ids] = weights
+    features[np.arange(num_tokens)[:, None], width + expert_ids] = weights
     return features
 
 
@@ -102,11 +99,10 @@ class GatePredictor:
         head = self._heads.get(position)
         if head is None:
             return []
-        features = gate_features(x, expert_ids, weights, self._num_experts[position])
         rows_ahead = self._rows_ahead.get((position, lookahead))
         if rows_ahead is None:
             rows_ahead = self._rows_ahead[position, lookahead] = head.rows_ahead(lookahead)
-        scores = native.matmul(features, rows_ahead)
+        scores = native.gate_scores(x, expert_ids, weights, self._num_experts[position], rows_ahead)
         forecasts, start = [], 0
         for target, num_experts in head.targets[:lookahead]:
             # Only the last token of a chunk is followed by one that has not run.

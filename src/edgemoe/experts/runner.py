@@ -11,14 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-
 from edgemoe.experts.cache import ExpertCache
 from edgemoe.experts.loads import ExpertLayerShape, Loads
 from edgemoe.experts.next_use import NextUse
 from edgemoe.experts.predictors import NoPredictor, Predictor
 from edgemoe.experts.speculation import Pace, Speculation, SpeculationCounts
-from edgemoe.native import ExpertLayerOutput, ExpertWeights, FloatArray, IntArray
+from edgemoe.native import ExpertLayerOutput, FloatArray, IntArray
 from edgemoe.store import ExpertReader, Store
 
 
@@ -100,7 +98,7 @@ class StreamedExperts:
             return self._run(layer, x, expert_ids, weights)
         except BaseException:
             self._loads.abandon()
-            self._cache.residency.is_pinned[:] = False
+            self._cache.residency.unpin_all()
             raise
 
     @property
@@ -112,11 +110,14 @@ class StreamedExperts:
         """Read experts, in order, as long as the cache has free room."""
         catalog, residency = self._cache.catalog, self._cache.residency
         for expert, num_bytes in enumerate(catalog.num_bytes.tolist()):
-            if expert in self._cache or expert in self._loads:
+            if expert in self._cache:
                 continue
-            if residency.used_bytes + num_bytes > residency.capacity_bytes:
+            if expert in self._loads:
+                self._loads.demand(expert)
+            elif residency.used_bytes + num_bytes > residency.capacity_bytes:
                 return
-            self._loads.start(expert)
+            else:
+                self._loads.start(expert)
             self._loads.wait([expert])
 
     def close(self) -> None:
@@ -127,76 +128,75 @@ class StreamedExperts:
         cache, loads = self._cache, self._loads
         position = cache.catalog.position[layer]
         first = cache.catalog.span(position).start
-        if cache.is_complete and self.observer is None and not self._swaps_layers:
-            return self._run_resident(layer, first, x, expert_ids, weights)
+        if cache.holds_all and self.observer is None and not self._swaps_layers:
+            y = self._run_resident(layer, first, x, expert_ids, weights)
+            if y is not None:
+                return y
         self._pace.layer_begins(len(x), loads.waited_s)
-        chosen = self._observe(position, first, expert_ids)
+        chosen = cache.statistics.observe(position, expert_ids)
         self._expect(position, x, expert_ids, weights)
         loads.poll()
         preloaded = self._speculation.settle(position, chosen)
-        hits = [expert for expert in chosen if expert in cache]
-        wanted = cache.catalog.experts(position) if self._swaps_layers else chosen
-        misses = [expert for expert in wanted if expert not in cache]
+        wanted = list(cache.catalog.experts(position)) if self._swaps_layers else chosen
+        misses = cache.residency.missing(wanted)
+        hits = [expert for expert in chosen if expert not in misses] if misses else chosen
         self._counts.hits += len(hits)
         self._counts.misses += len(misses)
         if self.observer is not None:
             self.observer.layer_runs(LayerEvent(position, x, expert_ids, weights, hits, misses, preloaded))
-        resident = {expert: cache.pin(expert) for expert in hits}
+        cache.residency.pin(hits)
         arriving = _Arriving(loads, misses)
         arriving.start()
         if arriving.is_complete:  # else there is no room for more than what is needed now
             self._speculation.start(position, x, expert_ids, weights)
         output = ExpertLayerOutput(x, expert_ids, self._layers[layer].activation)
-        self._compute(output, first, resident, arriving)
+        self._compute(output, first, hits, arriving)
         while arrived := arriving.wait():
             # All are chosen, but for those that swapping reads besides.
-            self._compute(output, first, {e: cache.pin(e) for e in arrived if e in chosen}, arriving)
+            used = [expert for expert in arrived if expert in chosen]
+            cache.residency.pin(used)
+            self._compute(output, first, used, arriving)
             arriving.start()
         return output.combine(weights)
 
     def _run_resident(
         self, layer: int, first: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray
-    ) -> FloatArray:
-        """All experts are in memory for good: there is nothing to choose, to forecast or to wait for."""
+    ) -> FloatArray | None:
+        """What is in memory is there for good: nothing to evict, to forecast or to wait for.
+
+        None where a chosen expert has not been read yet.
+        """
+        cache = self._cache
         chosen = sorted(set(expert_ids.ravel().tolist()))
+        experts = {expert: cache.weights(first + expert) for expert in chosen if first + expert in cache}
+        if len(experts) < len(chosen):
+            return None
         self._counts.hits += len(chosen)
         output = ExpertLayerOutput(x, expert_ids, self._layers[layer].activation)
-        output.add_all({expert: self._cache.weights(first + expert) for expert in chosen})
+        output.add_all(experts)
         return output.combine(weights)
 
     def _compute(
         self,
         output: ExpertLayerOutput,
         first: int,
-        experts: Mapping[int, ExpertWeights],
+        experts: list[int],
         arriving: _Arriving,
     ) -> None:
         """Add pinned experts to the output and unpin them."""
+        cache = self._cache
         if arriving.is_complete:
-            output.add_all({expert - first: weights for expert, weights in experts.items()})
-            for expert in experts:
-                self._cache.unpin(expert)
+            output.add_all({expert - first: cache.weights(expert) for expert in experts})
+            cache.residency.unpin(experts)
             return
-        for expert, weights in experts.items():
-            output.add(expert - first, weights)
-            self._cache.unpin(expert)
+        for expert in experts:
+            output.add(expert - first, cache.weights(expert))
+            cache.residency.unpin([expert])
             arriving.start()  # room for the next read comes with every expert that is done
-
-    def _observe(self, position: int, first: int, expert_ids: IntArray) -> list[int]:
-        """Note the use of a layer's experts; their numbers, ascending: the order of records on storage."""
-        statistics = self._cache.statistics
-        if len(expert_ids) == 1:  # by far the most frequent case
-            chosen = [first + expert for expert in sorted(expert_ids[0].tolist())]
-            statistics.observe(position, chosen, [1] * len(chosen), 1)
-            return chosen
-        ids, uses = np.unique(expert_ids, return_counts=True)
-        used: list[int] = (first + ids).tolist()
-        statistics.observe(position, used, uses.tolist(), len(expert_ids))
-        return used
 
     def _expect(self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray) -> None:
         """Tell the eviction policy what the next token will use here, before it is asked for this layer."""
-        if self._next_use is None or self._cache.is_complete:
+        if self._next_use is None or self._cache.holds_all:
             return
         uses = self._next_use.forecast(position, x, expert_ids, weights)
         if uses is not None:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from edgemoe import native
 from edgemoe.experts.catalog import Catalog
 from edgemoe.experts.governor import Governor
 from edgemoe.experts.predictors import NoPredictor, Predictor
@@ -169,7 +170,7 @@ class Speculation:
         """The router has spoken: drop what it did not ask for. Returns what was read ahead rightly."""
         ranked = self._ranked.pop(position, None)
         if ranked is not None:
-            self._cache.residency.is_reserved[ranked[: self._top_k]] = False
+            self._cache.residency.reserve(ranked[: self._top_k], False)
             confidence = self._confidence[position]
             for rank, expert in enumerate(ranked):
                 confidence[rank] += NEWEST * ((expert in chosen) - confidence[rank])
@@ -233,12 +234,13 @@ class Speculation:
         """Experts by number, likeliest first, each with its probability."""
         first, k = self._cache.catalog.span(position).start, self._top_k
         if len(scores) == 1:
-            ranked: list[int] = (first + np.argsort(-scores[0], kind="stable")[: 2 * k]).tolist()
-            reserved = self._cache.residency.is_reserved
+            row = scores[0]
+            ranked = [first + expert for expert in native.largest(row, min(2 * k, len(row)))]
+            residency = self._cache.residency
             if position in self._ranked:  # forecast from farther away before
-                reserved[self._ranked[position][:k]] = False
+                residency.reserve(self._ranked[position][:k], False)
             self._ranked[position] = ranked
-            reserved[ranked[:k]] = True
+            residency.reserve(ranked[:k], True)
             return ranked, self._confidence[position]
         # A chunk of tokens needs the union: an expert is wanted unless every forecast of it was wrong.
         likeliest = np.argpartition(-scores, k - 1, axis=1)[:, :k]

@@ -7,6 +7,7 @@ from edgemoe._native import (
     get_num_threads,
     set_num_threads,
 )
+from edgemoe.native.eviction import EvictionPolicy, Residency, UseStatistics, make_policy
 from edgemoe.native.expert_layer import ExpertLayerOutput, ExpertWeights
 from edgemoe.native.io import DIRECT_ALIGNMENT, READ_METHODS, FileReader, aligned_empty, read_memory
 from edgemoe.native.matrix import (
@@ -27,7 +28,17 @@ from edgemoe.native.matrix import (
     quantize,
     refine,
 )
-from edgemoe.native.ops import IntArray, attention, combine, rms_norm, rope, route, store_kv
+from edgemoe.native.ops import (
+    IntArray,
+    attention,
+    combine,
+    gate_scores,
+    largest,
+    rms_norm,
+    rope,
+    route,
+    store_kv,
+)
 
 __all__ = [
     "BLOCK",
@@ -37,12 +48,15 @@ __all__ = [
     "READ_METHODS",
     "ROW_GROUP",
     "ByteArray",
+    "EvictionPolicy",
     "ExpertLayerOutput",
     "ExpertWeights",
     "FileReader",
     "FloatArray",
     "IntArray",
     "Matrix",
+    "Residency",
+    "UseStatistics",
     "active_isa",
     "aligned_empty",
     "attention",
@@ -54,7 +68,10 @@ __all__ = [
     "expert_ffn",
     "expert_ffns_of_token",
     "force_isa",
+    "gate_scores",
     "get_num_threads",
+    "largest",
+    "make_policy",
     "matmul",
     "packed_num_bytes",
     "quantize",

@@ -1,0 +1,47 @@
+// A packed matrix as Python holds it, shared by the bindings.
+#pragma once
+
+#include <string>
+#include <utility>
+
+#include "bindings/arrays.h"
+#include "kernels/kernels.h"
+
+namespace edgemoe::bindings {
+
+inline Format format_named(const std::string& name) {
+    for (int f = 0; f < kNumFormats; ++f) {
+        if (name == kFormatNames[f]) return static_cast<Format>(f);
+    }
+    throw std::invalid_argument("unknown format '" + name + "'");
+}
+
+inline void check_shape(const char* operation, std::int64_t rows, std::int64_t cols) {
+    require(rows > 0, operation, "a matrix needs at least one row");
+    require(cols > 0 && cols % kBlock == 0, operation,
+            "row length " + std::to_string(cols) + " is not a multiple of 32");
+}
+
+// A matrix as Python holds it: checked once, and then passed without looking at it again.
+class PackedMatrix {
+  public:
+    PackedMatrix(nb::object packed, const std::string& format, std::int64_t rows, std::int64_t cols)
+        : packed_(std::move(packed)) {
+        check_shape("Matrix", rows, cols);
+        const Format f = format_named(format);
+        const auto bytes = nb::cast<Bytes>(packed_, false);
+        require_equal(static_cast<std::int64_t>(bytes.size()), packed_bytes(f, rows, cols), "Matrix",
+                      "number of packed bytes");
+        matrix_ = {bytes.data(), f, rows, cols};
+    }
+
+    const Matrix& operator*() const { return matrix_; }
+    const Matrix* operator->() const { return &matrix_; }
+    nb::object packed() const { return packed_; }
+
+  private:
+    nb::object packed_;  // the array that holds the bytes
+    Matrix matrix_;
+};
+
+}  // namespace edgemoe::bindings
