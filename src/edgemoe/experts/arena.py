@@ -1,11 +1,11 @@
 """The memory of the expert cache: slots of several sizes within a fixed number of bytes.
 
 Records of mixed bit widths differ in size. A slot has address space for the largest of them and may hold any,
-so one can always be had while bytes are left: nothing fragments. It keeps the pages it has touched, and takes
-more when a larger record comes; when that would be too much, pages that hold no record go back to the
-system first, so the bytes in memory never exceed the capacity. Products read slots through huge pages where
-these lie within a slot: with small ones alone they reach 0.8 of their speed. Such slots are kept apart
-by how many huge pages a record fills.
+so one can always be had while bytes are left: nothing fragments. It keeps the pages it has touched and takes
+more when a larger record comes: pages that are new have to be cleared, which takes as long as reading them.
+When it would be too many, pages that hold no record go back to the system first, so the bytes in memory never
+exceed the capacity. Products read slots through huge pages as far as every record fills these: with small
+ones alone they reach 0.8 of their speed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ MAP_NORESERVE = 0x4000  # of Linux; Python names it from 3.13 on
 class _Frame:
     """Address space of one slot."""
 
-    region: _Region
     offset: int
     touched_bytes: int = 0  # pages from its start that may be in memory
     used_bytes: int = 0  # of these, what a record takes
@@ -45,66 +44,27 @@ class Slot:
     frame: _Frame = field(repr=False)
 
 
-class _Region:
-    """Frames for records of these sizes. ``is_alone``: no other region will ever want its pages."""
+class SlotArena:
+    """Slots for records of the given sizes, multiples of 4096, within ``capacity_bytes`` in all."""
 
-    def __init__(self, sizes: list[int], capacity_bytes: int, is_alone: bool) -> None:
-        num_frames, largest = capacity_bytes // min(sizes), max(sizes)
-        num_huge = min(sizes) // HUGE_PAGE
-        has_one_size = is_alone and len(sizes) == 1
-        # Frames whose pages go back apart must not share a huge page: each begins at one.
-        self._huge_bytes = 0 if has_one_size else num_huge * HUGE_PAGE
+    def __init__(self, capacity_bytes: int, record_sizes: Iterable[int]) -> None:
+        sizes = sorted(size for size in set(record_sizes) if size <= capacity_bytes)
+        smallest, largest = (sizes[0], sizes[-1]) if sizes else (1, 0)
+        num_frames = capacity_bytes // smallest if sizes else 0
+        # Frames whose pages may go back apart must not share a huge page: each begins at one.
+        self._huge_bytes = smallest // HUGE_PAGE * HUGE_PAGE if len(sizes) > 1 else 0
         stride = -(-largest // HUGE_PAGE) * HUGE_PAGE if self._huge_bytes else largest
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
         self._memory = mmap.mmap(-1, stride * num_frames + HUGE_PAGE, flags=flags)
         self._bytes = np.frombuffer(self._memory, np.uint8)
         first = -self._bytes.ctypes.data % HUGE_PAGE
-        use_huge_pages = has_one_size and largest * num_frames >= HUGE_PAGE
+        use_huge_pages = len(sizes) == 1 and largest * num_frames >= HUGE_PAGE
         self._memory.madvise(mmap.MADV_HUGEPAGE if use_huge_pages else mmap.MADV_NOHUGEPAGE)
-        self._untouched = [_Frame(self, first + i * stride) for i in range(num_frames - 1, -1, -1)]
-        self._free: list[_Frame] = []  # with pages that are still in memory
-
-    def find(self, num_bytes: int) -> _Frame:
-        """The free frame that fits best: with as many pages as needed, or nearly."""
-        if not self._free:
-            frame = self._untouched.pop()
-            if self._huge_bytes:
-                # What lies behind the last whole huge page keeps small ones.
-                self._memory.madvise(mmap.MADV_HUGEPAGE, frame.offset, self._huge_bytes)
-            return frame
-        frame = min(self._free, key=lambda f: (f.touched_bytes < num_bytes, abs(f.touched_bytes - num_bytes)))
-        self._free.remove(frame)
-        return frame
-
-    def slot(self, frame: _Frame) -> Slot:
-        return Slot(frame.offset, self._bytes[frame.offset : frame.offset + frame.used_bytes], frame)
-
-    def give(self, frame: _Frame) -> None:
-        frame.used_bytes = 0
-        self._free.append(frame)
-
-    def trim(self, frame: _Frame) -> None:
-        """Return the pages behind a frame's record to the system; all of them where there is none."""
-        self._memory.madvise(mmap.MADV_DONTNEED, frame.offset + frame.used_bytes, frame.spare_bytes)
-        frame.touched_bytes = frame.used_bytes
-        if not frame.touched_bytes:
-            self._free.remove(frame)
-            self._untouched.append(frame)
-
-
-class SlotArena:
-    """Slots for records of the given sizes, multiples of 4096, within ``capacity_bytes`` in all."""
-
-    def __init__(self, capacity_bytes: int, record_sizes: Iterable[int]) -> None:
-        groups: dict[int, list[int]] = {}
-        for size in sorted(set(record_sizes)):
-            if size <= capacity_bytes:
-                groups.setdefault(size // HUGE_PAGE, []).append(size)
-        regions = [_Region(sizes, capacity_bytes, is_alone=len(groups) == 1) for sizes in groups.values()]
-        self._regions = {size: r for sizes, r in zip(groups.values(), regions, strict=True) for size in sizes}
         self._capacity_bytes = capacity_bytes
         self._touched_bytes = 0
-        self._spare: set[_Frame] = set()  # frames with pages that hold no record
+        self._untouched = [_Frame(first + i * stride) for i in range(num_frames - 1, -1, -1)]
+        self._free: set[_Frame] = set()  # without a record, with pages that are still in memory
+        self._spare: set[_Frame] = set()  # with pages behind their record
 
     @property
     def touched_bytes(self) -> int:
@@ -113,26 +73,43 @@ class SlotArena:
 
     def take(self, num_bytes: int) -> Slot:
         """A slot of this size. The bytes of slots in use stay within the capacity: the caller's duty."""
-        region = self._regions[num_bytes]
-        frame = region.find(num_bytes)
-        self._spare.discard(frame)
+        frame = self._find(num_bytes)
         growth = max(num_bytes - frame.touched_bytes, 0)
         while self._touched_bytes + growth > self._capacity_bytes:
-            self._trim(max(self._spare, key=lambda f: f.spare_bytes))
+            self._trim(max(self._free or self._spare, key=lambda f: f.spare_bytes))
         self._touched_bytes += growth
         frame.touched_bytes += growth
         frame.used_bytes = num_bytes
         if frame.spare_bytes:
             self._spare.add(frame)
-        return region.slot(frame)
+        return Slot(frame.offset, self._bytes[frame.offset : frame.offset + num_bytes], frame)
 
     def give(self, slot: Slot) -> None:
         """Give a slot back."""
         frame = slot.frame
-        frame.region.give(frame)
-        self._spare.add(frame)
+        self._spare.discard(frame)
+        frame.used_bytes = 0
+        self._free.add(frame)
+
+    def _find(self, num_bytes: int) -> _Frame:
+        """The free frame that fits best: with as many pages as needed, or nearly."""
+        if self._free:
+            frame = min(
+                self._free, key=lambda f: (f.touched_bytes < num_bytes, abs(f.touched_bytes - num_bytes))
+            )
+            self._free.remove(frame)
+            return frame
+        frame = self._untouched.pop()
+        if self._huge_bytes:
+            self._memory.madvise(mmap.MADV_HUGEPAGE, frame.offset, self._huge_bytes)
+        return frame
 
     def _trim(self, frame: _Frame) -> None:
-        self._spare.remove(frame)
+        """Return the pages behind a frame's record to the system; all of them where it has none."""
+        self._memory.madvise(mmap.MADV_DONTNEED, frame.offset + frame.used_bytes, frame.spare_bytes)
         self._touched_bytes -= frame.spare_bytes
-        frame.region.trim(frame)
+        frame.touched_bytes = frame.used_bytes
+        self._spare.discard(frame)
+        if frame in self._free:
+            self._free.remove(frame)
+            self._untouched.append(frame)
