@@ -18,6 +18,9 @@ using Body = std::function<void(std::int64_t, std::int64_t)>;
 
 // Long enough to bridge the Python between two kernels of a step, short enough not to be seen in `top`.
 constexpr auto kSpinTime = std::chrono::microseconds(60);
+// Where a pause was longer than that but no longer than this, such as for a short read, the next such pause is
+// waited for awake as well: waking up takes a good part of it.
+constexpr auto kLongSpinTime = std::chrono::microseconds(400);
 // Pieces per thread: lets a thread that was preempted leave its share to the others.
 constexpr std::int64_t kPiecesPerThread = 4;
 
@@ -80,8 +83,10 @@ class Pool {
 
     void work() {
         std::uint64_t seen = 0;
+        bool pauses_are_short = false;
         for (;;) {
-            await_change_from(seen);
+            const auto pause = await_change_from(seen, pauses_are_short ? kLongSpinTime : kSpinTime);
+            if (pause > kSpinTime) pauses_are_short = pause < kLongSpinTime;
             seen = generation_.load();
             if (is_closing_.load()) return;
             // Entering before looking: the caller sees a worker inside, or the worker a closed loop.
@@ -91,16 +96,21 @@ class Pool {
         }
     }
 
-    void await_change_from(std::uint64_t seen) {
-        const auto deadline = std::chrono::steady_clock::now() + kSpinTime;
-        while (std::chrono::steady_clock::now() < deadline) {
-            if (generation_.load(std::memory_order_acquire) != seen) return;
+    // Spins, then sleeps. Returns how long it took.
+    std::chrono::nanoseconds await_change_from(std::uint64_t seen, std::chrono::microseconds spin_time) {
+        const auto began = std::chrono::steady_clock::now();
+        auto now = began;
+        while (generation_.load(std::memory_order_acquire) == seen) {
+            if (now - began > spin_time) {
+                std::unique_lock lock(mutex_);
+                num_asleep_.fetch_add(1);
+                wake_.wait(lock, [&] { return generation_.load() != seen; });
+                num_asleep_.fetch_sub(1);
+            }
             relax();
+            now = std::chrono::steady_clock::now();
         }
-        std::unique_lock lock(mutex_);
-        num_asleep_.fetch_add(1);
-        wake_.wait(lock, [&] { return generation_.load() != seen; });
-        num_asleep_.fetch_sub(1);
+        return now - began;
     }
 
     std::vector<std::thread> workers_;

@@ -1,8 +1,8 @@
 // A pool of worker threads for loops over rows, shared by all kernels of the process.
 //
 // Workers spin for some tens of microseconds after a loop, because a decode step issues the next one
-// within that time, and then sleep, so that an idle engine costs nothing and a busy neighbour is not
-// fought for its core. Which thread runs which rows never changes a result: no kernel reduces across
+// within that time (or for some hundreds, where the pause before took no longer: a short read), and then
+// sleep, so that an idle engine costs nothing and a busy neighbour is not fought for its core. Which thread runs which rows never changes a result: no kernel reduces across
 // the boundaries of a range.
 #pragma once
 
