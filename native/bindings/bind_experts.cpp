@@ -65,8 +65,8 @@ Experts observe(UseStatistics& statistics, int position, Ids ids) {
 void expect(UseStatistics& statistics, int position, Floats1 uses) {
     const Catalog& catalog = statistics.catalog();
     require_position(catalog, position, "expect");
-    require_equal(static_cast<std::int64_t>(uses.size()), catalog.first(position + 1) - catalog.first(position),
-                  "expect", "number of uses");
+    require_equal(static_cast<std::int64_t>(uses.size()),
+                  catalog.first(position + 1) - catalog.first(position), "expect", "number of uses");
     statistics.expect(position, uses.data());
 }
 
@@ -114,8 +114,8 @@ void bind_experts(nb::module_& m) {
             "__init__",
             [](UseStatistics* self, std::vector<std::int64_t> num_bytes, Experts positions, int first_step,
                double half_life_tokens) {
-                new (self) UseStatistics({std::move(num_bytes), std::move(positions), first_step},
-                                         half_life_tokens);
+                new (self)
+                    UseStatistics({std::move(num_bytes), std::move(positions), first_step}, half_life_tokens);
             },
             nb::arg("num_bytes"), nb::arg("positions"), nb::arg("first_step"), nb::arg("half_life_tokens"))
         .def("observe", &observe, nb::arg("position"), nb::arg("expert_ids").noconvert())
@@ -126,8 +126,7 @@ void bind_experts(nb::module_& m) {
         .def_prop_ro("clock", &UseStatistics::clock)
         .def_prop_ro(
             "frequency", [](UseStatistics& s) { return view<double>(s.frequency()); }, kView)
-        .def_prop_ro(
-            "expected", [](UseStatistics& s) { return view<double>(s.expected()); }, kView);
+        .def_prop_ro("expected", [](UseStatistics& s) { return view<double>(s.expected()); }, kView);
     nb::class_<EvictionPolicy, PythonPolicy>(m, "EvictionPolicy")
         .def(nb::init<bool>(), nb::arg("depends_on_layer"))
         .def("worth", &worth, nb::arg("statistics"), nb::arg("candidates"));
@@ -188,10 +187,10 @@ void bind_experts(nb::module_& m) {
             nb::arg("experts"), nb::arg("is_reserved"))
         .def_prop_ro("capacity_bytes", &Residency::capacity_bytes)
         .def_prop_ro("used_bytes", &Residency::used_bytes)
-        .def_prop_ro(
-            "is_resident", [](Residency& r) { return view<bool>(r.is_resident()); }, kView);
+        .def_prop_ro("is_resident", [](Residency& r) { return view<bool>(r.is_resident()); }, kView);
     m.def("gate_scores_into", &gate_scores_into, nb::arg("x").noconvert(), nb::arg("expert_ids").noconvert(),
-          nb::arg("weights").noconvert(), nb::arg("num_experts"), nb::arg("head"), nb::arg("out").noconvert());
+          nb::arg("weights").noconvert(), nb::arg("num_experts"), nb::arg("head"),
+          nb::arg("out").noconvert());
 }
 
 }  // namespace edgemoe::bindings

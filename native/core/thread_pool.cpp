@@ -18,8 +18,8 @@ using Body = std::function<void(std::int64_t, std::int64_t)>;
 
 // Long enough to bridge the Python between two kernels of a step, short enough not to be seen in `top`.
 constexpr auto kSpinTime = std::chrono::microseconds(60);
-// Where a pause was longer than that but no longer than this, such as for a short read, the next such pause is
-// waited for awake as well: waking up takes a good part of it.
+// Where a pause was longer than that but no longer than this, such as for a short read, the next such pause
+// is waited for awake as well: waking up takes a good part of it.
 constexpr auto kLongSpinTime = std::chrono::microseconds(400);
 // Pieces per thread: lets a thread that was preempted leave its share to the others.
 constexpr std::int64_t kPiecesPerThread = 4;

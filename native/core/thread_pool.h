@@ -2,8 +2,8 @@
 //
 // Workers spin for some tens of microseconds after a loop, because a decode step issues the next one
 // within that time (or for some hundreds, where the pause before took no longer: a short read), and then
-// sleep, so that an idle engine costs nothing and a busy neighbour is not fought for its core. Which thread runs which rows never changes a result: no kernel reduces across
-// the boundaries of a range.
+// sleep, so that an idle engine costs nothing and a busy neighbour is not fought for its core. Which thread
+// runs which rows never changes a result: no kernel reduces across the boundaries of a range.
 #pragma once
 
 #include <cstdint>

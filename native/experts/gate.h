@@ -16,8 +16,8 @@ struct Routed {
     std::int64_t num_tokens, width, top_k;
 };
 
-// out [T][rows of the head] is the product of the head with, for each token, the state x (D), the weights of the
-// chosen by expert (E) and 1; further columns of the head multiply nothing.
+// out [T][rows of the head] is the product of the head with, for each token, the state x (D), the weights of
+// the chosen by expert (E) and 1; further columns of the head multiply nothing.
 void gate_scores(const Routed& routed, std::int64_t num_experts, const Matrix& head, float* out);
 
 }  // namespace edgemoe

@@ -1,5 +1,5 @@
-// Which experts are in memory, counted in bytes, and who leaves for whom. Bookkeeping only: the expert cache adds
-// buffers to it, the simulation none.
+// Which experts are in memory, counted in bytes, and who leaves for whom. Bookkeeping only: the expert cache
+// adds buffers to it, the simulation none.
 #pragma once
 
 #include <cstdint>
@@ -14,17 +14,17 @@ namespace edgemoe {
 
 // At most `capacity_bytes` of experts, loading or resident. Used by one thread.
 //
-// An expert in use is pinned and never leaves. One that is expected soon is reserved: it leaves only for an expert
-// that is needed now. A layer keeps `floor_share` of an even share against other layers. What an encoder has done
-// with leaves first, whatever the policy.
+// An expert in use is pinned and never leaves. One that is expected soon is reserved: it leaves only for an
+// expert that is needed now. A layer keeps `floor_share` of an even share against other layers. What an
+// encoder has done with leaves first, whatever the policy.
 class Residency {
   public:
     // Policy and statistics outlive it.
     Residency(const UseStatistics& statistics, const EvictionPolicy& policy, std::int64_t capacity_bytes,
               double floor_share);
 
-    // Makes room for an expert that is about to load: the experts that leave for it. None, and nothing leaves,
-    // if there is not room enough beside those pinned (and, unless it is a demand, those reserved).
+    // Makes room for an expert that is about to load: the experts that leave for it. None, and nothing
+    // leaves, if there is not room enough beside those pinned (and, unless it is a demand, those reserved).
     std::optional<std::vector<int>> take(int expert, bool is_demand);
     // An expert that was loading, or is resident, gives its bytes back.
     void drop(int expert);

@@ -1,7 +1,7 @@
 // All routed experts of a model by number, and how they have been used: what eviction is decided by.
 //
-// Experts are numbered by layer, then by expert. Only layers that have experts count; a layer's position is its
-// place among those. Letters: N experts in all, S layers, T tokens, K chosen.
+// Experts are numbered by layer, then by expert. Only layers that have experts count; a layer's position is
+// its place among those. Letters: N experts in all, S layers, T tokens, K chosen.
 #pragma once
 
 #include <cstdint>
@@ -36,8 +36,8 @@ class UseStatistics {
     // After `half_life_tokens` a use counts half.
     UseStatistics(Catalog catalog, double half_life_tokens);
 
-    // The layer at `position` runs for T tokens, which chose `ids` [T][K] of its experts. Returns the numbers of
-    // those, ascending, each once.
+    // The layer at `position` runs for T tokens, which chose `ids` [T][K] of its experts. Returns the numbers
+    // of those, ascending, each once.
     std::vector<int> observe(int position, const std::int32_t* ids, std::int64_t num_tokens,
                              std::int64_t top_k);
     // A forecast of which experts of a layer the next token will use: about a probability for each; less than
