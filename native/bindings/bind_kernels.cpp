@@ -4,6 +4,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "bindings/arrays.h"
@@ -92,11 +93,18 @@ Activation activation_named(const std::string& name) {
 }
 
 void expert_ffn_into(Floats2 x, const PackedMatrix* gate, const PackedMatrix& up, const PackedMatrix& down,
-                     const std::string& activation, MutableFloats2 out) {
+                     const std::string& activation,
+                     std::optional<Array<const std::int32_t, nb::ndim<1>>> rows, MutableFloats2 out) {
     constexpr const char* kName = "expert_ffn";
     const Matrix &u = *up, &d = *down;
     const Matrix* g = gate ? &**gate : nullptr;
-    const auto tokens = static_cast<std::int64_t>(x.shape(0));
+    const auto given = static_cast<std::int64_t>(x.shape(0));
+    const std::int64_t tokens = rows ? static_cast<std::int64_t>(rows->size()) : given;
+    if (rows) {
+        require(std::all_of(rows->data(), rows->data() + tokens,
+                            [=](std::int32_t row) { return row >= 0 && row < given; }),
+                kName, "a row is outside the input");
+    }
     require_equal(static_cast<std::int64_t>(x.shape(1)), u.cols, kName, "input row length");
     require_equal(d.cols, u.rows, kName, "row length of down");
     require_equal(d.rows, u.cols, kName, "number of rows of down");
@@ -108,7 +116,7 @@ void expert_ffn_into(Floats2 x, const PackedMatrix* gate, const PackedMatrix& up
     require_equal(static_cast<std::int64_t>(out.shape(1)), d.rows, kName, "output row length");
     const Activation act = activation_named(activation);
     nb::gil_scoped_release release;
-    expert_ffn(x.data(), tokens, g, u, d, act, out.data());
+    expert_ffn(x.data(), tokens, g, u, d, act, out.data(), rows ? rows->data() : nullptr);
 }
 
 // Gate (or none), up, down.
@@ -179,7 +187,8 @@ void bind_kernels(nb::module_& m) {
     m.def("matmul_into", &matmul_into, nb::arg("x").noconvert(), nb::arg("matrix"),
           nb::arg("out").noconvert());
     m.def("expert_ffn_into", &expert_ffn_into, nb::arg("x").noconvert(), nb::arg("gate").none(),
-          nb::arg("up"), nb::arg("down"), nb::arg("activation"), nb::arg("out").noconvert());
+          nb::arg("up"), nb::arg("down"), nb::arg("activation"), nb::arg("rows").noconvert().none(),
+          nb::arg("out").noconvert());
     m.def("expert_ffns_of_token_into", &expert_ffns_of_token_into, nb::arg("x").noconvert(),
           nb::arg("experts"), nb::arg("rows"), nb::arg("activation"), nb::arg("out").noconvert());
     m.def("available_isas", &available_isas);

@@ -82,18 +82,28 @@ void matmul(const float* x, std::int64_t num_tokens, const Matrix& w, float* out
 }
 
 void expert_ffn(const float* x, std::int64_t num_tokens, const Matrix* gate, const Matrix& up,
-                const Matrix& down, Activation activation, float* out) {
+                const Matrix& down, Activation activation, float* out, const std::int32_t* rows) {
     const Kernels& kernels = active_kernels();
     const std::int64_t width = up.rows;
+    std::unique_ptr<float[]> chosen;
+    if (rows != nullptr) {
+        chosen = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(num_tokens * up.cols));
+        parallel_for(num_tokens, kTokenGrain, [&](std::int64_t begin, std::int64_t end) {
+            for (std::int64_t t = begin; t < end; ++t) {
+                std::copy_n(x + rows[t] * up.cols, up.cols, chosen.get() + t * up.cols);
+            }
+        });
+        x = chosen.get();
+    }
     const bool needs_codes = is_low_bit(up.format) || (gate != nullptr && is_low_bit(gate->format));
-    const QuantizedRows rows(x, num_tokens, up.cols, needs_codes);
+    const QuantizedRows inputs(x, num_tokens, up.cols, needs_codes);
     const auto size = static_cast<std::size_t>(num_tokens * width);
     const auto hidden = std::make_unique_for_overwrite<float[]>(gate != nullptr ? 2 * size : size);
     float* const gated = hidden.get();
     float* const raised = gate != nullptr ? gated + size : nullptr;
     parallel_for(num_groups(width), group_grain(up, num_tokens), [&](std::int64_t begin, std::int64_t end) {
-        kernels.matmul(gate != nullptr ? *gate : up, *rows, begin, end, gated, width);
-        if (gate != nullptr) kernels.matmul(up, *rows, begin, end, raised, width);
+        kernels.matmul(gate != nullptr ? *gate : up, *inputs, begin, end, gated, width);
+        if (gate != nullptr) kernels.matmul(up, *inputs, begin, end, raised, width);
         const std::int64_t first = begin * kRowGroup, last = std::min(end * kRowGroup, width);
         for (std::int64_t t = 0; t < num_tokens; ++t) {
             const std::int64_t offset = t * width + first;

@@ -13,9 +13,10 @@ namespace edgemoe {
 // out [T][N] = x [T][M] times w transposed.
 void matmul(const float* x, std::int64_t num_tokens, const Matrix& w, float* out);
 
-// out [T][D] = down(act(gate(x)) * up(x)) for x [T][D]; gate == nullptr: down(act(up(x))).
+// out [T][D] = down(act(gate(x)) * up(x)) for x [T][D]; gate == nullptr: down(act(up(x))). With `rows` [T]
+// the tokens are those rows of x.
 void expert_ffn(const float* x, std::int64_t num_tokens, const Matrix* gate, const Matrix& up,
-                const Matrix& down, Activation activation, float* out);
+                const Matrix& down, Activation activation, float* out, const std::int32_t* rows = nullptr);
 
 // One expert that a token has chosen, and where its output [D] goes. All have the same D and F, and all have
 // a gate or none.

@@ -35,12 +35,12 @@ EDGEMOE_FOR_EACH_ISA void norm_row(const float* x, std::int64_t width, const flo
     for (std::int64_t i = 0; i < width; ++i) out[i] = x[i] * inverse * weight[i];
 }
 
-EDGEMOE_FOR_EACH_ISA void combine_row(const float* parts, const float* weights, std::int64_t top_k,
-                                      std::int64_t width, float* out) {
+EDGEMOE_FOR_EACH_ISA void combine_row(const float* parts, const std::int32_t* places, const float* weights,
+                                      std::int64_t top_k, std::int64_t width, float* out) {
     std::fill_n(out, width, 0.0f);
     for (std::int64_t k = 0; k < top_k; ++k) {
         const float weight = weights[k];
-        const float* part = parts + k * width;
+        const float* part = parts + (places != nullptr ? places[k] : k) * width;
         for (std::int64_t i = 0; i < width; ++i) out[i] += weight * part[i];
     }
 }
@@ -145,11 +145,14 @@ void route(const float* logits, std::int64_t num_tokens, std::int64_t num_expert
     }
 }
 
-void combine(const float* parts, const float* weights, std::int64_t num_tokens, std::int64_t top_k,
-             std::int64_t width, float* out) {
+void combine(const float* parts, const std::int32_t* places, const float* weights, std::int64_t num_tokens,
+             std::int64_t top_k, std::int64_t width, float* out) {
     parallel_for(num_tokens, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t t = begin; t < end; ++t) {
-            combine_row(parts + t * top_k * width, weights + t * top_k, top_k, width, out + t * width);
+            const std::int64_t first = t * top_k;
+            combine_row(places != nullptr ? parts : parts + first * width,
+                        places != nullptr ? places + first : nullptr, weights + first, top_k, width,
+                        out + t * width);
         }
     });
 }

@@ -51,8 +51,9 @@ std::vector<std::int32_t> largest(const float* values, std::int64_t num_values, 
 void route(const float* logits, std::int64_t num_tokens, std::int64_t num_experts, std::int64_t top_k,
            bool softmax_first, bool renormalize, std::int32_t* ids, float* weights);
 
-// out [T][D] = sum over k, in the order 0..K-1, of weights [T][K] times parts [T][K][D].
-void combine(const float* parts, const float* weights, std::int64_t num_tokens, std::int64_t top_k,
-             std::int64_t width, float* out);
+// out [T][D] = sum over k, in the order 0..K-1, of weights [T][K] times row places [T][K] of parts [T K][D];
+// places == nullptr: row t K + k.
+void combine(const float* parts, const std::int32_t* places, const float* weights, std::int64_t num_tokens,
+             std::int64_t top_k, std::int64_t width, float* out);
 
 }  // namespace edgemoe

@@ -69,7 +69,7 @@ TEST(route_by_hand_with_a_tie) {
 TEST(combine_by_hand) {
     const float parts[] = {1, 2, 10, 20}, weights[] = {0.5f, 0.25f};
     float out[2];
-    combine(parts, weights, 1, 2, 2, out);
+    combine(parts, nullptr, weights, 1, 2, 2, out);
     CHECK_EQUAL(out[0], 3.0f);
     CHECK_EQUAL(out[1], 6.0f);
 }

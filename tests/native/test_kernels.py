@@ -160,6 +160,18 @@ def test_expert_ffn_is_down_of_gated_up(isa):
         )
 
 
+@pytest.mark.parametrize("format", ["q4", "f32"])
+def test_an_expert_of_some_rows_has_the_bits_of_those_rows(isa, format):
+    _, up = packed_matrix(format, 96, 64, 2)
+    _, down = packed_matrix(format, 64, 96, 3)
+    x = np.random.default_rng(4).standard_normal((30, 64)).astype(np.float32)
+    for rows in (np.array([29, 0, 7, 7], np.int32), np.arange(29, 3, -1, dtype=np.int32)):
+        expected = native.expert_ffn(np.ascontiguousarray(x[rows]), up, up, down)
+        assert np.array_equal(native.expert_ffn(x, up, up, down, rows=rows), expected)
+    with pytest.raises(ValueError, match="a row is outside the input"):
+        native.expert_ffn(x, up, up, down, rows=np.array([30], np.int32))
+
+
 def test_wrong_shapes_are_refused():
     _, matrix = packed_matrix("q4", 16, 64)
     with pytest.raises(ValueError, match="matmul: input row length is 32, expected 64"):

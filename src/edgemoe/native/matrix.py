@@ -125,8 +125,9 @@ def expert_ffn(
     down: Matrix,
     activation: str = "silu",
     out: FloatArray | None = None,
+    rows: NDArray[np.int32] | None = None,
 ) -> FloatArray:
-    """One expert: ``down(act(gate(x)) * up(x))`` for x (T, D); returns (T, D).
+    """One expert: ``down(act(gate(x)) * up(x))`` for x (T, D), or for those ``rows`` of it; returns (T, D).
 
     gate and up are (F, D), down is (D, F). Without a gate: ``down(act(up(x)))``.
     ``activation`` is "silu", "gelu" (exact) or "relu".
@@ -135,6 +136,6 @@ def expert_ffn(
         ValueError: shapes do not fit or the activation is unknown.
     """
     if out is None:
-        out = np.empty((len(x), down.num_rows), np.float32)
-    _native.expert_ffn_into(x, gate, up, down, activation, out)
+        out = np.empty((len(x if rows is None else rows), down.num_rows), np.float32)
+    _native.expert_ffn_into(x, gate, up, down, activation, rows, out)
     return out

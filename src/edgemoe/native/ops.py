@@ -79,11 +79,16 @@ def route(logits: FloatArray, top_k: int, rule: str, renormalize: bool) -> tuple
     return ids, weights
 
 
-def combine(parts: FloatArray, weights: FloatArray, out: FloatArray | None = None) -> FloatArray:
-    """Sum over k, in the order 0..K-1, of weights (T, K) times parts (T, K, D): (T, D)."""
-    if out is None:
-        out = np.empty((parts.shape[0], parts.shape[2]), np.float32)
-    _native.combine_into(parts, weights, out)
+def combine(parts: FloatArray, weights: FloatArray, places: IntArray | None = None) -> FloatArray:
+    """Sum over k, in the order 0..K-1, of weights (T, K) times rows of parts (T K, D): (T, D).
+
+    The rows are those at ``places`` (T, K), or else in order: row t K + k.
+
+    Raises:
+        ValueError: shapes do not fit, or a place is no row of parts.
+    """
+    out = np.empty((len(weights), parts.shape[1]), np.float32)
+    _native.combine_into(parts, places, weights, out)
     return out
 
 
