@@ -70,6 +70,31 @@ void expect(UseStatistics& statistics, int position, Floats1 uses) {
     statistics.expect(position, uses.data());
 }
 
+// What the router saw and chose, checked against the head that multiplies it.
+Routed routed_of(const Floats2& x, const Ids& ids, const Floats2& weights, std::int64_t num_experts,
+                 const PackedMatrix& head, const char* operation) {
+    const auto tokens = static_cast<std::int64_t>(x.shape(0)), width = static_cast<std::int64_t>(x.shape(1));
+    require_equal(static_cast<std::int64_t>(ids.shape(0)), tokens, operation, "number of rows of ids");
+    require(weights.shape(0) == ids.shape(0) && weights.shape(1) == ids.shape(1), operation,
+            "weights and ids differ in shape");
+    require_ids(ids, num_experts, operation);
+    require(width + num_experts < head->cols, operation, "the head has too few columns");
+    return {x.data(), ids.data(), weights.data(), tokens, width, static_cast<std::int64_t>(ids.shape(1))};
+}
+
+void expect_from(UseStatistics& statistics, int position, Floats2 x, Ids ids, Floats2 weights,
+                 const PackedMatrix& head) {
+    constexpr const char* kName = "expect_from";
+    const Catalog& catalog = statistics.catalog();
+    require_position(catalog, position, kName);
+    const std::int64_t num_experts = catalog.first(position + 1) - catalog.first(position);
+    require_equal(head->rows, num_experts, kName, "number of rows of the head");
+    require(x.shape(0) > 0, kName, "no tokens");
+    const Routed routed = routed_of(x, ids, weights, num_experts, head, kName);
+    nb::gil_scoped_release release;
+    expect_next_use(statistics, position, routed, *head);
+}
+
 std::vector<int> layers_until(const UseStatistics& statistics, const Experts& experts) {
     require_experts(statistics.catalog(), experts, "layers_until");
     std::vector<int> layers;
@@ -92,17 +117,11 @@ nb::ndarray<nb::numpy, T, nb::ndim<1>> view(std::vector<Value>& values) {
 void gate_scores_into(Floats2 x, Ids ids, Floats2 weights, std::int64_t num_experts, const PackedMatrix& head,
                       MutableFloats2 out) {
     constexpr const char* kName = "gate_scores";
-    const auto tokens = static_cast<std::int64_t>(x.shape(0)), width = static_cast<std::int64_t>(x.shape(1)),
-               top_k = static_cast<std::int64_t>(ids.shape(1));
-    require_equal(static_cast<std::int64_t>(ids.shape(0)), tokens, kName, "number of rows of ids");
-    require(weights.shape(0) == ids.shape(0) && weights.shape(1) == ids.shape(1), kName,
-            "weights and ids differ in shape");
-    require_ids(ids, num_experts, kName);
-    require(width + num_experts < head->cols, kName, "the head has too few columns");
-    require_equal(static_cast<std::int64_t>(out.shape(0)), tokens, kName, "number of output rows");
+    const Routed routed = routed_of(x, ids, weights, num_experts, head, kName);
+    require_equal(static_cast<std::int64_t>(out.shape(0)), routed.num_tokens, kName, "number of output rows");
     require_equal(static_cast<std::int64_t>(out.shape(1)), head->rows, kName, "output row length");
     nb::gil_scoped_release release;
-    gate_scores({x.data(), ids.data(), weights.data(), tokens, width, top_k}, num_experts, *head, out.data());
+    gate_scores(routed, num_experts, *head, out.data());
 }
 
 }  // namespace
@@ -120,6 +139,8 @@ void bind_experts(nb::module_& m) {
             nb::arg("num_bytes"), nb::arg("positions"), nb::arg("first_step"), nb::arg("half_life_tokens"))
         .def("observe", &observe, nb::arg("position"), nb::arg("expert_ids").noconvert())
         .def("expect", &expect, nb::arg("position"), nb::arg("uses").noconvert())
+        .def("expect_from", &expect_from, nb::arg("position"), nb::arg("x").noconvert(),
+             nb::arg("expert_ids").noconvert(), nb::arg("weights").noconvert(), nb::arg("head"))
         .def("layers_until", &layers_until, nb::arg("experts"))
         .def("is_over", &UseStatistics::is_over, nb::arg("position"))
         .def("num_over", &UseStatistics::num_over)

@@ -17,4 +17,13 @@ void gate_scores(const Routed& routed, std::int64_t num_experts, const Matrix& h
     matmul(features.data(), num_tokens, head, out);
 }
 
+void expect_next_use(UseStatistics& statistics, int position, const Routed& routed, const Matrix& head) {
+    const auto [x, ids, weights, num_tokens, width, top_k] = routed;
+    const std::int64_t last = num_tokens - 1;
+    std::vector<float> uses(static_cast<std::size_t>(head.rows));
+    gate_scores({x + last * width, ids + last * top_k, weights + last * top_k, 1, width, top_k}, head.rows,
+                head, uses.data());
+    statistics.expect(position, uses.data());
+}
+
 }  // namespace edgemoe

@@ -101,18 +101,19 @@ void attention(const float* q, const void* keys, const void* values, const KvLay
     parallel_for(a.num_tokens * a.num_heads, grain, [&](std::int64_t begin, std::int64_t end) {
         std::vector<float> scores(static_cast<std::size_t>(last));
         for (std::int64_t i = begin; i < end; ++i) {
-            const std::int64_t position = a.start + i / a.num_heads, head = i % a.num_heads;
+            // Head by head, so that all tokens find its keys and values in the processor's cache.
+            const std::int64_t head = i / a.num_tokens, token = i % a.num_tokens;
+            const std::int64_t position = a.start + token, row = (token * a.num_heads + head) * dim;
             const std::int64_t first = a.window > 0 ? std::max<std::int64_t>(0, position - a.window + 1) : 0;
             const std::int64_t count = a.num_keys > 0 ? a.num_keys : position - first + 1;
             const float* bias = nullptr;
             if (a.bias != nullptr) {
-                const std::int64_t row = head * (2 * a.bias_reach - 1);
-                bias = a.bias + row + a.bias_reach - 1 + first - position;
+                bias = a.bias + head * (2 * a.bias_reach - 1) + a.bias_reach - 1 + first - position;
             }
             const std::int64_t offset = (head / queries_per_key * num_slots + first) * dim * element;
-            kernels.attend(q + i * dim, static_cast<const char*>(keys) + offset,
+            kernels.attend(q + row, static_cast<const char*>(keys) + offset,
                            static_cast<const char*>(values) + offset, is_f16, count, dim, a.scale, bias,
-                           scores.data(), out + i * dim);
+                           scores.data(), out + row);
         }
     });
 }

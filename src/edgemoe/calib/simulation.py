@@ -177,9 +177,7 @@ class _Replay:
         chosen = self._statistics.observe(position, trace.experts[token, position].astype(np.int32)[None])
         seen = None if state is None else self._seen(token, position, state)
         if seen is not None and self._setting.next_use is not None:
-            uses = self._setting.next_use.forecast(position, *seen)
-            if uses is not None:
-                self._statistics.expect(position, uses)
+            self._setting.next_use.tell(self._statistics, position, *seen)
         self.speculation.settle(position, chosen)
         missing = self.residency.missing(chosen)
         self.num_misses += len(missing)

@@ -29,6 +29,7 @@ class _Frame:
     offset: int
     touched_bytes: int = 0  # pages from its start that may be in memory
     used_bytes: int = 0  # of these, what a record takes
+    slots: dict[int, Slot] = field(default_factory=dict)  # by size: made once, used again and again
 
     @property
     def spare_bytes(self) -> int:
@@ -82,7 +83,11 @@ class SlotArena:
         frame.used_bytes = num_bytes
         if frame.spare_bytes:
             self._spare.add(frame)
-        return Slot(frame.offset, self._bytes[frame.offset : frame.offset + num_bytes], frame)
+        slot = frame.slots.get(num_bytes)
+        if slot is None:
+            buffer = self._bytes[frame.offset : frame.offset + num_bytes]
+            slot = frame.slots[num_bytes] = Slot(frame.offset, buffer, frame)
+        return slot
 
     def give(self, slot: Slot) -> None:
         """Give a slot back."""
@@ -93,6 +98,8 @@ class SlotArena:
 
     def _find(self, num_bytes: int) -> _Frame:
         """The free frame that fits best: with as many pages as needed, or nearly."""
+        if len(self._free) == 1:
+            return self._free.pop()
         if self._free:
             frame = min(
                 self._free, key=lambda f: (f.touched_bytes < num_bytes, abs(f.touched_bytes - num_bytes))

@@ -21,7 +21,8 @@ class ExpertCache:
         self.statistics = UseStatistics(catalog)
         self.residency = Residency(self.statistics, policy, capacity_bytes)
         self._holds_all = capacity_bytes >= int(catalog.num_bytes.sum())
-        self._arena = SlotArena(capacity_bytes, catalog.num_bytes.tolist())
+        self._sizes: list[int] = catalog.num_bytes.tolist()
+        self._arena = SlotArena(capacity_bytes, self._sizes)
         self._slots: dict[int, Slot] = {}
         self._weights: dict[int, ExpertWeights] = {}
 
@@ -53,7 +54,7 @@ class ExpertCache:
         for victim in leaving:
             self._arena.give(self._slots.pop(victim))
             del self._weights[victim]
-        slot = self._slots[expert] = self._arena.take(int(self.catalog.num_bytes[expert]))
+        slot = self._slots[expert] = self._arena.take(self._sizes[expert])
         return slot
 
     def admit(self, expert: int, weights: ExpertWeights) -> None:

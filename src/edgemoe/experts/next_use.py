@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgemoe import native
-from edgemoe.native import FloatArray, IntArray, Matrix
+from edgemoe.native import FloatArray, IntArray, Matrix, UseStatistics
 
 
 class NextUse:
@@ -17,15 +16,18 @@ class NextUse:
     def __init__(self, heads: Mapping[int, Matrix]) -> None:
         self._heads = heads
 
-    def forecast(
-        self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray
-    ) -> FloatArray | None:
-        """How likely the token after the last of x uses each expert of this layer, (E,), some below 0.
+    def tell(
+        self,
+        statistics: UseStatistics,
+        position: int,
+        x: FloatArray,
+        expert_ids: IntArray,
+        weights: FloatArray,
+    ) -> None:
+        """Tell the policy's statistics what the token after the last of x is likely to use of this layer.
 
-        The arguments are those of ``Predictor.forecast``. None where nothing is fitted for the layer.
+        The last arguments are those of ``Predictor.forecast``. Nothing where nothing is fitted for the layer.
         """
         head = self._heads.get(position)
-        if head is None:
-            return None
-        uses: FloatArray = native.gate_scores(x[-1:], expert_ids[-1:], weights[-1:], head.num_rows, head)[0]
-        return uses
+        if head is not None:
+            statistics.expect_from(position, x, expert_ids, weights, head)

@@ -134,7 +134,8 @@ class StreamedExperts:
                 return y
         self._pace.layer_begins(len(x), loads.waited_s)
         chosen = cache.statistics.observe(position, expert_ids)
-        self._expect(position, x, expert_ids, weights)
+        if self._next_use is not None and not cache.holds_all:
+            self._next_use.tell(cache.statistics, position, x, expert_ids, weights)
         loads.poll()
         preloaded = self._speculation.settle(position, chosen)
         wanted = list(cache.catalog.experts(position)) if self._swaps_layers else chosen
@@ -193,14 +194,6 @@ class StreamedExperts:
             output.add(expert - first, cache.weights(expert))
             cache.residency.unpin([expert])
             arriving.start()  # room for the next read comes with every expert that is done
-
-    def _expect(self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray) -> None:
-        """Tell the eviction policy what the next token will use here, before it is asked for this layer."""
-        if self._next_use is None or self._cache.holds_all:
-            return
-        uses = self._next_use.forecast(position, x, expert_ids, weights)
-        if uses is not None:
-            self._cache.statistics.expect(position, uses)
 
 
 class _Arriving:
