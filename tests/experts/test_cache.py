@@ -152,6 +152,34 @@ def test_large_slots_of_several_sizes_take_no_more_memory_than_they_have():
         assert np.all(slot.buffer == value + 1)
 
 
+def test_records_that_nearly_fill_a_huge_page_take_it():
+    huge, nearly, large = 2 << 20, 15 << 17, 3 << 20
+    arena = SlotArena(6 * huge, [nearly, large] * 4)
+    assert arena.slot_num_bytes(nearly) == huge
+    assert arena.slot_num_bytes(large) == large
+    before = resident_bytes()
+    slots = [arena.take(nearly) for _ in range(6)]
+    for slot in slots:
+        assert len(slot.buffer) == nearly
+        assert slot.buffer.ctypes.data % huge == 0
+        slot.buffer[:] = 1
+    assert arena.touched_bytes == 6 * huge
+    assert resident_bytes() - before <= arena.touched_bytes + (1 << 20)
+    assert SlotArena(4 * (nearly + large), [nearly, large] * 4).slot_num_bytes(nearly) == nearly, "all fit"
+    assert SlotArena(6 * huge, [nearly - PAGE, large] * 4).slot_num_bytes(nearly) == nearly, "not that near"
+
+
+def test_a_cache_counts_what_slots_take():
+    huge, nearly, large = 2 << 20, 15 << 17, 3 << 20
+    records = {(0, expert): (nearly, large)[expert % 2] for expert in range(8)}
+    cache = ExpertCache(Catalog(records), 3 * huge, make_policy("lru"))
+    for expert in (0, 2, 4, 6):
+        assert cache.has_free_room(expert) is (expert < 6)
+        load(cache, expert)
+        use(cache, expert)
+    assert (len(cache), cache.residency.used_bytes) == (3, 3 * huge)
+
+
 def resident_bytes():
     """Of this process now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE

@@ -4,14 +4,14 @@ Records of mixed bit widths differ in size. A slot has address space for the lar
 so one can always be had while bytes are left: nothing fragments. It keeps the pages it has touched and takes
 more when a larger record comes: pages that are new have to be cleared, which takes as long as reading them.
 When it would be too many, pages that hold no record go back to the system first, so the bytes in memory never
-exceed the capacity. Products read slots through huge pages as far as every record fills these: with small
-ones alone they reach 0.8 of their speed.
+exceed the capacity. Slots have huge pages as far as every record fills these, or nearly: with small ones
+alone products reach 0.8 of their speed, and so does storage.
 """
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,8 @@ import numpy as np
 from edgemoe.native import ByteArray
 
 HUGE_PAGE = 2 << 20
+# A record that fills this much of its last huge page takes all of it.
+NEARLY_FULL = 15 / 16
 MAP_NORESERVE = 0x4000  # of Linux; Python names it from 3.13 on
 
 
@@ -48,12 +50,16 @@ class Slot:
 class SlotArena:
     """Slots for records of the given sizes, multiples of 4096, within ``capacity_bytes`` in all."""
 
-    def __init__(self, capacity_bytes: int, record_sizes: Iterable[int]) -> None:
+    def __init__(self, capacity_bytes: int, record_sizes: Sequence[int]) -> None:
+        """``record_sizes`` of every record that there is."""
         sizes = sorted(size for size in set(record_sizes) if size <= capacity_bytes)
         smallest, largest = (sizes[0], sizes[-1]) if sizes else (1, 0)
-        num_frames = capacity_bytes // smallest if sizes else 0
         # Frames whose pages may go back apart must not share a huge page: each begins at one.
-        self._huge_bytes = smallest // HUGE_PAGE * HUGE_PAGE if len(sizes) > 1 else 0
+        self._huge_bytes = 0
+        if len(sizes) > 1:
+            holds_all = capacity_bytes >= sum(record_sizes)  # and would not, if records took more
+            self._huge_bytes = _huge_bytes(smallest, capacity_bytes, 1.0 if holds_all else NEARLY_FULL)
+        num_frames = capacity_bytes // self.slot_num_bytes(smallest) if sizes else 0
         stride = -(-largest // HUGE_PAGE) * HUGE_PAGE if self._huge_bytes else largest
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
         self._memory = mmap.mmap(-1, stride * num_frames + HUGE_PAGE, flags=flags)
@@ -72,15 +78,23 @@ class SlotArena:
         """Bytes whose pages may be in memory: never more than the capacity."""
         return self._touched_bytes
 
+    def slot_num_bytes(self, num_bytes: int) -> int:
+        """Bytes of memory that a record of this size takes."""
+        return max(num_bytes, self._huge_bytes)
+
     def take(self, num_bytes: int) -> Slot:
-        """A slot of this size. The bytes of slots in use stay within the capacity: the caller's duty."""
-        frame = self._find(num_bytes)
-        growth = max(num_bytes - frame.touched_bytes, 0)
+        """A slot for a record of this size.
+
+        The ``slot_num_bytes`` of slots in use stay within the capacity: the caller's duty.
+        """
+        needed_bytes = self.slot_num_bytes(num_bytes)
+        frame = self._find(needed_bytes)
+        growth = max(needed_bytes - frame.touched_bytes, 0)
         while self._touched_bytes + growth > self._capacity_bytes:
             self._trim(max(self._free or self._spare, key=lambda f: f.spare_bytes))
         self._touched_bytes += growth
         frame.touched_bytes += growth
-        frame.used_bytes = num_bytes
+        frame.used_bytes = needed_bytes
         if frame.spare_bytes:
             self._spare.add(frame)
         slot = frame.slots.get(num_bytes)
@@ -120,3 +134,10 @@ class SlotArena:
         if frame in self._free:
             self._free.remove(frame)
             self._untouched.append(frame)
+
+
+def _huge_bytes(smallest: int, capacity_bytes: int, least_share: float) -> int:
+    """Bytes of huge pages that the smallest record fills, the last one to this share at least."""
+    num_whole, rest = divmod(smallest, HUGE_PAGE)
+    huge_bytes = (num_whole + (rest >= least_share * HUGE_PAGE)) * HUGE_PAGE
+    return huge_bytes if huge_bytes <= capacity_bytes else 0

@@ -18,11 +18,12 @@ class ExpertCache:
 
     def __init__(self, catalog: Catalog, capacity_bytes: int, policy: EvictionPolicy) -> None:
         self.catalog = catalog
-        self.statistics = UseStatistics(catalog)
-        self.residency = Residency(self.statistics, policy, capacity_bytes)
-        self._holds_all = capacity_bytes >= int(catalog.num_bytes.sum())
         self._sizes: list[int] = catalog.num_bytes.tolist()
         self._arena = SlotArena(capacity_bytes, self._sizes)
+        self._slot_sizes = [self._arena.slot_num_bytes(size) for size in self._sizes]
+        self._holds_all = capacity_bytes >= sum(self._slot_sizes)
+        self.statistics = UseStatistics(catalog, num_bytes=self._slot_sizes)
+        self.residency = Residency(self.statistics, policy, capacity_bytes)
         self._slots: dict[int, Slot] = {}
         self._weights: dict[int, ExpertWeights] = {}
 
@@ -41,6 +42,10 @@ class ExpertCache:
     def holds_all(self) -> bool:
         """Whether there is room for every expert: none will ever be evicted."""
         return self._holds_all
+
+    def has_free_room(self, expert: int) -> bool:
+        """Whether an expert could be loaded without evicting another."""
+        return self.residency.used_bytes + self._slot_sizes[expert] <= self.residency.capacity_bytes
 
     def weights(self, expert: int) -> ExpertWeights:
         """A resident expert, to be used before anything else is loaded."""

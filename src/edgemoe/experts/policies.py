@@ -17,6 +17,8 @@ It is never asked about experts in use. What each is worth, by policy:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgemoe import native
 from edgemoe.errors import RequestError
 from edgemoe.experts.catalog import Catalog
@@ -34,9 +36,15 @@ HALF_LIFE_TOKENS = 32
 class UseStatistics(native.UseStatistics):
     """How often and when each expert of a catalog was used. Adapts to the text; see ``native.eviction``."""
 
-    def __init__(self, catalog: Catalog, half_life_tokens: float = HALF_LIFE_TOKENS) -> None:
-        positions = catalog.layer_position.tolist()
-        super().__init__(catalog.num_bytes.tolist(), positions, catalog.first_step, half_life_tokens)
+    def __init__(
+        self,
+        catalog: Catalog,
+        half_life_tokens: float = HALF_LIFE_TOKENS,
+        num_bytes: Sequence[int] | None = None,
+    ) -> None:
+        """``num_bytes`` that each expert takes in memory, where that is not the size of its record."""
+        sizes = catalog.num_bytes.tolist() if num_bytes is None else num_bytes
+        super().__init__(sizes, catalog.layer_position.tolist(), catalog.first_step, half_life_tokens)
 
 
 def make_policy(name: str) -> EvictionPolicy:

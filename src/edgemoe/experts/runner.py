@@ -108,13 +108,12 @@ class StreamedExperts:
 
     def preload(self) -> None:
         """Read experts, in order, as long as the cache has free room."""
-        catalog, residency = self._cache.catalog, self._cache.residency
-        for expert, num_bytes in enumerate(catalog.num_bytes.tolist()):
+        for expert in range(len(self._cache.catalog)):
             if expert in self._cache:
                 continue
             if expert in self._loads:
                 self._loads.demand(expert)
-            elif residency.used_bytes + num_bytes > residency.capacity_bytes:
+            elif not self._cache.has_free_room(expert):
                 return
             else:
                 self._loads.start(expert)
