@@ -4,6 +4,7 @@
 #include <functional>
 #include <iterator>
 #include <limits>
+#include <tuple>
 
 namespace edgemoe {
 namespace {
