@@ -4,6 +4,7 @@
 #include <functional>
 #include <iterator>
 #include <limits>
+#include <stdexcept>
 #include <tuple>
 
 namespace edgemoe {
@@ -136,12 +137,15 @@ bool Residency::refresh_order(bool is_due) {
 
 std::vector<Residency::Candidate> Residency::rated(const std::vector<int>& candidates) const {
     const std::vector<double> worth = policy_.worth(statistics_, candidates);
+    if (worth.size() != candidates.size()) {
+        throw std::invalid_argument("an eviction policy must give one value for each candidate");
+    }
     const int num_over = catalog().first_step() > 0 ? statistics_.num_over() : 0;
     std::vector<Candidate> all;
     all.reserve(candidates.size());
     for (std::size_t i = 0; i < candidates.size(); ++i) {
         const bool is_over = candidates[i] < num_over;
-        all.emplace_back(is_over ? -std::numeric_limits<double>::infinity() : worth.at(i), candidates[i]);
+        all.emplace_back(is_over ? -std::numeric_limits<double>::infinity() : worth[i], candidates[i]);
     }
     return all;
 }

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from edgemoe.experts import POLICIES, Catalog, Residency, UseStatistics, make_policy
 from edgemoe.experts.policies import HALF_LIFE_TOKENS
 from edgemoe.experts.residency import FLOOR_SHARE
+from edgemoe.native import EvictionPolicy
 from tests.helpers import eviction_reference as reference
 
 PAGE, NUM_LAYERS, NUM_EXPERTS = 4096, 4, 6
@@ -73,6 +74,24 @@ def test_the_same_experts_leave(policy, num_encoder_layers, seed, pages):
     assert np.allclose(statistics.frequency, books_statistics.frequency, rtol=1e-12)
     assert np.array_equal(statistics.expected, books_statistics.expected)
     assert num_left > 0
+
+
+class Wordless(EvictionPolicy):
+    """Has nothing to say."""
+
+    def worth(self, statistics, candidates):
+        return []
+
+
+def test_a_policy_must_speak_of_every_candidate():
+    catalog = Catalog(RECORDS)
+    wordless = Wordless(depends_on_layer=False)
+    residency = Residency(UseStatistics(catalog), wordless, int(catalog.num_bytes[0]))
+    residency.take(0, True)
+    residency.admit(0)
+    with pytest.raises(ValueError, match="one value for each candidate"):
+        residency.take(1, True)
+    assert residency.is_resident[0]
 
 
 def test_what_does_not_exist_is_refused():
