@@ -12,6 +12,7 @@
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "bindings/packed_matrix.h"
+#include "bindings/routed.h"
 #include "experts/gate.h"
 #include "experts/policies.h"
 #include "experts/residency.h"
@@ -20,7 +21,6 @@
 namespace edgemoe::bindings {
 namespace {
 
-using Ids = Array<const std::int32_t, nb::ndim<2>>;
 using Experts = std::vector<int>;
 
 // A policy written in Python.
@@ -32,24 +32,8 @@ struct PythonPolicy : EvictionPolicy {
     }
 };
 
-void require_position(const Catalog& catalog, int position, const char* operation) {
-    require(position >= 0 && position < catalog.num_layers(), operation,
-            "no layer at position " + std::to_string(position));
-}
-
-void require_expert(const Catalog& catalog, int expert, const char* operation) {
-    require(expert >= 0 && expert < catalog.num_experts(), operation,
-            "no expert number " + std::to_string(expert));
-}
-
 void require_experts(const Catalog& catalog, const Experts& experts, const char* operation) {
     for (const int expert : experts) require_expert(catalog, expert, operation);
-}
-
-void require_ids(const Ids& ids, std::int64_t num_experts, const char* operation) {
-    const auto is_inside = [=](std::int32_t id) { return id >= 0 && id < num_experts; };
-    require(std::all_of(ids.data(), ids.data() + ids.size(), is_inside), operation,
-            "an expert is outside its layer");
 }
 
 Experts observe(UseStatistics& statistics, int position, Ids ids) {
@@ -71,15 +55,11 @@ void expect(UseStatistics& statistics, int position, Floats1 uses) {
 }
 
 // What the router saw and chose, checked against the head that multiplies it.
-Routed routed_of(const Floats2& x, const Ids& ids, const Floats2& weights, std::int64_t num_experts,
-                 const PackedMatrix& head, const char* operation) {
-    const auto tokens = static_cast<std::int64_t>(x.shape(0)), width = static_cast<std::int64_t>(x.shape(1));
-    require_equal(static_cast<std::int64_t>(ids.shape(0)), tokens, operation, "number of rows of ids");
-    require(weights.shape(0) == ids.shape(0) && weights.shape(1) == ids.shape(1), operation,
-            "weights and ids differ in shape");
-    require_ids(ids, num_experts, operation);
-    require(width + num_experts < head->cols, operation, "the head has too few columns");
-    return {x.data(), ids.data(), weights.data(), tokens, width, static_cast<std::int64_t>(ids.shape(1))};
+Routed routed_for_head(const Floats2& x, const Ids& ids, const Floats2& weights, std::int64_t num_experts,
+                       const PackedMatrix& head, const char* operation) {
+    const Routed routed = routed_of(x, ids, weights, num_experts, operation);
+    require(routed.width + num_experts < head->cols, operation, "the head has too few columns");
+    return routed;
 }
 
 void expect_from(UseStatistics& statistics, int position, Floats2 x, Ids ids, Floats2 weights,
@@ -90,7 +70,7 @@ void expect_from(UseStatistics& statistics, int position, Floats2 x, Ids ids, Fl
     const std::int64_t num_experts = catalog.first(position + 1) - catalog.first(position);
     require_equal(head->rows, num_experts, kName, "number of rows of the head");
     require(x.shape(0) > 0, kName, "no tokens");
-    const Routed routed = routed_of(x, ids, weights, num_experts, head, kName);
+    const Routed routed = routed_for_head(x, ids, weights, num_experts, head, kName);
     nb::gil_scoped_release release;
     expect_next_use(statistics, position, routed, *head);
 }
@@ -117,7 +97,7 @@ nb::ndarray<nb::numpy, T, nb::ndim<1>> view(std::vector<Value>& values) {
 void gate_scores_into(Floats2 x, Ids ids, Floats2 weights, std::int64_t num_experts, const PackedMatrix& head,
                       MutableFloats2 out) {
     constexpr const char* kName = "gate_scores";
-    const Routed routed = routed_of(x, ids, weights, num_experts, head, kName);
+    const Routed routed = routed_for_head(x, ids, weights, num_experts, head, kName);
     require_equal(static_cast<std::int64_t>(out.shape(0)), routed.num_tokens, kName, "number of output rows");
     require_equal(static_cast<std::int64_t>(out.shape(1)), head->rows, kName, "output row length");
     nb::gil_scoped_release release;
@@ -208,7 +188,7 @@ void bind_experts(nb::module_& m) {
             nb::arg("experts"), nb::arg("is_reserved"))
         .def_prop_ro("capacity_bytes", &Residency::capacity_bytes)
         .def_prop_ro("used_bytes", &Residency::used_bytes)
-        .def_prop_ro("is_resident", [](Residency& r) { return view<bool>(r.is_resident()); }, kView);
+        .def_prop_ro("is_resident", [](Residency& r) { return view<bool>(r.residents()); }, kView);
     m.def("gate_scores_into", &gate_scores_into, nb::arg("x").noconvert(), nb::arg("expert_ids").noconvert(),
           nb::arg("weights").noconvert(), nb::arg("num_experts"), nb::arg("head"),
           nb::arg("out").noconvert());

@@ -72,10 +72,9 @@ void wait(FileReader& reader, std::int64_t ticket) {
     }
     if (result.error == 0) return;
     const ReadRequest& r = result.request;
-    const std::string what = result.is_short ? "unexpected end of file" : std::strerror(result.error);
     raise_os_error(result.error,
-                   what + " while reading " + std::to_string(r.num_bytes) + " bytes at offset " +
-                       std::to_string(r.offset),
+                   what_failed(result) + " while reading " + std::to_string(r.num_bytes) +
+                       " bytes at offset " + std::to_string(r.offset),
                    reader.path(r.file));
 }
 
@@ -87,7 +86,8 @@ void bind_io(nb::module_& m) {
     m.def("read_memory", &read_memory_of, nb::arg("words").noconvert());
     m.def("open_files", &open_files_of, nb::arg("method"), nb::arg("paths"), nb::arg("max_depth"),
           nb::arg("bytes_per_s"), nb::arg("latency_s"));
-    nb::class_<FileReader>(m, "FileReader")
+    nb::class_<Reader>(m, "Reader");
+    nb::class_<FileReader, Reader>(m, "FileReader")
         .def("submit", &submit, nb::arg("file"), nb::arg("offset"), nb::arg("out").noconvert(),
              nb::arg("priority"))
         .def("begin", &FileReader::begin)

@@ -85,13 +85,6 @@ void matmul_into(Floats2 x, const PackedMatrix& matrix, MutableFloats2 out) {
     matmul(x.data(), tokens, m, out.data());
 }
 
-Activation activation_named(const std::string& name) {
-    if (name == "silu") return Activation::kSilu;
-    if (name == "gelu") return Activation::kGelu;
-    if (name == "relu") return Activation::kRelu;
-    throw std::invalid_argument("expert_ffn: unknown activation '" + name + "'; known: silu, gelu, relu");
-}
-
 void expert_ffn_into(Floats2 x, const PackedMatrix* gate, const PackedMatrix& up, const PackedMatrix& down,
                      const std::string& activation,
                      std::optional<Array<const std::int32_t, nb::ndim<1>>> rows, MutableFloats2 out) {
@@ -138,11 +131,12 @@ void expert_ffns_of_token_into(Floats2 x, const std::vector<ExpertTuple>& expert
                 "row " + std::to_string(rows[i]) + " is outside the output");
         require(up && down, kName, "an expert without up or down");
         const std::optional<Matrix> g = gate ? std::optional(**gate) : std::nullopt;
-        chosen.push_back({g, **up, **down, out.data() + rows[i] * width});
-        const ChosenExpert& one = chosen.back();
-        require(one.gate.has_value() == chosen.front().gate.has_value(), kName,
+        chosen.push_back({{g, **up, **down}, out.data() + rows[i] * width});
+        const ExpertMatrices& one = chosen.back().matrices;
+        const ExpertMatrices& other = chosen.front().matrices;
+        require(one.gate.has_value() == other.gate.has_value(), kName,
                 "some experts have a gate and some have none");
-        const std::int64_t inner = chosen.front().up.rows;
+        const std::int64_t inner = other.up.rows;
         for (const Matrix* raising : {one.gate ? &*one.gate : &one.up, &one.up}) {
             require_equal(raising->rows, inner, kName, "number of rows of gate and up");
             require_equal(raising->cols, width, kName, "row length of gate and up");

@@ -101,23 +101,14 @@ void route_into(Floats2 logits, bool softmax_first, bool renormalize, Ints2 ids,
           ids.data(), weights.data());
 }
 
-void combine_into(Floats2 parts, std::optional<Array<const std::int32_t, nb::ndim<2>>> places,
-                  Floats2 weights, MutableFloats2 out) {
-    const std::int64_t num_parts = size(parts, 0);
-    require(num_parts == size(weights, 0) * size(weights, 1), "combine",
+void combine_into(Floats2 parts, Floats2 weights, MutableFloats2 out) {
+    require(size(parts, 0) == size(weights, 0) * size(weights, 1), "combine",
             "as many parts as weights are needed");
     require(out.shape(0) == weights.shape(0) && out.shape(1) == parts.shape(1), "combine",
             "out has the wrong shape");
-    if (places) {
-        require(places->shape(0) == weights.shape(0) && places->shape(1) == weights.shape(1), "combine",
-                "weights and places differ in shape");
-        require(std::all_of(places->data(), places->data() + places->size(),
-                            [=](std::int32_t place) { return place >= 0 && place < num_parts; }),
-                "combine", "a place is outside the parts");
-    }
     nb::gil_scoped_release release;
-    combine(parts.data(), places ? places->data() : nullptr, weights.data(), size(weights, 0),
-            size(weights, 1), size(parts, 1), out.data());
+    combine(parts.data(), nullptr, weights.data(), size(weights, 0), size(weights, 1), size(parts, 1),
+            out.data());
 }
 
 }  // namespace
@@ -135,8 +126,8 @@ void bind_ops(nb::module_& m) {
     m.def("largest", &largest_of, nb::arg("values").noconvert(), nb::arg("count"));
     m.def("route_into", &route_into, nb::arg("logits").noconvert(), nb::arg("softmax_first"),
           nb::arg("renormalize"), nb::arg("ids").noconvert(), nb::arg("weights").noconvert());
-    m.def("combine_into", &combine_into, nb::arg("parts").noconvert(), nb::arg("places").noconvert().none(),
-          nb::arg("weights").noconvert(), nb::arg("out").noconvert());
+    m.def("combine_into", &combine_into, nb::arg("parts").noconvert(), nb::arg("weights").noconvert(),
+          nb::arg("out").noconvert());
 }
 
 }  // namespace edgemoe::bindings

@@ -16,6 +16,13 @@ inline Format format_named(const std::string& name) {
     throw std::invalid_argument("unknown format '" + name + "'");
 }
 
+inline Activation activation_named(const std::string& name) {
+    if (name == "silu") return Activation::kSilu;
+    if (name == "gelu") return Activation::kGelu;
+    if (name == "relu") return Activation::kRelu;
+    throw std::invalid_argument("unknown activation '" + name + "'; known: silu, gelu, relu");
+}
+
 inline void check_shape(const char* operation, std::int64_t rows, std::int64_t cols) {
     require(rows > 0, operation, "a matrix needs at least one row");
     require(cols > 0 && cols % kBlock == 0, operation,

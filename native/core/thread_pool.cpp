@@ -11,6 +11,8 @@
 #include <thread>
 #include <vector>
 
+#include "core/relax.h"
+
 namespace edgemoe {
 namespace {
 
@@ -23,14 +25,6 @@ constexpr auto kSpinTime = std::chrono::microseconds(60);
 constexpr auto kLongSpinTime = std::chrono::microseconds(400);
 // Pieces per thread: lets a thread that was preempted leave its share to the others.
 constexpr std::int64_t kPiecesPerThread = 4;
-
-inline void relax() {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    asm volatile("yield");
-#endif
-}
 
 class Pool {
   public:
@@ -46,6 +40,7 @@ class Pool {
         }
         wake_.notify_all();
         for (auto& worker : workers_) worker.join();
+        take_task();  // which none of them saw
     }
 
     int size() const { return static_cast<int>(workers_.size()) + 1; }
@@ -72,7 +67,33 @@ class Pool {
         }
     }
 
+    // False where no worker is free for it.
+    bool run_aside(std::function<void()>& task) {
+        if (aside_.load() != Aside::kNone) return false;
+        aside_task_ = std::move(task);
+        aside_.store(Aside::kWaiting);
+        if (num_asleep_.load() < static_cast<int>(workers_.size())) return true;
+        // Nobody is awake, but one that fell asleep just now may have seen it.
+        Aside expected = Aside::kWaiting;
+        if (!aside_.compare_exchange_strong(expected, Aside::kNone)) return true;
+        task = std::move(aside_task_);
+        return false;
+    }
+
+    void finish_aside() {
+        while (aside_.load() != Aside::kNone) relax();
+    }
+
   private:
+    enum class Aside { kNone, kWaiting, kRunning };
+
+    void take_task() {
+        Aside expected = Aside::kWaiting;
+        if (!aside_.compare_exchange_strong(expected, Aside::kRunning)) return;
+        aside_task_();
+        aside_.store(Aside::kNone);
+    }
+
     void take_pieces() {
         for (;;) {
             const std::int64_t begin = next_.fetch_add(piece_, std::memory_order_relaxed);
@@ -104,9 +125,11 @@ class Pool {
             if (now - began > spin_time) {
                 std::unique_lock lock(mutex_);
                 num_asleep_.fetch_add(1);
-                wake_.wait(lock, [&] { return generation_.load() != seen; });
+                wake_.wait(lock,
+                           [&] { return generation_.load() != seen || aside_.load() == Aside::kWaiting; });
                 num_asleep_.fetch_sub(1);
             }
+            if (aside_.load(std::memory_order_relaxed) == Aside::kWaiting) take_task();
             relax();
             now = std::chrono::steady_clock::now();
         }
@@ -122,6 +145,8 @@ class Pool {
     std::atomic<bool> is_open_{false};
     std::atomic<int> num_asleep_{0};
     std::atomic<bool> is_closing_{false};
+    std::atomic<Aside> aside_{Aside::kNone};
+    std::function<void()> aside_task_;
     const Body* body_ = nullptr;
     std::int64_t n_ = 0;
     std::int64_t piece_ = 1;
@@ -172,6 +197,20 @@ void parallel_for(std::int64_t n, std::int64_t grain, const Body& body) {
     const std::int64_t share =
         (n + threads.size() * kPiecesPerThread - 1) / (threads.size() * kPiecesPerThread);
     threads.run(n, std::max(grain, share), body);
+}
+
+void run_aside(std::function<void()> task) {
+    {
+        // In the middle of another thread's loop nobody is free.
+        std::unique_lock lock(pool_mutex, std::try_to_lock);
+        if (lock && pool != nullptr && pool->run_aside(task)) return;
+    }
+    task();
+}
+
+void finish_aside() {
+    std::lock_guard lock(pool_mutex);
+    if (pool != nullptr) pool->finish_aside();
 }
 
 }  // namespace edgemoe

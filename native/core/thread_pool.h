@@ -23,4 +23,12 @@ void set_num_threads(int count);
 void parallel_for(std::int64_t n, std::int64_t grain,
                   const std::function<void(std::int64_t begin, std::int64_t end)>& body);
 
+// Runs a short task on a worker that is awake and has nothing to do, while the caller goes on; if there is
+// none, here and now. It must not throw and must not call parallel_for. One task at a time: if the one before
+// is still under way, here as well.
+void run_aside(std::function<void()> task);
+
+// Returns when no task is under way: what it uses may go.
+void finish_aside();
+
 }  // namespace edgemoe

@@ -56,6 +56,10 @@ std::vector<int> Residency::missing(const std::vector<int>& experts) const {
     return absent;
 }
 
+int Residency::num_resident() const {
+    return static_cast<int>(std::count(is_resident_.begin(), is_resident_.end(), true));
+}
+
 void Residency::pin(const std::vector<int>& experts, bool is_pinned) {
     for (const int expert : experts) is_pinned_[index(expert)] = is_pinned;
 }

@@ -41,8 +41,10 @@ class Residency {
     std::int64_t capacity_bytes() const { return capacity_bytes_; }
     // Bytes of experts loading or resident.
     std::int64_t used_bytes() const { return used_bytes_; }
+    bool is_resident(int expert) const { return is_resident_[static_cast<std::size_t>(expert)]; }
+    int num_resident() const;
     // Truth values by expert.
-    std::vector<std::uint8_t>& is_resident() { return is_resident_; }
+    std::vector<std::uint8_t>& residents() { return is_resident_; }
 
   private:
     // (worth, expert): the least is the first to leave; of equals the one with the lower number.

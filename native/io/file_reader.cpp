@@ -5,15 +5,20 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <iterator>
 #include <stdexcept>
 #include <system_error>
 
+#include "core/relax.h"
 #include "io/ring_reader.h"
 #include "io/thread_reader.h"
 
 namespace edgemoe {
 namespace {
+
+// Before a thread sleeps for the mutex: some tens of microseconds.
+constexpr int kTriesAwake = 1000;
 
 int open_or_throw(const std::string& path, bool direct) {
     const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | (direct ? O_DIRECT : 0));
@@ -27,6 +32,10 @@ void close_all(std::vector<int>& descriptors) {
 }
 
 }  // namespace
+
+std::string what_failed(const ReadResult& result) {
+    return result.is_short ? "unexpected end of file" : std::strerror(result.error);
+}
 
 FileReader::FileReader(std::vector<std::string> paths, int max_depth, bool direct, Pace pace)
     : paths_(std::move(paths)),
@@ -42,13 +51,23 @@ FileReader::FileReader(std::vector<std::string> paths, int max_depth, bool direc
     }
 }
 
+FileReader::Lock FileReader::hold() {
+    Lock lock(mutex_, std::try_to_lock);
+    for (int i = 0; i < kTriesAwake && !lock; ++i) {
+        relax();
+        (void)lock.try_lock();
+    }
+    if (!lock) lock.lock();
+    return lock;
+}
+
 FileReader::~FileReader() { close_all(descriptors_); }
 
 void FileReader::close() {
     // A second caller returns when the first has finished.
     std::lock_guard closing(close_mutex_);
     {
-        Lock lock(mutex_);
+        Lock lock = hold();
         is_closing_ = true;
         for (const auto& [key, read] : queue_) read->is_done = read->result.is_cancelled = true;
         queue_.clear();
@@ -60,7 +79,7 @@ void FileReader::close() {
 }
 
 FileReader::Ticket FileReader::submit(const ReadRequest& request, int priority) {
-    Lock lock(mutex_);
+    Lock lock = hold();
     if (is_closing_) throw std::runtime_error("the reader is closed");
     const Ticket ticket = next_ticket_++;
     Read& read = reads_[ticket];
@@ -72,12 +91,12 @@ FileReader::Ticket FileReader::submit(const ReadRequest& request, int priority) 
 }
 
 void FileReader::begin() {
-    Lock lock(mutex_);
+    Lock lock = hold();
     start_queued();
 }
 
 ReadResult FileReader::wait(Ticket ticket) {
-    Lock lock(mutex_);
+    Lock lock = hold();
     const auto found = reads_.find(ticket);
     if (found == reads_.end()) throw std::invalid_argument("wait: unknown ticket " + std::to_string(ticket));
     // References into the map outlive every change but their own removal.
@@ -92,7 +111,7 @@ ReadResult FileReader::wait(Ticket ticket) {
 }
 
 std::vector<FileReader::Ticket> FileReader::wait_some(const std::vector<Ticket>& tickets, bool block) {
-    Lock lock(mutex_);
+    Lock lock = hold();
     for (const Ticket ticket : tickets) {
         if (!reads_.contains(ticket)) {
             throw std::invalid_argument("wait_some: unknown ticket " + std::to_string(ticket));
@@ -112,13 +131,13 @@ std::vector<FileReader::Ticket> FileReader::wait_some(const std::vector<Ticket>&
 }
 
 void FileReader::set_depth(int depth) {
-    Lock lock(mutex_);
+    Lock lock = hold();
     depth_ = std::clamp(depth, 1, max_depth_);
     start_queued();
 }
 
 bool FileReader::cancel(Ticket ticket) {
-    Lock lock(mutex_);
+    Lock lock = hold();
     const auto found = reads_.find(ticket);
     if (found == reads_.end() || queue_.erase({found->second.priority, ticket}) == 0) return false;
     found->second.is_done = found->second.result.is_cancelled = true;

@@ -19,17 +19,12 @@
 #include <utility>
 #include <vector>
 
+#include "io/reader.h"
+
 namespace edgemoe {
 
 // Direct reads need offsets, lengths and addresses that are multiples of this.
 inline constexpr std::int64_t kDirectAlignment = 4096;
-
-struct ReadRequest {
-    int file;
-    std::int64_t offset;
-    std::int64_t num_bytes;
-    std::uint8_t* destination;  // stays valid until the ticket is done
-};
 
 // Makes reads as slow as those of a given device: each takes its turn on one line of this bandwidth, and
 // arrives `latency_s` after its turn has ended. Zero bandwidth: no limit.
@@ -38,37 +33,19 @@ struct Pace {
     double latency_s = 0;
 };
 
-// How a request ended. Status, not exception: it crosses threads.
-struct ReadResult {
-    int error = 0;  // errno, 0 when all bytes arrived
-    bool is_cancelled = false;
-    bool is_short = false;  // the file ended before the range did
-    ReadRequest request{};
-};
-
-// Thread-safe. Every submitted ticket is collected exactly once, by wait().
-class FileReader {
+class FileReader : public Reader {
   public:
-    using Ticket = std::int64_t;
-
-    virtual ~FileReader();
+    ~FileReader() override;
     FileReader(const FileReader&) = delete;
     FileReader& operator=(const FileReader&) = delete;
 
-    // Queues a read; a lower priority number is served first, equal ones in order of submission. It starts
-    // with the next begin() or wait at the latest: several are handed to the kernel at the cost of one.
-    Ticket submit(const ReadRequest& request, int priority);
-    // Starts what is queued, as far as the depth allows; the rest follows by itself.
-    void begin();
-    // Blocks until the read has ended; a cancelled one ends at once.
-    ReadResult wait(Ticket ticket);
-    // Those of the tickets that have ended, for which wait() returns at once. While there is none it blocks,
-    // or returns none when told not to.
-    std::vector<Ticket> wait_some(const std::vector<Ticket>& tickets, bool block = true);
+    Ticket submit(const ReadRequest& request, int priority) override;
+    void begin() override;
+    ReadResult wait(Ticket ticket) override;
+    std::vector<Ticket> wait_some(const std::vector<Ticket>& tickets, bool block = true) override;
+    bool cancel(Ticket ticket) override;
     // Reads served at a time, 1 to the `max_depth` of opening.
     void set_depth(int depth);
-    // True when the read had not started: it never will, and its destination is free.
-    bool cancel(Ticket ticket);
     // Drops what is queued, finishes what is being read, closes the files. Later calls do nothing.
     void close();
 
@@ -108,7 +85,8 @@ class FileReader {
     bool has_backlog() const { return num_started_ > 0 && !queue_.empty(); }
     bool is_closing() const { return is_closing_; }
     int max_depth() const { return max_depth_; }
-    Lock hold() { return Lock(mutex_); }
+    // Waits awake at first: another thread that hands reads to the kernel is soon done.
+    Lock hold();
     // Notified under the mutex when a read has ended or is cancelled.
     std::condition_variable has_result_;
 

@@ -64,14 +64,12 @@ Ring::Ring(int num_entries) {
 
 Ring::~Ring() { ::close(descriptor_); }
 
-Ring::Mapping Ring::map(std::int64_t offset, std::size_t num_bytes) const {
+Mapping Ring::map(std::int64_t offset, std::size_t num_bytes) const {
     void* data = ::mmap(nullptr, num_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, descriptor_,
                         static_cast<off_t>(offset));
     if (data == MAP_FAILED) fail(errno);
     return {static_cast<std::uint8_t*>(data), Unmap{num_bytes}};
 }
-
-void Ring::Unmap::operator()(std::uint8_t* data) const { ::munmap(data, num_bytes); }
 
 void Ring::add(int descriptor, std::int64_t offset, std::int64_t num_bytes, std::uint8_t* destination,
                std::int64_t tag) {

@@ -8,7 +8,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <memory>
+
+#include "core/mapping.h"
 
 struct io_uring_cqe;
 struct io_uring_sqe;
@@ -37,12 +38,6 @@ class Ring {
     void wait() const;
 
   private:
-    struct Unmap {
-        std::size_t num_bytes;
-        void operator()(std::uint8_t* data) const;
-    };
-    using Mapping = std::unique_ptr<std::uint8_t, Unmap>;
-
     Mapping map(std::int64_t offset, std::size_t num_bytes) const;
 
     int descriptor_;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/thread_pool.h"
+
 namespace edgemoe {
 namespace {
 
@@ -19,6 +21,10 @@ RingReader::RingReader(std::vector<std::string> paths, int max_depth, Pace pace)
       helper_([this] { help(); }) {}
 
 RingReader::~RingReader() { close(); }
+
+void RingReader::begin() {
+    run_aside([this] { FileReader::begin(); });
+}
 
 void RingReader::start_queued() {
     bool is_any = false;
@@ -116,6 +122,7 @@ void RingReader::help() {
 }
 
 void RingReader::stop() {
+    finish_aside();
     needs_help_.notify_all();
     if (helper_.joinable()) helper_.join();
 }

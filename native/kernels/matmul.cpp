@@ -118,23 +118,24 @@ void expert_ffns_of_token(const float* x, const std::vector<ChosenExpert>& exper
     if (experts.empty()) return;
     const Kernels& kernels = active_kernels();
     const auto count = static_cast<std::int64_t>(experts.size());
-    const Matrix &any_up = experts.front().up, &any_down = experts.front().down;
+    const Matrix &any_up = experts.front().matrices.up, &any_down = experts.front().matrices.down;
     const std::int64_t width = any_up.rows;
     const bool needs_codes = std::any_of(experts.begin(), experts.end(), [](const ChosenExpert& expert) {
-        return is_low_bit(expert.up.format) || (expert.gate && is_low_bit(expert.gate->format));
+        const auto& [gate, up, down] = expert.matrices;
+        return is_low_bit(up.format) || (gate && is_low_bit(gate->format));
     });
     const bool needs_hidden_codes =
         std::any_of(experts.begin(), experts.end(),
-                    [](const ChosenExpert& expert) { return is_low_bit(expert.down.format); });
+                    [](const ChosenExpert& expert) { return is_low_bit(expert.matrices.down.format); });
     const QuantizedRows row(x, 1, any_up.cols, needs_codes);
     const auto hidden = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(2 * count * width));
     float* const gated = hidden.get();
-    float* const raised = experts.front().gate ? gated + count * width : nullptr;
+    float* const raised = experts.front().matrices.gate ? gated + count * width : nullptr;
     const std::int64_t up_groups = num_groups(width), down_groups = num_groups(any_down.rows);
     parallel_for(count * up_groups, group_grain(any_up, 1), [&](std::int64_t begin, std::int64_t end) {
         for_each_part(begin, end, up_groups, [&](std::size_t e, std::int64_t from, std::int64_t to) {
             const std::int64_t offset = static_cast<std::int64_t>(e) * width;
-            const auto& [gate, up, down, out] = experts[e];
+            const auto& [gate, up, down] = experts[e].matrices;
             kernels.matmul(gate ? *gate : up, *row, from, to, gated + offset, width);
             if (gate) kernels.matmul(up, *row, from, to, raised + offset, width);
             const std::int64_t first = from * kRowGroup, last = std::min(to * kRowGroup, width);
@@ -146,7 +147,8 @@ void expert_ffns_of_token(const float* x, const std::vector<ChosenExpert>& exper
     parallel_for(count * down_groups, group_grain(any_down, 1), [&](std::int64_t begin, std::int64_t end) {
         for_each_part(begin, end, down_groups, [&](std::size_t e, std::int64_t from, std::int64_t to) {
             const Activations one = inner.row(static_cast<std::int64_t>(e));
-            kernels.matmul(experts[e].down, one, from, to, experts[e].out, experts[e].down.rows);
+            const Matrix& down = experts[e].matrices.down;
+            kernels.matmul(down, one, from, to, experts[e].out, down.rows);
         });
     });
 }

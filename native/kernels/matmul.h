@@ -18,12 +18,17 @@ void matmul(const float* x, std::int64_t num_tokens, const Matrix& w, float* out
 void expert_ffn(const float* x, std::int64_t num_tokens, const Matrix* gate, const Matrix& up,
                 const Matrix& down, Activation activation, float* out, const std::int32_t* rows = nullptr);
 
-// One expert that a token has chosen, and where its output [D] goes. All have the same D and F, and all have
-// a gate or none.
-struct ChosenExpert {
+// One expert; some families have no gate.
+struct ExpertMatrices {
     std::optional<Matrix> gate;
     Matrix up;
     Matrix down;
+};
+
+// One that a token has chosen, and where its output [D] goes. All have the same D and F, and all have a gate
+// or none.
+struct ChosenExpert {
+    ExpertMatrices matrices;
     float* out;
 };
 

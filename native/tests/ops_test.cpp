@@ -3,8 +3,12 @@
 #include "ops/ops.h"
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstring>
+#include <thread>
+#include <vector>
 
 #include "core/thread_pool.h"
 #include "kernels/half.h"
@@ -160,6 +164,45 @@ TEST(parallel_for_covers_each_index_once_whatever_the_pool) {
         }
     }
     set_num_threads(threads_before);
+}
+
+TEST(combine_finds_parts_at_their_places) {
+    constexpr std::int64_t kTokens = 3, kTopK = 2, kWidth = 40;
+    const std::vector<float> parts = testing::normal(kTokens * kTopK * kWidth, 6);
+    const std::vector<float> weights = testing::normal(kTokens * kTopK, 7);
+    const std::int32_t places[] = {4, 1, 5, 0, 3, 2};
+    std::vector<float> in_order;
+    for (const std::int32_t place : places) {
+        in_order.insert(in_order.end(), parts.begin() + place * kWidth, parts.begin() + (place + 1) * kWidth);
+    }
+    std::vector<float> expected(kTokens * kWidth), out(kTokens * kWidth);
+    combine(in_order.data(), nullptr, weights.data(), kTokens, kTopK, kWidth, expected.data());
+    combine(parts.data(), places, weights.data(), kTokens, kTopK, kWidth, out.data());
+    CHECK(out == expected);
+}
+
+TEST(tasks_run_aside_once_each_whether_a_worker_is_awake_or_not) {
+    const int before = num_threads();
+    for (const int count : {1, 2, 4}) {
+        set_num_threads(count);
+        std::atomic<int> num_runs = 0, sum = 0;
+        for (int round = 1; round <= 300; ++round) {
+            if (round % 3 == 0) parallel_for(64, 1, [&](std::int64_t b, std::int64_t e) { sum += e - b; });
+            // Long enough now and then for all workers to fall asleep.
+            if (round % 100 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+            run_aside([&] { ++num_runs; });
+            if (round % 2 == 0) {
+                finish_aside();
+                CHECK_EQUAL(num_runs.load(), round);
+            }
+        }
+        run_aside([&] { ++num_runs; });
+        set_num_threads(count + 1);
+        parallel_for(64, 1, [](std::int64_t, std::int64_t) {});  // the pool is made anew
+        CHECK_EQUAL(num_runs.load(), 301);
+        CHECK_EQUAL(sum.load(), 6400);
+    }
+    set_num_threads(before);
 }
 
 }  // namespace

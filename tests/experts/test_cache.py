@@ -12,8 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from edgemoe.errors import RequestError
 from edgemoe.experts import POLICIES, Catalog, ExpertCache, make_policy
-from edgemoe.experts.arena import SlotArena
-from edgemoe.native import ExpertWeights, Matrix
+from edgemoe.native import SlotArena
 
 PAGE = 4096
 SIZES = (PAGE, 2 * PAGE, 3 * PAGE)
@@ -21,9 +20,16 @@ MIXED = {(layer, expert): SIZES[(layer + expert) % 3] for layer in range(3) for 
 EVEN = {(0, expert): PAGE for expert in range(4)}
 
 
-def weights_in(slot):
-    matrix = Matrix(slot.buffer, "f32", len(slot.buffer) // 128, 32)
-    return ExpertWeights(matrix, matrix, matrix)
+class Slot:
+    """A slot of an arena for a record of this size."""
+
+    def __init__(self, arena, num_bytes):
+        self.arena = arena
+        self.number = arena.take(num_bytes)
+        self.buffer = arena.buffer(self.number, num_bytes)
+
+    def give(self):
+        self.arena.give(self.number)
 
 
 def new_cache(records, pages, policy="lru"):
@@ -31,10 +37,10 @@ def new_cache(records, pages, policy="lru"):
 
 
 def load(cache, expert, is_demand=True):
-    slot = cache.reserve(expert, is_demand)
-    assert slot is not None
-    cache.admit(expert, weights_in(slot))
-    return slot
+    buffer = cache.reserve(expert, is_demand)
+    assert buffer is not None
+    cache.admit(expert)
+    return buffer
 
 
 def use(cache, expert):
@@ -96,38 +102,38 @@ def test_a_failed_load_gives_its_slot_back():
 
 def test_slots_are_disjoint_and_aligned():
     cache = new_cache(EVEN, 3)
-    slots = [cache.reserve(expert) for expert in range(3)]
-    for value, slot in enumerate(slots):
-        slot.buffer[:] = value
-        assert slot.buffer.ctypes.data % PAGE == 0
-    assert [int(slot.buffer.max()) for slot in slots] == [0, 1, 2]
+    buffers = [cache.reserve(expert) for expert in range(3)]
+    for value, buffer in enumerate(buffers):
+        buffer[:] = value
+        assert buffer.ctypes.data % PAGE == 0
+    assert [int(buffer.max()) for buffer in buffers] == [0, 1, 2]
 
 
 def test_the_arena_returns_pages_that_hold_nothing_before_it_takes_more():
     arena = SlotArena(6 * PAGE, SIZES)
-    small = [arena.take(PAGE) for _ in range(6)]
+    small = [Slot(arena, PAGE) for _ in range(6)]
     for slot in small:
         slot.buffer[:] = 7
-        arena.give(slot)
-    large = [arena.take(3 * PAGE) for _ in range(2)]
+        slot.give()
+    large = [Slot(arena, 3 * PAGE) for _ in range(2)]
     for slot in large:
         slot.buffer[:] = 9
     assert arena.touched_bytes == 6 * PAGE
-    taken = {slot.offset for slot in large}
-    others = [slot for slot in small if slot.offset not in taken]
+    taken = {slot.number for slot in large}
+    others = [slot for slot in small if slot.number not in taken]
     assert len(others) == 4
     assert not any(slot.buffer.any() for slot in others), "their pages were not given back"
 
 
 def test_a_slot_keeps_the_pages_behind_a_small_record_until_they_are_wanted():
     arena = SlotArena(4 * PAGE, SIZES)
-    slot = arena.take(3 * PAGE)
+    slot = Slot(arena, 3 * PAGE)
     slot.buffer[:] = 5
-    arena.give(slot)
-    small = arena.take(PAGE)
-    assert (small.offset, arena.touched_bytes) == (slot.offset, 3 * PAGE)
+    slot.give()
+    small = Slot(arena, PAGE)
+    assert (small.number, arena.touched_bytes) == (slot.number, 3 * PAGE)
     assert np.all(slot.buffer == 5)
-    arena.take(3 * PAGE)
+    Slot(arena, 3 * PAGE)
     assert arena.touched_bytes == 4 * PAGE
     assert np.all(small.buffer == 5), "the record itself was touched"
     assert not slot.buffer[PAGE:].any(), "what lies behind it was not given back"
@@ -138,14 +144,14 @@ def test_large_slots_of_several_sizes_take_no_more_memory_than_they_have():
     sizes = (3 << 20, 5 << 20)
     arena = SlotArena(30 << 20, sizes)
     before = resident_bytes()
-    slots = [arena.take(sizes[0]) for _ in range(10)]
+    slots = [Slot(arena, sizes[0]) for _ in range(10)]
     for value, slot in enumerate(slots):
         slot.buffer[:] = value + 1
     assert resident_bytes() - before <= arena.touched_bytes + (1 << 20)
     for slot in slots[::2]:
-        arena.give(slot)
+        slot.give()
     for _ in range(3):  # 15 MiB instead of 5 slots of 3 MiB
-        arena.take(sizes[1]).buffer[:] = 99
+        Slot(arena, sizes[1]).buffer[:] = 99
     assert arena.touched_bytes <= 30 << 20
     assert resident_bytes() - before <= arena.touched_bytes + (1 << 20)
     for value, slot in list(enumerate(slots))[1::2]:
@@ -158,7 +164,7 @@ def test_records_that_nearly_fill_a_huge_page_take_it():
     assert arena.slot_num_bytes(nearly) == huge
     assert arena.slot_num_bytes(large) == large
     before = resident_bytes()
-    slots = [arena.take(nearly) for _ in range(6)]
+    slots = [Slot(arena, nearly) for _ in range(6)]
     for slot in slots:
         assert len(slot.buffer) == nearly
         assert slot.buffer.ctypes.data % huge == 0
@@ -208,23 +214,23 @@ class CacheMachine(RuleBasedStateMachine):
         if expert in self.contents or expert in self.loading:
             return
         before = set(self.contents)
-        slot = self.cache.reserve(expert, is_demand)
+        buffer = self.cache.reserve(expert, is_demand)
         stays = {e for e in before if e in self.cache}
-        if slot is None:
+        if buffer is None:
             assert stays == before, "something left for nothing"
             return
-        assert len(slot.buffer) == self.cache.catalog.num_bytes[expert]
-        slot.buffer[:] = value
+        assert len(buffer) == self.cache.catalog.num_bytes[expert]
+        buffer[:] = value
         self.contents = {e: v for e, v in self.contents.items() if e in stays}
-        self.loading[expert] = (slot, value)
+        self.loading[expert] = value
 
     @precondition(lambda self: self.loading)
     @rule(data=st.data(), succeeds=st.booleans())
     def arrive(self, data, succeeds):
         expert = data.draw(st.sampled_from(sorted(self.loading)))
-        slot, value = self.loading.pop(expert)
+        value = self.loading.pop(expert)
         if succeeds:
-            self.cache.admit(expert, weights_in(slot))
+            self.cache.admit(expert)
             self.contents[expert] = value
         else:
             self.cache.release(expert)
@@ -234,7 +240,7 @@ class CacheMachine(RuleBasedStateMachine):
     def pin(self, data, keeps):
         expert = data.draw(st.sampled_from(sorted(self.contents)))
         self.cache.residency.pin([expert])
-        assert np.all(self.cache.weights(expert).gate.packed == self.contents[expert])
+        assert np.all(self.cache.record(expert) == self.contents[expert])
         use(self.cache, expert)
         self.pinned.add(expert)
         if not keeps:
@@ -248,7 +254,7 @@ class CacheMachine(RuleBasedStateMachine):
         assert {e for e in range(len(MIXED)) if e in self.cache} == set(self.contents)
         assert self.pinned <= set(self.contents)
         for expert, value in self.contents.items():
-            assert np.all(self.cache._weights[expert].gate.packed == value)
+            assert np.all(self.cache.record(expert) == value)
         held = [*self.contents, *self.loading]
         used = int(self.cache.catalog.num_bytes[held].sum()) if held else 0
         assert self.cache.residency.used_bytes == used <= self.cache.residency.capacity_bytes

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from edgemoe.errors import CorruptStoreError, ExpertReadError
-from edgemoe.experts import Catalog, ExpertCache, ExpertLayerShape, make_policy
-from edgemoe.experts.loads import DEMAND_TRIES, Loads
-from edgemoe.models import read_spec
+from edgemoe.experts import Catalog, ExpertCache, make_policy
+from edgemoe.experts.loads import Loads
+from edgemoe.native import DEMAND_TRIES
 from edgemoe.store import MemoryReader, open_store
 
 ROOM = 6
@@ -34,15 +34,8 @@ class Bench:
         catalog = Catalog({key: entry.num_bytes for key, entry in entries})
         size = int(catalog.num_bytes.max())
         self.cache = ExpertCache(catalog, ROOM * size, make_policy("lru"))
-        spec = read_spec(self.store.config)
-        shapes = {
-            layer: ExpertLayerShape(
-                spec.width, spec.moe(layer).expert.width, spec.moe(layer).expert.activation
-            )
-            for layer in spec.moe_layers
-        }
         self.reader = MemoryReader(self.contents, fault=self._fault)
-        self.loads = Loads(self.store, self.reader, self.cache, shapes, verify)
+        self.loads = Loads(self.store, self.reader, self.cache, verify)
 
     def _fault(self, file, offset):
         self.gate.wait(5)
@@ -60,19 +53,23 @@ class Bench:
         while self.reader._queue:
             time.sleep(0.001)
 
+    def close(self):
+        """Stop, and let go of the loads: they hold the reader, whose faults hold this."""
+        self.gate.set()
+        self.reader.close()
+        del self.loads
+
     def drop(self, expert):
         """Evict an expert."""
         self.cache.residency.is_resident[expert] = False
         self.cache.release(expert)
-        del self.cache._weights[expert]
 
 
 @pytest.fixture
 def bench(tiny_store):
     made = Bench(tiny_store)
     yield made
-    made.gate.set()
-    made.reader.close()
+    made.close()
 
 
 def test_an_expert_read_ahead_goes_first_once_it_is_needed(bench):
@@ -155,7 +152,7 @@ def test_damage_is_found_at_the_reads_that_are_compared(tiny_store, verify, read
                 bench.drop(1)
             except CorruptStoreError:
                 outcomes.append(False)
-        bench.reader.close()
+        bench.close()
         is_found = reads_until_found is not None and first_damaged <= reads_until_found
         assert outcomes[first_damaged - 1] == (not is_found)
         assert all(outcomes[: first_damaged - 1])

@@ -117,17 +117,6 @@ def test_combine_by_hand_in_the_order_of_ranks():
     np.testing.assert_allclose(out, [[1.5, 3.0]], rtol=1e-6)
 
 
-def test_combine_finds_parts_at_their_places():
-    random = np.random.default_rng(6)
-    parts = random.normal(size=(6, 40)).astype(np.float32)
-    weights = random.random((3, 2)).astype(np.float32)
-    places = random.permutation(6).reshape(3, 2).astype(np.int32)
-    in_order = native.combine(np.ascontiguousarray(parts[places.ravel()]), weights)
-    assert np.array_equal(native.combine(parts, weights, places), in_order)
-    with pytest.raises(ValueError, match="outside the parts"):
-        native.combine(parts, weights, places + 1)
-
-
 def test_the_largest_come_first_and_of_equals_the_lower_place():
     values = np.array([1.0, 5.0, -2.0, 5.0, 3.0], np.float32)
     assert native.largest(values, 4) == [1, 3, 4, 0]

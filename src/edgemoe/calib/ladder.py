@@ -164,7 +164,7 @@ class Ladder:
                 self._readers[name].submit(store.file_index(entry), entry.offset, record)
             )
         except OSError as error:
-            raise store.read_error(key, error) from error
+            raise store.read_error(key, error.strerror) from error
         width = self.spec.moe(key[0]).expert.width
         return ExpertWeights(*expert_matrices(record, entry.formats, self.spec.width, width))
 

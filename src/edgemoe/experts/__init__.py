@@ -3,7 +3,7 @@
 from edgemoe.experts.cache import ExpertCache
 from edgemoe.experts.catalog import Catalog
 from edgemoe.experts.fitted import FittedGate, FittedRouting, find_fitted, read_fitted, save_fitted
-from edgemoe.experts.loads import VERIFY_MODES, ExpertLayerShape
+from edgemoe.experts.loads import VERIFY_MODES
 from edgemoe.experts.next_use import NextUse
 from edgemoe.experts.policies import (
     DEFAULT_POLICY,
@@ -26,7 +26,13 @@ from edgemoe.experts.predictors import (
     num_gate_columns,
 )
 from edgemoe.experts.residency import Residency
-from edgemoe.experts.runner import ExpertCounts, LayerEvent, LayerObserver, StreamedExperts
+from edgemoe.experts.runner import (
+    ExpertCounts,
+    ExpertLayerShape,
+    LayerEvent,
+    LayerObserver,
+    StreamedExperts,
+)
 from edgemoe.experts.speculation import Pace, Speculation, SpeculationCounts, pays
 
 __all__ = [

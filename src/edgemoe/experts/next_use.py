@@ -14,7 +14,7 @@ class NextUse:
     """Fitted matrices (E, columns of ``gate_features``) by position; they give about a probability."""
 
     def __init__(self, heads: Mapping[int, Matrix]) -> None:
-        self._heads = heads
+        self.heads = heads
 
     def tell(
         self,
@@ -28,6 +28,6 @@ class NextUse:
 
         The last arguments are those of ``Predictor.forecast``. Nothing where nothing is fitted for the layer.
         """
-        head = self._heads.get(position)
+        head = self.heads.get(position)
         if head is not None:
             statistics.expect_from(position, x, expert_ids, weights, head)

@@ -2,22 +2,35 @@
 
 Resident experts of a layer are computed while missing ones are read; a missing one is computed as it
 arrives; meanwhile the next layers' experts are read ahead. Outputs are summed in a fixed order, so that
-what was resident never changes a result.
+what was resident never changes a result. That is compiled, in ``native/experts/stream.cpp``: in Python it
+took longer than storage did.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
+from edgemoe import native
 from edgemoe.experts.cache import ExpertCache
-from edgemoe.experts.loads import ExpertLayerShape, Loads
+from edgemoe.experts.loads import Loads
 from edgemoe.experts.next_use import NextUse
 from edgemoe.experts.predictors import NoPredictor, Predictor
 from edgemoe.experts.speculation import Pace, Speculation, SpeculationCounts
-from edgemoe.native import ExpertLayerOutput, FloatArray, IntArray
+from edgemoe.native import FloatArray, IntArray
 from edgemoe.store import ExpertReader, Store
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertLayerShape:
+    """What the experts of one layer have in common: gate and up are (F, D), down is (D, F)."""
+
+    width: int
+    expert_width: int
+    activation: str
 
 
 @dataclass(slots=True)
@@ -69,14 +82,22 @@ class StreamedExperts:
         next_use: NextUse | None = None,
     ) -> None:
         """``swaps_layers`` reads every expert of a layer, chosen or not: the baseline to be beaten."""
-        self._layers = layers
+        pace = pace or Pace()
         self._reader = reader
         self._cache = cache
-        self._pace = pace or Pace()
-        self._loads = Loads(store, reader, cache, layers, verify)
-        self._speculation = Speculation(cache, self._loads, predictor or NoPredictor(), top_k, self._pace)
-        self._swaps_layers = swaps_layers
-        self._next_use = next_use
+        self._loads = Loads(store, reader, cache, verify)
+        self._speculation = Speculation(cache, self._loads, predictor or NoPredictor(), top_k, pace)
+        self._ahead = None if self._speculation.is_never else _Ahead(self._speculation, pace, self._loads)
+        layouts = []
+        for key in cache.catalog.keys:
+            formats, shape = store.manifest.experts[key].formats, layers[key[0]]
+            layouts.append((formats.gate, formats.up, formats.down, shape.width, shape.expert_width))
+        heads = next_use.heads if next_use is not None else {}
+        positions = cache.catalog.position
+        activations = [(layers[layer].activation, heads.get(positions[layer])) for layer in positions]
+        self._stream = native.ExpertStream(
+            cache.statistics, cache, self._loads, layouts, activations, swaps_layers
+        )
         self._counts = ExpertCounts(speculation=self._speculation.counts)
         self.observer: LayerObserver | None = None
 
@@ -88,18 +109,21 @@ class StreamedExperts:
     @property
     def counts(self) -> ExpertCounts:
         """Costs so far."""
-        self._counts.bytes_read = self._loads.bytes_read
-        self._counts.waited_s = self._loads.waited_s
-        return self._counts
+        counts = self._counts
+        counts.hits, counts.misses = self._stream.num_hits, self._stream.num_misses
+        counts.bytes_read, counts.waited_s = self._loads.bytes_read, self._loads.waited_s
+        return counts
 
     def run(self, layer: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray) -> FloatArray:
         """See ExpertRunner."""
+        position = self._cache.catalog.position[layer]
+        out = np.empty_like(x)
+        observe = None if self.observer is None else _telling(self.observer, position, x, expert_ids, weights)
         try:
-            return self._run(layer, x, expert_ids, weights)
-        except BaseException:
-            self._loads.abandon()
-            self._cache.residency.unpin_all()
-            raise
+            self._stream.run(position, x, expert_ids, weights, out, self._ahead, observe)
+        except native.LoadFailed as failure:
+            raise self._loads.error(failure) from None
+        return out
 
     @property
     def is_reading_ahead(self) -> bool:
@@ -123,114 +147,26 @@ class StreamedExperts:
         """Stop the reader; later calls of ``run`` fail."""
         self._reader.close()
 
-    def _run(self, layer: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray) -> FloatArray:
-        cache, loads = self._cache, self._loads
-        position = cache.catalog.position[layer]
-        first = cache.catalog.span(position).start
-        if cache.holds_all and self.observer is None and not self._swaps_layers:
-            y = self._run_resident(layer, first, x, expert_ids, weights)
-            if y is not None:
-                return y
-        self._pace.layer_begins(len(x), loads.waited_s)
-        chosen = cache.statistics.observe(position, expert_ids)
-        if self._next_use is not None and not cache.holds_all:
-            self._next_use.tell(cache.statistics, position, x, expert_ids, weights)
-        loads.poll()
-        preloaded = self._speculation.settle(position, chosen)
-        wanted = list(cache.catalog.experts(position)) if self._swaps_layers else chosen
-        misses = cache.residency.missing(wanted)
-        hits = [expert for expert in chosen if expert not in misses] if misses else chosen
-        self._counts.hits += len(hits)
-        self._counts.misses += len(misses)
-        if self.observer is not None:
-            self.observer.layer_runs(LayerEvent(position, x, expert_ids, weights, hits, misses, preloaded))
-        cache.residency.pin(hits)
-        arriving = _Arriving(loads, misses)
-        arriving.start()
-        if arriving.is_complete:  # else there is no room for more than what is needed now
-            self._speculation.start(position, x, expert_ids, weights)
-        output = ExpertLayerOutput(x, expert_ids, self._layers[layer].activation)
-        self._compute(output, first, hits, arriving)
-        while arrived := arriving.wait():
-            # All are chosen, but for those that swapping reads besides.
-            used = [expert for expert in arrived if expert in chosen]
-            cache.residency.pin(used)
-            self._compute(output, first, used, arriving)
-            arriving.start()
-        return output.combine(weights)
 
-    def _run_resident(
-        self, layer: int, first: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray
-    ) -> FloatArray | None:
-        """What is in memory is there for good: nothing to evict, to forecast or to wait for.
+class _Ahead:
+    """Speculation as a layer sees it, and the clock that it goes by."""
 
-        None where a chosen expert has not been read yet.
-        """
-        cache = self._cache
-        chosen = sorted(set(expert_ids.ravel().tolist()))
-        experts = {expert: cache.weights(first + expert) for expert in chosen if first + expert in cache}
-        if len(experts) < len(chosen):
-            return None
-        self._counts.hits += len(chosen)
-        output = ExpertLayerOutput(x, expert_ids, self._layers[layer].activation)
-        output.add_all(experts)
-        return output.combine(weights)
-
-    def _compute(
-        self,
-        output: ExpertLayerOutput,
-        first: int,
-        experts: list[int],
-        arriving: _Arriving,
-    ) -> None:
-        """Add pinned experts to the output and unpin them."""
-        cache = self._cache
-        if arriving.is_complete:
-            output.add_all({expert - first: cache.weights(expert) for expert in experts})
-            cache.residency.unpin(experts)
-            return
-        for expert in experts:
-            output.add(expert - first, cache.weights(expert))
-            cache.residency.unpin([expert])
-            arriving.start()  # room for the next read comes with every expert that is done
-
-
-class _Arriving:
-    """One layer's missing experts: read as many at a time as there is room for."""
-
-    def __init__(self, loads: Loads, experts: list[int]) -> None:
+    def __init__(self, speculation: Speculation, pace: Pace, loads: Loads) -> None:
+        self._speculation = speculation
+        self._pace = pace
         self._loads = loads
-        self._waiting: list[int] = []
-        self._expected: list[int] = []
-        for expert in experts:
-            if expert in loads:
-                loads.demand(expert)
-                self._expected.append(expert)
-            else:
-                self._waiting.append(expert)
-        self._waiting.reverse()
+        self.start = speculation.start
 
-    @property
-    def is_complete(self) -> bool:
-        """Every missing expert is being read."""
-        return not self._waiting
+    def settle(self, position: int, num_tokens: int, chosen: list[int]) -> set[int]:
+        self._pace.layer_begins(num_tokens, self._loads.waited_s)
+        return self._speculation.settle(position, chosen)
 
-    def start(self) -> None:
-        """Demand experts while there is room."""
-        if not self._waiting:
-            return
-        while self._waiting and self._loads.start(self._waiting[-1]):
-            self._expected.append(self._waiting.pop())
-        self._loads.begin()
 
-    def wait(self) -> list[int]:
-        """The next experts to be computed, resident by now; none when all have been."""
-        while self._waiting and not self._expected:
-            # All room is taken by reads on speculation: they must end or be dropped first.
-            self._loads.make_room()
-            self.start()
-        if not self._expected:
-            return []
-        arrived = self._loads.wait(self._expected)
-        self._expected = [expert for expert in self._expected if expert not in arrived]
-        return arrived
+def _telling(
+    observer: LayerObserver, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray
+) -> Callable[[list[int], list[int], list[int]], None]:
+    def observe(hits: list[int], misses: list[int], preloaded: list[int]) -> None:
+        event = LayerEvent(position, x, expert_ids, weights, hits, misses, set(preloaded))
+        observer.layer_runs(event)
+
+    return observe

@@ -146,7 +146,7 @@ class Speculation:
         self._cache = cache
         self._loads = loads
         self._predictor = predictor
-        self._never = isinstance(predictor, NoPredictor)
+        self.is_never = isinstance(predictor, NoPredictor)
         self._top_k = top_k
         self._pace = pace
         catalog = cache.catalog
@@ -164,7 +164,7 @@ class Speculation:
     @property
     def is_on(self) -> bool:
         """False without a predictor, and while single tokens are timed without, or were faster without."""
-        return self._governor.is_on and not self._never
+        return self._governor.is_on and not self.is_never
 
     def settle(self, position: int, chosen: list[int]) -> set[int]:
         """The router has spoken: drop what it did not ask for. Returns what was read ahead rightly."""
@@ -188,7 +188,7 @@ class Speculation:
 
     def start(self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray) -> None:
         """Forecast the next layers and start the reads that pay."""
-        if self._never:
+        if self.is_never:
             return
         if len(x) == 1 and position > self._cache.catalog.first_step and self._pace.last_layer_s:
             # What lies between two tokens, such as a user who reads, is no layer's time.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgemoe import native
 from edgemoe.models.spec import MLPSpec, MoESpec
 from edgemoe.models.weights import DenseWeights
-from edgemoe.native import ExpertLayerOutput, ExpertWeights, FloatArray, IntArray, Matrix
+from edgemoe.native import ExpertWeights, FloatArray, IntArray, Matrix
 
 
 class ExpertRunner(Protocol):
@@ -42,10 +42,13 @@ class ResidentExperts:
 
     def run(self, layer: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray) -> FloatArray:
         """See ExpertRunner."""
-        output = ExpertLayerOutput(x, expert_ids, self._activation)
+        top_k = expert_ids.shape[1]
+        parts = np.empty((expert_ids.size, x.shape[1]), np.float32)
         for expert in np.unique(expert_ids).tolist():
-            output.add(expert, self._experts[layer, expert])
-        return output.combine(weights)
+            places = np.flatnonzero(expert_ids == expert).astype(np.int32)
+            chosen = self._experts[layer, expert]
+            parts[places] = native.expert_ffn(x, *chosen, self._activation, rows=places // top_k)
+        return native.combine(parts, weights)
 
 
 class MLP:

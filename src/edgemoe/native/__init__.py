@@ -8,7 +8,6 @@ from edgemoe._native import (
     set_num_threads,
 )
 from edgemoe.native.eviction import EvictionPolicy, Residency, UseStatistics, make_policy
-from edgemoe.native.expert_layer import ExpertLayerOutput, ExpertWeights
 from edgemoe.native.io import DIRECT_ALIGNMENT, READ_METHODS, FileReader, aligned_empty, read_memory
 from edgemoe.native.matrix import (
     BLOCK,
@@ -16,6 +15,7 @@ from edgemoe.native.matrix import (
     LAYOUT_VERSION,
     ROW_GROUP,
     ByteArray,
+    ExpertWeights,
     FloatArray,
     Matrix,
     bits_per_weight,
@@ -39,9 +39,19 @@ from edgemoe.native.ops import (
     route,
     store_kv,
 )
+from edgemoe.native.streaming import (
+    DEMAND_TRIES,
+    ExpertCache,
+    ExpertStream,
+    LoadFailed,
+    Loads,
+    SlotArena,
+    compiled_reader,
+)
 
 __all__ = [
     "BLOCK",
+    "DEMAND_TRIES",
     "DIRECT_ALIGNMENT",
     "FORMATS",
     "LAYOUT_VERSION",
@@ -49,13 +59,17 @@ __all__ = [
     "ROW_GROUP",
     "ByteArray",
     "EvictionPolicy",
-    "ExpertLayerOutput",
+    "ExpertCache",
+    "ExpertStream",
     "ExpertWeights",
     "FileReader",
     "FloatArray",
     "IntArray",
+    "LoadFailed",
+    "Loads",
     "Matrix",
     "Residency",
+    "SlotArena",
     "UseStatistics",
     "active_isa",
     "aligned_empty",
@@ -63,6 +77,7 @@ __all__ = [
     "available_isas",
     "bits_per_weight",
     "combine",
+    "compiled_reader",
     "dequantize",
     "dequantize_rows",
     "expert_ffn",

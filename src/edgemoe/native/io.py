@@ -53,6 +53,11 @@ class FileReader:
         # A destination must outlive its read even when the caller forgets it.
         self._destinations: dict[int, ByteArray] = {}
 
+    @property
+    def compiled(self) -> _native.Reader:
+        """The reader that compiled code may use as well."""
+        return self._reader
+
     def submit(self, file: int, offset: int, out: ByteArray, priority: int = 0) -> int:
         """Queue a read of ``len(out)`` bytes; lower priority numbers go first. Returns a ticket.
 

@@ -7,6 +7,7 @@ Every product gives one token the same bits whatever the other tokens of the cal
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,14 @@ BLOCK: int = _native.BLOCK
 # A packed matrix (N, M): Matrix(packed, format, num_rows, num_cols), which are its attributes too. ``packed``
 # may be a view into a larger buffer. ValueError where the shape or the number of bytes does not fit.
 Matrix = _native.Matrix
+
+
+class ExpertWeights(NamedTuple):
+    """One expert: gate and up (F, D), down (D, F); some families have no gate."""
+
+    gate: Matrix | None
+    up: Matrix
+    down: Matrix
 
 
 def packed_num_bytes(format: str, num_rows: int, num_cols: int) -> int:

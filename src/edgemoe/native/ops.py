@@ -79,16 +79,14 @@ def route(logits: FloatArray, top_k: int, rule: str, renormalize: bool) -> tuple
     return ids, weights
 
 
-def combine(parts: FloatArray, weights: FloatArray, places: IntArray | None = None) -> FloatArray:
-    """Sum over k, in the order 0..K-1, of weights (T, K) times rows of parts (T K, D): (T, D).
-
-    The rows are those at ``places`` (T, K), or else in order: row t K + k.
+def combine(parts: FloatArray, weights: FloatArray) -> FloatArray:
+    """Sum over k, in the order 0..K-1, of weights (T, K) times rows t K + k of parts (T K, D): (T, D).
 
     Raises:
-        ValueError: shapes do not fit, or a place is no row of parts.
+        ValueError: shapes do not fit.
     """
     out = np.empty((len(weights), parts.shape[1]), np.float32)
-    _native.combine_into(parts, places, weights, out)
+    _native.combine_into(parts, weights, out)
     return out
 
 

@@ -56,16 +56,23 @@ class Store:
         Raises:
             CorruptStoreError: naming file, expert and offset.
         """
-        entry = self.manifest.experts[key]
-        if checksum(record) != entry.checksum:
-            raise self._corrupt(f"layer {key[0]} expert {key[1]}", entry)
+        if not self.is_sound(key, record):
+            raise self.damage_error(key)
 
-    def read_error(self, key: ExpertKey, error: OSError) -> ExpertReadError:
+    def is_sound(self, key: ExpertKey, record: ByteArray) -> bool:
+        """Whether a record that was read is as it was written."""
+        return checksum(record) == self.manifest.experts[key].checksum
+
+    def damage_error(self, key: ExpertKey) -> CorruptStoreError:
+        """A damaged record of an expert as the error to raise."""
+        return self._corrupt(f"layer {key[0]} expert {key[1]}", self.manifest.experts[key])
+
+    def read_error(self, key: ExpertKey, reason: str | None) -> ExpertReadError:
         """A failed read of an expert as the error to raise."""
         entry = self.manifest.experts[key]
         return ExpertReadError(
             f"{self.path / entry.file}: layer {key[0]} expert {key[1]} at offset {entry.offset} cannot be"
-            f" read: {error.strerror}; check the storage, then run `edgemoe inspect --verify {self.path}`"
+            f" read: {reason}; check the storage, then run `edgemoe inspect --verify {self.path}`"
         )
 
     def read_dense(self, kind: str = "auto") -> dict[str, ByteArray]:
@@ -111,7 +118,7 @@ class Store:
                 except CorruptStoreError as error:
                     yield str(error)
                 except OSError as error:
-                    yield str(self.read_error(key, error))
+                    yield str(self.read_error(key, error.strerror))
                 done += entry.num_bytes
                 if progress is not None:
                     progress(done, total)

@@ -1,0 +1,53 @@
+#include "experts/layer_output.h"
+
+#include <algorithm>
+
+#include "ops/ops.h"
+
+namespace edgemoe {
+
+ExpertLayerOutput::ExpertLayerOutput(const Routed& routed, Activation activation)
+    : routed_(routed), activation_(activation) {
+    const std::int64_t num_parts = routed.num_tokens * routed.top_k;
+    parts_ = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(num_parts * routed.width));
+    if (routed.num_tokens == 1) return;  // its parts lie in the order of their ranks
+    const std::int32_t* ids = routed.ids;
+    const auto largest = static_cast<std::size_t>(*std::max_element(ids, ids + num_parts));
+    starts_.resize(largest + 2);
+    for (std::int64_t i = 0; i < num_parts; ++i) ++starts_[static_cast<std::size_t>(ids[i]) + 1];
+    for (std::size_t e = 0; e <= largest; ++e) starts_[e + 1] += starts_[e];
+    std::vector<std::int64_t> next(starts_.begin(), starts_.end() - 1);
+    tokens_.resize(static_cast<std::size_t>(num_parts));
+    places_.resize(tokens_.size());
+    for (std::int64_t i = 0; i < num_parts; ++i) {
+        const std::int64_t place = next[static_cast<std::size_t>(ids[i])]++;
+        tokens_[static_cast<std::size_t>(place)] = static_cast<std::int32_t>(i / routed.top_k);
+        places_[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(place);
+    }
+}
+
+void ExpertLayerOutput::add(const std::vector<int>& experts, const std::vector<ExpertMatrices>& matrices) {
+    const auto part = [this](std::int64_t place) { return parts_.get() + place * routed_.width; };
+    if (routed_.num_tokens == 1) {
+        std::vector<ChosenExpert> chosen;
+        for (std::size_t i = 0; i < experts.size(); ++i) {
+            const std::int32_t* ids = routed_.ids;
+            chosen.push_back({matrices[i], part(std::find(ids, ids + routed_.top_k, experts[i]) - ids)});
+        }
+        expert_ffns_of_token(routed_.x, chosen, activation_);
+        return;
+    }
+    for (std::size_t i = 0; i < experts.size(); ++i) {
+        const auto e = static_cast<std::size_t>(experts[i]);
+        const auto& [gate, up, down] = matrices[i];
+        expert_ffn(routed_.x, starts_[e + 1] - starts_[e], gate ? &*gate : nullptr, up, down, activation_,
+                   part(starts_[e]), tokens_.data() + starts_[e]);
+    }
+}
+
+void ExpertLayerOutput::combine(float* out) const {
+    edgemoe::combine(parts_.get(), places_.empty() ? nullptr : places_.data(), routed_.weights,
+                     routed_.num_tokens, routed_.top_k, routed_.width, out);
+}
+
+}  // namespace edgemoe

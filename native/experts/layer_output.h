@@ -1,0 +1,38 @@
+// The routed experts of one layer on one batch of tokens, computed in any order, summed in a fixed one.
+// Letters: T tokens, D width, K chosen.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "experts/gate.h"
+#include "kernels/matmul.h"
+
+namespace edgemoe {
+
+// Collects the outputs of single experts in any order and sums them in the order of their ranks, so that
+// what was there first never changes a result.
+class ExpertLayerOutput {
+  public:
+    // What is routed outlives it.
+    ExpertLayerOutput(const Routed& routed, Activation activation);
+
+    // Computes experts, each by its number in the layer, for the tokens that chose it: every one is chosen by
+    // some token. For a single token they run in one go.
+    void add(const std::vector<int>& experts, const std::vector<ExpertMatrices>& matrices);
+    // The sum [T][D], weighted; every chosen expert has been added.
+    void combine(float* out) const;
+
+  private:
+    const Routed& routed_;
+    Activation activation_;
+    std::unique_ptr<float[]> parts_;  // [T K][D]
+    // Of several tokens: the outputs of one expert lie side by side, so that it writes them, and reads its
+    // tokens, in one go. By expert where they start; of each the token; and [T][K] where they are.
+    std::vector<std::int64_t> starts_;
+    std::vector<std::int32_t> tokens_;
+    std::vector<std::int32_t> places_;
+};
+
+}  // namespace edgemoe

@@ -1,0 +1,164 @@
+#include "experts/stream.h"
+
+#include <algorithm>
+#include <iterator>
+#include <numeric>
+#include <stdexcept>
+#include <utility>
+
+namespace edgemoe {
+
+ExpertMatrices RecordLayout::matrices(const std::uint8_t* record) const {
+    const auto next = [&](Format format, std::int64_t rows, std::int64_t cols) {
+        const Matrix matrix = {record, format, rows, cols};
+        record += packed_bytes(format, rows, cols);
+        return matrix;
+    };
+    ExpertMatrices expert{};
+    if (has_gate) expert.gate = next(formats[0], expert_width, width);
+    expert.up = next(formats[1], expert_width, width);
+    expert.down = next(formats[2], width, expert_width);
+    return expert;
+}
+
+// One layer's missing experts: read as many at a time as there is room for.
+class ExpertStream::Arriving {
+  public:
+    Arriving(Loads& loads, const std::vector<int>& experts) : loads_(loads) {
+        for (const int expert : experts) {
+            if (loads.contains(expert)) {
+                loads.demand(expert);
+                expected_.push_back(expert);
+            } else {
+                waiting_.push_back(expert);
+            }
+        }
+        std::reverse(waiting_.begin(), waiting_.end());
+        start();
+    }
+
+    // Every missing expert is being read.
+    bool is_complete() const { return waiting_.empty(); }
+
+    // Demands experts while there is room.
+    void start() {
+        if (waiting_.empty()) return;
+        while (!waiting_.empty() && loads_.start(waiting_.back(), Loads::kDemand)) {
+            expected_.push_back(waiting_.back());
+            waiting_.pop_back();
+        }
+        loads_.begin();
+    }
+
+    // The next experts to be computed, resident by now; none when all have been.
+    std::vector<int> wait() {
+        while (!waiting_.empty() && expected_.empty()) {
+            // All room is taken by reads on speculation: they must end or be dropped first.
+            loads_.make_room();
+            start();
+        }
+        if (expected_.empty()) return {};
+        std::vector<int> arrived = loads_.wait(expected_);
+        std::erase_if(expected_, [&](int expert) {
+            return std::find(arrived.begin(), arrived.end(), expert) != arrived.end();
+        });
+        return arrived;
+    }
+
+  private:
+    Loads& loads_;
+    std::vector<int> waiting_;
+    std::vector<int> expected_;
+};
+
+ExpertStream::ExpertStream(UseStatistics& statistics, ExpertCache& cache, Loads& loads,
+                           std::vector<RecordLayout> layouts, std::vector<Layer> layers, Options options)
+    : statistics_(statistics),
+      cache_(cache),
+      loads_(loads),
+      layouts_(std::move(layouts)),
+      layers_(std::move(layers)),
+      options_(std::move(options)) {
+    const Catalog& catalog = cache.catalog();
+    if (static_cast<int>(layouts_.size()) != catalog.num_experts() ||
+        static_cast<int>(layers_.size()) != catalog.num_layers()) {
+        throw std::invalid_argument("stream: one layout for each expert, and one entry for each layer");
+    }
+}
+
+void ExpertStream::run(int position, const Routed& routed, float* out, Ahead* ahead,
+                       const std::function<void(const LayerEvent&)>& observe) {
+    try {
+        run_layer(position, routed, out, ahead, observe);
+    } catch (...) {
+        loads_.abandon();
+        cache_.residency().unpin_all();
+        throw;
+    }
+}
+
+void ExpertStream::run_layer(int position, const Routed& routed, float* out, Ahead* ahead,
+                             const std::function<void(const LayerEvent&)>& observe) {
+    const Catalog& catalog = cache_.catalog();
+    Residency& residency = cache_.residency();
+    const Layer& layer = layers_[static_cast<std::size_t>(position)];
+    const std::vector<int> chosen =
+        statistics_.observe(position, routed.ids, routed.num_tokens, routed.top_k);
+    if (layer.next_use != nullptr && !cache_.holds_all()) {
+        expect_next_use(statistics_, position, routed, *layer.next_use);
+    }
+    loads_.poll();
+    std::vector<int> wanted = chosen;
+    if (options_.swaps_layers) {
+        wanted.resize(static_cast<std::size_t>(catalog.first(position + 1) - catalog.first(position)));
+        std::iota(wanted.begin(), wanted.end(), catalog.first(position));
+    }
+    const std::vector<int> misses = residency.missing(wanted);
+    // What is in memory is there for good: nothing to forecast.
+    if (cache_.holds_all() && misses.empty()) ahead = nullptr;
+    std::vector<int> preloaded;
+    if (ahead != nullptr) preloaded = ahead->settle(position, routed.num_tokens, chosen);
+    std::vector<int> hits;
+    std::set_difference(chosen.begin(), chosen.end(), misses.begin(), misses.end(), std::back_inserter(hits));
+    num_hits_ += static_cast<std::int64_t>(hits.size());
+    num_misses_ += static_cast<std::int64_t>(misses.size());
+    if (observe) observe({hits, misses, preloaded});
+    residency.pin(hits, true);
+    Arriving arriving(loads_, misses);
+    // Else there is no room for more than what is needed now.
+    if (ahead != nullptr && arriving.is_complete()) ahead->start(position);
+    ExpertLayerOutput output(routed, layer.activation);
+    compute(output, hits, arriving);
+    for (std::vector<int> arrived = arriving.wait(); !arrived.empty(); arrived = arriving.wait()) {
+        options_.has_waited();
+        // All are chosen, but for those that swapping reads besides.
+        std::erase_if(arrived, [&](int e) { return !std::binary_search(chosen.begin(), chosen.end(), e); });
+        residency.pin(arrived, true);
+        compute(output, arrived, arriving);
+        arriving.start();
+    }
+    output.combine(out);
+}
+
+void ExpertStream::compute(ExpertLayerOutput& output, const std::vector<int>& experts, Arriving& arriving) {
+    const auto add = [&](const std::vector<int>& some) {
+        std::vector<int> numbers;
+        std::vector<ExpertMatrices> matrices;
+        for (const int expert : some) {
+            numbers.push_back(expert - cache_.catalog().first(cache_.catalog().position(expert)));
+            matrices.push_back(layouts_[static_cast<std::size_t>(expert)].matrices(cache_.record(expert)));
+        }
+        output.add(numbers, matrices);
+        cache_.residency().pin(some, false);
+    };
+    if (arriving.is_complete()) {
+        add(experts);
+        return;
+    }
+    for (const int expert : experts) {
+        add({expert});
+        arriving.start();  // room for the next read comes with every expert that is done
+    }
+}
+
+}  // namespace edgemoe

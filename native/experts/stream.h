@@ -1,0 +1,98 @@
+// Experts streamed from storage, one layer at a time.
+//
+// Resident experts of a layer are computed while missing ones are read; a missing one is computed as it
+// arrives; meanwhile the next layers' experts are read ahead. Outputs are summed in a fixed order, so that
+// what was resident never changes a result.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "experts/expert_cache.h"
+#include "experts/gate.h"
+#include "experts/layer_output.h"
+#include "experts/loads.h"
+
+namespace edgemoe {
+
+// How the matrices of an expert lie in its record, one behind the other: gate (or none) and up [F][D], down
+// [D][F].
+struct RecordLayout {
+    bool has_gate;
+    std::array<Format, 3> formats;  // of gate, up, down
+    std::int64_t width;
+    std::int64_t expert_width;
+
+    ExpertMatrices matrices(const std::uint8_t* record) const;
+};
+
+// Reading ahead, as far as a layer sees it.
+class Ahead {
+  public:
+    virtual ~Ahead() = default;
+    // The router at `position` has spoken: what it did not ask for is dropped. Returns what was read ahead
+    // for it rightly.
+    virtual std::vector<int> settle(int position, std::int64_t num_tokens,
+                                    const std::vector<int>& chosen) = 0;
+    // All reads that the layer needs are under way: those that pay may follow.
+    virtual void start(int position) = 0;
+};
+
+// One layer's experts are about to run. Experts by their number in the catalog.
+struct LayerEvent {
+    const std::vector<int>& hits;
+    const std::vector<int>& misses;
+    const std::vector<int>& preloaded;  // of both: what was read ahead for this layer
+};
+
+class ExpertStream {
+  public:
+    struct Layer {
+        Activation activation;
+        const Matrix* next_use;  // the head that forecasts the next token's choice, or nullptr
+    };
+    struct Options {
+        bool swaps_layers;  // every expert of a layer is read, chosen or not: the baseline to be beaten
+        // Called after every wait for storage; what it throws ends the run.
+        std::function<void()> has_waited;
+    };
+
+    // Statistics, cache and loads outlive it. `layouts` by expert, `layers` by position.
+    ExpertStream(UseStatistics& statistics, ExpertCache& cache, Loads& loads,
+                 std::vector<RecordLayout> layouts, std::vector<Layer> layers, Options options);
+
+    // out [T][D] is the weighted sum of the chosen experts' outputs. After an error nothing is under way and
+    // nothing is pinned. `ahead` and `observe` may be missing.
+    void run(int position, const Routed& routed, float* out, Ahead* ahead,
+             const std::function<void(const LayerEvent&)>& observe);
+
+    const Catalog& catalog() const { return cache_.catalog(); }
+    // D of the layer at a position.
+    std::int64_t width(int position) const {
+        return layouts_[static_cast<std::size_t>(catalog().first(position))].width;
+    }
+    std::int64_t num_hits() const { return num_hits_; }
+    // Not resident when the router spoke, those still being read ahead included.
+    std::int64_t num_misses() const { return num_misses_; }
+
+  private:
+    class Arriving;
+
+    void run_layer(int position, const Routed& routed, float* out, Ahead* ahead,
+                   const std::function<void(const LayerEvent&)>& observe);
+    // Adds pinned experts to the output and unpins them.
+    void compute(ExpertLayerOutput& output, const std::vector<int>& experts, Arriving& arriving);
+
+    UseStatistics& statistics_;
+    ExpertCache& cache_;
+    Loads& loads_;
+    std::vector<RecordLayout> layouts_;
+    std::vector<Layer> layers_;
+    Options options_;
+    std::int64_t num_hits_ = 0;
+    std::int64_t num_misses_ = 0;
+};
+
+}  // namespace edgemoe

@@ -1,0 +1,194 @@
+// Layers of experts streamed through a small cache, under the sanitizers. tests/consistency runs whole
+// models.
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "experts/stream.h"
+#include "kernels/quantize.h"
+#include "tests/check.h"
+#include "tests/random.h"
+
+using namespace edgemoe;
+
+namespace {
+
+constexpr std::int64_t kPage = 4096, kWidth = 32, kInner = 64;
+constexpr int kLayers = 3, kExperts = 4, kAll = kLayers * kExperts;
+constexpr std::int64_t kTokens = 5, kTopK = 2;
+
+// Serves one file from memory when it is waited for, the last submitted first. Now and then a read fails.
+class MemoryReader : public Reader {
+  public:
+    explicit MemoryReader(const std::vector<std::uint8_t>& file) : file_(file) {}
+
+    Ticket submit(const ReadRequest& request, int) override {
+        open_[++last_] = request;
+        return last_;
+    }
+    void begin() override {}
+    ReadResult wait(Ticket ticket) override {
+        ReadResult result;
+        result.request = open_.at(ticket);
+        open_.erase(ticket);
+        if (is_broken || (fails_every > 0 && ++num_reads_ % fails_every == 0)) {
+            result.error = EIO;
+        } else {
+            std::memcpy(result.request.destination, file_.data() + result.request.offset,
+                        static_cast<std::size_t>(result.request.num_bytes));
+        }
+        return result;
+    }
+    std::vector<Ticket> wait_some(const std::vector<Ticket>& tickets, bool) override {
+        return {*std::max_element(tickets.begin(), tickets.end())};
+    }
+    bool cancel(Ticket) override { return false; }
+
+    bool is_broken = false;
+    int fails_every = 0;
+
+  private:
+    const std::vector<std::uint8_t>& file_;
+    std::map<Ticket, ReadRequest> open_;
+    Ticket last_ = 0;
+    int num_reads_ = 0;
+};
+
+// Experts of two sizes, one behind the other in a file.
+struct Experts {
+    std::vector<std::uint8_t> file;
+    std::vector<std::int64_t> sizes;
+    std::vector<int> positions;
+    std::vector<RecordPlace> places;
+    std::vector<RecordLayout> layouts;
+
+    Experts() {
+        for (int expert = 0; expert < kAll; ++expert) {
+            const Format format = expert % 2 == 0 ? Format::kF32 : Format::kQ4;
+            layouts.push_back({true, {format, format, format}, kWidth, kInner});
+            std::vector<std::uint8_t> record;
+            for (int m = 0; m < 3; ++m) {
+                const std::int64_t rows = m < 2 ? kInner : kWidth, cols = m < 2 ? kWidth : kInner;
+                const std::vector<float> weights =
+                    testing::normal(rows * cols, static_cast<unsigned>(10 * expert + m));
+                std::vector<std::uint8_t> packed(static_cast<std::size_t>(packed_bytes(format, rows, cols)));
+                quantize(weights.data(), rows, cols, format, nullptr, packed.data());
+                record.insert(record.end(), packed.begin(), packed.end());
+            }
+            record.resize((record.size() + kPage - 1) / kPage * kPage);
+            sizes.push_back(static_cast<std::int64_t>(record.size()));
+            positions.push_back(expert / kExperts);
+            places.push_back({0, static_cast<std::int64_t>(file.size())});
+            file.insert(file.end(), record.begin(), record.end());
+        }
+    }
+
+    std::int64_t largest() const { return *std::max_element(sizes.begin(), sizes.end()); }
+};
+
+// A cache of so many bytes, and what runs from it.
+struct Streamed {
+    SlotArena arena;
+    UseStatistics statistics;
+    std::unique_ptr<EvictionPolicy> policy = make_policy("lru");
+    Residency residency;
+    ExpertCache cache;
+    MemoryReader reader;
+    Loads loads;
+    ExpertStream stream;
+    int num_checked = 0;
+
+    Streamed(const Experts& experts, std::int64_t capacity_bytes, Verify verify = Verify::kFirst)
+        : arena(capacity_bytes, experts.sizes),
+          statistics(Catalog(experts.sizes, experts.positions, 0), 32.0),
+          residency(statistics, *policy, capacity_bytes, 0.25),
+          cache(residency, arena, experts.sizes),
+          reader(experts.file),
+          loads(cache, reader, experts.places, verify,
+                [this](int, const std::uint8_t*, std::int64_t) { return ++num_checked > 0; }),
+          stream(statistics, cache, loads, experts.layouts,
+                 std::vector<ExpertStream::Layer>(kLayers, {Activation::kSilu, nullptr}), {false, [] {}}) {}
+
+    // Some passes over all layers, alternately with several tokens and with one.
+    std::vector<float> outputs() {
+        std::vector<float> all;
+        for (int pass = 0; pass < 6; ++pass) {
+            for (int position = 0; position < kLayers; ++position) run(pass, position, all);
+        }
+        return all;
+    }
+
+    void run(int pass, int position, std::vector<float>& all) {
+        const std::int64_t tokens = pass % 2 == 0 ? kTokens : 1;
+        const std::vector<float> x =
+            testing::normal(tokens * kWidth, static_cast<unsigned>(100 * pass + position));
+        const std::vector<float> weights =
+            testing::normal(tokens * kTopK, static_cast<unsigned>(100 * pass + position + 50));
+        std::vector<std::int32_t> ids;
+        for (int t = 0; t < tokens; ++t) {
+            ids.push_back((pass + t + position) % kExperts);
+            ids.push_back((pass + t + position + 1 + t % 3) % kExperts);
+        }
+        std::vector<float> out(x.size());
+        stream.run(position, {x.data(), ids.data(), weights.data(), tokens, kWidth, kTopK}, out.data(),
+                   nullptr, {});
+        all.insert(all.end(), out.begin(), out.end());
+    }
+};
+
+}  // namespace
+
+TEST(what_is_resident_changes_no_bit) {
+    const Experts experts;
+    const std::int64_t all_bytes = static_cast<std::int64_t>(experts.file.size());
+    Streamed resident(experts, all_bytes);
+    const std::vector<float> expected = resident.outputs();
+    CHECK(resident.cache.holds_all());
+    CHECK_EQUAL(resident.stream.num_misses(), kAll);
+    for (const std::int64_t capacity : {experts.largest(), 3 * experts.largest(), all_bytes / 2}) {
+        for (const int fails_every : {0, 4}) {
+            Streamed streamed(experts, capacity);
+            streamed.reader.fails_every = fails_every;
+            CHECK(streamed.outputs() == expected);
+            CHECK(streamed.stream.num_misses() > kAll);
+            CHECK(streamed.residency.used_bytes() <= capacity);
+            CHECK(streamed.arena.touched_bytes() <= capacity);
+            CHECK_EQUAL(streamed.num_checked, kAll);
+        }
+    }
+}
+
+TEST(records_are_compared_when_told_to) {
+    const Experts experts;
+    Streamed always(experts, experts.largest(), Verify::kAlways);
+    Streamed never(experts, experts.largest(), Verify::kNever);
+    CHECK(always.outputs() == never.outputs());
+    CHECK(always.num_checked > kAll);
+    CHECK_EQUAL(never.num_checked, 0);
+}
+
+TEST(storage_that_fails_for_good_leaves_nothing_under_way) {
+    const Experts experts;
+    Streamed expected(experts, 3 * experts.largest()), streamed(experts, 3 * experts.largest());
+    std::vector<float> first, again, outputs;
+    expected.run(0, 1, first);
+    streamed.reader.is_broken = true;
+    bool has_failed = false;
+    try {
+        streamed.run(0, 1, outputs);
+    } catch (const LoadFailed& error) {
+        has_failed = error.result.error == EIO && error.expert / kExperts == 1;
+    }
+    CHECK(has_failed);
+    CHECK_EQUAL(streamed.loads.pending_bytes(), 0);
+    CHECK_EQUAL(streamed.loads.demanded_bytes(), 0);
+    CHECK_EQUAL(streamed.residency.used_bytes(), 0);
+    streamed.reader.is_broken = false;
+    streamed.run(0, 1, again);
+    CHECK(again == first);
+}
+
+int main() { return edgemoe::testing::run_all(); }

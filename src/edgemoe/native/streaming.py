@@ -1,0 +1,57 @@
+"""Experts streamed through a cache, one layer at a time. Used by one thread.
+
+Experts are numbered by layer, then by expert; a layer's position is its place among those that have experts.
+Letters: T tokens, D width, K chosen.
+
+``SlotArena(capacity_bytes, record_sizes)``: slots for records of several sizes in a fixed number of bytes,
+by number: ``take(num_bytes)``, ``give(slot)``, ``buffer(slot, num_bytes)``. ``slot_num_bytes(num_bytes)`` is
+what a record takes in memory, ``touched_bytes`` what may be there now.
+
+``ExpertCache(residency, arena, record_sizes)``: ``reserve(expert, is_demand)`` gives the room to load an
+absent expert into, evicting if need be, or None where too little may leave; then ``admit`` it, or ``release``
+it. ``record(expert)`` is the record of a resident one. ``holds_all``: there is room for every expert.
+
+``Loads(cache, reader, places, verify, is_sound)`` brings experts from their (file, offset) ``places`` into
+the cache. ``is_sound(expert, record)`` says whether a record is as it was written:
+
+* ``start(expert, priority)`` queues the read of an absent expert until ``begin()``; False if there is no
+  room. Priority 0 is for those needed now; speculation has the number of layers until it is needed.
+* ``demand(expert)``: what is being read on speculation is needed now. ``cancel(expert)`` drops a read that
+  has not started; True if so.
+* ``poll()`` admits what has arrived; ``wait(experts)`` blocks until some of these are in the cache, and
+  returns which.
+* ``make_room()`` drops a read on speculation that has not started, or waits for one to end.
+* ``pending_bytes`` under way, of these ``demanded_bytes``; ``bytes_read`` and ``waited_s`` so far.
+
+``LoadFailed(expert, reason)``: storage failed repeatedly; where the reason is None the record is damaged.
+
+``ExpertStream(statistics, cache, loads, layouts, layers, swaps_layers)``: ``layouts`` gives for each expert
+the formats of gate (or None), up and down, the width and the expert width; ``layers`` for each position the
+activation and the head that forecasts the next token's choice, or None.
+``run(position, x, expert_ids, weights, out, ahead, observe)`` writes the weighted sum of the chosen experts'
+outputs to ``out`` (T, D): x (T, D) is what the router saw, ``expert_ids`` and ``weights`` (T, K) what it
+chose.
+``ahead`` has ``settle(position, num_tokens, chosen)`` and ``start(position, x, expert_ids, weights)``;
+``observe(hits, misses, preloaded)`` is told before experts run. Either may be None.
+
+ValueError where an expert, a position or a shape does not fit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import edgemoe._native as _native
+from edgemoe.native.io import FileReader
+
+ExpertCache = _native.ExpertCache
+ExpertStream = _native.ExpertStream
+LoadFailed = _native.LoadFailed
+Loads = _native.Loads
+SlotArena = _native.SlotArena
+DEMAND_TRIES: int = _native.DEMAND_TRIES
+
+
+def compiled_reader(reader: Any) -> _native.Reader:
+    """A reader as compiled code takes it; one written in Python has the methods of ``FileReader``."""
+    return reader.compiled if isinstance(reader, FileReader) else _native.PythonReader(reader)
