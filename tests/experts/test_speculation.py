@@ -136,3 +136,21 @@ def test_without_a_predictor_nothing_is_timed_or_asked():
     none.start(0, x, ids, x[:, :1])
     assert not none.is_on
     assert Speculation(cache, None, GatePredictor({}, [2]), 1, pace).is_on
+
+
+def test_while_reading_ahead_is_off_layers_are_only_counted_until_the_next_trial():
+    catalog = Catalog({(layer, 0): 4096 for layer in range(3)})
+    pace = Pace(clock=iter(np.arange(1e6)).__next__)
+    cache = ExpertCache(catalog, 4096, make_policy("lru"))
+    speculation = Speculation(cache, Line(0, 0), GatePredictor({}, [1]), 1, pace)
+    assert not speculation.rests(0, 1), "it is on"
+    speculation._governor.is_on = speculation._governor._kept = False
+    assert not speculation.rests(0, 4), "prompts are read ahead whatever the clock says of single tokens"
+    pace.layer_begins(1, 0.0)
+    count, rested = speculation._governor._count, 0
+    while speculation.rests(rested % 3, 1):
+        rested += 1
+    assert speculation._governor._is_trial
+    assert rested == pytest.approx((3 * KEEP_TOKENS - count) * 3 / 2, abs=2), "a token's first is not counted"
+    pace.layer_begins(1, 0.0)
+    assert pace.last_layer_s == 0, "the long time before is no layer's"

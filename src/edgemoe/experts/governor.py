@@ -28,6 +28,11 @@ class Governor:
         self._kept = True
         self.is_on = True
 
+    @property
+    def is_resting(self) -> bool:
+        """Off, and nothing is timed: only the layers are counted until the next trial."""
+        return not self._is_trial and not self.is_on
+
     def layer_took(self, elapsed_s: float) -> None:
         """One layer of one token, waiting included."""
         self._count += 1

@@ -87,7 +87,7 @@ class StreamedExperts:
         self._cache = cache
         self._loads = Loads(store, reader, cache, verify)
         self._speculation = Speculation(cache, self._loads, predictor or NoPredictor(), top_k, pace)
-        self._ahead = None if self._speculation.is_never else _Ahead(self._speculation, pace, self._loads)
+        self._ahead = _Ahead(self._speculation, pace, self._loads)
         layouts = []
         for key in cache.catalog.keys:
             formats, shape = store.manifest.experts[key].formats, layers[key[0]]
@@ -118,9 +118,10 @@ class StreamedExperts:
         """See ExpertRunner."""
         position = self._cache.catalog.position[layer]
         out = np.empty_like(x)
+        ahead = None if self._speculation.rests(position, len(x)) else self._ahead
         observe = None if self.observer is None else _telling(self.observer, position, x, expert_ids, weights)
         try:
-            self._stream.run(position, x, expert_ids, weights, out, self._ahead, observe)
+            self._stream.run(position, x, expert_ids, weights, out, ahead, observe)
         except native.LoadFailed as failure:
             raise self._loads.error(failure) from None
         return out

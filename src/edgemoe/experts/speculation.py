@@ -130,6 +130,10 @@ class Pace:
             self._layer_s[num_tokens == 1] += NEWEST * (min(computed_s, 4 * mean_s) - mean_s)
         self._began_s, self._waited_s, self._num_tokens = now_s, waited_s, num_tokens
 
+    def pause(self) -> None:
+        """What comes before the next layer is not to be timed."""
+        self._num_tokens = 0
+
     def read_s(self, num_bytes: int) -> float:
         """Seconds that one read alone takes."""
         return self.latency_s + num_bytes / self.bytes_per_s
@@ -146,7 +150,7 @@ class Speculation:
         self._cache = cache
         self._loads = loads
         self._predictor = predictor
-        self.is_never = isinstance(predictor, NoPredictor)
+        self._never = isinstance(predictor, NoPredictor)
         self._top_k = top_k
         self._pace = pace
         catalog = cache.catalog
@@ -164,7 +168,18 @@ class Speculation:
     @property
     def is_on(self) -> bool:
         """False without a predictor, and while single tokens are timed without, or were faster without."""
-        return self._governor.is_on and not self.is_never
+        return self._governor.is_on and not self._never
+
+    def rests(self, position: int, num_tokens: int) -> bool:
+        """Whether a layer need not be told of: what costs nothing else would still cost time."""
+        if self._never:
+            return True
+        if num_tokens > 1 or self._ranked or not self._governor.is_resting:
+            return False
+        if position > self._cache.catalog.first_step:
+            self._governor.layer_took(0.0)
+        self._pace.pause()
+        return True
 
     def settle(self, position: int, chosen: list[int]) -> set[int]:
         """The router has spoken: drop what it did not ask for. Returns what was read ahead rightly."""
@@ -188,7 +203,7 @@ class Speculation:
 
     def start(self, position: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray) -> None:
         """Forecast the next layers and start the reads that pay."""
-        if self.is_never:
+        if self._never:
             return
         if len(x) == 1 and position > self._cache.catalog.first_step and self._pace.last_layer_s:
             # What lies between two tokens, such as a user who reads, is no layer's time.
