@@ -6,5 +6,6 @@ NB_MODULE(_native, m) {
     edgemoe::bindings::bind_ops(m);
     edgemoe::bindings::bind_io(m);
     edgemoe::bindings::bind_experts(m);
+    edgemoe::bindings::bind_cache(m);
     edgemoe::bindings::bind_streaming(m);
 }

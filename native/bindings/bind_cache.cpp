@@ -1,0 +1,192 @@
+// The expert cache and the reads that fill it, for Python; a reader may be written in Python.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <exception>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "bindings/arrays.h"
+#include "bindings/bindings.h"
+#include "bindings/routed.h"
+#include "experts/arena.h"
+#include "experts/expert_cache.h"
+#include "experts/loads.h"
+#include "io/reader.h"
+
+namespace edgemoe::bindings {
+namespace {
+
+using ByteView = nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>>;
+
+// A view of memory that outlives it.
+nb::object view_of(std::uint8_t* data, std::int64_t num_bytes) {
+    return nb::cast(ByteView(data, {static_cast<std::size_t>(num_bytes)}, nb::handle()),
+                    nb::rv_policy::reference);
+}
+
+// A reader written in Python.
+class PythonReader : public Reader {
+  public:
+    explicit PythonReader(nb::object reader) : reader_(std::move(reader)) {}
+
+    Ticket submit(const ReadRequest& request, int priority) override {
+        const nb::gil_scoped_acquire acquire;
+        const nb::object out = view_of(request.destination, request.num_bytes);
+        return nb::cast<Ticket>(reader_.attr("submit")(request.file, request.offset, out, priority));
+    }
+    void begin() override {
+        const nb::gil_scoped_acquire acquire;
+        reader_.attr("begin")();
+    }
+    ReadResult wait(Ticket ticket) override {
+        const nb::gil_scoped_acquire acquire;
+        ReadResult result;
+        try {
+            reader_.attr("wait")(ticket);
+        } catch (nb::python_error& error) {
+            if (!error.matches(PyExc_OSError)) throw;
+            result.error = nb::cast<int>(error.value().attr("errno"));
+        }
+        return result;
+    }
+    std::vector<Ticket> wait_some(const std::vector<Ticket>& tickets, bool block) override {
+        const nb::gil_scoped_acquire acquire;
+        return nb::cast<std::vector<Ticket>>(reader_.attr("wait_some")(tickets, block));
+    }
+    bool cancel(Ticket ticket) override {
+        const nb::gil_scoped_acquire acquire;
+        return nb::cast<bool>(reader_.attr("cancel")(ticket));
+    }
+
+  private:
+    nb::object reader_;
+};
+
+Verify verify_named(const std::string& name) {
+    if (name == "first") return Verify::kFirst;
+    if (name == "always") return Verify::kAlways;
+    require(name == "never", "Loads", "unknown mode " + name);
+    return Verify::kNever;
+}
+
+Loads::Check check_of(nb::callable is_sound) {
+    return [is_sound](int expert, const std::uint8_t* record, std::int64_t num_bytes) {
+        const nb::gil_scoped_acquire acquire;
+        return nb::cast<bool>(is_sound(expert, view_of(const_cast<std::uint8_t*>(record), num_bytes)));
+    };
+}
+
+void bind_memory(nb::module_& m) {
+    constexpr auto kView = nb::rv_policy::reference_internal;
+    nb::class_<SlotArena>(m, "SlotArena")
+        .def(nb::init<std::int64_t, const std::vector<std::int64_t>&>(), nb::arg("capacity_bytes"),
+             nb::arg("record_sizes"))
+        .def("take", &SlotArena::take, nb::arg("num_bytes"))
+        .def("give", &SlotArena::give, nb::arg("slot"))
+        .def(
+            "buffer",
+            [](SlotArena& arena, int slot, std::int64_t num_bytes) {
+                require(slot >= 0 && slot < arena.num_slots(), "buffer", "no such slot");
+                return ByteView(arena.data(slot), {static_cast<std::size_t>(num_bytes)}, nb::handle());
+            },
+            nb::arg("slot"), nb::arg("num_bytes"), kView)
+        .def("slot_num_bytes", &SlotArena::slot_num_bytes, nb::arg("num_bytes"))
+        .def_prop_ro("touched_bytes", &SlotArena::touched_bytes);
+    const auto buffer_of = [](ExpertCache& cache, int expert) {
+        return ByteView(cache.record(expert), {static_cast<std::size_t>(cache.record_num_bytes(expert))},
+                        nb::handle());
+    };
+    nb::class_<ExpertCache>(m, "ExpertCache")
+        .def(nb::init<Residency&, SlotArena&, std::vector<std::int64_t>>(), nb::keep_alive<1, 2>(),
+             nb::keep_alive<1, 3>(), nb::arg("residency"), nb::arg("arena"), nb::arg("record_sizes"))
+        .def(
+            "reserve",
+            [=](ExpertCache& cache, int expert, bool is_demand) -> std::optional<ByteView> {
+                require_expert(cache.catalog(), expert, "reserve");
+                if (cache.reserve(expert, is_demand) == nullptr) return std::nullopt;
+                return buffer_of(cache, expert);
+            },
+            nb::arg("expert"), nb::arg("is_demand") = true, kView)
+        .def(
+            "admit",
+            [](ExpertCache& cache, int expert) {
+                require_expert(cache.catalog(), expert, "admit");
+                cache.admit(expert);
+            },
+            nb::arg("expert"))
+        .def(
+            "release",
+            [](ExpertCache& cache, int expert) {
+                require_expert(cache.catalog(), expert, "release");
+                cache.release(expert);
+            },
+            nb::arg("expert"))
+        .def(
+            "record",
+            [=](ExpertCache& cache, int expert) {
+                require_expert(cache.catalog(), expert, "record");
+                require(cache.contains(expert), "record",
+                        "expert " + std::to_string(expert) + " is not in the cache");
+                return buffer_of(cache, expert);
+            },
+            nb::arg("expert"), kView)
+        .def("__contains__", &ExpertCache::contains, nb::arg("expert"))
+        .def("__len__", [](ExpertCache& cache) { return cache.residency().num_resident(); })
+        .def_prop_ro("holds_all", &ExpertCache::holds_all);
+}
+
+void bind_loads(nb::module_& m) {
+    nb::class_<PythonReader, Reader>(m, "PythonReader").def(nb::init<nb::object>(), nb::arg("reader"));
+    nb::class_<Loads>(m, "Loads")
+        .def(
+            "__init__",
+            [](Loads* self, ExpertCache& cache, Reader& reader,
+               const std::vector<std::tuple<int, std::int64_t>>& places, const std::string& verify,
+               nb::callable is_sound) {
+                std::vector<RecordPlace> all;
+                for (const auto& [file, offset] : places) all.push_back({file, offset});
+                new (self)
+                    Loads(cache, reader, std::move(all), verify_named(verify), check_of(std::move(is_sound)));
+            },
+            nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>(), nb::arg("cache"), nb::arg("reader"),
+            nb::arg("places"), nb::arg("verify"), nb::arg("is_sound"))
+        .def("start", &Loads::start, nb::arg("expert"), nb::arg("priority") = Loads::kDemand)
+        .def("begin", &Loads::begin)
+        .def("demand", &Loads::demand, nb::arg("expert"))
+        .def("cancel", &Loads::cancel, nb::arg("expert"))
+        .def("poll", &Loads::poll)
+        .def("wait", &Loads::wait, nb::arg("experts"), nb::call_guard<nb::gil_scoped_release>())
+        .def("make_room", &Loads::make_room, nb::call_guard<nb::gil_scoped_release>())
+        .def("__contains__", &Loads::contains, nb::arg("expert"))
+        .def_prop_ro("bytes_read", &Loads::bytes_read)
+        .def_prop_ro("pending_bytes", &Loads::pending_bytes)
+        .def_prop_ro("demanded_bytes", &Loads::demanded_bytes)
+        .def_prop_ro("waited_s", &Loads::waited_s);
+    m.attr("DEMAND_TRIES") = Loads::kDemandTries;
+    static nb::object failed = nb::steal(PyErr_NewException("edgemoe._native.LoadFailed", nullptr, nullptr));
+    m.attr("LoadFailed") = failed;
+    nb::register_exception_translator([](const std::exception_ptr& thrown, void*) {
+        try {
+            std::rethrow_exception(thrown);
+        } catch (const LoadFailed& error) {
+            const bool is_damaged = error.result.error == 0;
+            const nb::object text = is_damaged ? nb::none() : nb::object(nb::cast(what_failed(error.result)));
+            PyErr_SetObject(failed.ptr(), nb::make_tuple(error.expert, text).ptr());
+        }
+    });
+}
+
+}  // namespace
+
+void bind_cache(nb::module_& m) {
+    bind_memory(m);
+    bind_loads(m);
+}
+
+}  // namespace edgemoe::bindings
