@@ -76,6 +76,16 @@ def test_the_governor_keeps_what_it_had_where_it_cannot_tell():
         assert governor.is_on is is_on
 
 
+def test_one_turn_that_was_held_up_decides_nothing():
+    governor = Governor(num_layers=1)
+    for _ in range(TRIAL_TOKENS):
+        governor.layer_took(MS)
+    for token in range(TRIAL_TOKENS):
+        held_up_s = 20 * MS if token == TURN_TOKENS else 0.0  # in the first turn that is off
+        governor.layer_took((1.4 * MS if governor.is_on else MS) + held_up_s)
+    assert not governor.is_on
+
+
 class Line:
     """Reads under way that never end; see Reads."""
 

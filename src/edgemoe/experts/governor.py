@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from statistics import mean, variance
+from statistics import mean, median, variance
 
 # Tokens over which the governor times both ways, and those between two such trials. It changes between them
 # after every few tokens, so that whatever else slows the machine down meets both alike.
 TRIAL_TOKENS, KEEP_TOKENS, TURN_TOKENS = 48, 480, 3
+# A turn counts at most this many times the median of both ways: more is mostly some other program's doing.
+MOST_OF_MEDIAN = 1.5
 
 
 class Governor:
     """Times single tokens with and without speculation, and keeps the faster way until the next trial.
 
     How many experts are missing differs much from token to token: only a difference that is larger than its
-    standard error changes what was kept before.
+    standard error changes what was kept before. One turn that is held up must not hide it.
     """
 
     def __init__(self, num_layers: int) -> None:
@@ -50,7 +52,8 @@ class Governor:
             self._count = 0
 
     def _choose(self) -> bool:
-        on_s, off_s = self._turns_s[True], self._turns_s[False]
+        most_s = MOST_OF_MEDIAN * median(self._turns_s[True] + self._turns_s[False])
+        on_s, off_s = ([min(turn_s, most_s) for turn_s in self._turns_s[is_on]] for is_on in (True, False))
         slower_s = mean(on_s) - mean(off_s)
         error_s = (variance(on_s) / len(on_s) + variance(off_s) / len(off_s)) ** 0.5
         return slower_s < 0 if abs(slower_s) > error_s else self._kept
