@@ -68,6 +68,17 @@ class PythonReader : public Reader {
     nb::object reader_;
 };
 
+void require_loading(const Loads& loads, int expert, const char* operation) {
+    require_expert(loads.cache().catalog(), expert, operation);
+    require(loads.contains(expert), operation, "expert " + std::to_string(expert) + " is not being read");
+}
+
+void require_room(const ExpertCache& cache, int expert, bool has_room, const char* operation) {
+    require_expert(cache.catalog(), expert, operation);
+    require(cache.has_room(expert) == has_room, operation,
+            "expert " + std::to_string(expert) + (has_room ? " has no room" : " has room already"));
+}
+
 Verify verify_named(const std::string& name) {
     if (name == "first") return Verify::kFirst;
     if (name == "always") return Verify::kAlways;
@@ -88,7 +99,13 @@ void bind_memory(nb::module_& m) {
         .def(nb::init<std::int64_t, const std::vector<std::int64_t>&>(), nb::arg("capacity_bytes"),
              nb::arg("record_sizes"))
         .def("take", &SlotArena::take, nb::arg("num_bytes"))
-        .def("give", &SlotArena::give, nb::arg("slot"))
+        .def(
+            "give",
+            [](SlotArena& arena, int slot) {
+                require(slot >= 0 && slot < arena.num_slots(), "give", "no such slot");
+                arena.give(slot);
+            },
+            nb::arg("slot"))
         .def(
             "buffer",
             [](SlotArena& arena, int slot, std::int64_t num_bytes) {
@@ -108,7 +125,7 @@ void bind_memory(nb::module_& m) {
         .def(
             "reserve",
             [=](ExpertCache& cache, int expert, bool is_demand) -> std::optional<ByteView> {
-                require_expert(cache.catalog(), expert, "reserve");
+                require_room(cache, expert, false, "reserve");
                 if (cache.reserve(expert, is_demand) == nullptr) return std::nullopt;
                 return buffer_of(cache, expert);
             },
@@ -116,14 +133,14 @@ void bind_memory(nb::module_& m) {
         .def(
             "admit",
             [](ExpertCache& cache, int expert) {
-                require_expert(cache.catalog(), expert, "admit");
+                require_room(cache, expert, true, "admit");
                 cache.admit(expert);
             },
             nb::arg("expert"))
         .def(
             "release",
             [](ExpertCache& cache, int expert) {
-                require_expert(cache.catalog(), expert, "release");
+                require_room(cache, expert, true, "release");
                 cache.release(expert);
             },
             nb::arg("expert"))
@@ -136,7 +153,13 @@ void bind_memory(nb::module_& m) {
                 return buffer_of(cache, expert);
             },
             nb::arg("expert"), kView)
-        .def("__contains__", &ExpertCache::contains, nb::arg("expert"))
+        .def(
+            "__contains__",
+            [](const ExpertCache& cache, int expert) {
+                require_expert(cache.catalog(), expert, "in");
+                return cache.contains(expert);
+            },
+            nb::arg("expert"))
         .def("__len__", [](ExpertCache& cache) { return cache.residency().num_resident(); })
         .def_prop_ro("holds_all", &ExpertCache::holds_all);
 }
@@ -156,14 +179,44 @@ void bind_loads(nb::module_& m) {
             },
             nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>(), nb::arg("cache"), nb::arg("reader"),
             nb::arg("places"), nb::arg("verify"), nb::arg("is_sound"))
-        .def("start", &Loads::start, nb::arg("expert"), nb::arg("priority") = Loads::kDemand)
+        .def(
+            "start",
+            [](Loads& loads, int expert, int priority) {
+                require_room(loads.cache(), expert, false, "start");
+                return loads.start(expert, priority);
+            },
+            nb::arg("expert"), nb::arg("priority") = Loads::kDemand)
         .def("begin", &Loads::begin)
-        .def("demand", &Loads::demand, nb::arg("expert"))
-        .def("cancel", &Loads::cancel, nb::arg("expert"))
+        .def(
+            "demand",
+            [](Loads& loads, int expert) {
+                require_loading(loads, expert, "demand");
+                return loads.demand(expert);
+            },
+            nb::arg("expert"))
+        .def(
+            "cancel",
+            [](Loads& loads, int expert) {
+                require_loading(loads, expert, "cancel");
+                return loads.cancel(expert);
+            },
+            nb::arg("expert"))
         .def("poll", &Loads::poll)
-        .def("wait", &Loads::wait, nb::arg("experts"), nb::call_guard<nb::gil_scoped_release>())
+        .def(
+            "wait",
+            [](Loads& loads, const std::vector<int>& experts) {
+                for (const int expert : experts) require_loading(loads, expert, "wait");
+                return loads.wait(experts);
+            },
+            nb::arg("experts"), nb::call_guard<nb::gil_scoped_release>())
         .def("make_room", &Loads::make_room, nb::call_guard<nb::gil_scoped_release>())
-        .def("__contains__", &Loads::contains, nb::arg("expert"))
+        .def(
+            "__contains__",
+            [](const Loads& loads, int expert) {
+                require_expert(loads.cache().catalog(), expert, "in");
+                return loads.contains(expert);
+            },
+            nb::arg("expert"))
         .def_prop_ro("bytes_read", &Loads::bytes_read)
         .def_prop_ro("pending_bytes", &Loads::pending_bytes)
         .def_prop_ro("demanded_bytes", &Loads::demanded_bytes)

@@ -26,6 +26,8 @@ class ExpertCache {
     // A load that failed or was cancelled gives its room back.
     void release(int expert);
 
+    // Loading or resident.
+    bool has_room(int expert) const { return slot_of_[static_cast<std::size_t>(expert)] >= 0; }
     bool contains(int expert) const { return residency_.is_resident(expert); }
     // The record of an expert that is loading or resident.
     std::uint8_t* record(int expert) const { return arena_.data(slot_of_[static_cast<std::size_t>(expert)]); }

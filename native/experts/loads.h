@@ -66,6 +66,7 @@ class Loads {
     // After an error: lets nothing write into a slot that is given back.
     void abandon() noexcept;
 
+    const ExpertCache& cache() const { return cache_; }
     bool contains(int expert) const { return ticket_of(expert) != kNone; }
     std::int64_t bytes_read() const { return bytes_read_; }
     std::int64_t pending_bytes() const { return pending_bytes_; }

@@ -156,3 +156,19 @@ def test_damage_is_found_at_the_reads_that_are_compared(tiny_store, verify, read
         is_found = reads_until_found is not None and first_damaged <= reads_until_found
         assert outcomes[first_damaged - 1] == (not is_found)
         assert all(outcomes[: first_damaged - 1])
+
+
+def test_what_is_not_under_way_can_neither_be_waited_for_nor_dropped(bench):
+    absent = len(bench.entries) - 1
+    for call in (bench.loads.demand, bench.loads.cancel, lambda expert: bench.loads.wait([expert])):
+        with pytest.raises(ValueError, match=f"expert {absent} is not being read"):
+            call(absent)
+        with pytest.raises(ValueError, match="no expert number 999"):
+            call(999)
+    bench.loads.start(1)
+    for call in (bench.loads.start, bench.cache.reserve):
+        with pytest.raises(ValueError, match="expert 1 has room already"):
+            call(1)
+    with pytest.raises(ValueError, match=f"expert {absent} has no room"):
+        bench.cache.release(absent)
+    assert bench.loads.wait([1]) == [1]
