@@ -117,7 +117,7 @@ def storage_bytes_per_s(store: Store, device: Device | None) -> float:
         return device.bytes_per_s
     reader = store.open_expert_reader("auto", MAX_DEPTH, None)
     try:
-        return tune_depth(store, reader)[0]
+        return tune_depth(store, reader).bytes_per_s
     finally:
         reader.close()
 

@@ -77,9 +77,9 @@ def measure_predictors(store: Store, traces: Mapping[str, Trace]) -> dict[str, A
 
 def measure_policies(store: Store, trace: Trace) -> list[dict[str, Any]]:
     """Every policy without reading ahead; then the paper's and ours with every predictor."""
-    next_use = build_next_use(store, FORECAST)
-    setting = Setting(trace, trace.num_tokens, find_device("nvme"), LAYER_S, next_use)
     spec = read_spec(store.config)
+    next_use = build_next_use(spec, store, FORECAST)
+    setting = Setting(trace, trace.num_tokens, find_device("nvme"), LAYER_S, next_use)
     runs = [
         simulate(setting, share, policy, NoPredictor(), "none")
         for share in SHARES

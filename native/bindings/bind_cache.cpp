@@ -166,7 +166,7 @@ void bind_memory(nb::module_& m) {
 
 void bind_loads(nb::module_& m) {
     nb::class_<PythonReader, Reader>(m, "PythonReader").def(nb::init<nb::object>(), nb::arg("reader"));
-    nb::class_<Loads>(m, "Loads")
+    nb::class_<Loads, Reads>(m, "Loads")
         .def(
             "__init__",
             [](Loads* self, ExpertCache& cache, Reader& reader,

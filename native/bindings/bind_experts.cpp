@@ -94,16 +94,6 @@ nb::ndarray<nb::numpy, T, nb::ndim<1>> view(std::vector<Value>& values) {
     return {values.data(), {values.size()}, nb::handle()};
 }
 
-void gate_scores_into(Floats2 x, Ids ids, Floats2 weights, std::int64_t num_experts, const PackedMatrix& head,
-                      MutableFloats2 out) {
-    constexpr const char* kName = "gate_scores";
-    const Routed routed = routed_for_head(x, ids, weights, num_experts, head, kName);
-    require_equal(static_cast<std::int64_t>(out.shape(0)), routed.num_tokens, kName, "number of output rows");
-    require_equal(static_cast<std::int64_t>(out.shape(1)), head->rows, kName, "output row length");
-    nb::gil_scoped_release release;
-    gate_scores(routed, num_experts, *head, out.data());
-}
-
 }  // namespace
 
 void bind_experts(nb::module_& m) {
@@ -189,9 +179,6 @@ void bind_experts(nb::module_& m) {
         .def_prop_ro("capacity_bytes", &Residency::capacity_bytes)
         .def_prop_ro("used_bytes", &Residency::used_bytes)
         .def_prop_ro("is_resident", [](Residency& r) { return view<bool>(r.residents()); }, kView);
-    m.def("gate_scores_into", &gate_scores_into, nb::arg("x").noconvert(), nb::arg("expert_ids").noconvert(),
-          nb::arg("weights").noconvert(), nb::arg("num_experts"), nb::arg("head"),
-          nb::arg("out").noconvert());
 }
 
 }  // namespace edgemoe::bindings

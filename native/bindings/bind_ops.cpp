@@ -1,10 +1,8 @@
 // Float operations for Python: checks shapes, releases the GIL, calls the core.
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <optional>
-#include <vector>
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
@@ -85,11 +83,6 @@ void attention_into(Floats3 q, Cache keys, Cache values, std::int64_t start, flo
     attention(q.data(), keys.data(), values.data(), layout, a, out.data());
 }
 
-std::vector<std::int32_t> largest_of(Floats1 values, std::int64_t count) {
-    require(count >= 0 && count <= size(values, 0), "largest", "count is outside 0..number of values");
-    return largest(values.data(), size(values, 0), count);
-}
-
 void route_into(Floats2 logits, bool softmax_first, bool renormalize, Ints2 ids, MutableFloats2 weights) {
     require(ids.shape(1) >= 1 && ids.shape(1) <= logits.shape(1), "route",
             "top_k is outside 1..number of experts");
@@ -123,7 +116,6 @@ void bind_ops(nb::module_& m) {
     m.def("attention_into", &attention_into, nb::arg("q").noconvert(), nb::arg("keys").noconvert(),
           nb::arg("values").noconvert(), nb::arg("start"), nb::arg("scale"), nb::arg("window"),
           nb::arg("num_keys"), nb::arg("bias").none(), nb::arg("out").noconvert());
-    m.def("largest", &largest_of, nb::arg("values").noconvert(), nb::arg("count"));
     m.def("route_into", &route_into, nb::arg("logits").noconvert(), nb::arg("softmax_first"),
           nb::arg("renormalize"), nb::arg("ids").noconvert(), nb::arg("weights").noconvert());
     m.def("combine_into", &combine_into, nb::arg("parts").noconvert(), nb::arg("weights").noconvert(),

@@ -1,5 +1,6 @@
 // Layers that run from the expert cache, for Python. A layer runs without the GIL and takes it for what is
-// written in Python: reading ahead and observers here, readers and checks in bind_cache.cpp.
+// written in Python: observers here, readers, checks and predictors in bind_cache.cpp and
+// bind_speculation.cpp.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
@@ -18,37 +19,11 @@
 #include "bindings/routed.h"
 #include "experts/expert_cache.h"
 #include "experts/loads.h"
+#include "experts/speculation.h"
 #include "experts/stream.h"
 
 namespace edgemoe::bindings {
 namespace {
-
-using Experts = std::vector<int>;
-
-// Speculation as it is written in Python, and what it is shown of the layer that runs.
-class PythonAhead : public Ahead {
-  public:
-    PythonAhead(nb::object speculation, nb::object x, nb::object ids, nb::object weights)
-        : speculation_(std::move(speculation)),
-          x_(std::move(x)),
-          ids_(std::move(ids)),
-          weights_(std::move(weights)) {}
-
-    Experts settle(int position, std::int64_t num_tokens, const Experts& chosen) override {
-        const nb::gil_scoped_acquire acquire;
-        Experts preloaded;
-        const nb::object useful = speculation_.attr("settle")(position, num_tokens, chosen);
-        for (const nb::handle expert : useful) preloaded.push_back(nb::cast<int>(expert));
-        return preloaded;
-    }
-    void start(int position) override {
-        const nb::gil_scoped_acquire acquire;
-        speculation_.attr("start")(position, x_, ids_, weights_);
-    }
-
-  private:
-    nb::object speculation_, x_, ids_, weights_;
-};
 
 // Format of the gate or none, of up and of down; D and F.
 using LayoutTuple =
@@ -109,22 +84,17 @@ void new_stream(ExpertStream* self, UseStatistics& statistics, ExpertCache& cach
                             {swaps_layers, check_signals});
 }
 
-void run(ExpertStream& stream, int position, nb::object x, nb::object ids, nb::object weights,
-         MutableFloats2 out, nb::object ahead, nb::object observe) {
+void run(ExpertStream& stream, int position, Floats2 x, Ids ids, Floats2 weights, MutableFloats2 out,
+         Speculation* ahead, nb::object observe) {
     constexpr const char* kName = "run";
-    const auto states = nb::cast<Floats2>(x, false);
-    const auto chosen = nb::cast<Ids>(ids, false);
-    const auto shares = nb::cast<Floats2>(weights, false);
     require(position >= 0 && position < stream.catalog().num_layers(), kName, "no layer at this position");
     const int first = stream.catalog().first(position);
     const std::int64_t num_experts = stream.catalog().first(position + 1) - first;
-    const Routed routed = routed_of(states, chosen, shares, num_experts, kName);
+    const Routed routed = routed_of(x, ids, weights, num_experts, kName);
     require(routed.num_tokens > 0 && routed.top_k > 0, kName, "no tokens");
     require_equal(routed.width, stream.width(position), kName, "input row length");
     require_equal(static_cast<std::int64_t>(out.shape(0)), routed.num_tokens, kName, "number of output rows");
     require_equal(static_cast<std::int64_t>(out.shape(1)), routed.width, kName, "output row length");
-    std::optional<PythonAhead> adapter;
-    if (!ahead.is_none()) adapter.emplace(std::move(ahead), std::move(x), std::move(ids), std::move(weights));
     std::function<void(const LayerEvent&)> observer;
     if (!observe.is_none()) {
         observer = [&observe](const LayerEvent& event) {
@@ -133,7 +103,7 @@ void run(ExpertStream& stream, int position, nb::object x, nb::object ids, nb::o
         };
     }
     const nb::gil_scoped_release release;
-    stream.run(position, routed, out.data(), adapter ? &*adapter : nullptr, observer);
+    stream.run(position, routed, out.data(), ahead, observer);
 }
 
 }  // namespace
@@ -143,8 +113,9 @@ void bind_streaming(nb::module_& m) {
         .def("__init__", &new_stream, nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>(), nb::keep_alive<1, 4>(),
              nb::keep_alive<1, 6>(), nb::arg("statistics"), nb::arg("cache"), nb::arg("loads"),
              nb::arg("layouts"), nb::arg("layers"), nb::arg("swaps_layers"))
-        .def("run", &run, nb::arg("position"), nb::arg("x"), nb::arg("expert_ids"), nb::arg("weights"),
-             nb::arg("out").noconvert(), nb::arg("ahead").none(), nb::arg("observe").none())
+        .def("run", &run, nb::arg("position"), nb::arg("x").noconvert(), nb::arg("expert_ids").noconvert(),
+             nb::arg("weights").noconvert(), nb::arg("out").noconvert(), nb::arg("ahead").none(),
+             nb::arg("observe").none())
         .def_prop_ro("num_hits", &ExpertStream::num_hits)
         .def_prop_ro("num_misses", &ExpertStream::num_misses);
 }

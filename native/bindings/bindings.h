@@ -10,6 +10,7 @@ void bind_ops(nanobind::module_& m);
 void bind_experts(nanobind::module_& m);
 void bind_io(nanobind::module_& m);
 void bind_cache(nanobind::module_& m);
+void bind_speculation(nanobind::module_& m);
 void bind_streaming(nanobind::module_& m);
 
 }  // namespace edgemoe::bindings

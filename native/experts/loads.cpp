@@ -28,6 +28,11 @@ bool Loads::start(int expert, int priority) {
     return true;
 }
 
+void Loads::begin() {
+    if (has_queued_) reader_.begin();
+    has_queued_ = false;
+}
+
 void Loads::demand(int expert) {
     const auto read = find(ticket_of(expert));
     if (read->priority == kDemand) return;
@@ -36,7 +41,6 @@ void Loads::demand(int expert) {
         Read again = forget(read);
         again.priority = kDemand;
         submit(again);
-        reader_.begin();
     } else {
         read->priority = kDemand;
         demanded_bytes_ += cache_.record_num_bytes(expert);
@@ -106,6 +110,7 @@ void Loads::submit(Read read) {
         cache_.release(read.expert);
         throw;
     }
+    has_queued_ = true;
     tickets_[static_cast<std::size_t>(read.expert)] = read.ticket;
     reads_.push_back(read);
     pending_bytes_ += num_bytes;

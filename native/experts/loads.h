@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "experts/expert_cache.h"
+#include "experts/reads.h"
 #include "io/reader.h"
 
 namespace edgemoe {
@@ -33,7 +34,7 @@ struct LoadFailed : std::runtime_error {
 //
 // A speculative read that fails or is damaged is forgotten: if the expert is needed it is demanded, tried
 // anew, and then the error is raised.
-class Loads {
+class Loads final : public Reads {
   public:
     // Whether a record is as it was written.
     using Check = std::function<bool(int expert, const std::uint8_t* record, std::int64_t num_bytes)>;
@@ -44,18 +45,17 @@ class Loads {
 
     // Cache and reader outlive it.
     Loads(ExpertCache& cache, Reader& reader, std::vector<RecordPlace> places, Verify verify, Check is_sound);
-    ~Loads();
+    ~Loads() override;
     Loads(const Loads&) = delete;
     Loads& operator=(const Loads&) = delete;
 
-    // Queues the read of an absent expert until begin(); false if the cache has no room for it.
-    bool start(int expert, int priority);
+    // See Reads; it starts with the next begin() or wait().
+    bool start(int expert, int priority) override;
     // Starts the reads that are queued.
-    void begin() { reader_.begin(); }
+    void begin();
     // An expert being read on speculation is needed now: its read goes first from here on.
     void demand(int expert);
-    // Drops a read that has not started; true if so.
-    bool cancel(int expert);
+    bool cancel(int expert) override;
     // Admits what has arrived; never blocks.
     void poll();
     // Blocks until some of these experts, which are demanded, are in the cache; returns which. Throws
@@ -67,12 +67,11 @@ class Loads {
     void abandon() noexcept;
 
     const ExpertCache& cache() const { return cache_; }
-    bool contains(int expert) const { return ticket_of(expert) != kNone; }
+    bool contains(int expert) const override { return ticket_of(expert) != kNone; }
+    std::int64_t pending_bytes() const override { return pending_bytes_; }
+    std::int64_t demanded_bytes() const override { return demanded_bytes_; }
+    double waited_s() const override { return waited_s_; }
     std::int64_t bytes_read() const { return bytes_read_; }
-    std::int64_t pending_bytes() const { return pending_bytes_; }
-    // Of these, what is needed now.
-    std::int64_t demanded_bytes() const { return demanded_bytes_; }
-    double waited_s() const { return waited_s_; }
 
   private:
     using Ticket = Reader::Ticket;
@@ -103,6 +102,7 @@ class Loads {
     std::vector<std::uint8_t> is_verified_;
     Reads reads_;                  // in the order of their start
     std::vector<Ticket> tickets_;  // by expert
+    bool has_queued_ = false;      // since begin()
     std::int64_t bytes_read_ = 0;
     std::int64_t pending_bytes_ = 0;
     std::int64_t demanded_bytes_ = 0;

@@ -21,7 +21,8 @@ ExpertMatrices RecordLayout::matrices(const std::uint8_t* record) const {
     return expert;
 }
 
-// One layer's missing experts: read as many at a time as there is room for.
+// One layer's missing experts: read as many at a time as there is room for. The first are queued from the
+// beginning.
 class ExpertStream::Arriving {
   public:
     Arriving(Loads& loads, const std::vector<int>& experts) : loads_(loads) {
@@ -34,7 +35,7 @@ class ExpertStream::Arriving {
             }
         }
         std::reverse(waiting_.begin(), waiting_.end());
-        start();
+        queue();
     }
 
     // Every missing expert is being read.
@@ -42,11 +43,7 @@ class ExpertStream::Arriving {
 
     // Demands experts while there is room.
     void start() {
-        if (waiting_.empty()) return;
-        while (!waiting_.empty() && loads_.start(waiting_.back(), Loads::kDemand)) {
-            expected_.push_back(waiting_.back());
-            waiting_.pop_back();
-        }
+        queue();
         loads_.begin();
     }
 
@@ -66,6 +63,13 @@ class ExpertStream::Arriving {
     }
 
   private:
+    void queue() {
+        while (!waiting_.empty() && loads_.start(waiting_.back(), Loads::kDemand)) {
+            expected_.push_back(waiting_.back());
+            waiting_.pop_back();
+        }
+    }
+
     Loads& loads_;
     std::vector<int> waiting_;
     std::vector<int> expected_;
@@ -126,7 +130,8 @@ void ExpertStream::run_layer(int position, const Routed& routed, float* out, Ahe
     residency.pin(hits, true);
     Arriving arriving(loads_, misses);
     // Else there is no room for more than what is needed now.
-    if (ahead != nullptr && arriving.is_complete()) ahead->start(position);
+    if (ahead != nullptr && arriving.is_complete()) ahead->start(position, routed);
+    loads_.begin();
     ExpertLayerOutput output(routed, layer.activation);
     compute(output, hits, arriving);
     for (std::vector<int> arrived = arriving.wait(); !arrived.empty(); arrived = arriving.wait()) {

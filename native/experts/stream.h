@@ -32,12 +32,12 @@ struct RecordLayout {
 class Ahead {
   public:
     virtual ~Ahead() = default;
-    // The router at `position` has spoken: what it did not ask for is dropped. Returns what was read ahead
-    // for it rightly.
+    // The router at `position` has spoken: what it did not ask for (`chosen`, ascending) is dropped. Returns
+    // what was read ahead for it rightly.
     virtual std::vector<int> settle(int position, std::int64_t num_tokens,
                                     const std::vector<int>& chosen) = 0;
-    // All reads that the layer needs are under way: those that pay may follow.
-    virtual void start(int position) = 0;
+    // All reads that the layer needs are queued: those that pay may follow, to begin with them.
+    virtual void start(int position, const Routed& routed) = 0;
 };
 
 // One layer's experts are about to run. Experts by their number in the catalog.

@@ -208,4 +208,10 @@ TEST(tasks_run_aside_once_each_whether_a_worker_is_awake_or_not) {
 }  // namespace
 }  // namespace edgemoe
 
+TEST(the_largest_come_first_and_of_equals_the_lower_place) {
+    const float values[] = {1, 5, -2, 5, 3};
+    CHECK(edgemoe::largest(values, 5, 4) == std::vector<std::int32_t>({1, 3, 4, 0}));
+    CHECK(edgemoe::largest(values, 5, 0).empty());
+}
+
 int main() { return edgemoe::testing::run_all(); }

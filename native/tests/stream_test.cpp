@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "experts/speculation.h"
 #include "experts/stream.h"
 #include "kernels/quantize.h"
 #include "tests/check.h"
@@ -89,6 +90,23 @@ struct Experts {
     std::int64_t largest() const { return *std::max_element(sizes.begin(), sizes.end()); }
 };
 
+// Forecasts that are right now and then.
+class Guesses : public Predictor {
+  public:
+    std::vector<Forecast> forecast(int position, const Routed& routed, int lookahead) override {
+        std::vector<Forecast> forecasts;
+        for (int i = 1; i <= lookahead; ++i) {
+            const auto seed = static_cast<unsigned>(++num_forecasts_);
+            forecasts.push_back({(position + i) % kLayers, routed.num_tokens, kExperts,
+                                 testing::normal(routed.num_tokens * kExperts, seed)});
+        }
+        return forecasts;
+    }
+
+  private:
+    int num_forecasts_ = 0;
+};
+
 // A cache of so many bytes, and what runs from it.
 struct Streamed {
     SlotArena arena;
@@ -99,6 +117,11 @@ struct Streamed {
     MemoryReader reader;
     Loads loads;
     ExpertStream stream;
+    // So fast that what is forecast is read.
+    LayerPace pace{1e12, 0, 0};
+    Guesses guesses;
+    Speculation speculation;
+    bool reads_ahead = false;
     int num_checked = 0;
 
     Streamed(const Experts& experts, std::int64_t capacity_bytes, Verify verify = Verify::kFirst)
@@ -110,7 +133,8 @@ struct Streamed {
           loads(cache, reader, experts.places, verify,
                 [this](int, const std::uint8_t*, std::int64_t) { return ++num_checked > 0; }),
           stream(statistics, cache, loads, experts.layouts,
-                 std::vector<ExpertStream::Layer>(kLayers, {Activation::kSilu, nullptr}), {false, [] {}}) {}
+                 std::vector<ExpertStream::Layer>(kLayers, {Activation::kSilu, nullptr}), {false, [] {}}),
+          speculation(residency, loads, guesses, pace, {static_cast<int>(kTopK), experts.sizes}) {}
 
     // Some passes over all layers, alternately with several tokens and with one.
     std::vector<float> outputs() {
@@ -134,7 +158,7 @@ struct Streamed {
         }
         std::vector<float> out(x.size());
         stream.run(position, {x.data(), ids.data(), weights.data(), tokens, kWidth, kTopK}, out.data(),
-                   nullptr, {});
+                   reads_ahead ? &speculation : nullptr, {});
         all.insert(all.end(), out.begin(), out.end());
     }
 };
@@ -149,8 +173,9 @@ TEST(what_is_resident_changes_no_bit) {
     CHECK(resident.cache.holds_all());
     CHECK_EQUAL(resident.stream.num_misses(), kAll);
     for (const std::int64_t capacity : {experts.largest(), 3 * experts.largest(), all_bytes / 2}) {
-        for (const int fails_every : {0, 4}) {
+        for (const int fails_every : {0, 4, -1}) {
             Streamed streamed(experts, capacity);
+            streamed.reads_ahead = fails_every != 0;
             streamed.reader.fails_every = fails_every;
             CHECK(streamed.outputs() == expected);
             CHECK(streamed.stream.num_misses() > kAll);

@@ -1,6 +1,6 @@
 """What the compiled module offers; only edgemoe.native imports it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -66,10 +66,6 @@ def attention_into(
     num_keys: int,
     bias: _Floats | None,
     out: _Floats,
-) -> None: ...
-def largest(values: _Floats, count: int) -> list[int]: ...
-def gate_scores_into(
-    x: _Floats, expert_ids: _Ints, weights: _Floats, num_experts: int, head: Matrix, out: _Floats
 ) -> None: ...
 def route_into(
     logits: _Floats, softmax_first: bool, renormalize: bool, ids: _Ints, weights: _Floats
@@ -167,7 +163,84 @@ DEMAND_TRIES: int
 
 class LoadFailed(Exception): ...
 
-class Loads:
+class _Predictor(Protocol):
+    def forecast(
+        self, position: int, x: _Floats, expert_ids: _Ints, weights: _Floats, lookahead: int
+    ) -> Sequence[tuple[int, _Floats]]: ...
+
+class Predictor:
+    def forecast(
+        self, position: int, x: _Floats, expert_ids: _Ints, weights: _Floats, lookahead: int
+    ) -> list[tuple[int, _Floats]]: ...
+
+class PythonPredictor(Predictor):
+    def __init__(self, predictor: _Predictor) -> None: ...
+
+class GatePredictor(Predictor):
+    def __init__(
+        self, heads: Mapping[int, tuple[Matrix, list[tuple[int, int]]]], num_experts: Sequence[int]
+    ) -> None: ...
+
+class TablePredictor(Predictor):
+    def __init__(
+        self,
+        tables: Mapping[int, tuple[_Floats, _Floats, _Floats | None]],
+        num_experts: Sequence[int],
+    ) -> None: ...
+
+class HybridPredictor(Predictor):
+    def __init__(
+        self, gate: Predictor, table: TablePredictor, table_weights: Mapping[int, float]
+    ) -> None: ...
+
+class StepPredictor(Predictor):
+    def __init__(self, predictor: Predictor, first_step: int) -> None: ...
+
+class _Reads(Protocol):
+    @property
+    def pending_bytes(self) -> int: ...
+    @property
+    def demanded_bytes(self) -> int: ...
+    @property
+    def waited_s(self) -> float: ...
+    def __contains__(self, expert: int) -> bool: ...
+    def start(self, expert: int, priority: int) -> bool: ...
+    def cancel(self, expert: int) -> bool: ...
+
+class Reads: ...
+
+class PythonReads(Reads):
+    def __init__(self, reads: _Reads) -> None: ...
+
+class LayerPace:
+    def __init__(
+        self,
+        bytes_per_s: float,
+        latency_s: float,
+        handling_s: float,
+        clock: Callable[[], float] | None = None,
+    ) -> None: ...
+
+class Speculation:
+    def __init__(
+        self,
+        residency: Residency,
+        reads: Reads,
+        predictor: Predictor,
+        pace: LayerPace,
+        top_k: int,
+        record_sizes: Sequence[int],
+    ) -> None: ...
+    def settle(self, position: int, num_tokens: int, chosen: Sequence[int]) -> list[int]: ...
+    def start(self, position: int, x: _Floats, expert_ids: _Ints, weights: _Floats) -> None: ...
+    @property
+    def is_on(self) -> bool: ...
+    @property
+    def num_reads(self) -> int: ...
+    @property
+    def wasted_bytes(self) -> int: ...
+
+class Loads(Reads):
     def __init__(
         self,
         cache: ExpertCache,
@@ -193,10 +266,6 @@ class Loads:
     @property
     def waited_s(self) -> float: ...
 
-class _Ahead(Protocol):
-    def settle(self, position: int, num_tokens: int, chosen: list[int]) -> set[int]: ...
-    def start(self, position: int, x: _Floats, expert_ids: _Ints, weights: _Floats) -> None: ...
-
 class ExpertStream:
     def __init__(
         self,
@@ -214,7 +283,7 @@ class ExpertStream:
         expert_ids: _Ints,
         weights: _Floats,
         out: _Floats,
-        ahead: _Ahead | None,
+        ahead: Speculation | None,
         observe: Callable[[list[int], list[int], list[int]], None] | None,
     ) -> None: ...
     @property

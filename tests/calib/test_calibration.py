@@ -13,7 +13,7 @@ import edgemoe
 from edgemoe.calib import Setting, fit_routing, measure_recall, read_trace, record_trace, simulate
 from edgemoe.engine.loading import read_dense_weights
 from edgemoe.engine.prediction import build_predictor, fitted_predictor
-from edgemoe.errors import RequestError, TraceError
+from edgemoe.errors import RequestError, StoreError, TraceError
 from edgemoe.experts import POLICIES, NoPredictor, save_fitted
 from edgemoe.models import read_spec
 from edgemoe.native import dequantize
@@ -140,6 +140,22 @@ def test_the_fitted_forecast_of_the_next_token_finds_more_than_frequency(trace, 
     }
     assert runs["edgemoe", True] == runs["edgemoe", False] == runs["forecast", False]
     assert runs["forecast", True] > runs["edgemoe", True] + 0.03
+
+
+def test_what_was_fitted_for_another_model_is_refused(fitted, store_copy):
+    routing, _ = fitted
+    gate, table, next_use = routing.gates[0], routing.tables[1], routing.next_uses[0]
+    others = [
+        replace(routing, gates={0: replace(gate, weights=gate.weights[:, 32:])}),
+        replace(routing, gates={0: replace(gate, targets=((9, len(gate.weights)),))}),
+        replace(routing, tables={1: replace(table, older=table.older[1:])}),
+        replace(routing, next_uses={0: next_use[1:]}),
+        replace(routing, next_uses={9: next_use}),
+    ]
+    for other in others:
+        save_fitted(open_store(store_copy), other)
+        with pytest.raises(StoreError, match="fitted for another model; run `edgemoe fit` again"):
+            edgemoe.load(store_copy, "4GiB", context=128)
 
 
 def test_what_was_fitted_survives_the_store(fitted, trace, store_copy):

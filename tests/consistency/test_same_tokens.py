@@ -19,6 +19,7 @@ from edgemoe.calib import fit_routing, record_trace
 from edgemoe.checkpoint import open_checkpoint
 from edgemoe.convert import convert
 from edgemoe.engine.loading import LoadOptions, load_engine, read_dense_weights
+from edgemoe.engine.storage import StorageSpeed
 from edgemoe.errors import BudgetError, ExpertReadError
 from edgemoe.experts import FORECAST, POLICIES, save_fitted
 from edgemoe.models import KVCache, read_spec
@@ -168,7 +169,8 @@ def test_what_was_learnt_changes_no_token(family, fitted_store, predictor):
 
 def test_filling_the_cache_amid_an_answer_changes_nothing(fitted_store, monkeypatch):
     """What is being read ahead just then is not read a second time."""
-    monkeypatch.setattr("edgemoe.experts.speculation.pays", lambda *_: True)
+    promising = StorageSpeed(bytes_per_s=1e12, latency_s=0.0, handling_s=0.0)
+    monkeypatch.setattr("edgemoe.engine.loading.tune_depth", lambda *_: promising)
     store, contents, options = memory_reader_options(fitted_store, 1.0, predictor="gate-fitted")
     store.open_expert_reader = lambda *_: MemoryReader(contents, latency_s=0.02)
     answers = []

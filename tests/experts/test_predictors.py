@@ -81,7 +81,7 @@ def tables():
 
 
 def test_the_table_looks_two_layers_back_across_tokens(tables):
-    predictor = TablePredictor(tables, 3)
+    predictor = TablePredictor(tables, [E, E, E])
     x, first, weights = inputs(1)
     second, third = inputs(1)[1], inputs(1)[1]
     ((target, scores),) = predictor.forecast(0, x, first, weights, 1)
@@ -98,7 +98,7 @@ def test_the_table_looks_two_layers_back_across_tokens(tables):
 
 
 def test_a_table_ignores_the_part_of_a_prompt_before(tables):
-    predictor = TablePredictor(tables, 3)
+    predictor = TablePredictor(tables, [E, E, E])
     x, ids, weights = inputs(5)
     predictor.forecast(2, x, ids, weights, 1)
     ((_, scores),) = predictor.forecast(0, x, ids, weights, 1)
@@ -111,7 +111,41 @@ def test_the_hybrid_adds_the_table_where_it_has_weight(tables):
     gates = GatePredictor({0: gate}, [E, E, E])
     ((_, alone),) = gates.forecast(0, x, ids, weights, 1)
     for share in (0.0, 0.5):
-        hybrid = HybridPredictor(gates, TablePredictor(tables, 3), {1: share})
+        hybrid = HybridPredictor(gates, TablePredictor(tables, [E, E, E]), {1: share})
         ((_, scores),) = hybrid.forecast(0, x, ids, weights, 1)
         prior = np.log(tables[1].single[ids].mean(axis=1) + 1e-6)
         assert np.allclose(scores, alone + share * prior, atol=1e-5)
+
+
+def test_what_does_not_fit_is_refused(tables):
+    _, gate = head([(1, E)])
+    x, ids, weights = inputs(1)
+    with pytest.raises(ValueError, match="head at position 0 does not fit"):
+        GatePredictor({0: gate}, [E, E + 1])
+    predictor = GatePredictor({0: gate}, [E, E])
+    with pytest.raises(ValueError, match="an expert is outside its layer"):
+        predictor.forecast(0, x, ids + E, weights, 1)
+    with pytest.raises(ValueError, match="too few columns"):
+        predictor.forecast(0, np.tile(x, 3), ids, weights, 1)
+    table = TransitionTable(tables[1].single, tables[1].older[:, 1:].copy(), None)
+    with pytest.raises(ValueError, match="row length of the older table"):
+        TablePredictor({1: table}, [E, E, E])
+    with pytest.raises(ValueError, match="table of position 0 does not fit"):
+        TablePredictor(tables, [E + 1, E, E])
+    with pytest.raises(ValueError, match="an expert is outside its layer"):
+        TablePredictor(tables, [E, E, E]).forecast(0, x, ids + E, weights, 1)
+
+
+def test_the_tables_give_a_trace_what_they_give_its_tokens(tables):
+    """``TransitionTable.scores`` is what fitting weighs the table with."""
+    _, ids, _ = inputs(6)
+    x, earlier, weights = inputs(6)
+    for target in (1, 2):
+        whole = tables[target].scores(ids, earlier if target == 2 else None)
+        for token in range(6):
+            predictor = TablePredictor(tables, [E, E, E])
+            row = slice(token, token + 1)
+            if target == 2:
+                predictor.forecast(0, x[row], earlier[row], weights[row], 1)
+            ((_, scores),) = predictor.forecast(target - 1, x[row], ids[row], weights[row], 1)
+            assert np.allclose(scores[0], whole[token], atol=1e-6)

@@ -117,14 +117,6 @@ def test_combine_by_hand_in_the_order_of_ranks():
     np.testing.assert_allclose(out, [[1.5, 3.0]], rtol=1e-6)
 
 
-def test_the_largest_come_first_and_of_equals_the_lower_place():
-    values = np.array([1.0, 5.0, -2.0, 5.0, 3.0], np.float32)
-    assert native.largest(values, 4) == [1, 3, 4, 0]
-    assert native.largest(values, 0) == []
-    with pytest.raises(ValueError, match="count is outside"):
-        native.largest(values, 6)
-
-
 def test_unknown_rule_is_refused():
     with pytest.raises(ValueError, match="unknown rule"):
         native.route(normal(1, 4), 2, "sinkhorn", False)

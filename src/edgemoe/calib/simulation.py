@@ -21,14 +21,13 @@ from edgemoe.calib.trace import Trace
 from edgemoe.experts import (
     NextUse,
     NoPredictor,
-    Pace,
     Predictor,
     Residency,
-    Speculation,
     UseStatistics,
     make_policy,
+    speculate,
 )
-from edgemoe.native import EvictionPolicy, FloatArray, IntArray
+from edgemoe.native import EvictionPolicy, FloatArray, IntArray, LayerPace
 from edgemoe.store import Device
 
 BELADY = "belady"
@@ -81,7 +80,7 @@ def simulate(
         replay = _Replay(setting, capacity_bytes, make_policy(policy), predictor).run()
     tokens, uses = setting.num_tokens, replay.num_hits + replay.num_misses
     compute_s = setting.layer_s * setting.trace.catalog.num_layers
-    stall_s = replay.stalled_s / tokens
+    stall_s = replay.reads.waited_s / tokens
     bound_s = max(compute_s, best.reads.bytes_read / tokens / setting.device.bytes_per_s)
     return SimulatedRun(
         policy=policy,
@@ -90,7 +89,7 @@ def simulate(
         hit_share=replay.num_hits / uses,
         share_of_belady=replay.num_hits / best.num_hits if best.num_hits else 1.0,
         bytes_read=replay.reads.bytes_read / tokens,
-        wasted_bytes=replay.speculation.counts.wasted_bytes / tokens,
+        wasted_bytes=replay.wasted_bytes / tokens,
         stall_s=stall_s,
         speed_share=compute_s / (compute_s + stall_s),
         bound_ratio=(compute_s + stall_s) / bound_s,
@@ -132,7 +131,7 @@ def _events(setting: Setting) -> Sequence[tuple[int, NDArray[np.int16]]]:
 
 
 class _Replay:
-    """One pass over a trace; also what speculation sees as the cache, see Residents."""
+    """One pass over a trace."""
 
     def __init__(
         self,
@@ -146,20 +145,18 @@ class _Replay:
         self.catalog = setting.trace.catalog
         self._statistics = UseStatistics(self.catalog)
         self.residency = Residency(self._statistics, policy, capacity_bytes, **residency_options)
-        self.reads = StorageLine(self.catalog, self.residency, setting.device)
-        pace = Pace(setting.device.bytes_per_s, setting.device.latency_s, clock=lambda: self.reads.now_s)
-        self._pace = pace
-        self.speculation = Speculation(self, self.reads, predictor, setting.trace.top_k, pace)
+        device = setting.device
+        self.reads = reads = StorageLine(self.catalog, self.residency, device)
+        # Without self: compiled code that held it could never be freed.
+        pace = LayerPace(device.bytes_per_s, device.latency_s, 0.0, lambda: reads.now_s)
+        top_k = setting.trace.top_k
+        self._speculation = speculate(self.catalog, self.residency, reads, predictor, top_k, pace)
         self.num_hits = self.num_misses = 0
-        self.stalled_s = 0.0
-
-    def __contains__(self, expert: int) -> bool:
-        return bool(self.residency.is_resident[expert])
 
     @property
-    def is_complete(self) -> bool:
-        """See Residents."""
-        return bool(self.residency.is_resident.all())
+    def wasted_bytes(self) -> int:
+        """Read ahead for layers that chose otherwise."""
+        return 0 if self._speculation is None else self._speculation.wasted_bytes
 
     def run(self) -> _Replay:
         """Replay all tokens."""
@@ -173,12 +170,12 @@ class _Replay:
     def _layer(self, token: int, position: int, state: FloatArray | None) -> None:
         trace, reads = self._setting.trace, self.reads
         reads.advance(reads.now_s)
-        self._pace.layer_begins(1, self.stalled_s)
         chosen = self._statistics.observe(position, trace.experts[token, position].astype(np.int32)[None])
         seen = None if state is None else self._seen(token, position, state)
         if seen is not None and self._setting.next_use is not None:
             self._setting.next_use.tell(self._statistics, position, *seen)
-        self.speculation.settle(position, chosen)
+        if self._speculation is not None:
+            self._speculation.settle(position, 1, chosen)
         missing = self.residency.missing(chosen)
         self.num_misses += len(missing)
         self.num_hits += len(chosen) - len(missing)
@@ -190,8 +187,8 @@ class _Replay:
                 # All room is taken by reads that are under way.
                 reads.advance(reads.now_s + 1.0)
                 reads.start(expert, 0)
-        if seen is not None:
-            self.speculation.start(position, *seen)
+        if self._speculation is not None and seen is not None:
+            self._speculation.start(position, *seen)
         self._compute(chosen, missing)
         self.residency.unpin(chosen)
 
@@ -208,7 +205,7 @@ class _Replay:
         began_s = reads.now_s
         reads.advance(began_s + expert_s * (len(chosen) - len(missing)))
         for _ in missing:
-            reads.wait_any([expert for expert in missing if expert not in self])
+            reads.wait_any([expert for expert in missing if not self.residency.is_resident[expert]])
             reads.advance(reads.now_s + expert_s)
-        self.stalled_s += reads.now_s - began_s - expert_s * len(chosen)
+        reads.waited_s += reads.now_s - began_s - expert_s * len(chosen)
         reads.advance(reads.now_s + (1 - EXPERT_SHARE) * layer_s)

@@ -22,6 +22,7 @@ class StorageLine:
         self._demanded: set[int] = set()
         self.pending_bytes = 0
         self.bytes_read = 0
+        self.waited_s = 0.0  # told by who waits
 
     def __contains__(self, expert: int) -> bool:
         return expert in self._under_way
@@ -37,9 +38,6 @@ class StorageLine:
             self._demanded.add(expert)
         self.pending_bytes += int(self._catalog.num_bytes[expert])
         return True
-
-    def begin(self) -> None:
-        """See Reads; the line begins by itself."""
 
     def cancel(self, expert: int) -> bool:
         """See Reads."""

@@ -192,7 +192,7 @@ def _test(engine: Engine, name: str, tests: Tests) -> tuple[Any, Any, int]:
 
 def _counts(engine: Engine) -> tuple[float, ...]:
     counts = engine.experts.counts
-    return (counts.hits, counts.misses, counts.bytes_read, counts.speculation.wasted_bytes, counts.waited_s)
+    return (counts.hits, counts.misses, counts.bytes_read, counts.wasted_bytes, counts.waited_s)
 
 
 def _forget_peak() -> None:

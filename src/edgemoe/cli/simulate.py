@@ -129,9 +129,10 @@ def _policies(text: str, store: Store | None) -> tuple[list[str], NextUse | None
     """The policies asked for, and what "forecast" asks; it is none of "all" where nothing was fitted."""
     from edgemoe.engine.prediction import build_next_use
     from edgemoe.experts import FORECAST, POLICIES
+    from edgemoe.models import read_spec
 
     names = _names(text, list(POLICIES), "policy")
-    next_use = None if store is None else build_next_use(store, FORECAST)
+    next_use = None if store is None else build_next_use(read_spec(store.config), store, FORECAST)
     if next_use is None and FORECAST in names:
         if text != "all":
             raise RequestError("the policy 'forecast' needs --store, a store that `edgemoe fit` has run on")

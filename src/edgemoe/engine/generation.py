@@ -158,7 +158,7 @@ def current_stats(engine: Engine) -> Stats:
         expert_hits=counts.hits,
         expert_misses=counts.misses,
         bytes_read=counts.bytes_read,
-        wasted_bytes=counts.speculation.wasted_bytes,
+        wasted_bytes=counts.wasted_bytes,
         waited_s=counts.waited_s,
         resident_bytes=resident_bytes(),
         budget_bytes=engine.memory.budget_bytes,

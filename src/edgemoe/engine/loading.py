@@ -23,13 +23,13 @@ from edgemoe.experts import (
     Catalog,
     ExpertCache,
     ExpertLayerShape,
-    Pace,
+    NoPredictor,
     StepPredictor,
     StreamedExperts,
     make_policy,
 )
 from edgemoe.models import Decoder, DenseWeights, Encoder, ModelSpec, read_spec
-from edgemoe.native import Matrix, packed_num_bytes
+from edgemoe.native import LayerPace, Matrix, packed_num_bytes
 from edgemoe.store import Device, Store, expert_num_bytes
 
 
@@ -86,13 +86,14 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
     predictor = build_predictor(spec, weights, store, predictor_name)
     sizes = {key: entry.num_bytes for key, entry in store.manifest.experts.items()}
     catalog = Catalog(sizes, spec.num_encoder_layers)
-    if spec.has_encoder:
+    if spec.has_encoder and not isinstance(predictor, NoPredictor):
         predictor = StepPredictor(predictor, catalog.first_step)
-    next_use = build_next_use(store, options.policy, catalog.first_step)
+    next_use = build_next_use(spec, store, options.policy, catalog.first_step)
     cache = ExpertCache(catalog, memory.expert_cache_bytes, policy)
     reader = store.open_expert_reader(options.reader, MAX_DEPTH, options.device)
     try:
-        pace = Pace(*tune_depth(store, reader))
+        speed = tune_depth(store, reader)
+        pace = LayerPace(speed.bytes_per_s, speed.latency_s, speed.handling_s)
         layers = {layer: _expert_shape(spec, layer) for layer in spec.moe_layers}
         top_k = max(spec.moe(layer).router.top_k for layer in spec.moe_layers)
         experts = StreamedExperts(

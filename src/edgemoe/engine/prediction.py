@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from edgemoe import native
-from edgemoe.errors import RequestError
+from edgemoe.errors import RequestError, StoreError
 from edgemoe.experts import (
     DEFAULT_POLICY,
     FORECAST,
@@ -92,14 +92,14 @@ def build_predictor(spec: ModelSpec, weights: DenseWeights, store: Store, name: 
         return NoPredictor()
     if name == "gate":
         return GatePredictor(plain_heads(spec, weights), sizes)
-    fitted = read_fitted(store)
+    fitted = _fitted_for(spec, store)
     assert fitted is not None
     return fitted_predictor(fitted, name, sizes)
 
 
 def fitted_predictor(fitted: FittedRouting, name: str, num_experts: list[int]) -> Predictor:
     """A predictor made from what was fitted; ``num_experts`` of every position."""
-    table = TablePredictor(fitted.tables, len(num_experts))
+    table = TablePredictor(fitted.tables, num_experts)
     if name == "table":
         return table
     heads = {position: gate.head() for position, gate in fitted.gates.items()}
@@ -107,16 +107,24 @@ def fitted_predictor(fitted: FittedRouting, name: str, num_experts: list[int]) -
     return gate if name == "gate-fitted" else HybridPredictor(gate, table, fitted.table_weights)
 
 
-def build_next_use(store: Store, policy: str, first_step: int = 0) -> NextUse | None:
+def build_next_use(spec: ModelSpec, store: Store, policy: str, first_step: int = 0) -> NextUse | None:
     """What the eviction policy forecasts with; None where it does not, or nothing was fitted.
 
     ``first_step`` is the position of the first layer that runs at every step: what was fitted calls it 0.
 
     Raises:
-        StoreError: what was fitted for the store is damaged.
+        StoreError: what was fitted for the store is damaged or was fitted for another model.
     """
-    fitted = read_fitted(store) if policy == FORECAST else None
+    fitted = _fitted_for(spec, store) if policy == FORECAST else None
     return None if fitted is None else fitted.next_use(first_step)
+
+
+def _fitted_for(spec: ModelSpec, store: Store) -> FittedRouting | None:
+    fitted = read_fitted(store)
+    sizes = [spec.moe(layer).router.num_experts for layer in spec.decoder_moe_layers]
+    if fitted is not None and not fitted.fits(spec.width, sizes):
+        raise StoreError(f"{store.path}: fitted for another model; run `edgemoe fit` again")
+    return fitted
 
 
 def plain_heads(spec: ModelSpec, weights: DenseWeights) -> Mapping[int, GateHead]:

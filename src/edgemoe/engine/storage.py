@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import time
+from dataclasses import dataclass
 
 from edgemoe.native import aligned_empty
 from edgemoe.store import ExpertReader, Store
@@ -20,55 +22,82 @@ MAX_TRIES = 3
 MAX_READS, MAX_SECONDS, MAX_BYTES = 64, 0.05, 32 << 20
 
 
-def tune_depth(store: Store, reader: ExpertReader) -> tuple[float, float]:
+@dataclass(frozen=True, slots=True)
+class StorageSpeed:
+    """How fast reads are at the depth that suits the storage best."""
+
+    bytes_per_s: float
+    latency_s: float  # that a read alone takes beyond its bytes
+    handling_s: float  # of the processor in the kernel, for one read
+
+
+def tune_depth(store: Store, reader: ExpertReader) -> StorageSpeed:
     """Set the reader's depth by reading some experts.
 
-    Returns bytes per second at that depth, and the seconds that a single read takes beyond its bytes.
     A read that fails is left to the one who needs the expert.
     """
+    probe, began_s = _Probe(store, reader), _kernel_s()
     reader.set_depth(1)
-    alone, read_num_bytes = _measure(store, reader)
+    alone = probe.bytes_per_s()
     best_depth, best = DEPTHS[0], 0.0
     for depth in DEPTHS:
         reader.set_depth(depth)
-        bytes_per_s, _ = _measure(store, reader)
+        bytes_per_s = probe.bytes_per_s()
         if bytes_per_s < best * WORTHWHILE:
             break
         best_depth, best = depth, bytes_per_s
     reader.set_depth(best_depth)
-    return best, max(0.0, read_num_bytes / alone - read_num_bytes / best)
+    read_num_bytes = probe.num_bytes / probe.num_reads
+    return StorageSpeed(
+        bytes_per_s=best,
+        latency_s=max(0.0, read_num_bytes / alone - read_num_bytes / best),
+        handling_s=(_kernel_s() - began_s) / probe.num_reads,
+    )
 
 
-def _measure(store: Store, reader: ExpertReader) -> tuple[float, float]:
-    """Bytes per second, the best of several tries that take little time, and the mean size of a record."""
-    began_s = time.perf_counter()
-    best, mean_num_bytes = _measure_once(store, reader)
-    for _ in range(MAX_TRIES - 1):
-        if time.perf_counter() - began_s > MAX_SECONDS:
-            break
-        best = max(best, _measure_once(store, reader)[0])
-    return best, mean_num_bytes
+def _kernel_s() -> float:
+    """Seconds that the kernel has worked for this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_stime
 
 
-def _measure_once(store: Store, reader: ExpertReader) -> tuple[float, float]:
-    entries = list(store.manifest.experts.values())[:MAX_READS]
-    largest = max(entry.num_bytes for entry in entries)
-    # More than are read at a time: the queue must not run dry before the last.
-    buffers = [aligned_empty(largest) for _ in range(max(1, min(4 * MAX_DEPTH, MAX_BYTES // largest)))]
-    for buffer in buffers:
-        buffer[:] = 0  # else the system would clear pages while reads are timed
-    began_s, num_bytes, num_reads = time.perf_counter(), 0, 0
-    for start in range(0, len(entries), len(buffers)):
-        batch = entries[start : start + len(buffers)]
-        tickets = [
-            reader.submit(store.file_index(entry), entry.offset, buffer[: entry.num_bytes])
-            for entry, buffer in zip(batch, buffers, strict=False)
-        ]
-        for ticket, entry in zip(tickets, batch, strict=True):
-            with contextlib.suppress(OSError):
-                reader.wait(ticket)
-            num_bytes += entry.num_bytes
-            num_reads += 1
-        if time.perf_counter() - began_s > MAX_SECONDS or num_bytes >= MAX_BYTES:
-            break
-    return num_bytes / (time.perf_counter() - began_s), num_bytes / num_reads
+class _Probe:
+    """Reads experts to see how fast they come, and counts what it has read."""
+
+    def __init__(self, store: Store, reader: ExpertReader) -> None:
+        self._store, self._reader = store, reader
+        self._entries = list(store.manifest.experts.values())[:MAX_READS]
+        largest = max(entry.num_bytes for entry in self._entries)
+        # More than are read at a time: the queue must not run dry before the last.
+        count = max(1, min(4 * MAX_DEPTH, MAX_BYTES // largest))
+        self._buffers = [aligned_empty(largest) for _ in range(count)]
+        for buffer in self._buffers:
+            buffer[:] = 0  # else the system would clear pages while reads are timed
+        self.num_reads = self.num_bytes = 0
+
+    def bytes_per_s(self) -> float:
+        """The best of several tries that take little time."""
+        began_s = time.perf_counter()
+        best = self._try()
+        for _ in range(MAX_TRIES - 1):
+            if time.perf_counter() - began_s > MAX_SECONDS:
+                break
+            best = max(best, self._try())
+        return best
+
+    def _try(self) -> float:
+        began_s, num_bytes = time.perf_counter(), 0
+        for start in range(0, len(self._entries), len(self._buffers)):
+            batch = self._entries[start : start + len(self._buffers)]
+            tickets = [
+                self._reader.submit(self._store.file_index(entry), entry.offset, buffer[: entry.num_bytes])
+                for entry, buffer in zip(batch, self._buffers, strict=False)
+            ]
+            for ticket, entry in zip(tickets, batch, strict=True):
+                with contextlib.suppress(OSError):
+                    self._reader.wait(ticket)
+                num_bytes += entry.num_bytes
+            self.num_reads += len(batch)
+            if time.perf_counter() - began_s > MAX_SECONDS or num_bytes >= MAX_BYTES:
+                break
+        self.num_bytes += num_bytes
+        return num_bytes / (time.perf_counter() - began_s)

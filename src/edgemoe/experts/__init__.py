@@ -33,7 +33,7 @@ from edgemoe.experts.runner import (
     LayerObserver,
     StreamedExperts,
 )
-from edgemoe.experts.speculation import Pace, Speculation, SpeculationCounts, pays
+from edgemoe.experts.speculation import speculate
 
 __all__ = [
     "DEFAULT_POLICY",
@@ -54,11 +54,8 @@ __all__ = [
     "LayerObserver",
     "NextUse",
     "NoPredictor",
-    "Pace",
     "Predictor",
     "Residency",
-    "Speculation",
-    "SpeculationCounts",
     "StepPredictor",
     "StreamedExperts",
     "TablePredictor",
@@ -68,7 +65,7 @@ __all__ = [
     "gate_features",
     "make_policy",
     "num_gate_columns",
-    "pays",
     "read_fitted",
     "save_fitted",
+    "speculate",
 ]

@@ -5,7 +5,7 @@ Letters: D width, E experts of a layer, S layers that have experts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,7 @@ import safetensors.numpy
 
 from edgemoe.errors import StoreError
 from edgemoe.experts.next_use import NextUse
-from edgemoe.experts.predictors import GateHead, TransitionTable
+from edgemoe.experts.predictors import GateHead, TransitionTable, num_gate_columns
 from edgemoe.native import FloatArray, Matrix, quantize
 from edgemoe.store import Store, attach_file
 
@@ -45,6 +45,26 @@ class FittedRouting:
     tables: Mapping[int, TransitionTable]
     table_weights: Mapping[int, float]
     next_uses: Mapping[int, FloatArray] = field(default_factory=dict)
+
+    def fits(self, width: int, num_experts: Sequence[int]) -> bool:
+        """Whether it is for a model of this width D with so many experts in each layer."""
+        count = len(num_experts)
+        if not {*self.gates, *self.tables, *self.next_uses} <= set(range(count)):
+            return False
+        columns = [num_gate_columns(width, size) for size in num_experts]
+        targets = [target for gate in self.gates.values() for target in gate.targets]
+        shapes = [
+            *(
+                (g.weights.shape, (sum(size for _, size in g.targets), columns[p]))
+                for p, g in self.gates.items()
+            ),
+            *((weights.shape, (num_experts[p], columns[p])) for p, weights in self.next_uses.items()),
+            *(
+                (t.sizes, tuple(num_experts[(p - i) % count] for i in range(3)))
+                for p, t in self.tables.items()
+            ),
+        ]
+        return set(targets) <= set(enumerate(num_experts)) and all(own == due for own, due in shapes)
 
     def next_use(self, first_step: int = 0) -> NextUse:
         """In the form that the engine asks; ``first_step`` is the position that counts as 0 here."""

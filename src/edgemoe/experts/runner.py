@@ -9,7 +9,7 @@ took longer than storage did.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -18,9 +18,9 @@ from edgemoe import native
 from edgemoe.experts.cache import ExpertCache
 from edgemoe.experts.loads import Loads
 from edgemoe.experts.next_use import NextUse
-from edgemoe.experts.predictors import NoPredictor, Predictor
-from edgemoe.experts.speculation import Pace, Speculation, SpeculationCounts
-from edgemoe.native import FloatArray, IntArray
+from edgemoe.experts.predictors import Predictor
+from edgemoe.experts.speculation import speculate
+from edgemoe.native import FloatArray, IntArray, LayerPace
 from edgemoe.store import ExpertReader, Store
 
 
@@ -33,7 +33,7 @@ class ExpertLayerShape:
     activation: str
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class ExpertCounts:
     """What the experts cost so far: uses of resident and of missing experts, reads, and waiting."""
 
@@ -41,7 +41,7 @@ class ExpertCounts:
     misses: int = 0  # not resident when the router spoke, those still being read ahead included
     bytes_read: int = 0
     waited_s: float = 0.0
-    speculation: SpeculationCounts = field(default_factory=SpeculationCounts)
+    wasted_bytes: int = 0  # read ahead for a layer that chose otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,31 +74,29 @@ class StreamedExperts:
         store: Store,
         reader: ExpertReader,
         cache: ExpertCache,
-        verify: str = "first",
-        predictor: Predictor | None = None,
-        top_k: int = 1,
-        pace: Pace | None = None,
+        verify: str,
+        predictor: Predictor,
+        top_k: int,
+        pace: LayerPace,
         swaps_layers: bool = False,
         next_use: NextUse | None = None,
     ) -> None:
         """``swaps_layers`` reads every expert of a layer, chosen or not: the baseline to be beaten."""
-        pace = pace or Pace()
         self._reader = reader
         self._cache = cache
         self._loads = Loads(store, reader, cache, verify)
-        self._speculation = Speculation(cache, self._loads, predictor or NoPredictor(), top_k, pace)
-        self._ahead = _Ahead(self._speculation, pace, self._loads)
+        catalog = cache.catalog
+        self._speculation = speculate(catalog, cache.residency, self._loads, predictor, top_k, pace)
         layouts = []
-        for key in cache.catalog.keys:
+        for key in catalog.keys:
             formats, shape = store.manifest.experts[key].formats, layers[key[0]]
             layouts.append((formats.gate, formats.up, formats.down, shape.width, shape.expert_width))
         heads = next_use.heads if next_use is not None else {}
-        positions = cache.catalog.position
+        positions = catalog.position
         activations = [(layers[layer].activation, heads.get(positions[layer])) for layer in positions]
         self._stream = native.ExpertStream(
             cache.statistics, cache, self._loads, layouts, activations, swaps_layers
         )
-        self._counts = ExpertCounts(speculation=self._speculation.counts)
         self.observer: LayerObserver | None = None
 
     @property
@@ -109,19 +107,19 @@ class StreamedExperts:
     @property
     def counts(self) -> ExpertCounts:
         """Costs so far."""
-        counts = self._counts
-        counts.hits, counts.misses = self._stream.num_hits, self._stream.num_misses
-        counts.bytes_read, counts.waited_s = self._loads.bytes_read, self._loads.waited_s
-        return counts
+        stream, loads, ahead = self._stream, self._loads, self._speculation
+        wasted_bytes = 0 if ahead is None else ahead.wasted_bytes
+        return ExpertCounts(
+            stream.num_hits, stream.num_misses, loads.bytes_read, loads.waited_s, wasted_bytes
+        )
 
     def run(self, layer: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray) -> FloatArray:
         """See ExpertRunner."""
         position = self._cache.catalog.position[layer]
         out = np.empty_like(x)
-        ahead = None if self._speculation.rests(position, len(x)) else self._ahead
         observe = None if self.observer is None else _telling(self.observer, position, x, expert_ids, weights)
         try:
-            self._stream.run(position, x, expert_ids, weights, out, ahead, observe)
+            self._stream.run(position, x, expert_ids, weights, out, self._speculation, observe)
         except native.LoadFailed as failure:
             raise self._loads.error(failure) from None
         return out
@@ -129,7 +127,7 @@ class StreamedExperts:
     @property
     def is_reading_ahead(self) -> bool:
         """False while reading ahead rests because it does not pay."""
-        return self._speculation.is_on
+        return self._speculation is not None and self._speculation.is_on
 
     def preload(self) -> None:
         """Read experts, in order, as long as the cache has free room."""
@@ -147,20 +145,6 @@ class StreamedExperts:
     def close(self) -> None:
         """Stop the reader; later calls of ``run`` fail."""
         self._reader.close()
-
-
-class _Ahead:
-    """Speculation as a layer sees it, and the clock that it goes by."""
-
-    def __init__(self, speculation: Speculation, pace: Pace, loads: Loads) -> None:
-        self._speculation = speculation
-        self._pace = pace
-        self._loads = loads
-        self.start = speculation.start
-
-    def settle(self, position: int, num_tokens: int, chosen: list[int]) -> set[int]:
-        self._pace.layer_begins(num_tokens, self._loads.waited_s)
-        return self._speculation.settle(position, chosen)
 
 
 def _telling(

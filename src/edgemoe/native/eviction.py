@@ -9,7 +9,7 @@ its place among those. Letters: N experts in all, E of a layer, T tokens, K chos
   experts, 0 to E - 1. Returns the numbers of those, ascending, each once.
 * ``expect(position, uses)``: a forecast (E,) of which the next token will use, a probability for each.
 * ``expect_from(position, x, expert_ids, weights, head)``: that forecast by a head (E, C), from what the
-  layer's router saw and chose for the last token of x (T, D); see ``gate_scores``.
+  layer's router saw and chose for the last token of x (T, D); its columns are those of ``GatePredictor``.
 * ``frequency`` and ``expected`` (N,): uses per token, decayed, and by the next token.
 * ``clock``: layers run so far. ``layers_until(experts)``: until each one's layer runs next.
 

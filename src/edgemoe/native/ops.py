@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgemoe._native as _native
-from edgemoe.native.matrix import FloatArray, Matrix
+from edgemoe.native.matrix import FloatArray
 
 IntArray = NDArray[np.int32]
 
@@ -87,25 +87,4 @@ def combine(parts: FloatArray, weights: FloatArray) -> FloatArray:
     """
     out = np.empty((len(weights), parts.shape[1]), np.float32)
     _native.combine_into(parts, weights, out)
-    return out
-
-
-def largest(values: FloatArray, count: int) -> list[int]:
-    """Places of the ``count`` largest of values (E,), descending, ties to the lower place."""
-    return _native.largest(values, count)
-
-
-def gate_scores(
-    x: FloatArray, expert_ids: IntArray, weights: FloatArray, num_experts: int, head: Matrix
-) -> FloatArray:
-    """Product (T, N) of a matrix (N, C) with what a layer's router saw and chose.
-
-    A token's row is its state x (T, D), the weights (T, K) of the chosen at ``expert_ids`` (T, K) of E =
-    ``num_experts`` places, and 1; D + E + 1 <= C, and what is left of C multiplies nothing.
-
-    Raises:
-        ValueError: shapes do not fit, or an id is outside 0..E - 1.
-    """
-    out = np.empty((len(x), head.num_rows), np.float32)
-    _native.gate_scores_into(x, expert_ids, weights, num_experts, head, out)
     return out
