@@ -1,5 +1,5 @@
-// AVX2 with FMA and F16C: 8 rows a vector. Byte products are summed in 16-bit pairs, which cannot
-// saturate for codes below 64; 8-bit codes are split into two nibbles.
+// AVX2 with FMA and F16C: 8 rows a vector. Byte products are summed in 16 bits as long as those hold them:
+// pairs of products with codes of the input, which are at most 128 in size.
 #include <immintrin.h>
 
 #include "kernels/half.h"
@@ -24,16 +24,62 @@ inline I shift(I v) {
     if constexpr (n > 0) return _mm256_slli_epi16(v, n);
     return _mm256_srli_epi16(v, n < 0 ? -n : 0);
 }
-inline I dot6(I acc, I w, const std::int8_t* x) {
+inline I multiply_pairs(I w, const std::int8_t* x) {
     std::int32_t quad;
     __builtin_memcpy(&quad, x, sizeof quad);
-    const I pairs = _mm256_maddubs_epi16(w, _mm256_set1_epi32(quad));
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    return _mm256_maddubs_epi16(w, _mm256_set1_epi32(quad));
 }
-inline I dot8(I acc, I w, const std::int8_t* x) {
-    const I high = dot6(set1_i(0), and8(shift<-4>(w), 15), x);
-    return _mm256_add_epi32(dot6(acc, and8(w, 15), x), _mm256_slli_epi32(high, 4));
+inline I add_pairs(I acc, I pairs, std::int16_t factor) {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(factor)));
 }
+inline I add16(I acc, I pairs) {
+    acc = _mm256_add_epi16(acc, pairs);
+    // Else the compiler sums in another order, for which it computes all products first, and there are not
+    // registers for so many.
+    asm("" : "+x"(acc));
+    return acc;
+}
+// Codes below 16: eight pairs, a block's, are at most 8 * 2 * 15 * 128 = 30720.
+template <Format>
+struct Sums {
+    I sum;
+    I pairs = _mm256_setzero_si256();
+
+    template <int g>
+    void add(I w, const std::int8_t* x) {
+        pairs = add16(pairs, multiply_pairs(w, x));
+    }
+    I total() const { return add_pairs(sum, pairs, 1); }
+};
+// Codes below 64: two pairs are at most 2 * 2 * 63 * 128 = 32256.
+template <>
+struct Sums<Format::kQ6> {
+    I sum;
+    I pairs = _mm256_setzero_si256();
+
+    template <int g>
+    void add(I w, const std::int8_t* x) {
+        if constexpr (g % 2 == 0) {
+            pairs = multiply_pairs(w, x);
+        } else {
+            sum = add_pairs(sum, add16(pairs, multiply_pairs(w, x)), 1);
+        }
+    }
+    I total() const { return sum; }
+};
+// Eight bits are two codes below 16.
+template <>
+struct Sums<Format::kQ8> {
+    I sum;
+    I low = _mm256_setzero_si256(), high = _mm256_setzero_si256();
+
+    template <int g>
+    void add(I w, const std::int8_t* x) {
+        low = add16(low, multiply_pairs(and8(w, 15), x));
+        high = add16(high, multiply_pairs(and8(shift<-4>(w), 15), x));
+    }
+    I total() const { return add_pairs(add_pairs(sum, low, 1), high, 16); }
+};
 inline I load_bytes(const std::uint8_t* p) {
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
 }

@@ -23,12 +23,18 @@ inline I shift(I v) {
     if constexpr (n > 0) return _mm512_slli_epi16(v, n);
     return _mm512_srli_epi16(v, n < 0 ? -n : 0);
 }
-inline I dot8(I acc, I w, const std::int8_t* x) {
-    std::int32_t quad;
-    __builtin_memcpy(&quad, x, sizeof quad);
-    return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(quad));
-}
-inline I dot6(I acc, I w, const std::int8_t* x) { return dot8(acc, w, x); }
+template <Format>
+struct Sums {
+    I sum;
+
+    template <int g>
+    void add(I w, const std::int8_t* x) {
+        std::int32_t quad;
+        __builtin_memcpy(&quad, x, sizeof quad);
+        sum = _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(quad));
+    }
+    I total() const { return sum; }
+};
 inline I load_bytes(const std::uint8_t* p) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }

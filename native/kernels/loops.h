@@ -8,8 +8,9 @@
 //   load_codes(p)               4 L bytes
 //   and8(v, mask), or8(a, b)    byte-wise
 //   shift<n>(v)                 16-bit lanes left by n, or right by -n; what crosses bytes is masked after
-//   dot6(acc, w, x), dot8(...)  acc[l] += sum_j w[4 l + j] * x[j], w unsigned (dot6: below 64), x int8[4]
-//   kDot8Zero                   zero of 8-bit codes as dot8 takes them: 128, or 0 where it makes them signed
+//   Sums<f>{sum}                running dot products of codes of f, from sum [L] on; add<g>(w, x) adds
+//                               sum_j w[4 l + j] * x[j], quad g after g - 1, at most 8 quads; total() is int32 [L]
+//   kDot8Zero                   zero of 8-bit codes as these take them: 128, or 0 where they make them signed
 //   load_bytes(p)               L bytes, zero-extended to int32
 //   set1_i(c), to_float(v), as_float(v), shift32<n>(v), add32(v, c), and32(v, c)
 //   load_f32(p), load_f16(p), load_bf16(p), set1(c), mul(a, b), add(a, b), store(p, v)
@@ -48,20 +49,32 @@ inline I unpack_quad(const std::uint8_t* codes) {
     }
 }
 
+// The quads of a block in an order in which those that share bytes follow each other.
 template <Format f>
-inline I dot(I acc, I w, const std::int8_t* x) {
-    if constexpr (f == Format::kQ8) return dot8(acc, w, x);
-    return dot6(acc, w, x);
+constexpr int quad_at(int i) {
+    return f == Format::kQ4 ? i % 2 * 4 + i / 2 : i;
 }
 
-template <Format f, int T, int g_begin, int g_end>
-inline void dot_quads(const std::uint8_t* codes, const TokenBlock<T>& x, I (&sum)[T]) {
-    if constexpr (g_begin < g_end) {
-        const I w = unpack_quad<f, g_begin>(codes);
+template <Format f, int T, int i_begin, int i_end>
+inline void add_quads(const std::uint8_t* codes, const TokenBlock<T>& x, Sums<f> (&sums)[T]) {
+    if constexpr (i_begin < i_end) {
+        constexpr int g = quad_at<f>(i_begin);
+        const I w = unpack_quad<f, g>(codes);
 #pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) sum[t] = dot<f>(sum[t], w, x.codes[t] + g_begin * kQuad);
-        dot_quads<f, T, g_begin + 1, g_end>(codes, x, sum);
+        for (int t = 0; t < T; ++t) sums[t].template add<i_begin>(w, x.codes[t] + g * kQuad);
+        add_quads<f, T, i_begin + 1, i_end>(codes, x, sums);
     }
+}
+
+// Adds the products of quads [i_begin, i_end) in that order.
+template <Format f, int T, int i_begin, int i_end>
+inline void dot_quads(const std::uint8_t* codes, const TokenBlock<T>& x, I (&sum)[T]) {
+    Sums<f> sums[T];
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) sums[t] = {sum[t]};
+    add_quads<f, T, i_begin, i_end>(codes, x, sums);
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) sum[t] = sums[t].total();
 }
 
 // The formats with a scale for every 16 columns.

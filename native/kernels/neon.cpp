@@ -27,14 +27,19 @@ template <int n>
 inline I shift(I v) {
     return vreinterpretq_s32_u16(vshlq_u16(vreinterpretq_u16_s32(v), vdupq_n_s16(n)));
 }
-inline I dot6(I acc, I w, const std::int8_t* x) {
-    std::int32_t quad;
-    __builtin_memcpy(&quad, x, sizeof quad);
-    return vdotq_s32(acc, vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(vdupq_n_s32(quad)));
-}
-inline I dot8(I acc, I w, const std::int8_t* x) {
-    return dot6(acc, of_bytes(veorq_u8(bytes_of(w), vdupq_n_u8(128))), x);
-}
+template <Format f>
+struct Sums {
+    I sum;
+
+    template <int g>
+    void add(I w, const std::int8_t* x) {
+        std::int32_t quad;
+        __builtin_memcpy(&quad, x, sizeof quad);
+        if constexpr (f == Format::kQ8) w = of_bytes(veorq_u8(bytes_of(w), vdupq_n_u8(128)));
+        sum = vdotq_s32(sum, vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(vdupq_n_s32(quad)));
+    }
+    I total() const { return sum; }
+};
 inline I load_bytes(const std::uint8_t* p) {
     std::uint32_t four;
     __builtin_memcpy(&four, p, sizeof four);
