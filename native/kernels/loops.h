@@ -171,7 +171,8 @@ inline void prefetch_ahead(const std::uint8_t* codes, std::int64_t block) {
     for (std::int64_t i = 0; i < kBytes; i += kAlignment) __builtin_prefetch(next + i);
 }
 
-template <Format f, int T>
+// V vectors of rows from `lane` on: their part of a block is read at once.
+template <Format f, int T, int V>
 void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activations& x, const TokenRange& range,
                   std::int64_t num_rows) {
     const std::int64_t cols = x.cols;
@@ -179,22 +180,35 @@ void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activation
         reinterpret_cast<const TokenBlock<T>*>(x.blocks + range.first * (cols / kBlock) * kTokenBlockBytes);
     const std::uint8_t* scales = group + (has_base(f) ? 2 * kRowGroup : 0);
     // f16 scales of q8 take two bytes a row, the others one.
-    scales += lane * (f == Format::kQ8 ? 2 : 1);
+    constexpr int kRowScaleBytes = f == Format::kQ8 ? 2 : 1;
+    scales += lane * kRowScaleBytes;
     const std::uint8_t* codes = group + group_header_bytes(f, cols) + lane * kQuad;
-    F acc[T];
-#pragma GCC unroll 8
-    for (int t = 0; t < T; ++t) acc[t] = set1(0.0f);
-    for (std::int64_t block = 0; block < cols / kBlock; ++block) {
-        // The first lanes of a single token bring the lines in, the others find them in the cache.
-        if (T == 1 && lane == 0) prefetch_ahead<f>(codes, block);
-        accumulate_block<f, T>(codes + block * block_code_bytes(f), scales + block * kScaleBytes,
-                               tokens[block], acc);
+    F acc[V][T];
+    for (auto& vector : acc) {
+        for (F& sum : vector) sum = set1(0.0f);
     }
-    const F base = has_base(f) ? load_bf16(reinterpret_cast<const std::uint16_t*>(group) + lane) : set1(1.0f);
+    for (std::int64_t block = 0; block < cols / kBlock; ++block) {
+        if (T == 1) prefetch_ahead<f>(codes, block);
+        const std::uint8_t* block_codes = codes + block * block_code_bytes(f);
+        const std::uint8_t* block_scales = scales + block * kScaleBytes;
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) {
+            accumulate_block<f, T>(block_codes + v * kLanes * kQuad,
+                                   block_scales + v * kLanes * kRowScaleBytes, tokens[block], acc[v]);
+        }
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+        const std::int64_t row = v * kLanes;
+        if (num_rows <= row) break;
+        const auto* bases = reinterpret_cast<const std::uint16_t*>(group) + lane + row;
+        const F base = has_base(f) ? load_bf16(bases) : set1(1.0f);
 #pragma GCC unroll 8
-    for (int t = 0; t < T; ++t) {
-        // The tokens that an unfilled tile lacks are computed and dropped.
-        if (t < range.count) store_rows(range.out + t * range.stride, mul(acc[t], base), num_rows);
+        for (int t = 0; t < T; ++t) {
+            // The tokens that an unfilled tile lacks are computed and dropped.
+            float* const out = range.out + t * range.stride + row;
+            if (t < range.count) store_rows(out, mul(acc[v][t], base), num_rows - row);
+        }
     }
 }
 
@@ -230,36 +244,44 @@ void float_rows(const std::uint8_t* group, std::int64_t lane, const Activations&
     }
 }
 
+// Rows of a group that are computed together: all of them for a single token, which reads the weights from
+// memory, else as many as leave registers for the tokens.
+template <Format f, int T>
+constexpr std::int64_t kRowsAtOnce = is_low_bit(f) && T == 1 ? kRowGroup : kLanes;
+
 template <Format f, int T>
 inline void multiply_rows(const std::uint8_t* group, std::int64_t lane, const Activations& x,
                           const TokenRange& range, std::int64_t num_rows) {
     if constexpr (is_low_bit(f)) {
-        low_bit_rows<f, T>(group, lane, x, range, num_rows);
+        low_bit_rows<f, T, kRowsAtOnce<f, T> / kLanes>(group, lane, x, range, num_rows);
     } else {
         float_rows<f, T>(group, lane, x, range, num_rows);
+    }
+}
+
+// Tokens [begin, end), T at a time, by the rows of group g.
+template <Format f, int T>
+void multiply_group(const Matrix& w, std::int64_t g, const Activations& x, std::int64_t begin,
+                    std::int64_t end, float* out, std::int64_t stride) {
+    const std::uint8_t* group = w.packed + g * group_bytes(f, w.cols);
+    for (std::int64_t lane = 0; lane < kRowGroup; lane += kRowsAtOnce<f, T>) {
+        const std::int64_t row = g * kRowGroup + lane, num_rows = w.rows - row;
+        if (num_rows <= 0) break;
+        for (std::int64_t t = begin; t < end; t += T) {
+            const std::int64_t left = end - t, count = left < T ? left : T;
+            multiply_rows<f, T>(group, lane, x, {t, count, out + t * stride + row, stride}, num_rows);
+        }
     }
 }
 
 template <Format f>
 void matmul_of(const Matrix& w, const Activations& x, std::int64_t group_begin, std::int64_t group_end,
                float* out, std::int64_t stride) {
-    constexpr std::int64_t kTokens = is_low_bit(f) ? kMaxTokens : 4;
+    constexpr int kTokens = is_low_bit(f) ? kMaxTokens : 4;
     const std::int64_t num_tiled = is_low_bit(f) ? num_tiled_tokens(x) : x.num_tokens / kTokens * kTokens;
     for (std::int64_t g = group_begin; g < group_end; ++g) {
-        const std::uint8_t* group = w.packed + g * group_bytes(f, w.cols);
-        for (std::int64_t lane = 0; lane < kRowGroup; lane += kLanes) {
-            const std::int64_t row = g * kRowGroup + lane, num_rows = w.rows - row;
-            if (num_rows <= 0) break;
-            std::int64_t t = 0;
-            for (; t < num_tiled; t += kTokens) {
-                const std::int64_t left = num_tiled - t, count = left < kTokens ? left : kTokens;
-                multiply_rows<f, kTokens>(group, lane, x, {t, count, out + t * stride + row, stride},
-                                          num_rows);
-            }
-            for (; t < x.num_tokens; ++t) {
-                multiply_rows<f, 1>(group, lane, x, {t, 1, out + t * stride + row, stride}, num_rows);
-            }
-        }
+        multiply_group<f, kTokens>(w, g, x, 0, num_tiled, out, stride);
+        multiply_group<f, 1>(w, g, x, num_tiled, x.num_tokens, out, stride);
     }
 }
 
