@@ -2,12 +2,12 @@
 
 python benchmarks/kernels.py [--isa avx2] [--rounds 9] [--write docs/quantization.md]
 
-Prints a card and one JSON line; `--write` measures every instruction set and puts the table into the
-document. One token multiplies matrices of 128 MiB, larger than the caches; 512 tokens multiply 2048 x 2048.
-All runs of a width take turns, with reading between, so a busy moment hits everybody; medians are given. The
-ceiling is reading as much memory in the same turns. llama.cpp (where llama-cpp-python is installed) runs
-Q2_K, Q3_K, Q4_K, Q6_K and Q8_0 as they are and, where it has kernels for that, rearranged ("repacked"); the
-faster one counts. Nothing else should run.
+Prints a card and one JSON line; `--write` puts the table of that instruction set into the document, which
+has one for each. One token multiplies matrices of 128 MiB, larger than the caches; 512 tokens multiply 2048
+x 2048. All runs of a width take turns, with reading between, so a busy moment hits everybody; medians are
+given. The ceiling is reading as much memory in the same turns. llama.cpp (where llama-cpp-python is
+installed) runs Q2_K, Q3_K, Q4_K, Q6_K and Q8_0 as they are and, where it has kernels for that, rearranged
+("repacked"); the faster one counts. Nothing else should run.
 """
 
 from __future__ import annotations
@@ -127,23 +127,21 @@ def card(isa: str, records: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def speed_table(results: dict[str, Sequence[dict[str, Any]]]) -> list[str]:
-    """Lines of Markdown: a row for every width and instruction set."""
+def speed_table(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Lines of Markdown: a row for every width."""
     lines = [
-        "| format | bits per weight | kernels | one token, GB/s | of reading memory | beside llama.cpp"
+        "| format | bits per weight | one token, GB/s | of reading memory | beside llama.cpp"
         " | 512 tokens, GMAC/s | beside llama.cpp |",
-        "|---|---:|---|---:|---:|---:|---:|---:|",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for i, format in enumerate(FORMATS):
-        for isa, records in results.items():
-            r = records[i]
-            one, many = (
-                f"{r[key]:.2f}x" if key in r else "" for key in ("one_time_to_rival", "many_time_to_rival")
-            )
-            lines.append(
-                f"| {format} | {r['bits_per_weight']:.2f} | {isa} | {r['one_token_gb_per_s']:.1f}"
-                f" | {r['of_reading']:.2f} | {one} | {r['many_tokens_gmac_per_s']:.0f} | {many} |"
-            )
+    for r in records:
+        one, many = (
+            f"{r[key]:.2f}x" if key in r else "" for key in ("one_time_to_rival", "many_time_to_rival")
+        )
+        lines.append(
+            f"| {r['format']} | {r['bits_per_weight']:.2f} | {r['one_token_gb_per_s']:.1f}"
+            f" | {r['of_reading']:.2f} | {one} | {r['many_tokens_gmac_per_s']:.0f} | {many} |"
+        )
     return lines
 
 
@@ -153,19 +151,17 @@ def main() -> None:
     )
     parser.add_argument("--isa", default=native.active_isa(), choices=native.available_isas())
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--write", type=Path, help="measure every instruction set and write the tables here")
+    parser.add_argument("--write", type=Path, help="document to put the tables into")
     arguments = parser.parse_args()
     ggml = find_ggml()
-    # The plain C++ reference is there to be read, not to be fast.
-    isas = [isa for isa in native.available_isas() if isa != "scalar"] if arguments.write else [arguments.isa]
-    results = {isa: measure_isa(isa, ggml, arguments.rounds) for isa in isas}
-    for isa, records in results.items():
-        print(card(isa, records))
+    isa = arguments.isa
+    records = measure_isa(isa, ggml, arguments.rounds)
+    print(card(isa, records))
     if arguments.write:
-        replace_between(arguments.write, "speed", speed_table(results))
+        replace_between(arguments.write, f"speed of {isa}", speed_table(records))
         if ggml is not None:
             replace_between(arguments.write, "errors", format_errors.table(format_errors.measure(ggml)))
-    print(json.dumps({"benchmark": "kernels", "results": results}))
+    print(json.dumps({"benchmark": "kernels", "isa": isa, "results": records}))
 
 
 if __name__ == "__main__":

@@ -49,30 +49,23 @@ inline I unpack_quad(const std::uint8_t* codes) {
     }
 }
 
-// The quads of a block in an order in which those that share bytes follow each other.
-template <Format f>
-constexpr int quad_at(int i) {
-    return f == Format::kQ4 ? i % 2 * 4 + i / 2 : i;
-}
-
-template <Format f, int T, int i_begin, int i_end>
+template <Format f, int T, int g_begin, int g_end>
 inline void add_quads(const std::uint8_t* codes, const TokenBlock<T>& x, Sums<f> (&sums)[T]) {
-    if constexpr (i_begin < i_end) {
-        constexpr int g = quad_at<f>(i_begin);
-        const I w = unpack_quad<f, g>(codes);
+    if constexpr (g_begin < g_end) {
+        const I w = unpack_quad<f, g_begin>(codes);
 #pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) sums[t].template add<i_begin>(w, x.codes[t] + g * kQuad);
-        add_quads<f, T, i_begin + 1, i_end>(codes, x, sums);
+        for (int t = 0; t < T; ++t) sums[t].template add<g_begin>(w, x.codes[t] + g_begin * kQuad);
+        add_quads<f, T, g_begin + 1, g_end>(codes, x, sums);
     }
 }
 
-// Adds the products of quads [i_begin, i_end) in that order.
-template <Format f, int T, int i_begin, int i_end>
+// Adds the products of quads [g_begin, g_end).
+template <Format f, int T, int g_begin, int g_end>
 inline void dot_quads(const std::uint8_t* codes, const TokenBlock<T>& x, I (&sum)[T]) {
     Sums<f> sums[T];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) sums[t] = {sum[t]};
-    add_quads<f, T, i_begin, i_end>(codes, x, sums);
+    add_quads<f, T, g_begin, g_end>(codes, x, sums);
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) sum[t] = sums[t].total();
 }

@@ -31,7 +31,8 @@ class Predictor(Protocol):
         """Scores for the next ``lookahead`` layers or fewer, the nearest first.
 
         ``x`` (T, D) is what the layer's router saw, ``expert_ids`` and ``weights`` (T, K) what it chose.
-        Called once for each layer in the order in which they run.
+        Called once for each layer in the order in which they run. May keep nothing of the arrays without
+        copying them.
 
         Raises:
             ValueError: these do not fit what the predictor was made for.

@@ -31,8 +31,8 @@ activation and the head that forecasts the next token's choice, or None.
 ``run(position, x, expert_ids, weights, out, ahead, observe)`` writes the weighted sum of the chosen experts'
 outputs to ``out`` (T, D): x (T, D) is what the router saw, ``expert_ids`` and ``weights`` (T, K) what it
 chose.
-``ahead`` has ``settle(position, num_tokens, chosen)`` and ``start(position, x, expert_ids, weights)``;
-``observe(hits, misses, preloaded)`` is told before experts run. Either may be None.
+``ahead`` is a ``Speculation``; ``observe(hits, misses, preloaded)`` is told before experts run. Either may be
+None.
 
 ValueError where an expert, a position or a shape does not fit.
 """
