@@ -42,5 +42,6 @@ def test_the_depth_is_what_storage_serves_at_a_time(tiny_store, monkeypatch, num
     num_bytes = next(iter(store.manifest.experts.values())).num_bytes
     assert speed.bytes_per_s == pytest.approx(num_bytes * num_lines / 1e-3)
     assert speed.latency_s == pytest.approx(1e-3 - 1e-3 / num_lines)
-    assert 0.2e-3 / num_lines < speed.handling_s < 0.2e-3 or num_lines == 1, "the mean over all depths"
+    # The mean over all depths: between that of a read alone and that at the most lines.
+    assert 0.999 / num_lines <= speed.handling_s / 0.2e-3 <= 1.001
     assert slow.deepest > depth, "the queue ran dry between reads"
