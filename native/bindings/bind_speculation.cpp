@@ -92,6 +92,7 @@ void new_gate(GatePredictor* self, const std::map<int, HeadTuple>& heads,
     std::map<int, GateHead> all;
     for (const auto& [position, head] : heads) {
         const auto& [matrix, targets] = head;
+        require(matrix != nullptr, "GatePredictor", "a head has no matrix");
         all.emplace(position, GateHead{**matrix, targets});
     }
     new (self) GatePredictor(std::move(all), std::move(num_experts));

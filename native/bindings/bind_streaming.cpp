@@ -95,6 +95,8 @@ void run(ExpertStream& stream, int position, Floats2 x, Ids ids, Floats2 weights
     require_equal(routed.width, stream.width(position), kName, "input row length");
     require_equal(static_cast<std::int64_t>(out.shape(0)), routed.num_tokens, kName, "number of output rows");
     require_equal(static_cast<std::int64_t>(out.shape(1)), routed.width, kName, "output row length");
+    require(ahead == nullptr || &ahead->catalog() == &stream.catalog(), kName,
+            "reading ahead is of another cache");
     std::function<void(const LayerEvent&)> observer;
     if (!observe.is_none()) {
         observer = [&observe](const LayerEvent& event) {

@@ -117,16 +117,18 @@ TablePredictor::TablePredictor(std::map<int, TransitionTable> tables,
     }
 }
 
-void TablePredictor::pass_over(const Routed& routed) {
+void TablePredictor::pass_over(int position, const Routed& routed) {
+    before_position_ = position;
     before_.assign(routed.ids, routed.ids + routed.num_tokens * routed.top_k);
     before_tokens_ = routed.num_tokens;
 }
 
 std::vector<Forecast> TablePredictor::forecast(int position, const Routed& routed, int) {
     const std::vector<std::int32_t> before = std::exchange(before_, {});
-    // Else it is another text, or another part of a prompt.
-    const bool has_before = before_tokens_ == routed.num_tokens && (position != 0 || routed.num_tokens == 1);
-    pass_over(routed);
+    // Else it is another text or another part of a prompt, or layers ran that this was not told of.
+    const bool has_before = before_tokens_ == routed.num_tokens && target(before_position_) == position &&
+                            (position != 0 || routed.num_tokens == 1);
+    pass_over(position, routed);
     const int next = target(position);
     const auto found = tables_.find(next);
     if (found == tables_.end()) return {};
@@ -177,7 +179,7 @@ std::vector<Forecast> HybridPredictor::forecast(int position, const Routed& rout
     std::vector<Forecast> forecasts = gate_.forecast(position, routed, lookahead);
     const auto found = table_weights_.find(table_.target(position));
     if (found == table_weights_.end() || found->second == 0.0f) {
-        table_.pass_over(routed);
+        table_.pass_over(position, routed);
         return forecasts;
     }
     for (const Forecast& prior : table_.forecast(position, routed, 1)) {

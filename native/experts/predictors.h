@@ -70,15 +70,16 @@ class TablePredictor : public Predictor {
     std::vector<Forecast> forecast(int position, const Routed& routed, int lookahead) override;
     // The position that is forecast at this one.
     int target(int position) const { return (position + 1) % num_layers_; }
-    // A layer runs for which no forecast is wanted.
-    void pass_over(const Routed& routed);
+    // The layer at a position runs, and no forecast is wanted.
+    void pass_over(int position, const Routed& routed);
 
   private:
     std::map<int, TransitionTable> tables_;
     int num_layers_;
-    // What the layer run before the present one chose: [T][K].
+    // What the layer that was last told of chose: [T][K].
     std::vector<std::int32_t> before_;
     std::int64_t before_tokens_ = 0;
+    int before_position_ = 0;
 };
 
 // The gate's scores plus the logarithm of the table's, weighted per layer. Where a weight is 0 the table is

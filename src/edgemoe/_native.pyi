@@ -1,7 +1,7 @@
 """What the compiled module offers; only edgemoe.native imports it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,18 +163,13 @@ DEMAND_TRIES: int
 
 class LoadFailed(Exception): ...
 
-class _Predictor(Protocol):
-    def forecast(
-        self, position: int, x: _Floats, expert_ids: _Ints, weights: _Floats, lookahead: int
-    ) -> Sequence[tuple[int, _Floats]]: ...
-
 class Predictor:
     def forecast(
         self, position: int, x: _Floats, expert_ids: _Ints, weights: _Floats, lookahead: int
     ) -> list[tuple[int, _Floats]]: ...
 
 class PythonPredictor(Predictor):
-    def __init__(self, predictor: _Predictor) -> None: ...
+    def __init__(self, predictor: object) -> None: ...
 
 class GatePredictor(Predictor):
     def __init__(
@@ -196,21 +191,10 @@ class HybridPredictor(Predictor):
 class StepPredictor(Predictor):
     def __init__(self, predictor: Predictor, first_step: int) -> None: ...
 
-class _Reads(Protocol):
-    @property
-    def pending_bytes(self) -> int: ...
-    @property
-    def demanded_bytes(self) -> int: ...
-    @property
-    def waited_s(self) -> float: ...
-    def __contains__(self, expert: int) -> bool: ...
-    def start(self, expert: int, priority: int) -> bool: ...
-    def cancel(self, expert: int) -> bool: ...
-
 class Reads: ...
 
 class PythonReads(Reads):
-    def __init__(self, reads: _Reads) -> None: ...
+    def __init__(self, reads: object) -> None: ...
 
 class LayerPace:
     def __init__(

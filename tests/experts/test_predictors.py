@@ -97,6 +97,16 @@ def test_the_table_looks_two_layers_back_across_tokens(tables):
     assert np.allclose(scores[0], by_parts), "without a table of pairs"
 
 
+def test_a_table_does_not_take_another_layer_for_the_one_before(tables):
+    """Where layers ran that it was not told of, as while reading ahead is off."""
+    x, ids, weights = inputs(1)
+    alone = TablePredictor(tables, [E, E, E]).forecast(1, x, ids, weights, 1)[0][1]
+    predictor = TablePredictor(tables, [E, E, E])
+    predictor.forecast(1, x, inputs(1)[1], weights, 1)
+    ((_, scores),) = predictor.forecast(1, x, ids, weights, 1)
+    assert np.array_equal(scores, alone)
+
+
 def test_a_table_ignores_the_part_of_a_prompt_before(tables):
     predictor = TablePredictor(tables, [E, E, E])
     x, ids, weights = inputs(5)
