@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 
@@ -20,6 +21,12 @@ using Floats2 = Array<const float, nb::ndim<2>>;
 using Floats3 = Array<const float, nb::ndim<3>>;
 using MutableFloats2 = Array<float, nb::ndim<2>>;
 using MutableFloats3 = Array<float, nb::ndim<3>>;
+
+// As the core counts.
+template <typename A>
+std::int64_t size(const A& array, std::size_t axis) {
+    return static_cast<std::int64_t>(array.shape(axis));
+}
 
 // Raises ValueError "operation: message" in Python.
 inline void require(bool holds, const char* operation, const std::string& message) {

@@ -74,10 +74,28 @@ void for_each_part(std::int64_t begin, std::int64_t end, std::int64_t length, co
 }  // namespace
 
 void matmul(const float* x, std::int64_t num_tokens, const Matrix& w, float* out) {
+    const Product product = {&w, out};
+    matmul_each(x, num_tokens, {&product, 1});
+}
+
+void matmul_each(const float* x, std::int64_t num_tokens, std::span<const Product> products) {
     const Kernels& kernels = active_kernels();
-    const QuantizedRows rows(x, num_tokens, w.cols, is_low_bit(w.format));
-    parallel_for(num_groups(w.rows), group_grain(w, num_tokens), [&](std::int64_t begin, std::int64_t end) {
-        kernels.matmul(w, *rows, begin, end, out, w.rows);
+    std::int64_t groups = 0, grain = 1;
+    bool needs_codes = false;
+    for (const auto& [w, out] : products) {
+        groups += num_groups(w->rows);
+        grain = std::max(grain, group_grain(*w, num_tokens));
+        needs_codes |= is_low_bit(w->format);
+    }
+    const QuantizedRows rows(x, num_tokens, products.front().matrix->cols, needs_codes);
+    parallel_for(groups, grain, [&](std::int64_t begin, std::int64_t end) {
+        std::int64_t first = 0;  // of this matrix
+        for (const auto& [w, out] : products) {
+            const std::int64_t count = num_groups(w->rows);
+            const std::int64_t from = std::max(begin, first) - first, to = std::min(end - first, count);
+            if (from < to) kernels.matmul(*w, *rows, from, to, out, w->rows);
+            first += count;
+        }
     });
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "kernels/kernels.h"
@@ -12,6 +13,16 @@ namespace edgemoe {
 
 // out [T][N] = x [T][M] times w transposed.
 void matmul(const float* x, std::int64_t num_tokens, const Matrix& w, float* out);
+
+// A matrix that x [T][M] is multiplied with, and where the product [T][N] goes.
+struct Product {
+    const Matrix* matrix;
+    float* out;
+};
+
+// matmul() with each of several matrices of M columns, with its bits, in one loop: x is rounded once, and
+// threads meet once.
+void matmul_each(const float* x, std::int64_t num_tokens, std::span<const Product> products);
 
 // out [T][D] = down(act(gate(x)) * up(x)) for x [T][D]; gate == nullptr: down(act(up(x))). With `rows` [T]
 // the tokens are those rows of x.

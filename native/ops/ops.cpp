@@ -56,6 +56,12 @@ void rms_norm(const float* x, std::int64_t num_rows, std::int64_t width, const f
     });
 }
 
+void add_to_rows(const float* row, std::int64_t num_rows, std::int64_t width, float* x) {
+    for (std::int64_t r = 0; r < num_rows; ++r) {
+        for (std::int64_t i = 0; i < width; ++i) x[r * width + i] += row[i];
+    }
+}
+
 void rope(float* x, std::int64_t num_tokens, std::int64_t num_heads, std::int64_t head_dim, const float* cos,
           const float* sin, std::int64_t num_pairs) {
     parallel_for(num_tokens, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
@@ -144,6 +150,15 @@ void route(const float* logits, std::int64_t num_tokens, std::int64_t num_expert
         const float total = softmax_first && !renormalize ? all : picked;
         for (std::int64_t k = 0; k < top_k; ++k) w[k] /= total;
     }
+}
+
+void choose_experts(const float* x, std::int64_t num_tokens, const Matrix& router, const float* bias,
+                    std::int64_t top_k, bool softmax_first, bool renormalize, std::int32_t* ids,
+                    float* weights) {
+    std::vector<float> logits(static_cast<std::size_t>(num_tokens * router.rows));
+    matmul(x, num_tokens, router, logits.data());
+    if (bias != nullptr) add_to_rows(bias, num_tokens, router.rows, logits.data());
+    route(logits.data(), num_tokens, router.rows, top_k, softmax_first, renormalize, ids, weights);
 }
 
 void combine(const float* parts, const std::int32_t* places, const float* weights, std::int64_t num_tokens,

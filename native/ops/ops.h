@@ -6,11 +6,16 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/matmul.h"
+
 namespace edgemoe {
 
 // out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight, for each row of D values.
 void rms_norm(const float* x, std::int64_t num_rows, std::int64_t width, const float* weight, float eps,
               float* out);
+
+// Adds row [D] to each row of x.
+void add_to_rows(const float* row, std::int64_t num_rows, std::int64_t width, float* x);
 
 // Rotates pairs (i, R + i), i < R, of every head of x [T][H][C] by the angles in cos, sin [T][R].
 void rope(float* x, std::int64_t num_tokens, std::int64_t num_heads, std::int64_t head_dim, const float* cos,
@@ -50,6 +55,11 @@ std::vector<std::int32_t> largest(const float* values, std::int64_t num_values, 
 // are the softmax over all experts (softmax_first) or over the picked ones; renormalize makes them sum to 1.
 void route(const float* logits, std::int64_t num_tokens, std::int64_t num_experts, std::int64_t top_k,
            bool softmax_first, bool renormalize, std::int32_t* ids, float* weights);
+
+// route() of x [T][D] times the router's matrix, plus its bias [E] unless that is nullptr.
+void choose_experts(const float* x, std::int64_t num_tokens, const Matrix& router, const float* bias,
+                    std::int64_t top_k, bool softmax_first, bool renormalize, std::int32_t* ids,
+                    float* weights);
 
 // out [T][D] = sum over k, in the order 0..K-1, of weights [T][K] times row places [T][K] of parts [T K][D];
 // places == nullptr: row t K + k.

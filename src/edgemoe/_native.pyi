@@ -54,7 +54,6 @@ def force_isa(name: str) -> None: ...
 def set_num_threads(count: int) -> None: ...
 def get_num_threads() -> int: ...
 def rms_norm_into(x: _Floats, weight: _Floats, eps: float, out: _Floats) -> None: ...
-def rope_inplace(x: _Floats, cos: _Floats, sin: _Floats) -> None: ...
 def store_kv(cache: NDArray[Any], new: _Floats, start: int) -> None: ...
 def attention_into(
     q: _Floats,
@@ -67,8 +66,41 @@ def attention_into(
     bias: _Floats | None,
     out: _Floats,
 ) -> None: ...
-def route_into(
-    logits: _Floats, softmax_first: bool, renormalize: bool, ids: _Ints, weights: _Floats
+
+class AttentionLayer:
+    def __init__(
+        self,
+        norm: _Floats,
+        eps: float,
+        qkvo: Sequence[tuple[Matrix, _Floats | None]],
+        qk_norms: tuple[_Floats, _Floats] | None,
+        *,
+        has_norms_of_heads: bool,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        clip: float,
+        scale: float,
+        window: int,
+    ) -> None: ...
+    def run(
+        self,
+        x: _Floats,
+        keys: NDArray[Any],
+        values: NDArray[Any],
+        start: int,
+        rotation: tuple[_Floats, _Floats] | None,
+        bias: _Floats | None,
+    ) -> None: ...
+
+def choose_experts_into(
+    x: _Floats,
+    router: Matrix,
+    bias: _Floats | None,
+    softmax_first: bool,
+    renormalize: bool,
+    ids: _Ints,
+    weights: _Floats,
 ) -> None: ...
 def combine_into(parts: _Floats, weights: _Floats, out: _Floats) -> None: ...
 def aligned_empty(num_bytes: int) -> _Bytes: ...

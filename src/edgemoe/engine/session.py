@@ -49,8 +49,8 @@ class Session:
         return logits
 
     def step(self, token_id: int) -> FloatArray:
-        """Append one token; logits (V,) of what comes after it."""
-        self.check([*self.token_ids, token_id])
+        """Append one token; logits (V,) of what comes after it. Raises RequestError as ``check``."""
+        self._check(len(self.token_ids) + 1, [token_id])
         (hidden,) = self._forward([token_id])
         logits: FloatArray = self._decoder.head(hidden)[0]
         return logits
@@ -131,12 +131,16 @@ class Session:
         """
         if not token_ids:
             raise RequestError("the prompt is empty; give at least one token")
-        if len(token_ids) > self._cache.num_slots:
+        self._check(len(token_ids), token_ids)
+
+    def _check(self, length: int, new: Sequence[int]) -> None:
+        """Refuse to have a text of this length, or these tokens in it."""
+        if length > self._cache.num_slots:
             raise RequestError(
-                f"{len(token_ids)} tokens do not fit the context of {self._cache.num_slots}; shorten the text"
+                f"{length} tokens do not fit the context of {self._cache.num_slots}; shorten the text"
                 f" or load with a longer context (this model takes up to {self._spec.max_context})"
             )
-        wrong = next((t for t in token_ids if not 0 <= t < self._spec.vocab_size), None)
+        wrong = next((t for t in new if not 0 <= t < self._spec.vocab_size), None)
         if wrong is not None:
             raise RequestError(f"token id {wrong} is outside the vocabulary of {self._spec.vocab_size}")
 

@@ -5,8 +5,6 @@ Letters: T tokens, D width, H query heads, G key/value heads, C head dimension, 
 
 from __future__ import annotations
 
-import numpy as np
-
 from edgemoe import native
 from edgemoe.models.kv_cache import Keys, KVCache
 from edgemoe.models.positions import Positions
@@ -16,53 +14,38 @@ from edgemoe.native import FloatArray
 
 
 class Attention:
-    """Projections, norms, rotation, cache and attention of one layer of a decoder."""
+    """Norm, projections, rotation, cache and attention of one layer of a decoder."""
 
     def __init__(
-        self, spec: AttentionSpec, weights: DenseWeights, prefix: str, place: int, eps: float
+        self, spec: AttentionSpec, weights: DenseWeights, layer: int, place: int, eps: float
     ) -> None:
         """``place`` is the layer's in the cache."""
-        self._spec = spec
         self._place = place
-        self._eps = eps
-        self._matrices = {p: weights.matrix(f"{prefix}.{p}.weight") for p in "qkvo"}
-        self._biases = {p: weights.optional_vector(f"{prefix}.{p}.bias") for p in "qkvo"}
-        self._norms = {p: weights.optional_vector(f"{prefix}.{p}_norm.weight") for p in "qk"}
+        prefix = f"layers.{layer}.attention"
+        norms = None
+        if spec.qk_norm != "none":
+            norms = weights.vector(f"{prefix}.q_norm.weight"), weights.vector(f"{prefix}.k_norm.weight")
+        self._layer = native.AttentionLayer(
+            weights.vector(f"layers.{layer}.attention_norm.weight"),
+            eps,
+            [
+                (weights.matrix(f"{prefix}.{p}.weight"), weights.optional_vector(f"{prefix}.{p}.bias"))
+                for p in "qkvo"
+            ],
+            norms,
+            has_norms_of_heads=spec.qk_norm == "head",
+            num_heads=spec.num_heads,
+            num_kv_heads=spec.num_kv_heads,
+            head_dim=spec.head_dim,
+            clip=spec.clip_qkv or 0.0,
+            scale=spec.scale,
+            window=spec.window,
+        )
 
-    def __call__(self, x: FloatArray, cache: KVCache, positions: Positions) -> FloatArray:
-        """Attention over the cache and x (T, D) itself, which is appended: (T, D)."""
-        spec = self._spec
-        q, k, v = (self._project(p, x) for p in "qkv")
-        if spec.qk_norm == "projection":
-            q, k = self._normed("q", q), self._normed("k", k)
-        if spec.clip_qkv is not None:
-            for projected in (q, k, v):
-                np.clip(projected, -spec.clip_qkv, spec.clip_qkv, out=projected)
-        if spec.qk_norm == "head":
-            q = self._normed("q", q.reshape(-1, spec.head_dim))
-            k = self._normed("k", k.reshape(-1, spec.head_dim))
-        heads_q = q.reshape(len(x), spec.num_heads, spec.head_dim)
-        heads_k = k.reshape(len(x), spec.num_kv_heads, spec.head_dim)
-        if positions.rotation is not None:
-            native.rope(heads_q, *positions.rotation)
-            native.rope(heads_k, *positions.rotation)
-        keys, values, start = cache.keys[self._place], cache.values[self._place], cache.length
-        native.store_kv(keys, heads_k, start)
-        native.store_kv(values, v.reshape(heads_k.shape), start)
-        y = native.attention(heads_q, keys, values, start, spec.scale, spec.window, bias=positions.bias)
-        return self._project("o", y.reshape(len(x), -1))
-
-    def _project(self, name: str, x: FloatArray) -> FloatArray:
-        y = native.matmul(x, self._matrices[name])
-        bias = self._biases[name]
-        if bias is not None:
-            y += bias
-        return y
-
-    def _normed(self, name: str, x: FloatArray) -> FloatArray:
-        weight = self._norms[name]
-        assert weight is not None, f"no {name} norm was loaded"
-        return native.rms_norm(x, weight, self._eps)
+    def add_to(self, x: FloatArray, cache: KVCache, positions: Positions) -> None:
+        """Add to x (T, D) what its tokens see in the cache and in each other; they are appended to it."""
+        keys, values = cache.keys[self._place], cache.values[self._place]
+        self._layer.run(x, keys, values, cache.length, positions.rotation, positions.bias)
 
 
 class FullAttention:

@@ -10,7 +10,7 @@ from edgemoe.models.attention import Attention, FullAttention
 from edgemoe.models.kv_cache import KVCache
 from edgemoe.models.moe import ExpertRunner, build_feed_forward
 from edgemoe.models.positions import Positions, distance_bias
-from edgemoe.models.rope import rotation
+from edgemoe.models.rope import Rotation
 from edgemoe.models.spec import AttentionSpec, ModelSpec
 from edgemoe.models.weights import DenseWeights
 from edgemoe.native import FloatArray
@@ -43,11 +43,9 @@ class Block:
 
     def __init__(self, spec: ModelSpec, weights: DenseWeights, layer: int, experts: ExpertRunner) -> None:
         self._eps = spec.norm_eps
-        self._attention_norm = weights.vector(f"layers.{layer}.attention_norm.weight")
         self._ffn_norm = weights.vector(f"layers.{layer}.ffn_norm.weight")
         layer_spec, place = spec.layers[layer], layer - spec.num_encoder_layers
-        prefix = f"layers.{layer}.attention"
-        self._attention = Attention(layer_spec.attention, weights, prefix, place, spec.norm_eps)
+        self._attention = Attention(layer_spec.attention, weights, layer, place, spec.norm_eps)
         self.cross: Cross | None = None
         if layer_spec.cross is not None:
             self.cross = Cross(layer_spec.cross, weights, layer, place, spec.norm_eps)
@@ -55,7 +53,7 @@ class Block:
 
     def __call__(self, x: FloatArray, cache: KVCache, positions: Positions) -> FloatArray:
         """X (T, D) after this layer; x itself is overwritten."""
-        x += self._attention(native.rms_norm(x, self._attention_norm, self._eps), cache, positions)
+        self._attention.add_to(x, cache, positions)
         if self.cross is not None:
             x += self.cross(x, cache)
         x += self._feed_forward(native.rms_norm(x, self._ffn_norm, self._eps))
@@ -71,6 +69,7 @@ class Decoder:
         self._head = self._embed if spec.has_tied_head else weights.matrix("head.weight")
         self._norm = weights.vector("norm.weight")
         self._blocks = [Block(spec, weights, layer, experts) for layer in spec.decoder_layers]
+        self._rotation = None if spec.rope is None else Rotation(spec.rope)
         self._bias_table = weights.optional_vector("bias.weight")
         self._bias: FloatArray | None = None  # for the cache's number of slots, once that is known
 
@@ -112,8 +111,8 @@ class Decoder:
 
     def _positions(self, cache: KVCache, num_tokens: int) -> Positions:
         spec = self._spec
-        if spec.rope is not None:
-            return Positions(rotation=rotation(spec.rope, cache.length, num_tokens))
+        if self._rotation is not None:
+            return Positions(rotation=self._rotation(cache.length, num_tokens))
         assert spec.position_bias is not None, "neither rotation nor bias"
         assert self._bias_table is not None, "no table of position biases was loaded"
         if self._bias is None or self._bias.shape[1] != 2 * cache.num_slots - 1:

@@ -84,10 +84,9 @@ class MoELayer:
     def __call__(self, x: FloatArray) -> FloatArray:
         """Output (T, D) for x (T, D)."""
         router = self._spec.router
-        logits = native.matmul(x, self._router)
-        if self._router_bias is not None:
-            logits += self._router_bias
-        ids, weights = native.route(logits, router.top_k, router.rule, router.renormalize)
+        ids, weights = native.choose_experts(
+            x, self._router, self._router_bias, router.top_k, router.rule, router.renormalize
+        )
         if router.capacity:
             weights *= within_capacity(ids, router.num_experts, router.capacity)
         y = self._experts.run(self._layer, x, ids, weights)

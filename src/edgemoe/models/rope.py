@@ -73,22 +73,28 @@ def _scaling(kind: str, parameters: Mapping[str, Any], context: int) -> dict[str
     return {key: float(value) for key, value in given.items()}
 
 
-def rotation(spec: RopeSpec, start: int, num_tokens: int) -> tuple[FloatArray, FloatArray]:
-    """Cos and sin (T, R) of positions [start, start + T).
+class Rotation:
+    """The angles by which a text's queries and keys are rotated."""
 
-    "dynamic" rotates each position with the base that belongs to a text ending there, as transformers
-    does step by step; so the result does not depend on how a prompt is cut into chunks.
-    """
-    positions = np.arange(start, start + num_tokens, dtype=np.float32)[:, None]
-    if spec.kind == "dynamic" and start + num_tokens > spec.trained_context:
-        frequencies = np.stack([_dynamic(spec, start + t + 1) for t in range(num_tokens)])
-    else:
-        frequencies = _frequencies(spec)[None, :]
-    angles = positions * frequencies
-    factor = np.float32(_attention_factor(spec))
-    cos: FloatArray = np.cos(angles) * factor
-    sin: FloatArray = np.sin(angles) * factor
-    return cos, sin
+    def __init__(self, spec: RopeSpec) -> None:
+        self._spec = spec
+        self._frequencies = _frequencies(spec)[None, :]
+        self._factor = np.float32(_attention_factor(spec))
+
+    def __call__(self, start: int, num_tokens: int) -> tuple[FloatArray, FloatArray]:
+        """Cos and sin (T, R) of positions [start, start + T).
+
+        "dynamic" rotates each position with the base that belongs to a text ending there, as transformers
+        does step by step; so the result does not depend on how a prompt is cut into chunks.
+        """
+        spec, frequencies = self._spec, self._frequencies
+        if spec.kind == "dynamic" and start + num_tokens > spec.trained_context:
+            frequencies = np.stack([_dynamic(spec, start + t + 1) for t in range(num_tokens)])
+        positions = np.arange(start, start + num_tokens, dtype=np.float32)[:, None]
+        angles = positions * frequencies
+        cos: FloatArray = np.cos(angles) * self._factor
+        sin: FloatArray = np.sin(angles) * self._factor
+        return cos, sin
 
 
 def _plain(theta: float, rotary_dim: int) -> FloatArray:

@@ -56,7 +56,7 @@ class AttentionSpec:
 
 @dataclass(frozen=True)
 class RouterSpec:
-    """How K of E experts are chosen and weighted; ``rule`` as in native.route.
+    """How K of E experts are chosen and weighted; ``rule`` as in native.choose_experts.
 
     ``capacity`` tokens of a text may choose an expert; those after them pass it by. 0: all may.
     """

@@ -7,6 +7,7 @@ from edgemoe._native import (
     get_num_threads,
     set_num_threads,
 )
+from edgemoe.native.attention import AttentionLayer, attention, store_kv
 from edgemoe.native.eviction import EvictionPolicy, Residency, UseStatistics, make_policy
 from edgemoe.native.io import DIRECT_ALIGNMENT, READ_METHODS, FileReader, aligned_empty, read_memory
 from edgemoe.native.matrix import (
@@ -28,15 +29,7 @@ from edgemoe.native.matrix import (
     quantize,
     refine,
 )
-from edgemoe.native.ops import (
-    IntArray,
-    attention,
-    combine,
-    rms_norm,
-    rope,
-    route,
-    store_kv,
-)
+from edgemoe.native.ops import IntArray, choose_experts, combine, rms_norm
 from edgemoe.native.speculation import (
     GatePredictor,
     HybridPredictor,
@@ -66,6 +59,7 @@ __all__ = [
     "LAYOUT_VERSION",
     "READ_METHODS",
     "ROW_GROUP",
+    "AttentionLayer",
     "ByteArray",
     "EvictionPolicy",
     "ExpertCache",
@@ -92,6 +86,7 @@ __all__ = [
     "attention",
     "available_isas",
     "bits_per_weight",
+    "choose_experts",
     "combine",
     "compiled_predictor",
     "compiled_reader",
@@ -109,8 +104,6 @@ __all__ = [
     "read_memory",
     "refine",
     "rms_norm",
-    "rope",
-    "route",
     "set_num_threads",
     "store_kv",
 ]

@@ -1,0 +1,59 @@
+"""Attention over cached keys and values. The result for one token never depends on the others.
+
+Letters: T tokens, D width, H query heads, G key/value heads, C head dimension, S cache slots, R rotated
+pairs. Arrays are C-contiguous float32 unless said.
+
+``AttentionLayer(norm, eps, qkvo, qk_norms, *, has_norms_of_heads, num_heads, num_kv_heads, head_dim, clip,
+scale, window)`` is the attention half of a decoder's layer. ``qkvo`` are four pairs of a matrix and its bias
+or None: from D to H C, G C and G C, and from H C to D; ``norm`` (D,) is applied to what the first three get.
+``qk_norms`` are None or two weights, for queries and keys: of (C,) for each head with ``has_norms_of_heads``,
+else of (H C,) and (G C,) for all heads together. Values beyond ``clip`` are cut unless it is 0; ``scale`` and
+``window`` are as :func:`attention` takes them.
+
+``run(x, keys, values, start, rotation, bias)`` adds to x (T, D) what its tokens, at positions from ``start``
+on, see in caches (G, S, C), after writing their own keys and values there. ``rotation`` is None or cos and
+sin (T, R) of the angles by which pairs (i, R + i) of every head of queries and keys are rotated; ``bias`` is
+as :func:`attention` takes it. ValueError where shapes do not fit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import edgemoe._native as _native
+from edgemoe.native.matrix import FloatArray
+
+AttentionLayer = _native.AttentionLayer
+
+
+def store_kv(cache: NDArray[Any], new: FloatArray, start: int) -> None:
+    """Write new (T, G, C) to slots [start, start + T) of a float16 or float32 cache (G, S, C)."""
+    _native.store_kv(cache, new, start)
+
+
+def attention(
+    q: FloatArray,
+    keys: NDArray[Any],
+    values: NDArray[Any],
+    start: int,
+    scale: float,
+    window: int = 0,
+    num_keys: int = 0,
+    bias: FloatArray | None = None,
+) -> FloatArray:
+    """Causal attention of q (T, H, C) over caches (G, S, C): (T, H, C).
+
+    Query t has position ``start + t`` and sees the positions up to its own, with ``window`` > 0 only
+    the last ``window`` of them. With ``num_keys`` > 0 it is not causal: every query sees exactly the first
+    ``num_keys`` positions. ``bias`` (H, 2 R - 1) is added to the scores: column R - 1 + d to those of keys
+    d positions after their query; R is more than any distance.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+    out = np.empty_like(q)
+    _native.attention_into(q, keys, values, start, scale, window, num_keys, bias, out)
+    return out

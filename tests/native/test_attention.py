@@ -1,0 +1,231 @@
+"""Attention: numbers worked by hand, then against its NumPy meaning, by operation and by layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgemoe import native
+from edgemoe.native import reference
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("isa", native.available_isas())
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize(
+    ("heads", "groups", "dim"), [(4, 2, 16), (6, 1, 40), (3, 3, 7), (2, 1, 64), (2, 2, 200)]
+)
+@pytest.mark.parametrize("window", [0, 5])
+def test_attention_matches_the_reference(isa, dtype, heads, groups, dim, window):
+    before = native.active_isa()
+    native.force_isa(isa)
+    keys, values = (normal(groups, 30, dim).astype(dtype) for _ in range(2))
+    q = normal(11, heads, dim)
+    out = native.attention(q, keys, values, 13, dim**-0.5, window)
+    split = np.concatenate(
+        [
+            native.attention(q[a:b], keys, values, 13 + a, dim**-0.5, window)
+            for a, b in ((0, 1), (1, 8), (8, 11))
+        ]
+    )
+    native.force_isa(before)
+    expected = reference.attention(q, keys, values, 13, dim**-0.5, window)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+    assert np.array_equal(split, out)
+
+
+def test_attention_survives_huge_scores():
+    """Scores of 1000 and 1001: without the largest subtracted first, both would count the same."""
+    keys = np.array([[[1000.0], [1001.0]]], np.float32)
+    values = np.array([[[0.0], [1.0]]], np.float32)
+    out = native.attention(np.ones((1, 1, 1), np.float32), keys, values, 1, 1.0)
+    np.testing.assert_allclose(out[0, 0, 0], 1 / (1 + np.exp(-1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("isa", native.available_isas())
+def test_halves_are_rounded_to_nearest_even_whatever_their_size(isa):
+    rows = [normal(37) * scale for scale in (1, 3e-5, 1e-8, 7e4)]  # normal, subnormal, none and infinite
+    new = np.stack([*rows, np.full(37, 1 + 2.0**-11, np.float32)])[:, None]
+    before = native.active_isa()
+    native.force_isa(isa)
+    try:
+        cache = np.zeros((1, len(new), 37), np.float16)
+        native.store_kv(cache, new, 0)
+    finally:
+        native.force_isa(before)
+    with np.errstate(over="ignore"):
+        assert np.array_equal(cache[0], new[:, 0].astype(np.float16))
+
+
+def test_store_kv_writes_heads_apart_and_rounds_to_f16():
+    cache = np.zeros((2, 5, 3), np.float16)
+    new = normal(2, 2, 3)
+    native.store_kv(cache, new, 1)
+    assert np.array_equal(cache[:, 1:3], new.transpose(1, 0, 2).astype(np.float16))
+    assert not cache[:, [0, 3, 4]].any()
+    with pytest.raises(ValueError, match="outside the cache"):
+        native.store_kv(cache, new, 4)
+
+
+def test_attention_by_hand_with_a_bias():
+    """Equal keys: the bias alone says how the values are mixed."""
+    keys, values = np.zeros((1, 3, 1), np.float32), np.array([[[1.0], [2.0], [4.0]]], np.float32)
+    bias = np.log(np.array([[8.0, 2.0, 1.0, 3.0, 5.0]], np.float32))  # by distance -2 to 2
+    q = np.ones((2, 1, 1), np.float32)
+    causal = native.attention(q, keys, values, 1, 1.0, bias=bias)[:, 0, 0]
+    np.testing.assert_allclose(causal, [(2 * 1 + 1 * 2) / 3, (8 * 1 + 2 * 2 + 1 * 4) / 11], rtol=1e-6)
+    whole = native.attention(q, keys, values, 1, 1.0, num_keys=3, bias=bias)[:, 0, 0]
+    np.testing.assert_allclose(whole, [(2 * 1 + 1 * 2 + 3 * 4) / 6, 16 / 11], rtol=1e-6)
+
+
+@pytest.mark.parametrize("isa", native.available_isas())
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("num_keys", [0, 9, 30])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_attention_with_a_bias_or_to_all_keys_matches_the_reference(isa, dtype, num_keys, has_bias):
+    before = native.active_isa()
+    native.force_isa(isa)
+    keys, values = (normal(2, 30, 20).astype(dtype) for _ in range(2))
+    q, options = normal(11, 4, 20), {"num_keys": num_keys, "bias": normal(4, 59) if has_bias else None}
+    out = native.attention(q, keys, values, 13, 0.3, **options)
+    split = [native.attention(q[a : a + 4], keys, values, 13 + a, 0.3, **options) for a in (0, 4, 8)]
+    native.force_isa(before)
+    expected = reference.attention(q, keys, values, 13, 0.3, **options)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+    assert np.array_equal(np.concatenate(split), out)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_keys": 6}, "num_keys is outside"),
+        ({"num_keys": 3, "window": 2}, "exclude each other"),
+        ({"bias": np.zeros((2, 4), np.float32)}, "does not reach"),
+        ({"bias": np.zeros((2, 3), np.float32)}, "does not reach"),
+        ({"bias": np.zeros((1, 9), np.float32)}, "number of rows of bias is 1, expected 2"),
+    ],
+)
+def test_attention_refuses_what_does_not_fit(options, message):
+    cache = np.zeros((1, 5, 8), np.float32)
+    with pytest.raises(ValueError, match=message):
+        native.attention(np.zeros((1, 2, 8), np.float32), cache, cache, 2, 1.0, **options)
+
+
+# One layer: 4 query and 2 key heads of 16 on states of 64.
+H, G, C, D = 4, 2, 16, 64
+ROWS = {"q": H * C, "k": G * C, "v": G * C, "o": D}
+
+
+class Layer:
+    """A layer and what it means, in NumPy."""
+
+    def __init__(self, format="f32", qk_norm="none", has_bias=False, clip=0.0, window=0):
+        self.weights = {p: normal(n, D if p != "o" else H * C) / 8 for p, n in ROWS.items()}
+        self.biases = {p: normal(n) if has_bias else None for p, n in ROWS.items()}
+        self.norm, self.qk_norm, self.clip, self.window = normal(D), qk_norm, clip, window
+        sizes = (C, C) if qk_norm == "head" else (H * C, G * C)
+        self.norms = None if qk_norm == "none" else tuple(normal(size) for size in sizes)
+        self.compiled = native.AttentionLayer(
+            self.norm,
+            1e-6,
+            [
+                (native.Matrix(native.quantize(w, format), format, *w.shape), self.biases[p])
+                for p, w in self.weights.items()
+            ],
+            self.norms,
+            has_norms_of_heads=qk_norm == "head",
+            num_heads=H,
+            num_kv_heads=G,
+            head_dim=C,
+            clip=clip,
+            scale=0.25,
+            window=window,
+        )
+
+    def expected(self, x, rotation, bias):
+        """For a text from its beginning on."""
+        normed = reference.rms_norm(x, self.norm, 1e-6)
+        projected = {p: self.project(p, normed) for p in "qkv"}
+        if self.qk_norm == "projection":
+            for p, weight in zip("qk", self.norms, strict=True):
+                projected[p] = reference.rms_norm(projected[p], weight, 1e-6)
+        if self.clip:
+            projected = {p: np.clip(y, -self.clip, self.clip) for p, y in projected.items()}
+        heads = {p: y.reshape(len(x), -1, C) for p, y in projected.items()}
+        if self.qk_norm == "head":
+            for p, weight in zip("qk", self.norms, strict=True):
+                heads[p] = reference.rms_norm(heads[p].reshape(-1, C), weight, 1e-6).reshape(heads[p].shape)
+        if rotation is not None:
+            heads |= {p: reference.rope(heads[p], *rotation) for p in "qk"}
+        keys, values = heads["k"].transpose(1, 0, 2), heads["v"].transpose(1, 0, 2)
+        y = reference.attention(heads["q"], keys, values, 0, 0.25, self.window, bias=bias)
+        return x + self.project("o", y.reshape(len(x), -1))
+
+    def project(self, p, x):
+        return x @ self.weights[p].T.astype(np.float64) + (0 if self.biases[p] is None else self.biases[p])
+
+
+def caches(dtype=np.float32):
+    return [np.zeros((G, 20, C), dtype) for _ in range(2)]
+
+
+def angles(num_tokens, pairs=6):
+    turned = np.arange(num_tokens)[:, None] * np.arange(1, pairs + 1) / 7
+    return np.cos(turned).astype(np.float32), np.sin(turned).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"qk_norm": "head", "has_bias": True},
+        {"qk_norm": "projection", "clip": 0.8},
+        {"qk_norm": "head", "clip": 0.5, "window": 3},
+    ],
+)
+@pytest.mark.parametrize("place", ["rotation", "bias"])
+def test_a_layer_matches_its_reference(options, place):
+    layer, x = Layer(**options), normal(9, D)
+    rotation = angles(9) if place == "rotation" else None
+    bias = normal(H, 41) if place == "bias" else None
+    out = x.copy()
+    layer.compiled.run(out, *caches(), 0, rotation, bias)
+    np.testing.assert_allclose(out, layer.expected(x, rotation, bias), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("isa", native.available_isas())
+@pytest.mark.parametrize("format", ["q4", "q8", "bf16"])
+def test_a_layer_gives_the_same_bits_however_a_text_is_cut(isa, format):
+    before = native.active_isa()
+    native.force_isa(isa)
+    layer, x, rotation = Layer(format, qk_norm="head"), normal(17, D), angles(17)
+    whole, cut = x.copy(), x.copy()
+    layer.compiled.run(whole, *caches(np.float16), 0, rotation, None)
+    kept = caches(np.float16)
+    for a, b in ((0, 8), (8, 9), (9, 10), (10, 17)):
+        layer.compiled.run(cut[a:b], *kept, a, tuple(turned[a:b] for turned in rotation), None)
+    native.force_isa(before)
+    assert np.array_equal(cut, whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x": normal(2, 32)}, "input row length is 32, expected 64"),
+        ({"start": 19}, "positions outside the cache"),
+        ({"rotation": angles(3)}, "have not a row for each token"),
+        ({"rotation": angles(2, pairs=9)}, "more rotated dimensions than the head has"),
+        ({"bias": np.zeros((H, 3), np.float32)}, "does not reach"),
+        ({"keys": np.zeros((G, 20, 8), np.float32)}, "keys and values differ"),
+    ],
+)
+def test_a_layer_refuses_what_does_not_fit(changes, message):
+    keys, values = caches()
+    call = {"x": normal(2, D), "keys": keys, "values": values, "start": 1, "rotation": None, "bias": None}
+    with pytest.raises(ValueError, match=message):
+        Layer().compiled.run(**(call | changes))
