@@ -118,6 +118,7 @@ void ExpertStream::run_layer(int position, const Routed& routed, float* out, Ahe
         std::iota(wanted.begin(), wanted.end(), catalog.first(position));
     }
     const std::vector<int> misses = residency.missing(wanted);
+    const bool fills = ahead != nullptr && cache_.holds_all() && routed.num_tokens == 1;
     // What is in memory is there for good: nothing to forecast.
     if (cache_.holds_all() && misses.empty()) ahead = nullptr;
     std::vector<int> preloaded;
@@ -131,6 +132,7 @@ void ExpertStream::run_layer(int position, const Routed& routed, float* out, Ahe
     Arriving arriving(loads_, misses);
     // Else there is no room for more than what is needed now.
     if (ahead != nullptr && arriving.is_complete()) ahead->start(position, routed);
+    if (fills) fill();
     loads_.begin();
     ExpertLayerOutput output(routed, layer.activation);
     compute(output, hits, arriving);
@@ -143,6 +145,13 @@ void ExpertStream::run_layer(int position, const Routed& routed, float* out, Ahe
         arriving.start();
     }
     output.combine(out);
+}
+
+void ExpertStream::fill() {
+    const int num_experts = catalog().num_experts();
+    while (next_to_fill_ < num_experts && cache_.has_room(next_to_fill_)) ++next_to_fill_;
+    if (next_to_fill_ == num_experts || loads_.pending_bytes() > 0) return;
+    loads_.start(next_to_fill_++, /*priority=*/catalog().num_layers());  // after all that is forecast
 }
 
 void ExpertStream::compute(ExpertLayerOutput& output, const std::vector<int>& experts, Arriving& arriving) {

@@ -1,8 +1,8 @@
 // Experts streamed from storage, one layer at a time.
 //
 // Resident experts of a layer are computed while missing ones are read; a missing one is computed as it
-// arrives; meanwhile the next layers' experts are read ahead. Outputs are summed in a fixed order, so that
-// what was resident never changes a result.
+// arrives; meanwhile the next layers' experts are read ahead, or, where there is room for all, those that are
+// still absent. Outputs are summed in a fixed order, so that what was resident never changes a result.
 #pragma once
 
 #include <array>
@@ -64,7 +64,7 @@ class ExpertStream {
                  std::vector<RecordLayout> layouts, std::vector<Layer> layers, Options options);
 
     // out [T][D] is the weighted sum of the chosen experts' outputs. After an error nothing is under way and
-    // nothing is pinned. `ahead` and `observe` may be missing.
+    // nothing is pinned. `ahead` and `observe` may be missing; without `ahead` nothing is read but on demand.
     void run(int position, const Routed& routed, float* out, Ahead* ahead,
              const std::function<void(const LayerEvent&)>& observe);
 
@@ -82,6 +82,9 @@ class ExpertStream {
 
     void run_layer(int position, const Routed& routed, float* out, Ahead* ahead,
                    const std::function<void(const LayerEvent&)>& observe);
+    // With room for every expert, storage need not wait until one is asked for: queues the next absent one,
+    // unless something else is being read. Each is tried once.
+    void fill();
     // Adds pinned experts to the output and unpins them.
     void compute(ExpertLayerOutput& output, const std::vector<int>& experts, Arriving& arriving);
 
@@ -91,6 +94,7 @@ class ExpertStream {
     std::vector<RecordLayout> layouts_;
     std::vector<Layer> layers_;
     Options options_;
+    int next_to_fill_ = 0;
     std::int64_t num_hits_ = 0;
     std::int64_t num_misses_ = 0;
 };

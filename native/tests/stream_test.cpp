@@ -186,6 +186,29 @@ TEST(what_is_resident_changes_no_bit) {
     }
 }
 
+TEST(with_room_for_all_the_absent_are_read_one_by_one) {
+    const Experts experts;
+    const auto all_bytes = static_cast<std::int64_t>(experts.file.size());
+    for (const int fails_every : {0, 4}) {
+        for (const std::int64_t capacity : {all_bytes, all_bytes - 1}) {
+            Streamed streamed(experts, capacity);
+            streamed.reads_ahead = true;
+            streamed.reader.fails_every = fails_every;
+            std::vector<float> outputs;
+            for (int i = 0; i <= kAll; ++i) streamed.run(1, 0, outputs);  // one token, always the same
+            CHECK_EQUAL(streamed.stream.num_misses(), kTopK);
+            const int num_resident = streamed.residency.num_resident();
+            if (capacity < all_bytes) {
+                CHECK(num_resident < kAll);
+            } else if (fails_every == 0) {
+                CHECK_EQUAL(num_resident, kAll);
+            } else {  // those that failed wait until they are asked for
+                CHECK(num_resident < kAll && num_resident >= kAll / 2);
+            }
+        }
+    }
+}
+
 TEST(records_are_compared_when_told_to) {
     const Experts experts;
     Streamed always(experts, experts.largest(), Verify::kAlways);
