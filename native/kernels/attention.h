@@ -21,6 +21,18 @@ inline float cached_value(const T* p) {
     if constexpr (sizeof(T) == 4) return *p;
 }
 
+// How far keys and values are asked for ahead of their use: the hardware's own prefetch stops at every page
+// of 4 KiB, which is a dozen positions away.
+constexpr std::int64_t kPositionsAheadBytes = 3072;
+
+// Asks for as many values as were just used.
+template <typename T>
+inline void prefetch_after(const T* used, std::int64_t count) {
+    const auto* next = reinterpret_cast<const char*>(used) + kPositionsAheadBytes;
+    const auto num_bytes = count * static_cast<std::int64_t>(sizeof(T));
+    for (std::int64_t i = 0; i < num_bytes; i += kAlignment) __builtin_prefetch(next + i);
+}
+
 // scores[n] = q . keys[n], for keys [n][dim].
 template <int n, typename T>
 inline void dot_keys(const float* q, const T* keys, std::int64_t dim, float* scores) {
@@ -45,6 +57,7 @@ inline void add_values(const float* weights, const T* values, std::int64_t num_p
     for (int v = 0; v < n; ++v) sums[v] = set1(0.0f);
     for (std::int64_t s = 0; s < num_positions; ++s) {
         const F weight = set1(weights[s]);
+        prefetch_after(values + s * dim, n * kLanes);
         for (int v = 0; v < n; ++v) {
             sums[v] = fma(weight, load_cached(values + s * dim + v * kLanes), sums[v]);
         }
@@ -81,6 +94,7 @@ void attend_cached(const float* q, const T* keys, const T* values, std::int64_t 
                    std::int64_t dim, float scale, const float* bias, float* scores, float* out) {
     std::int64_t s = 0;
     for (; s + kKeysAtOnce <= num_positions; s += kKeysAtOnce) {
+        prefetch_after(keys + s * dim, kKeysAtOnce * dim);
         dot_keys<kKeysAtOnce>(q, keys + s * dim, dim, scores + s);
     }
     for (; s < num_positions; ++s) dot_keys<1>(q, keys + s * dim, dim, scores + s);

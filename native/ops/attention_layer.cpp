@@ -42,9 +42,9 @@ void AttentionLayer::run(float* x, std::int64_t num_tokens, const Positions& pos
     }
     if (has_norms_of_heads) norm_both();
     if (positions.num_pairs > 0) {
-        const auto [start, cos, sin, num_pairs, bias, bias_reach] = positions;
-        rope(queries, num_tokens, num_heads, head_dim, cos, sin, num_pairs);
-        rope(new_keys, num_tokens, num_kv_heads, head_dim, cos, sin, num_pairs);
+        const float *cos = positions.cos, *sin = positions.sin;
+        rope(queries, num_tokens, num_heads, head_dim, cos, sin, positions.num_pairs);
+        rope(new_keys, num_tokens, num_kv_heads, head_dim, cos, sin, positions.num_pairs);
     }
 
     store_kv(keys, layout, new_keys, num_tokens, positions.start);
