@@ -4,10 +4,10 @@
     python benchmarks/versus_llamacpp.py olmoe.gguf --caps none,75%,50%,30% -o docs/race.json
 
 Caps are shares of the GGUF file. Every run is a process of its own in a memory cgroup of the cap (page cache
-counts, swap is off), after the page cache has been dropped; engines take turns, round by round. llama.cpp
-maps the file, as it does by default; without a cap it also runs with its weights repacked, which needs them
-all in memory. EdgeMoE runs the store that `edgemoe convert` makes of the same file, at the widths it has
-there; further stores (``--store NAME=FOLDER``) may run beside it.
+counts, swap is off), after the page cache has been dropped and the machine has rested; engines take turns,
+round by round. llama.cpp maps the file, as it does by default; without a cap it also runs with its weights
+repacked, which needs them all in memory. EdgeMoE runs the store that `edgemoe convert` makes of the same file,
+at the widths it has there; further stores (``--store NAME=FOLDER``) may run beside it.
 
 Speed of decoding is that of the last half of the tokens, when the caches are warm; the speed of a prompt is
 that of a second one, read after them; the time to the first token counts from loading. Before racing, the
@@ -24,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,9 @@ AGREEMENT_TOKENS = 256
 AGREEMENT_BOUND = 0.15
 UNCAPPED = "none"
 _NO_LIMIT = 1 << 40
+# A virtual machine gives what the run before has freed back to its host, at the cost of whoever runs
+# meanwhile: single tokens took 50 to 120 ms instead of 22.
+_REST_S = 6
 # What the process of a cap needs besides its budget: files that the loader maps, page tables.
 _MARGIN = 0.97
 
@@ -96,6 +100,7 @@ def agreement(rivals: Sequence[Entry], folder: Path) -> dict[str, Any]:
 def race(entry: Entry, ids: Path, cap_bytes: int | None, seconds: float) -> dict[str, Any]:
     """One run; what went wrong is part of the result."""
     drop_caches()
+    time.sleep(_REST_S)
     options = ["--seconds", str(seconds)]
     if entry.arguments[0] == "edgemoe" and cap_bytes is not None:
         options += ["--memory", str(int(cap_bytes * _MARGIN))]
