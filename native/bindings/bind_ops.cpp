@@ -12,6 +12,7 @@ namespace edgemoe::bindings {
 namespace {
 
 using Ints2 = Array<std::int32_t, nb::ndim<2>>;
+
 void rms_norm_into(Floats2 x, Floats1 weight, float eps, MutableFloats2 out) {
     require_equal(size(weight, 0), size(x, 1), "rms_norm", "length of weight");
     require(out.shape(0) == x.shape(0) && out.shape(1) == x.shape(1), "rms_norm",

@@ -177,6 +177,18 @@ def test_impossible_requests_are_refused_and_the_model_goes_on(tiny_store, call,
         assert model.generate([1], max_tokens=1).num_prompt_tokens == 1
 
 
+def test_a_step_that_cannot_be_made_leaves_the_text_as_it_was(tiny_store):
+    with edgemoe.load(tiny_store, "2GiB", context=4) as model:
+        session = model.engine.session
+        session.prefill([1, 2, 3])
+        with pytest.raises(RequestError, match="token id 320 is outside the vocabulary of 320"):
+            session.step(320)
+        session.step(4)
+        with pytest.raises(RequestError, match="5 tokens do not fit the context of 4"):
+            session.step(5)
+        assert session.token_ids == [1, 2, 3, 4]
+
+
 def test_a_closed_model_says_so(tiny_store):
     model = edgemoe.load(tiny_store, "2GiB", context=64)
     model.close()

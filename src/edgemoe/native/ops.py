@@ -16,10 +16,9 @@ IntArray = NDArray[np.int32]
 ROUTING_RULES = ("softmax_then_pick", "pick_then_softmax")
 
 
-def rms_norm(x: FloatArray, weight: FloatArray, eps: float, out: FloatArray | None = None) -> FloatArray:
+def rms_norm(x: FloatArray, weight: FloatArray, eps: float) -> FloatArray:
     """``x / sqrt(mean(x²) + eps) * weight`` for each row of x (T, D), weight (D,)."""
-    if out is None:
-        out = np.empty_like(x)
+    out = np.empty_like(x)
     _native.rms_norm_into(x, weight, eps, out)
     return out
 
