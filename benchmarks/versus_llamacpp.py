@@ -6,8 +6,8 @@
 Caps are shares of the GGUF file. Every run is a process of its own in a memory cgroup of the cap (page cache
 counts, swap is off), after the page cache has been dropped and the machine has rested; engines take turns,
 round by round. llama.cpp maps the file, as it does by default; without a cap it also runs with its weights
-repacked, which needs them all in memory. EdgeMoE runs the store that `edgemoe convert` makes of the same file,
-at the widths it has there; further stores (``--store NAME=FOLDER``) may run beside it.
+repacked, which needs them all in memory. EdgeMoE runs the store that `edgemoe convert` makes of the same
+file, at the widths it has there; further stores (``--store NAME=FOLDER``) may run beside it.
 
 Speed of decoding is that of the last half of the tokens, when the caches are warm; the speed of a prompt is
 that of a second one, read after them; the time to the first token counts from loading. Before racing, the
