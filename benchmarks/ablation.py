@@ -7,11 +7,12 @@
 
 Each way gets the same memory, a share of the bytes that the experts of STORE take: on demand (keeps nothing)
 at 8 bits, the paper's IO-EXP, and at 4 bits, IO-QEXP; with planned widths; with reading ahead besides; with
-the cache besides; and at uniform 4 bits a plain cache (the least recently used leaves, worker threads read),
-the cache with the paper's eviction, with ours, and with reading ahead. Speeds are shares of that with every
-expert of STORE in memory, timed in turns (turns.py); the bound is the larger of computing and of reading what
-Belady's policy would. "reading ahead" is the share of tokens for which the engine did not stop it. With -o,
-rows of the same store and device are replaced in FILE.
+the cache besides, and that without rehearsals; and at uniform 4 bits a plain cache (the least recently used
+leaves, worker threads read), the cache with the paper's eviction, with ours, and with reading ahead, without
+rehearsals and with them. Speeds are shares of that with every expert of STORE in memory, timed in turns
+(turns.py); the bound is the larger of computing and of reading what Belady's policy would. "reading ahead" is
+the share of tokens for which the engine did not stop it. With -o, rows of the same store and device are
+replaced in FILE.
 """
 
 from __future__ import annotations
@@ -67,11 +68,21 @@ def plan_ways(
             ("widths", planned, on_demand),
             ("widths, reading ahead", planned, options("full", "planned", cache_bytes=few)),
             ("widths, reading ahead, cache", planned, options("full", "planned")),
+            (
+                "widths, reading ahead without rehearsals, cache",
+                planned,
+                options("full", "planned", max_rehearsed=0),
+            ),
         ]
     ways += [
         ("4 bits, cache, lru, threads", stores["narrow"], options("cache", "narrow", **PLAIN)),
         ("4 bits, cache, edgemoe", stores["narrow"], options("cache", "narrow", policy="edgemoe")),
         ("4 bits, cache, forecast", stores["narrow"], options("cache", "narrow", policy=FORECAST)),
+        (
+            "4 bits, cache, reading ahead without rehearsals",
+            stores["narrow"],
+            options("full", "narrow", max_rehearsed=0),
+        ),
         ("4 bits, cache, reading ahead", stores["narrow"], options("full", "narrow")),
     ]
     return ways

@@ -108,7 +108,9 @@ class RowPool:
         return self._pools[cols, gain][self._rng.integers(_POOL_ROWS, size=num_rows)]
 
 
-def tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...], float | None]]:
+def tensors(
+    shape: Shape, expert_gain: float = OUTPUT_GAIN
+) -> Iterator[tuple[str, tuple[int, ...], float | None]]:
     """Name, shape and gain of every tensor; gain None: not drawn from the pool."""
     width, q, kv = shape.width, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     yield "token_embd.weight", (shape.vocab, width), None
@@ -127,12 +129,12 @@ def tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...], float | None]]
         yield f"{prefix}.ffn_gate_inp.weight", (shape.experts, width), None
         for name in ("gate", "up"):
             yield f"{prefix}.ffn_{name}_exps.weight", (shape.experts, shape.expert_width, width), 1.0
-        yield f"{prefix}.ffn_down_exps.weight", (shape.experts, width, shape.expert_width), OUTPUT_GAIN
+        yield f"{prefix}.ffn_down_exps.weight", (shape.experts, width, shape.expert_width), expert_gain
     yield "output_norm.weight", (width,), None
     yield "output.weight", (shape.vocab, width), 1.0
 
 
-def write_model(path: Path, shape: Shape, seed: int = 0) -> None:
+def write_model(path: Path, shape: Shape, seed: int = 0, expert_gain: float = OUTPUT_GAIN) -> None:
     """Write the file; shows progress."""
     writer = gguf.GGUFWriter(path, shape.architecture)
     _add_metadata(writer, shape)
@@ -148,7 +150,7 @@ def write_model(path: Path, shape: Shape, seed: int = 0) -> None:
     pool, rng = RowPool(seed), np.random.default_rng(seed + 1)
     total = sum(int(np.prod(dims)) for _, dims, _ in tensors(shape))
     done = 0
-    for name, dims, gain in tensors(shape):
+    for name, dims, gain in tensors(shape, expert_gain):
         if gain is not None:
             rows = pool.draw(int(np.prod(dims[:-1])), dims[-1], gain)
             values = rows.reshape(*dims[:-1], -1)
@@ -207,10 +209,17 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--like", choices=SHAPES, required=True)
     parser.add_argument("--layers", type=int, help="fewer or more than the model has")
+    parser.add_argument(
+        "--expert-gain",
+        type=float,
+        default=OUTPUT_GAIN,
+        help="what experts add to the residual stream: at 2 the next layer's choice is as hard to foretell as"
+        " in a trained model (default: 0.1)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     shape = SHAPES[args.like]
-    write_model(args.out, replace(shape, layers=args.layers or shape.layers), args.seed)
+    write_model(args.out, replace(shape, layers=args.layers or shape.layers), args.seed, args.expert_gain)
 
 
 if __name__ == "__main__":

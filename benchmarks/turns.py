@@ -5,6 +5,7 @@ Whatever else the machine does meets all ways alike; what is compared is the med
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Sequence
@@ -49,13 +50,18 @@ class Way:
 
 
 def take_turns(ways: Sequence[Way], token_ids: Sequence[int], num_turns: int) -> None:
-    """All ways in turn, each over the same text, after turns that do not count."""
+    """All ways in turn, each over the same text, after turns that do not count.
+
+    Their order is drawn anew each time: what ran just before a way, such as one that left the worker threads
+    asleep, makes it faster or slower by a tenth.
+    """
+    order = random.Random(0)
     for turn in range(-WARM_TOKENS // TURN_TOKENS, num_turns):
         if turn == 0:
             for way in ways:
                 way.forget()
         first = 2 + (turn * TURN_TOKENS + WARM_TOKENS) % (len(token_ids) - TURN_TOKENS - 2)
-        for way in ways:
+        for way in order.sample(ways, len(ways)):
             session = way.engine.session
             if len(session.token_ids) + TURN_TOKENS > session.num_slots:
                 session.prefill(token_ids[:2])

@@ -28,6 +28,14 @@ std::int64_t size(const A& array, std::size_t axis) {
     return static_cast<std::int64_t>(array.shape(axis));
 }
 
+// An array for a call into Python, which may keep nothing of it.
+template <typename T>
+nb::object view_of(const T* data, std::int64_t rows, std::int64_t cols) {
+    using View = nb::ndarray<nb::numpy, const T, nb::ndim<2>>;
+    const std::size_t shape[] = {static_cast<std::size_t>(rows), static_cast<std::size_t>(cols)};
+    return nb::cast(View(data, 2, shape, nb::handle()), nb::rv_policy::reference);
+}
+
 // Raises ValueError "operation: message" in Python.
 inline void require(bool holds, const char* operation, const std::string& message) {
     if (!holds) throw std::invalid_argument(std::string(operation) + ": " + message);

@@ -26,13 +26,6 @@
 namespace edgemoe::bindings {
 namespace {
 
-template <typename T>
-nb::object view_of(const T* data, std::int64_t rows, std::int64_t cols) {
-    using View = nb::ndarray<nb::numpy, const T, nb::ndim<2>>;
-    const std::size_t shape[] = {static_cast<std::size_t>(rows), static_cast<std::size_t>(cols)};
-    return nb::cast(View(data, 2, shape, nb::handle()), nb::rv_policy::reference);
-}
-
 // A predictor written in Python.
 class PythonPredictor : public Predictor {
   public:
@@ -187,16 +180,18 @@ void bind_speculation(nb::module_& m) {
     nb::class_<LayerPace>(m, "LayerPace")
         .def(nb::init<double, double, double, std::function<double()>>(), nb::arg("bytes_per_s"),
              nb::arg("latency_s"), nb::arg("handling_s"), nb::arg("clock").none() = nb::none());
+    m.attr("MAX_REHEARSED") = Speculation::kMaxRehearsed;
     nb::class_<Speculation>(m, "Speculation")
         .def(
             "__init__",
             [](Speculation* self, Residency& residency, Reads& reads, Predictor& predictor, LayerPace& pace,
-               int top_k, std::vector<std::int64_t> record_sizes) {
-                new (self) Speculation(residency, reads, predictor, pace, {top_k, std::move(record_sizes)});
+               int top_k, std::vector<std::int64_t> record_sizes, int max_rehearsed) {
+                new (self) Speculation(residency, reads, predictor, pace,
+                                       {top_k, std::move(record_sizes), max_rehearsed});
             },
             nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>(), nb::keep_alive<1, 4>(), nb::keep_alive<1, 5>(),
             nb::arg("residency"), nb::arg("reads"), nb::arg("predictor"), nb::arg("pace"), nb::arg("top_k"),
-            nb::arg("record_sizes"))
+            nb::arg("record_sizes"), nb::arg("max_rehearsed"))
         .def(
             "settle",
             [](Speculation& s, int position, std::int64_t num_tokens, const std::vector<int>& chosen) {
@@ -216,6 +211,18 @@ void bind_speculation(nb::module_& m) {
             nb::arg("position"), nb::arg("x").noconvert(), nb::arg("expert_ids").noconvert(),
             nb::arg("weights").noconvert())
         .def_prop_ro("is_on", &Speculation::is_on)
+        .def(
+            "records",
+            [](const Speculation& s, int distance) {
+                require(distance >= 0 && distance <= Speculation::kMaxRehearsed, "records",
+                        "no forecasts from so far");
+                std::vector<std::pair<std::int64_t, std::vector<std::int64_t>>> all;
+                for (const auto& record : s.records(distance)) {
+                    all.emplace_back(record.num_forecasts, record.num_chosen);
+                }
+                return all;
+            },
+            nb::arg("distance"))
         .def_prop_ro("num_reads", &Speculation::num_reads)
         .def_prop_ro("wasted_bytes", &Speculation::wasted_bytes);
 }

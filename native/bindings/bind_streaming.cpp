@@ -49,6 +49,11 @@ std::int64_t needed_bytes(const RecordLayout& layout) {
 
 using LayerTuple = std::tuple<std::string, const PackedMatrix*>;
 
+template <typename A>
+auto values_of(const A& array) {
+    return std::vector(array.data(), array.data() + array.size());
+}
+
 void check_signals() {
     const nb::gil_scoped_acquire acquire;
     if (PyErr_CheckSignals() != 0) throw nb::python_error();
@@ -85,7 +90,7 @@ void new_stream(ExpertStream* self, UseStatistics& statistics, ExpertCache& cach
 }
 
 void run(ExpertStream& stream, int position, Floats2 x, Ids ids, Floats2 weights, MutableFloats2 out,
-         Speculation* ahead, nb::object observe) {
+         Speculation* ahead, nb::object rehearse, nb::object observe) {
     constexpr const char* kName = "run";
     require(position >= 0 && position < stream.catalog().num_layers(), kName, "no layer at this position");
     const int first = stream.catalog().first(position);
@@ -104,8 +109,20 @@ void run(ExpertStream& stream, int position, Floats2 x, Ids ids, Floats2 weights
             observe(event.hits, event.misses, event.preloaded);
         };
     }
+    Rehearsal rehearsal;
+    if (!rehearse.is_none()) {
+        require_equal(routed.num_tokens, 1, kName, "number of tokens to rehearse with");
+        rehearsal = [&](const float* added) -> std::optional<Rehearsed> {
+            const nb::gil_scoped_acquire acquire;
+            const nb::object found = rehearse(view_of(added, 1, routed.width));
+            if (found.is_none()) return std::nullopt;
+            const auto [seen, scores, chosen, given] =
+                nb::cast<std::tuple<Floats2, Floats2, Ids, Floats2>>(found);
+            return Rehearsed{values_of(seen), values_of(scores), values_of(chosen), values_of(given)};
+        };
+    }
     const nb::gil_scoped_release release;
-    stream.run(position, routed, out.data(), ahead, observer);
+    stream.run(position, routed, out.data(), ahead, rehearsal, observer);
 }
 
 }  // namespace
@@ -117,7 +134,7 @@ void bind_streaming(nb::module_& m) {
              nb::arg("layouts"), nb::arg("layers"), nb::arg("swaps_layers"))
         .def("run", &run, nb::arg("position"), nb::arg("x").noconvert(), nb::arg("expert_ids").noconvert(),
              nb::arg("weights").noconvert(), nb::arg("out").noconvert(), nb::arg("ahead").none(),
-             nb::arg("observe").none())
+             nb::arg("rehearse").none(), nb::arg("observe").none())
         .def_prop_ro("num_hits", &ExpertStream::num_hits)
         .def_prop_ro("num_misses", &ExpertStream::num_misses);
 }

@@ -32,7 +32,8 @@ void ExpertLayerOutput::add(const std::vector<int>& experts, const std::vector<E
         std::vector<ChosenExpert> chosen;
         for (std::size_t i = 0; i < experts.size(); ++i) {
             const std::int32_t* ids = routed_.ids;
-            chosen.push_back({matrices[i], part(std::find(ids, ids + routed_.top_k, experts[i]) - ids)});
+            added_.push_back(std::find(ids, ids + routed_.top_k, experts[i]) - ids);
+            chosen.push_back({matrices[i], part(added_.back())});
         }
         expert_ffns_of_token(routed_.x, chosen, activation_);
         return;
@@ -48,6 +49,14 @@ void ExpertLayerOutput::add(const std::vector<int>& experts, const std::vector<E
 void ExpertLayerOutput::combine(float* out) const {
     edgemoe::combine(parts_.get(), places_.empty() ? nullptr : places_.data(), routed_.weights,
                      routed_.num_tokens, routed_.top_k, routed_.width, out);
+}
+
+void ExpertLayerOutput::combine_added(float* out) const {
+    std::fill_n(out, routed_.width, 0.0f);
+    for (const std::int64_t rank : added_) {
+        const float* part = parts_.get() + rank * routed_.width;
+        for (std::int64_t i = 0; i < routed_.width; ++i) out[i] += routed_.weights[rank] * part[i];
+    }
 }
 
 }  // namespace edgemoe

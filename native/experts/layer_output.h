@@ -23,11 +23,14 @@ class ExpertLayerOutput {
     void add(const std::vector<int>& experts, const std::vector<ExpertMatrices>& matrices);
     // The sum [T][D], weighted; every chosen expert has been added.
     void combine(float* out) const;
+    // Of a single token: the sum [D] over the experts that have been added until now.
+    void combine_added(float* out) const;
 
   private:
     const Routed& routed_;
     Activation activation_;
-    std::unique_ptr<float[]> parts_;  // [T K][D]
+    std::unique_ptr<float[]> parts_;   // [T K][D]
+    std::vector<std::int64_t> added_;  // of a single token: the ranks of its experts that are there
     // Of several tokens: the outputs of one expert lie side by side, so that it writes them, and reads its
     // tokens, in one go. By expert where they start; of each the token; and [T][K] where they are.
     std::vector<std::int64_t> starts_;

@@ -18,6 +18,8 @@ class LayerPace {
     // A router has spoken; `waited_s` is all the time spent waiting for reads until now.
     void layer_begins(std::int64_t num_tokens, double waited_s);
 
+    // Since layer_begins().
+    double elapsed_s() const { return clock_() - began_s_; }
     // From the router before to this one, waiting included; 0: unknown.
     double last_layer_s() const { return last_layer_s_; }
     // From one router to the next without waiting.

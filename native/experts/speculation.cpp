@@ -22,6 +22,14 @@ constexpr double kTailShare = 0.5;
 // One layer ahead is early enough when its time is this many reads', and how far to look otherwise.
 constexpr double kAmple = 0.7;
 constexpr int kMaxLookahead = 2;
+// Weight of the newest rehearsal in what one takes, and how much less that is believed to be each time there
+// seems to be no time for one: a single slow one must not end them.
+constexpr double kNewestRehearsal = 0.5, kForgotten = 0.01;
+// Part of a wait that a rehearsal may take: what it asks for is read in the rest.
+constexpr double kMostOfWait = 0.5;
+// Where what is under way keeps storage busy for more than so many latencies, bandwidth is what is waited
+// for, and nothing comes earlier for being asked for earlier.
+constexpr double kMostLatencies = 4;
 
 }  // namespace
 
@@ -35,39 +43,56 @@ Speculation::Speculation(Residency& residency, Reads& reads, Predictor& predicto
       governor_(residency.catalog().num_layers() - residency.catalog().first_step()) {
     const Catalog& catalog = residency.catalog();
     const std::vector<std::int64_t>& sizes = options_.record_sizes;
+    if (options_.max_rehearsed < 0 || options_.max_rehearsed > kMaxRehearsed) {
+        throw std::invalid_argument("speculation: so many layers cannot be rehearsed");
+    }
     if (static_cast<int>(sizes.size()) != catalog.num_experts() || options_.top_k < 1) {
         throw std::invalid_argument("speculation: one size for each expert, and some are chosen");
     }
     typical_read_s_ = pace.read_s(*std::max_element(sizes.begin(), sizes.end()));
-    std::vector<double> confidence(static_cast<std::size_t>(options_.top_k), kFirstConfidence);
-    confidence.resize(2 * confidence.size(), kNextConfidence);
+    Kind kind;
+    kind.confidence.assign(static_cast<std::size_t>(options_.top_k), kFirstConfidence);
+    kind.confidence.resize(2 * kind.confidence.size(), kNextConfidence);
+    kind.record.num_chosen.resize(kind.confidence.size());
     const auto num_layers = static_cast<std::size_t>(catalog.num_layers());
-    confidence_.assign(num_layers, confidence);
-    ranked_.resize(num_layers);
+    Kinds kinds;
+    kinds.fill(kind);
+    kinds_.assign(num_layers, kinds);
     started_.resize(num_layers);
 }
 
 std::vector<int> Speculation::settle(int position, std::int64_t num_tokens, const std::vector<int>& chosen) {
-    pace_.layer_begins(num_tokens, reads_.waited_s());
-    const auto is_chosen = [&](int expert) {
-        return std::binary_search(chosen.begin(), chosen.end(), expert);
-    };
+    // Storage would have been waited for instead of rehearsing.
+    pace_.layer_begins(num_tokens, reads_.waited_s() + all_rehearsals_s_);
     const auto layer = static_cast<std::size_t>(position);
-    const std::vector<int> ranked = std::exchange(ranked_[layer], {});
-    reserve(ranked, false);
-    for (std::size_t rank = 0; rank < ranked.size(); ++rank) {
-        double& confidence = confidence_[layer][rank];
-        confidence += kNewest * ((is_chosen(ranked[rank]) ? 1.0 : 0.0) - confidence);
-    }
+    for (Kind& kind : kinds_[layer]) settle(kind, chosen);
     std::vector<int> useful;
     for (const int expert : std::exchange(started_[layer], {})) {
-        if (is_chosen(expert)) {
+        if (std::binary_search(chosen.begin(), chosen.end(), expert)) {
             useful.push_back(expert);
         } else if (!reads_.contains(expert) || !reads_.cancel(expert)) {
             wasted_bytes_ += options_.record_sizes[static_cast<std::size_t>(expert)];
         }
     }
     return useful;
+}
+
+void Speculation::settle(Kind& kind, const std::vector<int>& chosen) {
+    const std::vector<int> ranked = std::exchange(kind.ranked, {});
+    if (ranked.empty()) return;
+    reserve(ranked, false);
+    ++kind.record.num_forecasts;
+    for (std::size_t rank = 0; rank < ranked.size(); ++rank) {
+        const bool is_chosen = std::binary_search(chosen.begin(), chosen.end(), ranked[rank]);
+        kind.confidence[rank] += kNewest * ((is_chosen ? 1.0 : 0.0) - kind.confidence[rank]);
+        kind.record.num_chosen[rank] += is_chosen;
+    }
+}
+
+std::vector<Speculation::Record> Speculation::records(int distance) const {
+    std::vector<Record> all;
+    for (const Kinds& kinds : kinds_) all.push_back(kinds.at(static_cast<std::size_t>(distance)).record);
+    return all;
 }
 
 void Speculation::start(int position, const Routed& routed) {
@@ -92,6 +117,35 @@ void Speculation::start(int position, const Routed& routed) {
         queued_s = start_paying(rankings[i], static_cast<int>(i) + 1, until_s, queued_s);
         until_s += layer_s;
     }
+}
+
+bool Speculation::begin_rehearsal(int distance) {
+    if (!governor_.is_on() || distance > options_.max_rehearsed) return false;
+    if (pace_.transfer_s(reads_.pending_bytes()) > kMostLatencies * pace_.read_s(0)) return false;
+    rehearsal_began_s_ = pace_.elapsed_s();
+    const double wait_s = pace_.read_s(reads_.demanded_bytes()) - rehearsal_began_s_;
+    if (kMostOfWait * wait_s >= rehearsal_s_) return true;
+    rehearsal_s_ *= 1 - kForgotten;
+    return false;
+}
+
+void Speculation::end_rehearsal(int position, int distance, const std::vector<float>& scores) {
+    const double ended_s = pace_.elapsed_s(), took_s = ended_s - rehearsal_began_s_;
+    rehearsal_s_ += kNewestRehearsal * (took_s - rehearsal_s_);
+    all_rehearsals_s_ += took_s;
+    const Ranking ranking = rank_for_token({position, 1, std::ssize(scores), scores}, distance);
+    drop_unlikely(position, ranking);
+    const double wait_s = std::max(0.0, pace_.read_s(reads_.demanded_bytes()) - ended_s);
+    const double until_s = wait_s + (distance - 1 + kTailShare) * pace_.layer_s(/*num_tokens=*/1);
+    start_paying(ranking, distance, until_s, pace_.transfer_s(reads_.pending_bytes()));
+}
+
+void Speculation::drop_unlikely(int position, const Ranking& ranking) {
+    const auto begin = ranking.experts.begin();
+    const auto end = begin + std::min<std::ptrdiff_t>(options_.top_k, std::ssize(ranking.experts));
+    std::erase_if(started_[static_cast<std::size_t>(position)], [&](int expert) {
+        return std::find(begin, end, expert) == end && reads_.contains(expert) && reads_.cancel(expert);
+    });
 }
 
 double Speculation::start_paying(const Ranking& ranking, int distance, double until_s, double queued_s) {
@@ -119,19 +173,21 @@ Speculation::Ranking Speculation::rank(const Forecast& forecast) {
         forecast.num_experts != catalog.first(position + 1) - catalog.first(position)) {
         throw std::invalid_argument("speculation: a forecast fits no layer");
     }
-    return forecast.num_tokens == 1 ? rank_for_token(forecast) : rank_for_chunk(forecast);
+    return forecast.num_tokens == 1 ? rank_for_token(forecast, 0) : rank_for_chunk(forecast);
 }
 
-Speculation::Ranking Speculation::rank_for_token(const Forecast& forecast) {
+Speculation::Ranking Speculation::rank_for_token(const Forecast& forecast, int which) {
     const int first = residency_.catalog().first(forecast.position);
-    const auto layer = static_cast<std::size_t>(forecast.position);
-    std::vector<int>& ranked = ranked_[layer];
-    reserve(ranked, false);  // forecast from farther away before
+    Kinds& kinds = kinds_[static_cast<std::size_t>(forecast.position)];
+    // The newest forecast counts.
+    for (const Kind& other : kinds) reserve(other.ranked, false);
+    Kind& kind = kinds[static_cast<std::size_t>(which)];
+    std::vector<int>& ranked = kind.ranked;
     const std::int64_t count = std::min<std::int64_t>(2 * options_.top_k, forecast.num_experts);
     ranked = largest(forecast.scores.data(), forecast.num_experts, count);
     for (int& expert : ranked) expert += first;
     reserve(ranked, true);
-    return {ranked, confidence_[layer]};
+    return {ranked, kind.confidence};
 }
 
 // A chunk of tokens needs the union: an expert is wanted unless every forecast of it was wrong.
@@ -149,7 +205,8 @@ Speculation::Ranking Speculation::rank_for_chunk(const Forecast& forecast) const
     const auto votes_of = [&](int expert) { return votes[static_cast<std::size_t>(expert)]; };
     std::erase_if(order, [&](int expert) { return votes_of(expert) == 0; });
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return votes_of(a) > votes_of(b); });
-    const std::vector<double>& confidence = confidence_[static_cast<std::size_t>(forecast.position)];
+    const std::vector<double>& confidence =
+        kinds_[static_cast<std::size_t>(forecast.position)].front().confidence;
     const double trust = std::accumulate(confidence.begin(), confidence.begin() + options_.top_k, 0.0) /
                          static_cast<double>(options_.top_k);
     Ranking ranking;

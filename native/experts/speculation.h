@@ -4,8 +4,13 @@
 // costs when it was wrong. On storage so slow that a read takes many times the time until the router speaks,
 // almost nothing pays; and where almost everything is resident, a read in vain costs more than the others
 // save. The governor notices.
+//
+// There are two kinds of forecast: what the predictor makes of a layer's own state, and, while the layer
+// waits for storage anyway, what the routers of the next layers make of it in a rehearsal with the experts
+// that are in memory. The second is better, and comes later.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -21,9 +26,13 @@ namespace edgemoe {
 // Starts reads of forecast experts and learns how far forecasts can be trusted. Used by one thread.
 class Speculation : public Ahead {
   public:
+    // Beyond these, forecasts by rehearsal are no better than the predictor's.
+    static constexpr int kMaxRehearsed = 3;
+
     struct Options {
         int top_k;                               // K
         std::vector<std::int64_t> record_sizes;  // bytes that reading an expert takes
+        int max_rehearsed = kMaxRehearsed;       // layers, by one that waits
     };
 
     // All outlive it.
@@ -39,6 +48,17 @@ class Speculation : public Ahead {
 
     std::vector<int> settle(int position, std::int64_t num_tokens, const std::vector<int>& chosen) override;
     void start(int position, const Routed& routed) override;
+    bool begin_rehearsal(int distance) override;
+    void end_rehearsal(int position, int distance, const std::vector<float>& scores) override;
+
+    // How the forecasts of one kind for single tokens held, by position.
+    struct Record {
+        std::int64_t num_forecasts = 0;
+        // How many of the experts ranked r were chosen, r < 2 K.
+        std::vector<std::int64_t> num_chosen;
+    };
+    // Of the predictor's (0), or of rehearsals by the layer so many layers before.
+    std::vector<Record> records(int distance) const;
 
   private:
     // Experts by number, likeliest first, each with its probability.
@@ -47,11 +67,25 @@ class Speculation : public Ahead {
         std::vector<double> probabilities;
     };
 
+    // One kind of forecast for the layer at a position.
+    struct Kind {
+        // How often the expert ranked r was chosen lately: no calibration that another text could belie.
+        std::vector<double> confidence;
+        std::vector<int> ranked;  // for a single token, until its router has spoken
+        Record record;
+    };
+    // The predictor's, then those of rehearsals by the layer one before, two before ...
+    using Kinds = std::array<Kind, 1 + kMaxRehearsed>;
+
     Ranking rank(const Forecast& forecast);
-    Ranking rank_for_token(const Forecast& forecast);
+    Ranking rank_for_token(const Forecast& forecast, int kind);
     Ranking rank_for_chunk(const Forecast& forecast) const;
     // Starts the reads of one layer's forecast that pay; returns the seconds of reads then queued.
     double start_paying(const Ranking& ranking, int distance, double until_s, double queued_s);
+    // Drops reads for a layer that have not started and are not of the K likeliest.
+    void drop_unlikely(int position, const Ranking& ranking);
+    // Compares a forecast with what was chosen.
+    void settle(Kind& kind, const std::vector<int>& chosen);
     // Keeps the K likeliest of a ranking from leaving, or lets them go.
     void reserve(const std::vector<int>& ranked, bool is_reserved);
 
@@ -62,10 +96,11 @@ class Speculation : public Ahead {
     Options options_;
     Governor governor_;
     double typical_read_s_;
-    // By position. How often the expert ranked r was chosen: no calibration that another text could belie.
-    std::vector<std::vector<double>> confidence_;
-    std::vector<std::vector<int>> ranked_;   // what was forecast for a single token
-    std::vector<std::vector<int>> started_;  // reads on speculation
+    std::vector<Kinds> kinds_;               // by position
+    std::vector<std::vector<int>> started_;  // reads on speculation, by position
+    double rehearsal_s_ = 0;                 // what one takes, a running mean
+    double rehearsal_began_s_ = 0;           // since the router spoke
+    double all_rehearsals_s_ = 0;
     std::int64_t num_reads_ = 0, wasted_bytes_ = 0;
 };
 

@@ -41,6 +41,9 @@ class ExpertStream::Arriving {
     // Every missing expert is being read.
     bool is_complete() const { return waiting_.empty(); }
 
+    // Some are being read.
+    bool is_expecting() const { return !expected_.empty(); }
+
     // Demands experts while there is room.
     void start() {
         queue();
@@ -91,9 +94,9 @@ ExpertStream::ExpertStream(UseStatistics& statistics, ExpertCache& cache, Loads&
 }
 
 void ExpertStream::run(int position, const Routed& routed, float* out, Ahead* ahead,
-                       const std::function<void(const LayerEvent&)>& observe) {
+                       const Rehearsal& rehearsal, const std::function<void(const LayerEvent&)>& observe) {
     try {
-        run_layer(position, routed, out, ahead, observe);
+        run_layer(position, routed, out, ahead, rehearsal, observe);
     } catch (...) {
         loads_.abandon();
         cache_.residency().unpin_all();
@@ -102,6 +105,7 @@ void ExpertStream::run(int position, const Routed& routed, float* out, Ahead* ah
 }
 
 void ExpertStream::run_layer(int position, const Routed& routed, float* out, Ahead* ahead,
+                             const Rehearsal& rehearsal,
                              const std::function<void(const LayerEvent&)>& observe) {
     const Catalog& catalog = cache_.catalog();
     Residency& residency = cache_.residency();
@@ -136,6 +140,9 @@ void ExpertStream::run_layer(int position, const Routed& routed, float* out, Ahe
     loads_.begin();
     ExpertLayerOutput output(routed, layer.activation);
     compute(output, hits, arriving);
+    if (ahead != nullptr && rehearsal && arriving.is_complete() && arriving.is_expecting()) {
+        rehearse(position, output, *ahead, rehearsal);
+    }
     for (std::vector<int> arrived = arriving.wait(); !arrived.empty(); arrived = arriving.wait()) {
         options_.has_waited();
         // All are chosen, but for those that swapping reads besides.
@@ -154,23 +161,60 @@ void ExpertStream::fill() {
     loads_.start(next_to_fill_++, /*priority=*/catalog().num_layers());  // after all that is forecast
 }
 
-void ExpertStream::compute(ExpertLayerOutput& output, const std::vector<int>& experts, Arriving& arriving) {
-    const auto add = [&](const std::vector<int>& some) {
-        std::vector<int> numbers;
-        std::vector<ExpertMatrices> matrices;
-        for (const int expert : some) {
-            numbers.push_back(expert - cache_.catalog().first(cache_.catalog().position(expert)));
-            matrices.push_back(layouts_[static_cast<std::size_t>(expert)].matrices(cache_.record(expert)));
+void ExpertStream::rehearse(int position, const ExpertLayerOutput& output, Ahead& ahead,
+                            const Rehearsal& rehearsal) {
+    std::vector<float> added(static_cast<std::size_t>(width(position)));
+    output.combine_added(added.data());
+    std::optional<Rehearsed> seen;
+    for (int next = position + 1; ahead.begin_rehearsal(next - position); ++next) {
+        if (seen) {
+            const Routed routed = {seen->x.data(),      seen->ids.data(),     seen->weights.data(), 1,
+                                   std::ssize(seen->x), std::ssize(seen->ids)};
+            ExpertLayerOutput there(routed, layers_[static_cast<std::size_t>(next - 1)].activation);
+            std::vector<int> resident;
+            for (const std::int32_t id : seen->ids) resident.push_back(catalog().first(next - 1) + id);
+            std::erase_if(resident, [this](int e) { return !cache_.residency().is_resident(e); });
+            add(there, resident);
+            there.combine_added(added.data());
         }
-        output.add(numbers, matrices);
-        cache_.residency().pin(some, false);
-    };
+        seen = rehearsal(added.data());
+        if (!seen) return;
+        check(next, *seen);
+        ahead.end_rehearsal(next, next - position, seen->scores);
+        loads_.begin();
+    }
+}
+
+void ExpertStream::check(int position, const Rehearsed& seen) const {
+    const bool has_layer = position < catalog().num_layers();
+    const int num_experts = has_layer ? catalog().first(position + 1) - catalog().first(position) : 0;
+    const bool fits = has_layer && std::ssize(seen.x) == width(position) &&
+                      std::ssize(seen.scores) == num_experts && seen.ids.size() == seen.weights.size() &&
+                      std::all_of(seen.ids.begin(), seen.ids.end(),
+                                  [=](std::int32_t id) { return id >= 0 && id < num_experts; });
+    if (!fits) throw std::invalid_argument("stream: a rehearsal fits no layer");
+}
+
+void ExpertStream::add(ExpertLayerOutput& output, const std::vector<int>& experts) {
+    std::vector<int> numbers;
+    std::vector<ExpertMatrices> matrices;
+    for (const int expert : experts) {
+        numbers.push_back(expert - catalog().first(catalog().position(expert)));
+        matrices.push_back(layouts_[static_cast<std::size_t>(expert)].matrices(cache_.record(expert)));
+    }
+    output.add(numbers, matrices);
+}
+
+void ExpertStream::compute(ExpertLayerOutput& output, const std::vector<int>& experts, Arriving& arriving) {
+    Residency& residency = cache_.residency();
     if (arriving.is_complete()) {
-        add(experts);
+        add(output, experts);
+        residency.pin(experts, false);
         return;
     }
     for (const int expert : experts) {
-        add({expert});
+        add(output, {expert});
+        residency.pin({expert}, false);
         arriving.start();  // room for the next read comes with every expert that is done
     }
 }

@@ -1,13 +1,15 @@
 // Experts streamed from storage, one layer at a time.
 //
 // Resident experts of a layer are computed while missing ones are read; a missing one is computed as it
-// arrives; meanwhile the next layers' experts are read ahead, or, where there is room for all, those that are
-// still absent. Outputs are summed in a fixed order, so that what was resident never changes a result.
+// arrives; meanwhile the next layers' experts are read ahead, for which the next layer may be rehearsed, or,
+// where there is room for all, those that are still absent. Outputs are summed in a fixed order, so that what
+// was resident never changes a result.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "experts/expert_cache.h"
@@ -28,6 +30,20 @@ struct RecordLayout {
     ExpertMatrices matrices(const std::uint8_t* record) const;
 };
 
+// What the router of a layer sees and makes of it, of a single token.
+struct Rehearsed {
+    std::vector<float> x;           // [D]
+    std::vector<float> scores;      // [E]
+    std::vector<std::int32_t> ids;  // [K], those of the highest scores
+    std::vector<float> weights;     // [K]
+};
+
+// Takes a token's state on to the router of the next layer that has experts, and by every further call on to
+// the one after it, given what the experts of the layer before add to the state, [D], as far as they are
+// there: the better part of what a router sees is there before the last of them has come. None after the
+// last layer.
+using Rehearsal = std::function<std::optional<Rehearsed>(const float* added)>;
+
 // Reading ahead, as far as a layer sees it.
 class Ahead {
   public:
@@ -38,6 +54,11 @@ class Ahead {
                                     const std::vector<int>& chosen) = 0;
     // All reads that the layer needs are queued: those that pay may follow, to begin with them.
     virtual void start(int position, const Routed& routed) = 0;
+    // The layer is about to wait for what it needs. Whether there is time to rehearse one more layer, the
+    // `distance`th after it; if so, it begins now.
+    virtual bool begin_rehearsal(int distance) = 0;
+    // It has ended, and gave scores [E]; reads that pay are queued.
+    virtual void end_rehearsal(int position, int distance, const std::vector<float>& scores) = 0;
 };
 
 // One layer's experts are about to run. Experts by their number in the catalog.
@@ -64,8 +85,9 @@ class ExpertStream {
                  std::vector<RecordLayout> layouts, std::vector<Layer> layers, Options options);
 
     // out [T][D] is the weighted sum of the chosen experts' outputs. After an error nothing is under way and
-    // nothing is pinned. `ahead` and `observe` may be missing; without `ahead` nothing is read but on demand.
-    void run(int position, const Routed& routed, float* out, Ahead* ahead,
+    // nothing is pinned. `ahead`, `rehearsal` (of a single token) and `observe` may be missing; without
+    // `ahead` nothing is read but on demand.
+    void run(int position, const Routed& routed, float* out, Ahead* ahead, const Rehearsal& rehearsal,
              const std::function<void(const LayerEvent&)>& observe);
 
     const Catalog& catalog() const { return cache_.catalog(); }
@@ -80,11 +102,17 @@ class ExpertStream {
   private:
     class Arriving;
 
-    void run_layer(int position, const Routed& routed, float* out, Ahead* ahead,
+    void run_layer(int position, const Routed& routed, float* out, Ahead* ahead, const Rehearsal& rehearsal,
                    const std::function<void(const LayerEvent&)>& observe);
     // With room for every expert, storage need not wait until one is asked for: queues the next absent one,
     // unless something else is being read. Each is tried once.
     void fill();
+    // While the layer waits for experts, the layers after it are rehearsed with those that are in memory.
+    void rehearse(int position, const ExpertLayerOutput& output, Ahead& ahead, const Rehearsal& rehearsal);
+    // Throws where a rehearsal gave what no layer at this position can.
+    void check(int position, const Rehearsed& seen) const;
+    // Adds resident experts to the output.
+    void add(ExpertLayerOutput& output, const std::vector<int>& experts);
     // Adds pinned experts to the output and unpins them.
     void compute(ExpertLayerOutput& output, const std::vector<int>& experts, Arriving& arriving);
 

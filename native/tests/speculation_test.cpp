@@ -66,8 +66,8 @@ struct Machine {
     Speculation speculation;
 
     // A read takes a millisecond of storage, and a layer at first as long.
-    explicit Machine(std::vector<Forecast> forecasts, double reads_per_ms = 1)
-        : pace(reads_per_ms * kPage / kMs, 0, 0, [this] { return now_s; }),
+    explicit Machine(std::vector<Forecast> forecasts, double reads_per_ms = 1, double latency_s = 0)
+        : pace(reads_per_ms * kPage / kMs, latency_s, 0, [this] { return now_s; }),
           predictor(std::move(forecasts)),
           speculation(residency, line, predictor, pace, {2, std::vector<std::int64_t>(12, kPage)}) {}
 
@@ -75,6 +75,14 @@ struct Machine {
         const std::vector<float> x(static_cast<std::size_t>(32 * num_tokens));
         const std::vector<std::int32_t> ids(static_cast<std::size_t>(2 * num_tokens));
         speculation.start(position, {x.data(), ids.data(), x.data(), num_tokens, 32, 2});
+    }
+
+    // Whether there was time for a rehearsal of the layer after this, which takes so long.
+    bool rehearse(int position, const std::vector<float>& scores, double takes_s = 0) {
+        if (!speculation.begin_rehearsal(1)) return false;
+        now_s += takes_s;
+        speculation.end_rehearsal(position + 1, 1, scores);
+        return true;
     }
 };
 
@@ -239,6 +247,62 @@ TEST(a_prompt_gets_what_most_of_its_tokens_want) {
     Machine machine({{1, 3, 4, {0, 0, 2, 1, 1, 0, 2, 0, 0, 0, 2, 1}}}, 10);
     machine.start(0, 3);
     CHECK(machine.line.started == std::vector<int>({6, 7, 4}));
+}
+
+TEST(a_rehearsal_takes_the_place_of_what_was_foretold) {
+    Machine machine(first_two(), 2, kMs);
+    machine.start(0);
+    CHECK(machine.line.started == std::vector<int>({4, 5}));
+    machine.line.cancellable = {4, 5};
+    machine.line.demanded = kPage;
+    machine.line.pending = kPage;
+    CHECK(machine.rehearse(0, {0, 1, 2, 0}));
+    CHECK(machine.line.started == std::vector<int>({4, 5, 6}));
+    CHECK(machine.line.cancellable == std::set<int>({5}));  // 4 was dropped
+    CHECK(machine.speculation.settle(1, 1, {5, 6}) == std::vector<int>({5, 6}));
+    CHECK_EQUAL(machine.speculation.wasted_bytes(), 0);
+    const auto foretold = machine.speculation.records(0)[1], rehearsed = machine.speculation.records(1)[1];
+    CHECK_EQUAL(foretold.num_forecasts, 1);
+    CHECK(foretold.num_chosen == std::vector<std::int64_t>({0, 1, 1, 0}));
+    CHECK_EQUAL(rehearsed.num_forecasts, 1);
+    CHECK(rehearsed.num_chosen == std::vector<std::int64_t>({1, 1, 0, 0}));
+}
+
+TEST(one_rehearses_while_storage_takes_longer) {
+    Machine machine({}, 1, 1 * kMs);
+    const std::vector<float> scores = {1, 2, 3, 4};
+    const auto has_time = [&](int demanded_pages, double elapsed_s, double takes_s) {
+        machine.speculation.settle(0, 1, {});
+        machine.now_s += elapsed_s;
+        machine.line.demanded = demanded_pages * kPage;
+        return machine.rehearse(0, scores, takes_s);
+    };
+    CHECK(has_time(15, 0, 8 * kMs));  // taken to last 4 ms from here on, for which one waits 8
+    CHECK(!has_time(6, 0, 4 * kMs));
+    CHECK(has_time(8, 0, 4 * kMs));
+    CHECK(!has_time(8, 2 * kMs, 4 * kMs));
+    CHECK(has_time(10, 2 * kMs, 4 * kMs));
+    // Storage that is busy delivers nothing earlier for being asked earlier.
+    machine.line.pending = 5 * kPage;
+    CHECK(!has_time(10, 0, 4 * kMs));
+    machine.line.pending = 0;
+    CHECK(!machine.speculation.begin_rehearsal(Speculation::kMaxRehearsed + 1));
+    // One that was held up does not end them.
+    CHECK(has_time(1000, 0, 100 * kMs));
+    int num_skipped = 0;
+    while (num_skipped < 1000 && !has_time(9, 0, 4 * kMs)) ++num_skipped;
+    CHECK(num_skipped > 50 && num_skipped < 500);
+}
+
+TEST(a_rehearsal_is_no_layers_computing) {
+    Machine machine({}, 1, 1 * kMs);
+    for (int i = 0; i < 500; ++i) {
+        machine.speculation.settle(0, 1, {});
+        machine.now_s += 2 * kMs;
+        machine.line.demanded = 1000 * kPage;
+        CHECK(machine.rehearse(0, {1, 2, 3, 4}, 10 * kMs));
+    }
+    CHECK(std::abs(machine.pace.layer_s(1) - 2 * kMs) < 1e-6);
 }
 
 TEST(forecasts_for_other_models_are_refused) {

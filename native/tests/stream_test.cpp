@@ -117,11 +117,12 @@ struct Streamed {
     MemoryReader reader;
     Loads loads;
     ExpertStream stream;
-    // So fast that what is forecast is read.
-    LayerPace pace{1e12, 0, 0};
+    // So fast that what is forecast is read, and a clock by which there is always time for a rehearsal.
+    LayerPace pace{1e12, 1e-6, 0, [] { return 0.0; }};
     Guesses guesses;
     Speculation speculation;
     bool reads_ahead = false;
+    std::function<Rehearsed(const float*)> rehearse;  // one layer, of a single token
     int num_checked = 0;
 
     Streamed(const Experts& experts, std::int64_t capacity_bytes, Verify verify = Verify::kFirst)
@@ -135,6 +136,15 @@ struct Streamed {
           stream(statistics, cache, loads, experts.layouts,
                  std::vector<ExpertStream::Layer>(kLayers, {Activation::kSilu, nullptr}), {false, [] {}}),
           speculation(residency, loads, guesses, pace, {static_cast<int>(kTopK), experts.sizes}) {}
+
+    // Of the layers that follow.
+    Rehearsal rehearsal(int position) {
+        if (!rehearse) return {};
+        return [this, left = kLayers - 1 - position](const float* added) mutable -> std::optional<Rehearsed> {
+            if (left-- == 0) return std::nullopt;
+            return rehearse(added);
+        };
+    }
 
     // Some passes over all layers, alternately with several tokens and with one.
     std::vector<float> outputs() {
@@ -158,7 +168,7 @@ struct Streamed {
         }
         std::vector<float> out(x.size());
         stream.run(position, {x.data(), ids.data(), weights.data(), tokens, kWidth, kTopK}, out.data(),
-                   reads_ahead ? &speculation : nullptr, {});
+                   reads_ahead ? &speculation : nullptr, tokens == 1 ? rehearsal(position) : nullptr, {});
         all.insert(all.end(), out.begin(), out.end());
     }
 };
@@ -177,7 +187,16 @@ TEST(what_is_resident_changes_no_bit) {
             Streamed streamed(experts, capacity);
             streamed.reads_ahead = fails_every != 0;
             streamed.reader.fails_every = fails_every;
+            int num_rehearsals = 0;
+            streamed.rehearse = [&](const float*) {
+                const auto seed = static_cast<unsigned>(++num_rehearsals);
+                return Rehearsed{testing::normal(kWidth, seed),
+                                 testing::normal(kExperts, seed),
+                                 {num_rehearsals % kExperts, (num_rehearsals + 1) % kExperts},
+                                 {0.5f, 0.5f}};
+            };
             CHECK(streamed.outputs() == expected);
+            CHECK((num_rehearsals > 0) == (streamed.reads_ahead && capacity > experts.largest()));
             CHECK(streamed.stream.num_misses() > kAll);
             CHECK(streamed.residency.used_bytes() <= capacity);
             CHECK(streamed.arena.touched_bytes() <= capacity);
@@ -206,6 +225,55 @@ TEST(with_room_for_all_the_absent_are_read_one_by_one) {
                 CHECK(num_resident < kAll && num_resident >= kAll / 2);
             }
         }
+    }
+}
+
+TEST(a_rehearsal_gets_what_is_there_already) {
+    const Experts experts;
+    Streamed streamed(experts, 6 * experts.largest());
+    streamed.reads_ahead = true;
+    const std::vector<float> x = testing::normal(kWidth, 1);
+    std::vector<std::vector<float>> added;
+    Rehearsed seen = {x, std::vector<float>(kExperts), {0, 3}, {0.25f, 0.5f}};
+    streamed.rehearse = [&](const float* so_far) {
+        added.emplace_back(so_far, so_far + kWidth);
+        return seen;
+    };
+    const auto run = [&](int position, std::vector<std::int32_t> ids, std::vector<float> weights) {
+        std::vector<float> out(kWidth);
+        streamed.stream.run(position, {x.data(), ids.data(), weights.data(), 1, kWidth, kTopK}, out.data(),
+                            &streamed.speculation, streamed.rehearsal(position), {});
+        return out;
+    };
+    const auto is_near = [](const std::vector<float>& a, const std::vector<float>& b) {
+        return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                          [](float u, float v) { return std::abs(u - v) < 1e-5f; });
+    };
+    const std::vector<float> of_first = run(1, {0, 1}, {0.25f, 0});
+    CHECK(added == std::vector(1, std::vector<float>(kWidth)));  // nothing was there, and one layer follows
+    added.clear();
+    run(1, {0, 1}, {0.25f, 0.75f});
+    CHECK(added.empty());  // all is there: nothing to wait for
+    CHECK(!is_near(run(1, {2, 0}, {0.75f, 0.25f}), of_first));
+    CHECK(added.size() == 1 && is_near(added[0], of_first));
+    // Of a layer that is itself rehearsed as well: its expert 0 is there, and 3 is not.
+    added.clear();
+    run(0, {0, 1}, {0.5f, 0.5f});
+    CHECK(added.size() == 2 && added[0] == std::vector<float>(kWidth) && is_near(added[1], of_first));
+    for (const auto& spoil :
+         std::vector<std::function<void()>>{[&] { seen.ids[1] = kExperts; }, [&] { seen.ids = {0}; },
+                                            [&] { seen.x.pop_back(); }, [&] { seen.scores.pop_back(); }}) {
+        const Rehearsed sound = seen;
+        spoil();
+        bool is_refused = false;
+        try {
+            run(0, {2, 3}, {0.5f, 0.5f});
+        } catch (const std::invalid_argument&) {
+            is_refused = true;
+        }
+        CHECK(is_refused);
+        CHECK_EQUAL(streamed.loads.pending_bytes(), 0);
+        seen = sound;
     }
 }
 

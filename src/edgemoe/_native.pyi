@@ -192,6 +192,7 @@ class PythonReader(Reader):
     def __init__(self, reader: object) -> None: ...
 
 DEMAND_TRIES: int
+MAX_REHEARSED: int
 
 class LoadFailed(Exception): ...
 
@@ -246,9 +247,11 @@ class Speculation:
         pace: LayerPace,
         top_k: int,
         record_sizes: Sequence[int],
+        max_rehearsed: int,
     ) -> None: ...
     def settle(self, position: int, num_tokens: int, chosen: Sequence[int]) -> list[int]: ...
     def start(self, position: int, x: _Floats, expert_ids: _Ints, weights: _Floats) -> None: ...
+    def records(self, distance: int) -> list[tuple[int, list[int]]]: ...
     @property
     def is_on(self) -> bool: ...
     @property
@@ -300,6 +303,7 @@ class ExpertStream:
         weights: _Floats,
         out: _Floats,
         ahead: Speculation | None,
+        rehearse: Callable[[_Floats], tuple[_Floats, _Floats, _Ints, _Floats] | None] | None,
         observe: Callable[[list[int], list[int], list[int]], None] | None,
     ) -> None: ...
     @property

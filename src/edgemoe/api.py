@@ -66,7 +66,8 @@ def load(
         reader: "ring" (direct reads by io_uring), "direct" (on worker threads), "buffered", or "auto": the
             first that kernel and file system allow.
         verify: compare experts with their checksums when read "first", "always" or "never".
-        device: slow storage down to that of "jetson-tx2-ssd", "jetson-tx2-usb", "rpi4-sd" or "nvme".
+        device: slow storage down to that of "jetson-tx2-ssd", "jetson-tx2-usb", "rpi4-sd", "nvme" or
+            "network".
 
     Raises:
         NotAStoreError, StoreVersionError, CorruptStoreError: the store cannot be used.

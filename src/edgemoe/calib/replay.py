@@ -16,7 +16,7 @@ from edgemoe.calib.quality import Quality, quality_of, token_losses
 from edgemoe.engine.loading import Engine, read_dense_weights
 from edgemoe.engine.memory import HEAD_ROWS
 from edgemoe.models import Decoder, ExpertRunner, KVCache
-from edgemoe.native import FloatArray, IntArray, expert_ffn
+from edgemoe.native import FloatArray, IntArray, Rehearsal, expert_ffn
 from edgemoe.quant import ExpertFormats
 from edgemoe.store import ExpertKey
 
@@ -28,9 +28,16 @@ class _OneChanged:
         self._runner, self._ladder, self._base = runner, ladder, base
         self.changed: tuple[ExpertKey, ExpertFormats] | None = None
 
-    def run(self, layer: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray) -> FloatArray:
+    def run(
+        self,
+        layer: int,
+        x: FloatArray,
+        expert_ids: IntArray,
+        weights: FloatArray,
+        rehearse: Rehearsal | None = None,
+    ) -> FloatArray:
         """See ExpertRunner."""
-        y = self._runner.run(layer, x, expert_ids, weights)
+        y = self._runner.run(layer, x, expert_ids, weights, rehearse)
         if self.changed is None or self.changed[0][0] != layer:
             return y
         key, formats = self.changed

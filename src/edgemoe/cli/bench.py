@@ -41,8 +41,8 @@ def bench(
         typer.Option(
             "--device",
             metavar="NAME",
-            help="Slow storage down to jetson-tx2-ssd, jetson-tx2-usb, rpi4-sd or nvme; where a cgroup can be"
-            " made, it also bounds every other read, and --memory.",
+            help="Slow storage down to jetson-tx2-ssd, jetson-tx2-usb, rpi4-sd, nvme or network; where a"
+            " cgroup can be made, it also bounds every other read, and --memory.",
             show_default=False,
         ),
     ] = None,

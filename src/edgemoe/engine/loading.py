@@ -29,7 +29,7 @@ from edgemoe.experts import (
     make_policy,
 )
 from edgemoe.models import Decoder, DenseWeights, Encoder, ModelSpec, read_spec
-from edgemoe.native import LayerPace, Matrix, packed_num_bytes
+from edgemoe.native import MAX_REHEARSED, LayerPace, Matrix, packed_num_bytes
 from edgemoe.store import Device, Store, expert_num_bytes
 
 
@@ -58,6 +58,7 @@ class LoadOptions:
     predictor: str = "auto"
     device: Device | None = None  # reads are slowed down to its pace
     swaps_layers: bool = False  # read whole layers, as a baseline
+    max_rehearsed: int = MAX_REHEARSED  # layers rehearsed while one waits for storage
 
 
 def load_engine(store: Store, options: LoadOptions) -> Engine:
@@ -100,6 +101,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
             *(layers, store, reader, cache, options.verify, predictor, top_k, pace),
             swaps_layers=options.swaps_layers,
             next_use=next_use,
+            max_rehearsed=options.max_rehearsed,
         )
         session = _session(spec, weights, experts, memory)
     except BaseException:

@@ -33,7 +33,7 @@ from edgemoe.experts.runner import (
     LayerObserver,
     StreamedExperts,
 )
-from edgemoe.experts.speculation import speculate
+from edgemoe.experts.speculation import ForecastRecord, speculate
 
 __all__ = [
     "DEFAULT_POLICY",
@@ -47,6 +47,7 @@ __all__ = [
     "FittedGate",
     "FittedRouting",
     "Forecast",
+    "ForecastRecord",
     "GateHead",
     "GatePredictor",
     "HybridPredictor",

@@ -1,9 +1,9 @@
 """Experts streamed from storage: the ExpertRunner used in production.
 
 Resident experts of a layer are computed while missing ones are read; a missing one is computed as it
-arrives; meanwhile the next layers' experts are read ahead. Outputs are summed in a fixed order, so that
-what was resident never changes a result. That is compiled, in ``native/experts/stream.cpp``: in Python it
-took longer than storage did.
+arrives; meanwhile the next layer is rehearsed and its experts are read ahead. Outputs are summed in a fixed
+order, so that what was resident never changes a result. That is compiled, in ``native/experts/stream.cpp``:
+in Python it took longer than storage did.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from edgemoe.experts.cache import ExpertCache
 from edgemoe.experts.loads import Loads
 from edgemoe.experts.next_use import NextUse
 from edgemoe.experts.predictors import Predictor
-from edgemoe.experts.speculation import speculate
-from edgemoe.native import FloatArray, IntArray, LayerPace
+from edgemoe.experts.speculation import ForecastRecord, forecast_records, speculate
+from edgemoe.native import FloatArray, IntArray, LayerPace, Rehearsal
 from edgemoe.store import ExpertReader, Store
 
 
@@ -80,13 +80,19 @@ class StreamedExperts:
         pace: LayerPace,
         swaps_layers: bool = False,
         next_use: NextUse | None = None,
+        max_rehearsed: int = native.MAX_REHEARSED,
     ) -> None:
-        """``swaps_layers`` reads every expert of a layer, chosen or not: the baseline to be beaten."""
+        """``swaps_layers`` reads every expert of a layer, chosen or not: the baseline to be beaten.
+
+        Up to ``max_rehearsed`` layers are rehearsed by one that waits for storage.
+        """
         self._reader = reader
         self._cache = cache
         self._loads = Loads(store, reader, cache, verify)
         catalog = cache.catalog
-        self._speculation = speculate(catalog, cache.residency, self._loads, predictor, top_k, pace)
+        self._speculation = speculate(
+            *(catalog, cache.residency, self._loads, predictor, top_k, pace), max_rehearsed=max_rehearsed
+        )
         layouts = []
         for key in catalog.keys:
             formats, shape = store.manifest.experts[key].formats, layers[key[0]]
@@ -113,13 +119,20 @@ class StreamedExperts:
             stream.num_hits, stream.num_misses, loads.bytes_read, loads.waited_s, wasted_bytes
         )
 
-    def run(self, layer: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray) -> FloatArray:
+    def run(
+        self,
+        layer: int,
+        x: FloatArray,
+        expert_ids: IntArray,
+        weights: FloatArray,
+        rehearse: Rehearsal | None = None,
+    ) -> FloatArray:
         """See ExpertRunner."""
         position = self._cache.catalog.position[layer]
         out = np.empty_like(x)
         observe = None if self.observer is None else _telling(self.observer, position, x, expert_ids, weights)
         try:
-            self._stream.run(position, x, expert_ids, weights, out, self._speculation, observe)
+            self._stream.run(position, x, expert_ids, weights, out, self._speculation, rehearse, observe)
         except native.LoadFailed as failure:
             raise self._loads.error(failure) from None
         return out
@@ -128,6 +141,10 @@ class StreamedExperts:
     def is_reading_ahead(self) -> bool:
         """False while reading ahead rests because it does not pay."""
         return self._speculation is not None and self._speculation.is_on
+
+    def forecast_records(self, distance: int) -> list[ForecastRecord]:
+        """How forecasts held, by position; ``distance`` as in ``native.speculation``."""
+        return [] if self._speculation is None else forecast_records(self._speculation, distance)
 
     def preload(self) -> None:
         """Read experts, in order, as long as the cache has free room."""

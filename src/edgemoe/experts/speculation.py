@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from edgemoe import native
 from edgemoe.experts.catalog import Catalog
 from edgemoe.experts.predictors import NoPredictor, Predictor
@@ -9,8 +11,31 @@ from edgemoe.experts.residency import Residency
 from edgemoe.native import LayerPace, Reads, Speculation
 
 
+@dataclass(frozen=True, slots=True)
+class ForecastRecord:
+    """How the forecasts for single tokens at one position held. K experts are chosen."""
+
+    num_forecasts: int
+    num_chosen: list[int]  # how many of the experts ranked r were chosen, for 2 K ranks
+
+    def recall(self, num_ranks: int) -> float:
+        """Share of the chosen experts that were among the first ranks; 0 without a forecast."""
+        return sum(self.num_chosen[:num_ranks]) / max(1, self.num_forecasts * len(self.num_chosen) // 2)
+
+
+def forecast_records(speculation: Speculation, distance: int) -> list[ForecastRecord]:
+    """By position: of what the predictor foretold (0), or of rehearsals by the layer so many before."""
+    return [ForecastRecord(*record) for record in speculation.records(distance)]
+
+
 def speculate(
-    catalog: Catalog, residency: Residency, reads: Reads, predictor: Predictor, top_k: int, pace: LayerPace
+    catalog: Catalog,
+    residency: Residency,
+    reads: Reads,
+    predictor: Predictor,
+    top_k: int,
+    pace: LayerPace,
+    max_rehearsed: int = native.MAX_REHEARSED,
 ) -> Speculation | None:
     """What reads ahead by a predictor; None where it is one that says nothing."""
     if isinstance(predictor, NoPredictor):
@@ -19,4 +44,5 @@ def speculate(
         *(residency, native.compiled_reads(reads), native.compiled_predictor(predictor), pace),
         top_k=top_k,
         record_sizes=catalog.num_bytes.tolist(),
+        max_rehearsed=max_rehearsed,
     )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+
 import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe import native
 from edgemoe.models.attention import Attention, FullAttention
 from edgemoe.models.kv_cache import KVCache
-from edgemoe.models.moe import ExpertRunner, build_feed_forward
+from edgemoe.models.moe import ExpertRunner, MoELayer, build_feed_forward
 from edgemoe.models.positions import Positions, distance_bias
 from edgemoe.models.rope import Rotation
 from edgemoe.models.spec import AttentionSpec, ModelSpec
 from edgemoe.models.weights import DenseWeights
-from edgemoe.native import FloatArray
+from edgemoe.native import FloatArray, Rehearsal, Rehearsed
 
 
 class Cross:
@@ -49,15 +53,55 @@ class Block:
         self.cross: Cross | None = None
         if layer_spec.cross is not None:
             self.cross = Cross(layer_spec.cross, weights, layer, place, spec.norm_eps)
-        self._feed_forward = build_feed_forward(layer_spec.feed_forward, weights, layer, experts)
+        self.feed_forward = build_feed_forward(layer_spec.feed_forward, weights, layer, experts)
 
-    def __call__(self, x: FloatArray, cache: KVCache, positions: Positions) -> FloatArray:
-        """X (T, D) after this layer; x itself is overwritten."""
+    def __call__(
+        self, x: FloatArray, cache: KVCache, positions: Positions, rehearse: Rehearsal | None = None
+    ) -> FloatArray:
+        """X (T, D) after this layer; x itself is overwritten once its experts have run."""
+        normed = self.attend(x, cache, positions)
+        if isinstance(self.feed_forward, MoELayer):
+            x += self.feed_forward(normed, rehearse)
+        else:
+            x += self.feed_forward(normed)
+        return x
+
+    def attend(self, x: FloatArray, cache: KVCache, positions: Positions) -> FloatArray:
+        """Add to x (T, D) what it sees; what the second half of the layer gets."""
         self._attention.add_to(x, cache, positions)
         if self.cross is not None:
             x += self.cross(x, cache)
-        x += self._feed_forward(native.rms_norm(x, self._ffn_norm, self._eps))
-        return x
+        return native.rms_norm(x, self._ffn_norm, self._eps)
+
+
+class DecoderRehearsal:
+    """Takes one token through the layers that follow, before all experts are there; see native.Rehearsal.
+
+    Keys and values of what is rehearsed are written to the cache, where those of the layers' own runs replace
+    them.
+    """
+
+    def __init__(self, blocks: Iterator[Block], x: FloatArray, cache: KVCache, positions: Positions) -> None:
+        """``x`` (1, D) is the state without what the layer's experts add."""
+        self._blocks = blocks
+        self._x = x
+        self._cache = cache
+        self._positions = positions
+        self._shared: Callable[[], FloatArray] | None = None  # of the layer rehearsed last
+
+    def __call__(self, added: FloatArray) -> Rehearsed | None:
+        """See native.Rehearsal."""
+        self._x = self._x + added  # a copy: the token itself goes on from the old one
+        if self._shared is not None:
+            self._x += self._shared()
+        for block in self._blocks:
+            network = block.feed_forward
+            if isinstance(network, MoELayer):
+                normed = block.attend(self._x, self._cache, self._positions)
+                self._shared = partial(network.run_shared, normed) if network.has_shared else None
+                return network.rehearse(normed)
+            self._x = block(self._x, self._cache, self._positions)
+        return None
 
 
 class Decoder:
@@ -89,10 +133,13 @@ class Decoder:
         What each layer gets is copied to ``before``. Keys and values of earlier layers stay as they are.
         """
         positions = self._positions(cache, len(x))
-        for block in self._blocks[first:]:
+        for i, block in enumerate(self._blocks[first:], first):
             if before is not None:
                 before.append(x.copy())
-            x = block(x, cache, positions)
+            rehearse = None
+            if len(x) == 1:  # of many tokens the next layers need nearly all experts anyway
+                rehearse = DecoderRehearsal(islice(self._blocks, i + 1, None), x, cache, positions)
+            x = block(x, cache, positions, rehearse)
         cache.length += len(x)
         return native.rms_norm(x, self._norm, self._spec.norm_eps)
 

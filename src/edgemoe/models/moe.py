@@ -14,17 +14,25 @@ from numpy.typing import NDArray
 from edgemoe import native
 from edgemoe.models.spec import MLPSpec, MoESpec
 from edgemoe.models.weights import DenseWeights
-from edgemoe.native import ExpertWeights, FloatArray, IntArray, Matrix
+from edgemoe.native import ExpertWeights, FloatArray, IntArray, Matrix, Rehearsal, Rehearsed
 
 
 class ExpertRunner(Protocol):
     """Computes routed experts, wherever their weights are. Used by one thread."""
 
-    def run(self, layer: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray) -> FloatArray:
+    def run(
+        self,
+        layer: int,
+        x: FloatArray,
+        expert_ids: IntArray,
+        weights: FloatArray,
+        rehearse: Rehearsal | None = None,
+    ) -> FloatArray:
         """Weighted sum (T, D) of the chosen experts' outputs for x (T, D).
 
         ``expert_ids`` and ``weights`` are (T, K). The sum runs over k in ascending order, whatever
-        the order in which experts become available, so that the result is always the same.
+        the order in which experts become available, so that the result is always the same. ``rehearse`` may
+        be called while storage is waited for, to learn what will be needed next.
 
         Raises:
             ExpertReadError: storage failed.
@@ -40,7 +48,14 @@ class ResidentExperts:
         self._experts = experts
         self._activation = activation
 
-    def run(self, layer: int, x: FloatArray, expert_ids: IntArray, weights: FloatArray) -> FloatArray:
+    def run(
+        self,
+        layer: int,
+        x: FloatArray,
+        expert_ids: IntArray,
+        weights: FloatArray,
+        rehearse: Rehearsal | None = None,
+    ) -> FloatArray:
         """See ExpertRunner."""
         top_k = expert_ids.shape[1]
         parts = np.empty((expert_ids.size, x.shape[1]), np.float32)
@@ -81,7 +96,7 @@ class MoELayer:
             if spec.shared.is_gated:
                 self._shared_gate = weights.matrix(f"{prefix}.shared_gate.weight")
 
-    def __call__(self, x: FloatArray) -> FloatArray:
+    def __call__(self, x: FloatArray, rehearse: Rehearsal | None = None) -> FloatArray:
         """Output (T, D) for x (T, D)."""
         router = self._spec.router
         ids, weights = native.choose_experts(
@@ -89,12 +104,44 @@ class MoELayer:
         )
         if router.capacity:
             weights *= within_capacity(ids, router.num_experts, router.capacity)
-        y = self._experts.run(self._layer, x, ids, weights)
-        if self._shared is not None:
-            shared = self._shared(x)
-            if self._shared_gate is not None:
-                shared /= 1 + np.exp(-native.matmul(x, self._shared_gate))
-            y += shared
+        if self._shared is None:
+            return self._experts.run(self._layer, x, ids, weights, rehearse)
+        shared: FloatArray | None = None
+
+        def rehearse_with_shared(added: FloatArray) -> Rehearsed | None:
+            nonlocal shared
+            assert rehearse is not None, "called by the runner that it was given to"
+            if shared is not None:
+                return rehearse(added)  # of the layers after this one
+            shared = self.run_shared(x)
+            return rehearse(added + shared)
+
+        y = self._experts.run(self._layer, x, ids, weights, rehearse and rehearse_with_shared)
+        y += self.run_shared(x) if shared is None else shared
+        return y
+
+    def rehearse(self, x: FloatArray) -> Rehearsed:
+        """What the router would make of x (1, D)."""
+        router = self._spec.router
+        scores = native.matmul(x, self._router)
+        if self._router_bias is not None:
+            scores += self._router_bias
+        ids, weights = native.choose_experts(
+            x, self._router, self._router_bias, router.top_k, router.rule, router.renormalize
+        )
+        return x, scores, ids, weights
+
+    @property
+    def has_shared(self) -> bool:
+        """Whether a shared expert sees every token."""
+        return self._shared is not None
+
+    def run_shared(self, x: FloatArray) -> FloatArray:
+        """What the shared expert adds to x (T, D)."""
+        assert self._shared is not None, "this layer has no shared expert"
+        y = self._shared(x)
+        if self._shared_gate is not None:
+            y /= 1 + np.exp(-native.matmul(x, self._shared_gate))
         return y
 
 

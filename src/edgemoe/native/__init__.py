@@ -31,6 +31,7 @@ from edgemoe.native.matrix import (
 )
 from edgemoe.native.ops import IntArray, choose_experts, combine, rms_norm
 from edgemoe.native.speculation import (
+    MAX_REHEARSED,
     GatePredictor,
     HybridPredictor,
     LayerPace,
@@ -47,6 +48,8 @@ from edgemoe.native.streaming import (
     ExpertStream,
     LoadFailed,
     Loads,
+    Rehearsal,
+    Rehearsed,
     SlotArena,
     compiled_reader,
 )
@@ -57,6 +60,7 @@ __all__ = [
     "DIRECT_ALIGNMENT",
     "FORMATS",
     "LAYOUT_VERSION",
+    "MAX_REHEARSED",
     "READ_METHODS",
     "ROW_GROUP",
     "AttentionLayer",
@@ -75,6 +79,8 @@ __all__ = [
     "Loads",
     "Matrix",
     "Reads",
+    "Rehearsal",
+    "Rehearsed",
     "Residency",
     "SlotArena",
     "Speculation",

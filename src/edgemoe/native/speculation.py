@@ -19,11 +19,15 @@ next ``lookahead`` layers or fewer, given what a layer's router saw (T, D) and c
 ``LayerPace(bytes_per_s, latency_s, handling_s, clock)``: how fast storage delivers, how long a read keeps the
 processor busy, and how long a layer takes by a clock in seconds; without one by the machine's.
 
-``Speculation(residency, reads, predictor, pace, top_k, record_sizes)`` starts reads of forecast experts:
+``Speculation(residency, reads, predictor, pace, top_k, record_sizes, max_rehearsed)`` starts reads of
+forecast experts, for which up to ``max_rehearsed`` layers are rehearsed, MAX_REHEARSED at most:
 
 * ``settle(position, num_tokens, chosen)``: the router chose experts of these numbers, ascending;
   drops what was read ahead for others, and returns what was rightly.
 * ``start(position, x, expert_ids, weights)`` forecasts the next layers and queues the reads that pay.
+* ``records(distance)``: how forecasts for single tokens held, of the predictor (0) or of rehearsals by the
+  layer so many layers before: by position how many there were, and how many of the experts ranked r were
+  chosen.
 * ``is_on``: False while single tokens were faster without, and while they are timed without.
 * ``num_reads`` started and ``wasted_bytes``, read for a layer that chose otherwise, so far.
 
@@ -42,6 +46,7 @@ LayerPace = _native.LayerPace
 Speculation = _native.Speculation
 StepPredictor = _native.StepPredictor
 TablePredictor = _native.TablePredictor
+MAX_REHEARSED: int = _native.MAX_REHEARSED
 
 
 class Reads(Protocol):

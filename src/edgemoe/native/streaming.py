@@ -28,10 +28,11 @@ the cache. ``is_sound(expert, record)`` says whether a record is as it was writt
 ``ExpertStream(statistics, cache, loads, layouts, layers, swaps_layers)``: ``layouts`` gives for each expert
 the formats of gate (or None), up and down, the width and the expert width; ``layers`` for each position the
 activation and the head that forecasts the next token's choice, or None.
-``run(position, x, expert_ids, weights, out, ahead, observe)`` writes the weighted sum of the chosen experts'
-outputs to ``out`` (T, D): x (T, D) is what the router saw, ``expert_ids`` and ``weights`` (T, K) what it
-chose.
-``ahead`` is a ``Speculation``; ``observe(hits, misses, preloaded)`` is told before experts run. Either may be
+``run(position, x, expert_ids, weights, out, ahead, rehearse, observe)`` writes the weighted sum of the chosen
+experts' outputs to ``out`` (T, D): x (T, D) is what the router saw, ``expert_ids`` and ``weights`` (T, K)
+what it chose.
+``ahead`` is a ``Speculation``; ``rehearse``, a ``Rehearsal``, may be called for a single token while storage
+is waited for, if there is time; ``observe(hits, misses, preloaded)`` is told before experts run. Each may be
 None.
 
 ValueError where an expert, a position or a shape does not fit.
@@ -39,10 +40,13 @@ ValueError where an expert, a position or a shape does not fit.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import edgemoe._native as _native
 from edgemoe.native.io import FileReader
+from edgemoe.native.matrix import FloatArray
+from edgemoe.native.ops import IntArray
 
 ExpertCache = _native.ExpertCache
 ExpertStream = _native.ExpertStream
@@ -50,6 +54,14 @@ LoadFailed = _native.LoadFailed
 Loads = _native.Loads
 SlotArena = _native.SlotArena
 DEMAND_TRIES: int = _native.DEMAND_TRIES
+
+# What the router of a layer sees of one token, (1, D), its scores (1, E), and ids and weights (1, K) of the
+# experts that it would choose.
+Rehearsed = tuple[FloatArray, FloatArray, IntArray, FloatArray]
+# Takes a token's state on to the router of the next layer that has experts, and by every further call on to
+# the one after it, given what the experts of the layer before add to the state, (1, D), as far as they are
+# there. Nothing of that array may be kept. None after the last layer.
+Rehearsal = Callable[[FloatArray], Rehearsed | None]
 
 
 def compiled_reader(reader: Any) -> _native.Reader:

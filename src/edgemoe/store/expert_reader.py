@@ -38,6 +38,7 @@ DEVICES: Mapping[str, Device] = {
     "jetson-tx2-usb": Device(50e6, 500e-6),
     "rpi4-sd": Device(40e6, 500e-6),
     "nvme": Device(2000e6, 80e-6),
+    "network": Device(1100e6, 500e-6),  # a file server by 10-gigabit Ethernet
 }
 
 
