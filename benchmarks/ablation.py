@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from make_model import token_chain
-from turns import Way, take_turns
+from turns import TURN_TOKENS, Way, take_turns
 
 import edgemoe
 from edgemoe.calib import Setting, Trace, fit_routing, record_trace, simulate
@@ -93,6 +93,7 @@ def measure(
     token_ids: Sequence[int],
     device: Device | None,
     num_turns: int,
+    turn_tokens: int,
 ) -> tuple[list[Way], str | None]:
     """Load every way, then time all in turns; also what bounded the reads."""
     ways: list[Way] = []
@@ -101,7 +102,7 @@ def measure(
         ways.append(_load(*plan[0], token_ids))
         with held_to(device, plan[0][1].path, None) as bounded_by:
             ways += [_load(*way, token_ids) for way in plan[1:]]
-            take_turns(ways, token_ids, num_turns)
+            take_turns(ways, token_ids, num_turns, turn_tokens)
     finally:
         for way in ways:
             way.engine.experts.close()
@@ -223,6 +224,7 @@ def main() -> None:
     parser.add_argument("--device", choices=[THIS, *DEVICES], default=THIS)
     parser.add_argument("--capacity", type=float, default=0.25, help="share of STORE's experts in memory")
     parser.add_argument("--turns", type=int, default=12)
+    parser.add_argument("--turn-tokens", type=int, default=TURN_TOKENS, help="tokens of a turn")
     parser.add_argument("--tokens", type=int, default=600, help="length of the text")
     parser.add_argument("--out", "-o", type=Path)
     args = parser.parse_args()
@@ -237,7 +239,7 @@ def main() -> None:
     total = sum(entry.num_bytes for entry in narrow.manifest.experts.values())
     bound_bytes_s = belady_bytes(narrow, trace, args.capacity) / storage_bytes_per_s(narrow, device)
     plan = plan_ways(stores, int(args.capacity * total), device)
-    ways, bounded_by = measure(plan, ids, device, args.turns)
+    ways, bounded_by = measure(plan, ids, device, args.turns, args.turn_tokens)
     if bounded_by is not None:
         print(f"storage bounded by {bounded_by}", file=sys.stderr)
     facts = {"store": args.store.name, "device": args.device, "capacity": args.capacity}

@@ -49,20 +49,23 @@ class Way:
         self.tokens_ahead = self.bytes_read = self.num_tokens = 0
 
 
-def take_turns(ways: Sequence[Way], token_ids: Sequence[int], num_turns: int) -> None:
+def take_turns(
+    ways: Sequence[Way], token_ids: Sequence[int], num_turns: int, turn_tokens: int = TURN_TOKENS
+) -> None:
     """All ways in turn, each over the same text, after turns that do not count.
 
     Their order is drawn anew each time: what ran just before a way, such as one that left the worker threads
-    asleep, makes it faster or slower by a tenth.
+    asleep, makes its first tokens faster or slower. Where a token takes less than a millisecond, turns of 24
+    are too short for that not to show.
     """
     order = random.Random(0)
-    for turn in range(-WARM_TOKENS // TURN_TOKENS, num_turns):
+    for turn in range(-WARM_TOKENS // turn_tokens, num_turns):
         if turn == 0:
             for way in ways:
                 way.forget()
-        first = 2 + (turn * TURN_TOKENS + WARM_TOKENS) % (len(token_ids) - TURN_TOKENS - 2)
+        first = 2 + (turn * turn_tokens + WARM_TOKENS) % (len(token_ids) - turn_tokens - 2)
         for way in order.sample(ways, len(ways)):
             session = way.engine.session
-            if len(session.token_ids) + TURN_TOKENS > session.num_slots:
+            if len(session.token_ids) + turn_tokens > session.num_slots:
                 session.prefill(token_ids[:2])
-            way.turn(token_ids[first : first + TURN_TOKENS])
+            way.turn(token_ids[first : first + turn_tokens])
