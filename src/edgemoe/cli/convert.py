@@ -16,7 +16,7 @@ from edgemoe.cli.plan import TRACE, describe, read_goal, search_plan, trace_besi
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
-    from edgemoe.convert import StoreEstimate
+    from edgemoe.convert import ConversionReport, StoreEstimate
     from edgemoe.quant import BitPlan, ExpertInputs
 
 
@@ -117,23 +117,22 @@ def convert(
     edgemoe convert ./OLMoE-1B-7B olmoe.store --tolerance 2% --text book.txt --text chat.txt
     """
     import edgemoe.convert as conversion
-    from edgemoe.units import format_duration, format_size
 
     work = None
     if tolerance is not None or size is not None:
-        if trace is not None:
-            raise RequestError("--tolerance and --size trace the text themselves; leave out --trace")
-        if bits is not None or plan_file is not None or is_dry_run:
+        if bits is not None or plan_file is not None or trace is not None or is_dry_run:
             raise RequestError(
-                "--tolerance and --size choose the widths; leave out --bits, --plan, --dry-run"
+                "--tolerance and --size choose the widths and trace the text themselves;"
+                " leave out --bits, --plan, --trace, --dry-run"
             )
         if out.exists() and not overwrites:
             raise RequestError(f"{out} exists; choose another place or give --overwrite")
         if not texts:
             raise RequestError("--tolerance and --size measure on text; give some with --text FILE")
         work = out.with_name(f"{out.name}.work")
-        goal = read_goal(tolerance, size, None)
-        plan, choice = search_plan(source, texts, goal, work, dense_bits=dense_bits)
+        plan, choice = search_plan(
+            source, texts, read_goal(tolerance, size, None), work, dense_bits=dense_bits
+        )
         trace = work / TRACE
         for line in () if as_json else describe(plan, choice):
             say(line)
@@ -154,16 +153,7 @@ def convert(
     if as_json:
         print_json({**report.to_json(), "elapsed_s": elapsed_s})
     else:
-        if report.has_restarted:
-            say("an unfinished conversion with another plan or source was there and has been discarded")
-        if report.num_resumed_bytes:
-            say(f"went on from an earlier run: {format_size(report.num_resumed_bytes)} were there")
-        say(f"wrote {out}: {format_size(report.num_bytes)} in {format_duration(elapsed_s)}")
-        for change, error in report.rounding.items():
-            say(f"{change}: weights changed by {error:.2%} (root mean square, relative)")
-        if inputs is not None:
-            say("experts were rounded for their outputs, which change less; their weights change more")
-        say(f"next: edgemoe run {out} --prompt 'Once upon a time'")
+        _say_report(report, out, elapsed_s, is_rounded_for_inputs=inputs is not None)
 
 
 def _choose_plan(source: Path, bits: str | None, dense_bits: str | None, plan_file: Path | None) -> BitPlan:
@@ -210,6 +200,23 @@ def _read_inputs(source: Path, plan: BitPlan, trace: Path | None) -> ExpertInput
     if wanted not in (None, inputs.identity):
         raise RequestError(f"{trace} is not the trace that the plan was measured with; give that one")
     return inputs
+
+
+def _say_report(
+    report: ConversionReport, out: Path, elapsed_s: float, *, is_rounded_for_inputs: bool
+) -> None:
+    from edgemoe.units import format_duration, format_size
+
+    if report.has_restarted:
+        say("an unfinished conversion with another plan or source was there and has been discarded")
+    if report.num_resumed_bytes:
+        say(f"went on from an earlier run: {format_size(report.num_resumed_bytes)} were there")
+    say(f"wrote {out}: {format_size(report.num_bytes)} in {format_duration(elapsed_s)}")
+    for change, error in report.rounding.items():
+        say(f"{change}: weights changed by {error:.2%} (root mean square, relative)")
+    if is_rounded_for_inputs:
+        say("experts were rounded for their outputs, which change less; their weights change more")
+    say(f"next: edgemoe run {out} --prompt 'Once upon a time'")
 
 
 def _say_estimate(estimate: StoreEstimate, out: Path, as_json: bool) -> None:
