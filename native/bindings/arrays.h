@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace edgemoe::bindings {
 
@@ -34,6 +36,15 @@ nb::object view_of(const T* data, std::int64_t rows, std::int64_t cols) {
     using View = nb::ndarray<nb::numpy, const T, nb::ndim<2>>;
     const std::size_t shape[] = {static_cast<std::size_t>(rows), static_cast<std::size_t>(cols)};
     return nb::cast(View(data, 2, shape, nb::handle()), nb::rv_policy::reference);
+}
+
+// An array that Python may keep.
+template <typename T>
+nb::ndarray<nb::numpy, T, nb::ndim<2>> array_of(std::vector<T> values, std::int64_t rows, std::int64_t cols) {
+    auto* kept = new std::vector<T>(std::move(values));
+    const nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+    const std::size_t shape[] = {static_cast<std::size_t>(rows), static_cast<std::size_t>(cols)};
+    return nb::ndarray<nb::numpy, T, nb::ndim<2>>(kept->data(), 2, shape, owner);
 }
 
 // Raises ValueError "operation: message" in Python.

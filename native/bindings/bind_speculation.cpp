@@ -39,9 +39,8 @@ class PythonPredictor : public Predictor {
         std::vector<Forecast> forecasts;
         for (const nb::handle one : found) {
             const auto [target, scores] = nb::cast<std::tuple<int, Floats2>>(one);
-            const auto tokens = static_cast<std::int64_t>(scores.shape(0));
-            const auto experts = static_cast<std::int64_t>(scores.shape(1));
-            forecasts.push_back({target, tokens, experts, {scores.data(), scores.data() + scores.size()}});
+            forecasts.push_back(
+                {target, size(scores, 0), size(scores, 1), {scores.data(), scores.data() + scores.size()}});
         }
         return forecasts;
     }
@@ -97,9 +96,6 @@ using TableTuple = std::tuple<Floats2, Floats2, std::optional<Floats3>>;
 TransitionTable table_of(const TableTuple& given) {
     constexpr const char* kName = "TablePredictor";
     const auto& [single, older, pair] = given;
-    const auto size = [](const auto& array, std::size_t axis) {
-        return static_cast<std::int64_t>(array.shape(axis));
-    };
     const TransitionTable table = {size(single, 1), size(single, 0), size(older, 0),
                                    single.data(),   older.data(),    pair ? pair->data() : nullptr};
     require_equal(size(older, 1), table.num_experts, kName, "row length of the older table");
@@ -136,12 +132,7 @@ std::vector<ScoresTuple> forecast(Predictor& predictor, int position, Floats2 x,
     const Routed routed = routed_of(x, ids, weights, std::numeric_limits<std::int32_t>::max(), kName);
     std::vector<ScoresTuple> found;
     for (Forecast& one : predictor.forecast(position, routed, lookahead)) {
-        auto* scores = new std::vector<float>(std::move(one.scores));
-        const nb::capsule owner(scores, [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
-        const std::size_t shape[] = {static_cast<std::size_t>(one.num_tokens),
-                                     static_cast<std::size_t>(one.num_experts)};
-        found.emplace_back(one.position,
-                           nb::ndarray<nb::numpy, float, nb::ndim<2>>(scores->data(), 2, shape, owner));
+        found.emplace_back(one.position, array_of(std::move(one.scores), one.num_tokens, one.num_experts));
     }
     return found;
 }

@@ -92,14 +92,14 @@ void new_stream(ExpertStream* self, UseStatistics& statistics, ExpertCache& cach
 void run(ExpertStream& stream, int position, Floats2 x, Ids ids, Floats2 weights, MutableFloats2 out,
          Speculation* ahead, nb::object rehearse, nb::object observe) {
     constexpr const char* kName = "run";
-    require(position >= 0 && position < stream.catalog().num_layers(), kName, "no layer at this position");
+    require_position(stream.catalog(), position, kName);
     const int first = stream.catalog().first(position);
     const std::int64_t num_experts = stream.catalog().first(position + 1) - first;
     const Routed routed = routed_of(x, ids, weights, num_experts, kName);
     require(routed.num_tokens > 0 && routed.top_k > 0, kName, "no tokens");
     require_equal(routed.width, stream.width(position), kName, "input row length");
-    require_equal(static_cast<std::int64_t>(out.shape(0)), routed.num_tokens, kName, "number of output rows");
-    require_equal(static_cast<std::int64_t>(out.shape(1)), routed.width, kName, "output row length");
+    require_equal(size(out, 0), routed.num_tokens, kName, "number of output rows");
+    require_equal(size(out, 1), routed.width, kName, "output row length");
     require(ahead == nullptr || &ahead->catalog() == &stream.catalog(), kName,
             "reading ahead is of another cache");
     std::function<void(const LayerEvent&)> observer;
@@ -114,7 +114,8 @@ void run(ExpertStream& stream, int position, Floats2 x, Ids ids, Floats2 weights
         require_equal(routed.num_tokens, 1, kName, "number of tokens to rehearse with");
         rehearsal = [&](const float* added) -> std::optional<Rehearsed> {
             const nb::gil_scoped_acquire acquire;
-            const nb::object found = rehearse(view_of(added, 1, routed.width));
+            const nb::object found =
+                rehearse(array_of(std::vector(added, added + routed.width), 1, routed.width));
             if (found.is_none()) return std::nullopt;
             const auto [seen, scores, chosen, given] =
                 nb::cast<std::tuple<Floats2, Floats2, Ids, Floats2>>(found);

@@ -32,14 +32,12 @@ class EvictionPolicy {
 //   lfu              its frequency; of equals, the less recently used leaves first;
 //   lfru             frequency over the tokens since the last use;
 //   edgemoe          frequency over the layers until its layer runs next: the paper's prose (arXiv
-//   2308.14352,
-//                    section III-C);
-//   forecast         as edgemoe, with the mean of frequency and of the forecast for the next token in place
-//   of
-//                    frequency; where nothing is forecast this is edgemoe;
+//                    2308.14352, section III-C);
+//   forecast         as edgemoe, with the mean of frequency and of the forecast for the next token in
+//                    place of frequency; where nothing is forecast this is edgemoe;
 //   edgemoe-printed  frequency over the layers since its layer ran: the paper's formula, which contradicts
-//   its
-//                    prose. The printed denominator of the present layer is 0; it counts as the smallest, 1.
+//                    its prose. The printed denominator of the present layer is 0; it counts as the
+//                    smallest, 1.
 // Throws std::invalid_argument for other names.
 std::unique_ptr<EvictionPolicy> make_policy(const std::string& name);
 

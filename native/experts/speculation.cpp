@@ -40,7 +40,8 @@ Speculation::Speculation(Residency& residency, Reads& reads, Predictor& predicto
       predictor_(predictor),
       pace_(pace),
       options_(std::move(options)),
-      governor_(residency.catalog().num_layers() - residency.catalog().first_step()) {
+      // The first layer of a token is not timed.
+      governor_(std::max(1, residency.catalog().num_layers() - residency.catalog().first_step() - 1)) {
     const Catalog& catalog = residency.catalog();
     const std::vector<std::int64_t>& sizes = options_.record_sizes;
     if (options_.max_rehearsed < 0 || options_.max_rehearsed > kMaxRehearsed) {
@@ -65,28 +66,41 @@ std::vector<int> Speculation::settle(int position, std::int64_t num_tokens, cons
     // Storage would have been waited for instead of rehearsing.
     pace_.layer_begins(num_tokens, reads_.waited_s() + all_rehearsals_s_);
     const auto layer = static_cast<std::size_t>(position);
-    for (Kind& kind : kinds_[layer]) settle(kind, chosen);
+    if (num_tokens == 1) {
+        for (Kind& kind : kinds_[layer]) learn(kind, chosen);
+    }
+    release(kinds_[layer]);
     std::vector<int> useful;
     for (const int expert : std::exchange(started_[layer], {})) {
         if (std::binary_search(chosen.begin(), chosen.end(), expert)) {
             useful.push_back(expert);
-        } else if (!reads_.contains(expert) || !reads_.cancel(expert)) {
+        } else if (reads_.contains(expert) ? !reads_.cancel(expert) : residency_.is_resident(expert)) {
             wasted_bytes_ += options_.record_sizes[static_cast<std::size_t>(expert)];
         }
     }
     return useful;
 }
 
-void Speculation::settle(Kind& kind, const std::vector<int>& chosen) {
-    const std::vector<int> ranked = std::exchange(kind.ranked, {});
-    if (ranked.empty()) return;
-    reserve(ranked, false);
+void Speculation::learn(Kind& kind, const std::vector<int>& chosen) const {
+    if (kind.ranked.empty()) return;
     ++kind.record.num_forecasts;
-    for (std::size_t rank = 0; rank < ranked.size(); ++rank) {
-        const bool is_chosen = std::binary_search(chosen.begin(), chosen.end(), ranked[rank]);
+    for (std::size_t rank = 0; rank < kind.ranked.size(); ++rank) {
+        const bool is_chosen = std::binary_search(chosen.begin(), chosen.end(), kind.ranked[rank]);
         kind.confidence[rank] += kNewest * ((is_chosen ? 1.0 : 0.0) - kind.confidence[rank]);
         kind.record.num_chosen[rank] += is_chosen;
     }
+}
+
+void Speculation::release(Kinds& kinds) {
+    for (Kind& kind : kinds) {
+        reserve(kind.ranked, false);
+        kind.ranked.clear();
+    }
+}
+
+void Speculation::abandon() noexcept {
+    for (Kinds& kinds : kinds_) release(kinds);
+    for (std::vector<int>& started : started_) started.clear();
 }
 
 std::vector<Speculation::Record> Speculation::records(int distance) const {
@@ -153,10 +167,9 @@ double Speculation::start_paying(const Ranking& ranking, int distance, double un
         const int expert = ranking.experts[i];
         if (residency_.is_resident(expert) || reads_.contains(expert)) continue;
         const std::int64_t num_bytes = options_.record_sizes[static_cast<std::size_t>(expert)];
-        // Those after it are less likely still.
         if (!pays(ranking.probabilities[i], pace_.read_s(num_bytes), until_s - queued_s,
                   pace_.handling_s())) {
-            break;
+            continue;
         }
         if (!reads_.start(expert, distance)) break;
         queued_s += pace_.transfer_s(num_bytes);
@@ -176,18 +189,23 @@ Speculation::Ranking Speculation::rank(const Forecast& forecast) {
     return forecast.num_tokens == 1 ? rank_for_token(forecast, 0) : rank_for_chunk(forecast);
 }
 
-Speculation::Ranking Speculation::rank_for_token(const Forecast& forecast, int which) {
+Speculation::Ranking Speculation::rank_for_token(const Forecast& forecast, int distance) {
     const int first = residency_.catalog().first(forecast.position);
     Kinds& kinds = kinds_[static_cast<std::size_t>(forecast.position)];
-    // The newest forecast counts.
-    for (const Kind& other : kinds) reserve(other.ranked, false);
-    Kind& kind = kinds[static_cast<std::size_t>(which)];
-    std::vector<int>& ranked = kind.ranked;
+    const bool is_rehearsed =
+        std::any_of(kinds.begin() + 1, kinds.end(), [](const Kind& kind) { return !kind.ranked.empty(); });
+    Kind& kind = kinds[static_cast<std::size_t>(distance)];
     const std::int64_t count = std::min<std::int64_t>(2 * options_.top_k, forecast.num_experts);
-    ranked = largest(forecast.scores.data(), forecast.num_experts, count);
+    std::vector<int> ranked = largest(forecast.scores.data(), forecast.num_experts, count);
     for (int& expert : ranked) expert += first;
-    reserve(ranked, true);
-    return {ranked, kind.confidence};
+    if (distance == 0 && is_rehearsed) {
+        kind.ranked = std::move(ranked);
+        return {};
+    }
+    for (const Kind& other : kinds) reserve(other.ranked, false);
+    kind.ranked = std::move(ranked);
+    reserve(kind.ranked, true);
+    return {kind.ranked, kind.confidence};
 }
 
 // A chunk of tokens needs the union: an expert is wanted unless every forecast of it was wrong.

@@ -50,6 +50,7 @@ class Speculation : public Ahead {
     void start(int position, const Routed& routed) override;
     bool begin_rehearsal(int distance) override;
     void end_rehearsal(int position, int distance, const std::vector<float>& scores) override;
+    void abandon() noexcept override;
 
     // How the forecasts of one kind for single tokens held, by position.
     struct Record {
@@ -78,14 +79,17 @@ class Speculation : public Ahead {
     using Kinds = std::array<Kind, 1 + kMaxRehearsed>;
 
     Ranking rank(const Forecast& forecast);
-    Ranking rank_for_token(const Forecast& forecast, int kind);
+    // Nothing where a rehearsal, which knows more, has been there before.
+    Ranking rank_for_token(const Forecast& forecast, int distance);
     Ranking rank_for_chunk(const Forecast& forecast) const;
     // Starts the reads of one layer's forecast that pay; returns the seconds of reads then queued.
     double start_paying(const Ranking& ranking, int distance, double until_s, double queued_s);
-    // Drops reads for a layer that have not started and are not of the K likeliest.
+    // Drops reads for a layer that have not started and are not of the K likeliest, so that those go first.
     void drop_unlikely(int position, const Ranking& ranking);
-    // Compares a forecast with what was chosen.
-    void settle(Kind& kind, const std::vector<int>& chosen);
+    // Compares a forecast of a single token with what was chosen.
+    void learn(Kind& kind, const std::vector<int>& chosen) const;
+    // Ends all forecasts of a layer.
+    void release(Kinds& kinds);
     // Keeps the K likeliest of a ranking from leaving, or lets them go.
     void reserve(const std::vector<int>& ranked, bool is_reserved);
 

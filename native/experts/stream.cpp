@@ -91,6 +91,12 @@ ExpertStream::ExpertStream(UseStatistics& statistics, ExpertCache& cache, Loads&
         static_cast<int>(layers_.size()) != catalog.num_layers()) {
         throw std::invalid_argument("stream: one layout for each expert, and one entry for each layer");
     }
+    // A rehearsal takes one state through all of them.
+    for (const RecordLayout& layout : layouts_) {
+        if (layout.width != layouts_.front().width) {
+            throw std::invalid_argument("stream: experts of unlike widths");
+        }
+    }
 }
 
 void ExpertStream::run(int position, const Routed& routed, float* out, Ahead* ahead,
@@ -99,6 +105,7 @@ void ExpertStream::run(int position, const Routed& routed, float* out, Ahead* ah
         run_layer(position, routed, out, ahead, rehearsal, observe);
     } catch (...) {
         loads_.abandon();
+        if (ahead != nullptr) ahead->abandon();
         cache_.residency().unpin_all();
         throw;
     }
@@ -123,10 +130,10 @@ void ExpertStream::run_layer(int position, const Routed& routed, float* out, Ahe
     }
     const std::vector<int> misses = residency.missing(wanted);
     const bool fills = ahead != nullptr && cache_.holds_all() && routed.num_tokens == 1;
-    // What is in memory is there for good: nothing to forecast.
-    if (cache_.holds_all() && misses.empty()) ahead = nullptr;
     std::vector<int> preloaded;
     if (ahead != nullptr) preloaded = ahead->settle(position, routed.num_tokens, chosen);
+    // What is in memory is there for good: nothing to forecast.
+    if (cache_.holds_all() && misses.empty()) ahead = nullptr;
     std::vector<int> hits;
     std::set_difference(chosen.begin(), chosen.end(), misses.begin(), misses.end(), std::back_inserter(hits));
     num_hits_ += static_cast<std::int64_t>(hits.size());
@@ -166,7 +173,8 @@ void ExpertStream::rehearse(int position, const ExpertLayerOutput& output, Ahead
     std::vector<float> added(static_cast<std::size_t>(width(position)));
     output.combine_added(added.data());
     std::optional<Rehearsed> seen;
-    for (int next = position + 1; ahead.begin_rehearsal(next - position); ++next) {
+    for (int next = position + 1; next < catalog().num_layers(); ++next) {
+        if (!ahead.begin_rehearsal(next - position)) return;
         if (seen) {
             const Routed routed = {seen->x.data(),      seen->ids.data(),     seen->weights.data(), 1,
                                    std::ssize(seen->x), std::ssize(seen->ids)};
@@ -186,13 +194,12 @@ void ExpertStream::rehearse(int position, const ExpertLayerOutput& output, Ahead
 }
 
 void ExpertStream::check(int position, const Rehearsed& seen) const {
-    const bool has_layer = position < catalog().num_layers();
-    const int num_experts = has_layer ? catalog().first(position + 1) - catalog().first(position) : 0;
-    const bool fits = has_layer && std::ssize(seen.x) == width(position) &&
-                      std::ssize(seen.scores) == num_experts && seen.ids.size() == seen.weights.size() &&
+    const int num_experts = catalog().first(position + 1) - catalog().first(position);
+    const bool fits = std::ssize(seen.x) == width(position) && std::ssize(seen.scores) == num_experts &&
+                      seen.ids.size() == seen.weights.size() &&
                       std::all_of(seen.ids.begin(), seen.ids.end(),
                                   [=](std::int32_t id) { return id >= 0 && id < num_experts; });
-    if (!fits) throw std::invalid_argument("stream: a rehearsal fits no layer");
+    if (!fits) throw std::invalid_argument("stream: a rehearsal does not fit the layer it is of");
 }
 
 void ExpertStream::add(ExpertLayerOutput& output, const std::vector<int>& experts) {

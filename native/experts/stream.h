@@ -1,9 +1,9 @@
 // Experts streamed from storage, one layer at a time.
 //
 // Resident experts of a layer are computed while missing ones are read; a missing one is computed as it
-// arrives; meanwhile the next layers' experts are read ahead, for which the next layer may be rehearsed, or,
-// where there is room for all, those that are still absent. Outputs are summed in a fixed order, so that what
-// was resident never changes a result.
+// arrives; meanwhile the next layers' experts are read ahead, for which those layers may be rehearsed, or,
+// where there is room for all, the experts that are still absent. Outputs are summed in a fixed order, so
+// that what was resident never changes a result.
 #pragma once
 
 #include <array>
@@ -59,6 +59,8 @@ class Ahead {
     virtual bool begin_rehearsal(int distance) = 0;
     // It has ended, and gave scores [E]; reads that pay are queued.
     virtual void end_rehearsal(int position, int distance, const std::vector<float>& scores) = 0;
+    // After an error: no read is under way any more, and nothing is expected.
+    virtual void abandon() noexcept = 0;
 };
 
 // One layer's experts are about to run. Experts by their number in the catalog.

@@ -21,12 +21,18 @@ constexpr std::int64_t kPage = 4096;
 // Reads under way that never end.
 class Line : public Reads {
   public:
-    bool start(int expert, int) override {
+    bool start(int expert, int priority) override {
         started.push_back(expert);
+        priorities.push_back(priority);
         pending += kPage;
         return true;
     }
-    bool cancel(int expert) override { return cancellable.erase(expert) > 0; }
+    bool cancel(int expert) override {
+        if (cancellable.erase(expert) == 0) return false;
+        std::erase(started, expert);
+        pending -= kPage;
+        return true;
+    }
     bool contains(int expert) const override {
         return std::find(started.begin(), started.end(), expert) != started.end();
     }
@@ -34,7 +40,7 @@ class Line : public Reads {
     std::int64_t demanded_bytes() const override { return demanded; }
     double waited_s() const override { return 0; }
 
-    std::vector<int> started;
+    std::vector<int> started, priorities;
     std::set<int> cancellable;
     std::int64_t pending = 0, demanded = 0;
 };
@@ -66,10 +72,12 @@ struct Machine {
     Speculation speculation;
 
     // A read takes a millisecond of storage, and a layer at first as long.
-    explicit Machine(std::vector<Forecast> forecasts, double reads_per_ms = 1, double latency_s = 0)
+    explicit Machine(std::vector<Forecast> forecasts, double reads_per_ms = 1, double latency_s = 0,
+                     int max_rehearsed = Speculation::kMaxRehearsed)
         : pace(reads_per_ms * kPage / kMs, latency_s, 0, [this] { return now_s; }),
           predictor(std::move(forecasts)),
-          speculation(residency, line, predictor, pace, {2, std::vector<std::int64_t>(12, kPage)}) {}
+          speculation(residency, line, predictor, pace,
+                      {2, std::vector<std::int64_t>(12, kPage), max_rehearsed}) {}
 
     void start(int position, std::int64_t num_tokens = 1) {
         const std::vector<float> x(static_cast<std::size_t>(32 * num_tokens));
@@ -77,12 +85,20 @@ struct Machine {
         speculation.start(position, {x.data(), ids.data(), x.data(), num_tokens, 32, 2});
     }
 
-    // Whether there was time for a rehearsal of the layer after this, which takes so long.
-    bool rehearse(int position, const std::vector<float>& scores, double takes_s = 0) {
-        if (!speculation.begin_rehearsal(1)) return false;
+    // Whether there was time for a rehearsal, of the layer after this or a later one, which takes so long.
+    bool rehearse(int position, const std::vector<float>& scores, double takes_s = 0, int distance = 1) {
+        if (!speculation.begin_rehearsal(distance)) return false;
         now_s += takes_s;
-        speculation.end_rehearsal(position + 1, 1, scores);
+        speculation.end_rehearsal(position + distance, distance, scores);
         return true;
+    }
+
+    // Experts that are in memory.
+    void load(const std::vector<int>& experts) {
+        for (const int expert : experts) {
+            residency.take(expert, true);
+            residency.admit(expert);
+        }
     }
 };
 
@@ -206,10 +222,7 @@ TEST(what_was_read_in_vain_is_dropped_or_counted) {
 
 TEST(what_is_forecast_is_kept_for_all_but_what_is_needed) {
     Machine machine(first_two(), 0.01);  // so slow that no read pays
-    for (const int expert : {4, 5, 8, 9}) {
-        machine.residency.take(expert, true);
-        machine.residency.admit(expert);
-    }
+    machine.load({4, 5, 8, 9});
     machine.start(0);
     CHECK(machine.line.started.empty());
     CHECK(*machine.residency.take(0, false) == std::vector<int>({8}));
@@ -228,7 +241,7 @@ TEST(forecasts_that_fail_are_trusted_less) {
         machine.start(0);
         if (i < 2) num_first += static_cast<int>(machine.line.started.size());
         if (i >= 198) num_started += static_cast<int>(machine.line.started.size());
-        machine.speculation.settle(1, 1, {6, 7});
+        machine.speculation.settle(1, 1, {});
     }
     CHECK_EQUAL(num_first, 4);
     CHECK_EQUAL(num_started, 0);
@@ -255,10 +268,9 @@ TEST(a_rehearsal_takes_the_place_of_what_was_foretold) {
     CHECK(machine.line.started == std::vector<int>({4, 5}));
     machine.line.cancellable = {4, 5};
     machine.line.demanded = kPage;
-    machine.line.pending = kPage;
+    machine.line.pending += kPage;
     CHECK(machine.rehearse(0, {0, 1, 2, 0}));
-    CHECK(machine.line.started == std::vector<int>({4, 5, 6}));
-    CHECK(machine.line.cancellable == std::set<int>({5}));  // 4 was dropped
+    CHECK(machine.line.started == std::vector<int>({5, 6}));  // 4 was dropped
     CHECK(machine.speculation.settle(1, 1, {5, 6}) == std::vector<int>({5, 6}));
     CHECK_EQUAL(machine.speculation.wasted_bytes(), 0);
     const auto foretold = machine.speculation.records(0)[1], rehearsed = machine.speculation.records(1)[1];
@@ -266,6 +278,84 @@ TEST(a_rehearsal_takes_the_place_of_what_was_foretold) {
     CHECK(foretold.num_chosen == std::vector<std::int64_t>({0, 1, 1, 0}));
     CHECK_EQUAL(rehearsed.num_forecasts, 1);
     CHECK(rehearsed.num_chosen == std::vector<std::int64_t>({1, 1, 0, 0}));
+}
+
+TEST(what_was_rehearsed_is_not_overruled_by_the_predictor) {
+    Machine machine({{2, 1, 4, {2, 1, 0, 0}}}, 2);
+    machine.load({8, 9, 10, 11});
+    CHECK(machine.rehearse(0, {0, 0, 1, 2}, 0, 2));
+    machine.start(1);
+    CHECK(machine.line.started.empty());
+    CHECK(*machine.residency.take(0, false) == std::vector<int>({8}));
+    CHECK(*machine.residency.take(1, false) == std::vector<int>({9}));
+    CHECK(!machine.residency.take(2, false));  // 10 and 11 are expected
+    machine.speculation.settle(2, 1, {10, 11});
+    CHECK_EQUAL(machine.speculation.records(0)[2].num_chosen[0], 0);
+    CHECK_EQUAL(machine.speculation.records(2)[2].num_chosen[0], 1);
+}
+
+TEST(a_layer_farther_away_leaves_more_time_for_a_read) {
+    for (const int distance : {1, 2}) {
+        Machine machine({}, 1.0 / 3);  // a read takes three layers
+        CHECK(machine.rehearse(0, {4, 0, 0, 0}, 0, distance));
+        CHECK_EQUAL(std::ssize(machine.line.started), distance - 1);
+        if (distance == 2) CHECK(machine.line.started[0] == 8 && machine.line.priorities[0] == 2);
+    }
+}
+
+TEST(no_more_layers_are_rehearsed_than_allowed) {
+    for (const int most : {0, 1, 3}) {
+        Machine machine({}, 2, kMs, most);
+        machine.line.demanded = kPage;
+        for (const int distance : {1, 2, 3, 4}) {
+            CHECK(machine.speculation.begin_rehearsal(distance) == (distance <= most));
+        }
+    }
+}
+
+TEST(nothing_is_rehearsed_where_reading_ahead_does_not_pay) {
+    Machine machine({}, 2, kMs);
+    machine.line.demanded = kPage;
+    CHECK(machine.speculation.begin_rehearsal(1));
+    for (int token = 0; token < 2 * kTrial && machine.speculation.is_on(); ++token) {
+        for (int position = 0; position < 3; ++position) {
+            machine.now_s += token < kTrial || machine.speculation.is_on() ? 2 * kMs : kMs;
+            machine.speculation.settle(position, 1, {});
+            machine.start(position);
+        }
+    }
+    CHECK(!machine.speculation.is_on());
+    CHECK(!machine.speculation.begin_rehearsal(1));
+}
+
+TEST(several_tokens_teach_nothing_of_a_forecast_for_one) {
+    Machine machine(first_two(), 0.01);
+    machine.load({4, 5, 8, 9});
+    machine.start(0);
+    machine.speculation.settle(1, 5, {4, 5, 6});
+    CHECK_EQUAL(machine.speculation.records(0)[1].num_forecasts, 0);
+    CHECK(*machine.residency.take(0, false) == std::vector<int>({4}));  // no longer expected
+}
+
+TEST(after_an_error_nothing_is_expected) {
+    Machine machine(first_two(), 2);
+    machine.load({4, 8, 9, 10});
+    machine.start(0);
+    CHECK(machine.line.started == std::vector<int>({5, 6}));
+    machine.speculation.abandon();
+    CHECK(*machine.residency.take(0, false) == std::vector<int>({4}));
+    CHECK(machine.speculation.settle(1, 1, {4, 5}).empty());
+    CHECK_EQUAL(machine.speculation.wasted_bytes(), 0);
+    CHECK_EQUAL(machine.speculation.records(0)[1].num_forecasts, 0);
+}
+
+TEST(a_read_that_failed_was_not_in_vain) {
+    Machine machine(first_two(), 2);
+    machine.start(0);
+    machine.load({4});
+    machine.line.started.clear();  // 5 could not be read
+    CHECK(machine.speculation.settle(1, 1, {6, 7}).empty());
+    CHECK_EQUAL(machine.speculation.wasted_bytes(), kPage);
 }
 
 TEST(one_rehearses_while_storage_takes_longer) {

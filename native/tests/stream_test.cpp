@@ -228,6 +228,31 @@ TEST(with_room_for_all_the_absent_are_read_one_by_one) {
     }
 }
 
+TEST(with_room_for_all_what_was_forecast_still_ends) {
+    const Experts experts;
+    Streamed streamed(experts, static_cast<std::int64_t>(experts.file.size()));
+    streamed.reads_ahead = true;
+    std::vector<float> outputs;
+    streamed.run(1, 1, outputs);  // all that it chooses is there from here on
+    const auto num_forecasts = [&] { return streamed.speculation.records(0)[1].num_forecasts; };
+    CHECK_EQUAL(num_forecasts(), 0);
+    streamed.run(1, 0, outputs);
+    streamed.run(1, 1, outputs);
+    CHECK_EQUAL(num_forecasts(), 1);
+}
+
+TEST(experts_of_unlike_widths_are_refused) {
+    Experts experts;
+    experts.layouts.back().width = 2 * kWidth;
+    bool is_refused = false;
+    try {
+        const Streamed streamed(experts, experts.largest());
+    } catch (const std::invalid_argument&) {
+        is_refused = true;
+    }
+    CHECK(is_refused);
+}
+
 TEST(a_rehearsal_gets_what_is_there_already) {
     const Experts experts;
     Streamed streamed(experts, 6 * experts.largest());

@@ -1,4 +1,4 @@
-"""Rehearsing the next layer while experts are waited for changes nothing, and what it says mostly holds."""
+"""Rehearsing the next layers while experts are waited for changes nothing, and what it says mostly holds."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ pytest.importorskip("torch")
 
 from helpers.resident import resident_parts
 from helpers.tiny_models import FAMILIES, VOCAB_SIZE, write_checkpoint
+from helpers.tiny_switch import write_switch
 
 from edgemoe.checkpoint import open_checkpoint
 from edgemoe.cli.demo import demo_store
+from edgemoe.convert import convert
 from edgemoe.engine.loading import LoadOptions, load_engine
 from edgemoe.models import Decoder, KVCache
+from edgemoe.quant import BitPlan
 from edgemoe.store import Device, open_store
 
 STORY = (
@@ -24,6 +27,9 @@ STORY = (
     " the bird on its back and walked through the wood until they came to a tall tree with a nest in it."
 )
 TOKENS = np.random.default_rng(5).integers(3, VOCAB_SIZE, 12).astype(np.int32)
+# Besides the families: dense layers between the sparse ones and before them, windows, shared experts.
+VARIATIONS = (*FAMILIES, "qwen3-dense-layers", "qwen3-sparse-step", "qwen2-window", "qwen2-normed-dense")
+SLOW = Device(bytes_per_s=1e9, latency_s=2e-3)  # storage that has to be waited for
 
 
 class Rehearses:
@@ -55,10 +61,25 @@ class Rehearses:
         return y
 
 
-@pytest.fixture(scope="module", params=sorted(FAMILIES))
-def parts(request, tmp_path_factory):
-    folder = write_checkpoint(tmp_path_factory.mktemp(request.param), request.param)
-    return resident_parts(open_checkpoint(folder))
+@pytest.fixture(scope="module", params=sorted(VARIATIONS))
+def checkpoint(request, tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp(request.param) / "checkpoint", request.param)
+
+
+@pytest.fixture(scope="module")
+def parts(checkpoint):
+    return resident_parts(open_checkpoint(checkpoint))
+
+
+def load_slow(path, cache_share, **options):
+    store = open_store(path)
+    sizes = [entry.num_bytes for entry in store.manifest.experts.values()]
+    cache_bytes = max(*sizes, int(cache_share * sum(sizes)))
+    return load_engine(store, LoadOptions(cache_bytes=cache_bytes, device=SLOW, **options))
+
+
+def num_rehearsals(experts):
+    return sum(record.num_forecasts for d in (1, 2, 3) for record in experts.forecast_records(d))
 
 
 def test_with_all_experts_there_what_follows_is_foretold_exactly(parts):
@@ -73,14 +94,68 @@ def test_with_all_experts_there_what_follows_is_foretold_exactly(parts):
     assert np.array_equal(*logits)
 
 
+def test_streamed_with_rehearsals_equals_all_in_memory(checkpoint, parts, tmp_path):
+    spec, weights, experts = parts
+    decoder, cache = Decoder(spec, weights, experts), KVCache(spec, len(TOKENS), "f16")
+    expected = [decoder.head(decoder.forward(TOKENS[i : i + 1], cache))[0] for i in range(len(TOKENS))]
+    convert(checkpoint, tmp_path / "store", BitPlan.uniform("f32", "f32"))
+    engine = load_slow(tmp_path / "store", 0.5, context=32, predictor="gate")
+    try:
+        engine.session.prefill(TOKENS[:1].tolist())
+        for token, logits in zip(TOKENS[1:].tolist(), expected[1:], strict=True):
+            assert np.array_equal(engine.session.step(token), logits)
+        assert num_rehearsals(engine.experts) > 0
+    finally:
+        engine.experts.close()
+
+
+def test_a_decoder_with_an_encoder_rehearses_too(tmp_path):
+    convert(write_switch(tmp_path / "switch", "base"), tmp_path / "store", BitPlan.uniform("q8", "q8"))
+    answers = []
+    for cache_share, predictor in ((1, "none"), (0.3, "gate")):
+        engine = load_slow(tmp_path / "store", cache_share, context=32, predictor=predictor)
+        try:
+            logits = [engine.session.prefill(TOKENS.tolist())]
+            logits += [engine.session.step(token) for token in TOKENS.tolist()]
+            answers.append(np.array(logits))
+            assert (num_rehearsals(engine.experts) > 0) == (predictor == "gate")
+        finally:
+            engine.experts.close()
+    assert np.array_equal(*answers)
+
+
+def test_what_a_rehearsal_raises_ends_the_layer_and_nothing_else():
+    seen = []
+
+    def fails(added):
+        seen.append(added)
+        raise RuntimeError("no rehearsal today")
+
+    with demo_store() as path:
+        engine = load_slow(path, 0.25, context=32, predictor="gate")
+        try:
+            width = engine.spec.width
+            x = np.random.default_rng(3).normal(size=(1, width)).astype(np.float32)
+            *layers, last = engine.spec.moe_layers
+            ids, weights = np.arange(4, dtype=np.int32)[None], np.full((1, 4), 0.25, np.float32)
+
+            def run_until_one_has_time():
+                for layer in layers:
+                    engine.experts.run(layer, x, ids, weights, fails)
+
+            with pytest.raises(RuntimeError, match="no rehearsal today"):
+                run_until_one_has_time()
+            assert seen[0].shape == (1, width)
+            assert not seen[0].any(), "no expert was there yet"
+            assert engine.experts.run(last, x, ids, weights).any()
+        finally:
+            engine.experts.close()
+
+
 def test_rehearsals_hold_more_often_than_forecasts():
     """Of a trained model, on storage that has to be waited for."""
-    slow = Device(bytes_per_s=1e9, latency_s=2e-3)
     with demo_store() as path:
-        store = open_store(path)
-        num_bytes = sum(entry.num_bytes for entry in store.manifest.experts.values())
-        options = LoadOptions(context=256, cache_bytes=num_bytes // 2, predictor="gate", device=slow)
-        engine = load_engine(store, options)
+        engine = load_slow(path, 0.5, context=256, predictor="gate")
         try:
             tokens = engine.tokenizer.encode(STORY)
             engine.session.prefill(tokens[:1])

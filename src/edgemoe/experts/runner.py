@@ -1,9 +1,9 @@
 """Experts streamed from storage: the ExpertRunner used in production.
 
 Resident experts of a layer are computed while missing ones are read; a missing one is computed as it
-arrives; meanwhile the next layer is rehearsed and its experts are read ahead. Outputs are summed in a fixed
-order, so that what was resident never changes a result. That is compiled, in ``native/experts/stream.cpp``:
-in Python it took longer than storage did.
+arrives; meanwhile the next layers are rehearsed and their experts are read ahead. Outputs are summed in a
+fixed order, so that what was resident never changes a result. That is compiled, in
+``native/experts/stream.cpp``: in Python it took longer than storage did.
 """
 
 from __future__ import annotations

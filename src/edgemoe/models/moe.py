@@ -99,9 +99,7 @@ class MoELayer:
     def __call__(self, x: FloatArray, rehearse: Rehearsal | None = None) -> FloatArray:
         """Output (T, D) for x (T, D)."""
         router = self._spec.router
-        ids, weights = native.choose_experts(
-            x, self._router, self._router_bias, router.top_k, router.rule, router.renormalize
-        )
+        ids, weights = self._choose(x)
         if router.capacity:
             weights *= within_capacity(ids, router.num_experts, router.capacity)
         if self._shared is None:
@@ -122,14 +120,16 @@ class MoELayer:
 
     def rehearse(self, x: FloatArray) -> Rehearsed:
         """What the router would make of x (1, D)."""
-        router = self._spec.router
         scores = native.matmul(x, self._router)
         if self._router_bias is not None:
             scores += self._router_bias
-        ids, weights = native.choose_experts(
+        return x, scores, *self._choose(x)
+
+    def _choose(self, x: FloatArray) -> tuple[IntArray, FloatArray]:
+        router = self._spec.router
+        return native.choose_experts(
             x, self._router, self._router_bias, router.top_k, router.rule, router.renormalize
         )
-        return x, scores, ids, weights
 
     @property
     def has_shared(self) -> bool:

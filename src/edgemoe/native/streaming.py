@@ -60,7 +60,7 @@ DEMAND_TRIES: int = _native.DEMAND_TRIES
 Rehearsed = tuple[FloatArray, FloatArray, IntArray, FloatArray]
 # Takes a token's state on to the router of the next layer that has experts, and by every further call on to
 # the one after it, given what the experts of the layer before add to the state, (1, D), as far as they are
-# there. Nothing of that array may be kept. None after the last layer.
+# there. None after the last layer.
 Rehearsal = Callable[[FloatArray], Rehearsed | None]
 
 
