@@ -9,6 +9,7 @@ One answer at a time: a Model is used by one thread.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +33,18 @@ from edgemoe.models import KV_FORMATS, ModelSpec
 from edgemoe.store import find_device, open_store
 from edgemoe.units import parse_size
 
-__all__ = ["Chunk", "Generation", "Model", "Pair", "PairScore", "Score", "Stats", "Stream", "load"]
+__all__ = [
+    "Chunk",
+    "Generation",
+    "Model",
+    "Pair",
+    "PairScore",
+    "Score",
+    "Stats",
+    "Stream",
+    "load",
+    "set_num_threads",
+]
 
 
 def load(
@@ -77,9 +89,7 @@ def load(
     if kv_format not in KV_FORMATS:
         raise RequestError(f"no KV format {kv_format!r}; choose one of {', '.join(KV_FORMATS)}")
     if num_threads is not None:
-        if num_threads < 1:
-            raise RequestError(f"num_threads is {num_threads}; it must be at least 1")
-        native.set_num_threads(num_threads)
+        set_num_threads(num_threads)
     budget_bytes = None if memory is None else parse_size(memory)
     cache_bytes = None if cache is None else parse_size(cache)
     options = LoadOptions(
@@ -94,6 +104,18 @@ def load(
         device=None if device is None else find_device(device),
     )
     return Model(load_engine(open_store(store), options))
+
+
+def set_num_threads(num_threads: int) -> None:
+    """Compute on so many threads, in the whole process.
+
+    Raises:
+        RequestError: none, or so many that they only hold each other up.
+    """
+    most = max(16, 4 * (os.cpu_count() or 1))
+    if not 1 <= num_threads <= most:
+        raise RequestError(f"num_threads is {num_threads}; give 1 to {most}, best one for each core")
+    native.set_num_threads(num_threads)
 
 
 class Model:

@@ -157,13 +157,47 @@ def test_a_profile_is_one_process_at_a_time(profile, tiny_checkpoint):
         make(tiny_checkpoint, profile.folder)
 
 
-def test_another_text_starts_anew(profile, tiny_checkpoint, tmp_path):
+def test_another_text_starts_anew_where_nothing_was_measured(profile, tiny_checkpoint, tmp_path):
     folder = shutil.copytree(profile.folder, tmp_path / "copy")
+    with pytest.raises(RequestError, match="holds what was measured on another text"):
+        make(tiny_checkpoint, folder, WINDOWS[:8])
+    (folder / "measured.jsonl").unlink()
     with make(tiny_checkpoint, folder, WINDOWS[:8]) as other:
         assert other.found == {}
         assert other.inputs.identity != profile.inputs.identity
     with pytest.raises(RequestError, match="3 windows of 64 tokens to calibrate on; 4 are needed"):
         make(tiny_checkpoint, tmp_path / "short", WINDOWS[:3])
+
+
+def test_a_profile_takes_no_folder_but_its_own(profile, tiny_checkpoint, tmp_path):
+    checkpoint = shutil.copytree(tiny_checkpoint, tmp_path / "models" / "mine")
+    before = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))}
+    for folder in (checkpoint, checkpoint.parent, tmp_path):
+        with pytest.raises(RequestError, match="holds the checkpoint"):
+            make(checkpoint, folder)
+    with pytest.raises(RequestError, match="is a file"):
+        make(checkpoint, checkpoint / "config.json")
+    thesis = tmp_path / "work" / "source"  # the name of a file of ours
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+    with pytest.raises(RequestError, match="holds files that no profile wrote"):
+        make(checkpoint, thesis.parent)
+    assert {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))}.items() >= before.items()
+    assert [path.name for path in thesis.parent.iterdir()] == ["source"]
+
+
+def test_measurements_outlive_another_checkpoint(profile, tiny_checkpoint, tmp_path):
+    folder = shutil.copytree(profile.folder, tmp_path / "copy")
+    measured = (folder / "measured.jsonl").read_bytes()
+    moved = shutil.copytree(tiny_checkpoint, tmp_path / "moved")
+    with make(moved, folder) as same:  # wherever it lies
+        assert same.found == profile.found
+    tensors = {name: 2 * tensor for name, tensor in load_file(moved / "model.safetensors").items()}
+    save_file(tensors, moved / "model.safetensors", {"format": "pt"})
+    with pytest.raises(RequestError, match="was made from another checkpoint"):
+        make(moved, folder)
+    assert (folder / "measured.jsonl").read_bytes() == measured
+    assert (folder / "q2" / "edgemoe.json").exists()
 
 
 def test_a_plan_is_measured_on_what_the_profile_has_not_seen(profile):
@@ -245,11 +279,19 @@ def test_profile_plan_and_convert_by_command(tiny_checkpoint, tmp_path, capsys):
         assert name in notes
     assert "| plan.json | knapsack |" in notes
 
+    refused("plan.json exists", *plan, "--bits", "7")
+    shutil.move(out, tmp_path / "kept.json")
+    shutil.rmtree(tmp_path / "plan.json.trace")
+    (tmp_path / "plan.json.trace").mkdir()
+    refused("is no trace, and the plan's would replace it", *plan, "--bits", "7")
+    refused("there is no folder", *plan[:-4], "-o", tmp_path / "no" / "plan.json", "--bits", "7")
+    refused("no method 'foo'", *plan[:-4], "-o", tmp_path / "other.json", "--bits", "7", "--method", "foo")
+    (tmp_path / "plan.json.trace").rmdir()
+    shutil.move(tmp_path / "kept.json", out)
     refused("choose another folder for the report", "report", folder, "-o", report)
     refused("is no profile", "report", tiny_checkpoint, "-o", tmp_path / "none")
-    refused("leave out --window", *plan, "--bits", "7", "--window", "32")
+    refused("leave out --window", *plan[:-4], "-o", tmp_path / "other.json", "--bits", "7", "--window", "32")
     refused("no method 'slow'", "profile", tiny_checkpoint, "--text", text, "-o", folder, "--method", "slow")
-    shutil.rmtree(tmp_path / "plan.json.trace")
     convert_again = ["convert", tiny_checkpoint, tmp_path / "again", "--plan", out]
     refused("give it with --trace FOLDER", *convert_again)
     refused("is not the trace that the plan was measured with", *convert_again, "--trace", folder / "probes")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 
 from edgemoe.cli.app import run_app
 from edgemoe.cli.watch import ABSENT, MISSED, RESIDENT, fold
+from edgemoe.errors import ConversionError, RequestError
+from edgemoe.store.durable import lock_folder
 
 TEXT = "Once upon a time there was a river. The old fox went to the river and sang to the moon. " * 12
 
@@ -110,6 +114,51 @@ def test_bad_requests_are_refused_in_one_line(traced, arguments, what):
     names = {"TRACE": str(traced / "trace"), "STORE": str(traced / "store")}
     with pytest.raises(EdgeMoEError, match=what):
         run_app([names.get(argument, argument) for argument in arguments])
+
+
+def test_a_trace_takes_no_folder_but_its_own(traced, tmp_path, capsys):
+    arguments = ["trace", traced / "store", "--text", traced / "text.txt", "-o", tmp_path / "new"]
+    partial = tmp_path / "new.partial"
+    partial.mkdir()
+    (partial / "thesis.txt").write_text("years of work")
+    with pytest.raises(RequestError, match="was not made by a trace"):
+        run(capsys, *arguments)
+    (partial / "thesis.txt").unlink()
+    (partial / "states.npy").write_bytes(b"of a trace that was killed")
+    lock = lock_folder(partial)
+    with pytest.raises(ConversionError, match="another process is writing it"):
+        run(capsys, *arguments, "--memory", "4GiB")
+    os.close(lock)
+    assert "wrote" in run(capsys, *arguments, "--memory", "4GiB", "--max-tokens", 64)
+    assert {path.name for path in tmp_path.iterdir()} == {"new"}
+    assert {path.suffix for path in (tmp_path / "new").iterdir()} == {".npy", ".json"}
+
+
+def test_a_full_disk_ends_a_trace_in_one_line(traced, tmp_path, monkeypatch, capsys):
+    def is_full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", is_full)
+    with pytest.raises(RequestError, match="disk full; it takes"):
+        run(
+            *(capsys, "trace", traced / "store", "--text", traced / "text.txt", "-o", tmp_path / "new"),
+            *("--memory", "4GiB"),
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_texts_of_one_name_are_told_apart(traced, tmp_path, capsys):
+    texts = [tmp_path / folder / "text.txt" for folder in ("a", "b")]
+    for text in texts:
+        text.parent.mkdir()
+        text.write_text(TEXT)
+    record = json.loads(
+        run(
+            *(capsys, "trace", traced / "store", "--text", texts[0], "--text", texts[1], "--json"),
+            *("-o", tmp_path / "new", "--memory", "4GiB", "--max-tokens", 64),
+        )
+    )
+    assert record["sources"] == {str(text): 32 for text in texts}
 
 
 def test_folding_keeps_what_matters_most():

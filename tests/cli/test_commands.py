@@ -18,7 +18,7 @@ CODE = {"done": 0, "refused": 2, "interrupted": 130}
 
 def edgemoe(*arguments, text=None, cwd=None):
     return subprocess.run(
-        [sys.executable, "-m", "edgemoe", *map(str, arguments)],
+        [sys.executable, "-m", "edgemoe", *(a if isinstance(a, bytes) else str(a) for a in arguments)],
         capture_output=True,
         text=True,
         input=text,
@@ -132,12 +132,28 @@ def test_doctor_and_demo():
         (["convert", "{tmp}/nowhere", "{tmp}/out"], "not found; give"),
         (["convert", "{checkpoint}", "{tmp}/out", "--bits", "5"], "5"),
         (["convert", "{checkpoint}", "{store}"], "already exists"),
-        (["eval", "{store}", "--text", "{tmp}/none.txt"], "none.txt"),
+        (["convert", "{store}", "{tmp}/out"], "is a store already"),
+        (["convert", "{store}/config.json", "{tmp}/out"], "neither a folder nor a .gguf file"),
+        (["convert", "{checkpoint}", "."], "no name for a new folder"),
+        (["convert", "{checkpoint}", "{tmp}/out", "--text", "{store}/config.json"], "--text is what"),
+        (["eval", "{store}", "--text", "{tmp}/none.txt"], "none.txt cannot be read"),
+        (["eval", "{store}", "--text", "{tmp}/a", "--text", "{tmp}/b"], "can be given once"),
+        (["eval", "{store}", "--text", "{tmp}/a", "--max-pairs", "3"], "are for --pairs"),
+        (["eval", "{store}", "--pairs", "{tmp}/a", "--stride", "3"], "--stride is for --text"),
+        (["run", "{store}", "-p", b"caf\xe9"], "the text is not UTF-8"),
+        (["run", "{store}", "-p", "x", "--stop", ""], "every answer has that"),
+        (["run", "{store}", "-p", "x", "--watch", "--json"], "leave out --watch or --json"),
+        (["run", "{store}", "-p", "x", "--threads", "30000"], "num_threads is 30000; give 1 to"),
+        (["inspect", "{store}", "--context", "64"], "give --memory too"),
+        (["bench", "{store}", "-p", "0", "-n", "0"], "nothing to time"),
+        (["bench", "{store}", "--cache", "nan%"], "a share such as 25%"),
+        (["bench", "{store}", "--cache", "150%"], "a share such as 25%"),
+        (["bench", "{store}", "--mode", "resident", "--memory", "1MiB"], "the smallest budget that works"),
     ],
 )
 def test_bad_input_gets_one_line(tiny_store, tiny_checkpoint, tmp_path, arguments, message):
     places = {"store": tiny_store, "checkpoint": tiny_checkpoint, "tmp": tmp_path}
-    assert message in refusal(*(argument.format(**places) for argument in arguments))
+    assert message in refusal(*(a.format(**places) if isinstance(a, str) else a for a in arguments))
 
 
 def test_debug_shows_the_traceback(tiny_store):
@@ -145,7 +161,7 @@ def test_debug_shows_the_traceback(tiny_store):
     assert "Traceback" in done.stderr
 
 
-def interrupt(arguments, is_started):
+def interrupt(arguments, is_started, how=signal.SIGINT):
     """Start a command, press Ctrl-C once it has begun, and return how it ended."""
     process = subprocess.Popen(
         [sys.executable, "-m", "edgemoe", *map(str, arguments)],
@@ -157,15 +173,16 @@ def interrupt(arguments, is_started):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     is_started(process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     out, err = process.communicate(timeout=30)
     return process.returncode, out, err
 
 
-def test_ctrl_c_ends_run_cleanly(tiny_store):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_run_cleanly(tiny_store, how):
     arguments = ["run", tiny_store, "--memory", "300MiB", "-p", "x", "--max-tokens", 120]
     many = [*arguments, "--temperature", "2", "--seed", "1"]
-    code, _, err = interrupt(many, lambda process: process.stdout.read(1))
+    code, _, err = interrupt(many, lambda process: process.stdout.read(1), how)
     assert code == CODE["interrupted"]
     assert "Traceback" not in err
     assert "interrupted" in err

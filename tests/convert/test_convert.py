@@ -89,7 +89,7 @@ def test_two_conversions_of_one_output_are_refused(tiny_checkpoint, tmp_path):
     try:
         while not (tmp_path / "out.partial" / "journal.jsonl").exists():
             time.sleep(0.02)
-        with pytest.raises(ConversionError, match="another conversion"):
+        with pytest.raises(ConversionError, match="another process is writing it"):
             convert(tiny_checkpoint, out, PLAN)
     finally:
         process.kill()

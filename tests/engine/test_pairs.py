@@ -87,6 +87,14 @@ def test_a_decoder_answers_too(tiny_store):
         model.score_pairs(PAIRS, max_tokens=8)
 
 
+def test_pairs_without_words_are_refused(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    for row in ({"document": "", "summary": "b"}, {"document": "a", "summary": ""}):
+        path.write_text(json.dumps({"document": "a", "summary": "b"}) + "\n" + json.dumps(row))
+        with pytest.raises(RequestError, match="line 2: the prompt or the answer is empty"):
+            read_pairs(path, "document", "summary")
+
+
 def test_files_of_pairs(tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps({"document": p.prompt, "summary": p.answer}) + "\n" for p in PAIRS))

@@ -131,6 +131,8 @@ def test_a_checkpoint_is_not_a_store(tiny_checkpoint, tmp_path):
     with pytest.raises(NotAStoreError, match="it is a checkpoint: run `edgemoe convert` first"):
         edgemoe.load(tiny_checkpoint)
     with pytest.raises(NotAStoreError, match=r"there is no edgemoe\.json"):
+        edgemoe.load(tmp_path)
+    with pytest.raises(NotAStoreError, match="there is no such folder"):
         edgemoe.load(tmp_path / "nowhere")
 
 

@@ -35,6 +35,17 @@ def test_a_changed_file_is_found_when_the_store_is_opened(store_copy):
         open_store(store_copy)
 
 
+def test_what_was_added_is_replaced_where_it_is_damaged_or_lost(store_copy):
+    attach_file(open_store(store_copy), "notes", ".safetensors", b"one")
+    (file,) = store_copy.glob("notes-*")
+    for damage in (lambda: file.write_bytes(b"longer"), file.unlink):
+        damage()
+        with pytest.raises(StoreError, match="run `edgemoe fit` again"):
+            open_store(store_copy)
+    attach_file(open_store(store_copy, checks_attached=False), "notes", ".safetensors", b"two")
+    open_store(store_copy)
+
+
 def test_two_writers_do_not_meet(store_copy):
     store = open_store(store_copy)
     lock = lock_folder(store_copy)

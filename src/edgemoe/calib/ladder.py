@@ -11,8 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from edgemoe.checkpoint import open_checkpoint
 from edgemoe.convert import convert
+from edgemoe.convert.conversion import Conversion
 from edgemoe.engine.loading import Engine, LoadOptions, load_engine
+from edgemoe.errors import RequestError
 from edgemoe.models import ModelSpec, read_spec
 from edgemoe.native import ByteArray, ExpertWeights, aligned_empty
 from edgemoe.quant import BitPlan, ExpertFormats, ExpertInputs
@@ -36,6 +39,8 @@ UNIFORM = tuple(ExpertFormats.uniform(name) for name in WIDTHS)
 OPTIONS = tuple(ExpertFormats(raised, raised, down) for raised in WIDTHS for down in WIDTHS)
 UNCHANGED = ExpertFormats.uniform(REFERENCE)
 _MIXED = "mixed/experts.bin"
+# Says which conversions the folder is for, and that it is ours: what is in it may be replaced.
+_MARK, _MARKED = "source", "made by edgemoe profile from "
 
 Progress = Callable[[int, int], None]
 Widths = Mapping[ExpertKey, ExpertFormats]
@@ -59,9 +64,11 @@ class Ladder:
         Raises:
             CheckpointError: the checkpoint is damaged or not supported.
             ConversionError: the disk is full.
+            RequestError: the folder is of another checkpoint, or holds something else.
         """
         rungs = (REFERENCE, *WIDTHS)
-        _forget_others(folder, f"{source.resolve()} {dense_format} {_newest(source)}\n")
+        refuse_foreign(folder, source)
+        _mark(folder, source, dense_format)
         inputs = None
         for done, name in enumerate(rungs):
             if not (folder / name).exists():
@@ -174,22 +181,44 @@ class Ladder:
         return 8 * sum(self.num_bytes[key][widths[key]] for key in self.keys) / num_weights
 
 
-def _newest(source: Path) -> int:
-    return max(path.stat().st_mtime_ns for path in (source, *source.glob("*")))
+def refuse_foreign(folder: Path, source: Path) -> None:
+    """Refuse a folder that is not ours to fill: one that holds the checkpoint, or anything but a ladder.
 
-
-def _forget_others(folder: Path, identity: str) -> None:
-    """Remove what another checkpoint, or another state of this one, has left in the folder."""
-    mark = folder / "source"
-    if mark.exists() and mark.read_text(encoding="utf-8") == identity:
+    Raises:
+        RequestError: saying so.
+    """
+    if folder.resolve() in (source.resolve(), *source.resolve().parents):
+        raise RequestError(f"{folder} holds the checkpoint; choose a new folder")
+    if not folder.exists():
         return
+    if not folder.is_dir():
+        raise RequestError(f"{folder} is a file; choose a new folder")
+    is_ours = _marked(folder).startswith(_MARKED)
+    if not is_ours and any(path.name != LOCK_FILE for path in folder.iterdir()):
+        raise RequestError(f"{folder} holds files that no profile wrote; choose a new folder")
+
+
+def _marked(folder: Path) -> str:
+    try:
+        return (folder / _MARK).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _mark(folder: Path, source: Path, dense_format: str) -> None:
+    opened = open_checkpoint(source)
+    try:
+        identity = Conversion(opened, BitPlan.uniform(REFERENCE, dense_format)).identity()
+    finally:
+        opened.close()
+    mark = f"{_MARKED}{identity}\n"
+    if _marked(folder) not in ("", mark):
+        raise RequestError(
+            f"{folder} was made from another checkpoint, at other --dense-bits or by another version;"
+            " choose another folder, or remove this one"
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != LOCK_FILE:
-            path.unlink()
-    mark.write_text(identity, encoding="utf-8")
+    (folder / _MARK).write_text(mark, encoding="utf-8")
 
 
 def _forget_widths(folder: Path, identity: str) -> None:

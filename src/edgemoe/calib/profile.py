@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import xxhash
 
 from edgemoe.calib.inputs import TraceInputs
-from edgemoe.calib.ladder import REFERENCE, UNIFORM, Ladder, Widths
+from edgemoe.calib.ladder import REFERENCE, UNIFORM, Ladder, Widths, refuse_foreign
 from edgemoe.calib.measurements import Measurements
 from edgemoe.calib.quality import Quality, States, compare
 from edgemoe.calib.replay import Replay
@@ -78,8 +78,9 @@ class Profile:
         Raises:
             CheckpointError: the checkpoint is damaged or not supported.
             ConversionError: the disk is full, or another process works on the profile.
-            RequestError: the text is too short.
+            RequestError: the text is too short, or the folder holds something else.
         """
+        refuse_foreign(folder, source)
         self._lock = lock_folder(folder)
         self.folder, self.options = folder, options
         self.steps = steps
@@ -170,6 +171,11 @@ class Profile:
         text = json.dumps(facts)
         path = self.folder / FACTS
         if not (path.exists() and path.read_text(encoding="utf-8") == text):
+            if (self.folder / MEASURED).exists():
+                raise RequestError(
+                    f"{self.folder} holds what was measured on another text or with another --window;"
+                    " choose another folder, or remove this one"
+                )
             for name in (TRACE, PROBES):
                 shutil.rmtree(self.folder / name, ignore_errors=True)
             path.write_text(text, encoding="utf-8")

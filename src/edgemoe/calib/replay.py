@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemoe.calib.disk_array import new_disk_array
 from edgemoe.calib.ladder import Ladder
 from edgemoe.calib.quality import Quality, quality_of, token_losses
 from edgemoe.engine.loading import Engine, read_dense_weights
@@ -74,7 +75,7 @@ class Replay:
         self._chunk = engine.memory.chunk_size
         self._windows = windows
         shape = (sum(map(len, windows)), len(spec.layers) + 1, spec.width)
-        self._states: NDArray[np.float32] = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+        self._states: NDArray[np.float32] = new_disk_array(path, np.float32, shape)
         for rows, ids in self._chunks():
             before: list[FloatArray] = []
             last = self._decoder.forward_from(0, self._decoder.embed(ids), self._cache, before)

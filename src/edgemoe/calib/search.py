@@ -24,6 +24,8 @@ from edgemoe.store import ExpertKey
 
 METHODS = ("knapsack", "exact", "paper")
 MIN_WINDOWS = 4
+# How many a search within a tolerance mostly measures, for the progress bar.
+_TYPICAL_PLANS = 6
 
 Plan = Choice[ExpertFormats]
 Proposal = Callable[[int], Widths]
@@ -79,18 +81,23 @@ class PlanSearch:
         propose, sizes = self.proposals(method)
         with self.profile.steps("measuring plans", "plans") as advance:
             done = 0
+            expected = 1 if goal.tolerance is None else _TYPICAL_PLANS
 
             def measure(widths: Widths) -> Quality:
                 nonlocal done
                 quality = self.measure(widths)
                 done += 1
-                advance(done, max(done, 6))
+                advance(done, max(done, expected))
                 return quality
 
             if goal.tolerance is not None:
-                return smallest_within(goal.tolerance, propose, sizes, measure, self._metric)
-            widths = propose(self._goal_bytes(goal))
-            return Choice(widths, sum(sizes[k][option] for k, option in widths.items()), measure(widths))
+                found = smallest_within(goal.tolerance, propose, sizes, measure, self._metric)
+            else:
+                widths = propose(self._goal_bytes(goal))
+                num_bytes = sum(sizes[key][option] for key, option in widths.items())
+                found = Choice(widths, num_bytes, measure(widths))
+            advance(done, done)
+            return found
 
     def bit_plan(self, choice: Plan, method: str, text: str) -> BitPlan:
         """The plan to convert with; its origin says what was measured, on what."""

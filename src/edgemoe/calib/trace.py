@@ -9,9 +9,11 @@ answer's: a row has one token of each.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemoe.calib.disk_array import new_disk_array
 from edgemoe.engine.loading import Engine
 from edgemoe.errors import RequestError, TraceError
 from edgemoe.experts import Catalog, LayerEvent
+from edgemoe.store.durable import LOCK_FILE, lock_folder
 
 VERSION = 1
 TRACE_FILE = "trace.json"
@@ -95,24 +99,47 @@ def record_trace(
     """Feed texts, each a list of tokens, in windows of the context, and write what happens.
 
     Raises:
-        RequestError: the folder exists, no text has two tokens, or the layers choose unlike numbers.
+        RequestError: the folder exists, no text has two tokens, the layers choose unlike numbers, or the
+            disk is full.
+        ConversionError: another process traces to the folder.
     """
-    if folder.exists():
-        raise RequestError(f"{folder} exists; choose another folder for the trace")
+    refuse_existing(folder)
     windows = [w for ids in texts.values() for w in _windows(ids, engine.session.num_slots)]
     if not windows:
         raise RequestError("there is no text to trace; give one of at least two tokens")
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with _partial(folder) as partial:
         _record(engine, windows, partial, progress)
         _write_facts(engine, windows, texts, partial)
         partial.rename(folder)
+        (folder / LOCK_FILE).unlink()
+    return read_trace(folder)
+
+
+def refuse_existing(folder: Path) -> None:
+    """Raises RequestError if no new trace can have this name."""
+    if folder.exists():
+        raise RequestError(f"{folder} exists; choose another folder for the trace")
+    partial = _partial_of(folder)
+    if partial.exists() and not (partial.is_dir() and {p.name for p in partial.iterdir()} <= _FILES):
+        raise RequestError(f"{partial} was not made by a trace; move it away, or choose another folder")
+
+
+def _partial_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.partial")
+
+
+@contextlib.contextmanager
+def _partial(folder: Path) -> Iterator[Path]:
+    """A folder beside it for this process alone, which goes if the trace does not become whole."""
+    partial = _partial_of(folder)
+    lock = lock_folder(partial)
+    try:
+        yield partial
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    return read_trace(folder)
+    finally:
+        os.close(lock)
 
 
 def _record(
@@ -130,8 +157,7 @@ def _record(
         "states": ((num_kept, num_layers, spec.width), np.float16),
     }
     arrays = {
-        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
-        for name, (shape, dtype) in shapes.items()
+        name: new_disk_array(folder / f"{name}.npy", dtype, shape) for name, (shape, dtype) in shapes.items()
     }
     engine.experts.observer = _Recorder(**arrays)
     done = 0
@@ -197,6 +223,7 @@ def read_trace(folder: Path) -> Trace:
 
 
 _NAMES = ("experts", "weights", "states")
+_FILES = {TRACE_FILE, LOCK_FILE, *(f"{name}.npy" for name in _NAMES)}
 
 
 def _check(trace: Trace) -> None:

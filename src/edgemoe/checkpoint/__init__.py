@@ -32,7 +32,8 @@ def open_checkpoint(path: str | Path) -> CheckpointSource:
     if is_gguf(place):
         return GgufCheckpoint(place)
     if not place.is_dir():
-        raise CheckpointError(f"{place}: not found; give a Hugging Face folder or a .gguf file")
+        what = "is neither a folder nor a .gguf file" if place.exists() else "not found"
+        raise CheckpointError(f"{place}: {what}; give a Hugging Face folder or a .gguf file")
     inside = sorted(place.glob("*.gguf"))
     if inside and not (place / "config.json").is_file():
         raise CheckpointError(f"{place}: holds GGUF files; name the one to open, for example {inside[0]}")

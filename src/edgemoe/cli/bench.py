@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgemoe.cli.options import JsonOption, MemoryOption, ThreadsOption, read_text
+from edgemoe.cli.options import JsonOption, MemoryOption, ThreadsOption, only_one, read_text
 from edgemoe.cli.output import count_progress, new_table, print_json, print_table
 from edgemoe.errors import RequestError
 
@@ -53,7 +53,7 @@ def bench(
         int, typer.Option("--n-gen", "-n", metavar="N", min=0, help="Tokens of the writing test; 0: none.")
     ] = 128,
     text: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option("--text", metavar="FILE", help="Follow this text as well.", show_default=False),
     ] = None,
     num_repeats: Annotated[int, typer.Option("--repetitions", "-r", metavar="N", min=1)] = 3,
@@ -71,13 +71,16 @@ def bench(
     edgemoe bench qwen.store --cache 25% --mode all --device jetson-tx2-ssd --text book.txt
     edgemoe bench q8.store q4.store --mode on-demand -p 0
     """
-    from edgemoe import native
+    from edgemoe.api import set_num_threads
     from edgemoe.cli.bench_modes import MODES, Tests, mode_options, run_mode
     from edgemoe.store import find_device, open_store
     from edgemoe.units import parse_size
 
     if num_threads is not None:
-        native.set_num_threads(num_threads)
+        set_num_threads(num_threads)
+    followed = only_one(text, "--text")
+    if not (num_prompt or num_written or followed):
+        raise RequestError("nothing to time; give -p, -n or --text")
     opened = [open_store(path) for path in stores]
     modes = list(MODES) if mode == "all" else [name.strip() for name in mode.split(",")]
     plan = [
@@ -92,7 +95,7 @@ def bench(
         for store in opened
         for name in modes
     ]
-    token_ids = [] if text is None else _tokens(opened[0], read_text(text), num_written or 128)
+    token_ids = [] if followed is None else _tokens(opened[0], read_text(followed), num_written or 128)
     tests = Tests(num_prompt, num_written, token_ids, num_repeats)
     results: list[Measurement] = []
     with count_progress("timing", "modes") as advance:
@@ -113,7 +116,9 @@ def _cache_bytes(text: str | None, store: Store) -> int | None:
     try:
         share = float(text[:-1]) / 100
     except ValueError:
-        raise RequestError(f"--cache {text!r}: give a size such as 2GiB or a share such as 25%") from None
+        share = -1.0
+    if not 0 < share <= 1:
+        raise RequestError(f"--cache {text!r}: give a size such as 2GiB or a share such as 25%")
     return int(share * sum(entry.num_bytes for entry in store.manifest.experts.values()))
 
 
@@ -135,10 +140,10 @@ def _print_results(results: list[Measurement]) -> None:
     )
     for result in results:
         rates = result.tokens_per_s
-        spread = statistics.stdev(rates) if len(rates) > 1 else 0.0
+        spread = f" ± {statistics.stdev(rates):.1f}" if len(rates) > 1 else ""
         table.add_row(
             *(Path(result.store).name, result.mode, result.test),
-            f"{statistics.mean(rates):.1f} ± {spread:.1f}",
+            f"{statistics.mean(rates):.1f}{spread}",
             f"{result.hit_share:.1%}",
             f"{result.bytes_per_token / 1024:.0f}",
             f"{result.wasted_bytes_per_token / 1024:.0f}",

@@ -107,7 +107,7 @@ def mode_options(
     largest = max(entry.num_bytes for entry in store.manifest.experts.values())
     top_k = max(int(store.config.get(key) or 0) for key in ("num_experts_per_tok", "top_k")) or 1
     capacities = {
-        "resident": (None, sum(sizes.values())),
+        "resident": (memory_bytes, sum(sizes.values())),
         "on-demand": (memory_bytes, top_k * largest),
         "swap": (memory_bytes, max(sizes.values())),
     }

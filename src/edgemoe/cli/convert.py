@@ -117,8 +117,15 @@ def convert(
     edgemoe convert ./OLMoE-1B-7B olmoe.store --tolerance 2% --text book.txt --text chat.txt
     """
     import edgemoe.convert as conversion
+    from edgemoe.store.format import MANIFEST_FILE
 
+    if (source / MANIFEST_FILE).is_file():
+        raise RequestError(f"{source} is a store already; give the checkpoint that it was made from")
+    if out.name in ("", ".."):
+        raise RequestError(f"{out} is no name for a new folder; give one such as model.store")
     work = None
+    if texts and tolerance is None and size is None:
+        raise RequestError("--text is what --tolerance and --size measure on; give one of them, or --trace")
     if tolerance is not None or size is not None:
         if bits is not None or plan_file is not None or trace is not None or is_dry_run:
             raise RequestError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgemoe.cli.options import JsonOption, MaxTokensOption, MemoryOption
+from edgemoe.cli.options import JsonOption, MaxTokensOption
 from edgemoe.cli.output import print_json, say
 from edgemoe.cli.run import status_line
 
@@ -29,7 +29,15 @@ def demo(
     prompt: Annotated[
         str, typer.Option("--prompt", "-p", metavar="TEXT", help="How the story begins.")
     ] = DEMO_PROMPT,
-    memory: MemoryOption = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            metavar="SIZE",
+            help="Cap on the whole process.  [default: room for a third of the experts]",
+            show_default=False,
+        ),
+    ] = None,
     max_tokens: MaxTokensOption = 160,
     as_json: JsonOption = False,
 ) -> None:

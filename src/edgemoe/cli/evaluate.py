@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgemoe.cli.options import JsonOption, MemoryOption, StoreArgument, ThreadsOption, read_text
+from edgemoe.cli.options import (
+    JsonOption,
+    MemoryOption,
+    StoreArgument,
+    ThreadsOption,
+    WindowOption,
+    only_one,
+    read_text,
+    window_within,
+)
 from edgemoe.cli.output import count_progress, print_json, say_budget
 from edgemoe.errors import RequestError
 
@@ -17,11 +26,13 @@ if TYPE_CHECKING:
     from edgemoe.engine.pairs import PairScore
     from edgemoe.engine.perplexity import Score
 
+_KEYS, _PREFIX = "document,summary", "summarize: "
+
 
 def evaluate(
     store: StoreArgument,
     text: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option("--text", metavar="FILE", help="UTF-8 text to be predicted.", show_default=False),
     ] = None,
     pairs: Annotated[
@@ -31,19 +42,29 @@ def evaluate(
         ),
     ] = None,
     keys: Annotated[
-        str, typer.Option("--keys", metavar="PROMPT,ANSWER", help="Keys of the pairs.")
-    ] = "document,summary",
+        str | None,
+        typer.Option(
+            "--keys",
+            metavar="PROMPT,ANSWER",
+            help="Keys of the pairs.  [default: document,summary]",
+            show_default=False,
+        ),
+    ] = None,
     prefix: Annotated[
-        str, typer.Option("--prefix", metavar="TEXT", help="Put before the prompt of every pair.")
-    ] = "summarize: ",
+        str | None,
+        typer.Option(
+            "--prefix",
+            metavar="TEXT",
+            help="Put before the prompt of every pair.  [default: 'summarize: ']",
+            show_default=False,
+        ),
+    ] = None,
     max_pairs: Annotated[
         int | None,
         typer.Option("--max-pairs", metavar="N", min=1, help="Only the first N pairs.", show_default=False),
     ] = None,
     memory: MemoryOption = None,
-    window: Annotated[
-        int, typer.Option("--window", metavar="TOKENS", min=2, help="Tokens the model sees at once.")
-    ] = 512,
+    window: WindowOption = None,
     stride: Annotated[
         int | None,
         typer.Option(
@@ -81,22 +102,29 @@ def evaluate(
     import edgemoe
     from edgemoe.units import format_duration
 
-    if (text is None) == (pairs is None):
+    path = only_one(text, "--text")
+    if (path is None) == (pairs is None):
         raise RequestError("give either --text or --pairs")
-    content = None if text is None else read_text(text)
+    if path is not None and any(value is not None for value in (keys, prefix, max_pairs)):
+        raise RequestError("--keys, --prefix and --max-pairs are for --pairs; leave them out")
+    if path is None and stride is not None:
+        raise RequestError("--stride is for --text; leave it out")
+    content = None if path is None else read_text(path)
     started = time.monotonic()
-    with edgemoe.load(store, memory, context=window, num_threads=num_threads) as model:
+    context = window_within(store, window)
+    with edgemoe.load(store, memory, context=context, num_threads=num_threads) as model:
         if memory is None:
             say_budget(model)
         score: Score | PairScore
         if content is None:
             assert pairs is not None
-            score = _score_pairs(model, pairs, keys, prefix, max_pairs, max_tokens or 128)
+            prefix = _PREFIX if prefix is None else prefix
+            score = _score_pairs(model, pairs, keys or _KEYS, prefix, max_pairs, max_tokens or 128)
         else:
-            assert text is not None
+            assert path is not None
             token_ids = model.tokenizer.encode(content)[:max_tokens]
-            with count_progress(f"reading {text.name}", "tokens") as advance:
-                score = model.perplexity(token_ids, window=window, stride=stride, progress=advance)
+            with count_progress(f"reading {path.name}", "tokens") as advance:
+                score = model.perplexity(token_ids, window=context, stride=stride, progress=advance)
     elapsed_s = time.monotonic() - started
     if as_json:
         print_json({**score.to_json(), "elapsed_s": elapsed_s})

@@ -36,7 +36,7 @@ def fit(
     from edgemoe.models import read_spec
     from edgemoe.store import open_store
 
-    opened = open_store(store)
+    opened = open_store(store, checks_attached=False)
     spec = read_spec(opened.config)
     check_store(spec, opened)
     traced = read_trace(trace)

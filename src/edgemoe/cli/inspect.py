@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgemoe.cli.options import ContextOption, JsonOption, MemoryOption, StoreArgument
+from edgemoe.cli.options import ContextOption, JsonOption, StoreArgument
 from edgemoe.cli.output import byte_progress, new_table, print_json, print_table, say
+from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
     from edgemoe.engine.memory import MemoryPlan
@@ -17,7 +18,15 @@ if TYPE_CHECKING:
 
 def inspect(
     store: StoreArgument,
-    memory: MemoryOption = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            metavar="SIZE",
+            help="Show where every byte of this budget would go, such as 2GiB.",
+            show_default=False,
+        ),
+    ] = None,
     context: ContextOption = None,
     verifies: Annotated[
         bool, typer.Option("--verify", help="Read everything and compare all checksums.")
@@ -71,6 +80,8 @@ def print_memory(plan: MemoryPlan) -> None:
 def _memory_plan(store: Store, memory: str | None, context: int | None) -> MemoryPlan | None:
     """The plan for the budget asked for; none asked for: no plan."""
     if memory is None:
+        if context is not None:
+            raise RequestError("--context belongs to a budget; give --memory too")
         return None
     from edgemoe.engine.memory import plan_memory
     from edgemoe.engine.prediction import predictor_num_bytes

@@ -1,12 +1,14 @@
 """Entry of the command ``edgemoe``: runs one command and turns every failure into one line and an exit code.
 
-Exit codes: 0 done; 2 wrong request, model, store or budget; 130 stopped by Ctrl-C; 1 a defect of ours.
+Exit codes: 0 done; 2 wrong request, model, store or budget; 130 stopped by Ctrl-C or SIGTERM; 1 a defect of
+ours.
 Imports wait until :func:`main` runs, so that Ctrl-C is already handled while they happen.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -21,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``edgemoe`` with these arguments (default: those of the process); returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     shows_traceback = "--debug" in arguments or bool(os.environ.get("EDGEMOE_DEBUG"))
+    # Asked to end, a command tidies up as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         from edgemoe.cli.app import run_app
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from edgemoe.errors import RequestError
+
+DEFAULT_WINDOW = 512
 
 StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="Folder made by convert.")]
 MemoryOption = Annotated[
@@ -123,7 +126,13 @@ def sampling(
     seed: int | None,
     stop: list[str] | None,
 ) -> dict[str, Any]:
-    """The keyword arguments of ``Model.generate`` and its siblings."""
+    """The keyword arguments of ``Model.generate`` and its siblings.
+
+    Raises:
+        RequestError: an empty text to stop at.
+    """
+    if stop and "" in stop:
+        raise RequestError("--stop '': every answer has that; give some text")
     return {
         "max_tokens": max_tokens,
         "temperature": temperature,
@@ -136,13 +145,54 @@ def sampling(
     }
 
 
+def window_within(store: Path, window: int | None) -> int:
+    """The window asked for, or the default one as far as the model of a store takes it."""
+    from edgemoe.models import read_spec
+    from edgemoe.store import open_store
+
+    if window is not None:
+        return window
+    return min(DEFAULT_WINDOW, read_spec(open_store(store).config).max_context)
+
+
 def read_text(path: Path) -> str:
     """The content of a text file.
 
     Raises:
-        RequestError: it is not UTF-8.
+        RequestError: it cannot be read, or is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise RequestError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def read_texts(paths: Sequence[Path]) -> dict[str, str]:
+    """The contents of text files by their names; by their whole paths where names would be the same."""
+    is_told_apart = len({path.name for path in paths}) == len(paths)
+    return {path.name if is_told_apart else str(path): read_text(path) for path in paths}
+
+
+def only_one(paths: Sequence[Path] | None, option: str) -> Path | None:
+    """The path of an option that can be given once: of two the first would be dropped in silence.
+
+    Raises:
+        RequestError: there are more.
+    """
+    if paths and len(paths) > 1:
+        raise RequestError(f"{option} can be given once here; join the files, or run once for each")
+    return paths[0] if paths else None
+
+
+def refuse_output(path: Path) -> None:
+    """Refuse, before the work begins, a file that could not be written at the end or would replace another.
+
+    Raises:
+        RequestError: saying so.
+    """
+    if path.exists():
+        raise RequestError(f"{path} exists; choose another name, or remove it")
+    if not path.absolute().parent.is_dir():
+        raise RequestError(f"{path}: there is no folder {path.absolute().parent}; make it first")

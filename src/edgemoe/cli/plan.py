@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgemoe.cli.options import DenseBitsOption, JsonOption, MaxTextTokensOption, MemoryOption, WindowOption
+from edgemoe.cli.options import (
+    DenseBitsOption,
+    JsonOption,
+    MaxTextTokensOption,
+    MemoryOption,
+    WindowOption,
+    refuse_output,
+)
 from edgemoe.cli.output import print_json
 from edgemoe.cli.profile import Text, make_profile, open_profile
 from edgemoe.errors import RequestError
@@ -20,7 +27,7 @@ if TYPE_CHECKING:
     from edgemoe.calib.search import Goal, Plan, PlanSearch
     from edgemoe.quant import BitPlan, ExpertFormats
 
-TRACE = "trace"  # in the folder of a profile
+TRACE, TRACE_FACTS = "trace", "trace.json"  # in the folder of a profile, and in that
 
 
 def plan(
@@ -92,7 +99,12 @@ def plan(
     edgemoe plan ./OLMoE-1B-7B --text book.txt --bits 2.75 -o olmoe-plan.json
     """
     from edgemoe.calib.quality import find_metric
+    from edgemoe.calib.search import METHODS
 
+    refuse_output(out)
+    _refuse_foreign_trace(trace_beside(out))
+    if method not in METHODS:
+        raise RequestError(f"no method {method!r}; choose one of {', '.join(METHODS)}")
     limit = find_metric(metric)
     goal = read_goal(tolerance, size, bits, limit)
     work = profile or out.with_name(f"{out.name}.work")
@@ -117,6 +129,11 @@ def plan(
 def trace_beside(plan: Path) -> Path:
     """Where a plan's trace lies."""
     return plan.with_name(f"{plan.name}.trace")
+
+
+def _refuse_foreign_trace(folder: Path) -> None:
+    if folder.exists() and not (folder / TRACE_FACTS).is_file():
+        raise RequestError(f"{folder} is no trace, and the plan's would replace it; choose another name")
 
 
 def search_plan(
@@ -164,11 +181,15 @@ def _short(formats: ExpertFormats) -> str:
 def describe(plan: BitPlan, choice: Plan) -> list[str]:
     """What was chosen and what it costs, in two lines."""
     low, high = plan.origin["interval"]
+    accuracy = (
+        f"accuracy {-plan.origin['accuracy_loss']:+.2%}, " if plan.origin["metric"] == "accuracy" else ""
+    )
     return [
         f"{plan.origin['bits_per_weight']:.2f} bits per expert weight (gate and up/down): "
         + ", ".join(f"{name} ×{count}" for name, count in count_widths(choice).items()),
-        f"perplexity {plan.origin['perplexity_increase']:+.2%} ({low:+.2%} to {high:+.2%}), divergence"
-        f" {plan.origin['divergence']:.4f} nats on {plan.origin['num_tokens']} tokens that chose nothing",
+        f"{accuracy}perplexity {plan.origin['perplexity_increase']:+.2%} ({low:+.2%} to {high:+.2%}),"
+        f" divergence {plan.origin['divergence']:.4f} nats on {plan.origin['num_tokens']} tokens that chose"
+        " nothing",
     ]
 
 

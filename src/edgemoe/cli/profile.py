@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgemoe.cli.options import (
+    DEFAULT_WINDOW,
     DenseBitsOption,
     JsonOption,
     MaxTextTokensOption,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 # No text has more characters per token than this on average: the rest of a long file need not be encoded.
 CHARACTERS = 32
-_WINDOW = 512
 _DENSE = "8"
 # Qwen3-30B-A3B has 48 layers of 128: the model whose cost is told beside one's own.
 _LARGE = 48 * 128
@@ -165,7 +165,7 @@ def make_profile(
 
     if window is None:
         opened = open_checkpoint(source)
-        window = min(_WINDOW, read_spec(opened.config()).max_context)
+        window = min(DEFAULT_WINDOW, read_spec(opened.config()).max_context)
         opened.close()
     length = window
     options = ProfileOptions(

@@ -24,6 +24,7 @@ from edgemoe.cli.options import (
     sampling,
 )
 from edgemoe.cli.output import print_json, say, say_budget
+from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
     from edgemoe.api import Generation
@@ -63,7 +64,11 @@ def run(
     """
     import edgemoe
 
+    if watches and as_json:
+        raise RequestError("--watch draws for people; leave out --watch or --json")
     text = _read_prompt(prompt)
+    if not text:
+        raise RequestError("the prompt is empty; give some text to go on from")
     options = sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop)
     with edgemoe.load(store, memory, context=context, num_threads=num_threads) as model:
         if memory is None:
@@ -92,8 +97,10 @@ def status_line(generation: Generation) -> str:
 
     asked = generation.expert_hits + generation.expert_misses
     hit_share = f"{generation.expert_hits / asked:.0%}" if asked else "no"
+    count = len(generation.token_ids)
+    speed = f"{generation.decode_tokens_per_s:.1f} tokens/s, " if count > 1 else ""
     return (
-        f"[{len(generation.token_ids)} tokens, {generation.decode_tokens_per_s:.1f} tokens/s, "
+        f"[{count} token{'' if count == 1 else 's'}, {speed}"
         f"first after {format_duration(generation.time_to_first_token_s)}, "
         f"{hit_share} cache hits, {format_size(generation.bytes_read)} read, "
         f"{format_size(generation.peak_rss_bytes)} of {format_size(generation.budget_bytes)} used]"

@@ -137,6 +137,7 @@ def _policies(text: str, store: Store | None) -> tuple[list[str], NextUse | None
         if text != "all":
             raise RequestError("the policy 'forecast' needs --store, a store that `edgemoe fit` has run on")
         names.remove(FORECAST)
+        say("without the policy 'forecast', which needs --store, a store that `edgemoe fit` has run on")
     return names, next_use
 
 

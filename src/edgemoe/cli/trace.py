@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from edgemoe.cli.options import JsonOption, MemoryOption, StoreArgument, ThreadsOption, read_text
+from edgemoe.cli.options import (
+    JsonOption,
+    MemoryOption,
+    StoreArgument,
+    ThreadsOption,
+    WindowOption,
+    read_texts,
+    window_within,
+)
 from edgemoe.cli.output import count_progress, print_json
 
 # No text has more characters per token than this on average: the rest of a long file need not be encoded.
@@ -26,9 +34,7 @@ def trace(
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", metavar="N", min=2, help="Tokens in all, shared by the texts.")
     ] = 16384,
-    window: Annotated[
-        int, typer.Option("--window", metavar="TOKENS", min=2, help="Tokens the model sees at once.")
-    ] = 512,
+    window: WindowOption = None,
     memory: MemoryOption = None,
     num_threads: ThreadsOption = None,
     as_json: JsonOption = False,
@@ -41,9 +47,12 @@ def trace(
     """
     import edgemoe
     from edgemoe.calib import record_trace
+    from edgemoe.calib.trace import refuse_existing
 
-    contents = {path.name: read_text(path) for path in texts}
-    with edgemoe.load(store, memory, context=window, num_threads=num_threads, predictor="none") as model:
+    refuse_existing(out)
+    contents = read_texts(texts)
+    context = window_within(store, window)
+    with edgemoe.load(store, memory, context=context, num_threads=num_threads, predictor="none") as model:
         share = max(2, max_tokens // len(contents))
         token_ids = {
             name: model.tokenizer.encode(text[: CHARACTERS * share])[:share]

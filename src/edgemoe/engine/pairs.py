@@ -62,7 +62,7 @@ def read_pairs(path: Path, prompt_key: str, answer_key: str, prefix: str = "") -
     """The pairs of a file with one JSON object a line; ``prefix`` is put before every prompt.
 
     Raises:
-        RequestError: a line is no object with these two keys, or there is none.
+        RequestError: a line is no object with these two keys, one is empty, or there is no line.
     """
     pairs = []
     try:
@@ -72,11 +72,14 @@ def read_pairs(path: Path, prompt_key: str, answer_key: str, prefix: str = "") -
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            pairs.append(Pair(prefix + str(row[prompt_key]), str(row[answer_key])))
+            pair = Pair(prefix + str(row[prompt_key]), str(row[answer_key]))
         except (ValueError, KeyError, TypeError) as error:
             raise RequestError(
                 f"{path}, line {number}: not a JSON object with {prompt_key!r} and {answer_key!r}"
             ) from error
+        if not (pair.prompt and pair.answer):
+            raise RequestError(f"{path}, line {number}: the prompt or the answer is empty")
+        pairs.append(pair)
     if not pairs:
         raise RequestError(f"{path}: holds no pairs")
     return pairs

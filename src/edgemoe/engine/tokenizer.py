@@ -47,8 +47,12 @@ class Tokenizer:
         """Token ids of a text, with the tokens that the tokenizer puts around a text if wanted.
 
         Raises:
-            RequestError: the store has no tokenizer.
+            RequestError: the store has no tokenizer, or the text is none.
         """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # bytes of a command line that are not UTF-8
+            raise RequestError(f"the text is not UTF-8: {error.reason} at {error.start}") from None
         return list(self._require().encode(text, add_special_tokens=adds_special).ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:

@@ -25,7 +25,7 @@ def attach_file(store: Store, stem: str, suffix: str, data: bytes) -> Store:
     folder = store.path
     lock = lock_folder(folder)
     try:
-        manifest = open_store(folder).manifest
+        manifest = open_store(folder, checks_attached=False).manifest
         old = {f for f in manifest.files if f.startswith(f"{stem}-") and f.endswith(suffix)} - {name}
         write_file(folder / name, data)
         files = {f: size for f, size in manifest.files.items() if f not in old}

@@ -42,7 +42,7 @@ def lock_folder(folder: Path) -> int:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise ConversionError(f"{folder}: another conversion is writing it; wait for it") from None
+            raise ConversionError(f"{folder}: another process is writing it; wait for it") from None
         # Otherwise its owner has just finished and renamed the folder, lock and all.
         if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
             return descriptor

@@ -31,6 +31,7 @@ A checksum is the xxh3_64 of the stored bytes including padding, in hex.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,9 @@ DENSE_FILE = "dense.safetensors"
 RECORD_ALIGNMENT = 4096
 DENSE_ALIGNMENT = 64
 VECTOR_FORMAT = "f32"
+
+# A file that was added to a finished store (attach.py); the model is whole without it.
+ATTACHED = re.compile(r".+-[0-9a-f]{16}\.\w+")
 
 ExpertKey = tuple[int, int]
 

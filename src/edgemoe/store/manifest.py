@@ -45,6 +45,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         text = path.read_text("utf-8")
     except (FileNotFoundError, NotADirectoryError):
+        if not folder.exists():
+            raise NotAStoreError(f"{folder}: not a store, there is no such folder") from None
         is_checkpoint = (folder / "config.json").is_file()
         hint = "; it is a checkpoint: run `edgemoe convert` first" if is_checkpoint else ""
         raise NotAStoreError(f"{folder}: not a store, there is no {MANIFEST_FILE}{hint}") from None

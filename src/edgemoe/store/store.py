@@ -14,6 +14,7 @@ from edgemoe.native import ByteArray, aligned_empty
 from edgemoe.safetensors_header import read_exactly, read_header
 from edgemoe.store.expert_reader import Device, ExpertReader, open_reader
 from edgemoe.store.format import (
+    ATTACHED,
     DENSE_FILE,
     MANIFEST_FILE,
     RECORD_ALIGNMENT,
@@ -132,8 +133,10 @@ class Store:
         )
 
 
-def open_store(path: str | Path) -> Store:
+def open_store(path: str | Path, *, checks_attached: bool = True) -> Store:
     """Open a store: read its manifest, configuration and tokenizer files, and check them.
+
+    ``checks_attached``: also what was added to the finished store; who replaces that need not.
 
     Raises:
         NotAStoreError: the folder has no manifest.
@@ -143,18 +146,20 @@ def open_store(path: str | Path) -> Store:
     folder = Path(path)
     manifest = read_manifest(folder)
     for name, size in manifest.files.items():
-        file = folder / name
+        file, is_attached = folder / name, ATTACHED.fullmatch(name) is not None
+        if is_attached and not checks_attached:
+            continue
+        repair = "run `edgemoe fit` again" if is_attached else "convert the checkpoint again"
         if not file.is_file():
-            raise CorruptStoreError(f"{file}: missing from the store; convert the checkpoint again")
+            raise CorruptStoreError(f"{file}: missing from the store; {repair}")
         if file.stat().st_size != size:
             raise CorruptStoreError(
-                f"{file}: has {file.stat().st_size} bytes, was written with {size}; copy the file anew"
+                f"{file}: has {file.stat().st_size} bytes, was written with {size}; copy the file anew, or"
+                f" {repair}"
             )
-    for name, expected in manifest.checksums.items():
-        if checksum(_read_bytes(folder / name)) != expected:
-            raise CorruptStoreError(
-                f"{folder / name}: differs from what was written; copy the file anew or convert again"
-            )
+        expected = manifest.checksums.get(name)
+        if expected is not None and checksum(_read_bytes(file)) != expected:
+            raise CorruptStoreError(f"{file}: differs from what was written; copy the file anew, or {repair}")
     try:
         config = dict(json.loads(_read_bytes(folder / "config.json")))
     except (TypeError, ValueError) as error:

@@ -140,12 +140,12 @@ class StoreWriter:
     def _refuse_existing(self) -> None:
         if not self._target.exists():
             return
-        if not self._overwrite:
-            raise ConversionError(f"{self._target}: already exists; choose another name or pass --overwrite")
         if not (self._target / MANIFEST_FILE).is_file():
             raise ConversionError(
                 f"{self._target}: is not a store, so it is not replaced; choose another name"
             )
+        if not self._overwrite:
+            raise ConversionError(f"{self._target}: already exists; choose another name or pass --overwrite")
 
     def _refuse_foreign(self) -> None:
         """Everything in a partial folder may be deleted, so it must be one of ours."""

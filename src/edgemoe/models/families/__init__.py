@@ -41,6 +41,11 @@ def read_spec(config: Mapping[str, Any]) -> ModelSpec:
     if family not in WITH_ENCODER:
         reader.refuse("is_encoder_decoder", (False,), "the family is a decoder")
     reader.refuse("quantization_config", (), "convert from an unquantised checkpoint")
-    spec = FAMILIES[family](reader)
+    try:
+        spec = FAMILIES[family](reader)
+    except UnsupportedModelError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UnsupportedModelError(f"config.json: a value is not of its kind: {error}") from error
     reader.finish()
     return spec
