@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def bench(
     stores: Annotated[
         list[Path],
-        typer.Argument(metavar="STORE...", help="Stores, such as one of 4 bits beside one of mixed."),
+        typer.Argument(metavar="STORE", help="Stores, such as one of 4 bits beside one of mixed."),
     ],
     mode: Annotated[
         str,
@@ -60,7 +60,7 @@ def bench(
     num_threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Time a store: reading a prompt (pp512), writing (tg128), following a real text.
+    r"""Time reading a prompt (pp512), writing (tg128), real text.
 
     Modes: resident has every expert in memory; on-demand reads what a router asks for and keeps nothing;
     swap reads whole layers; cache keeps experts; full reads ahead as well. With an encoder the first half of
@@ -132,23 +132,30 @@ def _tokens(store: Store, content: str, count: int) -> list[int]:
 
 
 def _print_results(results: list[Measurement]) -> None:
-    from edgemoe.units import format_size
+    from edgemoe.units import MIB
 
+    names = list(dict.fromkeys(Path(result.store).name for result in results))
+    told_apart = len(names) > 1
     table = new_table(
-        "tokens per second; per token KiB read, KiB read in vain and ms of waiting",
-        *("store", "mode", "test", "t/s", "hits", "read", "in vain", "waiting", "peak memory"),
+        ("" if told_apart else f"{names[0]}: ")
+        + "tokens per second; per token KiB read, KiB in vain, ms waiting",
+        *(("store",) if told_apart else ()),
+        *("mode", "test", "t/s", "hits", "read", "vain", "wait", "peak MiB"),
+        is_narrow=True,
     )
     for result in results:
         rates = result.tokens_per_s
-        spread = f" ± {statistics.stdev(rates):.1f}" if len(rates) > 1 else ""
+        digits = 0 if rates[0] >= 1000 else 1
+        spread = f" ± {statistics.stdev(rates):.{digits}f}" if len(rates) > 1 else ""
         table.add_row(
-            *(Path(result.store).name, result.mode, result.test),
-            f"{statistics.mean(rates):.1f}{spread}",
+            *((Path(result.store).name,) if told_apart else ()),
+            *(result.mode, result.test),
+            f"{statistics.mean(rates):.{digits}f}{spread}",
             f"{result.hit_share:.1%}",
             f"{result.bytes_per_token / 1024:.0f}",
             f"{result.wasted_bytes_per_token / 1024:.0f}",
             f"{1000 * result.stall_s_per_token:.2f}",
-            format_size(result.peak_bytes),
+            f"{result.peak_bytes / MIB:.0f}",
         )
     print_table(table)
     for how in dict.fromkeys(result.bounded_by for result in results if result.bounded_by):

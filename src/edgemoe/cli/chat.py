@@ -51,8 +51,9 @@ def chat(
     seed: SeedOption = None,
     stop: StopOption = None,
 ) -> None:
-    r"""Talk with a model; its checkpoint's chat template shapes the conversation.
+    r"""Talk with a model.
 
+    Its checkpoint's chat template shapes the conversation.
     /exit or Ctrl-D ends, /reset forgets the conversation, /stats shows what the last answer cost,
     Ctrl-C stops an answer.
 

@@ -27,7 +27,7 @@ def doctor(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
-    r"""Look at processor, memory and storage, and say which budget fits which store.
+    r"""Look at the machine, and say which budget fits a store.
 
     Storage is measured with direct reads of a temporary file beside the first store, or here.
 

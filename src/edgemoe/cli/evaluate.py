@@ -88,10 +88,11 @@ def evaluate(
     num_threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Measure perplexity on a text, lower is better, or Rouge-2 of answers, higher is better.
+    r"""Measure perplexity on a text, or Rouge-2 of answers.
 
     A text is read by a sliding window. To every prompt of the pairs an answer is written, the likeliest token
-    each time, and compared with the right one; perplexity is then that of the right answers.
+    each time, and compared with the right one; perplexity is then that of the right answers. Lower perplexity
+    is better, and higher Rouge-2.
 
     \b
     edgemoe eval qwen.store --memory 6GiB --text wikitext-2/test.txt

@@ -21,10 +21,10 @@ def fit(
     ],
     as_json: JsonOption = False,
 ) -> None:
-    r"""Learn from a trace which experts come next, and keep it in the store.
+    r"""Learn from a trace which experts come next.
 
-    Prints the share of chosen experts that were forecast one layer ahead, on the end of the trace, which
-    nothing is learnt from. Afterwards every command that loads the store reads ahead by it.
+    The store keeps it. Prints the share of chosen experts that were forecast one layer ahead, on the end of
+    the trace, which nothing is learnt from. Afterwards every command that loads the store reads ahead by it.
 
     \b
     edgemoe trace qwen.store --text book.txt -o book.trace

@@ -33,7 +33,7 @@ def inspect(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Show what a store holds and where every byte of a budget would go.
+    r"""Show what a store holds and where a budget would go.
 
     \b
     edgemoe inspect qwen.store

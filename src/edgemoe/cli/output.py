@@ -52,14 +52,21 @@ def print_table(table: Table) -> None:
     Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
 
 
-def new_table(title: str, *headers: str) -> Table:
-    """A plain table: names to the left, numbers to the right."""
+def new_table(title: str, *headers: str, is_narrow: bool = False) -> Table:
+    """A plain table: names to the left, numbers to the right; a narrow one fits many columns into 80."""
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=not is_narrow,
+        padding=(0, 0) if is_narrow else (0, 1),
+    )
     for position, header in enumerate(headers):
-        table.add_column(header, justify="left" if position == 0 else "right")
+        table.add_column(header, justify="left" if position == 0 else "right", no_wrap=is_narrow)
     return table
 
 

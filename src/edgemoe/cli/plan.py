@@ -86,7 +86,9 @@ def plan(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Choose a bit width for every expert: the smallest store within a tolerance, or the best within a size.
+    r"""Choose a bit width for every expert.
+
+    The smallest store within a tolerance of the loss, or the best one within a size.
 
     Half of the text chooses the widths, the other half measures the result; the tolerance is met with 95 %
     confidence on that half. The model is converted to every width on the way, its weights rounded for the

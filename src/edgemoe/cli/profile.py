@@ -52,7 +52,7 @@ def profile(
     memory: MemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Measure how much every expert matters, for plan, convert and report.
+    r"""Measure how much every expert matters, for plan and report.
 
     Every other window of the text is used; plan measures on the others. The folder holds the model at every
     width, its weights rounded for the text. Interrupted or killed, the same command goes on.

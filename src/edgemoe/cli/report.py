@@ -16,9 +16,10 @@ def report(
         typer.Option("--plan", metavar="FILE", help="Plan to show; may be given again.", show_default=False),
     ] = None,
 ) -> None:
-    r"""Draw how much every expert matters, which widths it got, and loss against bytes.
+    r"""Draw importance, widths, and loss against bytes.
 
-    Writes report.md, report.html and their pictures; needs matplotlib.
+    How much every expert matters, which widths plans gave it, and what they cost. Writes report.md,
+    report.html and their pictures; needs matplotlib.
 
     \b
     edgemoe report olmoe.profile --plan olmoe-plan.json -o olmoe-report

@@ -89,6 +89,8 @@ def run(
         finally:
             print(flush=True)
         say(status_line(stream.generation))
+        if stream.generation.finish_reason == "length" and len(stream.generation.token_ids) < max_tokens:
+            say(f"the context of {model.memory.context} tokens is full; --context makes it longer")
 
 
 def status_line(generation: Generation) -> str:

@@ -53,7 +53,9 @@ def simulate(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Replay a trace against eviction policies and predictors, and against Belady's optimum.
+    r"""Replay a trace with eviction policies and predictors.
+
+    Beside them stands Belady's optimum, which knows the future.
 
     \b
     edgemoe simulate book.trace --capacity 10%,25%,50% --policy all
@@ -161,8 +163,8 @@ def _predictors(text: str, store: Store | None) -> dict[str, Predictor]:
 def _print_runs(runs: list[SimulatedRun], num_tokens: int) -> None:
     table = new_table(
         f"{num_tokens} tokens; per token KiB read, KiB read in vain and ms of stall",
-        *("policy", "predictor", "memory", "hits", "of Belady's", "read", "in vain", "stall"),
-        *("speed", "of bound"),
+        *("policy", "predictor", "memory", "hits", "belady", "read", "vain", "stall", "speed", "bound"),
+        is_narrow=True,
     )
     for run in runs:
         table.add_row(
@@ -172,8 +174,9 @@ def _print_runs(runs: list[SimulatedRun], num_tokens: int) -> None:
             *(f"{run.speed_share:.1%}", f"{run.bound_ratio:.2f}x"),
         )
     print_table(table)
-    print("memory: share of the experts' bytes; speed: share of that with all of them in memory;")
-    print("of bound: time over the larger of computing and reading what Belady's optimum reads")
+    print("memory: share of the experts' bytes; belady: hits as a share of those of Belady's optimum;")
+    print("speed: share of that with all experts in memory; bound: time over the larger of computing")
+    print("and reading what Belady's optimum reads")
 
 
 def _draw(runs: list[SimulatedRun], path: Path, title: str) -> None:

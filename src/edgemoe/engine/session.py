@@ -136,9 +136,10 @@ class Session:
     def _check(self, length: int, new: Sequence[int]) -> None:
         """Refuse to have a text of this length, or these tokens in it."""
         if length > self._cache.num_slots:
+            most = self._spec.max_context
+            longer = f", or load with a longer context, up to {most}" if most > self._cache.num_slots else ""
             raise RequestError(
-                f"{length} tokens do not fit the context of {self._cache.num_slots}; shorten the text"
-                f" or load with a longer context (this model takes up to {self._spec.max_context})"
+                f"{length} tokens do not fit the context of {self._cache.num_slots}; shorten the text{longer}"
             )
         wrong = next((t for t in new if not 0 <= t < self._spec.vocab_size), None)
         if wrong is not None:
