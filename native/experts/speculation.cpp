@@ -169,7 +169,7 @@ double Speculation::start_paying(const Ranking& ranking, int distance, double un
         const std::int64_t num_bytes = options_.record_sizes[static_cast<std::size_t>(expert)];
         if (!pays(ranking.probabilities[i], pace_.read_s(num_bytes), until_s - queued_s,
                   pace_.handling_s())) {
-            continue;
+            continue;  // a smaller record may
         }
         if (!reads_.start(expert, distance)) break;
         queued_s += pace_.transfer_s(num_bytes);

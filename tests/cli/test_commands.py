@@ -13,7 +13,7 @@ import pytest
 
 from edgemoe.cli.app import COMMANDS
 
-CODE = {"done": 0, "refused": 2, "interrupted": 130}
+CODE = {"done": 0, "refused": 2, "interrupted": 130, "terminated": 143}
 
 
 def edgemoe(*arguments, text=None, cwd=None):
@@ -44,6 +44,14 @@ def test_run_streams_text_and_reports_costs(tiny_store):
     assert done.returncode == 0
     assert done.stdout.strip()
     assert "8 tokens" in done.stderr or "tokens/s" in done.stderr
+
+
+@pytest.mark.parametrize(("context", "advice"), [(16, "; --context takes up to 128"), (128, "")])
+def test_run_says_where_the_context_ends(tiny_store, context, advice):
+    sampling = ["--temperature", 2, "--seed", 1, "--max-tokens", 500]
+    prompt = "x" * (context - 8)  # a token each: few are left, so that no end of text comes before
+    done = edgemoe("run", tiny_store, "--memory", "300MiB", "-p", prompt, "--context", context, *sampling)
+    assert done.stderr.splitlines()[-1] == f"the context of {context} tokens is full{advice}"
 
 
 def test_run_json_is_one_object_with_all_fields(tiny_store):
@@ -162,9 +170,10 @@ def test_debug_shows_the_traceback(tiny_store):
 
 
 def interrupt(arguments, is_started, how=signal.SIGINT):
-    """Start a command, press Ctrl-C once it has begun, and return how it ended."""
+    """Start a command, press Ctrl-C, or send what is asked for, once it has begun; returns how it ended."""
     process = subprocess.Popen(
         [sys.executable, "-m", "edgemoe", *map(str, arguments)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -178,14 +187,40 @@ def interrupt(arguments, is_started, how=signal.SIGINT):
     return process.returncode, out, err
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_ends_run_cleanly(tiny_store, how):
+@pytest.mark.parametrize(("how", "said"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_a_signal_ends_run_cleanly(tiny_store, how, said):
     arguments = ["run", tiny_store, "--memory", "300MiB", "-p", "x", "--max-tokens", 120]
     many = [*arguments, "--temperature", "2", "--seed", "1"]
     code, _, err = interrupt(many, lambda process: process.stdout.read(1), how)
-    assert code == CODE["interrupted"]
+    assert code == CODE[said]
     assert "Traceback" not in err
-    assert "interrupted" in err
+    assert said in err
+
+
+def test_sigterm_ends_a_conversation_too(tiny_store):
+    def until_it_waits(process):
+        while "/exit" not in process.stderr.readline():
+            pass
+        time.sleep(0.3)
+
+    code, _, err = interrupt(["chat", tiny_store, "--memory", "300MiB"], until_it_waits, signal.SIGTERM)
+    assert code == CODE["terminated"]
+    assert "Traceback" not in err
+
+
+def test_a_signal_in_trace_leaves_nothing(tiny_store, tmp_path):
+    (tmp_path / "text.txt").write_text("Once upon a time there was a river. " * 4000)
+    arguments = ["trace", tiny_store, "--text", tmp_path / "text.txt", "-o", tmp_path / "trace"]
+
+    def until_it_traces(process):
+        while not (tmp_path / "trace.partial" / "states.npy").exists() and process.poll() is None:
+            time.sleep(0.005)
+
+    code, _, _ = interrupt(
+        [*arguments, "--max-tokens", 32000, "--memory", "2GiB"], until_it_traces, signal.SIGTERM
+    )
+    assert code == CODE["terminated"]
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
 
 
 def test_ctrl_c_in_convert_resumes(tiny_checkpoint, tmp_path):

@@ -92,7 +92,7 @@ def test_pairs_without_words_are_refused(tmp_path):
     for row in ({"document": "", "summary": "b"}, {"document": "a", "summary": ""}):
         path.write_text(json.dumps({"document": "a", "summary": "b"}) + "\n" + json.dumps(row))
         with pytest.raises(RequestError, match="line 2: the prompt or the answer is empty"):
-            read_pairs(path, "document", "summary")
+            read_pairs(path, "document", "summary", "summarize: ")
 
 
 def test_files_of_pairs(tmp_path):

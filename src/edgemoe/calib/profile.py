@@ -80,7 +80,7 @@ class Profile:
             ConversionError: the disk is full, or another process works on the profile.
             RequestError: the text is too short, or the folder holds something else.
         """
-        refuse_foreign(folder, source)
+        refuse_foreign(folder, source)  # before the lock, which is a file in it
         self._lock = lock_folder(folder)
         self.folder, self.options = folder, options
         self.steps = steps

@@ -1,7 +1,7 @@
 """Entry of the command ``edgemoe``: runs one command and turns every failure into one line and an exit code.
 
-Exit codes: 0 done; 2 wrong request, model, store or budget; 130 stopped by Ctrl-C or SIGTERM; 1 a defect of
-ours.
+Exit codes: 0 done; 2 wrong request, model, store or budget; 130 stopped by Ctrl-C, 143 by SIGTERM; 1 a defect
+of ours.
 Imports wait until :func:`main` runs, so that Ctrl-C is already handled while they happen.
 """
 
@@ -12,19 +12,24 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 EXIT_DEFECT = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+EXIT_TERMINATED = 143  # 128 + SIGTERM
+
+
+class _Terminated(BaseException):
+    """Somebody asked the process to end. Unlike Ctrl-C, which ends an answer of ``chat``, nothing goes on."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``edgemoe`` with these arguments (default: those of the process); returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     shows_traceback = "--debug" in arguments or bool(os.environ.get("EDGEMOE_DEBUG"))
-    # Asked to end, a command tidies up as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         from edgemoe.cli.app import run_app
 
@@ -33,10 +38,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say("interrupted", code) if code == EXIT_INTERRUPTED else code
     except (BrokenPipeError, SystemExit):  # the library makes the first into the second
         return _drop_stdout()
+    except _Terminated:
+        return _say("terminated", EXIT_TERMINATED)
     except (Exception, KeyboardInterrupt) as error:
         if shows_traceback:
             traceback.print_exc()
         return _report(error)
+
+
+def _terminate(*_: object) -> NoReturn:
+    """What is half done is tidied up on the way out."""
+    raise _Terminated
 
 
 def _report(error: BaseException) -> int:

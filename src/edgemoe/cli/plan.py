@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgemoe.calib.search import Goal, Plan, PlanSearch
     from edgemoe.quant import BitPlan, ExpertFormats
 
-TRACE, TRACE_FACTS = "trace", "trace.json"  # in the folder of a profile, and in that
+TRACE = "trace"  # in the folder of a profile
 
 
 def plan(
@@ -134,7 +134,9 @@ def trace_beside(plan: Path) -> Path:
 
 
 def _refuse_foreign_trace(folder: Path) -> None:
-    if folder.exists() and not (folder / TRACE_FACTS).is_file():
+    from edgemoe.calib.trace import TRACE_FILE
+
+    if folder.exists() and not (folder / TRACE_FILE).is_file():
         raise RequestError(f"{folder} is no trace, and the plan's would replace it; choose another name")
 
 

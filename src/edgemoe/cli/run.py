@@ -90,7 +90,9 @@ def run(
             print(flush=True)
         say(status_line(stream.generation))
         if stream.generation.finish_reason == "length" and len(stream.generation.token_ids) < max_tokens:
-            say(f"the context of {model.memory.context} tokens is full; --context makes it longer")
+            most = model.spec.max_context
+            longer = f"; --context takes up to {most}" if model.memory.context < most else ""
+            say(f"the context of {model.memory.context} tokens is full{longer}")
 
 
 def status_line(generation: Generation) -> str:

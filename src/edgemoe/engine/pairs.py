@@ -72,14 +72,14 @@ def read_pairs(path: Path, prompt_key: str, answer_key: str, prefix: str = "") -
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            pair = Pair(prefix + str(row[prompt_key]), str(row[answer_key]))
+            prompt, answer = str(row[prompt_key]), str(row[answer_key])
         except (ValueError, KeyError, TypeError) as error:
             raise RequestError(
                 f"{path}, line {number}: not a JSON object with {prompt_key!r} and {answer_key!r}"
             ) from error
-        if not (pair.prompt and pair.answer):
+        if not (prompt and answer):
             raise RequestError(f"{path}, line {number}: the prompt or the answer is empty")
-        pairs.append(pair)
+        pairs.append(Pair(prefix + prompt, answer))
     if not pairs:
         raise RequestError(f"{path}: holds no pairs")
     return pairs
