@@ -7,6 +7,7 @@ pages would count against the memory budget.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -118,5 +119,6 @@ def read_exactly(descriptor: int, num_bytes: int, offset: int) -> bytes:
             raise EOFError(f"file ends at offset {position}, {end - position} bytes too early")
         parts.append(part)
         position += len(part)
-    os.posix_fadvise(descriptor, offset, num_bytes, os.POSIX_FADV_DONTNEED)
+    with contextlib.suppress(OSError):  # a hint, which some file systems refuse
+        os.posix_fadvise(descriptor, offset, num_bytes, os.POSIX_FADV_DONTNEED)
     return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -168,7 +168,7 @@ def test_what_was_fitted_survives_the_store(fitted, trace, store_copy):
     for predictor in ("table", "gate", "gate-fitted", "hybrid", "auto"):
         with edgemoe.load(store_copy, "4GiB", context=128, cache="64KiB", predictor=predictor) as model:
             assert model.generate(prompt, max_tokens=24).token_ids == expected
-            assert "predictor" in dict(model.memory.items)
+            assert "predictor" in {item.key for item in model.memory.items}
     for policy in POLICIES:
         with edgemoe.load(
             store_copy, "4GiB", context=128, cache="64KiB", predictor="none", policy=policy
@@ -176,7 +176,7 @@ def test_what_was_fitted_survives_the_store(fitted, trace, store_copy):
             assert model.generate(prompt, max_tokens=24).token_ids == expected
             expected_uses = model.engine.experts.cache.statistics.expected
             assert expected_uses.any() == (policy == "forecast")
-            assert ("predictor" in dict(model.memory.items)) == (policy == "forecast")
+            assert ("predictor" in {item.key for item in model.memory.items}) == (policy == "forecast")
     with pytest.raises(RequestError, match="no predictor 'oracle'; choose one of"):
         edgemoe.load(store_copy, predictor="oracle")
 

@@ -27,7 +27,7 @@ def opened(tiny_store):
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_the_items_add_up_to_at_most_the_budget(opened, budget):
     plan = plan_memory(*opened, budget)
-    assert sum(num_bytes for _, num_bytes in plan.items) <= budget
+    assert sum(item.num_bytes for item in plan.items) <= budget
     assert plan.smallest_num_bytes <= budget
     assert json.loads(json.dumps(plan.to_json()))["budget_bytes"] == budget
 

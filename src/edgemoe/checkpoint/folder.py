@@ -147,7 +147,7 @@ def _as_float32(raw: bytes, dtype: str, name: str, path: Path) -> NDArray[np.flo
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: not found; a checkpoint folder needs it") from None
     except (OSError, ValueError) as error:

@@ -198,6 +198,6 @@ def _counts(engine: Engine) -> tuple[float, ...]:
 def _forget_peak() -> None:
     """Make the kernel count the process's peak memory from now on."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
         return  # then the peak is that of the largest mode so far

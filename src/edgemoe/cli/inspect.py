@@ -67,8 +67,8 @@ def print_memory(plan: MemoryPlan) -> None:
     from edgemoe.units import format_size
 
     table = new_table(f"budget {format_size(plan.budget_bytes)}", "part", "size", "share")
-    for name, num_bytes in plan.items:
-        table.add_row(name, format_size(num_bytes), f"{num_bytes / plan.budget_bytes:.1%}")
+    for item in plan.items:
+        table.add_row(item.label, format_size(item.num_bytes), f"{item.num_bytes / plan.budget_bytes:.1%}")
     print_table(table)
     if plan.is_resident:
         print("resident: every expert stays in memory, nothing is read while the model answers")

@@ -9,6 +9,7 @@ import os
 import random
 import statistics
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -67,7 +68,8 @@ def measure_storage(folder: Path) -> StorageSpeed:
                 file.write(block)
             file.flush()
             os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            with suppress(OSError):  # a hint, which some file systems refuse
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             return _read_blocks(folder, file.name)
     except OSError as error:
         raise RequestError(

@@ -1,7 +1,7 @@
 """Entry of the command ``edgemoe``: runs one command and turns every failure into one line and an exit code.
 
-Exit codes: 0 done; 2 wrong request, model, store or budget; 130 stopped by Ctrl-C, 143 by SIGTERM; 1 a defect
-of ours.
+Exit codes: 0 done; 1 a defect of ours; 2 wrong request, model, store or budget; 130 stopped by Ctrl-C, 141
+nobody reads the output any more, 143 stopped by SIGTERM.
 Imports wait until :func:`main` runs, so that Ctrl-C is already handled while they happen.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 EXIT_DEFECT = 1
@@ -29,21 +29,65 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``edgemoe`` with these arguments (default: those of the process); returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     shows_traceback = "--debug" in arguments or bool(os.environ.get("EDGEMOE_DEBUG"))
-    signal.signal(signal.SIGTERM, _terminate)
     try:
+        _handle_signals()
+        open_streams()
         from edgemoe.cli.app import run_app
 
         code = run_app([argument for argument in arguments if argument != "--debug"])
+        sys.stdout.flush()  # a full disk or a reader that has gone shows here, not at the very end
         # The command-line library turns Ctrl-C into this code without a word.
         return _say("interrupted", code) if code == EXIT_INTERRUPTED else code
     except (BrokenPipeError, SystemExit):  # the library makes the first into the second
-        return _drop_stdout()
+        return _drop_stdout(EXIT_BROKEN_PIPE)
     except _Terminated:
         return _say("terminated", EXIT_TERMINATED)
     except (Exception, KeyboardInterrupt) as error:
-        if shows_traceback:
-            traceback.print_exc()
-        return _report(error)
+        return _report(error, shows_traceback=shows_traceback)
+    finally:
+        _end_at_once_on_signals()
+
+
+def open_streams() -> None:
+    """Make the three standard streams what every command counts on: open, and UTF-8 whatever the locale.
+
+    The next file that is opened would take the number of a closed one, and what is printed would be written
+    into it. What a terminal cannot show is no reason to lose an answer.
+    """
+    for number, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, flags), number)
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - it is meant to stay
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    # Programs that call `main` may have put streams of their own here, which have no encoding to choose.
+    for stream, errors in (
+        (sys.stdin, "surrogateescape"),  # a text that is not UTF-8 is refused by name where it is used
+        (sys.stdout, "backslashreplace"),
+        (sys.stderr, "backslashreplace"),
+    ):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors=errors)
+
+
+def _handle_signals() -> None:
+    with suppress(ValueError):  # not the main thread: its program has the say
+        signal.signal(signal.SIGTERM, _terminate)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end_at_once_on_signals() -> None:
+    """What was to be tidied up is: another signal must not print a traceback while Python shuts down."""
+    with suppress(ValueError):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
 
 
 def _terminate(*_: object) -> NoReturn:
@@ -51,28 +95,47 @@ def _terminate(*_: object) -> NoReturn:
     raise _Terminated
 
 
-def _report(error: BaseException) -> int:
+def _report(error: BaseException, *, shows_traceback: bool) -> int:
     from edgemoe.cli.app import UsageError, describe_usage_error, is_abort
     from edgemoe.errors import EdgeMoEError
 
+    if shows_traceback:
+        import traceback
+
+        traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt) or is_abort(error):
         return _say("interrupted", EXIT_INTERRUPTED)
     if isinstance(error, UsageError):
         return _say(describe_usage_error(error), EXIT_REFUSED)
-    if isinstance(error, EdgeMoEError | OSError):
+    if isinstance(error, EdgeMoEError):
         return _say(str(error) or type(error).__name__, EXIT_REFUSED)
+    if isinstance(error, OSError):
+        return _drop_stdout(_say(_describe_os_error(error), EXIT_REFUSED))
     if isinstance(error, MemoryError):
         return _say("out of memory; ask for a smaller --memory or --context", EXIT_REFUSED)
     text = f"defect: {type(error).__name__}: {error}; repeat with --debug and report what it prints"
     return _say(text, EXIT_DEFECT)
 
 
+def _describe_os_error(error: OSError) -> str:
+    """What went wrong and with which file, without Python's error number."""
+    files = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    if not error.strerror:
+        return str(error) or type(error).__name__
+    return f"{' and '.join(files) or 'reading or writing'}: {error.strerror}"
+
+
 def _say(message: str, exit_code: int) -> int:
-    print(f"edgemoe: {' '.join(message.split())}", file=sys.stderr)
+    with suppress(OSError):  # nobody may be there to read it
+        print(f"edgemoe: {' '.join(message.split())}", file=sys.stderr, flush=True)
     return exit_code
 
 
-def _drop_stdout() -> int:
-    """The reader of our output has gone (``edgemoe ... | head``): leave without a word."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return EXIT_BROKEN_PIPE
+def _drop_stdout(exit_code: int) -> int:
+    """Forget what cannot be written to stdout, so that Python does not try it again when it ends."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return exit_code

@@ -79,13 +79,13 @@ def _disk(path: Path) -> str:
     if not entry.exists():
         raise CgroupUnavailable(f"{path} is on no disk of this machine")
     if (entry / "partition").exists():
-        return (entry.resolve().parent / "dev").read_text().strip()
+        return (entry.resolve().parent / "dev").read_text(encoding="utf-8").strip()
     return number
 
 
 def _own_path(controller: str) -> str:
     """Where a controller ("": version 2) has this process, relative to the root of its hierarchy."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
         _, controllers, path = line.split(":", 2)
         if controller in controllers.split(","):
             return path.lstrip("/")
@@ -96,11 +96,11 @@ def _enter(group: _Group) -> None:
     _sweep(group.folder.parent)
     try:
         for controller in ("io", "memory") if "io.max" in group.limits else ():
-            (group.folder.parent / "cgroup.subtree_control").write_text(f"+{controller}")
+            (group.folder.parent / "cgroup.subtree_control").write_text(f"+{controller}", encoding="ascii")
         group.folder.mkdir()
         for file, value in group.limits.items():
-            (group.folder / file).write_text(value)
-        (group.folder / "cgroup.procs").write_text(str(os.getpid()))
+            (group.folder / file).write_text(value, encoding="ascii")
+        (group.folder / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
     except OSError as error:
         raise CgroupUnavailable(f"no cgroup can be made at {group.folder}: {error.strerror}") from error
 
@@ -115,7 +115,7 @@ def _sweep(parent: Path) -> None:
 
 def _leave(group: _Group) -> None:
     with suppress(OSError):
-        (group.origin / "cgroup.procs").write_text(str(os.getpid()))
+        (group.origin / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
     for _ in range(50):  # the kernel needs a moment to let the last thread go
         with suppress(OSError):
             group.folder.rmdir()

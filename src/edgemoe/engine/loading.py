@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgemoe.engine.encoder_session import EncoderDecoderSession
-from edgemoe.engine.memory import MemoryPlan, plan_memory
+from edgemoe.engine.memory import MemoryPlan, check_budget, plan_memory
 from edgemoe.engine.prediction import (
     build_next_use,
     build_predictor,
@@ -66,10 +66,13 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
 
     Raises:
         BudgetError: the budget cannot work.
+        RequestError: the budget is more than the machine or the cgroup has.
         StoreError: the store is damaged or does not fit its configuration.
     """
     spec = read_spec(store.config)
     check_store(spec, store)
+    if options.budget_bytes is not None:
+        check_budget(options.budget_bytes)
     # Loaded before the plan is made: its memory is measured rather than guessed.
     tokenizer = Tokenizer(store.path, store.config)
     policy = make_policy(options.policy)

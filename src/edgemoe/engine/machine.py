@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgemoe.native import active_isa, available_isas, get_num_threads
@@ -14,6 +15,22 @@ from edgemoe.native import active_isa, available_isas, get_num_threads
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 # cgroup v1 writes a number near 2^63 where there is no limit.
 _UNLIMITED = 1 << 60
+
+
+@dataclass(frozen=True)
+class _CgroupKind:
+    """Names of a version's files, and of the lines of memory.stat that count what is given up on demand."""
+
+    limits: tuple[str, ...]
+    usage: str
+    total: str  # before a name: the groups below are counted too
+    reclaimable: tuple[str, ...]
+
+
+_FILE_PAGES = ("inactive_file", "active_file")
+_V1 = _CgroupKind(("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_", _FILE_PAGES)
+# Above memory.high nothing is killed, but every page that is asked for is slowed down: a limit to us.
+_V2 = _CgroupKind(("memory.max", "memory.high"), "memory.current", "", (*_FILE_PAGES, "slab_reclaimable"))
 
 
 @dataclass(frozen=True)
@@ -59,68 +76,138 @@ def available_memory_bytes() -> tuple[int, str]:
     return available, "free on this machine"
 
 
+def total_memory_bytes() -> tuple[int, str]:
+    """The most that this process can ever have, and what sets that limit."""
+    total = _meminfo()["MemTotal"]
+    limit = min((limit for limit, _ in _cgroup_rooms()), default=total)
+    return (limit, "its cgroup allows") if limit < total else (total, "this machine has")
+
+
 def cgroup_room() -> tuple[int, int] | None:
-    """(limit, what is left of it) of the tightest memory cgroup above this process, v1 or v2."""
-    rooms = []
+    """(limit, what is left of it) of the tightest memory cgroup above this process, v1 or v2.
+
+    Pages that only cache files count as left, because the kernel drops them when memory is asked for.
+    """
+    return min(_cgroup_rooms(), key=lambda room: room[1], default=None)
+
+
+def _cgroup_rooms() -> Iterator[tuple[int, int]]:
+    """(limit, what is left of it) of every memory cgroup above this process that has a limit."""
     for folder in _cgroup_folders():
-        for limit_file, usage_file in (
-            ("memory.max", "memory.current"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-        ):
-            limit, usage = _read_int(folder / limit_file), _read_int(folder / usage_file)
-            if limit is not None and usage is not None and limit < _UNLIMITED:
-                rooms.append((limit, max(0, limit - usage)))
-    return min(rooms, key=lambda room: room[1]) if rooms else None
+        for kind in (_V2, _V1):
+            limits = [_read_int(folder / name) for name in kind.limits]
+            known = [limit for limit in limits if limit is not None and limit < _UNLIMITED]
+            usage = _read_int(folder / kind.usage)
+            if known and usage is not None:
+                in_use = max(0, usage - _reclaimable_bytes(folder, kind))
+                yield min(known), max(0, min(known) - in_use)
 
 
 def resident_bytes() -> int:
-    """Memory of this process now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+    """Memory of this process now; without /proc, the most it has had."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+    except (OSError, ValueError, IndexError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def peak_resident_bytes() -> int:
     """The most memory this process has had so far."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return resident_bytes()
+    for name, value in _fields(Path("/proc/self/status")):
+        if name == "VmHWM":
+            return value
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _reclaimable_bytes(folder: Path, kind: _CgroupKind) -> int:
+    """Bytes of file pages and kernel caches that are counted as used but are given up on demand."""
+    try:
+        lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return 0
+    stat = {name: value for name, _, value in (line.partition(" ") for line in lines)}
+    return sum(int(stat.get(f"{kind.total}{name}", stat.get(name, "0"))) for name in kind.reclaimable)
 
 
 def _cgroup_folders() -> Iterator[Path]:
-    """Folders of the memory controller from this process's group up to the root."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
+    """Folders of the memory controller from this process's group up to the root that can be seen."""
+    for controllers, path in _own_groups():
+        if controllers and "memory" not in controllers:
             continue
-        root = Path("/sys/fs/cgroup/memory" if controllers else "/sys/fs/cgroup")
-        folder = root / path.lstrip("/")
-        yield folder
-        yield from (parent for parent in folder.parents if parent == root or root in parent.parents)
+        for mount, root in _cgroup_mounts(is_v2=not controllers):
+            # A container may see its own group alone, mounted as the root: then the path names a folder that
+            # is not there, and the mount itself is the group. ".." leads out of what can be seen.
+            inside = PurePosixPath(path)
+            if root != PurePosixPath("/") and root in (inside, *inside.parents):
+                inside = PurePosixPath("/") / inside.relative_to(root)
+            parts = [part for part in inside.parts[1:] if part != ".."]
+            yield from (mount.joinpath(*parts[:length]) for length in range(len(parts), -1, -1))
+
+
+def _own_groups() -> Iterator[tuple[list[str], str]]:
+    """Controllers (none: version 2) and path of each group that this process is in."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        lines = ["0::/", "1:memory:/"]
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        yield [name for name in controllers.split(",") if name], path
+
+
+def _cgroup_mounts(*, is_v2: bool) -> list[tuple[Path, PurePosixPath]]:
+    """Where the memory controller is mounted, and which group is the root there."""
+    found = []
+    try:
+        lines = (
+            Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        )
+    except OSError:
+        lines = []
+    for line in lines:
+        place, _, source = line.partition(" - ")
+        kind, *_, options = source.split() or [""]
+        if kind == ("cgroup2" if is_v2 else "cgroup") and (is_v2 or "memory" in options.split(",")):
+            root, mount = place.split()[3:5]
+            found.append((Path(mount), PurePosixPath(root)))
+    return found or [(Path("/sys/fs/cgroup" if is_v2 else "/sys/fs/cgroup/memory"), PurePosixPath("/"))]
 
 
 def _read_int(path: Path) -> int | None:
+    """The number in a file; None where there is none, or "max"."""
     try:
-        return int(path.read_text())
+        return int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
 
 
 def _meminfo() -> dict[str, int]:
-    """Fields of /proc/meminfo in bytes."""
-    fields = {}
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        name, value = line.split(":")
-        fields[name] = int(value.split()[0]) * 1024
-    return fields
+    """MemTotal and MemAvailable in bytes, from the system's own count where /proc hides them."""
+    fields = dict(_fields(Path("/proc/meminfo")))
+    total = fields.get("MemTotal") or os.sysconf("SC_PHYS_PAGES") * _PAGE
+    free = fields.get("MemFree", os.sysconf("SC_AVPHYS_PAGES") * _PAGE)
+    # Kernels before 3.14, and some sandboxes, do not say what is available.
+    cached = fields.get("Cached", 0) + fields.get("Buffers", 0) - fields.get("Shmem", 0)
+    return {"MemTotal": total, "MemAvailable": min(total, fields.get("MemAvailable", free + max(0, cached)))}
+
+
+def _fields(path: Path) -> Iterator[tuple[str, int]]:
+    """Names and bytes of the lines "Name:  12 kB" of a file of /proc; none where it cannot be read."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        name, _, value = line.partition(":")
+        words = value.split()
+        if len(words) == 2 and words[0].isdigit() and words[1] == "kB":
+            yield name, int(words[0]) * 1024
 
 
 def _cpu_name() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     except OSError:

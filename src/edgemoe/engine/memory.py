@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgemoe.engine.machine import available_memory_bytes, resident_bytes
+from edgemoe.engine.machine import available_memory_bytes, resident_bytes, total_memory_bytes
 from edgemoe.errors import BudgetError, RequestError
 from edgemoe.models import KVCache, ModelSpec
 from edgemoe.models.spec import MLPSpec
@@ -39,12 +39,21 @@ HEAD_ROWS = 16
 
 
 @dataclass(frozen=True)
+class MemoryItem:
+    """One part of the budget: ``key`` is an identifier that stays, ``label`` says it to people."""
+
+    key: str
+    label: str
+    num_bytes: int
+
+
+@dataclass(frozen=True)
 class MemoryPlan:
-    """A budget divided. ``items`` (name, bytes) add up to at most the budget."""
+    """A budget divided. ``items`` add up to at most the budget."""
 
     budget_bytes: int
     smallest_num_bytes: int
-    items: tuple[tuple[str, int], ...]
+    items: tuple[MemoryItem, ...]
     expert_cache_bytes: int  # size of the expert cache's arena
     expert_num_bytes: int  # of all experts
     context: int
@@ -67,12 +76,13 @@ class MemoryPlan:
         return {
             "budget_bytes": self.budget_bytes,
             "smallest_num_bytes": self.smallest_num_bytes,
-            "items": dict(self.items),
+            "items": {item.key: item.num_bytes for item in self.items},
             "expert_cache_bytes": self.expert_cache_bytes,
             "expert_num_bytes": self.expert_num_bytes,
             "resident_share": round(self.resident_share, 4),
             "is_resident": self.is_resident,
             "context": self.context,
+            "kv_format": self.kv_format,
             "chunk_size": self.chunk_size,
         }
 
@@ -83,6 +93,24 @@ def default_budget() -> tuple[int, str]:
     margin = max(DEFAULT_FREE_BYTES, int(available * DEFAULT_FREE_SHARE))
     budget = max(0, available - margin) + resident_bytes()
     return budget, f"{format_size(budget)}: {format_size(available)} {reason}, less {format_size(margin)}"
+
+
+def check_budget(budget_bytes: int) -> str | None:
+    """What a user should know of a budget that is more than what is free now; None: nothing.
+
+    Raises:
+        RequestError: it is more than the machine or the cgroup has in all, which would kill the process.
+    """
+    total, why_total = total_memory_bytes()
+    if budget_bytes > total:
+        raise RequestError(
+            f"a budget of {format_size(budget_bytes)} is more than the {format_size(total)} that {why_total};"
+            " ask for less, or for no budget, which takes what is free"
+        )
+    available, why = available_memory_bytes()
+    if budget_bytes > available + resident_bytes():
+        return f"the budget of {format_size(budget_bytes)} is more than the {format_size(available)} {why}"
+    return None
 
 
 def plan_memory(
@@ -109,11 +137,11 @@ def plan_memory(
         budget_bytes, explanation = default_budget()
     fixed = _fixed_items(spec, manifest, context, kv_format)
     if predictor_bytes:
-        fixed.append(("predictor", predictor_bytes))
+        fixed.append(MemoryItem("predictor", "predictor", predictor_bytes))
     sizes = [entry.num_bytes for entry in manifest.experts.values()]
     # One token's experts of a layer: fewer would read the same expert again within a layer.
     floor = max(spec.moe(layer).router.top_k for layer in spec.moe_layers) * max(sizes)
-    fixed_bytes = sum(num_bytes for _, num_bytes in fixed)
+    fixed_bytes = sum(item.num_bytes for item in fixed)
     smallest = fixed_bytes + working_bytes(spec, CHUNK_SIZES[-1], context) + floor
     # Said in whole MiB, so that what the message names works as it stands.
     smallest = -(-smallest // MIB) * MIB
@@ -129,8 +157,12 @@ def plan_memory(
     )
     working = working_bytes(spec, chunk, context)
     arena = _arena_bytes(rest - working, cache_bytes, sizes)
-    items = (*fixed, (f"working memory, {chunk} tokens at a time", working))
-    items = (*items, (f"expert cache, {arena / sum(sizes):.0%} of {format_size(sum(sizes))}", arena))
+    share = f"{arena / sum(sizes):.0%} of {format_size(sum(sizes))}"
+    items = (
+        *fixed,
+        MemoryItem("working", f"working memory, {chunk} tokens at a time", working),
+        MemoryItem("expert_cache", f"expert cache, {share}", arena),
+    )
     return MemoryPlan(
         budget_bytes=budget_bytes,
         smallest_num_bytes=smallest,
@@ -155,7 +187,7 @@ def resident_budget(
     context = _checked_context(spec, context)
     fixed = _fixed_items(spec, manifest, context, kv_format)
     experts = sum(entry.num_bytes for entry in manifest.experts.values())
-    needed = sum(num_bytes for _, num_bytes in fixed) + experts
+    needed = sum(item.num_bytes for item in fixed) + experts
     needed += working_bytes(spec, CHUNK_SIZES[-1], context)
     return -(-(needed + predictor_bytes) // MIB) * MIB
 
@@ -210,18 +242,20 @@ def _checked_context(spec: ModelSpec, context: int | None) -> int:
     return context
 
 
-def _fixed_items(spec: ModelSpec, manifest: Manifest, context: int, kv_format: str) -> list[tuple[str, int]]:
+def _fixed_items(spec: ModelSpec, manifest: Manifest, context: int, kv_format: str) -> list[MemoryItem]:
     tokenizer = TOKENIZER_FACTOR * manifest.files.get("tokenizer.json", 0)
     process = max(PROCESS_BYTES + tokenizer, resident_bytes())
+    dense = sum(entry.num_bytes for entry in manifest.dense.values())
     tokens = f"{context} tokens of prompt and of answer" if spec.has_encoder else f"{context} tokens"
+    kv_bytes = KVCache.num_bytes(spec, context, kv_format)
     items = [
-        ("process and tokenizer", process),
-        ("dense weights", sum(entry.num_bytes for entry in manifest.dense.values())),
-        (f"KV cache, {tokens} in {kv_format}", KVCache.num_bytes(spec, context, kv_format)),
-        ("allocator margin", ALLOCATOR_MARGIN_BYTES),
+        MemoryItem("process", "process and tokenizer", process),
+        MemoryItem("dense_weights", "dense weights", dense),
+        MemoryItem("kv_cache", f"KV cache, {tokens} in {kv_format}", kv_bytes),
+        MemoryItem("allocator_margin", "allocator margin", ALLOCATOR_MARGIN_BYTES),
     ]
     if spec.position_bias is not None:
         # Floats for every head and distance in both directions, of encoder and decoder.
         num_heads = spec.layers[0].attention.num_heads
-        items.append(("position biases", 2 * 4 * num_heads * 2 * context))
+        items.append(MemoryItem("position_biases", "position biases", 2 * 4 * num_heads * 2 * context))
     return items

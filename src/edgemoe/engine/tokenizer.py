@@ -105,7 +105,7 @@ class Tokenizer:
     def _template(self) -> str:
         path = self._folder / "chat_template.jinja"
         if path.is_file():
-            return path.read_text()
+            return path.read_text(encoding="utf-8")
         template = self._settings.get("chat_template")
         if isinstance(template, list):
             named = {entry["name"]: entry["template"] for entry in template}
@@ -189,7 +189,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be read: {error}") from error
     return value if isinstance(value, dict) else {}

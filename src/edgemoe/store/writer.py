@@ -206,7 +206,8 @@ class StoreWriter:
         with self._failing_clearly():
             for descriptor in self._descriptors.values():
                 os.fdatasync(descriptor)
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                with contextlib.suppress(OSError):  # a hint, which some file systems refuse
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             self._journal.append(self._unsynced)
         self._unsynced.clear()
         self._num_unsynced_bytes = 0
