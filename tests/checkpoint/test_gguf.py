@@ -21,7 +21,7 @@ from edgemoe.checkpoint import SourceRef, open_checkpoint
 from edgemoe.checkpoint.gguf.tokenizer import tokenizer_files
 from edgemoe.convert import convert, plan_as_stored
 from edgemoe.errors import CheckpointError, UnsupportedModelError
-from edgemoe.models import KVCache
+from edgemoe.models import KVCache, find_sources, read_spec
 
 TOKENS = np.random.default_rng(3).integers(0, VOCAB_SIZE, 24).astype(np.int32)
 VARIATIONS = ("qwen3", "qwen3-tied-bias", "qwen3-linear", "qwen3-yarn", "qwen2", "olmoe", "mixtral")
@@ -58,11 +58,14 @@ def test_split_files_and_single_experts_are_the_same_model(tmp_path, folder, for
 def test_block_types_are_what_the_library_says(tmp_path, folder, kind):
     path = write_gguf(folder, tmp_path / "model.gguf", lambda name: kind)
     whole, part = open_checkpoint(folder), open_checkpoint(path)
-    for name in ("mlp.experts.3.down_proj", "self_attn.k_proj"):
-        name = f"model.layers.1.{name}.weight"
-        expected = dequantize(quantize(whole.read(SourceRef(name)), kind), kind)
-        assert np.array_equal(part.read(SourceRef(name)), expected)
-        assert np.array_equal(part.read(SourceRef(name, rows=(5, 9))), expected[5:9])
+    for name, ref in (
+        ("mlp.experts.3.down_proj", SourceRef("blk.1.ffn_down_exps.weight", 3)),
+        ("self_attn.k_proj", SourceRef("blk.1.attn_k.weight")),
+    ):
+        values = whole.read(SourceRef(f"model.layers.1.{name}.weight"))
+        expected = dequantize(quantize(values, kind), kind)
+        assert np.array_equal(part.read(ref), expected)
+        assert np.array_equal(part.read(ref.slice_rows(5, 9)), expected[5:9])
     part.close()
 
 
@@ -70,8 +73,13 @@ def test_rotated_rows_are_found_in_any_slice(tmp_path):
     folder = write_checkpoint(tmp_path / "hf", "mixtral")
     path = write_gguf(folder, tmp_path / "model.gguf")
     whole, part = open_checkpoint(folder), open_checkpoint(path)
-    ref = SourceRef("model.layers.0.self_attn.q_proj.weight")
-    assert np.array_equal(part.read(ref.slice_rows(3, 29)), whole.read(ref)[3:29])
+    name = "layers.0.attention.q.weight"
+    ours, theirs = (find_sources_of(source).dense[name] for source in (part, whole))
+    assert np.array_equal(part.read(ours.slice_rows(3, 29)), whole.read(theirs)[3:29])
+
+
+def find_sources_of(source):
+    return find_sources(read_spec(source.config()), {n: i.shape for n, i in source.tensors().items()})
 
 
 def test_every_matrix_keeps_its_width(tmp_path, folder):

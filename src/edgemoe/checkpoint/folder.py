@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from edgemoe.checkpoint.source import SourceRef, TensorInfo
 from edgemoe.checkpoint.torch_file import read_torch_file
 from edgemoe.errors import CheckpointError, MissingTensorError
 from edgemoe.safetensors_header import TensorRange, read_exactly, read_header
+from edgemoe.source_ref import read_part
 
 SIDE_FILES = (
     "tokenizer.json",
@@ -60,13 +62,9 @@ class FolderCheckpoint:
         """One part of a tensor as float32; see CheckpointSource."""
         if ref.name not in self._places:
             raise MissingTensorError(f"{self._folder}: there is no tensor {ref.name}")
-        path, place = self._places[ref.name]
-        shape, offset, num_bytes = _locate(ref, place)
-        try:
-            raw = read_exactly(self._descriptor(path), num_bytes, offset)
-        except (OSError, EOFError) as error:
-            raise CheckpointError(f"{path}: tensor {ref.name} cannot be read: {error}") from error
-        return _as_float32(raw, place.dtype, ref.name, path).reshape(shape)
+        place = self._places[ref.name][1]
+        shape = place.shape if ref.index is None else place.shape[1:]
+        return read_part(ref, shape, partial(self._read_rows, ref.name, ref.index))
 
     def files(self) -> Mapping[str, bytes]:
         """Tokenizer, chat template and generation settings, those that exist."""
@@ -78,6 +76,16 @@ class FolderCheckpoint:
         for descriptor in self._descriptors.values():
             os.close(descriptor)
         self._descriptors.clear()
+
+    def _read_rows(self, name: str, index: int | None, start: int, stop: int) -> NDArray[np.float32]:
+        """Consecutive rows of a tensor, or of an entry of its first axis."""
+        path, place = self._places[name]
+        shape, offset, num_bytes = _locate(place, index, start, stop)
+        try:
+            raw = read_exactly(self._descriptor(path), num_bytes, offset)
+        except (OSError, EOFError) as error:
+            raise CheckpointError(f"{path}: tensor {name} cannot be read: {error}") from error
+        return _as_float32(raw, place.dtype, name, path).reshape(shape)
 
     def _add_shard(self, path: Path, wanted: set[str] | None) -> None:
         try:
@@ -120,18 +128,17 @@ def _indexed(index: Path) -> dict[Path, set[str] | None]:
     return shards
 
 
-def _locate(ref: SourceRef, place: TensorRange) -> tuple[tuple[int, ...], int, int]:
-    """Shape, file offset and number of bytes of a part; its rows are contiguous."""
+def _locate(place: TensorRange, index: int | None, start: int, stop: int) -> tuple[tuple[int, ...], int, int]:
+    """Shape, file offset and number of bytes of consecutive rows."""
     shape, offset = place.shape, place.offset
     element = place.num_bytes // max(1, math.prod(shape))
-    if ref.index is not None:
+    if index is not None:
         shape = shape[1:]
-        offset += ref.index * math.prod(shape) * element
-    if ref.rows is not None:
-        start, stop = ref.rows
-        row_num_bytes = math.prod(shape[1:]) * element
-        shape = (stop - start, *shape[1:])
-        offset += start * row_num_bytes
+        offset += index * math.prod(shape) * element
+    if not shape:
+        return shape, offset, element
+    offset += start * math.prod(shape[1:]) * element
+    shape = (stop - start, *shape[1:])
     return shape, offset, math.prod(shape) * element
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgemoe.checkpoint.source import SourceRef, TensorInfo
 from edgemoe.errors import MissingTensorError
+from edgemoe.source_ref import read_part
 
 
 class MemoryCheckpoint:
@@ -43,9 +44,9 @@ class MemoryCheckpoint:
         array = self._tensors[ref.name]
         if ref.index is not None:
             array = array[ref.index]
-        if ref.rows is not None:
-            array = array[slice(*ref.rows)]
-        return np.ascontiguousarray(array, np.float32)
+        if not array.shape:
+            return np.ascontiguousarray(array, np.float32)
+        return read_part(ref, array.shape, lambda start, stop: array[start:stop].astype(np.float32))
 
     def files(self) -> Mapping[str, bytes]:
         """The side files given."""

@@ -10,6 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemoe.source_ref import SourceRef
+
+__all__ = ["CheckpointSource", "SourceRef", "TensorInfo"]
+
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
@@ -23,20 +27,6 @@ class TensorInfo:
     def bits_per_weight(self) -> float:
         """Stored bits per value, scales included."""
         return 8 * self.num_bytes / math.prod(self.shape)
-
-
-@dataclass(frozen=True, slots=True)
-class SourceRef:
-    """A part of a stored tensor: entry ``index`` of its first axis, then ``rows`` [start, stop)."""
-
-    name: str
-    index: int | None = None
-    rows: tuple[int, int] | None = None
-
-    def slice_rows(self, start: int, stop: int) -> SourceRef:
-        """Rows [start, stop) of this part."""
-        first = 0 if self.rows is None else self.rows[0]
-        return SourceRef(self.name, self.index, (first + start, first + stop))
 
 
 class CheckpointSource(Protocol):

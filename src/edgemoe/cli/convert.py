@@ -219,6 +219,8 @@ def _say_report(
     if report.num_resumed_bytes:
         say(f"went on from an earlier run: {format_size(report.num_resumed_bytes)} were there")
     say(f"wrote {out}: {format_size(report.num_bytes)} in {format_duration(elapsed_s)}")
+    for part, num_tensors in report.passed_over.items():
+        say(f"passed over {part}: {num_tensors} tensors; text does not need them")
     for change, error in report.rounding.items():
         say(f"{change}: weights changed by {error:.2%} (root mean square, relative)")
     if is_rounded_for_inputs:

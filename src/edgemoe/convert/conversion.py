@@ -121,6 +121,11 @@ class Conversion:
             experts=experts,
         )
 
+    @property
+    def passed_over(self) -> dict[str, int]:
+        """Parts of the checkpoint that are not run, with the number of their tensors."""
+        return dict(self._sources.passed_over)
+
     def expert_bits_per_weight(self) -> float:
         """Stored bits per expert weight, scales and padding included."""
         num_bytes = sum(place.num_bytes for place in self.layout.experts.values())

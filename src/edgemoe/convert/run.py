@@ -24,7 +24,8 @@ class ConversionReport:
 
     ``has_restarted``: what another conversion to the same place had left unfinished was thrown away.
     ``rounding``: relative root-mean-square change of the weights by "stored type → format", measured on some
-    rows of each matrix that this run has packed.
+    rows of each matrix that this run has packed. ``passed_over``: parts of the checkpoint that are not run,
+    towers for images for example, with the number of their tensors.
     """
 
     path: str
@@ -35,6 +36,7 @@ class ConversionReport:
     expert_bits_per_weight: float
     has_tokenizer: bool
     rounding: dict[str, float]
+    passed_over: dict[str, int]
     elapsed_s: float
 
     def to_json(self) -> dict[str, Any]:
@@ -100,5 +102,6 @@ def _convert(
         expert_bits_per_weight=conversion.expert_bits_per_weight(),
         has_tokenizer=_TOKENIZER in side_files,
         rounding=conversion.rounding(),
+        passed_over=conversion.passed_over,
         elapsed_s=time.monotonic() - started,
     )

@@ -10,54 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgemoe.errors import UnsupportedModelError
+from edgemoe.models.families import ALL_FAMILIES, Family, GgufFamily
 
-_SHARED = {
-    "embedding_length": "hidden_size",
-    "block_count": "num_hidden_layers",
-    "context_length": "max_position_embeddings",
-    "attention.head_count": "num_attention_heads",
-    "attention.head_count_kv": "num_key_value_heads",
-    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
-    "rope.freq_base": "rope_theta",
-    "expert_count": "num_experts",
-    "expert_used_count": "num_experts_per_tok",
-}
-_QWEN = {
-    **_SHARED,
-    "attention.key_length": "head_dim",
-    "feed_forward_length": "intermediate_size",
-    "expert_feed_forward_length": "moe_intermediate_size",
-    "expert_weights_norm": "norm_topk_prob",
-}
-# Architecture → model_type, GGUF key → Hugging Face key, and what the architecture implies.
-_ARCHITECTURES: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
-    "qwen3moe": ("qwen3_moe", _QWEN, {"norm_topk_prob": True}),
-    "qwen2moe": (
-        "qwen2_moe",
-        {**_QWEN, "expert_shared_feed_forward_length": "shared_expert_intermediate_size"},
-        {"norm_topk_prob": False},
-    ),
-    "olmoe": (
-        "olmoe",
-        {
-            **_SHARED,
-            "feed_forward_length": "intermediate_size",
-            "attention.clamp_kqv": "clip_qkv",
-            "expert_weights_norm": "norm_topk_prob",
-        },
-        {"norm_topk_prob": False},
-    ),
-    "llama": (
-        "mixtral",
-        {
-            **_SHARED,
-            "feed_forward_length": "intermediate_size",
-            "attention.key_length": "head_dim",
-            "attention.sliding_window": "sliding_window",
-        },
-        {},
-    ),
-}
 # Keys that only repeat what follows from others: suffix → Hugging Face key it must agree with.
 _REPEATED = {
     "vocab_size": "vocab_size",
@@ -91,33 +45,47 @@ def read_config(
         UnsupportedModelError: unknown architecture, key or value.
     """
     architecture = str(metadata.get("general.architecture"))
-    if architecture not in _ARCHITECTURES:
-        raise UnsupportedModelError(
-            f"GGUF architecture {architecture!r} is not supported; supported: {', '.join(_ARCHITECTURES)}"
-        )
-    model_type, names, implied = _ARCHITECTURES[architecture]
     own = {
-        key.removeprefix(f"{architecture}."): _scalar(key, value)
+        key.removeprefix(f"{architecture}."): value
         for key, value in metadata.items()
         if key.startswith(f"{architecture}.")
     }
-    if architecture == "llama" and not own.get("expert_count"):
-        raise UnsupportedModelError("this GGUF file is a dense Llama; EdgeMoE runs mixture-of-experts models")
+    family, gguf = _find_family(architecture, own)
+    own = {key: value if key in gguf.per_layer else _scalar(key, value) for key, value in own.items()}
     config: dict[str, Any] = {
-        "model_type": model_type,
+        "model_type": family.model_types[0],
         "vocab_size": vocab_size,
         "tie_word_embeddings": not has_head,
         "hidden_act": "silu",
-        **implied,
-        **{names[key]: value for key, value in own.items() if key in names},
+        **gguf.implied,
+        **{gguf.keys[key]: value for key, value in own.items() if key in gguf.keys},
     }
-    if model_type == "qwen2_moe":
+    if family.model_types[0] == "qwen2_moe":
         config["qkv_bias"] = has_bias
     scaling = _rope_scaling(own)
     if scaling:
         config["rope_scaling"] = scaling
-    _check_rest(architecture, own, config, set(names))
+    if gguf.finish is not None:
+        gguf.finish(own, config)
+    _check_rest(gguf, own, config)
     return config
+
+
+def _find_family(architecture: str, own: dict[str, Any]) -> tuple[Family, GgufFamily]:
+    """The family that a file with these keys of its own holds.
+
+    Raises:
+        UnsupportedModelError: there is none.
+    """
+    found = [(f, f.gguf) for f in ALL_FAMILIES if f.gguf is not None]
+    alike = [(family, gguf) for family, gguf in found if gguf.architecture == architecture]
+    for family, gguf in alike:
+        if gguf.is_ours is None or gguf.is_ours(own):
+            return family, gguf
+    known = ", ".join(sorted({gguf.architecture for _, gguf in found}))
+    if architecture == "llama":
+        raise UnsupportedModelError("this GGUF file is a dense Llama; EdgeMoE runs mixture-of-experts models")
+    raise UnsupportedModelError(f"GGUF architecture {architecture!r} is not supported; supported: {known}")
 
 
 def _scalar(key: str, value: Any) -> Any:
@@ -137,22 +105,24 @@ def _rope_scaling(own: dict[str, Any]) -> dict[str, Any]:
     return {"rope_type": kind, **{key: value for key, value in found.items() if value is not None}}
 
 
-def _check_rest(architecture: str, own: dict[str, Any], config: dict[str, Any], known: set[str]) -> None:
+def _check_rest(gguf: GgufFamily, own: dict[str, Any], config: dict[str, Any]) -> None:
     expected = {**config}
     expected.setdefault("head_dim", config.get("hidden_size", 0) // (config.get("num_attention_heads") or 1))
     for key, value in own.items():
-        if key in known:
+        if key in gguf.keys or key in gguf.ignored:
             continue
-        if key in _REPEATED:
-            allowed: tuple[Any, ...] = (expected.get(_REPEATED[key]),)
+        if key in gguf.checked:
+            allowed = gguf.checked[key]
+        elif key in _REPEATED:
+            allowed = (expected.get(_REPEATED[key]),)
         elif key in _FIXED:
             allowed = _FIXED[key]
         else:
             raise UnsupportedModelError(
-                f"GGUF key {architecture}.{key} is not known; running without it could give wrong text"
+                f"GGUF key {gguf.architecture}.{key} is not known; running without it could give wrong text"
             )
         if value not in allowed:
             raise UnsupportedModelError(
-                f"GGUF key {architecture}.{key} = {value!r} is not supported; supported: "
+                f"GGUF key {gguf.architecture}.{key} = {value!r} is not supported; supported: "
                 + ", ".join(map(repr, allowed))
             )

@@ -1,29 +1,53 @@
-"""Model families: how each reads its configuration and names its tensors."""
+"""Model families: a file for each says how it reads its configuration and names its tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from edgemoe.errors import UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader
-from edgemoe.models.families.mixtral import read_mixtral
-from edgemoe.models.families.olmoe import read_olmoe
-from edgemoe.models.families.qwen_moe import read_qwen2, read_qwen3
-from edgemoe.models.families.sources import TensorSources, find_sources
-from edgemoe.models.families.switch import read_switch
+from edgemoe.models.families import mixtral, olmoe, qwen2_moe, qwen3_moe, switch
+from edgemoe.models.families.family import Family
+from edgemoe.models.families.gguf_names import GgufFamily
+from edgemoe.models.families.sources import TensorSources, match_sources
 from edgemoe.models.spec import ModelSpec
+from edgemoe.source_ref import Shape
 
-__all__ = ["FAMILIES", "TensorSources", "find_sources", "read_spec"]
+__all__ = [
+    "ALL_FAMILIES",
+    "FAMILIES",
+    "Family",
+    "GgufFamily",
+    "TensorSources",
+    "family_of",
+    "find_sources",
+    "read_spec",
+]
 
-FAMILIES: Mapping[str, Callable[[ConfigReader], ModelSpec]] = {
-    "mixtral": read_mixtral,
-    "olmoe": read_olmoe,
-    "qwen2_moe": read_qwen2,
-    "qwen3_moe": read_qwen3,
-    "switch_transformers": read_switch,
-}
-WITH_ENCODER = ("switch_transformers",)
+ALL_FAMILIES: tuple[Family, ...] = (
+    mixtral.FAMILY,
+    olmoe.FAMILY,
+    qwen2_moe.FAMILY,
+    qwen3_moe.FAMILY,
+    switch.FAMILY,
+)
+FAMILIES: Mapping[str, Family] = {name: family for family in ALL_FAMILIES for name in family.model_types}
+_HOLDERS: Mapping[str, Family] = {name: family for family in ALL_FAMILIES for name in family.holders}
+# What the configuration around a text's holds: other towers, and tokens that stand for what they see.
+_OUTER_KEYS = (
+    *("text_config", "vision_config", "audio_config", "image_token_id", "video_token_id", "audio_token_id"),
+    *("vision_start_token_id", "vision_end_token_id", "image_token_index", "video_token_index"),
+    *("boi_token_id", "eoi_token_id", "boa_token_id", "eoa_token_id", "vision_soft_tokens_per_image"),
+    "tie_word_embeddings",
+)
+# A tensor that every GGUF file of a language model has.
+_GGUF_SIGN = "token_embd.weight"
+
+
+def family_of(spec: ModelSpec) -> Family:
+    """The family that a spec was read for."""
+    return FAMILIES[spec.family]
 
 
 def read_spec(config: Mapping[str, Any]) -> ModelSpec:
@@ -32,20 +56,59 @@ def read_spec(config: Mapping[str, Any]) -> ModelSpec:
     Raises:
         UnsupportedModelError: unknown family, key or value; the message names it.
     """
-    family = str(config.get("model_type"))
-    if family not in FAMILIES:
+    config = _text_config(config)
+    name = str(config.get("model_type"))
+    if name not in FAMILIES:
         raise UnsupportedModelError(
-            f"config.json: model_type {family!r} is not supported; supported: {', '.join(FAMILIES)}"
+            f"config.json: model_type {name!r} is not supported; supported: {', '.join(FAMILIES)}"
         )
-    reader = ConfigReader(config)
-    if family not in WITH_ENCODER:
+    family, reader = FAMILIES[name], ConfigReader(config)
+    if not family.has_encoder:
         reader.refuse("is_encoder_decoder", (False,), "the family is a decoder")
     reader.refuse("quantization_config", (), "convert from an unquantised checkpoint")
     try:
-        spec = FAMILIES[family](reader)
+        spec = family.read(reader)
     except UnsupportedModelError:
         raise
     except (TypeError, ValueError) as error:
         raise UnsupportedModelError(f"config.json: a value is not of its kind: {error}") from error
     reader.finish()
     return spec
+
+
+def find_sources(spec: ModelSpec, shapes: Mapping[str, Shape]) -> TensorSources:
+    """Match the spec's tensors to the names and shapes of a checkpoint: Hugging Face's or GGUF's.
+
+    Raises:
+        MissingTensorError: a tensor the spec needs is not there.
+        UnusedTensorError: a stored tensor is not needed, so the model is not what its configuration says.
+        CheckpointError: a tensor has another shape than the configuration implies.
+    """
+    family = family_of(spec)
+    is_gguf = family.gguf is not None and _GGUF_SIGN in shapes
+    return match_sources(spec, family.gguf.names if is_gguf and family.gguf else family.names, shapes)
+
+
+def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part that a model of text reads, of a configuration that may hold towers beside it."""
+    text = config.get("text_config")
+    if not isinstance(text, Mapping):
+        return config
+    holder = str(config.get("model_type"))
+    if holder not in _HOLDERS:
+        raise UnsupportedModelError(
+            f"config.json: model_type {holder!r} is not supported; supported: "
+            + ", ".join((*FAMILIES, *_HOLDERS))
+        )
+    outer = ConfigReader(config)
+    for key in _OUTER_KEYS:
+        outer.optional(key, None)
+    quantization = outer.optional("quantization_config", None)
+    outer.finish()
+    inner = {"model_type": _HOLDERS[holder].model_types[0], **text}
+    if quantization is not None:
+        inner.setdefault("quantization_config", quantization)
+    # What ties the head is said outside by some and inside by others.
+    if config.get("tie_word_embeddings") is not None:
+        inner["tie_word_embeddings"] = config["tie_word_embeddings"]
+    return inner

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from edgemoe.errors import UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.rope import read_rope
-from edgemoe.models.spec import ROW_MULTIPLE, LayerSpec, ModelSpec, MoESpec
+from edgemoe.models.spec import (
+    ROW_MULTIPLE,
+    AttentionSpec,
+    ExpertSpec,
+    LayerSpec,
+    MLPSpec,
+    ModelSpec,
+    MoESpec,
+    RouterSpec,
+    SharedExpertSpec,
+)
 
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "relu": "relu"}
 
@@ -76,3 +88,44 @@ def check_spec(spec: ModelSpec) -> None:
                 f"config.json: {name} = {width} is not a multiple of {ROW_MULTIPLE},"
                 " which the packed formats need"
             )
+
+
+def read_qwen_layers(
+    reader: ConfigReader,
+    windows: list[int],
+    qk_norm: Literal["none", "head", "projection"],
+    biases: tuple[bool, bool],
+    shared: SharedExpertSpec | None,
+) -> tuple[LayerSpec, ...]:
+    """Layers of Qwen's mixtures: experts in every ``decoder_sparse_step``-th, dense networks elsewhere."""
+    width = reader.require_size("hidden_size")
+    num_heads = reader.require_size("num_attention_heads")
+    head_dim = int(reader.optional("head_dim", width // num_heads))
+    activation = read_activation(reader)
+    moe = MoESpec(
+        RouterSpec(
+            reader.require_size("num_experts", "num_local_experts"),
+            reader.require_size("num_experts_per_tok"),
+            "softmax_then_pick",
+            bool(reader.optional("norm_topk_prob", False)),
+        ),
+        ExpertSpec(reader.require_size("moe_intermediate_size"), activation),
+        shared,
+    )
+    dense = MLPSpec(reader.require_size("intermediate_size"), activation)
+    step = int(reader.optional("decoder_sparse_step", 1))
+    only_dense = set(reader.optional("mlp_only_layers", []))
+    return tuple(
+        LayerSpec(
+            AttentionSpec(
+                num_heads,
+                int(reader.optional("num_key_value_heads", num_heads)),
+                head_dim,
+                qk_norm,
+                *biases,
+                window=window,
+            ),
+            dense if index in only_dense or (index + 1) % step else moe,
+        )
+        for index, window in enumerate(windows)
+    )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from edgemoe.models.config_reader import ConfigReader
+from edgemoe.models.families.family import Family
 from edgemoe.models.families.fields import read_activation, read_model
+from edgemoe.models.families.gguf_names import KEYS, GgufFamily, gguf_table
+from edgemoe.models.families.names import ATTENTION, EXPERTS, TOP, NameTable
 from edgemoe.models.spec import AttentionSpec, ExpertSpec, LayerSpec, ModelSpec, MoESpec, RouterSpec
 
 
@@ -33,3 +36,22 @@ def read_olmoe(reader: ConfigReader) -> ModelSpec:
     )
     layers = (LayerSpec(attention, moe),) * reader.require_size("num_hidden_layers")
     return read_model(reader, layers, default_eps=1e-5, default_theta=10000.0)
+
+
+FAMILY = Family(
+    "OLMoE",
+    ("olmoe",),
+    read_olmoe,
+    NameTable(("model.",), "layers.{l}.", TOP, {**ATTENTION, "router.weight": ("mlp.gate.weight",)}, EXPERTS),
+    GgufFamily(
+        "olmoe",
+        {
+            **KEYS,
+            "feed_forward_length": "intermediate_size",
+            "attention.clamp_kqv": "clip_qkv",
+            "expert_weights_norm": "norm_topk_prob",
+        },
+        gguf_table(),
+        {"norm_topk_prob": False},
+    ),
+)

@@ -6,7 +6,9 @@ The rules are those of the implementation in transformers 5.23.
 from __future__ import annotations
 
 from edgemoe.models.config_reader import ConfigReader
+from edgemoe.models.families.family import Family
 from edgemoe.models.families.fields import check_spec, read_activation
+from edgemoe.models.families.switch_names import SwitchNames
 from edgemoe.models.spec import (
     AttentionSpec,
     ExpertSpec,
@@ -93,3 +95,6 @@ def _layers(reader: ConfigReader, stack: str, count: int) -> tuple[LayerSpec, ..
 
 def _is_sparse(index: int, step: int) -> bool:
     return step > 0 and (step == 1 or index % step == 1)
+
+
+FAMILY = Family("Switch Transformers", ("switch_transformers",), read_switch, SwitchNames(), has_encoder=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from edgemoe.models.spec import ModelSpec
+from edgemoe.source_ref import SourceRef
 
 # Canonical part after "layers.{l}." → part after "{stack}.block.{l}.layer."; ffn is layer 1 of an encoder's
 # block and layer 2 of a decoder's.
@@ -33,7 +35,7 @@ _UNTIED = {
     "encoder_embed.weight": ("encoder.embed_tokens.weight", "shared.weight"),
 }
 # Copies of the embedding, and a table that early versions of transformers saved and never used.
-UNUSED = (
+_UNUSED = (
     "shared.weight",
     "encoder.embed_tokens.weight",
     "decoder.embed_tokens.weight",
@@ -42,21 +44,28 @@ UNUSED = (
 )
 
 
-def dense_names(spec: ModelSpec, canonical: str) -> tuple[str, ...]:
-    """Names that the tensor may have, the usual one first."""
-    match = re.fullmatch(r"layers\.(\d+)\.(.+)", canonical)
-    if match is None:
-        own = _UNTIED if spec.has_encoder_embedding else _TIED
-        return own.get(canonical) or _TOP_NAMES[canonical]
-    prefix, ffn = _block(spec, int(match[1]))
-    return (f"{prefix}.{_LAYER_NAMES[match[2]].format(ffn=ffn)}",)
+class SwitchNames:
+    """See Naming."""
 
+    def dense(self, spec: ModelSpec, canonical: str) -> Iterator[SourceRef]:
+        """See Naming."""
+        match = re.fullmatch(r"layers\.(\d+)\.(.+)", canonical)
+        if match is None:
+            own = _UNTIED if spec.has_encoder_embedding else _TIED
+            yield from map(SourceRef, own.get(canonical) or _TOP_NAMES[canonical])
+            return
+        prefix, ffn = _block(spec, int(match[1]))
+        yield SourceRef(f"{prefix}.{_LAYER_NAMES[match[2]].format(ffn=ffn)}")
 
-def expert_names(spec: ModelSpec, layer: int, expert: int, projection: str) -> tuple[str, ...]:
-    """Names that one matrix of an expert may have."""
-    prefix, ffn = _block(spec, layer)
-    matrix = {"up": "wi", "down": "wo"}[projection]
-    return (f"{prefix}.{ffn}.mlp.experts.expert_{expert}.{matrix}.weight",)
+    def expert(self, spec: ModelSpec, layer: int, expert: int, projection: str) -> Iterator[SourceRef]:
+        """See Naming."""
+        prefix, ffn = _block(spec, layer)
+        matrix = {"up": "wi", "down": "wo"}[projection]
+        yield SourceRef(f"{prefix}.{ffn}.mlp.experts.expert_{expert}.{matrix}.weight")
+
+    def passed_over(self, spec: ModelSpec, name: str) -> str | None:
+        """See Naming."""
+        return "" if name in _UNUSED else None
 
 
 def _block(spec: ModelSpec, layer: int) -> tuple[str, int]:

@@ -1,0 +1,28 @@
+"""What a family file says: how the family reads its configuration and how checkpoints name its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgemoe.models.config_reader import ConfigReader
+from edgemoe.models.families.gguf_names import GgufFamily
+from edgemoe.models.families.names import Naming
+from edgemoe.models.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of models.
+
+    ``model_types``: what its configurations call it, the usual name first. ``holders``: model types of
+    configurations that hold one of these as their ``text_config``, beside towers for images and sound.
+    """
+
+    title: str
+    model_types: tuple[str, ...]
+    read: Callable[[ConfigReader], ModelSpec]
+    names: Naming
+    gguf: GgufFamily | None = None
+    holders: tuple[str, ...] = ()
+    has_encoder: bool = False

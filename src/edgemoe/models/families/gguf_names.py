@@ -1,0 +1,85 @@
+"""What GGUF files of different architectures have in common: keys of the metadata and tensor names.
+
+Keys stand without the architecture's name before them. Names and meanings are llama.cpp's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgemoe.models.families.names import PROJECTIONS, Name, Names, NameTable, first_half, second_half
+
+# What more than renaming it takes: changes the configuration, given the keys of the architecture.
+Finish = Callable[[dict[str, Any], dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class GgufFamily:
+    """How GGUF files hold a family: ``keys`` from theirs to Hugging Face's, and what they leave unsaid.
+
+    A key that stands neither in ``keys`` nor in ``checked`` (with the values that are run), nor repeats
+    another, is refused. ``is_ours`` tells families of one architecture apart.
+    """
+
+    architecture: str
+    keys: Mapping[str, str]
+    names: NameTable
+    implied: Mapping[str, Any] = field(default_factory=dict)
+    checked: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+    per_layer: tuple[str, ...] = ()  # keys that may have a value for each layer
+    finish: Finish | None = None
+    is_ours: Callable[[dict[str, Any]], bool] | None = None
+
+
+KEYS: dict[str, str] = {
+    "embedding_length": "hidden_size",
+    "block_count": "num_hidden_layers",
+    "context_length": "max_position_embeddings",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "rope.freq_base": "rope_theta",
+    "expert_count": "num_experts",
+    "expert_used_count": "num_experts_per_tok",
+}
+TOP: dict[str, Names] = {
+    "embed.weight": ("token_embd.weight",),
+    "norm.weight": ("output_norm.weight",),
+    "head.weight": ("output.weight",),
+}
+ATTENTION: dict[str, Names] = {
+    **{
+        f"attention.{p}.{kind}": (f"attn_{'output' if p == 'o' else p}.{kind}",)
+        for p in "qkvo"
+        for kind in ("weight", "bias")
+    },
+    "attention.q_norm.weight": ("attn_q_norm.weight",),
+    "attention.k_norm.weight": ("attn_k_norm.weight",),
+    "attention_norm.weight": ("attn_norm.weight",),
+    "ffn_norm.weight": ("ffn_norm.weight",),
+}
+FEED_FORWARD: dict[str, Names] = {
+    "router.weight": ("ffn_gate_inp.weight",),
+    "router.choice_bias": ("exp_probs_b.bias", "exp_probs_b"),
+    "shared_gate.weight": ("ffn_gate_inp_shexp.weight",),
+    **{f"shared.{p}.weight": (f"ffn_{p}_shexp.weight",) for p in PROJECTIONS},
+    **{f"mlp.{p}.weight": (f"ffn_{p}.weight",) for p in PROJECTIONS},
+}
+EXPERTS: dict[str, Names] = {
+    projection: (
+        f"ffn_{projection}_exps.weight",
+        *((Name("ffn_gate_up_exps.weight", half),) if half else ()),
+        # Files of early 2024 have one tensor an expert.
+        f"ffn_{projection}.{{e}}.weight",
+    )
+    for projection, half in (("gate", first_half), ("up", second_half), ("down", None))
+}
+
+
+def gguf_table(changes: Mapping[str, Names] | None = None, extra_layers: str | None = None) -> NameTable:
+    """The usual names, with those of a family that differ, in canonical form after "layers.{l}."."""
+    layers = {**ATTENTION, **FEED_FORWARD, **(changes or {})}
+    return NameTable(("",), "blk.{l}.", TOP, layers, EXPERTS, extra_layers=extra_layers)

@@ -1,0 +1,167 @@
+"""Tables from a model's own tensor names to those of checkpoints, and the names that many families share.
+
+A family's table maps each canonical name to one or more candidates, because the same model is published
+under several names; the first that a checkpoint has is taken. What a checkpoint has besides must stand in
+``passed_over``, else it is refused: running without it could give wrong text.
+
+In templates ``{l}`` is the layer and ``{e}`` the expert. A template of experts without ``{e}`` is a stack of
+all experts of a layer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from edgemoe.models.spec import ModelSpec
+from edgemoe.source_ref import Rows, SourceRef, Step
+
+PROJECTIONS = ("gate", "up", "down")
+
+Steps = tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Name:
+    """A template and the steps from what is stored there to what the model needs, given spec and layer."""
+
+    template: str
+    steps: Callable[[ModelSpec, int], Steps]
+
+
+Names = tuple["str | Name", ...]
+
+
+class Naming(Protocol):
+    """How a kind of checkpoint names the tensors of a family."""
+
+    def dense(self, spec: ModelSpec, canonical: str) -> Iterator[SourceRef]:
+        """Where a tensor may be, the usual place first."""
+        ...
+
+    def expert(self, spec: ModelSpec, layer: int, expert: int, projection: str) -> Iterator[SourceRef]:
+        """Where a matrix of an expert may be, the usual place first."""
+        ...
+
+    def passed_over(self, spec: ModelSpec, name: str) -> str | None:
+        """What a stored tensor belongs to that is not run, or None if it should have been."""
+        ...
+
+
+@dataclass(frozen=True)
+class NameTable:
+    """A Naming made of tables. ``layers`` is by what follows "layers.{l}." in canonical names."""
+
+    prefixes: tuple[str, ...]  # before all but the head
+    layer_prefix: str
+    top: Mapping[str, Names]
+    layers: Mapping[str, Names]
+    experts: Mapping[str, Names]
+    # Patterns of whole stored names, and what they belong to; "" for what changes nothing.
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    # Layers from this one on predict further tokens and are not run; None: no such layers.
+    extra_layers: str | None = None
+
+    def dense(self, spec: ModelSpec, canonical: str) -> Iterator[SourceRef]:
+        """See Naming."""
+        match = re.fullmatch(r"layers\.(\d+)\.(.+)", canonical)
+        layer = int(match[1]) if match else 0
+        names = self.layers.get(match[2], ()) if match else self.top.get(canonical, ())
+        for prefix in self.prefixes:
+            before = prefix + self.layer_prefix.format(l=layer) if match else prefix
+            for name in names:
+                yield _resolved(name, before, spec, layer)
+
+    def expert(self, spec: ModelSpec, layer: int, expert: int, projection: str) -> Iterator[SourceRef]:
+        """See Naming."""
+        for prefix in self.prefixes:
+            before = prefix + self.layer_prefix.format(l=layer)
+            for name in self.experts[projection]:
+                yield _resolved(name, before, spec, layer, expert)
+
+    def passed_over(self, spec: ModelSpec, name: str) -> str | None:
+        """See Naming."""
+        # A tied head is sometimes saved as well; it equals the embedding.
+        if spec.has_tied_head and name in _texts(self.top.get("head.weight", ())):
+            return ""
+        for pattern, what in {**_COMPUTED, **self.ignored}.items():
+            if re.fullmatch(pattern, name):
+                return what
+        for prefix in self.prefixes:
+            pattern = re.escape(prefix + self.layer_prefix).replace(r"\{l\}", r"(\d+)") + ".+"
+            match = re.fullmatch(pattern, name)
+            if match and self.extra_layers is not None and int(match[1]) >= len(spec.layers):
+                return self.extra_layers
+        return None
+
+
+MTP = "layers that predict further tokens"
+VISION, AUDIO = "the vision tower", "the audio tower"
+# Buffers that older versions saved and that are computed.
+_COMPUTED = {r".*\.(rotary_emb\.inv_freq|masked_bias|attn\.bias)": ""}
+
+
+def _resolved(
+    name: str | Name, before: str, spec: ModelSpec, layer: int, expert: int | None = None
+) -> SourceRef:
+    template, steps = (name, ()) if isinstance(name, str) else (name.template, name.steps(spec, layer))
+    # A head and towers stand beside the model, not inside it.
+    whole = template[1:] if template.startswith("/") else before + template
+    if expert is None:
+        return SourceRef(whole, steps=steps)
+    is_stacked = "{e}" not in template
+    return SourceRef(whole.replace("{e}", str(expert)), expert if is_stacked else None, steps=steps)
+
+
+def _texts(names: Names) -> set[str]:
+    return {(name if isinstance(name, str) else name.template).removeprefix("/") for name in names}
+
+
+def first_half(spec: ModelSpec, layer: int) -> Steps:
+    """The gate of a stack of gate and up, one after the other."""
+    return (Rows(0, spec.moe(layer).expert.width),)
+
+
+def second_half(spec: ModelSpec, layer: int) -> Steps:
+    """The up of a stack of gate and up, one after the other."""
+    width = spec.moe(layer).expert.width
+    return (Rows(width, 2 * width),)
+
+
+# What the families of Hugging Face that descend from Llama have in common.
+TOP: dict[str, Names] = {
+    "embed.weight": ("embed_tokens.weight",),
+    "norm.weight": ("norm.weight",),
+    "head.weight": ("/lm_head.weight",),
+}
+ATTENTION: dict[str, Names] = {
+    **{
+        f"attention.{p}.{kind}": (f"self_attn.{p}_proj.{kind}",)
+        for p in "qkvo"
+        for kind in ("weight", "bias")
+    },
+    "attention.q_norm.weight": ("self_attn.q_norm.weight",),
+    "attention.k_norm.weight": ("self_attn.k_norm.weight",),
+    "attention_norm.weight": ("input_layernorm.weight",),
+    "ffn_norm.weight": ("post_attention_layernorm.weight",),
+}
+MLP: dict[str, Names] = {f"mlp.{p}.weight": (f"mlp.{p}_proj.weight",) for p in PROJECTIONS}
+# Under "mlp.experts", and older files under other names; w1, w3, w2 are Mixtral's.
+EXPERTS: dict[str, Names] = {
+    projection: (
+        f"mlp.experts.{{e}}.{projection}_proj.weight",
+        *(
+            Name(f"{block}.experts.{stack}", half) if half else f"{block}.experts.{stack}"
+            for block in ("mlp", "block_sparse_moe")
+        ),
+        f"block_sparse_moe.experts.{{e}}.{old}.weight",
+        f"mlp.experts.{{e}}.{old}.weight",
+    )
+    for projection, old, stack, half in (
+        ("gate", "w1", "gate_up_proj", first_half),
+        ("up", "w3", "gate_up_proj", second_half),
+        ("down", "w2", "down_proj", None),
+    )
+}

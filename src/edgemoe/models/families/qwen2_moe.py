@@ -1,0 +1,65 @@
+"""Qwen2-MoE: biases of queries, keys and values, and a shared expert with a gate of its own."""
+
+from __future__ import annotations
+
+from edgemoe.models.config_reader import ConfigReader
+from edgemoe.models.families.family import Family
+from edgemoe.models.families.fields import read_model, read_qwen_layers
+from edgemoe.models.families.gguf_names import KEYS, GgufFamily, gguf_table
+from edgemoe.models.families.names import ATTENTION, EXPERTS, MLP, PROJECTIONS, TOP, NameTable
+from edgemoe.models.spec import ModelSpec, SharedExpertSpec
+
+
+def read_qwen2(reader: ConfigReader) -> ModelSpec:
+    """Spec of a ``qwen2_moe`` configuration."""
+    windows = _windows(reader, reader.require_size("num_hidden_layers"))
+    has_bias = bool(reader.optional("qkv_bias", True))
+    shared = SharedExpertSpec(reader.require_size("shared_expert_intermediate_size"), is_gated=True)
+    layers = read_qwen_layers(reader, windows, "none", (has_bias, False), shared)
+    return read_model(reader, layers, default_eps=1e-6, default_theta=10000.0)
+
+
+def _windows(reader: ConfigReader, num_layers: int) -> list[int]:
+    """Window per layer: by ``layer_types``, else every other layer below ``max_window_layers``."""
+    window = int(reader.optional("sliding_window", 0))
+    is_used = bool(reader.optional("use_sliding_window", False))
+    limit = int(reader.optional("max_window_layers", 28))
+    default = [
+        "sliding_attention" if is_used and i % 2 == 0 and i < limit else "full_attention"
+        for i in range(num_layers)
+    ]
+    types = reader.optional("layer_types", default)
+    return [window if is_used and kind == "sliding_attention" else 0 for kind in types]
+
+
+FAMILY = Family(
+    "Qwen1.5-MoE, Qwen2-MoE",
+    ("qwen2_moe",),
+    read_qwen2,
+    NameTable(
+        ("model.",),
+        "layers.{l}.",
+        TOP,
+        {
+            **ATTENTION,
+            **MLP,
+            "router.weight": ("mlp.gate.weight",),
+            "shared_gate.weight": ("mlp.shared_expert_gate.weight",),
+            **{f"shared.{p}.weight": (f"mlp.shared_expert.{p}_proj.weight",) for p in PROJECTIONS},
+        },
+        EXPERTS,
+    ),
+    GgufFamily(
+        "qwen2moe",
+        {
+            **KEYS,
+            "attention.key_length": "head_dim",
+            "feed_forward_length": "intermediate_size",
+            "expert_feed_forward_length": "moe_intermediate_size",
+            "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
+            "expert_weights_norm": "norm_topk_prob",
+        },
+        gguf_table(),
+        {"norm_topk_prob": False},
+    ),
+)
