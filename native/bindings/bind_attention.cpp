@@ -1,12 +1,14 @@
 // Attention for Python: checks shapes, releases the GIL, calls the core.
-#include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
 
 #include <algorithm>
-#include <array>
 #include <optional>
+#include <tuple>
 #include <utility>
+#include <vector>
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
@@ -54,7 +56,8 @@ void store_kv_at(Cache cache, Floats3 x, std::int64_t start) {
 }
 
 void attention_into(Floats3 q, Cache keys, Cache values, std::int64_t start, float scale, std::int64_t window,
-                    std::int64_t num_keys, std::optional<Floats2> bias, MutableFloats3 out) {
+                    std::int64_t num_keys, std::optional<Floats2> bias, std::optional<Floats1> sinks,
+                    MutableFloats3 out) {
     constexpr const char* kName = "attention";
     const KvLayout layout = layout_of_both(keys, values, kName);
     require_equal(size(q, 2), layout.head_dim, kName, "head dimension");
@@ -69,6 +72,10 @@ void attention_into(Floats3 q, Cache keys, Cache values, std::int64_t start, flo
     }
     Attention a = {size(q, 0), size(q, 1), start, window, scale};
     a.num_keys = num_keys;
+    if (sinks) {
+        require_equal(size(*sinks, 0), a.num_heads, kName, "number of sinks");
+        a.sinks = sinks->data();
+    }
     if (bias) {
         a.bias = bias->data();
         a.bias_reach = require_bias(*bias, a.num_heads, std::max(start + a.num_tokens, num_keys), kName);
@@ -79,22 +86,28 @@ void attention_into(Floats3 q, Cache keys, Cache values, std::int64_t start, flo
 
 constexpr const char* kLayer = "AttentionLayer";
 
+// A matrix and its bias, or none.
+using Projection = std::pair<nb::object, std::optional<Floats1>>;
+using Rotation = std::pair<Floats2, Floats2>;
+// First row, number of rows, keys, values, first slot, cos and sin, bias.
+using Segment = std::tuple<std::int64_t, std::int64_t, Cache, Cache, std::int64_t, std::optional<Rotation>,
+                           std::optional<Floats2>>;
+
 // Holds what the layer points to.
 class BoundAttentionLayer {
   public:
-    // A matrix and its bias, or none.
-    using Projection = std::pair<nb::object, std::optional<Floats1>>;
-
-    BoundAttentionLayer(Floats1 norm, float eps, std::array<Projection, 4> qkvo,
-                        std::optional<std::pair<Floats1, Floats1>> qk_norms, bool has_norms_of_heads,
-                        std::int64_t num_heads, std::int64_t num_kv_heads, std::int64_t head_dim, float clip,
-                        float scale, std::int64_t window)
-        : norm_(std::move(norm)), qkvo_(std::move(qkvo)), qk_norms_(std::move(qk_norms)), layer_{} {
+    BoundAttentionLayer(Floats1 norm, float eps, Projection q, Projection k, std::optional<Projection> v,
+                        Projection o, std::optional<std::pair<Floats1, Floats1>> qk_norms,
+                        bool has_norms_of_heads, std::int64_t num_heads, std::int64_t num_kv_heads,
+                        std::int64_t head_dim, float clip, float scale, std::int64_t window, bool has_gate,
+                        bool normalizes_values, std::optional<Floats1> sinks,
+                        std::optional<Floats1> post_norm, float branch_scale)
+        : layer_{} {
         require(num_kv_heads > 0 && num_heads > 0 && num_heads % num_kv_heads == 0, kLayer,
                 "query heads are not a multiple of key heads");
         require(head_dim > 0 && window >= 0 && clip >= 0, kLayer,
                 "head dimension, window or clip is out of range");
-        const std::int64_t width = size(norm_, 0), q_width = num_heads * head_dim,
+        const std::int64_t width = size(norm, 0), q_width = num_heads * head_dim,
                            kv_width = num_kv_heads * head_dim;
         layer_.num_heads = num_heads;
         layer_.num_kv_heads = num_kv_heads;
@@ -103,61 +116,81 @@ class BoundAttentionLayer {
         layer_.window = window;
         layer_.clip = clip;
         layer_.eps = eps;
-        layer_.norm = norm_.data();
-        layer_.q = projection(0, q_width, width);
-        layer_.k = projection(1, kv_width, width);
-        layer_.v = projection(2, kv_width, width);
-        layer_.o = projection(3, width, q_width);
-        if (!qk_norms_) return;
-        const auto& [q_norm, k_norm] = *qk_norms_;
-        require_equal(size(q_norm, 0), has_norms_of_heads ? head_dim : q_width, kLayer, "length of q_norm");
-        require_equal(size(k_norm, 0), has_norms_of_heads ? head_dim : kv_width, kLayer, "length of k_norm");
+        layer_.has_gate = has_gate;
+        layer_.normalizes_values = normalizes_values;
+        layer_.branch_scale = branch_scale;
+        layer_.norm = keep(norm, width, "length of norm");
+        layer_.q = projection(q, has_gate ? 2 * q_width : q_width, width);
+        layer_.k = projection(k, kv_width, width);
+        if (v) layer_.v = projection(*v, kv_width, width);
+        layer_.o = projection(o, width, q_width);
+        if (sinks) layer_.sinks = keep(*sinks, num_heads, "number of sinks");
+        if (post_norm) layer_.post_norm = keep(*post_norm, width, "length of post_norm");
+        if (!qk_norms) return;
         layer_.has_norms_of_heads = has_norms_of_heads;
-        layer_.q_norm = q_norm.data();
-        layer_.k_norm = k_norm.data();
+        layer_.q_norm = keep(qk_norms->first, has_norms_of_heads ? head_dim : q_width, "length of q_norm");
+        layer_.k_norm = keep(qk_norms->second, has_norms_of_heads ? head_dim : kv_width, "length of k_norm");
     }
 
-    void run(MutableFloats2 x, Cache keys, Cache values, std::int64_t start,
-             std::optional<std::pair<Floats2, Floats2>> rotation, std::optional<Floats2> bias) const {
-        const std::int64_t tokens = size(x, 0);
+    void run(MutableFloats2 x, const std::vector<Segment>& segments) const {
         require_equal(size(x, 1), layer_.q.matrix.cols, kLayer, "input row length");
-        const KvLayout layout = layout_of_both(keys, values, kLayer);
-        require_equal(layout.num_heads, layer_.num_kv_heads, kLayer, "number of heads in the cache");
-        require_equal(layout.head_dim, layer_.head_dim, kLayer, "head dimension in the cache");
-        require(start >= 0 && start <= layout.num_slots - tokens, kLayer, "positions outside the cache");
-        AttentionLayer::Positions positions{};
-        positions.start = start;
-        if (rotation) {
-            const auto& [cos, sin] = *rotation;
-            require(size(cos, 0) == tokens && size(sin, 0) == tokens && size(cos, 1) == size(sin, 1), kLayer,
-                    "cos and sin differ in shape, or have not a row for each token");
-            positions.num_pairs = size(cos, 1);
-            require(2 * positions.num_pairs <= layer_.head_dim, kLayer,
-                    "more rotated dimensions than the head has");
-            positions.cos = cos.data();
-            positions.sin = sin.data();
+        std::vector<AttentionLayer::Segment> checked;
+        checked.reserve(segments.size());
+        std::int64_t row = 0;
+        for (const Segment& segment : segments) {
+            checked.push_back(check(segment));
+            require_equal(checked.back().first_row, row, kLayer, "first row of a segment");
+            row += checked.back().num_rows;
         }
-        if (bias) {
-            positions.bias = bias->data();
-            positions.bias_reach = require_bias(*bias, layer_.num_heads, start + tokens, kLayer);
-        }
+        require_equal(row, size(x, 0), kLayer, "number of rows in segments");
         nb::gil_scoped_release release;
-        layer_.run(x.data(), tokens, positions, keys.data(), values.data(), layout);
+        layer_.run(x.data(), row, checked);
     }
 
   private:
-    AttentionLayer::Projection projection(std::size_t index, std::int64_t rows, std::int64_t cols) const {
-        const auto& [object, bias] = qkvo_[index];
+    const float* keep(const Floats1& values, std::int64_t length, const char* what) {
+        require_equal(size(values, 0), length, kLayer, what);
+        vectors_.push_back(values);
+        return values.data();
+    }
+
+    AttentionLayer::Projection projection(const Projection& given, std::int64_t rows, std::int64_t cols) {
+        const auto& [object, bias] = given;
         const Matrix& matrix = *nb::cast<const PackedMatrix&>(object);
         require_equal(matrix.rows, rows, kLayer, "number of rows of a projection");
         require_equal(matrix.cols, cols, kLayer, "row length of a projection");
-        if (bias) require_equal(size(*bias, 0), rows, kLayer, "length of a bias");
-        return {matrix, bias ? bias->data() : nullptr};
+        matrices_.push_back(object);
+        return {matrix, bias ? keep(*bias, rows, "length of a bias") : nullptr};
     }
 
-    Floats1 norm_;
-    std::array<Projection, 4> qkvo_;
-    std::optional<std::pair<Floats1, Floats1>> qk_norms_;
+    AttentionLayer::Segment check(const Segment& segment) const {
+        const auto& [first_row, num_rows, keys, values, start, rotation, bias] = segment;
+        const KvLayout layout = layout_of_both(keys, values, kLayer);
+        require(num_rows > 0, kLayer, "a segment without rows");
+        require_equal(layout.num_heads, layer_.num_kv_heads, kLayer, "number of heads in the cache");
+        require_equal(layout.head_dim, layer_.head_dim, kLayer, "head dimension in the cache");
+        require(start >= 0 && start <= layout.num_slots - num_rows, kLayer, "positions outside the cache");
+        AttentionLayer::Segment checked = {first_row, num_rows, start, keys.data(), values.data(), layout, {},
+                                           {},        {},       {},    {}};
+        if (rotation) {
+            const auto& [cos, sin] = *rotation;
+            require(size(cos, 0) == num_rows && size(sin, 0) == num_rows && size(cos, 1) == size(sin, 1),
+                    kLayer, "cos and sin differ in shape, or have not a row for each token");
+            checked.num_pairs = size(cos, 1);
+            require(2 * checked.num_pairs <= layer_.head_dim, kLayer,
+                    "more rotated dimensions than the head has");
+            checked.cos = cos.data();
+            checked.sin = sin.data();
+        }
+        if (bias) {
+            checked.bias = bias->data();
+            checked.bias_reach = require_bias(*bias, layer_.num_heads, start + num_rows, kLayer);
+        }
+        return checked;
+    }
+
+    std::vector<Floats1> vectors_;
+    std::vector<nb::object> matrices_;
     AttentionLayer layer_;
 };
 
@@ -168,17 +201,22 @@ void bind_attention(nb::module_& m) {
           nb::arg("start"));
     m.def("attention_into", &attention_into, nb::arg("q").noconvert(), nb::arg("keys").noconvert(),
           nb::arg("values").noconvert(), nb::arg("start"), nb::arg("scale"), nb::arg("window"),
-          nb::arg("num_keys"), nb::arg("bias").none(), nb::arg("out").noconvert());
-    nb::class_<BoundAttentionLayer>(m, kLayer)
-        .def(nb::init<Floats1, float, std::array<BoundAttentionLayer::Projection, 4>,
+          nb::arg("num_keys"), nb::arg("bias").none(), nb::arg("sinks").none(), nb::arg("out").noconvert());
+    nb::class_<BoundAttentionLayer>(m, kLayer,
+                                    "The attention half of a decoder's layer; see edgemoe.native.attention.")
+        .def(nb::init<Floats1, float, Projection, Projection, std::optional<Projection>, Projection,
                       std::optional<std::pair<Floats1, Floats1>>, bool, std::int64_t, std::int64_t,
-                      std::int64_t, float, float, std::int64_t>(),
-             nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("qkvo"), nb::arg("qk_norms").none(),
-             nb::kw_only(), nb::arg("has_norms_of_heads"), nb::arg("num_heads"), nb::arg("num_kv_heads"),
-             nb::arg("head_dim"), nb::arg("clip"), nb::arg("scale"), nb::arg("window"))
-        .def("run", &BoundAttentionLayer::run, nb::arg("x").noconvert(), nb::arg("keys").noconvert(),
-             nb::arg("values").noconvert(), nb::arg("start"), nb::arg("rotation").none(),
-             nb::arg("bias").none());
+                      std::int64_t, float, float, std::int64_t, bool, bool, std::optional<Floats1>,
+                      std::optional<Floats1>, float>(),
+             nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("q"), nb::arg("k"), nb::arg("v").none(),
+             nb::arg("o"), nb::arg("qk_norms").none(), nb::kw_only(), nb::arg("has_norms_of_heads"),
+             nb::arg("num_heads"), nb::arg("num_kv_heads"), nb::arg("head_dim"), nb::arg("clip") = 0.0f,
+             nb::arg("scale"), nb::arg("window") = 0, nb::arg("has_gate") = false,
+             nb::arg("normalizes_values") = false, nb::arg("sinks").none() = nb::none(),
+             nb::arg("post_norm").none() = nb::none(), nb::arg("branch_scale") = 1.0f,
+             "Weights are kept, not copied.")
+        .def("run", &BoundAttentionLayer::run, nb::arg("x").noconvert(), nb::arg("segments"),
+             "Add to x (T, D) what its rows see; see edgemoe.native.attention.");
 }
 
 }  // namespace edgemoe::bindings

@@ -49,24 +49,25 @@ inline void dot_keys(const float* q, const T* keys, std::int64_t dim, float* sco
     }
 }
 
-// out = factor times the weighed sum of n vectors of each of the values [num_positions][dim].
+// out = factor times the weighed sum of n vectors of each of the values [num_positions][stride].
 template <int n, typename T>
-inline void add_values(const float* weights, const T* values, std::int64_t num_positions, std::int64_t dim,
+inline void add_values(const float* weights, const T* values, std::int64_t num_positions, std::int64_t stride,
                        float factor, float* out) {
     F sums[n];
     for (int v = 0; v < n; ++v) sums[v] = set1(0.0f);
     for (std::int64_t s = 0; s < num_positions; ++s) {
         const F weight = set1(weights[s]);
-        prefetch_after(values + s * dim, n * kLanes);
+        prefetch_after(values + s * stride, n * kLanes);
         for (int v = 0; v < n; ++v) {
-            sums[v] = fma(weight, load_cached(values + s * dim + v * kLanes), sums[v]);
+            sums[v] = fma(weight, load_cached(values + s * stride + v * kLanes), sums[v]);
         }
     }
     for (int v = 0; v < n; ++v) store(out + v * kLanes, mul(sums[v], set1(factor)));
 }
 
-// Turns scores into the exponentials of what they are below the largest; returns their sum.
-inline float exponentiate(float* scores, std::int64_t num_positions) {
+// Turns scores into the exponentials of what they are below the largest; returns their sum. A sink (or
+// nullptr) is one more score, which takes its part of the sum and has no value.
+inline float exponentiate(float* scores, std::int64_t num_positions, const float* sink) {
     constexpr std::int64_t kPartials = 16;  // enough for the compiler to fill a vector
     float largest[kPartials], sums[kPartials] = {};
     for (std::int64_t j = 0; j < kPartials; ++j) largest[j] = scores[0];
@@ -78,7 +79,7 @@ inline float exponentiate(float* scores, std::int64_t num_positions) {
     }
     for (; s < num_positions; ++s) largest[0] = scores[s] > largest[0] ? scores[s] : largest[0];
     for (const float one : largest) largest[0] = one > largest[0] ? one : largest[0];
-    const float top = largest[0];
+    const float top = sink != nullptr && *sink > largest[0] ? *sink : largest[0];
     for (s = 0; s < num_positions; ++s) scores[s] = exponential(scores[s] - top);
     for (s = 0; s + kPartials <= num_positions; s += kPartials) {
         for (std::int64_t j = 0; j < kPartials; ++j) sums[j] += scores[s + j];
@@ -86,49 +87,50 @@ inline float exponentiate(float* scores, std::int64_t num_positions) {
     float total = 0;
     for (; s < num_positions; ++s) total += scores[s];
     for (const float sum : sums) total += sum;
-    return total;
+    return sink != nullptr ? total + exponential(*sink - top) : total;
 }
 
 template <typename T>
-void attend_cached(const float* q, const T* keys, const T* values, std::int64_t num_positions,
-                   std::int64_t dim, float scale, const float* bias, float* scores, float* out) {
+void attend_cached(const float* q, const T* keys, const T* values, const Attended& a, float* scores,
+                   float* out) {
+    const std::int64_t num_positions = a.num_positions, dim = a.key_dim;
     std::int64_t s = 0;
     for (; s + kKeysAtOnce <= num_positions; s += kKeysAtOnce) {
         prefetch_after(keys + s * dim, kKeysAtOnce * dim);
         dot_keys<kKeysAtOnce>(q, keys + s * dim, dim, scores + s);
     }
     for (; s < num_positions; ++s) dot_keys<1>(q, keys + s * dim, dim, scores + s);
-    for (s = 0; s < num_positions; ++s) scores[s] *= scale;
-    if (bias != nullptr) {
-        for (s = 0; s < num_positions; ++s) scores[s] += bias[s];
+    for (s = 0; s < num_positions; ++s) scores[s] *= a.scale;
+    if (a.bias != nullptr) {
+        for (s = 0; s < num_positions; ++s) scores[s] += a.bias[s];
     }
-    const float factor = 1.0f / exponentiate(scores, num_positions);
+    const float factor = 1.0f / exponentiate(scores, num_positions, a.sink);
+    const std::int64_t width = a.value_dim, stride = a.value_stride;
     std::int64_t i = 0;
-    for (; i + kVectorsAtOnce * kLanes <= dim; i += kVectorsAtOnce * kLanes) {
-        add_values<kVectorsAtOnce>(scores, values + i, num_positions, dim, factor, out + i);
+    for (; i + kVectorsAtOnce * kLanes <= width; i += kVectorsAtOnce * kLanes) {
+        add_values<kVectorsAtOnce>(scores, values + i, num_positions, stride, factor, out + i);
     }
     constexpr int kHalf = kVectorsAtOnce / 2;  // heads of 64 in AVX-512; still enough to hide latency
-    if (i + kHalf * kLanes <= dim) {
-        add_values<kHalf>(scores, values + i, num_positions, dim, factor, out + i);
+    if (i + kHalf * kLanes <= width) {
+        add_values<kHalf>(scores, values + i, num_positions, stride, factor, out + i);
         i += kHalf * kLanes;
     }
-    for (; i + kLanes <= dim; i += kLanes) {
-        add_values<1>(scores, values + i, num_positions, dim, factor, out + i);
+    for (; i + kLanes <= width; i += kLanes) {
+        add_values<1>(scores, values + i, num_positions, stride, factor, out + i);
     }
-    for (; i < dim; ++i) {
+    for (; i < width; ++i) {
         float sum = 0;
-        for (s = 0; s < num_positions; ++s) sum += scores[s] * cached_value(values + s * dim + i);
+        for (s = 0; s < num_positions; ++s) sum += scores[s] * cached_value(values + s * stride + i);
         out[i] = sum * factor;
     }
 }
 
-void attend(const float* q, const void* keys, const void* values, bool is_f16, std::int64_t num_positions,
-            std::int64_t dim, float scale, const float* bias, float* scores, float* out) {
-    if (is_f16) {
+void attend(const float* q, const void* keys, const void* values, const Attended& a, float* scores,
+            float* out) {
+    if (a.is_f16) {
         attend_cached(q, static_cast<const std::uint16_t*>(keys), static_cast<const std::uint16_t*>(values),
-                      num_positions, dim, scale, bias, scores, out);
+                      a, scores, out);
     } else {
-        attend_cached(q, static_cast<const float*>(keys), static_cast<const float*>(values), num_positions,
-                      dim, scale, bias, scores, out);
+        attend_cached(q, static_cast<const float*>(keys), static_cast<const float*>(values), a, scores, out);
     }
 }

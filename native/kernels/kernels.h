@@ -47,6 +47,19 @@ struct Matrix {
 
 enum class Activation : int { kSilu, kGelu, kRelu };
 
+// What a query head sees: S cached positions of keys [S][key_dim], and values of which the first `value_dim`
+// of every `value_stride` entries count (values may be the beginnings of the keys themselves).
+struct Attended {
+    bool is_f16;  // keys and values; else they are f32
+    std::int64_t num_positions;
+    std::int64_t key_dim;
+    std::int64_t value_dim;
+    std::int64_t value_stride;
+    float scale;
+    const float* bias;  // [S], added to the scores; or nullptr
+    const float* sink;  // one more score, of nothing; or nullptr
+};
+
 struct Kernels {
     const char* name;
     // Fills the blocks of tokens [begin, end) of x.
@@ -56,11 +69,9 @@ struct Kernels {
                    float* out, std::int64_t stride);
     // gate[i] = act(gate[i]) * up[i]; up == nullptr: gate[i] = act(gate[i]).
     void (*activate)(Activation activation, float* gate, const float* up, std::int64_t n);
-    // One query head [C] over S cached positions [S][C] in f16 or f32; scores [S] is scratch. bias [S] is
-    // added to the scores unless it is nullptr.
-    void (*attend)(const float* q, const void* keys, const void* values, bool is_f16,
-                   std::int64_t num_positions, std::int64_t dim, float scale, const float* bias,
-                   float* scores, float* out);
+    // out [value_dim] is what one query head q [key_dim] makes of what it sees; scores [S] is scratch.
+    void (*attend)(const float* q, const void* keys, const void* values, const Attended& seen, float* scores,
+                   float* out);
     // to[i] = from[i] as f16, rounded to nearest even.
     void (*to_halves)(const float* from, std::int64_t n, std::uint16_t* to);
 };

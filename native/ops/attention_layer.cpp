@@ -1,61 +1,105 @@
 #include "ops/attention_layer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 
 namespace edgemoe {
+namespace {
 
-void AttentionLayer::run(float* x, std::int64_t num_tokens, const Positions& positions, void* keys,
-                         void* values, const KvLayout& layout) const {
-    const std::int64_t width = q.matrix.cols, q_width = num_heads * head_dim,
-                       kv_width = num_kv_heads * head_dim;
-    const auto normed = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(num_tokens * width));
-    const auto projected = std::make_unique_for_overwrite<float[]>(
-        static_cast<std::size_t>(num_tokens * 2 * (q_width + kv_width)));
-    float* const queries = projected.get();
-    float* const new_keys = queries + num_tokens * q_width;
-    float* const new_values = new_keys + num_tokens * kv_width;
-    float* const seen = new_values + num_tokens * kv_width;
+std::unique_ptr<float[]> floats(std::int64_t count) {
+    return std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(count));
+}
 
-    rms_norm(x, num_tokens, width, norm, eps, normed.get());
-    const Product products[] = {{&q.matrix, queries}, {&k.matrix, new_keys}, {&v.matrix, new_values}};
-    matmul_each(normed.get(), num_tokens, products);
-    const auto add_bias = [&](const Projection& projection, float* out) {
-        if (projection.bias != nullptr) add_to_rows(projection.bias, num_tokens, projection.matrix.rows, out);
+// Rows of pairs of a query and its gate, C values each, become rows of queries and rows of gates.
+void split_gates(const float* pairs, std::int64_t num_pairs, std::int64_t dim, float* queries, float* gates) {
+    for (std::int64_t i = 0; i < num_pairs; ++i) {
+        std::copy_n(pairs + 2 * i * dim, dim, queries + i * dim);
+        std::copy_n(pairs + (2 * i + 1) * dim, dim, gates + i * dim);
+    }
+}
+
+}  // namespace
+
+void AttentionLayer::project(const float* normed, std::int64_t num_rows, float* queries, float* gates,
+                             float* keys, float* values) const {
+    const std::int64_t q_width = num_heads * head_dim, kv_width = num_kv_heads * head_dim;
+    const auto pairs = has_gate ? floats(num_rows * 2 * q_width) : nullptr;
+    float* const from_q = has_gate ? pairs.get() : queries;
+    const bool has_values = v.matrix.packed != nullptr;
+    const Product products[] = {{&q.matrix, from_q}, {&k.matrix, keys}, {&v.matrix, values}};
+    matmul_each(normed, num_rows, std::span(products, has_values ? 3 : 2));
+    const auto add_bias = [num_rows](const Projection& projection, float* out) {
+        if (projection.bias != nullptr) add_to_rows(projection.bias, num_rows, projection.matrix.rows, out);
     };
-    add_bias(q, queries);
-    add_bias(k, new_keys);
-    add_bias(v, new_values);
+    add_bias(q, from_q);
+    add_bias(k, keys);
+    if (has_values) {
+        add_bias(v, values);
+    } else {
+        std::copy_n(keys, num_rows * kv_width, values);
+    }
+    if (has_gate) split_gates(from_q, num_rows * num_heads, head_dim, queries, gates);
+}
 
+void AttentionLayer::norm_heads(float* queries, float* keys, std::int64_t num_rows) const {
     const auto norm_rows = [&](const float* weight, std::int64_t total, float* rows) {
         if (weight == nullptr) return;
         const std::int64_t length = has_norms_of_heads ? head_dim : total;
-        rms_norm(rows, num_tokens * total / length, length, weight, eps, rows);
+        rms_norm(rows, num_rows * total / length, length, weight, eps, rows);
     };
-    const auto norm_both = [&] {
-        norm_rows(q_norm, q_width, queries);
-        norm_rows(k_norm, kv_width, new_keys);
-    };
-    if (!has_norms_of_heads) norm_both();
+    norm_rows(q_norm, num_heads * head_dim, queries);
+    norm_rows(k_norm, num_kv_heads * head_dim, keys);
+}
+
+void AttentionLayer::run(float* x, std::int64_t num_rows, std::span<const Segment> segments) const {
+    const std::int64_t width = q.matrix.cols, q_width = num_heads * head_dim,
+                       kv_width = num_kv_heads * head_dim;
+    const auto normed = floats(num_rows * width);
+    const auto projected = floats(num_rows * ((has_gate ? 3 : 2) * q_width + 2 * kv_width));
+    float* const queries = projected.get();
+    float* const new_keys = queries + num_rows * q_width;
+    float* const new_values = new_keys + num_rows * kv_width;
+    float* const seen = new_values + num_rows * kv_width;
+    float* const gates = seen + num_rows * q_width;
+
+    rms_norm(x, num_rows, width, norm, eps, normed.get());
+    project(normed.get(), num_rows, queries, gates, new_keys, new_values);
+    if (!has_norms_of_heads) norm_heads(queries, new_keys, num_rows);
     if (clip > 0) {
         std::for_each(queries, seen, [this](float& value) { value = std::clamp(value, -clip, clip); });
     }
-    if (has_norms_of_heads) norm_both();
-    if (positions.num_pairs > 0) {
-        const float *cos = positions.cos, *sin = positions.sin;
-        rope(queries, num_tokens, num_heads, head_dim, cos, sin, positions.num_pairs);
-        rope(new_keys, num_tokens, num_kv_heads, head_dim, cos, sin, positions.num_pairs);
+    if (has_norms_of_heads) norm_heads(queries, new_keys, num_rows);
+    if (normalizes_values) {
+        rms_norm(new_values, num_rows * num_kv_heads, head_dim, nullptr, eps, new_values);
     }
 
-    store_kv(keys, layout, new_keys, num_tokens, positions.start);
-    store_kv(values, layout, new_values, num_tokens, positions.start);
-    Attention attended = {num_tokens, num_heads, positions.start, window, scale};
-    attended.bias = positions.bias;
-    attended.bias_reach = positions.bias_reach;
-    attention(queries, keys, values, layout, attended, seen);
-    matmul(seen, num_tokens, o.matrix, normed.get());
-    add_bias(o, normed.get());
-    for (std::int64_t i = 0; i < num_tokens * width; ++i) x[i] += normed[static_cast<std::size_t>(i)];
+    for (const Segment& s : segments) {
+        const std::int64_t q_at = s.first_row * q_width, kv_at = s.first_row * kv_width;
+        if (s.num_pairs > 0) {
+            rope(queries + q_at, s.num_rows, num_heads, head_dim, s.cos, s.sin, s.num_pairs);
+            rope(new_keys + kv_at, s.num_rows, num_kv_heads, head_dim, s.cos, s.sin, s.num_pairs);
+        }
+        store_kv(s.keys, s.layout, new_keys + kv_at, s.num_rows, s.start);
+        store_kv(s.values, s.layout, new_values + kv_at, s.num_rows, s.start);
+        Attention attended = {s.num_rows, num_heads, s.start, window, scale};
+        attended.bias = s.bias;
+        attended.bias_reach = s.bias_reach;
+        attended.sinks = sinks;
+        attention(queries + q_at, s.keys, s.values, s.layout, attended, seen + q_at);
+    }
+    if (has_gate) {
+        for (std::int64_t i = 0; i < num_rows * q_width; ++i) seen[i] /= 1.0f + std::exp(-gates[i]);
+    }
+    float* const added = normed.get();
+    matmul(seen, num_rows, o.matrix, added);
+    if (o.bias != nullptr) add_to_rows(o.bias, num_rows, width, added);
+    if (post_norm != nullptr) rms_norm(added, num_rows, width, post_norm, eps, added);
+    if (branch_scale == 1.0f) {
+        for (std::int64_t i = 0; i < num_rows * width; ++i) x[i] += added[i];
+    } else {
+        for (std::int64_t i = 0; i < num_rows * width; ++i) x[i] += branch_scale * added[i];
+    }
 }
 
 }  // namespace edgemoe

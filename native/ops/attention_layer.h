@@ -1,8 +1,9 @@
 // The attention half of a decoder's layer, from the residual stream back into it: norm, projections, norms of
-// queries and keys, rotation, cache, attention, output projection. Letters as in ops.h.
+// queries and keys, rotation, cache, attention, gate, output projection. Letters as in ops.h.
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "kernels/matmul.h"
 #include "ops/ops.h"
@@ -23,18 +24,30 @@ struct AttentionLayer {
     std::int64_t window;  // see Attention
     float clip;           // queries, keys and values are cut at -clip and clip; 0: they are not
     float eps;
-    const float* norm;   // [D]
-    Projection q, k, v;  // D columns; H C, G C and G C rows
-    Projection o;        // H C columns, D rows
+    const float* norm;  // [D]
+    Projection q;  // D columns; H C rows, with a gate 2 H C: of each head C of the query, then C of its gate
+    Projection k, v;  // D columns, G C rows; a `v` without packed data: values are the keys as projected
+    Projection o;     // H C columns, D rows
     // Norms over every head [C], or over all heads together [H C] and [G C]; nullptr: none.
     bool has_norms_of_heads;
     const float* q_norm;
     const float* k_norm;
+    bool has_gate;           // what a head finds is multiplied by the logistic function of its gate
+    bool normalizes_values;  // each head of the values is divided by its root mean square
+    const float* sinks;      // see Attention
+    const float* post_norm;  // [D], applied to what is added to the stream; nullptr: none
+    float branch_scale = 1;  // and then it is multiplied by this
 
-    // Where the tokens of a call stand. The first is at position `start`.
-    struct Positions {
+    // Rows of one text. The first of them is at slot `start` of keys and values [G][S][C], after those before
+    // it.
+    struct Segment {
+        std::int64_t first_row;
+        std::int64_t num_rows;
         std::int64_t start;
-        // Queries and keys are rotated by the angles in cos, sin [T][R]; R = 0: they are not.
+        void* keys;
+        void* values;
+        KvLayout layout;
+        // Queries and keys are rotated by the angles in cos, sin [num_rows][R]; R = 0: they are not.
         const float* cos;
         const float* sin;
         std::int64_t num_pairs;  // R
@@ -42,9 +55,14 @@ struct AttentionLayer {
         std::int64_t bias_reach;
     };
 
-    // x [T][D] += what the tokens see in keys and values [G][S][C], to which they are added.
-    void run(float* x, std::int64_t num_tokens, const Positions& positions, void* keys, void* values,
-             const KvLayout& layout) const;
+    // x [T][D] += what its rows see in their texts' keys and values, to which they are added. Segments cover
+    // all rows, each once.
+    void run(float* x, std::int64_t num_rows, std::span<const Segment> segments) const;
+
+  private:
+    void project(const float* normed, std::int64_t num_rows, float* queries, float* gates, float* keys,
+                 float* values) const;
+    void norm_heads(float* queries, float* keys, std::int64_t num_rows) const;
 };
 
 }  // namespace edgemoe

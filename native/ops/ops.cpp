@@ -32,6 +32,10 @@ constexpr std::int64_t kAttentionGrain = 256;
 EDGEMOE_FOR_EACH_ISA void norm_row(const float* x, std::int64_t width, const float* weight, float eps,
                                    float* out) {
     const float inverse = 1.0f / std::sqrt(mean_square(x, width) + eps);
+    if (weight == nullptr) {
+        for (std::int64_t i = 0; i < width; ++i) out[i] = x[i] * inverse;
+        return;
+    }
     for (std::int64_t i = 0; i < width; ++i) out[i] = x[i] * inverse * weight[i];
 }
 
@@ -117,9 +121,10 @@ void attention(const float* q, const void* keys, const void* values, const KvLay
                 bias = a.bias + head * (2 * a.bias_reach - 1) + a.bias_reach - 1 + first - position;
             }
             const std::int64_t offset = (head / queries_per_key * num_slots + first) * dim * element;
+            const float* sink = a.sinks != nullptr ? a.sinks + head : nullptr;
+            const Attended seen = {is_f16, count, dim, dim, dim, a.scale, bias, sink};
             kernels.attend(q + row, static_cast<const char*>(keys) + offset,
-                           static_cast<const char*>(values) + offset, is_f16, count, dim, a.scale, bias,
-                           scores.data(), out + row);
+                           static_cast<const char*>(values) + offset, seen, scores.data(), out + row);
         }
     });
 }

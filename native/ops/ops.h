@@ -10,7 +10,8 @@
 
 namespace edgemoe {
 
-// out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight, for each row of D values.
+// out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight, for each row of D values; weight == nullptr: times 1.
+// out may be x.
 void rms_norm(const float* x, std::int64_t num_rows, std::int64_t width, const float* weight, float eps,
               float* out);
 
@@ -41,8 +42,9 @@ struct Attention {
     // What is added to the scores: bias [H][2 R - 1] has at R - 1 + d what a key d positions after its query
     // gets; nullptr: nothing.
     const float* bias = nullptr;
-    std::int64_t bias_reach = 0;  // R, above every distance that occurs
-    std::int64_t num_keys = 0;    // when positive, every query sees exactly the first `num_keys` positions
+    std::int64_t bias_reach = 0;   // R, above every distance that occurs
+    std::int64_t num_keys = 0;     // when positive, every query sees exactly the first `num_keys` positions
+    const float* sinks = nullptr;  // [H], one more score of each head, of nothing; nullptr: none
 };
 
 void attention(const float* q, const void* keys, const void* values, const KvLayout& layout,

@@ -67,9 +67,12 @@ struct Model {
         std::vector<std::uint16_t> keys(kKvHeads * kSlots * kHeadDim), values(keys.size());
         for (std::int64_t start = 0; start < kTokens; start += chunk) {
             const std::int64_t angles = start * kPairs;
-            layer.run(x.data() + start * kWidth, std::min(chunk, kTokens - start),
-                      {start, cos.data() + angles, sin.data() + angles, kPairs, nullptr, 0}, keys.data(),
-                      values.data(), {kKvHeads, kSlots, kHeadDim, true});
+            const std::int64_t count = std::min(chunk, kTokens - start);
+            const KvLayout layout = {kKvHeads, kSlots, kHeadDim, true};
+            const AttentionLayer::Segment segments[] = {{0, count, start, keys.data(), values.data(), layout,
+                                                         cos.data() + angles, sin.data() + angles, kPairs,
+                                                         nullptr, 0}};
+            layer.run(x.data() + start * kWidth, count, segments);
         }
         return x;
     }

@@ -64,6 +64,7 @@ def attention_into(
     window: int,
     num_keys: int,
     bias: _Floats | None,
+    sinks: _Floats | None,
     out: _Floats,
 ) -> None: ...
 
@@ -72,25 +73,39 @@ class AttentionLayer:
         self,
         norm: _Floats,
         eps: float,
-        qkvo: Sequence[tuple[Matrix, _Floats | None]],
+        q: tuple[Matrix, _Floats | None],
+        k: tuple[Matrix, _Floats | None],
+        v: tuple[Matrix, _Floats | None] | None,
+        o: tuple[Matrix, _Floats | None],
         qk_norms: tuple[_Floats, _Floats] | None,
         *,
         has_norms_of_heads: bool,
         num_heads: int,
         num_kv_heads: int,
         head_dim: int,
-        clip: float,
+        clip: float = 0,
         scale: float,
-        window: int,
+        window: int = 0,
+        has_gate: bool = False,
+        normalizes_values: bool = False,
+        sinks: _Floats | None = None,
+        post_norm: _Floats | None = None,
+        branch_scale: float = 1,
     ) -> None: ...
     def run(
         self,
         x: _Floats,
-        keys: NDArray[Any],
-        values: NDArray[Any],
-        start: int,
-        rotation: tuple[_Floats, _Floats] | None,
-        bias: _Floats | None,
+        segments: Sequence[
+            tuple[
+                int,
+                int,
+                NDArray[Any],
+                NDArray[Any],
+                int,
+                tuple[_Floats, _Floats] | None,
+                _Floats | None,
+            ]
+        ],
     ) -> None: ...
 
 def choose_experts_into(

@@ -21,7 +21,7 @@ from edgemoe.checkpoint import SourceRef, open_checkpoint
 from edgemoe.checkpoint.gguf.tokenizer import tokenizer_files
 from edgemoe.convert import convert, plan_as_stored
 from edgemoe.errors import CheckpointError, UnsupportedModelError
-from edgemoe.models import KVCache, find_sources, read_spec
+from edgemoe.models import find_sources, read_spec
 
 TOKENS = np.random.default_rng(3).integers(0, VOCAB_SIZE, 24).astype(np.int32)
 VARIATIONS = ("qwen3", "qwen3-tied-bias", "qwen3-linear", "qwen3-yarn", "qwen2", "olmoe", "mixtral")
@@ -31,7 +31,7 @@ def logits_of(path):
     source = open_checkpoint(path)
     spec, decoder = load_resident(source)
     source.close()
-    return decoder.head(decoder.forward(TOKENS, KVCache(spec, len(TOKENS), "f32")))
+    return decoder.head(decoder.forward(TOKENS, spec.new_state(len(TOKENS), "f32")))
 
 
 @pytest.fixture(scope="module")

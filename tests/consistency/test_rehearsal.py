@@ -15,7 +15,7 @@ from edgemoe.checkpoint import open_checkpoint
 from edgemoe.cli.demo import demo_store
 from edgemoe.convert import convert
 from edgemoe.engine.loading import LoadOptions, load_engine
-from edgemoe.models import Decoder, KVCache
+from edgemoe.models import Decoder
 from edgemoe.quant import BitPlan
 from edgemoe.store import Device, open_store
 
@@ -87,7 +87,7 @@ def test_with_all_experts_there_what_follows_is_foretold_exactly(parts):
     rehearses = Rehearses(experts, list(spec.moe_layers))
     logits = []
     for runner in (experts, rehearses):
-        decoder, cache = Decoder(spec, weights, runner), KVCache(spec, len(TOKENS), "f16")
+        decoder, cache = Decoder(spec, weights, runner), spec.new_state(len(TOKENS), "f16")
         logits.append([decoder.head(decoder.forward(TOKENS[i : i + 1], cache)) for i in range(len(TOKENS))])
     assert len(rehearses.agreed) == 2 * len(TOKENS) * (len(spec.moe_layers) - 1)
     assert all(rehearses.agreed)
@@ -96,7 +96,7 @@ def test_with_all_experts_there_what_follows_is_foretold_exactly(parts):
 
 def test_streamed_with_rehearsals_equals_all_in_memory(checkpoint, parts, tmp_path):
     spec, weights, experts = parts
-    decoder, cache = Decoder(spec, weights, experts), KVCache(spec, len(TOKENS), "f16")
+    decoder, cache = Decoder(spec, weights, experts), spec.new_state(len(TOKENS), "f16")
     expected = [decoder.head(decoder.forward(TOKENS[i : i + 1], cache))[0] for i in range(len(TOKENS))]
     convert(checkpoint, tmp_path / "store", BitPlan.uniform("f32", "f32"))
     engine = load_slow(tmp_path / "store", 0.5, context=32, predictor="gate")

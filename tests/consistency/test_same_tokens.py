@@ -22,7 +22,7 @@ from edgemoe.engine.loading import LoadOptions, load_engine, read_dense_weights
 from edgemoe.engine.storage import StorageSpeed
 from edgemoe.errors import BudgetError, ExpertReadError
 from edgemoe.experts import FORECAST, POLICIES, save_fitted
-from edgemoe.models import KVCache, read_spec
+from edgemoe.models import read_spec
 from edgemoe.native import READ_METHODS
 from edgemoe.quant import BitPlan
 from edgemoe.store import MemoryReader, open_store
@@ -94,7 +94,7 @@ def test_same_tokens_for_every_reader(family, options):
 def test_streamed_equals_the_decoder_without_a_store(family):
     source = open_checkpoint(family / "checkpoint")
     spec, decoder = load_resident(source)
-    cache = KVCache(spec, CONTEXT, "f16")
+    cache = spec.new_state(CONTEXT, "f16")
     expected = decoder.head(decoder.forward(np.array(PROMPT, np.int32), cache))
     with load(family / "f32", slots_to_try(family / "f32")[0]) as model:
         assert not model.memory.is_resident

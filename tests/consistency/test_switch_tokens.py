@@ -17,7 +17,7 @@ from edgemoe.convert import convert
 from edgemoe.engine.loading import LoadOptions, load_engine
 from edgemoe.errors import BudgetError, RequestError
 from edgemoe.experts import POLICIES
-from edgemoe.models import Decoder, Encoder, KVCache
+from edgemoe.models import Decoder, Encoder
 from edgemoe.quant import BitPlan
 from edgemoe.store import MemoryReader, open_store
 
@@ -90,7 +90,7 @@ def test_reads_that_arrive_late_and_out_of_order_change_nothing(folder, expected
 def test_streamed_equals_the_model_without_a_store(folder):
     source = open_checkpoint(folder / "checkpoint")
     spec, weights, experts = resident_parts(source)
-    decoder, cache = Decoder(spec, weights, experts), KVCache(spec, CONTEXT, "f16")
+    decoder, cache = Decoder(spec, weights, experts), spec.new_state(CONTEXT, "f16")
     decoder.begin(Encoder(spec, weights, experts).forward(np.array(PROMPT, np.int32)), cache)
     logits = decoder.head(decoder.forward(np.array(ANSWER, np.int32), cache))
     with load(folder / "f32", one_expert(folder / "f32")) as model:

@@ -11,7 +11,7 @@ import pytest
 from edgemoe.engine.machine import cgroup_room, describe_machine
 from edgemoe.engine.memory import plan_memory, resident_budget
 from edgemoe.errors import BudgetError
-from edgemoe.models import KVCache, read_spec
+from edgemoe.models import read_spec
 from edgemoe.store import open_store
 from edgemoe.units import MIB
 
@@ -49,12 +49,11 @@ def test_the_resident_budget_keeps_everything(opened):
     assert plan_memory(*opened, resident_budget(*opened) + 8 * MIB).is_resident
 
 
-def test_kv_cache_size_is_what_it_takes(opened):
+def test_a_state_takes_what_the_plan_says(opened):
     spec, _ = opened
     for format in ("f16", "f32"):
-        cache = KVCache(spec, 17, format)
-        arrays = [*cache.keys, *cache.values]
-        assert sum(array.nbytes for array in arrays) == KVCache.num_bytes(spec, 17, format)
+        slots = spec.new_state(17, format).layers
+        assert sum(s.keys.nbytes + s.values.nbytes for s in slots) == spec.state_num_bytes(17, format)
 
 
 def test_machine_facts_are_plausible():

@@ -77,7 +77,7 @@ def write_gguf(
             continue
         _, layer, rest = tensor.name.split(".", 2)
         if architecture == "llama" and rest in ("attention.q.weight", "attention.k.weight"):
-            heads = spec.layers[0].attention
+            heads = spec.layers[0].mixer
             values = _side_by_side(values, heads.num_heads if ".q." in rest else heads.num_kv_heads)
         add(f"blk.{layer}.{_DENSE[rest]}", values[0] if rest == "shared_gate.weight" else values)
     for layer in spec.moe_layers:

@@ -133,10 +133,10 @@ class Layer:
         self.compiled = native.AttentionLayer(
             self.norm,
             1e-6,
-            [
+            *(
                 (native.Matrix(native.quantize(w, format), format, *w.shape), self.biases[p])
                 for p, w in self.weights.items()
-            ],
+            ),
             self.norms,
             has_norms_of_heads=qk_norm == "head",
             num_heads=H,
@@ -194,7 +194,7 @@ def test_a_layer_matches_its_reference(options, place):
     rotation = angles(9) if place == "rotation" else None
     bias = normal(H, 41) if place == "bias" else None
     out = x.copy()
-    layer.compiled.run(out, *caches(), 0, rotation, bias)
+    layer.compiled.run(out, [(0, len(x), *caches(), 0, rotation, bias)])
     np.testing.assert_allclose(out, layer.expected(x, rotation, bias), rtol=1e-4, atol=1e-4)
 
 
@@ -205,10 +205,11 @@ def test_a_layer_gives_the_same_bits_however_a_text_is_cut(isa, format):
     native.force_isa(isa)
     layer, x, rotation = Layer(format, qk_norm="head"), normal(17, D), angles(17)
     whole, cut = x.copy(), x.copy()
-    layer.compiled.run(whole, *caches(np.float16), 0, rotation, None)
+    layer.compiled.run(whole, [(0, 17, *caches(np.float16), 0, rotation, None)])
     kept = caches(np.float16)
     for a, b in ((0, 8), (8, 9), (9, 10), (10, 17)):
-        layer.compiled.run(cut[a:b], *kept, a, tuple(turned[a:b] for turned in rotation), None)
+        angles_of = tuple(turned[a:b] for turned in rotation)
+        layer.compiled.run(cut[a:b], [(0, b - a, *kept, a, angles_of, None)])
     native.force_isa(before)
     assert np.array_equal(cut, whole)
 
@@ -227,5 +228,80 @@ def test_a_layer_gives_the_same_bits_however_a_text_is_cut(isa, format):
 def test_a_layer_refuses_what_does_not_fit(changes, message):
     keys, values = caches()
     call = {"x": normal(2, D), "keys": keys, "values": values, "start": 1, "rotation": None, "bias": None}
+    x, *segment = (call | changes).values()
     with pytest.raises(ValueError, match=message):
-        Layer().compiled.run(**(call | changes))
+        Layer().compiled.run(x, [(0, 2, *segment)])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("isa", native.available_isas())
+def test_a_sink_takes_its_part_of_the_softmax(isa, dtype):
+    before = native.active_isa()
+    native.force_isa(isa)
+    q, keys, values = normal(3, H, C), normal(G, 8, C).astype(dtype), normal(G, 8, C).astype(dtype)
+    sinks = np.array([-50.0, 0.5, 3.0, 60.0], np.float32)
+    out = native.attention(q, keys, values, 4, 0.3, window=5, sinks=sinks)
+    native.force_isa(before)
+    expected = reference.attention(q, keys, values, 4, 0.3, window=5, sinks=sinks)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(out[:, 3]).max() < 1e-6  # the sink takes all
+
+
+def test_a_gate_multiplies_what_its_head_finds():
+    layer, x = Layer(), normal(5, D)
+    weights = np.concatenate([normal(H, 1, C, D) / 8, normal(H, 1, C, D)], axis=1)
+    q, gate = weights[:, 0].reshape(H * C, D), weights[:, 1].reshape(H * C, D)
+    pairs = {p: (as_matrix(w), None) for p, w in layer.weights.items()}
+    pairs["q"] = (as_matrix(weights.reshape(2 * H * C, D)), None)
+    compiled = native.AttentionLayer(
+        layer.norm, 1e-6, *pairs.values(), None, has_norms_of_heads=False, num_heads=H, num_kv_heads=G,
+        head_dim=C, scale=0.25, has_gate=True,
+    )  # fmt: skip
+    out = x.copy()
+    compiled.run(out, [(0, 5, *caches(), 0, None, None)])
+    normed = reference.rms_norm(x, layer.norm, 1e-6)
+    heads = {p: (normed @ w.T).reshape(5, -1, C) for p, w in {**layer.weights, "q": q}.items() if p != "o"}
+    found = reference.attention(
+        heads["q"], heads["k"].transpose(1, 0, 2), heads["v"].transpose(1, 0, 2), 0, 0.25
+    )
+    gated = found.reshape(5, -1) / (1 + np.exp(-(normed @ gate.T)))
+    np.testing.assert_allclose(out, x + gated @ layer.weights["o"].T, rtol=1e-4, atol=1e-4)
+
+
+def test_values_may_be_keys_and_the_branch_may_be_normed_and_scaled():
+    layer, x, post_norm, rotation = Layer(qk_norm="head"), normal(5, D), normal(D), angles(5)
+    pairs = {p: (as_matrix(w), None) for p, w in layer.weights.items()}
+    compiled = native.AttentionLayer(
+        layer.norm, 1e-6, pairs["q"], pairs["k"], None, pairs["o"], layer.norms, has_norms_of_heads=True,
+        num_heads=H, num_kv_heads=G, head_dim=C, scale=1.0, normalizes_values=True, post_norm=post_norm,
+        branch_scale=0.22,
+    )  # fmt: skip
+    out = x.copy()
+    compiled.run(out, [(0, 5, *caches(), 0, rotation, None)])
+    normed = reference.rms_norm(x, layer.norm, 1e-6)
+    heads = {p: (normed @ layer.weights[p].T).reshape(5, -1, C) for p in "qk"}
+    values = heads["k"] / np.sqrt((heads["k"] ** 2).mean(-1, keepdims=True) + 1e-6)
+    for p, weight in zip("qk", layer.norms, strict=True):
+        rows = reference.rms_norm(heads[p].reshape(-1, C), weight, 1e-6).reshape(heads[p].shape)
+        heads[p] = reference.rope(rows, *rotation)
+    y = reference.attention(heads["q"], heads["k"].transpose(1, 0, 2), values.transpose(1, 0, 2), 0, 1.0)
+    added = reference.rms_norm(y.reshape(5, -1) @ layer.weights["o"].T, post_norm, 1e-6)
+    np.testing.assert_allclose(out, x + 0.22 * added, rtol=1e-4, atol=1e-4)
+
+
+def test_texts_of_one_call_do_not_see_each_other():
+    layer, x, rotation = Layer("q4", qk_norm="head"), normal(9, D), angles(9)
+    together, alone, first, second = x.copy(), x.copy(), caches(), caches()
+    turned = [tuple(a[:4] for a in rotation), tuple(a[:5] for a in rotation)]
+    layer.compiled.run(together, [(0, 4, *first, 0, turned[0], None), (4, 5, *second, 0, turned[1], None)])
+    layer.compiled.run(alone[:4], [(0, 4, *caches(), 0, turned[0], None)])
+    layer.compiled.run(alone[4:], [(0, 5, *caches(), 0, turned[1], None)])
+    assert np.array_equal(together, alone)
+    for segments in ([(0, 4, *first, 0, None, None)], [(1, 9, *first, 0, None, None)]):
+        with pytest.raises(ValueError, match="segment"):
+            layer.compiled.run(x, segments)
+
+
+def as_matrix(weights):
+    weights = np.ascontiguousarray(weights, np.float32)
+    return native.Matrix(native.quantize(weights, "f32"), "f32", *weights.shape)

@@ -19,7 +19,6 @@ from helpers.tiny_models import (
 )
 
 from edgemoe.checkpoint import open_checkpoint
-from edgemoe.models import KVCache
 
 F32_RELATIVE = 1e-4  # rounding of two f32 implementations over three layers, with room
 F16_CACHE_RELATIVE = 2e-3  # keys and values rounded to 11 bits: 2^-11 each, amplified by the softmax
@@ -31,7 +30,7 @@ def relative(actual: np.ndarray, expected: np.ndarray) -> float:
 
 
 def run_chunks(spec, decoder, tokens, sizes, kv_format="f32"):
-    cache = KVCache(spec, len(tokens), kv_format)
+    cache = spec.new_state(len(tokens), kv_format)
     hidden = [decoder.forward(chunk, cache) for chunk in np.split(tokens, np.cumsum(sizes)[:-1])]
     return decoder.head(np.concatenate(hidden))
 

@@ -14,7 +14,6 @@ from helpers.resident import load_resident
 from helpers.tiny_models import VOCAB_SIZE, write_checkpoint
 
 from edgemoe.checkpoint import open_checkpoint
-from edgemoe.models import KVCache
 
 TOKENS = np.random.default_rng(5).integers(0, VOCAB_SIZE, 32).astype(np.int32)
 # llama.cpp keeps keys and values in f16 and rounds activations to f16 before f16 products: 2^-11 each.
@@ -30,7 +29,7 @@ def test_llama_cpp_gives_the_same_logits(tmp_path, variation):
     source = open_checkpoint(path)
     spec, decoder = load_resident(source)
     source.close()
-    ours = decoder.head(decoder.forward(TOKENS, KVCache(spec, len(TOKENS), "f32")))
+    ours = decoder.head(decoder.forward(TOKENS, spec.new_state(len(TOKENS), "f32")))
     rival = llama_cpp.Llama(str(path), n_ctx=64, n_threads=2, logits_all=True, verbose=False)
     rival.eval(TOKENS.tolist())
     theirs = np.array(rival.scores[: len(TOKENS)])

@@ -14,7 +14,7 @@ from helpers.tiny_switch import PAD, VARIATIONS, build_switch, write_switch
 
 from edgemoe.checkpoint import open_checkpoint
 from edgemoe.errors import UnsupportedModelError
-from edgemoe.models import Decoder, Encoder, KVCache, read_spec
+from edgemoe.models import Decoder, Encoder, read_spec
 from edgemoe.models.moe import within_capacity
 from edgemoe.models.positions import buckets
 from edgemoe.models.spec import PositionBiasSpec
@@ -58,7 +58,7 @@ def step_by_step(reference, answer):
 
 
 def answer_logits(spec, encoder, decoder, sizes):
-    cache = KVCache(spec, 64, "f32")
+    cache = spec.new_state(64, "f32")
     decoder.begin(encoder.forward(PROMPT), cache)
     hidden = [decoder.forward(chunk, cache) for chunk in np.split(ANSWER, np.cumsum(sizes)[:-1])]
     return decoder.head(np.concatenate(hidden))
@@ -97,10 +97,10 @@ def test_chunks_and_steps_have_the_same_bits(case):
 
 def test_the_cache_of_keys_counts_those_of_the_encoder(case):
     spec = case[0]
-    cache = KVCache(spec, 17, "f16")
-    arrays = (*cache.keys, *cache.values, *cache.cross_keys, *cache.cross_values)
-    assert len(arrays) == 4 * len(spec.decoder_layers)
-    assert KVCache.num_bytes(spec, 17, "f16") == sum(array.nbytes for array in arrays)
+    state = spec.new_state(17, "f16")
+    slots = (*state.layers, *state.cross)
+    assert len(slots) == 2 * len(spec.decoder_layers)
+    assert spec.state_num_bytes(17, "f16") == sum(s.keys.nbytes + s.values.nbytes for s in slots)
 
 
 def test_padding_in_a_batch_changes_nothing(case):

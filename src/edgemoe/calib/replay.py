@@ -16,7 +16,7 @@ from edgemoe.calib.ladder import Ladder
 from edgemoe.calib.quality import Quality, quality_of, token_losses
 from edgemoe.engine.loading import Engine, read_dense_weights
 from edgemoe.engine.memory import HEAD_ROWS
-from edgemoe.models import Decoder, ExpertRunner, KVCache
+from edgemoe.models import Decoder, ExpertRunner, Segment
 from edgemoe.native import FloatArray, IntArray, Rehearsal, expert_ffn
 from edgemoe.quant import ExpertFormats
 from edgemoe.store import ExpertKey
@@ -71,14 +71,14 @@ class Replay:
         self._runner = _OneChanged(engine.experts, ladder, base)
         weights = read_dense_weights(spec, ladder.store({}, base))
         self._decoder = Decoder(spec, weights, self._runner)
-        self._cache = KVCache(spec, engine.memory.context, engine.memory.kv_format)
+        self._state = spec.new_state(engine.memory.context, engine.memory.kv_format)
         self._chunk = engine.memory.chunk_size
         self._windows = windows
         shape = (sum(map(len, windows)), len(spec.layers) + 1, spec.width)
         self._states: NDArray[np.float32] = new_disk_array(path, np.float32, shape)
         for rows, ids in self._chunks():
             before: list[FloatArray] = []
-            last = self._decoder.forward_from(0, self._decoder.embed(ids), self._cache, before)
+            last = self._decoder.forward_from(0, self._decoder.embed(ids), self._rows(ids), before)
             self._states[rows] = np.stack([*before, last], axis=1)
 
     def change(self, key: ExpertKey, formats: ExpertFormats) -> Quality:
@@ -86,7 +86,9 @@ class Replay:
         self._runner.changed = (key, formats)
         pieces = []
         for rows, ids in self._chunks():
-            changed = self._decoder.forward_from(key[0], np.array(self._states[rows, key[0]]), self._cache)
+            changed = self._decoder.forward_from(
+                key[0], np.array(self._states[rows, key[0]]), self._rows(ids)
+            )
             targets = ids[1:].astype(np.int64)
             losses = [
                 self._losses(self._states[rows, -1][part], changed[part], targets[part])
@@ -104,11 +106,14 @@ class Replay:
         a, b = (self._decoder.head(np.ascontiguousarray(states[:count])) for states in (kept, changed))
         return token_losses(a, b, targets)
 
+    def _rows(self, ids: NDArray[np.int32]) -> Sequence[Segment]:
+        return (Segment(0, len(ids), self._state),)
+
     def _chunks(self) -> Iterator[tuple[slice, NDArray[np.int32]]]:
         """Rows of the file and their tokens; the cache is where they begin."""
         row = 0
         for window in self._windows:
-            self._cache.truncate(0)
+            self._state.rewind(0)
             for start in range(0, len(window), self._chunk):
                 ids = np.asarray(window[start : start + self._chunk], np.int32)
                 yield slice(row, row + len(ids)), ids

@@ -79,5 +79,5 @@ class EncoderDecoderSession(Session):
         if not self.num_reused:
             # An interrupted reading must not pass for a complete one.
             self._prompt = []
-            self._decoder.begin(self._encoder.forward(np.asarray(prompt, np.int32)), self._cache)
+            self._decoder.begin(self._encoder.forward(np.asarray(prompt, np.int32)), self._state)
             self._prompt = list(prompt)

@@ -13,7 +13,7 @@ from typing import Any
 
 from edgemoe.engine.machine import available_memory_bytes, resident_bytes, total_memory_bytes
 from edgemoe.errors import BudgetError, RequestError
-from edgemoe.models import KVCache, ModelSpec
+from edgemoe.models import ModelSpec
 from edgemoe.models.spec import MLPSpec
 from edgemoe.store import Manifest
 from edgemoe.units import MIB, ceil_size, format_size
@@ -201,20 +201,17 @@ def working_bytes(spec: ModelSpec, chunk: int, num_encoded: int = 0) -> int:
     attention's projections or the feed-forward part's inner values.
     """
     width = spec.width
-    attention = max(
-        3 * s.attention.num_heads * s.attention.head_dim + 4 * s.attention.num_kv_heads * s.attention.head_dim
-        for s in spec.layers
-    )
+    mixer = max(s.mixer.working_floats(width) for s in spec.layers if s.mixer is not None)
     feed_forward = 0
     for layer in spec.layers:
         part = layer.feed_forward
         if isinstance(part, MLPSpec):
             feed_forward = max(feed_forward, 3 * part.width + width)
-        else:
+        elif part is not None:
             parts = part.router.top_k * width + 3 * part.expert.width + 3 * width
             shared = 3 * part.shared.width + 2 * width if part.shared is not None else 0
             feed_forward = max(feed_forward, parts, shared)
-    per_token = 4 * width + max(attention, feed_forward)
+    per_token = 4 * width + max(mixer, feed_forward)
     if spec.has_encoder:
         chunk = max(chunk, num_encoded)
     # Logits as floats, and three arrays of their size in double precision while sampling or scoring.
@@ -247,7 +244,7 @@ def _fixed_items(spec: ModelSpec, manifest: Manifest, context: int, kv_format: s
     process = max(PROCESS_BYTES + tokenizer, resident_bytes())
     dense = sum(entry.num_bytes for entry in manifest.dense.values())
     tokens = f"{context} tokens of prompt and of answer" if spec.has_encoder else f"{context} tokens"
-    kv_bytes = KVCache.num_bytes(spec, context, kv_format)
+    kv_bytes = spec.state_num_bytes(context, kv_format)
     items = [
         MemoryItem("process", "process and tokenizer", process),
         MemoryItem("dense_weights", "dense weights", dense),
@@ -256,6 +253,6 @@ def _fixed_items(spec: ModelSpec, manifest: Manifest, context: int, kv_format: s
     ]
     if spec.position_bias is not None:
         # Floats for every head and distance in both directions, of encoder and decoder.
-        num_heads = spec.layers[0].attention.num_heads
+        num_heads = spec.num_bias_heads
         items.append(MemoryItem("position_biases", "position biases", 2 * 4 * num_heads * 2 * context))
     return items

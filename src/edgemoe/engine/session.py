@@ -11,7 +11,7 @@ import numpy as np
 
 from edgemoe.engine.memory import HEAD_ROWS
 from edgemoe.errors import RequestError
-from edgemoe.models import Decoder, KVCache, ModelSpec
+from edgemoe.models import Decoder, ModelSpec
 from edgemoe.native import FloatArray
 
 
@@ -23,7 +23,7 @@ class Session:
     ) -> None:
         self._spec = spec
         self._decoder = decoder
-        self._cache = KVCache(spec, context, kv_format)
+        self._state = spec.new_state(context, kv_format)
         self._chunk_size = chunk_size
         self.token_ids: list[int] = []
         self.num_reused = 0  # tokens that the last prefill did not compute
@@ -31,7 +31,7 @@ class Session:
     @property
     def num_slots(self) -> int:
         """Longest text in tokens."""
-        return self._cache.num_slots
+        return self._state.num_slots
 
     def prefill(self, token_ids: Sequence[int]) -> FloatArray:
         """Make the text exactly these tokens; logits (V,) of what comes after the last.
@@ -41,8 +41,7 @@ class Session:
         """
         self.check(token_ids)
         # The last token is always computed: its logits are wanted.
-        self.num_reused = min(common_prefix(self.token_ids, token_ids), len(token_ids) - 1)
-        self._rewind(self.num_reused)
+        self.num_reused = self._rewind(min(common_prefix(self.token_ids, token_ids), len(token_ids) - 1))
         for hidden in self._forward(token_ids[len(self.token_ids) :]):
             last = hidden[-1:]
         logits: FloatArray = self._decoder.head(last)[0]
@@ -115,13 +114,15 @@ class Session:
         """Hidden states chunk by chunk; an interrupted chunk leaves the text as it was."""
         for start in range(0, len(token_ids), self._chunk_size):
             chunk = token_ids[start : start + self._chunk_size]
-            hidden = self._decoder.forward(np.asarray(chunk, np.int32), self._cache)
+            hidden = self._decoder.forward(np.asarray(chunk, np.int32), self._state)
             self.token_ids += chunk
             yield hidden
 
-    def _rewind(self, length: int) -> None:
-        self._cache.truncate(length)
-        del self.token_ids[length:]
+    def _rewind(self, length: int) -> int:
+        """Forget the tokens from ``length`` on, and more if the state cannot go back there; what is left."""
+        reached = self._state.rewind(length)
+        del self.token_ids[reached:]
+        return reached
 
     def check(self, token_ids: Sequence[int]) -> None:
         """Refuse a text that cannot be fed.
@@ -135,11 +136,11 @@ class Session:
 
     def _check(self, length: int, new: Sequence[int]) -> None:
         """Refuse to have a text of this length, or these tokens in it."""
-        if length > self._cache.num_slots:
+        if length > self._state.num_slots:
             most = self._spec.max_context
-            longer = f", or load with a longer context, up to {most}" if most > self._cache.num_slots else ""
+            longer = f", or load with a longer context, up to {most}" if most > self._state.num_slots else ""
             raise RequestError(
-                f"{length} tokens do not fit the context of {self._cache.num_slots}; shorten the text{longer}"
+                f"{length} tokens do not fit the context of {self._state.num_slots}; shorten the text{longer}"
             )
         wrong = next((t for t in new if not 0 <= t < self._spec.vocab_size), None)
         if wrong is not None:

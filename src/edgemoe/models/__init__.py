@@ -3,9 +3,10 @@
 from edgemoe.models.decoder import Decoder
 from edgemoe.models.encoder import Encoder
 from edgemoe.models.families import FAMILIES, TensorSources, find_sources, read_spec
-from edgemoe.models.kv_cache import KV_FORMATS, KVCache
 from edgemoe.models.moe import ExpertRunner, ResidentExperts
+from edgemoe.models.segments import Segment
 from edgemoe.models.spec import ModelSpec, TensorSpec
+from edgemoe.models.state import KV_FORMATS, SequenceState
 from edgemoe.models.weights import DenseWeights
 
 __all__ = [
@@ -15,9 +16,10 @@ __all__ = [
     "DenseWeights",
     "Encoder",
     "ExpertRunner",
-    "KVCache",
     "ModelSpec",
     "ResidentExperts",
+    "Segment",
+    "SequenceState",
     "TensorSources",
     "TensorSpec",
     "find_sources",

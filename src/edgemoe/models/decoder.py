@@ -1,23 +1,25 @@
-"""A pre-norm decoder driven by its spec. Letters: T tokens, D width, V vocabulary."""
+"""A decoder driven by its spec: layers around a residual stream. Letters: T rows of a step, D width, V
+vocabulary.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe import native
-from edgemoe.models.attention import Attention, FullAttention
-from edgemoe.models.kv_cache import KVCache
+from edgemoe.models.mixers import FullAttention, MixerParts, TokenMixer, build_mixer
 from edgemoe.models.moe import ExpertRunner, MoELayer, build_feed_forward
-from edgemoe.models.positions import Positions, distance_bias
+from edgemoe.models.positions import DistanceBias
 from edgemoe.models.rope import Rotation
-from edgemoe.models.spec import AttentionSpec, ModelSpec
+from edgemoe.models.segments import Segment, one_text
+from edgemoe.models.spec import AttentionSpec, ModelSpec, RopeSpec
+from edgemoe.models.state import SequenceState, Slots
 from edgemoe.models.weights import DenseWeights
-from edgemoe.native import FloatArray, Rehearsal, Rehearsed
+from edgemoe.native import FloatArray, Rehearsed
 
 
 class Cross:
@@ -31,116 +33,176 @@ class Cross:
         self._norm = weights.vector(f"layers.{layer}.cross_norm.weight")
         self._attention = FullAttention(spec, weights, f"layers.{layer}.cross")
 
-    def remember(self, states: FloatArray, cache: KVCache) -> None:
+    def remember(self, encoded: FloatArray, state: SequenceState) -> None:
         """Keep keys and values of the encoder's states (T, D)."""
-        self._attention.remember(states, cache.cross_keys[self._place], cache.cross_values[self._place])
+        slots = self._slots(state)
+        self._attention.remember(encoded, slots.keys, slots.values)
 
-    def __call__(self, x: FloatArray, cache: KVCache) -> FloatArray:
-        """What is added to x (T, D)."""
-        keys, values = cache.cross_keys[self._place], cache.cross_values[self._place]
+    def add_to(self, x: FloatArray, segments: Sequence[Segment]) -> None:
+        """Add to x (T, D) what each row finds in what the encoder made of its text's prompt."""
         normed = native.rms_norm(x, self._norm, self._eps)
-        return self._attention(normed, keys, values, cache.cross_length)
+        for segment in segments:
+            slots, rows = self._slots(segment.state), segment.rows
+            num_keys = segment.state.cross_length
+            x[rows] += self._attention(normed[rows], slots.keys, slots.values, num_keys)
+
+    def _slots(self, state: SequenceState) -> Slots:
+        slots = state.cross[self._place]
+        assert slots is not None, "a text's state was made for a model without an encoder"
+        return slots
 
 
 class Block:
-    """One layer: attention, maybe a look at the encoder's states, then experts or a dense network."""
+    """One layer: a token mixer, maybe a look at the encoder's states, then experts or a dense network."""
 
-    def __init__(self, spec: ModelSpec, weights: DenseWeights, layer: int, experts: ExpertRunner) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        weights: DenseWeights,
+        layer: int,
+        experts: ExpertRunner,
+        mixer: TokenMixer | None,
+    ) -> None:
+        layer_spec, prefix = spec.layers[layer], f"layers.{layer}"
         self._eps = spec.norm_eps
-        self._ffn_norm = weights.vector(f"layers.{layer}.ffn_norm.weight")
-        layer_spec, place = spec.layers[layer], layer - spec.num_encoder_layers
-        self._attention = Attention(layer_spec.attention, weights, layer, place, spec.norm_eps)
+        self._mixer = mixer
         self.cross: Cross | None = None
         if layer_spec.cross is not None:
-            self.cross = Cross(layer_spec.cross, weights, layer, place, spec.norm_eps)
-        self.feed_forward = build_feed_forward(layer_spec.feed_forward, weights, layer, experts)
+            self.cross = Cross(layer_spec.cross, weights, layer, layer - spec.num_encoder_layers, self._eps)
+        self.feed_forward = None
+        if layer_spec.feed_forward is not None:
+            self.feed_forward = build_feed_forward(layer_spec.feed_forward, weights, layer, experts)
+            self._ffn_norm = weights.vector(f"{prefix}.ffn_norm.weight")
+        self._branch_scale = np.float32(layer_spec.residual.scale)
+        self._post_norm = weights.optional_vector(f"{prefix}.ffn_post_norm.weight")
+        self._stream_scale = weights.optional_vector(f"{prefix}.stream_scale.weight")
 
     def __call__(
-        self, x: FloatArray, cache: KVCache, positions: Positions, rehearse: Rehearsal | None = None
+        self, x: FloatArray, segments: Sequence[Segment], rehearsal: DecoderRehearsal | None = None
     ) -> FloatArray:
         """X (T, D) after this layer; x itself is overwritten once its experts have run."""
-        normed = self.attend(x, cache, positions)
-        if isinstance(self.feed_forward, MoELayer):
-            x += self.feed_forward(normed, rehearse)
-        else:
-            x += self.feed_forward(normed)
-        return x
-
-    def attend(self, x: FloatArray, cache: KVCache, positions: Positions) -> FloatArray:
-        """Add to x (T, D) what it sees; what the second half of the layer gets."""
-        self._attention.add_to(x, cache, positions)
+        if self._mixer is not None:
+            self._mixer.add_to(x, segments)
         if self.cross is not None:
-            x += self.cross(x, cache)
-        return native.rms_norm(x, self._ffn_norm, self._eps)
+            self.cross.add_to(x, segments)
+        network = self.feed_forward
+        if network is None:
+            return self._scaled(x)
+        normed = native.rms_norm(x, self._ffn_norm, self._eps)
+        if not isinstance(network, MoELayer):
+            return self.join(x, network(normed))
+        turn = network.begin(normed)
+        if rehearsal is not None:
+            rehearsal.begin(lambda added: self.join(x.copy(), turn.complete(added)))
+        return self.join(x, turn.run(rehearsal))
+
+    def rehearse(
+        self, x: FloatArray, segment: Segment
+    ) -> tuple[Rehearsed | None, Callable[[FloatArray], FloatArray]]:
+        """Take the one row x (1, D) to this layer's experts and leave no trace.
+
+        What the layer wants of them, and what gives x after the layer from what they made; without experts
+        None, and what gives x after the layer from anything.
+        """
+        if self._mixer is not None:
+            self._mixer.rehearse(x, segment)
+        if self.cross is not None:
+            self.cross.add_to(x, (segment,))
+        network = self.feed_forward
+        if network is None:
+            return None, lambda _: self._scaled(x)
+        normed = native.rms_norm(x, self._ffn_norm, self._eps)
+        if not isinstance(network, MoELayer):
+            return None, lambda _: self.join(x, network(normed))
+        turn = network.begin(normed)
+        return turn.rehearsed, lambda added: self.join(x, turn.complete(added))
+
+    def join(self, x: FloatArray, y: FloatArray) -> FloatArray:
+        """X (T, D) after the layer, where its feed-forward part made y; both are overwritten."""
+        if self._post_norm is not None:
+            y = native.rms_norm(y, self._post_norm, self._eps)
+        if self._branch_scale != 1:
+            y *= self._branch_scale
+        x += y
+        return self._scaled(x)
+
+    def _scaled(self, x: FloatArray) -> FloatArray:
+        if self._stream_scale is not None:
+            x *= self._stream_scale
+        return x
 
 
 class DecoderRehearsal:
-    """Takes one token through the layers that follow, before all experts are there; see native.Rehearsal.
+    """Takes one row through the layers that follow, before all experts are there; see native.Rehearsal."""
 
-    Keys and values of what is rehearsed are written to the cache, where those of the layers' own runs replace
-    them.
-    """
-
-    def __init__(self, blocks: Iterator[Block], x: FloatArray, cache: KVCache, positions: Positions) -> None:
-        """``x`` (1, D) is the state without what the layer's experts add."""
+    def __init__(self, blocks: Iterator[Block], segment: Segment) -> None:
+        """``blocks`` are the layers after the one that waits; ``segment`` is that of the row alone."""
         self._blocks = blocks
-        self._x = x
-        self._cache = cache
-        self._positions = positions
-        self._shared: Callable[[], FloatArray] | None = None  # of the layer rehearsed last
+        self._segment = segment
+        self._complete: Callable[[FloatArray], FloatArray] | None = None
+
+    def begin(self, complete: Callable[[FloatArray], FloatArray]) -> None:
+        """Start after the layer that waits: ``complete`` gives a new x from what its experts added so far."""
+        self._complete = complete
 
     def __call__(self, added: FloatArray) -> Rehearsed | None:
         """See native.Rehearsal."""
-        self._x = self._x + added  # a copy: the token itself goes on from the old one
-        if self._shared is not None:
-            self._x += self._shared()
+        assert self._complete is not None, "begun by the layer that waits"
+        x = self._complete(added.copy())
         for block in self._blocks:
-            network = block.feed_forward
-            if isinstance(network, MoELayer):
-                normed = block.attend(self._x, self._cache, self._positions)
-                self._shared = partial(network.run_shared, normed) if network.has_shared else None
-                return network.rehearse(normed)
-            self._x = block(self._x, self._cache, self._positions)
+            rehearsed, self._complete = block.rehearse(x, self._segment)
+            if rehearsed is not None:
+                return rehearsed
+            x = self._complete(x)
         return None
 
 
 class Decoder:
-    """The model, or its decoder. One token's result has the same bits however a text is cut into calls."""
+    """The model, or its decoder. One row's result has the same bits whatever else is in the step."""
 
     def __init__(self, spec: ModelSpec, weights: DenseWeights, experts: ExpertRunner) -> None:
         self._spec = spec
         self._embed = weights.matrix("embed.weight")
         self._head = self._embed if spec.has_tied_head else weights.matrix("head.weight")
         self._norm = weights.vector("norm.weight")
-        self._blocks = [Block(spec, weights, layer, experts) for layer in spec.decoder_layers]
-        self._rotation = None if spec.rope is None else Rotation(spec.rope)
-        self._bias_table = weights.optional_vector("bias.weight")
-        self._bias: FloatArray | None = None  # for the cache's number of slots, once that is known
+        mixers = _build_mixers(spec, weights)
+        self._blocks = [
+            Block(spec, weights, layer, experts, mixer)
+            for layer, mixer in zip(spec.decoder_layers, mixers, strict=True)
+        ]
 
-    def forward(self, token_ids: NDArray[np.int32], cache: KVCache) -> FloatArray:
-        """Hidden states (T, D) of the next T tokens of the cache's text, after the last norm."""
-        return self.forward_from(0, self.embed(token_ids), cache)
+    def forward(self, token_ids: NDArray[np.int32], state: SequenceState) -> FloatArray:
+        """Hidden states (T, D) of the next T tokens of a text, after the last norm."""
+        return self.forward_from(0, self.embed(token_ids), one_text(state, len(token_ids)))
+
+    def step(self, token_ids: NDArray[np.int32], segments: Sequence[Segment]) -> FloatArray:
+        """Hidden states (T, D), after the last norm, of rows of several texts, segment by segment."""
+        return self.forward_from(0, self.embed(token_ids), segments)
 
     def embed(self, token_ids: NDArray[np.int32]) -> FloatArray:
         """What the first layer gets, (T, D)."""
         return native.dequantize_rows(self._embed, token_ids)
 
     def forward_from(
-        self, first: int, x: FloatArray, cache: KVCache, before: list[FloatArray] | None = None
+        self,
+        first: int,
+        x: FloatArray,
+        segments: Sequence[Segment],
+        before: list[FloatArray] | None = None,
     ) -> FloatArray:
-        """As ``forward``, from the layer ``first`` on, which gets x (T, D); x is overwritten.
+        """As ``step``, from the layer ``first`` on, which gets x (T, D); x is overwritten.
 
-        What each layer gets is copied to ``before``. Keys and values of earlier layers stay as they are.
+        What each layer gets is copied to ``before``. States of earlier layers stay as they are.
         """
-        positions = self._positions(cache, len(x))
         for i, block in enumerate(self._blocks[first:], first):
             if before is not None:
                 before.append(x.copy())
-            rehearse = None
+            rehearsal = None
             if len(x) == 1:  # of many tokens the next layers need nearly all experts anyway
-                rehearse = DecoderRehearsal(islice(self._blocks, i + 1, None), x, cache, positions)
-            x = block(x, cache, positions, rehearse)
-        cache.length += len(x)
+                rehearsal = DecoderRehearsal(islice(self._blocks, i + 1, None), segments[0])
+            x = block(x, segments, rehearsal)
+        for segment in segments:
+            segment.state.length += segment.num_rows
         return native.rms_norm(x, self._norm, self._spec.norm_eps)
 
     def head(self, hidden: FloatArray) -> FloatArray:
@@ -148,23 +210,36 @@ class Decoder:
         scale = self._spec.head_scale
         return native.matmul(hidden if scale == 1 else hidden * np.float32(scale), self._head)
 
-    def begin(self, states: FloatArray, cache: KVCache) -> None:
-        """Start an answer to what the encoder made of a prompt, states (T, D): nothing is written yet."""
+    def begin(self, encoded: FloatArray, state: SequenceState) -> None:
+        """Start an answer to what the encoder made of a prompt, (T, D): nothing is written yet."""
         for block in self._blocks:
             assert block.cross is not None, "a model with an encoder looks at its states in every layer"
-            block.cross.remember(states, cache)
-        cache.cross_length = len(states)
-        cache.truncate(0)
+            block.cross.remember(encoded, state)
+        state.cross_length = len(encoded)
+        state.rewind(0)
 
-    def _positions(self, cache: KVCache, num_tokens: int) -> Positions:
-        spec = self._spec
-        if self._rotation is not None:
-            return Positions(rotation=self._rotation(cache.length, num_tokens))
-        assert spec.position_bias is not None, "neither rotation nor bias"
-        assert self._bias_table is not None, "no table of position biases was loaded"
-        if self._bias is None or self._bias.shape[1] != 2 * cache.num_slots - 1:
-            num_heads = spec.layers[-1].attention.num_heads
-            self._bias = distance_bias(
-                spec.position_bias, self._bias_table, num_heads, cache.num_slots, is_causal=True
-            )
-        return Positions(bias=self._bias)
+
+def _build_mixers(spec: ModelSpec, weights: DenseWeights) -> Iterator[TokenMixer | None]:
+    """The mixers of the decoder's layers; equal rotations are one object: angles are made once a step."""
+    rotations: list[tuple[RopeSpec, Rotation]] = []
+
+    def rotation_of(rope: RopeSpec | None) -> Rotation | None:
+        if rope is None:
+            return None
+        found = next((rotation for known, rotation in rotations if known == rope), None)
+        if found is None:
+            found = Rotation(rope)
+            rotations.append((rope, found))
+        return found
+
+    bias = None
+    if spec.position_bias is not None:
+        bias = DistanceBias(spec.position_bias, weights.vector("bias.weight"), spec.num_bias_heads)
+    for place, layer in enumerate(spec.decoder_layers):
+        layer_spec = spec.layers[layer]
+        if layer_spec.mixer is None:
+            yield None
+            continue
+        rotation, residual = rotation_of(layer_spec.rope), layer_spec.residual
+        parts = (layer_spec.mixer, weights, layer, place, spec.norm_eps, rotation, bias)
+        yield build_mixer(MixerParts(*parts, residual.has_post_norms, residual.scale))

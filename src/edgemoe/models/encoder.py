@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe import native
-from edgemoe.models.attention import FullAttention
+from edgemoe.models.mixers import FullAttention
 from edgemoe.models.moe import ExpertRunner, build_feed_forward
 from edgemoe.models.positions import distance_bias
-from edgemoe.models.spec import ModelSpec
+from edgemoe.models.spec import AttentionSpec, ModelSpec
 from edgemoe.models.weights import DenseWeights
 from edgemoe.native import FloatArray
 
@@ -19,11 +19,14 @@ class EncoderBlock:
 
     def __init__(self, spec: ModelSpec, weights: DenseWeights, layer: int, experts: ExpertRunner) -> None:
         self._eps = spec.norm_eps
-        self._spec = spec.layers[layer].attention
+        attention, network = spec.layers[layer].mixer, spec.layers[layer].feed_forward
+        assert isinstance(attention, AttentionSpec), "an encoder has attention in every layer"
+        assert network is not None, "an encoder has a network in every layer"
+        self._spec = attention
         self._attention_norm = weights.vector(f"layers.{layer}.attention_norm.weight")
         self._ffn_norm = weights.vector(f"layers.{layer}.ffn_norm.weight")
         self._attention = FullAttention(self._spec, weights, f"layers.{layer}.attention")
-        self._feed_forward = build_feed_forward(spec.layers[layer].feed_forward, weights, layer, experts)
+        self._feed_forward = build_feed_forward(network, weights, layer, experts)
 
     def __call__(self, x: FloatArray, bias: FloatArray) -> FloatArray:
         """X (T, D) after this layer; x itself is overwritten."""
@@ -52,7 +55,7 @@ class Encoder:
         """Hidden states (T, D) of a whole prompt, after the last norm."""
         spec = self._spec.position_bias
         assert spec is not None, "an encoder without position bias"
-        num_heads = self._spec.layers[0].attention.num_heads
+        num_heads = self._spec.num_bias_heads
         bias = distance_bias(spec, self._bias_table, num_heads, len(token_ids), is_causal=False)
         x = native.dequantize_rows(self._embed, token_ids)
         for block in self._blocks:

@@ -96,53 +96,74 @@ class MoELayer:
             if spec.shared.is_gated:
                 self._shared_gate = weights.matrix(f"{prefix}.shared_gate.weight")
 
-    def __call__(self, x: FloatArray, rehearse: Rehearsal | None = None) -> FloatArray:
+    def __call__(self, x: FloatArray) -> FloatArray:
         """Output (T, D) for x (T, D)."""
-        router = self._spec.router
-        ids, weights = self._choose(x)
-        if router.capacity:
-            weights *= within_capacity(ids, router.num_experts, router.capacity)
-        if self._shared is None:
-            return self._experts.run(self._layer, x, ids, weights, rehearse)
-        shared: FloatArray | None = None
+        return self.begin(x).run()
 
-        def rehearse_with_shared(added: FloatArray) -> Rehearsed | None:
-            nonlocal shared
-            assert rehearse is not None, "called by the runner that it was given to"
-            if shared is not None:
-                return rehearse(added)  # of the layers after this one
-            shared = self.run_shared(x)
-            return rehearse(added + shared)
+    def begin(self, x: FloatArray) -> MoETurn:
+        """What x (T, D) wants of the experts."""
+        return MoETurn(self, x)
 
-        y = self._experts.run(self._layer, x, ids, weights, rehearse and rehearse_with_shared)
-        y += self.run_shared(x) if shared is None else shared
-        return y
-
-    def rehearse(self, x: FloatArray) -> Rehearsed:
-        """What the router would make of x (1, D)."""
-        scores = native.matmul(x, self._router)
-        if self._router_bias is not None:
-            scores += self._router_bias
-        return x, scores, *self._choose(x)
-
-    def _choose(self, x: FloatArray) -> tuple[IntArray, FloatArray]:
+    def choose(self, x: FloatArray) -> tuple[IntArray, FloatArray]:
+        """Experts (T, K) for x (T, D), and their weights."""
         router = self._spec.router
         return native.choose_experts(
             x, self._router, self._router_bias, router.top_k, router.rule, router.renormalize
         )
 
-    @property
-    def has_shared(self) -> bool:
-        """Whether a shared expert sees every token."""
-        return self._shared is not None
+    def run_experts(
+        self, x: FloatArray, expert_ids: IntArray, weights: FloatArray, rehearse: Rehearsal | None
+    ) -> FloatArray:
+        """What the chosen experts make of x (T, D)."""
+        router = self._spec.router
+        if router.capacity:
+            weights *= within_capacity(expert_ids, router.num_experts, router.capacity)
+        return self._experts.run(self._layer, x, expert_ids, weights, rehearse)
 
-    def run_shared(self, x: FloatArray) -> FloatArray:
-        """What the shared expert adds to x (T, D)."""
-        assert self._shared is not None, "this layer has no shared expert"
+    def run_shared(self, x: FloatArray) -> FloatArray | None:
+        """What the shared expert makes of x (T, D); None where there is none."""
+        if self._shared is None:
+            return None
         y = self._shared(x)
         if self._shared_gate is not None:
             y /= 1 + np.exp(-native.matmul(x, self._shared_gate))
         return y
+
+    def scores(self, x: FloatArray) -> FloatArray:
+        """The router's scores (T, E)."""
+        scores = native.matmul(x, self._router)
+        if self._router_bias is not None:
+            scores += self._router_bias
+        return scores
+
+
+class MoETurn:
+    """One pass of x (T, D) through a sparse layer: chosen at once, run by its experts at most once."""
+
+    def __init__(self, layer: MoELayer, x: FloatArray) -> None:
+        self._layer = layer
+        self._x = x
+        self._chosen = layer.choose(x)
+        self._shared: FloatArray | None = None
+
+    def run(self, rehearse: Rehearsal | None = None) -> FloatArray:
+        """The layer's output (T, D); ``rehearse`` as in ExpertRunner."""
+        return self.complete(self._layer.run_experts(self._x, *self._chosen, rehearse))
+
+    def complete(self, routed: FloatArray) -> FloatArray:
+        """The layer's output when this is what the chosen experts made, all of them or those that are there;
+        ``routed`` is overwritten.
+        """
+        if self._shared is None:
+            self._shared = self._layer.run_shared(self._x)
+        if self._shared is not None:
+            routed += self._shared
+        return routed
+
+    @property
+    def rehearsed(self) -> Rehearsed:
+        """What a rehearsal tells of this layer."""
+        return self._x, self._layer.scores(self._x), *self._chosen
 
 
 def build_feed_forward(

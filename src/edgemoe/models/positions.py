@@ -1,12 +1,8 @@
-"""Where the tokens of a call stand: angles to rotate by, or a bias of the attention's scores.
-
-Letters: T tokens, R rotated pairs, H heads, B buckets.
-"""
+"""A bias of the attention's scores by how far a key is from its query. Letters: H heads, B buckets."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +11,20 @@ from edgemoe.models.spec import PositionBiasSpec
 from edgemoe.native import FloatArray
 
 
-@dataclass(frozen=True, slots=True)
-class Positions:
-    """``rotation`` is cos and sin (T, R); ``bias`` is as native.attention takes it."""
+class DistanceBias:
+    """The bias that all layers of a decoder share, from a flat table (B * H,)."""
 
-    rotation: tuple[FloatArray, FloatArray] | None = None
-    bias: FloatArray | None = None
+    def __init__(self, spec: PositionBiasSpec, table: FloatArray, num_heads: int) -> None:
+        self._spec = spec
+        self._table = table
+        self._num_heads = num_heads
+        self._bias: FloatArray | None = None
+
+    def __call__(self, reach: int) -> FloatArray:
+        """The bias (H, 2 reach - 1) of distances below ``reach``; the last one is kept."""
+        if self._bias is None or self._bias.shape[1] != 2 * reach - 1:
+            self._bias = distance_bias(self._spec, self._table, self._num_heads, reach, is_causal=True)
+        return self._bias
 
 
 def distance_bias(

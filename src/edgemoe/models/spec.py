@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
+
+from edgemoe.models.state import LayerState, SequenceState, Slots, StateSize, num_slots
 
 ROW_MULTIPLE = 32  # what the packed formats ask of every row length
 
@@ -34,9 +36,40 @@ class PositionBiasSpec:
     max_distance: int
 
 
+class MixerSpec(Protocol):
+    """What a layer's token mixer is made of, and what that takes; see models/mixers."""
+
+    def tensors(self, prefix: str, width: int) -> Iterator[TensorSpec]:
+        """Its tensors; their names begin with ``prefix``, the layer's."""
+        ...
+
+    def row_lengths(self) -> dict[str, int]:
+        """Row lengths of its packed matrices beside the model's width, by their names in a configuration."""
+        ...
+
+    def new_state(self, size: StateSize) -> LayerState:
+        """What it keeps of a new text."""
+        ...
+
+    def state_num_bytes(self, size: StateSize) -> int:
+        """What ``new_state`` takes."""
+        ...
+
+    def working_floats(self, width: int) -> int:
+        """Floats that a step takes at one time for each of its rows, without the residual stream itself."""
+        ...
+
+
 @dataclass(frozen=True)
 class AttentionSpec:
-    """Grouped-query attention of one layer; ``window`` 0 means unlimited."""
+    """Grouped-query attention of one layer; ``window`` 0 means unlimited.
+
+    Scores are multiplied by ``score_scale``, by default C^-0.5. With a gate the rows of q are, head by head,
+    C of the query and C of a gate, whose logistic function multiplies what the head finds (Qwen3-Next).
+    ``keys_are_values``: there is no matrix v, values are the keys as projected; ``normalizes_values`` divides
+    each head of the values by its root mean square (Gemma 4). Sinks are a learnt score per head, of nothing
+    (gpt-oss).
+    """
 
     num_heads: int
     num_kv_heads: int
@@ -46,12 +79,39 @@ class AttentionSpec:
     has_o_bias: bool = False
     window: int = 0
     clip_qkv: float | None = None
-    is_scaled: bool = True
+    rope: RopeSpec | None = None
+    score_scale: float | None = None
+    has_gate: bool = False
+    has_sinks: bool = False
+    keys_are_values: bool = False
+    normalizes_values: bool = False
 
     @property
     def scale(self) -> float:
         """Factor of the scores."""
-        return float(self.head_dim**-0.5) if self.is_scaled else 1.0
+        return float(self.head_dim**-0.5) if self.score_scale is None else self.score_scale
+
+    def tensors(self, prefix: str, width: int) -> Iterator[TensorSpec]:
+        """See MixerSpec."""
+        yield from _attention_tensors(f"{prefix}.attention", self, width)
+
+    def row_lengths(self) -> dict[str, int]:
+        """See MixerSpec."""
+        return {"heads times head_dim": self.num_heads * self.head_dim}
+
+    def new_state(self, size: StateSize) -> LayerState:
+        """See MixerSpec."""
+        return Slots(self.num_kv_heads, self.head_dim, size, self.window)
+
+    def state_num_bytes(self, size: StateSize) -> int:
+        """See MixerSpec."""
+        slots = num_slots(size, self.window)
+        return 2 * self.num_kv_heads * self.head_dim * slots * size.dtype.itemsize
+
+    def working_floats(self, width: int) -> int:
+        """See MixerSpec: the normed input, queries, what they find, keys and values, and gates twice."""
+        q_width, kv_width = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        return (5 if self.has_gate else 3) * q_width + 4 * kv_width
 
 
 @dataclass(frozen=True)
@@ -110,12 +170,34 @@ class MLPSpec:
 
 
 @dataclass(frozen=True)
-class LayerSpec:
-    """Attention, in some decoders attention to what the encoder made, then experts or a dense network."""
+class ResidualSpec:
+    """How what a part of a layer makes, y, joins the residual stream: x + ``scale`` y.
 
-    attention: AttentionSpec
-    feed_forward: MoESpec | MLPSpec
+    With post-norms y passes a norm first. With a stream scale the stream is multiplied by a learnt number
+    after the layer.
+    """
+
+    scale: float = 1.0
+    has_post_norms: bool = False
+    has_stream_scale: bool = False
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """A token mixer, in some decoders a look at what the encoder made, then experts or a dense network.
+
+    Mixer or feed-forward part may be missing. A decoder with ``cross`` has it in every layer.
+    """
+
+    mixer: MixerSpec | None
+    feed_forward: MoESpec | MLPSpec | None
     cross: AttentionSpec | None = None
+    residual: ResidualSpec = ResidualSpec()
+
+    @property
+    def rope(self) -> RopeSpec | None:
+        """The rotation of its mixer, if that has one."""
+        return getattr(self.mixer, "rope", None)
 
 
 @dataclass(frozen=True)
@@ -135,7 +217,7 @@ class TensorSpec:
 class ModelSpec:
     """A whole model: a decoder, or an encoder whose layers come first and a decoder after it.
 
-    Positions are either rotated or a bias. The head sees the hidden states times ``head_scale``.
+    Positions are rotated by the mixers or a bias. The head sees the hidden states times ``head_scale``.
     """
 
     family: str
@@ -143,7 +225,6 @@ class ModelSpec:
     vocab_size: int
     layers: tuple[LayerSpec, ...]
     norm_eps: float
-    rope: RopeSpec | None
     has_tied_head: bool
     max_context: int
     position_bias: PositionBiasSpec | None = None
@@ -205,13 +286,13 @@ class ModelSpec:
             found.append(TensorSpec("encoder_embed.weight", (self.vocab_size, self.width), "matrix"))
         for index, layer in enumerate(self.layers):
             prefix = f"layers.{index}"
-            found += _attention_tensors(f"{prefix}.attention", layer.attention, self.width)
+            if layer.mixer is not None:
+                found += layer.mixer.tensors(prefix, self.width)
             if layer.cross is not None:
                 found += _attention_tensors(f"{prefix}.cross", layer.cross, self.width)
-            found += _feed_forward_tensors(prefix, layer.feed_forward, self.width)
-            norms = ("attention_norm", "cross_norm", "ffn_norm")
-            for norm in norms if layer.cross is not None else norms[::2]:
-                found.append(TensorSpec(f"{prefix}.{norm}.weight", (self.width,), "precise"))
+            if layer.feed_forward is not None:
+                found += _feed_forward_tensors(prefix, layer.feed_forward, self.width)
+            found += _norm_tensors(prefix, layer, self.width)
         if self.has_encoder:
             found.append(TensorSpec("encoder_norm.weight", (self.width,), "precise"))
         found += self._bias_tensors()
@@ -220,24 +301,74 @@ class ModelSpec:
             found.append(TensorSpec("head.weight", (self.vocab_size, self.width), "matrix"))
         return tuple(found)
 
+    @property
+    def num_bias_heads(self) -> int:
+        """Heads that a position bias has values for: those of every layer."""
+        attention = self.layers[0].mixer
+        assert isinstance(attention, AttentionSpec), "a position bias is of attention"
+        return attention.num_heads
+
+    def new_state(self, num_slots: int, kv_format: str = "f16") -> SequenceState:
+        """What the decoder keeps of a new text of up to ``num_slots`` tokens."""
+        size = StateSize(num_slots, kv_format)
+        layers = [self.layers[i] for i in self.decoder_layers]
+        return SequenceState(
+            [None if layer.mixer is None else layer.mixer.new_state(size) for layer in layers],
+            [
+                None if s.cross is None else Slots(s.cross.num_kv_heads, s.cross.head_dim, size)
+                for s in layers
+            ],
+            num_slots,
+        )
+
+    def state_num_bytes(self, num_slots: int, kv_format: str = "f16") -> int:
+        """What ``new_state`` takes."""
+        size = StateSize(num_slots, kv_format)
+        layers = [self.layers[i] for i in self.decoder_layers]
+        parts = [part for layer in layers for part in (layer.mixer, layer.cross) if part is not None]
+        return sum(part.state_num_bytes(size) for part in parts)
+
     def _bias_tensors(self) -> Iterator[TensorSpec]:
         """Tables of position biases, flat: rows of packed matrices must be multiples of 32."""
         if self.position_bias is None:
             return
-        shape = (self.position_bias.num_buckets, self.layers[0].attention.num_heads)
+        shape = (self.position_bias.num_buckets, self.num_bias_heads)
         for name in ("encoder_bias", "bias") if self.has_encoder else ("bias",):
             yield TensorSpec(f"{name}.weight", (shape[0] * shape[1],), "precise", shape)
 
 
+def _norm_tensors(prefix: str, layer: LayerSpec, width: int) -> Iterator[TensorSpec]:
+    """The norms around the parts of a layer."""
+    has_mixer, has_network = layer.mixer is not None, layer.feed_forward is not None
+    has_post_norms = layer.residual.has_post_norms
+    norms = {
+        "attention_norm": has_mixer,
+        "mixer_post_norm": has_mixer and has_post_norms,
+        "cross_norm": layer.cross is not None,
+        "ffn_norm": has_network,
+        "ffn_post_norm": has_network and has_post_norms,
+    }
+    for norm, is_there in norms.items():
+        if is_there:
+            yield TensorSpec(f"{prefix}.{norm}.weight", (width,), "precise")
+    if layer.residual.has_stream_scale:
+        yield TensorSpec(f"{prefix}.stream_scale.weight", (1,), "precise")
+
+
 def _attention_tensors(prefix: str, spec: AttentionSpec, width: int) -> Iterator[TensorSpec]:
     q_width, kv_width = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
-    for name, rows in (("q", q_width), ("k", kv_width), ("v", kv_width)):
+    rows_of = {"q": q_width * (2 if spec.has_gate else 1), "k": kv_width, "v": kv_width}
+    if spec.keys_are_values:
+        del rows_of["v"]
+    for name, rows in rows_of.items():
         yield TensorSpec(f"{prefix}.{name}.weight", (rows, width), "matrix")
         if spec.has_qkv_bias:
             yield TensorSpec(f"{prefix}.{name}.bias", (rows,), "precise")
     yield TensorSpec(f"{prefix}.o.weight", (width, q_width), "matrix")
     if spec.has_o_bias:
         yield TensorSpec(f"{prefix}.o.bias", (width,), "precise")
+    if spec.has_sinks:
+        yield TensorSpec(f"{prefix}.sinks.weight", (spec.num_heads,), "precise")
     if spec.qk_norm != "none":
         per_head = spec.qk_norm == "head"
         for name, rows in (("q_norm", q_width), ("k_norm", kv_width)):

@@ -137,6 +137,7 @@ def attention(
     window: int = 0,
     num_keys: int = 0,
     bias: FloatArray | None = None,
+    sinks: FloatArray | None = None,
 ) -> NDArray[np.float64]:
     """Grouped-query attention (T, H, C), causal unless the number of keys is given."""
     num_tokens, num_heads, _ = q.shape
@@ -151,6 +152,8 @@ def attention(
             scores = scale * (keys[g, seen].astype(np.float64) @ q[t, h].astype(np.float64))
             if bias is not None:
                 scores += bias[h, bias.shape[1] // 2 - position + np.arange(first, end)]
-            p = np.exp(scores - scores.max())
-            out[t, h] = (p / p.sum()) @ values[g, seen].astype(np.float64)
+            sink = -np.inf if sinks is None else float(sinks[h])
+            top = max(scores.max(), sink)
+            p = np.exp(scores - top)
+            out[t, h] = (p / (p.sum() + np.exp(sink - top))) @ values[g, seen].astype(np.float64)
     return out

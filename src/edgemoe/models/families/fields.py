@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from edgemoe.errors import UnsupportedModelError
@@ -15,6 +16,7 @@ from edgemoe.models.spec import (
     MLPSpec,
     ModelSpec,
     MoESpec,
+    RopeSpec,
     RouterSpec,
     SharedExpertSpec,
 )
@@ -39,19 +41,27 @@ def read_model(
     default_theta: float,
 ) -> ModelSpec:
     """Embedding, norm, rope and head around the layers; checks that the whole can be run."""
-    attention = layers[0].attention
+    attention = layers[0].mixer
+    assert isinstance(attention, AttentionSpec)
+    rope = read_rope(reader, attention.head_dim, default_theta)
     spec = ModelSpec(
         family=str(reader.require("model_type")),
         width=reader.require_size("hidden_size"),
         vocab_size=reader.require_size("vocab_size"),
-        layers=layers,
+        layers=tuple(_rotated(layer, rope) for layer in layers),
         norm_eps=float(reader.optional("rms_norm_eps", default_eps)),
-        rope=read_rope(reader, attention.head_dim, default_theta),
         has_tied_head=bool(reader.optional("tie_word_embeddings", False)),
         max_context=reader.require_size("max_position_embeddings"),
     )
     check_spec(spec)
     return spec
+
+
+def _rotated(layer: LayerSpec, rope: RopeSpec) -> LayerSpec:
+    """The layer with this rotation, where its mixer is attention without one of its own."""
+    if not isinstance(layer.mixer, AttentionSpec) or layer.mixer.rope is not None:
+        return layer
+    return replace(layer, mixer=replace(layer.mixer, rope=rope))
 
 
 def check_spec(spec: ModelSpec) -> None:
@@ -60,29 +70,29 @@ def check_spec(spec: ModelSpec) -> None:
     Raises:
         UnsupportedModelError: sizes that do not fit each other or the packed formats, or no experts.
     """
-    attention = spec.layers[0].attention
-    if attention.num_heads % attention.num_kv_heads:
-        raise UnsupportedModelError(
-            f"config.json: num_attention_heads = {attention.num_heads} is not a multiple of"
-            f" num_key_value_heads = {attention.num_kv_heads}"
-        )
+    for layer in spec.layers:
+        attention = layer.mixer
+        if isinstance(attention, AttentionSpec) and attention.num_heads % attention.num_kv_heads:
+            raise UnsupportedModelError(
+                f"config.json: num_attention_heads = {attention.num_heads} is not a multiple of"
+                f" num_key_value_heads = {attention.num_kv_heads}"
+            )
     if not spec.decoder_moe_layers:
         raise UnsupportedModelError("config.json: no decoder layer has experts; EdgeMoE runs sparse models")
-    widths = {
-        "hidden_size": spec.width,
-        "heads times head_dim": attention.num_heads * attention.head_dim,
-    }
+    widths = [("hidden_size", spec.width)]
     for layer in spec.layers:
+        if layer.mixer is not None:
+            widths += layer.mixer.row_lengths().items()
         feed_forward = layer.feed_forward
         if isinstance(feed_forward, MoESpec):
-            widths["expert width"] = feed_forward.expert.width
+            widths.append(("expert width", feed_forward.expert.width))
             if feed_forward.router.top_k > feed_forward.router.num_experts:
                 raise UnsupportedModelError("config.json: more experts per token than experts")
             if feed_forward.shared is not None:
-                widths["shared expert width"] = feed_forward.shared.width
-        else:
-            widths["intermediate_size"] = feed_forward.width
-    for name, width in widths.items():
+                widths.append(("shared expert width", feed_forward.shared.width))
+        elif feed_forward is not None:
+            widths.append(("intermediate_size", feed_forward.width))
+    for name, width in widths:
         if width % ROW_MULTIPLE:
             raise UnsupportedModelError(
                 f"config.json: {name} = {width} is not a multiple of {ROW_MULTIPLE},"

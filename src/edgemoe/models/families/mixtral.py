@@ -35,12 +35,14 @@ def read_mixtral(reader: ConfigReader) -> ModelSpec:
 
 
 def _q_rows(spec: ModelSpec, layer: int) -> Steps:
-    attention = spec.layers[layer].attention
+    attention = spec.layers[layer].mixer
+    assert isinstance(attention, AttentionSpec)
     return (half_rotation_rows(attention.num_heads, attention.head_dim, attention.head_dim),)
 
 
 def _k_rows(spec: ModelSpec, layer: int) -> Steps:
-    attention = spec.layers[layer].attention
+    attention = spec.layers[layer].mixer
+    assert isinstance(attention, AttentionSpec)
     return (half_rotation_rows(attention.num_kv_heads, attention.head_dim, attention.head_dim),)
 
 

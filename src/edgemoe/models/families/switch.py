@@ -50,7 +50,6 @@ def read_switch(reader: ConfigReader) -> ModelSpec:
         vocab_size=reader.require_size("vocab_size"),
         layers=(*encoder, *decoder),
         norm_eps=float(reader.optional("layer_norm_epsilon", 1e-6)),
-        rope=None,
         has_tied_head=is_tied,
         max_context=MAX_CONTEXT,
         position_bias=PositionBiasSpec(
@@ -68,7 +67,7 @@ def read_switch(reader: ConfigReader) -> ModelSpec:
 def _layers(reader: ConfigReader, stack: str, count: int) -> tuple[LayerSpec, ...]:
     """The layers of "encoder" or "decoder"."""
     heads = reader.require_size("num_heads")
-    attention = AttentionSpec(heads, heads, reader.require_size("d_kv"), is_scaled=False)
+    attention = AttentionSpec(heads, heads, reader.require_size("d_kv"), score_scale=1.0)
     activation = read_activation(reader, "dense_act_fn", "relu")
     # transformers drops tokens of an expert that is full: in an encoder's pass, and in a decoder's over a
     # whole answer, which generating never makes. Here a decoder drops none, so that both agree.

@@ -1,0 +1,25 @@
+"""Token mixers: what a layer does before its feed-forward part, and the only part that sees other tokens.
+
+A mixer has two halves. Its spec (a frozen dataclass, ``MixerSpec`` in ``models/spec.py``) answers for its
+tensors, its state and its working memory before anything is loaded. The mixer itself computes, see
+``TokenMixer``. A new one is a file here with both, its line in ``_MIXERS``, and its compiled class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from edgemoe.models.mixers.attention import Attention, FullAttention
+from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
+from edgemoe.models.spec import AttentionSpec
+
+__all__ = ["FullAttention", "MixerParts", "TokenMixer", "build_mixer"]
+
+_MIXERS: Mapping[type, Callable[[MixerParts], TokenMixer]] = {
+    AttentionSpec: Attention,
+}
+
+
+def build_mixer(parts: MixerParts) -> TokenMixer:
+    """The mixer of a layer."""
+    return _MIXERS[type(parts.spec)](parts)

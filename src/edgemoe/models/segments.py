@@ -1,0 +1,48 @@
+"""The rows of a step: some of one text, some of another. Letters: T rows, R rotated pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgemoe.models.positions import DistanceBias
+from edgemoe.models.rope import Rotation
+from edgemoe.models.state import SequenceState
+from edgemoe.native import FloatArray
+
+
+class Segment:
+    """Rows [first, first + num_rows) of a step: the next tokens of one text, from its state's length on."""
+
+    def __init__(self, first: int, num_rows: int, state: SequenceState) -> None:
+        self.first = first
+        self.num_rows = num_rows
+        self.state = state
+        self._angles: dict[int, tuple[FloatArray, FloatArray]] = {}
+
+    @property
+    def position(self) -> int:
+        """Of the first row in its text."""
+        return self.state.length
+
+    @property
+    def rows(self) -> slice:
+        """Of the step."""
+        return slice(self.first, self.first + self.num_rows)
+
+    def angles(self, rotation: Rotation | None) -> tuple[FloatArray, FloatArray] | None:
+        """Cos and sin (num_rows, R) for these rows; made once for all layers that share a rotation."""
+        if rotation is None:
+            return None
+        found = self._angles.get(id(rotation))
+        if found is None:
+            found = self._angles[id(rotation)] = rotation(self.position, self.num_rows)
+        return found
+
+    def bias(self, bias: DistanceBias | None) -> FloatArray | None:
+        """The bias (H, 2 reach - 1) of these rows' scores."""
+        return None if bias is None else bias(self.state.num_slots)
+
+
+def one_text(state: SequenceState, num_rows: int) -> Sequence[Segment]:
+    """A step of one text alone."""
+    return (Segment(0, num_rows, state),)

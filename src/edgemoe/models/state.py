@@ -1,0 +1,141 @@
+"""What a text leaves behind in every layer: keys and values, or whatever else its mixers keep.
+
+A state per text. Letters: G key/value heads, S slots, C head dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+KV_FORMATS: dict[str, np.dtype[Any]] = {
+    "f16": np.dtype(np.float16),
+    "f32": np.dtype(np.float32),
+}
+Keys = NDArray[Any]  # (G, S, C), or values
+# Most tokens of a text that pass through a layer together; what a window's slots have beside the window.
+MAX_SEGMENT_ROWS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class StateSize:
+    """How large the states of a text are: room for ``num_slots`` tokens, keys and values in ``kv_format``."""
+
+    num_slots: int
+    kv_format: str = "f16"
+    max_rows: int = MAX_SEGMENT_ROWS  # of one call
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of keys and values."""
+        return KV_FORMATS[self.kv_format]
+
+
+class LayerState(Protocol):
+    """What one layer keeps of a text. Used by one thread."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that it takes, used or not."""
+        ...
+
+    def reachable(self, length: int) -> int:
+        """The longest beginning of the text, of at most ``length`` tokens, that ``rewind`` can go back to."""
+        ...
+
+    def rewind(self, length: int) -> None:
+        """Forget the tokens from ``length`` on; it is ``reachable``."""
+        ...
+
+
+class Slots:
+    """Keys and values (G, S, C) of all tokens, or with a window of the last ones.
+
+    A window's slots are filled from the first to the last; then those that it still needs move to the front.
+    So what is seen lies always in one piece, and is moved once in ``max_rows`` tokens.
+    """
+
+    def __init__(self, num_heads: int, head_dim: int, size: StateSize, window: int = 0) -> None:
+        self._window = window
+        self.keys, self.values = (
+            np.empty((num_heads, num_slots(size, window), head_dim), size.dtype) for _ in range(2)
+        )
+        self._first = 0  # position of the first slot
+        self._length = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """See LayerState."""
+        return self.keys.nbytes + self.values.nbytes
+
+    def place(self, position: int, num_rows: int) -> int:
+        """The slot of a position that is written next, after making room for so many rows from there on."""
+        slot, room = position - self._first, self.keys.shape[1]
+        if slot + num_rows > room:
+            kept = self._window - 1
+            assert self._window > 0, "more tokens than a state was made for"
+            assert kept + num_rows <= room, "more rows of one call than a state was made for"
+            for heads in (self.keys, self.values):
+                for head in heads:  # one at a time: NumPy copies what overlaps
+                    head[:kept] = head[slot - kept : slot]
+            self._first, slot = position - kept, kept
+        self._length = position + num_rows
+        return slot
+
+    def reachable(self, length: int) -> int:
+        """See LayerState: any length, unless a window's slots no longer have what it would see there."""
+        if self._first == 0 or length >= self._first + self._window - 1:
+            return length
+        return 0
+
+    def rewind(self, length: int) -> None:
+        """See LayerState."""
+        if length == 0:
+            self._first = 0
+        self._length = length
+
+
+def num_slots(size: StateSize, window: int) -> int:
+    """Slots of a layer: of all tokens, or of a window and the rows of one call."""
+    return size.num_slots if window == 0 else min(size.num_slots, window + size.max_rows)
+
+
+class SequenceState:
+    """All that a model keeps of one text: a state for each layer of the decoder, filled up to ``length``.
+
+    Layers that look at an encoder's states have those in ``cross``, of which ``cross_length`` slots are
+    filled.
+    """
+
+    def __init__(
+        self, layers: Sequence[LayerState | None], cross: Sequence[Slots | None], num_slots: int
+    ) -> None:
+        """``layers`` and ``cross`` by layer of the decoder, None where it keeps nothing."""
+        self.layers = layers
+        self.cross = cross
+        self.num_slots = num_slots
+        self.length = 0
+        self.cross_length = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that it takes, used or not."""
+        return sum(state.num_bytes for state in (*self.layers, *self.cross) if state is not None)
+
+    def rewind(self, length: int) -> int:
+        """Forget the tokens from ``length`` on, and if need be some before; the length that is left.
+
+        What came from an encoder stays.
+        """
+        length = min(self.length, length)
+        states = [state for state in self.layers if state is not None]
+        while (reached := min((state.reachable(length) for state in states), default=length)) < length:
+            length = reached
+        for state in states:
+            state.rewind(length)
+        self.length = length
+        return length
