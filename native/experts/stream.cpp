@@ -91,10 +91,17 @@ ExpertStream::ExpertStream(UseStatistics& statistics, ExpertCache& cache, Loads&
         static_cast<int>(layers_.size()) != catalog.num_layers()) {
         throw std::invalid_argument("stream: one layout for each expert, and one entry for each layer");
     }
-    // A rehearsal takes one state through all of them.
-    for (const RecordLayout& layout : layouts_) {
+    for (int expert = 0; expert < catalog.num_experts(); ++expert) {
+        const RecordLayout& layout = layouts_[static_cast<std::size_t>(expert)];
+        // A rehearsal takes one state through all of them.
         if (layout.width != layouts_.front().width) {
             throw std::invalid_argument("stream: experts of unlike widths");
+        }
+        // Experts of a layer are computed together, with one scratch buffer each for the rows of up.
+        const auto first = static_cast<std::size_t>(catalog.first(catalog.position(expert)));
+        if (layout.has_gate != layouts_[first].has_gate ||
+            layout.expert_width != layouts_[first].expert_width) {
+            throw std::invalid_argument("stream: experts of one layer with unlike matrices");
         }
     }
 }

@@ -20,8 +20,23 @@ EdgeMoEError
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """The text on one line, with what a terminal would obey or cannot show written as an escape."""
+    if text.isprintable():
+        return text
+    line = " ".join(text.splitlines())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
 class EdgeMoEError(Exception):
-    """Base of every error this package raises on purpose; its text is one line for the user."""
+    """Base of every error this package raises on purpose; its text is one printable line for the user.
+
+    Messages quote names from strangers' files, which may hold control sequences of terminals: see
+    :func:`printable`.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class CheckpointError(EdgeMoEError, ValueError):

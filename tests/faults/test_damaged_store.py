@@ -108,6 +108,13 @@ def test_store_removed_while_running_keeps_working(store_copy):
             StoreError,
             "layer 2 expert 7 does not fit",
         ),
+        # A gate that one expert lacks, and one that all lack: records of one size hold either.
+        (lambda f: f["experts"]["1.3"]["formats"].pop(), StoreError, "layer 1 expert 3 does not fit"),
+        (
+            lambda f: [entry["formats"].pop() for entry in f["experts"].values()],
+            StoreError,
+            "layer 0 expert 0 does not fit",
+        ),
         (lambda f: f["dense"].pop("norm.weight"), StoreError, "tensor norm.weight does not fit"),
         (lambda f: f["files"].update({"gone.bin": 3}), CorruptStoreError, "missing from the store"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -30,7 +31,7 @@ from edgemoe.experts import (
 )
 from edgemoe.models import Decoder, DenseWeights, Encoder, ModelSpec, read_spec
 from edgemoe.native import MAX_REHEARSED, LayerPace, Matrix, packed_num_bytes
-from edgemoe.store import Device, Store, expert_num_bytes
+from edgemoe.store import Device, ExpertEntry, Store, expert_num_bytes
 
 
 @dataclass(frozen=True)
@@ -131,21 +132,24 @@ def check_store(spec: ModelSpec, store: Store) -> None:
     Raises:
         StoreError: naming the first that does not fit.
     """
+    entries = store.manifest.experts
     expected = {tensor.name: tensor.shape for tensor in spec.dense_tensors()}
     actual = {name: entry.shape for name, entry in store.manifest.dense.items()}
     wrong = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
-    experts = store.manifest.experts
-    misfits = sorted(set(spec.experts()) ^ experts.keys())
-    misfits += [
-        (layer, expert)
-        for (layer, expert), entry in experts.items()
-        if not misfits
-        and entry.num_bytes != expert_num_bytes(entry.formats, spec.width, spec.moe(layer).expert.width)
-    ]
-    if not wrong and not misfits:
-        return
-    what = f"tensor {wrong[0]}" if wrong else "layer {} expert {}".format(*misfits[0])
-    raise StoreError(f"{store.path}: {what} does not fit config.json; convert the checkpoint again")
+    # No more than one too many are listed: a configuration can name any number.
+    misfits = sorted(set(islice(spec.experts(), len(entries) + 1)) ^ entries.keys())
+    misfits = misfits or [key for key, entry in entries.items() if not _fits(spec, key[0], entry)]
+    if wrong or misfits:
+        what = f"tensor {wrong[0]}" if wrong else "layer {} expert {}".format(*misfits[0])
+        raise StoreError(f"{store.path}: {what} does not fit config.json; convert the checkpoint again")
+
+
+def _fits(spec: ModelSpec, layer: int, entry: ExpertEntry) -> bool:
+    """Whether a record has the matrices and the size that an expert of the layer has."""
+    expert = spec.moe(layer).expert
+    has_gate = entry.formats.gate is not None
+    size = expert_num_bytes(entry.formats, spec.width, expert.width)
+    return has_gate == expert.is_gated and entry.num_bytes == size
 
 
 def read_dense_weights(spec: ModelSpec, store: Store, reader_kind: str = "auto") -> DenseWeights:

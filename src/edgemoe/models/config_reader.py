@@ -1,7 +1,8 @@
 """Reads a configuration so that nothing in it is accepted and ignored.
 
 Every key is required, optional, refused unless it has the one value we run, or known to have no effect
-on inference. A key that nobody has read is an error that names it.
+on inference (``config_keys``). A key that nobody has read is an error that names it, and a value that is not
+of its kind or beyond every model is one that names both.
 """
 
 from __future__ import annotations
@@ -10,20 +11,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edgemoe.errors import UnsupportedModelError
+from edgemoe.models.config_keys import IGNORED, MOST, MOST_OF_ANYTHING, NEUTRAL, SAMPLING
 
-# Bookkeeping, training settings, and token ids (which the tokenizer reads).
-HARMLESS_KEYS = frozenset(
-    (
-        *("architectures", "model_type", "dtype", "torch_dtype", "transformers_version", "use_cache"),
-        *("initializer_range", "attention_dropout", "hidden_dropout", "router_aux_loss_coef"),
-        *("router_jitter_noise", "output_router_logits", "gradient_checkpointing", "pretraining_tp"),
-        *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "unk_token_id"),
-        *("_name_or_path", "name_or_path", "_from_model_config", "auto_map", "id2label", "label2id"),
-        *("output_attentions", "output_hidden_states", "return_dict", "chunk_size_feed_forward"),
-        *("problem_type", "tokenizer_class", "_attn_implementation", "_attn_implementation_autoset"),
-        *("experts_implementation", "_experts_implementation"),
-    )
-)
+_SHOWN_CHARACTERS = 60  # of a value that a message quotes
+_LARGEST_NUMBER = 1e30  # below it squares of single precision are finite, beyond it nothing was ever trained
+_EMPTY: tuple[Any, ...] = (None, False, [], {}, "")
 
 
 class ConfigReader:
@@ -32,6 +24,10 @@ class ConfigReader:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = config
         self._read: set[str] = set()
+
+    def has(self, key: str) -> bool:
+        """Whether a key is there, be it null."""
+        return key in self._config
 
     def optional(self, key: str, default: Any, *aliases: str) -> Any:
         """The value of the first of these keys that is there and not null, else ``default``."""
@@ -54,16 +50,49 @@ class ConfigReader:
 
     def require_size(self, key: str, *aliases: str) -> int:
         """A positive integer that must be there."""
-        value = self.require(key, *aliases)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UnsupportedModelError(f"config.json: {key} is {value!r}, not a positive integer")
+        return check_size(key, self.require(key, *aliases))
+
+    def size(self, key: str, default: int, *aliases: str, at_least: int = 1) -> int:
+        """An integer, ``default`` where none is given."""
+        return check_size(key, self.optional(key, default, *aliases), at_least)
+
+    def number(self, key: str, default: float, *aliases: str) -> float:
+        """A finite number, ``default`` where none is given."""
+        return check_number(key, self.optional(key, default, *aliases))
+
+    def flag(self, key: str, default: bool, *aliases: str) -> bool:
+        """True or false, ``default`` where neither is given."""
+        value = self.optional(key, default, *aliases)
+        if not isinstance(value, bool):
+            raise UnsupportedModelError(f"config.json: {key} is {shown(value)}, not true or false")
         return value
+
+    def sizes(self, key: str, default: Iterable[int] = ()) -> list[int]:
+        """A list of integers from 0 on."""
+        values = self.optional(key, list(default))
+        if not isinstance(values, list):
+            raise UnsupportedModelError(f"config.json: {key} is {shown(values)}, not a list")
+        return [check_size(f"{key}[{i}]", value, at_least=0) for i, value in enumerate(values)]
+
+    def names(self, key: str, default: Iterable[str] = ()) -> list[str]:
+        """A list of words."""
+        values = self.optional(key, list(default))
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise UnsupportedModelError(f"config.json: {key} is {shown(values)}, not a list of words")
+        return values
+
+    def table(self, key: str) -> dict[str, Any]:
+        """A JSON object; empty where none is given."""
+        value = self.optional(key, {})
+        if not isinstance(value, dict):
+            raise UnsupportedModelError(f"config.json: {key} is {shown(value)}, not a table of settings")
+        return dict(value)
 
     def refuse(self, key: str, unless: Iterable[Any], why: str) -> None:
         """Refuse a key whose value is there and not one of ``unless``."""
         value = self.optional(key, None)
         if value is not None and value not in tuple(unless):
-            raise UnsupportedModelError(f"config.json: {key} = {value!r} is not supported: {why}")
+            raise UnsupportedModelError(f"config.json: {key} = {shown(value)} is not supported: {why}")
 
     def finish(self) -> None:
         """Complain of keys that nobody has read.
@@ -71,10 +100,53 @@ class ConfigReader:
         Raises:
             UnsupportedModelError: naming them.
         """
-        left = sorted(set(self._config) - self._read - HARMLESS_KEYS)
-        left = [key for key in left if self._config[key] not in (None, False, [], {})]
+        left = [key for key in sorted(self._config) if key not in self._read and not self._is_harmless(key)]
         if left:
+            what = ", ".join(f"{key} = {shown(self._config[key])}" for key in left)
             raise UnsupportedModelError(
-                f"config.json: {self._config.get('model_type')} is not known to have {', '.join(left)};"
+                f"config.json: {self._config.get('model_type')} is not known to have {what};"
                 " running without it could give wrong text"
             )
+
+    def _is_harmless(self, key: str) -> bool:
+        value = self._config[key]
+        if key in IGNORED or key in SAMPLING or value is None:
+            return True
+        return value in NEUTRAL.get(key, _EMPTY)
+
+
+def check_size(key: str, value: Any, at_least: int = 1) -> int:
+    """The value, which must be an integer that a model can have.
+
+    Raises:
+        UnsupportedModelError: it is none, or beyond any model.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        kind = "a positive integer" if at_least == 1 else f"an integer from {at_least} on"
+        raise UnsupportedModelError(f"config.json: {key} is {shown(value)}, not {kind}")
+    most = MOST.get(key, MOST_OF_ANYTHING)
+    if value > most:
+        raise UnsupportedModelError(f"config.json: {key} is {shown(value)}; no model has more than {most}")
+    return value
+
+
+def check_number(key: str, value: Any) -> float:
+    """The value, which must be a finite number.
+
+    Raises:
+        UnsupportedModelError: it is none.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not abs(value) <= _LARGEST_NUMBER:
+        raise UnsupportedModelError(f"config.json: {key} is {shown(value)}, not a number that can be run")
+    return float(value)
+
+
+def shown(value: Any) -> str:
+    """A value as a message quotes it: short, whatever it is."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**30:
+        return "a number of more than 30 digits"
+    if isinstance(value, list | dict) and len(value) > _SHOWN_CHARACTERS:
+        return f"a {type(value).__name__} of {len(value)} entries"
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe.errors import UnsupportedModelError
-from edgemoe.models.config_reader import ConfigReader
+from edgemoe.models.config_reader import ConfigReader, check_number, shown
 from edgemoe.models.spec import RopeSpec
 
 FloatArray = NDArray[np.float32]
@@ -41,36 +41,81 @@ def read_rope(reader: ConfigReader, head_dim: int, default_theta: float) -> Rope
     Older files have ``rope_theta`` and ``rope_scaling``, newer ones ``rope_parameters``.
 
     Raises:
-        UnsupportedModelError: unknown rule or parameter.
+        UnsupportedModelError: unknown rule or parameter, or one that gives no angles.
     """
-    theta = reader.optional("rope_theta", default_theta)
-    parameters: dict[str, Any] = dict(reader.optional("rope_scaling", {}))
-    parameters.update(reader.optional("rope_parameters", {}))
+    theta = reader.number("rope_theta", default_theta)
+    parameters = {**reader.table("rope_scaling"), **reader.table("rope_parameters")}
     context = reader.require_size("max_position_embeddings")
     # Old files say "type"; where both are given they agree.
     kind = parameters.pop("rope_type", None) or parameters.get("type") or "default"
     parameters.pop("type", None)
-    if kind not in _RULES:
+    if not isinstance(kind, str) or kind not in _RULES:
         raise UnsupportedModelError(
-            f"config.json: rope type {kind!r} is not supported; supported: {', '.join(_RULES)}"
+            f"config.json: rope type {shown(kind)} is not supported; supported: {', '.join(_RULES)}"
         )
-    theta = float(parameters.pop("rope_theta", theta))
-    share = float(parameters.pop("partial_rotary_factor", reader.optional("partial_rotary_factor", 1)))
-    return RopeSpec(kind, theta, int(head_dim * share), context, _scaling(kind, parameters, context))
+    theta = check_number("rope_theta", parameters.pop("rope_theta", theta))
+    share = reader.number("partial_rotary_factor", 1)
+    share = check_number("partial_rotary_factor", parameters.pop("partial_rotary_factor", share))
+    spec = RopeSpec(kind, theta, int(head_dim * share), context, _scaling(kind, parameters, context))
+    _check(spec, head_dim)
+    return spec
+
+
+def promised_context(rope: RopeSpec) -> int:
+    """The longest text in tokens: what scaling stretches is the context that the model was trained with.
+
+    With YaRN the configuration may name either the trained context or the stretched one, whichever is
+    longer counts; Llama 3's rule is only published with the stretched one.
+    """
+    factor = rope.scaling.get("factor", 1.0)
+    if rope.kind in ("linear", "dynamic"):
+        return int(rope.trained_context * max(1.0, factor))
+    if rope.kind == "yarn":
+        original = rope.scaling["original_max_position_embeddings"]
+        return max(rope.trained_context, int(original * factor))
+    return rope.trained_context
 
 
 def _scaling(kind: str, parameters: Mapping[str, Any], context: int) -> dict[str, float]:
     required, optional = _RULES[kind]
-    given = {key: value for key, value in parameters.items() if value is not None}
+    given = {
+        key: float(value) if isinstance(value, bool) else check_number(f"rope {key}", value)
+        for key, value in parameters.items()
+        if value is not None
+    }
     unknown = sorted(set(given) - set(required) - set(optional))
     if unknown:
         raise UnsupportedModelError(f"config.json: rope type {kind} has no {', '.join(unknown)}")
-    if kind == "yarn" and "factor" not in given and "original_max_position_embeddings" in given:
+    if kind == "yarn" and "factor" not in given and given.get("original_max_position_embeddings"):
         given["factor"] = context / given["original_max_position_embeddings"]
     missing = sorted(set(required) - set(given))
     if missing:
         raise UnsupportedModelError(f"config.json: rope type {kind} needs {', '.join(missing)}")
-    return {key: float(value) for key, value in given.items()}
+    return given
+
+
+def _check(spec: RopeSpec, head_dim: int) -> None:
+    """Refuse what gives no angles: sizes that do not pair, and numbers that are not finite on the way."""
+    dim = spec.rotary_dim
+    if not 2 <= dim <= head_dim or dim % 2 or (spec.kind == "dynamic" and dim == 2):
+        raise UnsupportedModelError(
+            f"config.json: {dim} of a head's {head_dim} dimensions cannot be rotated in pairs"
+        )
+    is_sound = spec.theta > 0 and spec.scaling.get("factor", 1.0) > 0
+    try:
+        with np.errstate(all="ignore"):
+            is_sound = is_sound and bool(np.isfinite(_frequencies(spec)).all())
+            is_sound = is_sound and math.isfinite(_attention_factor(spec))
+            if spec.kind == "dynamic":
+                longest = _dynamic(spec, promised_context(spec))
+                is_sound = is_sound and bool(np.isfinite(longest).all())
+    except (ArithmeticError, ValueError):
+        is_sound = False
+    if not is_sound:
+        raise UnsupportedModelError(
+            f"config.json: rope_theta {spec.theta:g} with rope type {spec.kind} and its parameters gives no"
+            " finite angles"
+        )
 
 
 class Rotation:

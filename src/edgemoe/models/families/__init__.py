@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgemoe.errors import UnsupportedModelError
-from edgemoe.models.config_reader import ConfigReader
+from edgemoe.models.config_reader import ConfigReader, shown
 from edgemoe.models.families import mixtral, olmoe, qwen2_moe, qwen3_moe, switch
 from edgemoe.models.families.family import Family
 from edgemoe.models.families.gguf_names import GgufFamily
 from edgemoe.models.families.sources import TensorSources, match_sources
 from edgemoe.models.spec import ModelSpec
+from edgemoe.models.spec_check import check_spec
 from edgemoe.source_ref import Shape
 
 __all__ = [
@@ -57,10 +58,10 @@ def read_spec(config: Mapping[str, Any]) -> ModelSpec:
         UnsupportedModelError: unknown family, key or value; the message names it.
     """
     config = _text_config(config)
-    name = str(config.get("model_type"))
-    if name not in FAMILIES:
+    name = config.get("model_type")
+    if not isinstance(name, str) or name not in FAMILIES:
         raise UnsupportedModelError(
-            f"config.json: model_type {name!r} is not supported; supported: {', '.join(FAMILIES)}"
+            f"config.json: model_type {shown(name)} is not supported; supported: {', '.join(FAMILIES)}"
         )
     family, reader = FAMILIES[name], ConfigReader(config)
     if not family.has_encoder:
@@ -70,9 +71,10 @@ def read_spec(config: Mapping[str, Any]) -> ModelSpec:
         spec = family.read(reader)
     except UnsupportedModelError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         raise UnsupportedModelError(f"config.json: a value is not of its kind: {error}") from error
     reader.finish()
+    check_spec(spec)
     return spec
 
 

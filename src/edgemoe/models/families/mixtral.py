@@ -17,9 +17,12 @@ def read_mixtral(reader: ConfigReader) -> ModelSpec:
     num_heads = reader.require_size("num_attention_heads")
     attention = AttentionSpec(
         num_heads,
-        int(reader.optional("num_key_value_heads", num_heads)),
-        int(reader.optional("head_dim", width // num_heads)),
-        window=int(reader.optional("sliding_window", 0)),
+        reader.size("num_key_value_heads", num_heads),
+        reader.size("head_dim", width // num_heads),
+        window=reader.size("sliding_window", 0, at_least=0),
+    )
+    reader.refuse(
+        "norm_topk_prob", (True,), "the weights of the chosen experts always sum to 1 in this family"
     )
     moe = MoESpec(
         RouterSpec(

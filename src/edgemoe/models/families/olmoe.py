@@ -14,23 +14,23 @@ def read_olmoe(reader: ConfigReader) -> ModelSpec:
     """Spec of an ``olmoe`` configuration; its experts are ``intermediate_size`` wide."""
     width = reader.require_size("hidden_size")
     num_heads = reader.require_size("num_attention_heads")
-    has_bias = bool(reader.optional("attention_bias", False))
-    clip = reader.optional("clip_qkv", None)
+    has_bias = reader.flag("attention_bias", False)
+    reader.refuse("use_qk_norm", (True,), "queries and keys have a norm in this family")
     attention = AttentionSpec(
         num_heads,
-        int(reader.optional("num_key_value_heads", num_heads)),
-        int(reader.optional("head_dim", width // num_heads)),
+        reader.size("num_key_value_heads", num_heads),
+        reader.size("head_dim", width // num_heads),
         "projection",
         has_bias,
         has_bias,
-        clip_qkv=None if clip is None else float(clip),
+        clip_qkv=reader.number("clip_qkv", 0) or None,
     )
     moe = MoESpec(
         RouterSpec(
             reader.require_size("num_experts", "num_local_experts"),
             reader.require_size("num_experts_per_tok"),
             "softmax_then_pick",
-            bool(reader.optional("norm_topk_prob", False)),
+            reader.flag("norm_topk_prob", False),
         ),
         ExpertSpec(reader.require_size("intermediate_size"), read_activation(reader)),
     )

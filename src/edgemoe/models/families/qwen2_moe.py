@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from edgemoe.errors import UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.family import Family
-from edgemoe.models.families.fields import read_model, read_qwen_layers
+from edgemoe.models.families.fields import read_model, read_qwen_layers, read_window
 from edgemoe.models.families.gguf_names import KEYS, GgufFamily, gguf_table
 from edgemoe.models.families.names import ATTENTION, EXPERTS, MLP, PROJECTIONS, TOP, NameTable
 from edgemoe.models.spec import ModelSpec, SharedExpertSpec
@@ -13,7 +14,7 @@ from edgemoe.models.spec import ModelSpec, SharedExpertSpec
 def read_qwen2(reader: ConfigReader) -> ModelSpec:
     """Spec of a ``qwen2_moe`` configuration."""
     windows = _windows(reader, reader.require_size("num_hidden_layers"))
-    has_bias = bool(reader.optional("qkv_bias", True))
+    has_bias = reader.flag("qkv_bias", True)
     shared = SharedExpertSpec(reader.require_size("shared_expert_intermediate_size"), is_gated=True)
     layers = read_qwen_layers(reader, windows, "none", (has_bias, False), shared)
     return read_model(reader, layers, default_eps=1e-6, default_theta=10000.0)
@@ -21,14 +22,17 @@ def read_qwen2(reader: ConfigReader) -> ModelSpec:
 
 def _windows(reader: ConfigReader, num_layers: int) -> list[int]:
     """Window per layer: by ``layer_types``, else every other layer below ``max_window_layers``."""
-    window = int(reader.optional("sliding_window", 0))
-    is_used = bool(reader.optional("use_sliding_window", False))
-    limit = int(reader.optional("max_window_layers", 28))
+    window, is_used = read_window(reader), reader.flag("use_sliding_window", False)
+    limit = reader.size("max_window_layers", 28, at_least=0)
     default = [
         "sliding_attention" if is_used and i % 2 == 0 and i < limit else "full_attention"
         for i in range(num_layers)
     ]
-    types = reader.optional("layer_types", default)
+    types = reader.names("layer_types", default)
+    if len(types) != num_layers or not set(types) <= {"sliding_attention", "full_attention"}:
+        raise UnsupportedModelError(
+            f"config.json: layer_types must say of {num_layers} layers sliding_attention or full_attention"
+        )
     return [window if is_used and kind == "sliding_attention" else 0 for kind in types]
 
 

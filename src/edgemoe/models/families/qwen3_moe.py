@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.family import Family
-from edgemoe.models.families.fields import read_model, read_qwen_layers
+from edgemoe.models.families.fields import read_model, read_qwen_layers, read_window
 from edgemoe.models.families.gguf_names import KEYS, GgufFamily, gguf_table
 from edgemoe.models.families.names import ATTENTION, EXPERTS, MLP, TOP, NameTable
 from edgemoe.models.spec import ModelSpec
@@ -14,10 +14,10 @@ def read_qwen3(reader: ConfigReader) -> ModelSpec:
     """Spec of a ``qwen3_moe`` configuration."""
     # Kept by converters of older files; the family windows all layers or none.
     reader.optional("max_window_layers", None)
-    window = int(reader.optional("sliding_window", 0))
-    is_used = bool(reader.optional("use_sliding_window", False))
+    reader.refuse("use_qk_norm", (True,), "queries and keys have a norm in this family")
+    window, is_used = read_window(reader), reader.flag("use_sliding_window", False)
     windows = [window if is_used else 0] * reader.require_size("num_hidden_layers")
-    has_bias = bool(reader.optional("attention_bias", False))
+    has_bias = reader.flag("attention_bias", False)
     layers = read_qwen_layers(reader, windows, "head", (has_bias, has_bias), None)
     return read_model(reader, layers, default_eps=1e-6, default_theta=10000.0)
 

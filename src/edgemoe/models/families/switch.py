@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.family import Family
-from edgemoe.models.families.fields import check_spec, read_activation
+from edgemoe.models.families.fields import read_activation
 from edgemoe.models.families.switch_names import SwitchNames
 from edgemoe.models.spec import (
     AttentionSpec,
@@ -40,28 +40,28 @@ def read_switch(reader: ConfigReader) -> ModelSpec:
     reader.refuse("feed_forward_proj", ("relu", "gelu", "silu"), "experts have no gate")
     reader.refuse("is_gated_act", (False,), "experts have no gate")
     width = reader.require_size("d_model")
-    is_tied = bool(reader.optional("tie_word_embeddings", True))
+    is_tied = reader.flag("tie_word_embeddings", True)
     encoder = _layers(reader, "encoder", reader.require_size("num_layers"))
-    num_decoder_layers = int(reader.optional("num_decoder_layers", len(encoder)))
+    num_decoder_layers = reader.size("num_decoder_layers", len(encoder))
     decoder = _layers(reader, "decoder", num_decoder_layers)
-    spec = ModelSpec(
+    return ModelSpec(
         family=str(reader.require("model_type")),
         width=width,
         vocab_size=reader.require_size("vocab_size"),
         layers=(*encoder, *decoder),
-        norm_eps=float(reader.optional("layer_norm_epsilon", 1e-6)),
+        norm_eps=reader.number("layer_norm_epsilon", 1e-6),
         has_tied_head=is_tied,
         max_context=MAX_CONTEXT,
         position_bias=PositionBiasSpec(
-            int(reader.optional("relative_attention_num_buckets", 32)),
-            int(reader.optional("relative_attention_max_distance", 128)),
+            reader.size("relative_attention_num_buckets", 32),
+            reader.size("relative_attention_max_distance", 128),
         ),
         num_encoder_layers=len(encoder),
         head_scale=width**-0.5 if is_tied else 1.0,
-        start_token_id=int(reader.optional("decoder_start_token_id", reader.optional("pad_token_id", 0))),
+        start_token_id=reader.size(
+            "decoder_start_token_id", reader.size("pad_token_id", 0, at_least=0), at_least=0
+        ),
     )
-    check_spec(spec)
-    return spec
 
 
 def _layers(reader: ConfigReader, stack: str, count: int) -> tuple[LayerSpec, ...]:
@@ -71,7 +71,7 @@ def _layers(reader: ConfigReader, stack: str, count: int) -> tuple[LayerSpec, ..
     activation = read_activation(reader, "dense_act_fn", "relu")
     # transformers drops tokens of an expert that is full: in an encoder's pass, and in a decoder's over a
     # whole answer, which generating never makes. Here a decoder drops none, so that both agree.
-    capacity = int(reader.optional("expert_capacity", 64))
+    capacity = reader.size("expert_capacity", 64)
     experts = reader.require_size("num_experts")
     inner = reader.require_size("d_ff")
     router = RouterSpec(
@@ -79,13 +79,13 @@ def _layers(reader: ConfigReader, stack: str, count: int) -> tuple[LayerSpec, ..
         1,
         "softmax_then_pick",
         renormalize=False,
-        has_bias=bool(reader.optional("router_bias", False)),
+        has_bias=reader.flag("router_bias", False),
         capacity=capacity if stack == "encoder" else 0,
     )
     moe = MoESpec(router, ExpertSpec(inner, activation, is_gated=False))
     dense = MLPSpec(inner, activation, is_gated=False)
-    num_sparse = int(reader.optional(f"num_sparse_{stack}_layers", 3))
-    step = int(reader.optional(f"{stack}_sparse_step", count // num_sparse if num_sparse > 0 else count))
+    num_sparse = reader.size(f"num_sparse_{stack}_layers", 3, at_least=0)
+    step = reader.size(f"{stack}_sparse_step", count // num_sparse if num_sparse > 0 else count, at_least=0)
     cross = attention if stack == "decoder" else None
     return tuple(
         LayerSpec(attention, moe if _is_sparse(index, step) else dense, cross) for index in range(count)
