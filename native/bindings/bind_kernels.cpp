@@ -87,7 +87,8 @@ void matmul_into(Floats2 x, const PackedMatrix& matrix, MutableFloats2 out) {
 
 void expert_ffn_into(Floats2 x, const PackedMatrix* gate, const PackedMatrix& up, const PackedMatrix& down,
                      const std::string& activation,
-                     std::optional<Array<const std::int32_t, nb::ndim<1>>> rows, MutableFloats2 out) {
+                     std::optional<Array<const std::int32_t, nb::ndim<1>>> rows,
+                     std::optional<Floats1> biases, MutableFloats2 out) {
     constexpr const char* kName = "expert_ffn";
     const Matrix &u = *up, &d = *down;
     const Matrix* g = gate ? &**gate : nullptr;
@@ -107,9 +108,15 @@ void expert_ffn_into(Floats2 x, const PackedMatrix* gate, const PackedMatrix& up
     }
     require_equal(static_cast<std::int64_t>(out.shape(0)), tokens, kName, "number of output rows");
     require_equal(static_cast<std::int64_t>(out.shape(1)), d.rows, kName, "output row length");
+    if (biases) {
+        require_equal(static_cast<std::int64_t>(biases->size()), (g ? 2 : 1) * u.rows + d.rows, kName,
+                      "number of biases");
+    }
     const Activation act = activation_named(activation);
+    require(g != nullptr || act.kind != Activation::kClampedSwiglu, kName, "clamped_swiglu needs a gate");
     nb::gil_scoped_release release;
-    expert_ffn(x.data(), tokens, g, u, d, act, out.data(), rows ? rows->data() : nullptr);
+    expert_ffn(x.data(), tokens, g, u, d, act, out.data(), rows ? rows->data() : nullptr,
+               biases ? biases->data() : nullptr);
 }
 
 // Gate (or none), up, down.
@@ -182,7 +189,7 @@ void bind_kernels(nb::module_& m) {
           nb::arg("out").noconvert());
     m.def("expert_ffn_into", &expert_ffn_into, nb::arg("x").noconvert(), nb::arg("gate").none(),
           nb::arg("up"), nb::arg("down"), nb::arg("activation"), nb::arg("rows").noconvert().none(),
-          nb::arg("out").noconvert());
+          nb::arg("biases").none(), nb::arg("out").noconvert());
     m.def("expert_ffns_of_token_into", &expert_ffns_of_token_into, nb::arg("x").noconvert(),
           nb::arg("experts"), nb::arg("rows"), nb::arg("activation"), nb::arg("out").noconvert());
     m.def("available_isas", &available_isas);

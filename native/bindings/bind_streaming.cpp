@@ -47,7 +47,8 @@ std::int64_t needed_bytes(const RecordLayout& layout) {
            packed_bytes(down, width, inner);
 }
 
-using LayerTuple = std::tuple<std::string, const PackedMatrix*>;
+// Activation, biases (E, 2 F + D) or (E, F + D) or none, head or none.
+using LayerTuple = std::tuple<std::string, std::optional<Floats2>, const PackedMatrix*>;
 
 template <typename A>
 auto values_of(const A& array) {
@@ -75,9 +76,16 @@ void new_stream(ExpertStream* self, UseStatistics& statistics, ExpertCache& cach
                 "the record of expert " + std::to_string(expert) + " is too small");
     }
     std::vector<ExpertStream::Layer> heads;
-    for (const auto& [activation, head] : layers) {
-        heads.push_back({activation_named(activation), head != nullptr ? &**head : nullptr});
+    for (const auto& [activation, biases, head] : layers) {
+        heads.push_back({activation_named(activation), biases ? biases->data() : nullptr,
+                         head != nullptr ? &**head : nullptr});
         const int position = static_cast<int>(heads.size()) - 1;
+        if (biases) {
+            const int first = catalog.first(position);
+            require_equal(size(*biases, 0), catalog.first(position + 1) - first, kName, "number of biases");
+            require_equal(size(*biases, 1), records[static_cast<std::size_t>(first)].num_biases(), kName,
+                          "length of biases");
+        }
         if (head == nullptr) continue;
         require_equal((*head)->rows, catalog.first(position + 1) - catalog.first(position), kName,
                       "number of rows of a head");

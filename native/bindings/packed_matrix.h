@@ -1,6 +1,7 @@
 // A packed matrix as Python holds it, shared by the bindings.
 #pragma once
 
+#include <cstdio>
 #include <string>
 #include <utility>
 
@@ -19,8 +20,15 @@ inline Format format_named(const std::string& name) {
 inline Activation activation_named(const std::string& name) {
     if (name == "silu") return Activation::kSilu;
     if (name == "gelu") return Activation::kGelu;
+    if (name == "gelu_tanh") return Activation::kGeluTanh;
     if (name == "relu") return Activation::kRelu;
-    throw std::invalid_argument("unknown activation '" + name + "'; known: silu, gelu, relu");
+    if (name == "relu2") return Activation::kRelu2;
+    float limit = 0, alpha = 0;
+    if (std::sscanf(name.c_str(), "clamped_swiglu:%f:%f", &limit, &alpha) == 2) {
+        return {Activation::kClampedSwiglu, limit, alpha};
+    }
+    throw std::invalid_argument("unknown activation '" + name +
+                                "'; known: silu, gelu, gelu_tanh, relu, relu2, clamped_swiglu:limit:alpha");
 }
 
 inline void check_shape(const char* operation, std::int64_t rows, std::int64_t cols) {

@@ -40,9 +40,9 @@ void ExpertLayerOutput::add(const std::vector<int>& experts, const std::vector<E
     }
     for (std::size_t i = 0; i < experts.size(); ++i) {
         const auto e = static_cast<std::size_t>(experts[i]);
-        const auto& [gate, up, down] = matrices[i];
+        const auto& [gate, up, down, biases] = matrices[i];
         expert_ffn(routed_.x, starts_[e + 1] - starts_[e], gate ? &*gate : nullptr, up, down, activation_,
-                   part(starts_[e]), tokens_.data() + starts_[e]);
+                   part(starts_[e]), tokens_.data() + starts_[e], biases);
     }
 }
 

@@ -213,8 +213,12 @@ void ExpertStream::add(ExpertLayerOutput& output, const std::vector<int>& expert
     std::vector<int> numbers;
     std::vector<ExpertMatrices> matrices;
     for (const int expert : experts) {
-        numbers.push_back(expert - catalog().first(catalog().position(expert)));
-        matrices.push_back(layouts_[static_cast<std::size_t>(expert)].matrices(cache_.record(expert)));
+        const int position = catalog().position(expert);
+        const RecordLayout& layout = layouts_[static_cast<std::size_t>(expert)];
+        numbers.push_back(expert - catalog().first(position));
+        matrices.push_back(layout.matrices(cache_.record(expert)));
+        const float* const biases = layers_[static_cast<std::size_t>(position)].biases;
+        if (biases != nullptr) matrices.back().biases = biases + numbers.back() * layout.num_biases();
     }
     output.add(numbers, matrices);
 }

@@ -28,6 +28,8 @@ struct RecordLayout {
     std::int64_t expert_width;
 
     ExpertMatrices matrices(const std::uint8_t* record) const;
+    // Of an expert that has any, see expert_ffn.
+    std::int64_t num_biases() const { return (has_gate ? 2 : 1) * expert_width + width; }
 };
 
 // What the router of a layer sees and makes of it, of a single token.
@@ -74,6 +76,7 @@ class ExpertStream {
   public:
     struct Layer {
         Activation activation;
+        const float* biases;     // of all experts, one after the other, as expert_ffn takes them; or nullptr
         const Matrix* next_use;  // the head that forecasts the next token's choice, or nullptr
     };
     struct Options {

@@ -96,8 +96,11 @@ inline float exponential(float x) {
     return p * power;
 }
 
+// The hyperbolic tangent.
+inline float tangent(float x) { return 1.0f - 2.0f / (exponential(2.0f * x) + 1.0f); }
+
 void activate(Activation activation, float* gate, const float* up, std::int64_t n) {
-    switch (activation) {
+    switch (activation.kind) {
         case Activation::kSilu:
             for (std::int64_t i = 0; i < n; ++i) gate[i] = gate[i] / (1.0f + exponential(-gate[i]));
             break;
@@ -106,9 +109,31 @@ void activate(Activation activation, float* gate, const float* up, std::int64_t 
                 gate[i] = 0.5f * gate[i] * (1.0f + __builtin_erff(gate[i] * 0.70710678f));
             }
             break;
+        case Activation::kGeluTanh:
+            for (std::int64_t i = 0; i < n; ++i) {
+                const float x = gate[i];
+                gate[i] = 0.5f * x * (1.0f + tangent(0.79788456f * (x + 0.044715f * x * x * x)));
+            }
+            break;
         case Activation::kRelu:
             for (std::int64_t i = 0; i < n; ++i) gate[i] = gate[i] > 0.0f ? gate[i] : 0.0f;
             break;
+        case Activation::kRelu2:
+            for (std::int64_t i = 0; i < n; ++i) {
+                const float x = gate[i] > 0.0f ? gate[i] : 0.0f;
+                gate[i] = x * x;
+            }
+            break;
+        case Activation::kClampedSwiglu: {
+            const float limit = activation.limit, alpha = activation.alpha;
+            for (std::int64_t i = 0; i < n; ++i) {
+                const float x = gate[i] > limit ? limit : gate[i];
+                float raised = up[i] > limit ? limit : up[i];
+                raised = raised < -limit ? -limit : raised;
+                gate[i] = x / (1.0f + exponential(-alpha * x)) * (raised + 1.0f);
+            }
+            return;
+        }
     }
     if (up == nullptr) return;
     for (std::int64_t i = 0; i < n; ++i) gate[i] *= up[i];

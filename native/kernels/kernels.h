@@ -45,7 +45,17 @@ struct Matrix {
     std::int64_t cols;
 };
 
-enum class Activation : int { kSilu, kGelu, kRelu };
+// What is done with the inner values of a network. Clamped SwiGLU (gpt-oss) takes the gate up to `limit` and
+// up between -limit and limit; the logistic function is of `alpha` times the gate; and up is raised by 1.
+struct Activation {
+    enum Kind : int { kSilu, kGelu, kGeluTanh, kRelu, kRelu2, kClampedSwiglu };
+
+    Activation(Kind k, float limit_ = 0, float alpha_ = 0) : kind(k), limit(limit_), alpha(alpha_) {}
+
+    Kind kind;
+    float limit;
+    float alpha;
+};
 
 // What a query head sees: S cached positions of keys [S][key_dim], and values of which the first `value_dim`
 // of every `value_stride` entries count (values may be the beginnings of the keys themselves).

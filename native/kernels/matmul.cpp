@@ -71,6 +71,14 @@ void for_each_part(std::int64_t begin, std::int64_t end, std::int64_t length, co
     }
 }
 
+// Adds bias to the columns [first, last) of every row of out, `stride` values each.
+void add_bias(const float* bias, std::int64_t first, std::int64_t last, std::int64_t num_rows,
+              std::int64_t stride, float* out) {
+    for (std::int64_t t = 0; t < num_rows; ++t) {
+        for (std::int64_t i = first; i < last; ++i) out[t * stride + i] += bias[i];
+    }
+}
+
 }  // namespace
 
 void matmul(const float* x, std::int64_t num_tokens, const Matrix& w, float* out) {
@@ -100,7 +108,8 @@ void matmul_each(const float* x, std::int64_t num_tokens, std::span<const Produc
 }
 
 void expert_ffn(const float* x, std::int64_t num_tokens, const Matrix* gate, const Matrix& up,
-                const Matrix& down, Activation activation, float* out, const std::int32_t* rows) {
+                const Matrix& down, Activation activation, float* out, const std::int32_t* rows,
+                const float* biases) {
     const Kernels& kernels = active_kernels();
     const std::int64_t width = up.rows;
     std::unique_ptr<float[]> chosen;
@@ -123,6 +132,10 @@ void expert_ffn(const float* x, std::int64_t num_tokens, const Matrix* gate, con
         kernels.matmul(gate != nullptr ? *gate : up, *inputs, begin, end, gated, width);
         if (gate != nullptr) kernels.matmul(up, *inputs, begin, end, raised, width);
         const std::int64_t first = begin * kRowGroup, last = std::min(end * kRowGroup, width);
+        if (biases != nullptr) {
+            add_bias(biases, first, last, num_tokens, width, gated);
+            if (raised != nullptr) add_bias(biases + width, first, last, num_tokens, width, raised);
+        }
         for (std::int64_t t = 0; t < num_tokens; ++t) {
             const std::int64_t offset = t * width + first;
             kernels.activate(activation, gated + offset, raised != nullptr ? raised + offset : nullptr,
@@ -130,6 +143,8 @@ void expert_ffn(const float* x, std::int64_t num_tokens, const Matrix* gate, con
         }
     });
     matmul(gated, num_tokens, down, out);
+    if (biases == nullptr) return;
+    add_bias(biases + (gate != nullptr ? 2 : 1) * width, 0, down.rows, num_tokens, down.rows, out);
 }
 
 void expert_ffns_of_token(const float* x, const std::vector<ChosenExpert>& experts, Activation activation) {
@@ -139,7 +154,7 @@ void expert_ffns_of_token(const float* x, const std::vector<ChosenExpert>& exper
     const Matrix &any_up = experts.front().matrices.up, &any_down = experts.front().matrices.down;
     const std::int64_t width = any_up.rows;
     const bool needs_codes = std::any_of(experts.begin(), experts.end(), [](const ChosenExpert& expert) {
-        const auto& [gate, up, down] = expert.matrices;
+        const auto& [gate, up, down, biases] = expert.matrices;
         return is_low_bit(up.format) || (gate && is_low_bit(gate->format));
     });
     const bool needs_hidden_codes =
@@ -153,10 +168,14 @@ void expert_ffns_of_token(const float* x, const std::vector<ChosenExpert>& exper
     parallel_for(count * up_groups, group_grain(any_up, 1), [&](std::int64_t begin, std::int64_t end) {
         for_each_part(begin, end, up_groups, [&](std::size_t e, std::int64_t from, std::int64_t to) {
             const std::int64_t offset = static_cast<std::int64_t>(e) * width;
-            const auto& [gate, up, down] = experts[e].matrices;
+            const auto& [gate, up, down, biases] = experts[e].matrices;
             kernels.matmul(gate ? *gate : up, *row, from, to, gated + offset, width);
             if (gate) kernels.matmul(up, *row, from, to, raised + offset, width);
             const std::int64_t first = from * kRowGroup, last = std::min(to * kRowGroup, width);
+            if (biases != nullptr) {
+                add_bias(biases, first, last, 1, width, gated + offset);
+                if (gate) add_bias(biases + width, first, last, 1, width, raised + offset);
+            }
             kernels.activate(activation, gated + offset + first, gate ? raised + offset + first : nullptr,
                              last - first);
         });
@@ -167,6 +186,11 @@ void expert_ffns_of_token(const float* x, const std::vector<ChosenExpert>& exper
             const Activations one = inner.row(static_cast<std::int64_t>(e));
             const Matrix& down = experts[e].matrices.down;
             kernels.matmul(down, one, from, to, experts[e].out, down.rows);
+            const float* biases = experts[e].matrices.biases;
+            if (biases == nullptr) return;
+            biases += (raised != nullptr ? 2 : 1) * width;
+            add_bias(biases, from * kRowGroup, std::min(to * kRowGroup, down.rows), 1, down.rows,
+                     experts[e].out);
         });
     });
 }

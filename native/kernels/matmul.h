@@ -25,19 +25,22 @@ struct Product {
 void matmul_each(const float* x, std::int64_t num_tokens, std::span<const Product> products);
 
 // out [T][D] = down(act(gate(x)) * up(x)) for x [T][D]; gate == nullptr: down(act(up(x))). With `rows` [T]
-// the tokens are those rows of x.
+// the tokens are those rows of x. `biases` (or nullptr) are added to the products of the matrices: F of the
+// gate, if there is one, F of up and D of down, one after the other.
 void expert_ffn(const float* x, std::int64_t num_tokens, const Matrix* gate, const Matrix& up,
-                const Matrix& down, Activation activation, float* out, const std::int32_t* rows = nullptr);
+                const Matrix& down, Activation activation, float* out, const std::int32_t* rows = nullptr,
+                const float* biases = nullptr);
 
 // One expert; some families have no gate.
 struct ExpertMatrices {
     std::optional<Matrix> gate;
     Matrix up;
     Matrix down;
+    const float* biases = nullptr;  // see expert_ffn
 };
 
 // One that a token has chosen, and where its output [D] goes. All have the same D and F, and all have a gate
-// or none.
+// or none, and biases or none.
 struct ChosenExpert {
     ExpertMatrices matrices;
     float* out;

@@ -134,7 +134,8 @@ struct Streamed {
           loads(cache, reader, experts.places, verify,
                 [this](int, const std::uint8_t*, std::int64_t) { return ++num_checked > 0; }),
           stream(statistics, cache, loads, experts.layouts,
-                 std::vector<ExpertStream::Layer>(kLayers, {Activation::kSilu, nullptr}), {false, [] {}}),
+                 std::vector<ExpertStream::Layer>(kLayers, {Activation::kSilu, nullptr, nullptr}),
+                 {false, [] {}}),
           speculation(residency, loads, guesses, pace, {static_cast<int>(kTopK), experts.sizes}) {}
 
     // Of the layers that follow.

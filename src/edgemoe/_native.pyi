@@ -39,6 +39,7 @@ def expert_ffn_into(
     down: Matrix,
     activation: str,
     rows: _Ints | None,
+    biases: _Floats | None,
     out: _Floats,
 ) -> None: ...
 def expert_ffns_of_token_into(
@@ -307,7 +308,7 @@ class ExpertStream:
         cache: ExpertCache,
         loads: Loads,
         layouts: Sequence[tuple[str | None, str, str, int, int]],
-        layers: Sequence[tuple[str, Matrix | None]],
+        layers: Sequence[tuple[str, _Floats | None, Matrix | None]],
         swaps_layers: bool,
     ) -> None: ...
     def run(

@@ -47,4 +47,7 @@ def resident_parts(
         for layer, expert in spec.experts()
     }
     activation = spec.moe(spec.moe_layers[0]).expert.activation
-    return spec, DenseWeights(matrices, vectors), ResidentExperts(experts, activation)
+    weights = DenseWeights(matrices, vectors)
+    found = {layer: weights.expert_biases(spec, layer) for layer in spec.moe_layers}
+    biases = {layer: rows for layer, rows in found.items() if rows is not None}
+    return spec, weights, ResidentExperts(experts, activation, biases)

@@ -99,7 +99,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
     try:
         speed = tune_depth(store, reader)
         pace = LayerPace(speed.bytes_per_s, speed.latency_s, speed.handling_s)
-        layers = {layer: _expert_shape(spec, layer) for layer in spec.moe_layers}
+        layers = {layer: _expert_shape(spec, weights, layer) for layer in spec.moe_layers}
         top_k = max(spec.moe(layer).router.top_k for layer in spec.moe_layers)
         experts = StreamedExperts(
             *(layers, store, reader, cache, options.verify, predictor, top_k, pace),
@@ -121,9 +121,9 @@ def _session(spec: ModelSpec, weights: DenseWeights, experts: StreamedExperts, m
     return Session(spec, decoder, memory.context, memory.kv_format, memory.chunk_size)
 
 
-def _expert_shape(spec: ModelSpec, layer: int) -> ExpertLayerShape:
-    expert = spec.moe(layer).expert
-    return ExpertLayerShape(spec.width, expert.width, expert.activation)
+def _expert_shape(spec: ModelSpec, weights: DenseWeights, layer: int) -> ExpertLayerShape:
+    expert, biases = spec.moe(layer).expert, weights.expert_biases(spec, layer)
+    return ExpertLayerShape(spec.width, expert.width, expert.activation, biases)
 
 
 def check_store(spec: ModelSpec, store: Store) -> None:

@@ -31,6 +31,7 @@ class ExpertLayerShape:
     width: int
     expert_width: int
     activation: str
+    biases: FloatArray | None = None  # (E, 2 F + D), as native.expert_ffn takes them
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,10 @@ class StreamedExperts:
             layouts.append((formats.gate, formats.up, formats.down, shape.width, shape.expert_width))
         heads = next_use.heads if next_use is not None else {}
         positions = catalog.position
-        activations = [(layers[layer].activation, heads.get(positions[layer])) for layer in positions]
+        activations = [
+            (layers[layer].activation, layers[layer].biases, heads.get(positions[layer]))
+            for layer in positions
+        ]
         self._stream = native.ExpertStream(
             cache.statistics, cache, self._loads, layouts, activations, swaps_layers
         )

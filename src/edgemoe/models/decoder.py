@@ -181,7 +181,8 @@ class Decoder:
 
     def embed(self, token_ids: NDArray[np.int32]) -> FloatArray:
         """What the first layer gets, (T, D)."""
-        return native.dequantize_rows(self._embed, token_ids)
+        x = native.dequantize_rows(self._embed, token_ids)
+        return x if self._spec.embed_scale == 1 else x * np.float32(self._spec.embed_scale)
 
     def forward_from(
         self,
@@ -207,8 +208,14 @@ class Decoder:
 
     def head(self, hidden: FloatArray) -> FloatArray:
         """Logits (T, V) of hidden states (T, D)."""
-        scale = self._spec.head_scale
-        return native.matmul(hidden if scale == 1 else hidden * np.float32(scale), self._head)
+        scale, cap = self._spec.head_scale, self._spec.logit_cap
+        logits = native.matmul(hidden if scale == 1 else hidden * np.float32(scale), self._head)
+        if cap is None:
+            return logits
+        logits /= np.float32(cap)
+        np.tanh(logits, out=logits)
+        logits *= np.float32(cap)
+        return logits
 
     def begin(self, encoded: FloatArray, state: SequenceState) -> None:
         """Start an answer to what the encoder made of a prompt, (T, D): nothing is written yet."""

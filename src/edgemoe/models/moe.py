@@ -44,9 +44,16 @@ class ExpertRunner(Protocol):
 class ResidentExperts:
     """All experts in memory: the reference for every other ExpertRunner."""
 
-    def __init__(self, experts: Mapping[tuple[int, int], ExpertWeights], activation: str) -> None:
+    def __init__(
+        self,
+        experts: Mapping[tuple[int, int], ExpertWeights],
+        activation: str,
+        biases: Mapping[int, FloatArray] | None = None,
+    ) -> None:
+        """``biases`` by layer (E, 2 F + D), as native.expert_ffn takes them, for those that have any."""
         self._experts = experts
         self._activation = activation
+        self._biases = biases or {}
 
     def run(
         self,
@@ -62,7 +69,10 @@ class ResidentExperts:
         for expert in np.unique(expert_ids).tolist():
             places = np.flatnonzero(expert_ids == expert).astype(np.int32)
             chosen = self._experts[layer, expert]
-            parts[places] = native.expert_ffn(x, *chosen, self._activation, rows=places // top_k)
+            biases = self._biases[layer][expert] if layer in self._biases else None
+            parts[places] = native.expert_ffn(
+                x, *chosen, self._activation, rows=places // top_k, biases=biases
+            )
         return native.combine(parts, weights)
 
 

@@ -136,6 +136,7 @@ class ExpertSpec:
     width: int
     activation: str
     is_gated: bool = True
+    has_bias: bool = False  # of all matrices; the biases are dense weights: they are small
 
     @property
     def projections(self) -> tuple[str, ...]:
@@ -231,6 +232,8 @@ class ModelSpec:
     num_encoder_layers: int = 0
     head_scale: float = 1.0
     start_token_id: int = 0  # with an encoder: what every answer follows
+    embed_scale: float = 1.0  # of what the first layer gets
+    logit_cap: float | None = None  # logits z become cap tanh(z / cap)
 
     @property
     def has_encoder(self) -> bool:
@@ -383,6 +386,11 @@ def _feed_forward_tensors(prefix: str, spec: MoESpec | MLPSpec, width: int) -> I
     yield TensorSpec(f"{prefix}.router.weight", (spec.router.num_experts, width), "precise")
     if spec.router.has_bias:
         yield TensorSpec(f"{prefix}.router.bias", (spec.router.num_experts,), "precise")
+    if spec.expert.has_bias:
+        inner = spec.expert.width * (2 if spec.expert.is_gated else 1)
+        num_experts = spec.router.num_experts
+        shape = (num_experts * (inner + width),)
+        yield TensorSpec(f"{prefix}.experts.bias", shape, "precise")
     if spec.shared is not None:
         yield from _mlp_tensors(f"{prefix}.shared", spec.shared.width, width)
         if spec.shared.is_gated:

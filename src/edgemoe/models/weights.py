@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from edgemoe.models.spec import ModelSpec
 from edgemoe.native import FloatArray, Matrix
 
 
@@ -21,6 +22,11 @@ class DenseWeights:
     def vector(self, name: str) -> FloatArray:
         """A norm's weight or a bias, as floats (M,)."""
         return self._vectors[name]
+
+    def expert_biases(self, spec: ModelSpec, layer: int) -> FloatArray | None:
+        """Biases of a layer's experts (E, 2 F + D), without a gate (E, F + D); None where they have none."""
+        flat = self._vectors.get(f"layers.{layer}.experts.bias")
+        return None if flat is None else flat.reshape(spec.moe(layer).router.num_experts, -1)
 
     def optional_vector(self, name: str) -> FloatArray | None:
         """As ``vector``, or None where the model has none of this name."""

@@ -135,16 +135,20 @@ def expert_ffn(
     activation: str = "silu",
     out: FloatArray | None = None,
     rows: NDArray[np.int32] | None = None,
+    biases: FloatArray | None = None,
 ) -> FloatArray:
     """One expert: ``down(act(gate(x)) * up(x))`` for x (T, D), or for those ``rows`` of it; returns (T, D).
 
     gate and up are (F, D), down is (D, F). Without a gate: ``down(act(up(x)))``.
-    ``activation`` is "silu", "gelu" (exact) or "relu".
+    ``activation`` is "silu", "gelu" (exact), "gelu_tanh", "relu", "relu2" (squared) or
+    "clamped_swiglu:limit:alpha" (gpt-oss): g / (1 + exp(-alpha g)) (u + 1) for the gate g of at most the
+    limit and up u between minus the limit and the limit. ``biases`` are added to the products: F of the
+    gate, if any, F of up and D of down, one after the other.
 
     Raises:
         ValueError: shapes do not fit or the activation is unknown.
     """
     if out is None:
         out = np.empty((len(x if rows is None else rows), down.num_rows), np.float32)
-    _native.expert_ffn_into(x, gate, up, down, activation, rows, out)
+    _native.expert_ffn_into(x, gate, up, down, activation, rows, biases, out)
     return out

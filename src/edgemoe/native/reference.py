@@ -5,6 +5,9 @@ Follows native/kernels/layout.h and native/ops/ops.h. Letters as in matrix.py an
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -157,3 +160,21 @@ def attention(
             p = np.exp(scores - top)
             out[t, h] = (p / (p.sum() + np.exp(sink - top))) @ values[g, seen].astype(np.float64)
     return out
+
+
+def activate(name: str, gate: NDArray[np.float64], up: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """The inner values of a network, as ``native.expert_ffn`` names what is done with them."""
+    if name.startswith("clamped_swiglu"):
+        assert up is not None, "clamped_swiglu needs a gate"
+        limit, alpha = map(float, name.split(":")[1:])
+        gate, up = np.minimum(gate, limit), np.clip(up, -limit, limit)
+        return np.asarray(gate / (1 + np.exp(-alpha * gate)) * (up + 1))
+    rules: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+        "silu": lambda x: x / (1 + np.exp(-x)),
+        "gelu": lambda x: x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2,
+        "gelu_tanh": lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
+        "relu": lambda x: np.maximum(x, 0),
+        "relu2": lambda x: np.maximum(x, 0) ** 2,
+    }
+    inner = rules[name](gate)
+    return inner if up is None else inner * up

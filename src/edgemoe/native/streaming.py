@@ -27,7 +27,8 @@ the cache. ``is_sound(expert, record)`` says whether a record is as it was writt
 
 ``ExpertStream(statistics, cache, loads, layouts, layers, swaps_layers)``: ``layouts`` gives for each expert
 the formats of gate (or None), up and down, the width and the expert width; ``layers`` for each position the
-activation and the head that forecasts the next token's choice, or None.
+activation, the experts' biases (E, 2 F + D) or None, and the head that forecasts the next token's choice, or
+None.
 ``run(position, x, expert_ids, weights, out, ahead, rehearse, observe)`` writes the weighted sum of the chosen
 experts' outputs to ``out`` (T, D): x (T, D) is what the router saw, ``expert_ids`` and ``weights`` (T, K)
 what it chose.
