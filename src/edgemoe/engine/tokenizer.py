@@ -43,6 +43,16 @@ class Tokenizer:
         """Whether the store has a tokenizer at all."""
         return self._tokenizer is not None
 
+    @property
+    def bos_id(self) -> int | None:
+        """The token that a text begins with, where the checkpoint names one."""
+        return min(self._id_of(self._settings.get("bos_token")), default=None)
+
+    @property
+    def eos_id(self) -> int | None:
+        """The token that ends a text, as the tokenizer's settings name it; ``stop_ids`` has all of them."""
+        return min(self._id_of(self._settings.get("eos_token")) or self.stop_ids, default=None)
+
     def encode(self, text: str, *, adds_special: bool = True) -> list[int]:
         """Token ids of a text, with the tokens that the tokenizer puts around a text if wanted.
 

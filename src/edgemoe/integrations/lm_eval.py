@@ -6,11 +6,14 @@
 is the command ``lm_eval`` with this model added; the harness has no way to find models of other packages by
 itself. In Python, importing this module registers it. Model arguments are those of :func:`edgemoe.load`, and
 ``max_gen_toks``. One request at a time: ``--batch_size`` is refused.
+
+Texts are tokenized, begun and cut as by the harness's own backend ``hf``, so that scores can be compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,8 +30,12 @@ from edgemoe.errors import RequestError
 DEFAULT_MAX_TOKENS = 256
 # The harness passes these to every model; what they mean elsewhere has no meaning here.
 _IGNORED = ("device", "max_batch_size")
+# Names that tasks use for the longest answer; of several the first counts, as in the harness.
+_MOST = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
 
 Tokenized = tuple[tuple[str, str], list[int], list[int]]
+_log = logging.getLogger(__name__)
 
 
 @register_model("edgemoe")
@@ -41,7 +48,7 @@ class EdgeMoELM(TemplateLM):  # type: ignore[misc]
         """Load a store; options as of :func:`edgemoe.load`.
 
         Raises:
-            RequestError: an option is unknown, or a batch size above 1.
+            RequestError: an option is unknown, a batch size above 1, or a model with an encoder.
             BudgetError, StoreError: the store cannot be run.
         """
         super().__init__()
@@ -52,16 +59,58 @@ class EdgeMoELM(TemplateLM):  # type: ignore[misc]
             self._model = edgemoe.load(store, **options)
         except TypeError as error:
             raise RequestError(f"model_args: {error}; see the arguments of edgemoe.load") from error
-        self._max_tokens = max_gen_toks
+        if self._model.spec.has_encoder:
+            self._model.close()
+            raise RequestError(f"{store}: the harness adapter runs decoders; `edgemoe eval` scores this one")
+        self._max_tokens = int(max_gen_toks)
 
     @property
     def eot_token_id(self) -> int:
-        """What a text without context begins with."""
-        return min(self._model.tokenizer.stop_ids)
+        """The token that ends a text."""
+        eos = self._model.tokenizer.eos_id
+        if eos is None:
+            raise RequestError("the store names no token that ends a text, which the harness needs")
+        return eos
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What a text without context begins with: the token for it, or else the one that ends texts."""
+        bos = self._model.tokenizer.bos_id
+        return self.eot_token_id if bos is None else bos
+
+    @property
+    def max_length(self) -> int:
+        """Longest text, in tokens."""
+        return self._model.memory.context
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Tells cached requests of one tokenizer from those of another."""
+        return f"edgemoe:{self._model.spec.family}:{self._model.spec.vocab_size}"
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """Token ids of a text."""
-        return self._model.tokenizer.encode(string)
+        """Token ids of a text; None adds special tokens unless the text itself begins with one."""
+        tokenizer = self._model.tokenizer
+        if add_special_tokens is None:
+            bare = tokenizer.encode(string, adds_special=False)
+            add_special_tokens = bare[:1] != [self.prefix_token_id]
+        return tokenizer.encode(string, adds_special=add_special_tokens)
+
+    def chat_template(self, chat_template: bool | str = False) -> str:
+        """Name of the template for the harness's records; it is the store's own."""
+        return "store" if chat_template else ""
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """A conversation as the model expects it, up to where its answer begins.
+
+        Raises:
+            RequestError: the store has no template, or an answer is to be gone on with.
+        """
+        if not add_generation_prompt:
+            raise RequestError("edgemoe cannot go on with an answer that is given; leave the prefix out")
+        return self._model.tokenizer.render_chat(chat_history)
 
     def _loglikelihood_tokens(
         self, requests: list[Tokenized], disable_tqdm: bool = False, **_: Any
@@ -69,49 +118,83 @@ class EdgeMoELM(TemplateLM):  # type: ignore[misc]
         return [self._score(context, continuation) for _, context, continuation in requests]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Log-probability of whole texts, in windows of the context."""
+        """Log-probability of whole texts after the prefix token, in windows of the context.
+
+        The prefix comes once. Backend ``hf`` of the harness also scores a second one where the tokenizer adds
+        it (lm-evaluation-harness issue 3333); with ``add_bos_token=False`` it agrees.
+        """
         totals = []
         for request in requests:
             windows = get_rolling_token_windows(
-                token_list=self.tok_encode(request.args[0]),
+                token_list=self.tok_encode(request.args[0], add_special_tokens=False),
                 prefix_token=self.prefix_token_id,
-                max_seq_len=self._model.memory.context - 1,
+                max_seq_len=self.max_length,
                 context_len=1,
             )
             totals.append(sum(self._score(*make_disjoint_window(window))[0] for window in windows))
         return totals
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Continue texts until one of the request's stops."""
-        answers = []
-        for request in requests:
-            prompt, wanted = request.args
-            until = wanted.get("until") or []
-            max_tokens = int(wanted.get("max_gen_toks", self._max_tokens))
-            kept = self.tok_encode(prompt)[-(self._model.memory.context - max_tokens) :]
-            answer = self._model.generate(
-                kept,
-                max_tokens=max_tokens,
-                temperature=float(wanted.get("temperature", 0.0)) if wanted.get("do_sample") else 0.0,
-                stop=[until] if isinstance(until, str) else until,
+        """Continue texts until one of the request's stops.
+
+        Raises:
+            RequestError: an option is unknown, or the answer may be as long as the context.
+        """
+        return [self._continue(*request.args) for request in requests]
+
+    def _continue(self, prompt: str, wanted: Mapping[str, Any]) -> str:
+        options = {name: value for name, value in wanted.items() if value is not None}
+        until = options.pop("until", [])
+        name, max_tokens = next(
+            ((name, int(options[name])) for name in _MOST if name in options),
+            ("max_gen_toks", self._max_tokens),
+        )
+        sampling = {name: options[name] for name in _SAMPLING if name in options}
+        if not options.get("do_sample", sampling.get("temperature", 0.0) > 0):
+            sampling = {**sampling, "temperature": 0.0}
+        unknown = sorted(options.keys() - {*_MOST, *_SAMPLING, "do_sample"})
+        if unknown:
+            raise RequestError(f"generation_kwargs: edgemoe has no {', '.join(unknown)}")
+        room = self.max_length - max_tokens
+        if room < 1:
+            raise RequestError(
+                f"{name}={max_tokens} leaves no room for a prompt in the context of {self.max_length} tokens;"
+                " load with a larger context= or ask for less"
             )
-            answers.append(answer.text)
-        return answers
+        ids = self.tok_encode(prompt)
+        self._say_if_cut(len(ids), room, f"a prompt, beside {name}={max_tokens}")
+        stop = [text for text in ([until] if isinstance(until, str) else until) if text]
+        return self._model.generate(ids[-room:], max_tokens=max_tokens, stop=stop, **sampling).text
 
     def _score(self, context: Sequence[int], continuation: Sequence[int]) -> tuple[float, bool]:
         """Log-probability of a continuation, and whether greedy decoding would give it.
 
-        Of what does not fit the context, the beginning is dropped.
+        Of a context that does not fit, the beginning is dropped. The last token is foretold, not fed.
+
+        Raises:
+            RequestError: the continuation alone is longer than the model's context.
         """
-        ids = [*context, *continuation][-self._model.memory.context :]
-        first = len(ids) - len(continuation)
-        total, is_greedy, position = 0.0, True, first
-        for rows in self._model.engine.session.logits(ids, first - 1):
-            for row in rows[: len(ids) - position]:
-                total += log_probability(row, ids[position])
-                is_greedy &= int(np.argmax(row)) == ids[position]
+        if len(continuation) > self.max_length:
+            raise RequestError(
+                f"a continuation of {len(continuation)} tokens does not fit the context of"
+                f" {self.max_length}; load with a larger context="
+            )
+        room = self.max_length + 1 - len(continuation)
+        self._say_if_cut(len(context), room, f"the context of {len(continuation)} tokens to be scored")
+        total, is_greedy, position = 0.0, True, 0
+        for rows in self._model.engine.session.answer_logits(context[-room:], continuation):
+            for row in rows:
+                total += log_probability(row, continuation[position])
+                is_greedy &= int(np.argmax(row)) == continuation[position]
                 position += 1
         return total, is_greedy
+
+    def _say_if_cut(self, num_tokens: int, room: int, what: str) -> None:
+        if num_tokens > room:
+            _log.warning(
+                "%s: only the last %d of %d tokens fit the context of %d; load with a larger context=",
+                *(what, room, num_tokens, self.max_length),
+            )
 
 
 if __name__ == "__main__":
