@@ -8,6 +8,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -20,16 +21,21 @@ using Body = std::function<void(std::int64_t, std::int64_t)>;
 
 // Long enough to bridge the Python between two kernels of a step, short enough not to be seen in `top`.
 constexpr auto kSpinTime = std::chrono::microseconds(60);
-// Where a pause was longer than that but no longer than this, such as for a short read, the next such pause
-// is waited for awake as well: waking up takes a good part of it.
+// The longest pause that is bridged by spinning, where the pause before was no longer either, as with short
+// reads: waking up would take a good part of it.
 constexpr auto kLongSpinTime = std::chrono::microseconds(400);
 // Pieces per thread: lets a thread that was preempted leave its share to the others.
 constexpr std::int64_t kPiecesPerThread = 4;
 
 class Pool {
   public:
+    // With fewer threads than asked for, where the system allows no more.
     explicit Pool(int count) {
-        for (int i = 1; i < count; ++i) workers_.emplace_back([this] { work(); });
+        workers_.reserve(static_cast<std::size_t>(count - 1));
+        try {
+            for (int i = 1; i < count; ++i) workers_.emplace_back([this] { work(); });
+        } catch (const std::system_error&) {
+        }
     }
 
     ~Pool() {
@@ -167,7 +173,9 @@ Pool& pool_of_wanted_size() {
     if (wanted_threads == 0) wanted_threads = usable_cpus();
     if (pool == nullptr || pool->size() != wanted_threads) {
         delete pool;
+        pool = nullptr;
         pool = new Pool(wanted_threads);
+        wanted_threads = pool->size();
     }
     return *pool;
 }

@@ -1,8 +1,8 @@
 // A pool of worker threads for loops over rows, shared by all kernels of the process.
 //
-// Workers spin for some tens of microseconds after a loop, because a decode step issues the next one
-// within that time (or for some hundreds, where the pause before took no longer: a short read), and then
-// sleep, so that an idle engine costs nothing and a busy neighbour is not fought for its core. Which thread
+// After a loop workers spin for some tens of microseconds, because a decode step issues the next loop within
+// that time, or for some hundreds where the last pause was that short too. Then they sleep: an idle engine
+// costs nothing and leaves the processor to others. Which thread
 // runs which rows never changes a result: no kernel reduces across the boundaries of a range.
 #pragma once
 
@@ -11,7 +11,8 @@
 
 namespace edgemoe {
 
-// Number of threads that share a loop, the caller included. Default: the CPUs this process may use.
+// Number of threads that share a loop, the caller included. Default: the CPUs this process may use. After the
+// first loop it is the number that the system has allowed.
 int num_threads();
 
 // Takes effect at the next loop. Values below 1 count as 1.

@@ -130,7 +130,8 @@ Loads::Read Loads::forget(Reads::iterator found) {
 std::optional<int> Loads::arrive(Ticket ticket) {
     const ReadResult result = reader_.wait(ticket);
     Read read = forget(find(ticket));
-    if (result.error == 0 && is_sound(read.expert)) {
+    // A read that was cancelled, as by closing the reader, has no error and no bytes either.
+    if (result.error == 0 && !result.is_cancelled && is_sound(read.expert)) {
         bytes_read_ += cache_.record_num_bytes(read.expert);
         cache_.admit(read.expert);
         return read.expert;

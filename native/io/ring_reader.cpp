@@ -1,6 +1,7 @@
 #include "io/ring_reader.h"
 
 #include <algorithm>
+#include <system_error>
 
 #include "core/thread_pool.h"
 
@@ -16,9 +17,13 @@ constexpr int kRecentWaits = 8;
 }  // namespace
 
 RingReader::RingReader(std::vector<std::string> paths, int max_depth, Pace pace)
-    : FileReader(std::move(paths), max_depth, true, pace),
-      ring_(this->max_depth()),
-      helper_([this] { help(); }) {}
+    : FileReader(std::move(paths), max_depth, true, pace), ring_(this->max_depth()) {
+    try {
+        helper_ = std::thread([this] { help(); });
+    } catch (const std::system_error&) {
+        // No more threads are allowed: what is queued then starts when somebody waits.
+    }
+}
 
 RingReader::~RingReader() { close(); }
 

@@ -4,16 +4,18 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <system_error>
 
 namespace edgemoe {
 
 ThreadReader::ThreadReader(std::vector<std::string> paths, int num_threads, bool direct, Pace pace)
     : FileReader(std::move(paths), num_threads, direct, pace) {
     try {
+        threads_.reserve(static_cast<std::size_t>(max_depth()));
         for (int i = 0; i < max_depth(); ++i) threads_.emplace_back([this] { work(); });
-    } catch (...) {
-        close();
-        throw;
+    } catch (const std::system_error& error) {
+        if (!threads_.empty()) return;  // fewer than wanted are slower, no more
+        throw std::system_error(error.code(), "no thread to read with");
     }
 }
 

@@ -87,6 +87,7 @@ void matmul(const float* x, std::int64_t num_tokens, const Matrix& w, float* out
 }
 
 void matmul_each(const float* x, std::int64_t num_tokens, std::span<const Product> products) {
+    if (num_tokens == 0) return;
     const Kernels& kernels = active_kernels();
     std::int64_t groups = 0, grain = 1;
     bool needs_codes = false;
@@ -110,6 +111,7 @@ void matmul_each(const float* x, std::int64_t num_tokens, std::span<const Produc
 void expert_ffn(const float* x, std::int64_t num_tokens, const Matrix* gate, const Matrix& up,
                 const Matrix& down, Activation activation, float* out, const std::int32_t* rows,
                 const float* biases) {
+    if (num_tokens == 0) return;
     const Kernels& kernels = active_kernels();
     const std::int64_t width = up.rows;
     std::unique_ptr<float[]> chosen;

@@ -21,7 +21,8 @@ constexpr std::int64_t kPage = 4096, kWidth = 32, kInner = 64;
 constexpr int kLayers = 3, kExperts = 4, kAll = kLayers * kExperts;
 constexpr std::int64_t kTokens = 5, kTopK = 2;
 
-// Serves one file from memory when it is waited for, the last submitted first. Now and then a read fails.
+// Serves one file from memory when it is waited for, the last submitted first. Now and then a read fails or
+// is cancelled.
 class MemoryReader : public Reader {
   public:
     explicit MemoryReader(const std::vector<std::uint8_t>& file) : file_(file) {}
@@ -35,8 +36,11 @@ class MemoryReader : public Reader {
         ReadResult result;
         result.request = open_.at(ticket);
         open_.erase(ticket);
-        if (is_broken || (fails_every > 0 && ++num_reads_ % fails_every == 0)) {
+        ++num_reads_;
+        if (is_broken || (fails_every > 0 && num_reads_ % fails_every == 0)) {
             result.error = EIO;
+        } else if (drops_every > 0 && num_reads_ % drops_every == 0) {
+            result.is_cancelled = true;
         } else {
             std::memcpy(result.request.destination, file_.data() + result.request.offset,
                         static_cast<std::size_t>(result.request.num_bytes));
@@ -50,6 +54,7 @@ class MemoryReader : public Reader {
 
     bool is_broken = false;
     int fails_every = 0;
+    int drops_every = 0;
 
   private:
     const std::vector<std::uint8_t>& file_;
@@ -310,6 +315,14 @@ TEST(records_are_compared_when_told_to) {
     CHECK(always.outputs() == never.outputs());
     CHECK(always.num_checked > kAll);
     CHECK_EQUAL(never.num_checked, 0);
+}
+
+TEST(a_read_that_was_cancelled_is_never_taken_for_one_that_arrived) {
+    const Experts experts;
+    Streamed sound(experts, 3 * experts.largest(), Verify::kNever);
+    Streamed dropping(experts, 3 * experts.largest(), Verify::kNever);
+    dropping.reader.drops_every = 3;
+    CHECK(dropping.outputs() == sound.outputs());
 }
 
 TEST(storage_that_fails_for_good_leaves_nothing_under_way) {

@@ -10,8 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from edgemoe import native
 from edgemoe.engine import machine
 from edgemoe.engine.memory import check_budget
 from edgemoe.errors import RequestError
@@ -191,6 +193,50 @@ def test_nobody_who_reads_is_no_error(tiny_store):
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, timeout=60)
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+NO_THREADS = """
+import resource, sys
+import numpy as np
+from edgemoe import native
+from edgemoe.errors import StoreError
+from edgemoe.store import open_reader
+native.set_num_threads(1)
+rng = np.random.default_rng(0)
+weights, x = (rng.standard_normal((rows, 512)).astype(np.float32) for rows in (2048, 4))
+packed = native.Matrix(native.quantize(weights, "q8"), "q8", *weights.shape)
+right = native.matmul(x, packed)
+with open("/proc/self/statm") as statm:
+    size = int(statm.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 20), resource.RLIM_INFINITY))  # no room for a stack
+native.set_num_threads(4)
+assert (native.matmul(x, packed) == right).all()
+print(native.get_num_threads())
+try:
+    open_reader([sys.argv[1]], kind="direct")
+except StoreError as error:
+    print(error)
+"""
+
+
+def test_where_no_thread_can_be_made_one_computes(tiny_store):
+    path = next(tiny_store.glob("experts-*.safetensors"))
+    done = subprocess.run(
+        [sys.executable, "-c", NO_THREADS, path], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    threads, refusal = done.stdout.splitlines()
+    assert threads == "1"
+    assert refusal.startswith("no thread can be made to read with")
+
+
+def test_products_of_no_rows_are_empty():
+    weights = np.ones((64, 64), np.float32)
+    none = np.zeros((0, 64), np.float32)
+    for format in ("q4", "q8", "f32"):
+        matrix = native.Matrix(native.quantize(weights, format), format, 64, 64)
+        assert native.matmul(none, matrix).shape == (0, 64)
+        assert native.expert_ffn(none, matrix, matrix, matrix, "silu").shape == (0, 64)
 
 
 INTERRUPTED = """

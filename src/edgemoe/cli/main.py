@@ -20,6 +20,10 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 EXIT_TERMINATED = 143  # 128 + SIGTERM
 
+# Commands that solve linear systems with NumPy. Its library starts a thread for every core when it is imported,
+# and where the system allows no more threads it interrupts the process: the others do without.
+_USE_LINEAR_ALGEBRA = {"convert", "profile", "plan", "fit", "simulate"}
+
 
 class _Terminated(BaseException):
     """Somebody asked the process to end. Unlike Ctrl-C, which ends an answer of ``chat``, nothing goes on."""
@@ -32,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _handle_signals()
         open_streams()
+        if _USE_LINEAR_ALGEBRA.isdisjoint(arguments):
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from edgemoe.cli.app import run_app
 
         code = run_app([argument for argument in arguments if argument != "--debug"])

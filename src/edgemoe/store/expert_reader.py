@@ -123,6 +123,10 @@ def open_reader(
             return FileReader(names, max_depth, method, device.bytes_per_s, device.latency_s)
         except OSError as error:
             is_refused = error.errno == errno.EINVAL or error.filename == "io_uring"
+            if error.errno == errno.EAGAIN:
+                raise StoreError(
+                    "no thread can be made to read with; raise the limit of processes (ulimit -u, pids.max)"
+                ) from error
             if kind != "auto" or not is_refused or method == READ_METHODS[-1]:
                 raise StoreError(f"{error.filename}: cannot be opened: {error.strerror}") from error
     raise AssertionError("the last method returns or raises")
