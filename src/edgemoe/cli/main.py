@@ -20,7 +20,7 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 EXIT_TERMINATED = 143  # 128 + SIGTERM
 
-# Commands that solve linear systems with NumPy. Its library starts a thread for every core when it is imported,
+# Commands that solve linear systems with NumPy, whose library starts a thread for every core when imported,
 # and where the system allows no more threads it interrupts the process: the others do without.
 _USE_LINEAR_ALGEBRA = {"convert", "profile", "plan", "fit", "simulate"}
 
