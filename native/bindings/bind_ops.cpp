@@ -5,6 +5,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/bound_router.h"
 #include "bindings/packed_matrix.h"
 #include "ops/ops.h"
 
@@ -21,18 +22,28 @@ void rms_norm_into(Floats2 x, Floats1 weight, float eps, MutableFloats2 out) {
     rms_norm(x.data(), size(x, 0), size(x, 1), weight.data(), eps, out.data());
 }
 
-void choose_experts_into(Floats2 x, const PackedMatrix& router, std::optional<Floats1> bias,
-                         bool softmax_first, bool renormalize, Ints2 ids, MutableFloats2 weights) {
+void choose_experts_into(Floats2 x, const PackedMatrix& matrix, std::optional<Floats1> bias,
+                         const BoundRouter& router, Ints2 ids, MutableFloats2 weights,
+                         MutableFloats2 choice) {
     constexpr const char* kName = "choose_experts";
-    require_equal(size(x, 1), router->cols, kName, "input row length");
-    if (bias) require_equal(size(*bias, 0), router->rows, kName, "length of bias");
-    require(size(ids, 1) >= 1 && size(ids, 1) <= router->rows, kName,
-            "top_k is outside 1..number of experts");
-    require(ids.shape(0) == x.shape(0) && weights.shape(0) == x.shape(0) && weights.shape(1) == ids.shape(1),
+    require_equal(size(x, 1), matrix->cols, kName, "input row length");
+    require_equal(matrix->rows, router->num_experts, kName, "number of rows");
+    if (bias) require_equal(size(*bias, 0), matrix->rows, kName, "length of bias");
+    require(ids.shape(0) == x.shape(0) && weights.shape(0) == x.shape(0) && choice.shape(0) == x.shape(0) &&
+                size(ids, 1) == router->top_k && size(weights, 1) == router->top_k &&
+                size(choice, 1) == router->num_experts,
             kName, "outputs differ in shape");
     nb::gil_scoped_release release;
-    choose_experts(x.data(), size(x, 0), *router, bias ? bias->data() : nullptr, size(ids, 1), softmax_first,
-                   renormalize, ids.data(), weights.data());
+    choose_experts(x.data(), size(x, 0), *matrix, bias ? bias->data() : nullptr, *router, ids.data(),
+                   weights.data(), choice.data());
+}
+
+// Makes choice scores of the logits in each row.
+void choice_scores(const BoundRouter& router, MutableFloats2 logits) {
+    require_equal(size(logits, 1), router->num_experts, "choice_scores", "row length");
+    for (std::int64_t t = 0; t < size(logits, 0); ++t) {
+        router->choice_scores(logits.data() + t * router->num_experts);
+    }
 }
 
 void combine_into(Floats2 parts, Floats2 weights, MutableFloats2 out) {
@@ -50,9 +61,19 @@ void combine_into(Floats2 parts, Floats2 weights, MutableFloats2 out) {
 void bind_ops(nb::module_& m) {
     m.def("rms_norm_into", &rms_norm_into, nb::arg("x").noconvert(), nb::arg("weight").noconvert(),
           nb::arg("eps"), nb::arg("out").noconvert());
-    m.def("choose_experts_into", &choose_experts_into, nb::arg("x").noconvert(), nb::arg("router"),
-          nb::arg("bias").noconvert().none(), nb::arg("softmax_first"), nb::arg("renormalize"),
-          nb::arg("ids").noconvert(), nb::arg("weights").noconvert());
+    nb::class_<BoundRouter>(m, "Router")
+        .def(nb::init<std::int64_t, std::int64_t, const std::string&, std::optional<Floats1>,
+                      std::optional<Floats1>, std::int64_t, std::int64_t, bool, bool, float, bool, float,
+                      float>(),
+             nb::arg("num_experts"), nb::arg("top_k"), nb::arg("score"),
+             nb::arg("choice_bias").noconvert().none(), nb::arg("expert_scale").noconvert().none(),
+             nb::arg("num_groups"), nb::arg("kept_groups"), nb::arg("groups_by_highest"),
+             nb::arg("renormalize"), nb::arg("sum_eps"), nb::arg("is_eps_minimum"), nb::arg("scale"),
+             nb::arg("jitter"))
+        .def("choice_scores_in_place", &choice_scores, nb::arg("logits").noconvert());
+    m.def("choose_experts_into", &choose_experts_into, nb::arg("x").noconvert(), nb::arg("matrix"),
+          nb::arg("bias").noconvert().none(), nb::arg("router"), nb::arg("ids").noconvert(),
+          nb::arg("weights").noconvert(), nb::arg("choice").noconvert());
     m.def("combine_into", &combine_into, nb::arg("parts").noconvert(), nb::arg("weights").noconvert(),
           nb::arg("out").noconvert());
 }

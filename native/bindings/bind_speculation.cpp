@@ -16,6 +16,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/bound_router.h"
 #include "bindings/packed_matrix.h"
 #include "bindings/routed.h"
 #include "experts/layer_pace.h"
@@ -80,14 +81,19 @@ class PythonReads : public Reads {
 using HeadTuple = std::tuple<const PackedMatrix*, std::vector<std::pair<int, std::int64_t>>>;
 
 void new_gate(GatePredictor* self, const std::map<int, HeadTuple>& heads,
-              std::vector<std::int64_t> num_experts) {
+              std::vector<std::int64_t> num_experts, const std::map<int, const BoundRouter*>& routers) {
     std::map<int, GateHead> all;
     for (const auto& [position, head] : heads) {
         const auto& [matrix, targets] = head;
         require(matrix != nullptr, "GatePredictor", "a head has no matrix");
         all.emplace(position, GateHead{**matrix, targets});
     }
-    new (self) GatePredictor(std::move(all), std::move(num_experts));
+    std::map<int, const Router*> rules;
+    for (const auto& [position, router] : routers) {
+        require(router != nullptr, "GatePredictor", "a router is missing");
+        rules.emplace(position, &**router);
+    }
+    new (self) GatePredictor(std::move(all), std::move(num_experts), std::move(rules));
 }
 
 // single (E1, E), older (E2, E), pair (E2, E1, E) or None.
@@ -144,7 +150,8 @@ void bind_predictors(nb::module_& m) {
     nb::class_<PythonPredictor, Predictor>(m, "PythonPredictor")
         .def(nb::init<nb::object>(), nb::arg("predictor"));
     nb::class_<GatePredictor, Predictor>(m, "GatePredictor")
-        .def("__init__", &new_gate, nb::keep_alive<1, 2>(), nb::arg("heads"), nb::arg("num_experts"));
+        .def("__init__", &new_gate, nb::keep_alive<1, 2>(), nb::keep_alive<1, 4>(), nb::arg("heads"),
+             nb::arg("num_experts"), nb::arg("routers"));
     nb::class_<ArrayTables, Predictor>(m, "TablePredictor")
         .def(nb::init<std::map<int, TableTuple>, std::vector<std::int64_t>>(), nb::arg("tables"),
              nb::arg("num_experts"));

@@ -49,8 +49,9 @@ void add(float* sums, const float* row, std::int64_t count) {
 
 }  // namespace
 
-GatePredictor::GatePredictor(std::map<int, GateHead> heads, std::vector<std::int64_t> num_experts)
-    : heads_(std::move(heads)), num_experts_(std::move(num_experts)) {
+GatePredictor::GatePredictor(std::map<int, GateHead> heads, std::vector<std::int64_t> num_experts,
+                             std::map<int, const Router*> routers)
+    : heads_(std::move(heads)), num_experts_(std::move(num_experts)), routers_(std::move(routers)) {
     const auto has = [&](int position) {
         return position >= 0 && position < static_cast<int>(num_experts_.size());
     };
@@ -65,6 +66,10 @@ GatePredictor::GatePredictor(std::map<int, GateHead> heads, std::vector<std::int
             throw std::invalid_argument("GatePredictor: the head at position " + std::to_string(position) +
                                         " does not fit the layers");
         }
+    }
+    for (const auto& [position, router] : routers_) {
+        require(has(position) && num_experts_[static_cast<std::size_t>(position)] == router->num_experts,
+                "a router does not fit its layer");
     }
 }
 
@@ -92,6 +97,9 @@ std::vector<Forecast> GatePredictor::forecast(int position, const Routed& routed
         for (std::int64_t t = first_token; t < routed.num_tokens; ++t) {
             const float* row = scores.data() + t * rows.rows + first;
             forecast.scores.insert(forecast.scores.end(), row, row + size);
+            if (const auto router = routers_.find(target); router != routers_.end()) {
+                router->second->choice_scores(forecast.scores.data() + std::ssize(forecast.scores) - size);
+            }
         }
         first += size;
     }

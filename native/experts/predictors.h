@@ -11,6 +11,7 @@
 
 #include "experts/gate.h"
 #include "kernels/matmul.h"
+#include "ops/router.h"
 
 namespace edgemoe {
 
@@ -41,14 +42,17 @@ struct GateHead {
 // Routers of the next layers on the present state, as they are or corrected by regression.
 class GatePredictor : public Predictor {
   public:
-    // `heads` by position; `num_experts` of every position. The matrices' bytes outlive it. Throws
-    // std::invalid_argument where rows and targets do not fit.
-    GatePredictor(std::map<int, GateHead> heads, std::vector<std::int64_t> num_experts);
+    // `heads` by position; `num_experts` of every position. `routers` by the position that is forecast: what
+    // makes choice scores of its logits; where there is none the logits are the scores. The matrices' bytes
+    // and the routers outlive it. Throws std::invalid_argument where rows, targets or routers do not fit.
+    GatePredictor(std::map<int, GateHead> heads, std::vector<std::int64_t> num_experts,
+                  std::map<int, const Router*> routers = {});
     std::vector<Forecast> forecast(int position, const Routed& routed, int lookahead) override;
 
   private:
     std::map<int, GateHead> heads_;
     std::vector<std::int64_t> num_experts_;
+    std::map<int, const Router*> routers_;
 };
 
 // Probabilities of a layer's experts given those chosen in the two layers before it, of which the nearer has

@@ -6,7 +6,7 @@
 #include <stdexcept>
 #include <utility>
 
-#include "ops/ops.h"
+#include "ops/router.h"
 
 namespace edgemoe {
 namespace {

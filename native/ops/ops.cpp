@@ -129,43 +129,6 @@ void attention(const float* q, const void* keys, const void* values, const KvLay
     });
 }
 
-std::vector<std::int32_t> largest(const float* values, std::int64_t num_values, std::int64_t count) {
-    std::vector<std::int32_t> order(static_cast<std::size_t>(num_values));
-    std::iota(order.begin(), order.end(), 0);
-    std::partial_sort(order.begin(), order.begin() + count, order.end(),
-                      [values](std::int32_t a, std::int32_t b) {
-                          return values[a] != values[b] ? values[a] > values[b] : a < b;
-                      });
-    order.resize(static_cast<std::size_t>(count));
-    return order;
-}
-
-void route(const float* logits, std::int64_t num_tokens, std::int64_t num_experts, std::int64_t top_k,
-           bool softmax_first, bool renormalize, std::int32_t* ids, float* weights) {
-    for (std::int64_t t = 0; t < num_tokens; ++t) {
-        const float* row = logits + t * num_experts;
-        const std::vector<std::int32_t> order = largest(row, num_experts, top_k);
-        float* w = weights + t * top_k;
-        float picked = 0, all = 0;
-        for (std::int64_t k = 0; k < top_k; ++k) {
-            ids[t * top_k + k] = order[static_cast<std::size_t>(k)];
-            picked += w[k] = std::exp(row[ids[t * top_k + k]] - row[order[0]]);
-        }
-        for (std::int64_t e = 0; e < num_experts; ++e) all += std::exp(row[e] - row[order[0]]);
-        const float total = softmax_first && !renormalize ? all : picked;
-        for (std::int64_t k = 0; k < top_k; ++k) w[k] /= total;
-    }
-}
-
-void choose_experts(const float* x, std::int64_t num_tokens, const Matrix& router, const float* bias,
-                    std::int64_t top_k, bool softmax_first, bool renormalize, std::int32_t* ids,
-                    float* weights) {
-    std::vector<float> logits(static_cast<std::size_t>(num_tokens * router.rows));
-    matmul(x, num_tokens, router, logits.data());
-    if (bias != nullptr) add_to_rows(bias, num_tokens, router.rows, logits.data());
-    route(logits.data(), num_tokens, router.rows, top_k, softmax_first, renormalize, ids, weights);
-}
-
 void combine(const float* parts, const std::int32_t* places, const float* weights, std::int64_t num_tokens,
              std::int64_t top_k, std::int64_t width, float* out) {
     parallel_for(num_tokens, kRowGrain, [&](std::int64_t begin, std::int64_t end) {

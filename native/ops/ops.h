@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "kernels/matmul.h"
 
@@ -49,19 +48,6 @@ struct Attention {
 
 void attention(const float* q, const void* keys, const void* values, const KvLayout& layout,
                const Attention& a, float* out);
-
-// The places of the `count` largest of E values, descending, ties to the lower place.
-std::vector<std::int32_t> largest(const float* values, std::int64_t num_values, std::int64_t count);
-
-// Picks the K largest of each row of E logits, ties to the lower index, in descending order. The weights
-// are the softmax over all experts (softmax_first) or over the picked ones; renormalize makes them sum to 1.
-void route(const float* logits, std::int64_t num_tokens, std::int64_t num_experts, std::int64_t top_k,
-           bool softmax_first, bool renormalize, std::int32_t* ids, float* weights);
-
-// route() of x [T][D] times the router's matrix, plus its bias [E] unless that is nullptr.
-void choose_experts(const float* x, std::int64_t num_tokens, const Matrix& router, const float* bias,
-                    std::int64_t top_k, bool softmax_first, bool renormalize, std::int32_t* ids,
-                    float* weights);
 
 // out [T][D] = sum over k, in the order 0..K-1, of weights [T][K] times row places [T][K] of parts [T K][D];
 // places == nullptr: row t K + k.

@@ -1,6 +1,7 @@
 // Float operations without Python: numbers worked by hand, and bits that must not depend on how the work
 // is cut. The comparison with the NumPy meaning is in tests/native/test_ops.py.
 #include "ops/ops.h"
+#include "ops/router.h"
 
 #include <algorithm>
 #include <atomic>
@@ -61,13 +62,41 @@ TEST(route_by_hand_with_a_tie) {
     const float logits[] = {std::log(1.0f), std::log(4.0f), std::log(2.0f), std::log(1.0f)};
     std::int32_t ids[4];
     float weights[4];
-    route(logits, 1, 4, 4, true, false, ids, weights);
+    const Router router = {4, 4};
+    float choice[4];
+    std::copy_n(logits, 4, choice);
+    router.choice_scores(choice);
+    router.choose(logits, choice, ids, weights);
     const std::int32_t expected_ids[] = {1, 2, 0, 3};
     const float expected[] = {0.5f, 0.25f, 0.125f, 0.125f};
     for (int k = 0; k < 4; ++k) {
         CHECK_EQUAL(ids[k], expected_ids[k]);
         CHECK(std::fabs(weights[k] - expected[k]) < 1e-6f);
     }
+}
+
+TEST(groups_are_kept_by_their_two_best_and_a_bias_only_chooses) {
+    // Sigmoids are 0.5 everywhere; the biases alone choose, and groups of two by their sums.
+    const float logits[] = {0, 0, 0, 0, 0, 0}, bias[] = {0.9f, 0, 0.4f, 0.6f, 0.3f, 0.2f};
+    Router router = {6, 2, Score::kSigmoid, bias};
+    router.num_groups = 3;
+    router.kept_groups = 1;
+    router.renormalize = true;
+    router.scale = 3;
+    float choice[6], weights[2];
+    std::int32_t ids[2];
+    std::copy_n(logits, 6, choice);
+    router.choice_scores(choice);
+    router.choose(logits, choice, ids, weights);
+    CHECK_EQUAL(ids[0], 3);
+    CHECK_EQUAL(ids[1], 2);
+    CHECK_EQUAL(weights[0], 1.5f);
+    router.groups_by_highest = true;
+    std::copy_n(logits, 6, choice);
+    router.choice_scores(choice);
+    router.choose(logits, choice, ids, weights);
+    CHECK_EQUAL(ids[0], 0);
+    CHECK_EQUAL(ids[1], 1);
 }
 
 TEST(combine_by_hand) {

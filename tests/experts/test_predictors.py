@@ -14,7 +14,7 @@ from edgemoe.experts import (
     gate_features,
     num_gate_columns,
 )
-from edgemoe.native import Matrix, quantize
+from edgemoe.native import Matrix, Router, quantize
 
 D, E, K = 32, 32, 2
 RANDOM = np.random.default_rng(5)
@@ -30,6 +30,22 @@ def inputs(num_tokens):
     x = RANDOM.normal(size=(num_tokens, D)).astype(np.float32)
     ids = np.argsort(RANDOM.random((num_tokens, E)), axis=1)[:, :K].astype(np.int32)
     return x, ids, RANDOM.random((num_tokens, K)).astype(np.float32)
+
+
+def test_routers_with_biases_and_groups_are_forecast_by_what_they_choose_by():
+    weights, gate = head([(1, E), (2, E)])
+    x, ids, chosen = inputs(4)
+    bias = RANDOM.normal(size=E).astype(np.float32)
+    router = Router(E, K, "sigmoid", choice_bias=bias, num_groups=4, kept_groups=2)
+    logits = gate_features(x, ids, chosen, E) @ weights.T
+    plain, ruled = (p.forecast(0, x, ids, chosen, 2) for p in (
+        GatePredictor({0: gate}, [E, E, E]), GatePredictor({0: gate}, [E, E, E], {2: router})
+    ))  # fmt: skip
+    assert np.array_equal(plain[0][1], ruled[0][1]), "the rule of the layer in between is that of logits"
+    np.testing.assert_allclose(ruled[1][1], router.choice_scores(logits[:, E:]), rtol=1e-3)
+    assert not np.array_equal(ruled[1][1].argmax(axis=1), logits[:, E:].argmax(axis=1))
+    with pytest.raises(ValueError, match="a router does not fit its layer"):
+        GatePredictor({0: gate}, [E, E, E], {1: Router(E - 1, K)})
 
 
 def test_features_hold_state_choice_and_a_constant():

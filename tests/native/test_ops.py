@@ -37,24 +37,20 @@ def test_experts_are_chosen_by_hand():
     router = f32_matrix(np.eye(4, 32, dtype=np.float32))
     x = np.zeros((1, 32), np.float32)
     x[0, :4] = np.log([1.0, 4.0, 2.0, 1.0])
-    ids, weights = native.choose_experts(x, router, None, 2, "softmax_then_pick", False)
+    ids, weights, choice = native.choose_experts(x, router, None, native.Router(4, 2))
+    np.testing.assert_array_equal(choice, x[:, :4])
     assert ids.tolist() == [[1, 2]]
     np.testing.assert_allclose(weights, [[0.5, 0.25]], rtol=1e-6)
-    for rule, renormalize in (("softmax_then_pick", True), ("pick_then_softmax", False)):
-        weights = native.choose_experts(x, router, None, 2, rule, renormalize)[1]
+    for rule in (native.Router(4, 2, renormalize=True), native.Router(4, 2, "softmax_of_picked")):
+        weights = native.choose_experts(x, router, None, rule)[1]
         np.testing.assert_allclose(weights, [[2 / 3, 1 / 3]], rtol=1e-6)
     # Ties go to the lower id.
-    assert native.choose_experts(x, router, None, 4, "pick_then_softmax", False)[0].tolist() == [[1, 2, 0, 3]]
+    assert native.choose_experts(x, router, None, native.Router(4, 4))[0].tolist() == [[1, 2, 0, 3]]
     bias = np.log(np.array([8, 1, 1, 1], np.float32))
-    assert native.choose_experts(x, router, bias, 2, "pick_then_softmax", False)[0].tolist() == [[0, 1]]
+    assert native.choose_experts(x, router, bias, native.Router(4, 2))[0].tolist() == [[0, 1]]
 
 
 def test_combine_by_hand_in_the_order_of_ranks():
     parts = np.array([[1.0, 2.0], [10.0, 20.0]], np.float32)
     out = native.combine(parts, np.array([[0.5, 0.1]], np.float32))
     np.testing.assert_allclose(out, [[1.5, 3.0]], rtol=1e-6)
-
-
-def test_unknown_rule_is_refused():
-    with pytest.raises(ValueError, match="unknown rule"):
-        native.choose_experts(normal(1, 32), f32_matrix(normal(4, 32)), None, 2, "sinkhorn", False)

@@ -15,11 +15,11 @@ from edgemoe.calib.recall import Recall, measure_recall
 from edgemoe.calib.regression import Ridge
 from edgemoe.calib.succession import smoothed, smoothed_pairs
 from edgemoe.calib.trace import Trace
-from edgemoe.engine.prediction import LOOKAHEAD, fitted_predictor, plain_weights
+from edgemoe.engine.prediction import LOOKAHEAD, choice_routers, fitted_predictor, plain_weights
 from edgemoe.errors import RequestError
 from edgemoe.experts import FittedGate, FittedRouting, TransitionTable, gate_features, num_gate_columns
 from edgemoe.models import DenseWeights, ModelSpec
-from edgemoe.native import FloatArray, dequantize
+from edgemoe.native import FloatArray, Router, dequantize
 
 # The last part of every trace is not fitted on; it chooses the ridge and the tables' weights.
 HELD_OUT_SHARE = 0.1
@@ -63,7 +63,10 @@ def fit_routing(
     fitted = FittedRouting(gates, tables, table_weights, next_uses)
     recall = {
         name: measure_recall(
-            fitted_predictor(fitted, name, trace.num_experts), trace, fit.num_fitted, fit.num_fitted + 512
+            fitted_predictor(fitted, name, trace.num_experts, fit.routers),
+            trace,
+            fit.num_fitted,
+            fit.num_fitted + 512,
         )
         for name in ("table", "gate-fitted", "hybrid")
     }
@@ -84,6 +87,7 @@ class _Fit:
     def __init__(self, trace: Trace, spec: ModelSpec, weights: DenseWeights) -> None:
         self._trace, self._spec, self._weights = trace, spec, weights
         self._layers = spec.decoder_moe_layers
+        self.routers = choice_routers(spec, weights)
         self.num_fitted = int(len(trace.states) * (1 - HELD_OUT_SHARE))
         is_start = np.zeros(len(trace.states) + 1, np.bool_)
         is_start[[start for start in trace.starts if start <= len(trace.states)]] = True
@@ -116,7 +120,7 @@ class _Fit:
             logits = np.roll(logits, -1, axis=0)
         rows = self._fit_rows
         candidates = [plain, *solver.solve(logits[rows] - features[rows] @ plain.T, plain)]
-        return self._best(candidates, features, self._chosen(target, position))
+        return self._best(candidates, features, self._chosen(target, position), self.routers.get(target))
 
     def _next_use(self, position: int, features: FloatArray, solver: Ridge) -> FloatArray:
         """Regression on what was chosen, 1 or 0, at the next token: it gives probabilities."""
@@ -127,11 +131,19 @@ class _Fit:
         return self._best(solver.solve(uses[self._fit_rows], start), features, chosen)
 
     def _best(
-        self, candidates: Sequence[FloatArray], features: FloatArray, chosen: NDArray[np.int16]
+        self,
+        candidates: Sequence[FloatArray],
+        features: FloatArray,
+        chosen: NDArray[np.int16],
+        router: Router | None = None,
     ) -> FloatArray:
         """Of matrices (E, C), the one whose scores find most of the choices (N, K) on the held-out end."""
         rows = self._held_out_rows
-        return max(candidates, key=lambda weights: _recall(features[rows] @ weights.T, chosen[rows]))
+
+        def recall(weights: FloatArray) -> float:
+            return _recall(_choice_scores(features[rows] @ weights.T, router), chosen[rows])
+
+        return max(candidates, key=recall)
 
     def table(self, position: int) -> TransitionTable:
         """How often experts of this position follow those of the two layers before it."""
@@ -162,7 +174,8 @@ class _Fit:
                 break
             start += size
         rows = self._held_out_rows
-        scores = self._features(previous)[rows] @ gate.weights[start : start + size].T
+        logits = self._features(previous)[rows] @ gate.weights[start : start + size].T
+        scores = _choice_scores(logits, self.routers.get(position))
         token = rows + (previous >= position)  # whose choice is forecast
         prior = np.log(
             table.scores(
@@ -206,6 +219,10 @@ class _Fit:
         """Choices (N, K) of the target layer that the state of a position at the same row forecasts."""
         chosen = np.asarray(self._trace.experts[: len(self._trace.states), target])
         return np.roll(chosen, -1, axis=0) if target <= position else chosen
+
+
+def _choice_scores(logits: FloatArray, router: Router | None) -> FloatArray:
+    return logits if router is None else router.choice_scores(logits)
 
 
 def _recall(scores: FloatArray, chosen: NDArray[np.int16]) -> float:

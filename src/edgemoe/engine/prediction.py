@@ -23,7 +23,7 @@ from edgemoe.experts import (
     num_gate_columns,
     read_fitted,
 )
-from edgemoe.models import DenseWeights, ModelSpec
+from edgemoe.models import DenseWeights, ModelSpec, build_router
 from edgemoe.native import FloatArray, Matrix
 from edgemoe.store import Store
 
@@ -90,20 +90,35 @@ def build_predictor(spec: ModelSpec, weights: DenseWeights, store: Store, name: 
     sizes = [spec.moe(layer).router.num_experts for layer in spec.decoder_moe_layers]
     if name == "none":
         return NoPredictor()
+    routers = choice_routers(spec, weights)
     if name == "gate":
-        return GatePredictor(plain_heads(spec, weights), sizes)
+        return GatePredictor(plain_heads(spec, weights), sizes, routers)
     fitted = _fitted_for(spec, store)
     assert fitted is not None
-    return fitted_predictor(fitted, name, sizes)
+    return fitted_predictor(fitted, name, sizes, routers)
 
 
-def fitted_predictor(fitted: FittedRouting, name: str, num_experts: list[int]) -> Predictor:
-    """A predictor made from what was fitted; ``num_experts`` of every position."""
+def choice_routers(spec: ModelSpec, weights: DenseWeights) -> dict[int, native.Router]:
+    """The rules by position, of a step, of the layers that choose by more than the order of logits."""
+    return {
+        position: build_router(spec.moe(layer).router, weights, layer)
+        for position, layer in enumerate(spec.decoder_moe_layers)
+        if spec.moe(layer).router.has_choice_bias or spec.moe(layer).router.num_groups > 1
+    }
+
+
+def fitted_predictor(
+    fitted: FittedRouting,
+    name: str,
+    num_experts: list[int],
+    routers: Mapping[int, native.Router] | None = None,
+) -> Predictor:
+    """A predictor made from what was fitted; ``num_experts`` of every position, ``routers`` of some."""
     table = TablePredictor(fitted.tables, num_experts)
     if name == "table":
         return table
     heads = {position: gate.head() for position, gate in fitted.gates.items()}
-    gate = GatePredictor(heads, num_experts)
+    gate = GatePredictor(heads, num_experts, routers)
     return gate if name == "gate-fitted" else HybridPredictor(gate, table, fitted.table_weights)
 
 

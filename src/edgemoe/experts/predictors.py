@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from edgemoe import native
-from edgemoe.native import FloatArray, IntArray, Matrix
+from edgemoe.native import FloatArray, IntArray, Matrix, Router
 
 # (position, scores (T, E)); a higher score is likelier. Scores compare within one row only.
 Forecast = tuple[int, FloatArray]
@@ -83,14 +83,22 @@ def gate_features(x: FloatArray, expert_ids: IntArray, weights: FloatArray, num_
 class GatePredictor(native.GatePredictor):
     """Routers of the next layers on the present state, as they are or corrected by regression."""
 
-    def __init__(self, heads: Mapping[int, GateHead], num_experts: Sequence[int]) -> None:
+    def __init__(
+        self,
+        heads: Mapping[int, GateHead],
+        num_experts: Sequence[int],
+        routers: Mapping[int, Router] | None = None,
+    ) -> None:
         """``heads`` by position; ``num_experts`` of every position.
 
+        ``routers`` by the position that is forecast make choice scores of its logits: where experts are
+        chosen by more than their logits, the order of these is not that of the choice.
+
         Raises:
-            ValueError: a head does not fit the layers.
+            ValueError: a head or a router does not fit the layers.
         """
         matrices = {position: (head.matrix, list(head.targets)) for position, head in heads.items()}
-        super().__init__(matrices, list(num_experts))
+        super().__init__(matrices, list(num_experts), dict(routers or {}))
 
 
 @dataclass(frozen=True, slots=True)

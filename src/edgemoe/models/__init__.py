@@ -3,7 +3,7 @@
 from edgemoe.models.decoder import Decoder
 from edgemoe.models.encoder import Encoder
 from edgemoe.models.families import FAMILIES, TensorSources, find_sources, read_spec
-from edgemoe.models.moe import ExpertRunner, ResidentExperts
+from edgemoe.models.moe import ExpertRunner, ResidentExperts, build_router
 from edgemoe.models.segments import Segment
 from edgemoe.models.spec import ModelSpec, TensorSpec
 from edgemoe.models.state import KV_FORMATS, SequenceState
@@ -22,6 +22,7 @@ __all__ = [
     "SequenceState",
     "TensorSources",
     "TensorSpec",
+    "build_router",
     "find_sources",
     "read_spec",
 ]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe import native
-from edgemoe.models.spec import MLPSpec, MoESpec
+from edgemoe.models.spec import MLPSpec, MoESpec, RouterSpec
 from edgemoe.models.weights import DenseWeights
 from edgemoe.native import ExpertWeights, FloatArray, IntArray, Matrix, Rehearsal, Rehearsed
 
@@ -97,13 +97,15 @@ class MoELayer:
         self._layer = layer
         self._experts = experts
         prefix = f"layers.{layer}"
-        self._router = weights.matrix(f"{prefix}.router.weight")
-        self._router_bias = weights.optional_vector(f"{prefix}.router.bias")
+        self._matrix = weights.matrix(f"{prefix}.router.weight")
+        self._bias = weights.optional_vector(f"{prefix}.router.bias")
+        self._router = build_router(spec.router, weights, layer)
         self._shared: MLP | None = None
         self._shared_gate: Matrix | None = None
         if spec.shared is not None:
-            self._shared = MLP(f"{prefix}.shared", spec.expert.activation, weights)
-            if spec.shared.is_gated:
+            shared = spec.shared
+            self._shared = MLP(f"{prefix}.shared", shared.activation, weights, shared.is_gated)
+            if shared.has_gate:
                 self._shared_gate = weights.matrix(f"{prefix}.shared_gate.weight")
 
     def __call__(self, x: FloatArray) -> FloatArray:
@@ -114,12 +116,9 @@ class MoELayer:
         """What x (T, D) wants of the experts."""
         return MoETurn(self, x)
 
-    def choose(self, x: FloatArray) -> tuple[IntArray, FloatArray]:
-        """Experts (T, K) for x (T, D), and their weights."""
-        router = self._spec.router
-        return native.choose_experts(
-            x, self._router, self._router_bias, router.top_k, router.rule, router.renormalize
-        )
+    def choose(self, x: FloatArray) -> tuple[IntArray, FloatArray, FloatArray]:
+        """Experts (T, K) for x (T, D), their weights, and the scores (T, E) that they were chosen by."""
+        return native.choose_experts(x, self._matrix, self._bias, self._router)
 
     def run_experts(
         self, x: FloatArray, expert_ids: IntArray, weights: FloatArray, rehearse: Rehearsal | None
@@ -139,13 +138,6 @@ class MoELayer:
             y /= 1 + np.exp(-native.matmul(x, self._shared_gate))
         return y
 
-    def scores(self, x: FloatArray) -> FloatArray:
-        """The router's scores (T, E)."""
-        scores = native.matmul(x, self._router)
-        if self._router_bias is not None:
-            scores += self._router_bias
-        return scores
-
 
 class MoETurn:
     """One pass of x (T, D) through a sparse layer: chosen at once, run by its experts at most once."""
@@ -153,12 +145,13 @@ class MoETurn:
     def __init__(self, layer: MoELayer, x: FloatArray) -> None:
         self._layer = layer
         self._x = x
-        self._chosen = layer.choose(x)
+        self._expert_ids, self._weights, self._scores = layer.choose(x)
         self._shared: FloatArray | None = None
 
     def run(self, rehearse: Rehearsal | None = None) -> FloatArray:
         """The layer's output (T, D); ``rehearse`` as in ExpertRunner."""
-        return self.complete(self._layer.run_experts(self._x, *self._chosen, rehearse))
+        routed = self._layer.run_experts(self._x, self._expert_ids, self._weights, rehearse)
+        return self.complete(routed)
 
     def complete(self, routed: FloatArray) -> FloatArray:
         """The layer's output when this is what the chosen experts made, all of them or those that are there;
@@ -173,7 +166,27 @@ class MoETurn:
     @property
     def rehearsed(self) -> Rehearsed:
         """What a rehearsal tells of this layer."""
-        return self._x, self._layer.scores(self._x), *self._chosen
+        return self._x, self._scores, self._expert_ids, self._weights
+
+
+def build_router(spec: RouterSpec, weights: DenseWeights, layer: int) -> native.Router:
+    """The rule of a layer's router, with its arrays."""
+    prefix = f"layers.{layer}.router"
+    return native.Router(
+        spec.num_experts,
+        spec.top_k,
+        spec.score,
+        choice_bias=weights.vector(f"{prefix}.choice_bias") if spec.has_choice_bias else None,
+        expert_scale=weights.vector(f"{prefix}.expert_scale") if spec.has_expert_scale else None,
+        num_groups=spec.num_groups,
+        kept_groups=spec.kept_groups,
+        groups_by_highest=spec.groups_by_highest,
+        renormalize=spec.renormalize,
+        sum_eps=spec.sum_eps,
+        is_eps_minimum=spec.is_eps_minimum,
+        scale=spec.scale,
+        jitter=spec.jitter,
+    )
 
 
 def build_feed_forward(

@@ -116,16 +116,26 @@ class AttentionSpec:
 
 @dataclass(frozen=True)
 class RouterSpec:
-    """How K of E experts are chosen and weighted; ``rule`` as in native.choose_experts.
+    """How K of E experts are chosen and weighted; ``score`` and what follows it as in native.Router.
 
+    ``has_bias``: added to the logits; ``has_choice_bias``: added to the scores for the choice alone.
     ``capacity`` tokens of a text may choose an expert; those after them pass it by. 0: all may.
     """
 
     num_experts: int
     top_k: int
-    rule: str
-    renormalize: bool
+    score: str
+    renormalize: bool = False
     has_bias: bool = False
+    has_choice_bias: bool = False
+    num_groups: int = 1
+    kept_groups: int = 1
+    groups_by_highest: bool = False
+    sum_eps: float = 0.0
+    is_eps_minimum: bool = False
+    scale: float = 1.0
+    has_expert_scale: bool = False
+    jitter: float = 0.0
     capacity: int = 0
 
 
@@ -146,10 +156,16 @@ class ExpertSpec:
 
 @dataclass(frozen=True)
 class SharedExpertSpec:
-    """An expert that every token uses, optionally weighted by a sigmoid gate."""
+    """What every token uses beside its experts; several shared experts are one as wide as all of them.
+
+    ``has_gate``: its output is weighted by the sigmoid of a product with the token's state. ``is_gated``: the
+    network is, as in ExpertSpec.
+    """
 
     width: int
-    is_gated: bool
+    activation: str
+    has_gate: bool = False
+    is_gated: bool = True
 
 
 @dataclass(frozen=True)
@@ -386,14 +402,18 @@ def _feed_forward_tensors(prefix: str, spec: MoESpec | MLPSpec, width: int) -> I
     yield TensorSpec(f"{prefix}.router.weight", (spec.router.num_experts, width), "precise")
     if spec.router.has_bias:
         yield TensorSpec(f"{prefix}.router.bias", (spec.router.num_experts,), "precise")
+    if spec.router.has_choice_bias:
+        yield TensorSpec(f"{prefix}.router.choice_bias", (spec.router.num_experts,), "precise")
+    if spec.router.has_expert_scale:
+        yield TensorSpec(f"{prefix}.router.expert_scale", (spec.router.num_experts,), "precise")
     if spec.expert.has_bias:
         inner = spec.expert.width * (2 if spec.expert.is_gated else 1)
         num_experts = spec.router.num_experts
         shape = (num_experts * (inner + width),)
         yield TensorSpec(f"{prefix}.experts.bias", shape, "precise")
     if spec.shared is not None:
-        yield from _mlp_tensors(f"{prefix}.shared", spec.shared.width, width)
-        if spec.shared.is_gated:
+        yield from _mlp_tensors(f"{prefix}.shared", spec.shared.width, width, spec.shared.is_gated)
+        if spec.shared.has_gate:
             yield TensorSpec(f"{prefix}.shared_gate.weight", (1, width), "precise")
 
 

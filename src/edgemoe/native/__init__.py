@@ -29,7 +29,8 @@ from edgemoe.native.matrix import (
     quantize,
     refine,
 )
-from edgemoe.native.ops import IntArray, choose_experts, combine, rms_norm
+from edgemoe.native.ops import combine, rms_norm
+from edgemoe.native.router import IntArray, Router, choose_experts
 from edgemoe.native.speculation import (
     MAX_REHEARSED,
     GatePredictor,
@@ -82,6 +83,7 @@ __all__ = [
     "Rehearsal",
     "Rehearsed",
     "Residency",
+    "Router",
     "SlotArena",
     "Speculation",
     "StepPredictor",

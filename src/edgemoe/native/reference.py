@@ -120,6 +120,62 @@ def rms_norm(x: FloatArray, weight: FloatArray, eps: float) -> NDArray[np.float6
     return np.asarray(x64 / np.sqrt((x64**2).mean(axis=1, keepdims=True) + eps) * weight)
 
 
+def route(
+    logits: FloatArray,
+    top_k: int,
+    score: str,
+    *,
+    choice_bias: FloatArray | None = None,
+    expert_scale: FloatArray | None = None,
+    num_groups: int = 1,
+    kept_groups: int = 1,
+    groups_by_highest: bool = False,
+    renormalize: bool = False,
+    sum_eps: float = 0.0,
+    is_eps_minimum: bool = False,
+    scale: float = 1.0,
+    jitter: float = 0.0,
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Experts and weights (T, K) of logits (T, E), and the scores (T, E) that they are chosen by."""
+    x = logits.astype(np.float64)
+    own = {"softmax": _softmax(x), "sigmoid": 1 / (1 + np.exp(-x))}.get(score, x)
+    choice = own if choice_bias is None else own + choice_bias
+    groups = choice.reshape(len(x), num_groups, -1)
+    of_groups = np.sort(groups, axis=2)[:, :, -1 if groups_by_highest else -2 :].sum(axis=2)
+    kept = np.argsort(-of_groups, axis=1, kind="stable")[:, :kept_groups]
+    is_kept = (kept[:, :, None] == np.arange(num_groups)).any(axis=1)
+    choice = np.where(is_kept[:, :, None], groups, -np.inf).reshape(x.shape)
+    ids = np.argsort(-choice, axis=1, kind="stable")[:, :top_k]
+    if score == "sparse_mixer":
+        return ids, _sparse_mixer(x, ids, jitter), choice
+    weights = np.take_along_axis(own, ids, axis=1)
+    if score == "softmax_of_picked":
+        weights = _softmax(weights)
+    if renormalize:
+        total = weights.sum(axis=1, keepdims=True)
+        weights = weights / (np.maximum(total, sum_eps) if is_eps_minimum else total + sum_eps)
+    weights = weights * scale
+    return ids, weights if expert_scale is None else weights * expert_scale[ids], choice
+
+
+def _softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    p = np.exp(x - x.max(axis=1, keepdims=True))
+    return np.asarray(p / p.sum(axis=1, keepdims=True))
+
+
+def _sparse_mixer(x: NDArray[np.float64], ids: NDArray[np.int64], jitter: float) -> NDArray[np.float64]:
+    """Weights (T, K) of the highest and the second highest, each among those near it that are left."""
+    weights = np.zeros(ids.shape)
+    left = x.copy()
+    for k in range(ids.shape[1]):
+        highest = left.max(axis=1, keepdims=True)
+        is_near = (highest - x) / np.maximum(np.abs(x), highest) <= 2 * jitter
+        near = _softmax(np.where(is_near, left, -np.inf))
+        weights[:, k] = np.take_along_axis(near, ids[:, k : k + 1], axis=1)[:, 0]
+        np.put_along_axis(left, ids[:, k : k + 1], -np.inf, axis=1)
+    return weights
+
+
 def rope(x: FloatArray, cos: FloatArray, sin: FloatArray) -> NDArray[np.float64]:
     """Rotated heads (T, H, C)."""
     pairs = cos.shape[1]

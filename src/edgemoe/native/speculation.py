@@ -7,9 +7,10 @@ C columns of a head.
 Predictors have ``forecast(position, x, expert_ids, weights, lookahead)``: (position, scores (T, E)) of the
 next ``lookahead`` layers or fewer, given what a layer's router saw (T, D) and chose (T, K).
 
-* ``GatePredictor(heads, num_experts)``: ``heads`` gives by position a matrix and its targets, (position, E)
-  in the order of its rows. A token's row of C columns is its state, the weights of the chosen by expert, and
-  1; what is left of C multiplies nothing.
+* ``GatePredictor(heads, num_experts, routers)``: ``heads`` gives by position a matrix and its targets,
+  (position, E) in the order of its rows. A token's row of C columns is its state, the weights of the chosen
+  by expert, and 1; what is left of C multiplies nothing. ``routers`` make choice scores of the products, by
+  the position that is forecast.
 * ``TablePredictor(tables, num_experts)``: ``tables`` gives by the position that they forecast probabilities
   given one expert of the layer before (E1, E), of the one before that (E2, E), and of both (E2, E1, E) or
   None.

@@ -47,7 +47,7 @@ from typing import Any
 import edgemoe._native as _native
 from edgemoe.native.io import FileReader
 from edgemoe.native.matrix import FloatArray
-from edgemoe.native.ops import IntArray
+from edgemoe.native.router import IntArray
 
 ExpertCache = _native.ExpertCache
 ExpertStream = _native.ExpertStream

@@ -77,7 +77,7 @@ def read_qwen_layers(
         RouterSpec(
             reader.require_size("num_experts", "num_local_experts"),
             reader.require_size("num_experts_per_tok"),
-            "softmax_then_pick",
+            "softmax",
             reader.flag("norm_topk_prob", False),
         ),
         ExpertSpec(reader.require_size("moe_intermediate_size"), activation),

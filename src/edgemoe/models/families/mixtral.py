@@ -28,8 +28,7 @@ def read_mixtral(reader: ConfigReader) -> ModelSpec:
         RouterSpec(
             reader.require_size("num_local_experts", "num_experts"),
             reader.require_size("num_experts_per_tok"),
-            "pick_then_softmax",
-            renormalize=True,
+            "softmax_of_picked",
         ),
         ExpertSpec(reader.require_size("intermediate_size"), read_activation(reader)),
     )

@@ -29,7 +29,7 @@ def read_olmoe(reader: ConfigReader) -> ModelSpec:
         RouterSpec(
             reader.require_size("num_experts", "num_local_experts"),
             reader.require_size("num_experts_per_tok"),
-            "softmax_then_pick",
+            "softmax",
             reader.flag("norm_topk_prob", False),
         ),
         ExpertSpec(reader.require_size("intermediate_size"), read_activation(reader)),

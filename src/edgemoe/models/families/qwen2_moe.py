@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgemoe.errors import UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.family import Family
-from edgemoe.models.families.fields import read_model, read_qwen_layers, read_window
+from edgemoe.models.families.fields import read_activation, read_model, read_qwen_layers, read_window
 from edgemoe.models.families.gguf_names import KEYS, GgufFamily, gguf_table
 from edgemoe.models.families.names import ATTENTION, EXPERTS, MLP, PROJECTIONS, TOP, NameTable
 from edgemoe.models.spec import ModelSpec, SharedExpertSpec
@@ -15,7 +15,9 @@ def read_qwen2(reader: ConfigReader) -> ModelSpec:
     """Spec of a ``qwen2_moe`` configuration."""
     windows = _windows(reader, reader.require_size("num_hidden_layers"))
     has_bias = reader.flag("qkv_bias", True)
-    shared = SharedExpertSpec(reader.require_size("shared_expert_intermediate_size"), is_gated=True)
+    shared = SharedExpertSpec(
+        reader.require_size("shared_expert_intermediate_size"), read_activation(reader), has_gate=True
+    )
     layers = read_qwen_layers(reader, windows, "none", (has_bias, False), shared)
     return read_model(reader, layers, default_eps=1e-6, default_theta=10000.0)
 

@@ -77,8 +77,7 @@ def _layers(reader: ConfigReader, stack: str, count: int) -> tuple[LayerSpec, ..
     router = RouterSpec(
         experts,
         1,
-        "softmax_then_pick",
-        renormalize=False,
+        "softmax",
         has_bias=reader.flag("router_bias", False),
         capacity=capacity if stack == "encoder" else 0,
     )
