@@ -109,14 +109,33 @@ class AttentionLayer:
         ],
     ) -> None: ...
 
+class Router:
+    def __init__(
+        self,
+        num_experts: int,
+        top_k: int,
+        score: str,
+        choice_bias: _Floats | None,
+        expert_scale: _Floats | None,
+        num_groups: int,
+        kept_groups: int,
+        groups_by_highest: bool,
+        renormalize: bool,
+        sum_eps: float,
+        is_eps_minimum: bool,
+        scale: float,
+        jitter: float,
+    ) -> None: ...
+    def choice_scores_in_place(self, logits: _Floats) -> None: ...
+
 def choose_experts_into(
     x: _Floats,
-    router: Matrix,
+    matrix: Matrix,
     bias: _Floats | None,
-    softmax_first: bool,
-    renormalize: bool,
+    router: Router,
     ids: _Ints,
     weights: _Floats,
+    choice: _Floats,
 ) -> None: ...
 def combine_into(parts: _Floats, weights: _Floats, out: _Floats) -> None: ...
 def aligned_empty(num_bytes: int) -> _Bytes: ...
@@ -222,7 +241,10 @@ class PythonPredictor(Predictor):
 
 class GatePredictor(Predictor):
     def __init__(
-        self, heads: Mapping[int, tuple[Matrix, list[tuple[int, int]]]], num_experts: Sequence[int]
+        self,
+        heads: Mapping[int, tuple[Matrix, list[tuple[int, int]]]],
+        num_experts: Sequence[int],
+        routers: Mapping[int, Router],
     ) -> None: ...
 
 class TablePredictor(Predictor):

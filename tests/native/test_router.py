@@ -15,8 +15,10 @@ RULES = {
     "softmax of the picked": {"score": "softmax_of_picked"},
     "sigmoid": {"score": "sigmoid"},
     "a bias that chooses": {"score": "sigmoid", "renormalize": True, "choice_bias": 0.6, "scale": 2.5},
-    "groups by two": {"score": "sigmoid", "num_groups": 4, "kept_groups": 2, "choice_bias": 0.4, "sum_eps": 1e-20,
-                      "renormalize": True},
+    "groups by two": {
+        "score": "sigmoid", "num_groups": 4, "kept_groups": 2, "choice_bias": 0.4, "sum_eps": 1e-20,
+        "renormalize": True,
+    },
     "groups by two without a bias": {"score": "sigmoid", "num_groups": 3, "kept_groups": 1},
     "groups by the highest": {"num_groups": 4, "kept_groups": 2, "groups_by_highest": True, "scale": 16.0},
     "an added part of the sum": {"score": "sigmoid", "renormalize": True, "sum_eps": 0.5},

@@ -57,6 +57,15 @@ def _check_layer(layer: LayerSpec, width: int) -> None:
         f"{router.top_k} of {router.num_experts} are more experts per token than experts, or none",
     )
     _require(router.capacity >= 0, "expert_capacity is negative")
+    groups, kept = router.num_groups, router.kept_groups
+    _require(
+        groups >= 1 and router.num_experts % groups == 0 and 1 <= kept <= groups,
+        f"{kept} of {groups} groups of {router.num_experts} experts cannot be kept",
+    )
+    _require(
+        router.top_k <= kept * (router.num_experts // groups),
+        f"{kept} of {groups} groups have fewer than the {router.top_k} experts that a token chooses",
+    )
     _check_row("expert width", feed_forward.expert.width, width)
     if feed_forward.shared is not None:
         _check_row("shared expert width", feed_forward.shared.width, width)

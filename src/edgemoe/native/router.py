@@ -5,8 +5,6 @@ Letters: T tokens, D width, E experts, K chosen experts. Arrays are C-contiguous
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -77,7 +75,7 @@ class Router(_native.Router):
 
 
 def choose_experts(
-    x: FloatArray, matrix: Matrix, bias: FloatArray | None, router: Any
+    x: FloatArray, matrix: Matrix, bias: FloatArray | None, router: Router
 ) -> tuple[IntArray, FloatArray, FloatArray]:
     """Experts of each token and their weights, both (T, K), and the choice scores (T, E).
 
