@@ -12,6 +12,7 @@
 #include "bindings/packed_matrix.h"
 #include "core/thread_pool.h"
 #include "kernels/descent.h"
+#include "kernels/exact_blocks.h"
 #include "kernels/matmul.h"
 #include "kernels/quantize.h"
 
@@ -19,8 +20,9 @@ namespace edgemoe::bindings {
 namespace {
 
 std::int64_t packed_num_bytes(const std::string& format, std::int64_t rows, std::int64_t cols) {
-    check_shape("packed_num_bytes", rows, cols);
-    return packed_bytes(format_named(format), rows, cols);
+    const Format f = format_named(format);
+    check_shape("packed_num_bytes", rows, cols, f);
+    return packed_bytes(f, rows, cols);
 }
 
 void quantize_into(Floats2 weights, const std::string& format, std::optional<Floats1> importance,
@@ -29,6 +31,7 @@ void quantize_into(Floats2 weights, const std::string& format, std::optional<Flo
                cols = static_cast<std::int64_t>(weights.shape(1));
     check_shape("quantize", rows, cols);
     const Format f = format_named(format);
+    require(traits(f).is_rounded, "quantize", "format " + format + " is made of exact blocks alone");
     require_equal(static_cast<std::int64_t>(packed.size()), packed_bytes(f, rows, cols), "quantize",
                   "number of packed bytes");
     if (importance) {
@@ -45,7 +48,7 @@ void refine_into(Floats2 weights, const std::string& format, Floats2 gram, Mutab
                cols = static_cast<std::int64_t>(weights.shape(1));
     check_shape(kName, rows, cols);
     const Format f = format_named(format);
-    require(can_refine(f), kName, "format " + format + " is not refined");
+    require(traits(f).is_refined, kName, "format " + format + " is not refined");
     require_equal(static_cast<std::int64_t>(packed.size()), packed_bytes(f, rows, cols), kName,
                   "number of packed bytes");
     require_equal(static_cast<std::int64_t>(gram.shape(0)), cols, kName, "number of rows of gram");
@@ -55,6 +58,33 @@ void refine_into(Floats2 weights, const std::string& format, Floats2 gram, Mutab
     }
     nb::gil_scoped_release release;
     refine(weights.data(), rows, cols, f, gram.data(), packed.data());
+}
+
+// The first row with a weight that is not finite, or -1.
+std::int64_t pack_blocks_into(Array<const std::uint8_t, nb::ndim<2>> blocks, const std::string& format,
+                              std::int64_t cols, MutableBytes packed) {
+    constexpr const char* kName = "pack_blocks";
+    const Format f = format_named(format);
+    require(packs_blocks(f), kName, "format " + format + " is not made of blocks");
+    check_shape(kName, size(blocks, 0), cols, f);
+    require_equal(size(blocks, 1), cols / traits(f).block_cols * traits(f).block_bytes, kName,
+                  "bytes of a row");
+    require_equal(size(packed, 0), packed_bytes(f, size(blocks, 0), cols), kName, "number of packed bytes");
+    nb::gil_scoped_release release;
+    return pack_blocks(blocks.data(), size(blocks, 0), cols, f, packed.data());
+}
+
+std::int64_t pack_mxfp4_into(Array<const std::uint8_t, nb::ndim<3>> nibbles,
+                             Array<const std::uint8_t, nb::ndim<2>> exponents, MutableBytes packed) {
+    constexpr const char* kName = "pack_mxfp4";
+    const std::int64_t rows = size(exponents, 0), cols = size(exponents, 1) * kBlock;
+    check_shape(kName, rows, cols);
+    require_equal(size(nibbles, 0), rows, kName, "number of rows of nibbles");
+    require_equal(size(nibbles, 1), size(exponents, 1), kName, "number of blocks of a row of nibbles");
+    require_equal(size(nibbles, 2), kBlock / 2, kName, "bytes of a block of nibbles");
+    require_equal(size(packed, 0), packed_bytes(Format::kMxfp4, rows, cols), kName, "number of packed bytes");
+    nb::gil_scoped_release release;
+    return pack_mxfp4(nibbles.data(), exponents.data(), rows, cols, packed.data());
 }
 
 void dequantize_rows_into(const PackedMatrix& matrix, Array<const std::int32_t, nb::ndim<1>> rows,
@@ -156,6 +186,18 @@ void expert_ffns_of_token_into(Floats2 x, const std::vector<ExpertTuple>& expert
     expert_ffns_of_token(x.data(), chosen, act);
 }
 
+// A row of kFormats for each format: what Python calls FormatTraits.
+nb::tuple format_rows() {
+    nb::list rows;
+    for (int i = 0; i < kNumFormats; ++i) {
+        const auto f = static_cast<Format>(i);
+        const FormatTraits& t = traits(f);
+        rows.append(nb::make_tuple(t.name, t.bits, is_low_bit(f), t.is_rounded, t.is_refined, t.block_type,
+                                   t.block_cols, packs_blocks(f)));
+    }
+    return nb::tuple(rows);
+}
+
 std::vector<std::string> available_isas() {
     std::vector<std::string> names;
     for (const Kernels* kernels : available_kernels()) names.emplace_back(kernels->name);
@@ -168,21 +210,24 @@ void bind_kernels(nb::module_& m) {
     m.attr("LAYOUT_VERSION") = kLayoutVersion;
     m.attr("ROW_GROUP") = kRowGroup;
     m.attr("BLOCK") = kBlock;
-    m.attr("FORMATS") = nb::make_tuple("q2", "q3", "q4", "q6", "q8", "bf16", "f16", "f32");
+    m.attr("FORMATS") = format_rows();
     m.def("packed_num_bytes", &packed_num_bytes);
     nb::class_<PackedMatrix>(m, "Matrix",
                              "A packed matrix (N, M). ``packed`` may be a view into a larger buffer.")
         .def(nb::init<nb::object, const std::string&, std::int64_t, std::int64_t>(), nb::arg("packed"),
              nb::arg("format"), nb::arg("num_rows"), nb::arg("num_cols"))
         .def_prop_ro("packed", &PackedMatrix::packed)
-        .def_prop_ro("format",
-                     [](const PackedMatrix& m) { return kFormatNames[static_cast<int>(m->format)]; })
+        .def_prop_ro("format", [](const PackedMatrix& m) { return traits(m->format).name; })
         .def_prop_ro("num_rows", [](const PackedMatrix& m) { return m->rows; })
         .def_prop_ro("num_cols", [](const PackedMatrix& m) { return m->cols; });
     m.def("quantize_into", &quantize_into, nb::arg("weights").noconvert(), nb::arg("format"),
           nb::arg("importance").none(), nb::arg("packed").noconvert());
     m.def("refine_into", &refine_into, nb::arg("weights").noconvert(), nb::arg("format"),
           nb::arg("gram").noconvert(), nb::arg("packed").noconvert());
+    m.def("pack_blocks_into", &pack_blocks_into, nb::arg("blocks").noconvert(), nb::arg("format"),
+          nb::arg("num_cols"), nb::arg("packed").noconvert());
+    m.def("pack_mxfp4_into", &pack_mxfp4_into, nb::arg("nibbles").noconvert(),
+          nb::arg("exponents").noconvert(), nb::arg("packed").noconvert());
     m.def("dequantize_rows_into", &dequantize_rows_into, nb::arg("matrix"), nb::arg("rows").noconvert(),
           nb::arg("out").noconvert());
     m.def("matmul_into", &matmul_into, nb::arg("x").noconvert(), nb::arg("matrix"),

@@ -12,7 +12,7 @@ namespace edgemoe::bindings {
 
 inline Format format_named(const std::string& name) {
     for (int f = 0; f < kNumFormats; ++f) {
-        if (name == kFormatNames[f]) return static_cast<Format>(f);
+        if (name == kFormats[f].name) return static_cast<Format>(f);
     }
     throw std::invalid_argument("unknown format '" + name + "'");
 }
@@ -31,10 +31,15 @@ inline Activation activation_named(const std::string& name) {
                                 "'; known: silu, gelu, gelu_tanh, relu, relu2, clamped_swiglu:limit:alpha");
 }
 
-inline void check_shape(const char* operation, std::int64_t rows, std::int64_t cols) {
+inline void check_shape(const char* operation, std::int64_t rows, std::int64_t cols,
+                        std::int64_t block_cols = kBlock) {
     require(rows > 0, operation, "a matrix needs at least one row");
-    require(cols > 0 && cols % kBlock == 0, operation,
-            "row length " + std::to_string(cols) + " is not a multiple of 32");
+    require(cols > 0 && cols % block_cols == 0, operation,
+            "row length " + std::to_string(cols) + " is not a multiple of " + std::to_string(block_cols));
+}
+
+inline void check_shape(const char* operation, std::int64_t rows, std::int64_t cols, Format format) {
+    check_shape(operation, rows, cols, std::int64_t{traits(format).block_cols});
 }
 
 // A matrix as Python holds it: checked once, and then passed without looking at it again.
@@ -42,8 +47,8 @@ class PackedMatrix {
   public:
     PackedMatrix(nb::object packed, const std::string& format, std::int64_t rows, std::int64_t cols)
         : packed_(std::move(packed)) {
-        check_shape("Matrix", rows, cols);
         const Format f = format_named(format);
+        check_shape("Matrix", rows, cols, f);
         const auto bytes = nb::cast<Bytes>(packed_, false);
         require_equal(static_cast<std::int64_t>(bytes.size()), packed_bytes(f, rows, cols), "Matrix",
                       "number of packed bytes");

@@ -12,7 +12,7 @@ using F = __m256;
 using I = __m256i;
 constexpr int kLanes = 8;
 constexpr int kMaxTokens = 4;
-constexpr float kDot8Zero = kZeroQ8;
+constexpr int kDot8Zero = 128;
 
 inline I set1_i(std::int32_t v) { return _mm256_set1_epi32(v); }
 inline I load_codes(const std::uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const I*>(p)); }
@@ -39,8 +39,8 @@ inline I add16(I acc, I pairs) {
     asm("" : "+x"(acc));
     return acc;
 }
-// Codes below 16: eight pairs, a block's, are at most 8 * 2 * 15 * 128 = 30720.
-template <Format>
+// Values below 16: eight pairs, a block's, are at most 8 * 2 * 15 * 128 = 30720.
+template <int bits>
 struct Sums {
     I sum;
     I pairs = _mm256_setzero_si256();
@@ -51,25 +51,27 @@ struct Sums {
     }
     I total() const { return add_pairs(sum, pairs, 1); }
 };
-// Codes below 64: two pairs are at most 2 * 2 * 63 * 128 = 32256.
-template <>
-struct Sums<Format::kQ6> {
+// Larger values: n pairs are at most n * 2 * value * 128, below 32768.
+template <int n>
+struct ShortSums {
     I sum;
     I pairs = _mm256_setzero_si256();
 
     template <int g>
     void add(I w, const std::int8_t* x) {
-        if constexpr (g % 2 == 0) {
-            pairs = multiply_pairs(w, x);
-        } else {
-            sum = add_pairs(sum, add16(pairs, multiply_pairs(w, x)), 1);
-        }
+        const I products = multiply_pairs(w, x);
+        pairs = g % n == 0 ? products : add16(pairs, products);
+        if constexpr (g % n == n - 1) sum = add_pairs(sum, pairs, 1);
     }
     I total() const { return sum; }
 };
+template <>
+struct Sums<5> : ShortSums<4> {};
+template <>
+struct Sums<6> : ShortSums<2> {};
 // Eight bits are two codes below 16.
 template <>
-struct Sums<Format::kQ8> {
+struct Sums<8> {
     I sum;
     I low = _mm256_setzero_si256(), high = _mm256_setzero_si256();
 
@@ -85,10 +87,21 @@ inline I load_bytes(const std::uint8_t* p) {
 }
 inline F to_float(I v) { return _mm256_cvtepi32_ps(v); }
 inline F as_float(I v) { return _mm256_castsi256_ps(v); }
+// L 4-bit numbers of rows [lane, lane + L) from 8 bytes.
+inline I load_nibbles(const std::uint8_t* p, std::int64_t lane) {
+    const I bytes = _mm256_srl_epi32(load_bytes(p), _mm_cvtsi32_si128(lane < 8 ? 0 : 4));
+    return _mm256_and_si256(bytes, _mm256_set1_epi32(15));
+}
+inline I look_up(const std::uint8_t* table, I codes) {
+    const __m128i entries = _mm_load_si128(reinterpret_cast<const __m128i*>(table));
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(entries), codes);
+}
 template <int n>
 inline I shift32(I v) {
-    return _mm256_slli_epi32(v, n);
+    if constexpr (n >= 0) return _mm256_slli_epi32(v, n);
+    return _mm256_srli_epi32(v, n < 0 ? -n : 0);
 }
+inline I max32(I v, int c) { return _mm256_max_epi32(v, _mm256_set1_epi32(c)); }
 inline I add32(I v, int c) { return _mm256_add_epi32(v, _mm256_set1_epi32(c)); }
 inline I and32(I v, int c) { return _mm256_and_si256(v, _mm256_set1_epi32(c)); }
 inline F load_f32(const float* p) { return _mm256_loadu_ps(p); }
@@ -117,6 +130,7 @@ inline float sum_of(F v) {
 // In this order: each builds on those before.
 #include "kernels/elementwise.h"
 #include "kernels/attention.h"
+#include "kernels/block_scales.h"
 #include "kernels/loops.h"
 
 constexpr Kernels kKernels = {"avx2", quantize_rows, matmul, activate, attend, to_halves};

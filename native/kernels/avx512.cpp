@@ -11,7 +11,7 @@ using F = __m512;
 using I = __m512i;
 constexpr int kLanes = 16;
 constexpr int kMaxTokens = 8;
-constexpr float kDot8Zero = kZeroQ8;
+constexpr int kDot8Zero = 128;
 
 inline I set1_i(std::int32_t v) { return _mm512_set1_epi32(v); }
 inline I load_codes(const std::uint8_t* p) { return _mm512_loadu_si512(p); }
@@ -23,7 +23,7 @@ inline I shift(I v) {
     if constexpr (n > 0) return _mm512_slli_epi16(v, n);
     return _mm512_srli_epi16(v, n < 0 ? -n : 0);
 }
-template <Format>
+template <int bits>
 struct Sums {
     I sum;
 
@@ -40,10 +40,22 @@ inline I load_bytes(const std::uint8_t* p) {
 }
 inline F to_float(I v) { return _mm512_cvtepi32_ps(v); }
 inline F as_float(I v) { return _mm512_castsi512_ps(v); }
+// L 4-bit numbers of rows [lane, lane + L) from 8 bytes.
+inline I load_nibbles(const std::uint8_t* p, std::int64_t) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    const __m128i both = _mm_unpacklo_epi64(bytes, _mm_srli_epi16(bytes, 4));
+    return _mm512_cvtepu8_epi32(_mm_and_si128(both, _mm_set1_epi8(15)));
+}
+inline I look_up(const std::uint8_t* table, I codes) {
+    const __m128i entries = _mm_load_si128(reinterpret_cast<const __m128i*>(table));
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(entries), codes);
+}
 template <int n>
 inline I shift32(I v) {
-    return _mm512_slli_epi32(v, n);
+    if constexpr (n >= 0) return _mm512_slli_epi32(v, n);
+    return _mm512_srli_epi32(v, n < 0 ? -n : 0);
 }
+inline I max32(I v, int c) { return _mm512_max_epi32(v, _mm512_set1_epi32(c)); }
 inline I add32(I v, int c) { return _mm512_add_epi32(v, _mm512_set1_epi32(c)); }
 inline I and32(I v, int c) { return _mm512_and_si512(v, _mm512_set1_epi32(c)); }
 inline F load_f32(const float* p) { return _mm512_loadu_ps(p); }
@@ -68,6 +80,7 @@ inline float sum_of(F v) { return _mm512_reduce_add_ps(v); }
 // In this order: each builds on those before.
 #include "kernels/elementwise.h"
 #include "kernels/attention.h"
+#include "kernels/block_scales.h"
 #include "kernels/loops.h"
 
 constexpr Kernels kKernels = {"avx512", quantize_rows, matmul, activate, attend, to_halves};

@@ -7,9 +7,11 @@
 
 namespace edgemoe {
 
-struct ScaleAndZero {
-    float scale;  // relative to the row's base
+// A weight is scale * (value - zero) - minimum, all but the zero relative to the row's base.
+struct BlockScale {
+    float scale;
     float zero;
+    float minimum;
 };
 
 [[gnu::always_inline]] inline std::uint16_t load_u16(const std::uint8_t* p) {
@@ -18,23 +20,78 @@ struct ScaleAndZero {
     return value;
 }
 
-// Scale and zero of columns [16 half, 16 half + 16) of one block; `scales` are the block's scale bytes.
-inline ScaleAndZero decode_scale(Format f, const std::uint8_t* scales, std::int64_t row, std::int64_t half) {
-    const std::uint8_t code = scales[half * kRowGroup + row];
-    switch (f) {
-        case Format::kQ4:
-            return {decode_e4m4(scales[row]), kZeroStepQ4 * static_cast<float>(scales[kRowGroup + row])};
-        case Format::kQ6:
-            return {decode_e4m4(code), kZeroQ6};
-        case Format::kQ8:
-            return {float_of_f16(load_u16(scales + 2 * row)), kZeroQ8};
-        default:
-            return {decode_e3m2(code >> 3), first_zero(f) + kZeroStepQ23 * static_cast<float>(code & 7)};
-    }
+inline float load_f16_of_row(const std::uint8_t* halves, std::int64_t row) {
+    return float_of_f16(load_u16(halves + 2 * row));
 }
 
-inline const std::uint8_t* block_scales(Format f, const std::uint8_t* group, std::int64_t block) {
-    return group + (has_base(f) ? 2 * kRowGroup : 0) + block * kScaleBytes;
+// The two 6-bit numbers of a row, of the 24 bytes of a block.
+struct SixBitPair {
+    int first, second;
+};
+inline SixBitPair decode_six_bits(const std::uint8_t* block, std::int64_t row) {
+    const int low = block[kRowGroup + row % 8] >> (row < 8 ? 0 : 4) & 15;
+    return {block[row] & 63, block[row] >> 6 << 4 | low};
+}
+
+// 2^(code - 128): half of what the code stands for, as the table has doubled values.
+inline float decode_half_e8m0(std::uint8_t code) {
+    return float_of_bits(code < 2 ? std::uint32_t{0x00200000} << code : std::uint32_t{code - 1u} << 23);
+}
+
+// Scale of columns [16 half, 16 half + 16) of one block, whose own scale bytes are `block` and those that it
+// shares with others `shared`.
+inline BlockScale decode_scale(Format f, const std::uint8_t* shared, const std::uint8_t* block,
+                               std::int64_t row, std::int64_t half) {
+    const auto zero = static_cast<float>(traits(f).zero);
+    const auto of_half = [&] { return block[half * kRowGroup + row]; };
+    switch (traits(f).scales) {
+        case Scales::kNone:
+            break;
+        case Scales::kE3M2Zeros:
+            return {decode_e3m2(of_half() >> 3),
+                    first_zero(f) + kZeroStepQ23 * static_cast<float>(of_half() & 7), 0};
+        case Scales::kE4M4Zeros:
+            return {decode_e4m4(block[row]), kZeroStepQ4 * static_cast<float>(block[kRowGroup + row]), 0};
+        case Scales::kE4M4:
+            return {decode_e4m4(of_half()), zero, 0};
+        case Scales::kF16:
+            return {load_f16_of_row(block, row), zero, 0};
+        case Scales::kF16Mins:
+            return {load_f16_of_row(block, row), zero, load_f16_of_row(block + 2 * kRowGroup, row)};
+        case Scales::kE8M0:
+            return {decode_half_e8m0(block[row]), zero, 0};
+        case Scales::kBytes:
+            return {load_f16_of_row(shared, row) * static_cast<float>(block[row] - kByteScaleZero), zero, 0};
+        case Scales::kByteHalves:
+            return {load_f16_of_row(shared, row) * static_cast<float>(of_half() - kByteScaleZero), zero, 0};
+        case Scales::kNibbleHalves:
+            return {load_f16_of_row(shared, row) * static_cast<float>(of_half() & 15), zero,
+                    load_f16_of_row(shared + 2 * kRowGroup, row) * static_cast<float>(of_half() >> 4)};
+        case Scales::kSixBitHalves: {
+            const auto [first, second] = decode_six_bits(block, row);
+            const int code = (half == 0 ? first : second) - kSixBitScaleZero;
+            return {load_f16_of_row(shared, row) * static_cast<float>(code), zero, 0};
+        }
+        case Scales::kSixBitMins: {
+            const auto [scale, minimum] = decode_six_bits(block, row);
+            return {load_f16_of_row(shared, row) * static_cast<float>(scale), zero,
+                    load_f16_of_row(shared + 2 * kRowGroup, row) * static_cast<float>(minimum)};
+        }
+    }
+    return {};
+}
+
+// The same for a block of a row group.
+inline BlockScale scale_in_group(Format f, const std::uint8_t* group, std::int64_t block, std::int64_t row,
+                                 std::int64_t half) {
+    return decode_scale(f, group + shared_scale_offset(f, block), group + block_scale_offset(f, block), row,
+                        half);
+}
+
+// What a code stands for, before the zero is taken off.
+inline int value_of_code(Format f, std::uint8_t code) {
+    const std::uint8_t* table = value_table(f);
+    return table == nullptr ? code : table[code];
 }
 
 [[gnu::always_inline]] inline float decode_base(Format f, const std::uint8_t* group, std::int64_t row) {
@@ -45,9 +102,10 @@ inline const std::uint8_t* block_scales(Format f, const std::uint8_t* group, std
                                                   std::int64_t row, std::int64_t col) {
     const std::int64_t block = col / kBlock;
     const std::uint8_t* codes = group + group_header_bytes(f, cols) + block * block_code_bytes(f);
-    const ScaleAndZero s = decode_scale(f, block_scales(f, group, block), row, col % kBlock / 16);
-    const float code = get_code(f, codes, row, col % kBlock);
-    return decode_base(f, group, row) * s.scale * (code - s.zero);
+    const BlockScale s = scale_in_group(f, group, block, row, col % kBlock / 16);
+    const auto value = static_cast<float>(value_of_code(f, get_code(f, codes, row, col % kBlock)));
+    const float product = decode_base(f, group, row) * s.scale * (value - s.zero);
+    return s.minimum != 0 ? product - s.minimum : product;
 }
 
 [[gnu::always_inline]] inline float decode_value(Format f, const std::uint8_t* group, std::int64_t row,

@@ -95,8 +95,7 @@ class Group {
             const float base = decode_base(format_, packed_, r);
             for (std::int64_t j = 0; j < cols_; ++j) {
                 const std::int64_t i = r * cols_ + j;
-                const ScaleAndZero s =
-                    decode_scale(format_, block_scales(format_, packed_, j / kBlock), r, j % kBlock / 16);
+                const BlockScale s = scale_in_group(format_, packed_, j / kBlock, r, j % kBlock / 16);
                 scale_[i] = base * s.scale;
                 zero_[i] = s.zero;
                 code_[i] = get_code(format_, block_codes(j), r, j % kBlock);

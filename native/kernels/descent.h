@@ -6,13 +6,10 @@
 
 namespace edgemoe {
 
-// Formats whose codes it pays to choose together: at 8 bits rounding is as good.
-constexpr bool can_refine(Format f) { return f < Format::kQ8; }
-
 // Changes codes and row bases of `packed`, the quantised form of w [rows][cols], so that the squared error of
 // its products falls: the sum over rows of (w - q) G (w - q)^T, where gram G [cols][cols], symmetric with a
 // positive diagonal, is the mean of x^T x over inputs x. Block scales and zeros stay. No row's error ever
-// rises. On all threads; `format` is one that can be refined.
+// rises. On all threads; `format` is one whose traits say so.
 void refine(const float* w, std::int64_t rows, std::int64_t cols, Format format, const float* gram,
             std::uint8_t* packed);
 

@@ -43,12 +43,13 @@ void quantize_token(const float* x, std::int64_t cols, std::int64_t slot, TokenB
         for (std::int64_t j = 0; j < kBlock; ++j) block.codes[slot][j] = static_cast<std::int8_t>(codes[j]);
         for (int half : {0, 1}) {
             block.half_sums[half][slot] = scale * static_cast<float>(half_sums[half]);
-            block.starts_q6[half][slot] = -static_cast<std::int32_t>(kZeroQ6) * half_sums[half];
+            block.half_starts_32[half][slot] = -32 * half_sums[half];
         }
         const std::int32_t sum = half_sums[0] + half_sums[1];
         block.scales[slot] = scale;
         block.sums[slot] = scale * static_cast<float>(sum);
-        block.starts_q8[slot] = -static_cast<std::int32_t>(kDot8Zero) * sum;
+        block.starts_128[slot] = -kDot8Zero * sum;
+        block.starts_16[slot] = -16 * sum;
     }
 }
 

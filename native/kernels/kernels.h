@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "kernels/layout.h"
@@ -18,10 +19,11 @@ struct TokenBlock {
     float scales[T];
     float sums[T];          // scale times sum of the codes
     float half_sums[2][T];  // the same of columns 0-15 and 16-31
-    // What integer sums of q8 and of each half of q6 begin at, so that their constant zeros are paid for.
-    std::int32_t starts_q8[T];
-    std::int32_t starts_q6[2][T];
-    std::int32_t unused[T];
+    // Initial integer sums: minus zero x sum of codes, for zeros that are the same everywhere: 128 and 16 of
+    // a whole block, 32 of each half. Smaller zeros are halves of these.
+    std::int32_t starts_128[T];
+    std::int32_t half_starts_32[2][T];
+    std::int32_t starts_16[T];
 };
 inline constexpr std::int64_t kTokenBlockBytes = 64;
 static_assert(sizeof(TokenBlock<1>) == kTokenBlockBytes && sizeof(TokenBlock<8>) == 8 * kTokenBlockBytes);

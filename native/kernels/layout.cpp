@@ -37,32 +37,42 @@ void set_bits(std::uint8_t* bytes, BitPlace place, int mask, int value) {
 }  // namespace
 
 std::uint8_t get_code(Format f, const std::uint8_t* codes, std::int64_t row, std::int64_t col) {
-    switch (f) {
-        case Format::kQ2:
-            return get_bits(codes, pair_place(row, col), 3);
-        case Format::kQ3:
-            return static_cast<std::uint8_t>(get_bits(codes, pair_place(row, col), 3) |
-                                             get_bits(codes + 2 * kChunk, bit_place(row, col), 1) << 2);
-        case Format::kQ4:
-            return get_bits(codes, nibble_place(row, col), 15);
-        case Format::kQ6:
-            return static_cast<std::uint8_t>(get_bits(codes, nibble_place(row, col), 15) |
-                                             get_bits(codes + 4 * kChunk, pair_place(row, col), 3) << 4);
+    const auto nibble = [&] { return get_bits(codes, nibble_place(row, col), 15); };
+    const auto pair = [&](std::int64_t chunk) {
+        return get_bits(codes + chunk * kChunk, pair_place(row, col), 3);
+    };
+    const auto bit = [&](std::int64_t chunk) {
+        return get_bits(codes + chunk * kChunk, bit_place(row, col), 1);
+    };
+    switch (code_bits(f)) {
+        case 2:
+            return pair(0);
+        case 3:
+            return static_cast<std::uint8_t>(pair(0) | bit(2) << 2);
+        case 4:
+            return nibble();
+        case 5:
+            return static_cast<std::uint8_t>(nibble() | bit(4) << 4);
+        case 6:
+            return static_cast<std::uint8_t>(nibble() | pair(4) << 4);
         default:
             return codes[col / kQuad * kChunk + byte_in_chunk(row, col)];
     }
 }
 
 void set_code(Format f, std::uint8_t* codes, std::int64_t row, std::int64_t col, std::uint8_t code) {
-    switch (f) {
-        case Format::kQ2:
+    switch (code_bits(f)) {
+        case 2:
             return set_bits(codes, pair_place(row, col), 3, code);
-        case Format::kQ3:
+        case 3:
             set_bits(codes, pair_place(row, col), 3, code);
             return set_bits(codes + 2 * kChunk, bit_place(row, col), 1, code >> 2);
-        case Format::kQ4:
+        case 4:
             return set_bits(codes, nibble_place(row, col), 15, code);
-        case Format::kQ6:
+        case 5:
+            set_bits(codes, nibble_place(row, col), 15, code);
+            return set_bits(codes + 4 * kChunk, bit_place(row, col), 1, code >> 4);
+        case 6:
             set_bits(codes, nibble_place(row, col), 15, code);
             return set_bits(codes + 4 * kChunk, pair_place(row, col), 3, code >> 4);
         default:

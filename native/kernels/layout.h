@@ -5,37 +5,48 @@
 // costs a few shifts. Non-goals: a layout shared with other engines, random access to one weight.
 //
 // A matrix is a sequence of row groups of 16 rows; a short last group is padded with zero rows.
-// Low-bit group:  base   bf16[16]                one scale per row, the largest of the row
-//                 scales u8[M/32][32]            per block of 32 columns, see below; padded to 64 bytes
-//                 codes  per block of 32 columns, 16 rows x 32 codes
-// q8 group:       scales f16[M/32][16], padded to 64 bytes, then codes (no base).
+// Low-bit group:  base    bf16[16], where scales are relative to one scale per row, the largest of the row
+//                 scales  per 256 columns what those share, then each of their blocks of 32; padded to 64
+//                 bytes codes   per block of 32 columns, 16 rows x 32 codes
 // f32, f16, bf16: values[M][16], that is the transposed group.
 //
-// A weight is  scale * (code - zero). Block scales are 8-bit (q4, q6) or 5-bit (q2, q3) floats without
-// sign, relative to the row's base. Per block of 32 columns the 32 scale bytes hold
-//   q4      scale E4M4 [16 rows], zero in 1/16 steps [16 rows]
-//   q6      scale E4M4 of columns 0-15 [16 rows], of columns 16-31 [16 rows]; zero = 32
-//   q2, q3  (scale E3M2) << 3 | (zero - first zero) / 0.25, columns 0-15 [16 rows], 16-31 [16 rows]
+// A weight is  base * scale * (value - zero) - minimum,  where the value is the code or what a table has for
+// it, and zero, scale and minimum are as follows. [16] is one number a row; "halves" are columns 0-15 of a
+// block and then columns 16-31, each [16]. What 256 columns share comes first, then bytes of each block.
+//   q4              scale E4M4 [16], zero in 1/16 steps u8 [16]
+//   q6              scale E4M4 halves; zero 32
+//   q2, q3          (scale E3M2) << 3 | (zero - first zero) / 0.25, halves
+//   q8, q4_0, q5_0, iq4_nl   scale f16 [16]; zero 128, 8, 16, none
+//   q4_1, q5_1      scale f16 [16], minimum f16 [16]
+//   mxfp4           scale 2^(e - 127) as e u8 [16]
+//   iq4_xs          f16 [16] shared; scale that times (u8 [16] - 128)
+//   q6_k            f16 [16] shared; scale that times (u8 halves - 128); zero 32
+//   q3_k            f16 [16] shared; scale that times (6 bits, halves, - 32); zero 4
+//   q2_k            two f16 [16] shared; scale the first times the low nibble, minimum the second times the
+//                   high nibble of u8 halves
+//   q4_k, q5_k      two f16 [16] shared; scale the first times 6 bits, minimum the second times 6 bits
+// E4M4 and E3M2 are floats without sign. Two numbers a and b of 6 bits of each row take 24 bytes:
+// a | b >> 4 << 6 [16], then 8 bytes with the low four bits of b, row r in the low and r + 8 in the high
+// nibble.
 //
 // Codes of a block: columns form 8 quads g = 0..7 of 4 columns; a quad of 16 rows is 64 codes in the
 // order [row][column % 4], the operand of one 512-bit dot-product instruction. With chunk = 64 bytes:
-//   q8  chunk g holds quad g (code = weight + 128)
-//   q4  chunk c (0..3): low nibble quad c, high nibble quad c + 4
-//   q2  chunk c (0..1): bits 2j, 2j+1 hold quad 4c + j
-//   q3  as q2, then one chunk whose bit g is bit 2 of quad g
-//   q6  as q4 for the low four bits, then as q2 for the high two
+//   8 bits  chunk g holds quad g (code = weight + 128)
+//   4 bits  chunk c (0..3): low nibble quad c, high nibble quad c + 4
+//   2 bits  chunk c (0..1): bits 2j, 2j+1 hold quad 4c + j
+//   3 bits  as 2, then one chunk whose bit g is bit 2 of quad g
+//   5 bits  as 4, then one chunk whose bit g is bit 4 of quad g
+//   6 bits  as 4 for the low four bits, then as 2 for the high two
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/formats.h"
+
 namespace edgemoe {
 
-enum class Format : int { kQ2, kQ3, kQ4, kQ6, kQ8, kBf16, kF16, kF32 };
-inline constexpr int kNumFormats = 8;
-inline constexpr const char* kFormatNames[kNumFormats] = {"q2", "q3", "q4", "q6", "q8", "bf16", "f16", "f32"};
-
-// Stores carry this number: a change of anything above raises it.
+// Stores carry this number: a change of what a format above means raises it, a new format does not.
 inline constexpr int kLayoutVersion = 1;
 
 inline constexpr std::int64_t kRowGroup = 16;  // rows interleaved: int32 lanes of 512 bits
@@ -44,17 +55,8 @@ inline constexpr std::int64_t kQuad = 4;       // columns in one dot-product lan
 inline constexpr std::int64_t kQuads = kBlock / kQuad;
 inline constexpr std::int64_t kChunk = kRowGroup * kQuad;
 inline constexpr std::int64_t kAlignment = 64;
-inline constexpr std::int64_t kScaleBytes = 32;  // per block and group, every low-bit format
+inline constexpr std::int64_t kSuperBlocks = 8;  // blocks that may share a number: 256 columns
 static_assert(kChunk == kAlignment, "codes stay aligned chunk by chunk");
-
-constexpr bool is_low_bit(Format f) { return f <= Format::kQ8; }
-constexpr bool has_base(Format f) { return f < Format::kQ8; }
-
-// Bits of a code, or of a value where weights are stored as they are.
-constexpr int code_bits(Format f) {
-    constexpr int bits[kNumFormats] = {2, 3, 4, 6, 8, 16, 16, 32};
-    return bits[static_cast<int>(f)];
-}
 
 constexpr std::int64_t align_up(std::int64_t n) { return (n + kAlignment - 1) / kAlignment * kAlignment; }
 
@@ -62,10 +64,57 @@ constexpr std::int64_t block_code_bytes(Format f) { return kRowGroup * kBlock * 
 static_assert(block_code_bytes(Format::kQ3) == 3 * kChunk);
 static_assert(block_code_bytes(Format::kQ6) == 6 * kChunk);
 
+// Scale bytes of a block in a row group.
+constexpr std::int64_t block_scale_bytes(Format f) {
+    switch (traits(f).scales) {
+        case Scales::kNone:
+            return 0;
+        case Scales::kE8M0:
+        case Scales::kBytes:
+            return kRowGroup;
+        case Scales::kSixBitHalves:
+        case Scales::kSixBitMins:
+            return kRowGroup + kRowGroup / 2;
+        case Scales::kF16Mins:
+            return 4 * kRowGroup;
+        default:
+            return 2 * kRowGroup;
+    }
+}
+
+// Bytes of what the blocks of 256 columns share in a row group.
+constexpr std::int64_t shared_scale_bytes(Format f) {
+    switch (traits(f).scales) {
+        case Scales::kBytes:
+        case Scales::kByteHalves:
+        case Scales::kSixBitHalves:
+            return 2 * kRowGroup;
+        case Scales::kNibbleHalves:
+        case Scales::kSixBitMins:
+            return 4 * kRowGroup;
+        default:
+            return 0;
+    }
+}
+
+constexpr std::int64_t base_bytes(Format f) { return has_base(f) ? 2 * kRowGroup : 0; }
+
+// Where the numbers that 256 columns share begin, from the beginning of the group; those of its first block
+// follow them.
+constexpr std::int64_t shared_scale_offset(Format f, std::int64_t block) {
+    return base_bytes(f) +
+           block / kSuperBlocks * (shared_scale_bytes(f) + kSuperBlocks * block_scale_bytes(f));
+}
+constexpr std::int64_t block_scale_offset(Format f, std::int64_t block) {
+    return shared_scale_offset(f, block) + shared_scale_bytes(f) +
+           block % kSuperBlocks * block_scale_bytes(f);
+}
+
 // Bytes before the codes of a row group.
 constexpr std::int64_t group_header_bytes(Format f, std::int64_t cols) {
-    if (!is_low_bit(f)) return 0;
-    return align_up((has_base(f) ? kRowGroup * 2 : 0) + cols / kBlock * kScaleBytes);
+    const std::int64_t blocks = cols / kBlock;
+    return align_up(base_bytes(f) + blocks * block_scale_bytes(f) +
+                    blocks / kSuperBlocks * shared_scale_bytes(f));
 }
 
 constexpr std::int64_t group_bytes(Format f, std::int64_t cols) {
@@ -77,6 +126,10 @@ constexpr std::int64_t num_groups(std::int64_t rows) { return (rows + kRowGroup 
 constexpr std::int64_t packed_bytes(Format f, std::int64_t rows, std::int64_t cols) {
     return num_groups(rows) * group_bytes(f, cols);
 }
+// No exact format takes more than its blocks elsewhere, but for iq4_xs, whose scales take 8 bits for 6.
+static_assert(packed_bytes(Format::kQ4K, 16, 2048) == 16 * 8 * traits(Format::kQ4K).block_bytes);
+static_assert(packed_bytes(Format::kQ3K, 16, 2048) == 16 * 8 * traits(Format::kQ3K).block_bytes);
+static_assert(packed_bytes(Format::kMxfp4, 16, 2048) == 16 * 64 * traits(Format::kMxfp4).block_bytes);
 // The limits of the design: 2.7, 3.5, 4.6, 6.6, 8.6 bits per weight for a row of 2048.
 static_assert(packed_bytes(Format::kQ2, 16, 2048) * 8 <= 2.7 * 16 * 2048);
 static_assert(packed_bytes(Format::kQ3, 16, 2048) * 8 <= 3.52 * 16 * 2048);
@@ -90,8 +143,19 @@ inline constexpr int kBiasE4M4 = 15;  // exponent of code 0 is -15, of the last 
 inline constexpr int kBiasE3M2 = 7;
 inline constexpr float kZeroStepQ4 = 1.0f / 16;
 inline constexpr float kZeroStepQ23 = 0.25f;
-inline constexpr float kZeroQ6 = 32;
-inline constexpr float kZeroQ8 = 128;
+// Tables of values plus the format's zero, so that all are positive; `value - zero` is the number meant.
+alignas(16) inline constexpr std::uint8_t kE2M1Table[16] = {16, 17, 18, 19, 20, 22, 24, 28,
+                                                            16, 15, 14, 13, 12, 10, 8,  4};
+alignas(16) inline constexpr std::uint8_t kIq4Table[16] = {1,   24,  45,  63,  79,  93,  106, 118,
+                                                           129, 141, 153, 166, 181, 197, 217, 241};
+constexpr const std::uint8_t* value_table(Format f) {
+    return traits(f).values == Values::kE2M1  ? kE2M1Table
+           : traits(f).values == Values::kIq4 ? kIq4Table
+                                              : nullptr;
+}
+// Byte scales and 6-bit halves are signed by taking these off.
+inline constexpr int kByteScaleZero = 128;
+inline constexpr int kSixBitScaleZero = 32;
 // Smallest zero of q2 and q3; the centre of the code range is step 4.
 constexpr float first_zero(Format f) { return f == Format::kQ2 ? 0.5f : 2.5f; }
 

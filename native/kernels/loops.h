@@ -8,23 +8,42 @@
 //   load_codes(p)               4 L bytes
 //   and8(v, mask), or8(a, b)    byte-wise
 //   shift<n>(v)                 16-bit lanes left by n, or right by -n; what crosses bytes is masked after
-//   Sums<f>{sum}                running dot products of codes of f, from sum [L] on; add<g>(w, x) adds
-//                               sum_j w[4 l + j] * x[j], quad g after g - 1, at most 8 quads; total() is int32 [L]
-//   kDot8Zero                   zero of 8-bit codes as these take them: 128, or 0 where they make them signed
+//   look_up(table, v)           table[byte] of 16 bytes, byte-wise
+//   Sums<bits>{sum}             running dot products of values of so many bits, from sum [L] on; add<g>(w, x) adds
+//                               sum_j w[4 l + j] * x[j], quad g after g - 1, 4 or 8 quads; total() is int32 [L]
+//   kDot8Zero                   zero of 8-bit values as these take them: 128, or 0 where they make them signed
 //   load_bytes(p)               L bytes, zero-extended to int32
-//   set1_i(c), to_float(v), as_float(v), shift32<n>(v), add32(v, c), and32(v, c)
+//   load_nibbles(p, lane)       nibbles of rows [lane, lane + L) of 8 bytes, row r low and r + 8 high
+//   set1_i(c), to_float(v), as_float(v), shift32<n>(v), add32(v, c), and32(v, c), max32(v, c)
 //   load_f32(p), load_f16(p), load_bf16(p), set1(c), mul(a, b), add(a, b), store(p, v)
 //   fma(a, b, c), fnma(a, b, c) a b + c, c - a b
 //   kMaxTokens                  tokens that share one unpacking (4 or 8), by the number of registers
 // clang-format on
 
-inline F scale_e4m4(I code) { return as_float(add32(shift32<19>(code), (127 - kBiasE4M4) << 23)); }
+// Formats with a scale for every 16 columns.
+constexpr bool has_half_scales(Format f) {
+    const Scales s = traits(f).scales;
+    return s == Scales::kE3M2Zeros || s == Scales::kE4M4 || s == Scales::kByteHalves ||
+           s == Scales::kNibbleHalves || s == Scales::kSixBitHalves;
+}
+// Formats whose scales come with something to take off.
+constexpr bool has_minimum(Format f) {
+    const Scales s = traits(f).scales;
+    return s == Scales::kE3M2Zeros || s == Scales::kNibbleHalves || s == Scales::kF16Mins ||
+           s == Scales::kSixBitMins;
+}
 
-// Scale of 16 columns: of q2 and q3 it is in the upper five bits, the zero in the lower three.
-template <Format f>
-inline F half_scale(I packed) {
-    if constexpr (f == Format::kQ6) return scale_e4m4(packed);
-    return as_float(add32(shift32<18>(and32(packed, 0xf8)), (127 - kBiasE3M2) << 23));
+// What the integer sum of a block, or of one half, begins at.
+template <Format f, int T>
+inline std::int32_t start_of_block(const TokenBlock<T>& x, int t) {
+    constexpr int kZero = traits(f).zero;
+    if constexpr (kZero == 0) return 0;
+    if constexpr (kZero == 128) return x.starts_128[t];
+    return x.starts_16[t] * kZero / 16;
+}
+template <Format f, int T>
+inline std::int32_t start_of_half(const TokenBlock<T>& x, int half, int t) {
+    return x.half_starts_32[half][t] * traits(f).zero / 32;
 }
 
 // How far single-token products read ahead of themselves: the hardware's own prefetch stops at every page
@@ -32,27 +51,39 @@ inline F half_scale(I packed) {
 // speed.
 constexpr std::int64_t kPrefetchBytes = 3072;
 
-template <Format f, int g>
+// Codes of quad g.
+template <int bits, int g>
 inline I unpack_quad(const std::uint8_t* codes) {
-    if constexpr (f == Format::kQ8) {
+    if constexpr (bits == 8) {
         return load_codes(codes + g * kChunk);
-    } else if constexpr (f == Format::kQ2) {
+    } else if constexpr (bits == 2) {
         return and8(shift<-2 * (g % 4)>(load_codes(codes + g / 4 * kChunk)), 3);
-    } else if constexpr (f == Format::kQ4) {
+    } else if constexpr (bits == 4) {
         return and8(shift<(g < 4 ? 0 : -4)>(load_codes(codes + g % 4 * kChunk)), 15);
-    } else if constexpr (f == Format::kQ3) {
+    } else if constexpr (bits == 3) {
         const I high = and8(shift<2 - g>(load_codes(codes + 2 * kChunk)), 4);
-        return or8(unpack_quad<Format::kQ2, g>(codes), high);
+        return or8(unpack_quad<2, g>(codes), high);
+    } else if constexpr (bits == 5) {
+        const I high = and8(shift<4 - g>(load_codes(codes + 4 * kChunk)), 16);
+        return or8(unpack_quad<4, g>(codes), high);
     } else {
+        static_assert(bits == 6);
         const I high = and8(shift<4 - 2 * (g % 4)>(load_codes(codes + (4 + g / 4) * kChunk)), 48);
-        return or8(unpack_quad<Format::kQ4, g>(codes), high);
+        return or8(unpack_quad<4, g>(codes), high);
     }
 }
 
+template <Format f, int g>
+inline I unpack_values(const std::uint8_t* codes) {
+    const I quad = unpack_quad<code_bits(f), g>(codes);
+    if constexpr (traits(f).values == Values::kCodes) return quad;
+    return look_up(value_table(f), quad);
+}
+
 template <Format f, int T, int g_begin, int g_end>
-inline void add_quads(const std::uint8_t* codes, const TokenBlock<T>& x, Sums<f> (&sums)[T]) {
+inline void add_quads(const std::uint8_t* codes, const TokenBlock<T>& x, Sums<value_bits(f)> (&sums)[T]) {
     if constexpr (g_begin < g_end) {
-        const I w = unpack_quad<f, g_begin>(codes);
+        const I w = unpack_values<f, g_begin>(codes);
 #pragma GCC unroll 8
         for (int t = 0; t < T; ++t) sums[t].template add<g_begin>(w, x.codes[t] + g_begin * kQuad);
         add_quads<f, T, g_begin + 1, g_end>(codes, x, sums);
@@ -62,70 +93,52 @@ inline void add_quads(const std::uint8_t* codes, const TokenBlock<T>& x, Sums<f>
 // Adds the products of quads [g_begin, g_end).
 template <Format f, int T, int g_begin, int g_end>
 inline void dot_quads(const std::uint8_t* codes, const TokenBlock<T>& x, I (&sum)[T]) {
-    Sums<f> sums[T];
+    Sums<value_bits(f)> sums[T];
 #pragma GCC unroll 8
-    for (int t = 0; t < T; ++t) sums[t] = {sum[t]};
+    for (int t = 0; t < T; ++t) sums[t].sum = sum[t];
     add_quads<f, T, g_begin, g_end>(codes, x, sums);
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) sum[t] = sums[t].total();
 }
 
-// The formats with a scale for every 16 columns.
 template <Format f, int T>
-inline void accumulate_halves(const std::uint8_t* codes, const std::uint8_t* scales, const TokenBlock<T>& x,
+inline void accumulate_halves(const std::uint8_t* codes, const ScalePlace& place, const TokenBlock<T>& x,
                               F (&acc)[T]) {
-    constexpr bool kHasZeros = f != Format::kQ6;
-    const I bytes[2] = {load_bytes(scales), load_bytes(scales + kRowGroup)};
     I sum[T];
     F product[T];
 #pragma GCC unroll 8
-    for (int t = 0; t < T; ++t) sum[t] = set1_i(kHasZeros ? 0 : x.starts_q6[0][t]);
+    for (int t = 0; t < T; ++t) sum[t] = set1_i(start_of_half<f>(x, 0, t));
     dot_quads<f, T, 0, 4>(codes, x, sum);
-    const F first = half_scale<f>(bytes[0]), second = half_scale<f>(bytes[1]);
+    const auto [scale, minimum] = half_scales<f>(place);
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
-        product[t] = mul(first, to_float(sum[t]));
-        sum[t] = set1_i(kHasZeros ? 0 : x.starts_q6[1][t]);
+        product[t] = mul(scale[0], to_float(sum[t]));
+        sum[t] = set1_i(start_of_half<f>(x, 1, t));
     }
     dot_quads<f, T, 4, 8>(codes, x, sum);
-    if constexpr (kHasZeros) {
-        const F step = set1(kZeroStepQ23), offset = set1(first_zero(f));
-        const F zeros[2] = {mul(first, fma(to_float(and32(bytes[0], 7)), step, offset)),
-                            mul(second, fma(to_float(and32(bytes[1], 7)), step, offset))};
 #pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) {
-            const F dots = mul(fma(second, to_float(sum[t]), product[t]), set1(x.scales[t]));
-            const F part = fnma(zeros[0], set1(x.half_sums[0][t]), dots);
-            acc[t] = add(acc[t], fnma(zeros[1], set1(x.half_sums[1][t]), part));
-        }
-    } else {
-#pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) {
-            acc[t] = fma(fma(second, to_float(sum[t]), product[t]), set1(x.scales[t]), acc[t]);
+    for (int t = 0; t < T; ++t) {
+        const F dots = fma(scale[1], to_float(sum[t]), product[t]);
+        if constexpr (has_minimum(f)) {
+            const F part = fnma(minimum[0], set1(x.half_sums[0][t]), mul(dots, set1(x.scales[t])));
+            acc[t] = add(acc[t], fnma(minimum[1], set1(x.half_sums[1][t]), part));
+        } else {
+            acc[t] = fma(dots, set1(x.scales[t]), acc[t]);
         }
     }
 }
 
-// Adds the product of one block: scale * (scale of x * sum(code x) - zero * sum(x)). Zeros that are the same
-// everywhere (q6, q8) are in what the integer sums begin at.
+// Adds the product of one block: scale * scale of x * sum(value x) - minimum * sum(x). Zeros that are the
+// same everywhere are in what the integer sums begin at; those of q4 are scaled together with its products.
 template <Format f, int T>
-inline void accumulate_block(const std::uint8_t* codes, const std::uint8_t* scales, const TokenBlock<T>& x,
+inline void accumulate_whole(const std::uint8_t* codes, const ScalePlace& place, const TokenBlock<T>& x,
                              F (&acc)[T]) {
     I sum[T];
-    if constexpr (f == Format::kQ8) {
-        const F scale = load_f16(reinterpret_cast<const std::uint16_t*>(scales));
 #pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) sum[t] = set1_i(x.starts_q8[t]);
-        dot_quads<f, T, 0, 8>(codes, x, sum);
-#pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) {
-            acc[t] = fma(scale, mul(to_float(sum[t]), set1(x.scales[t])), acc[t]);
-        }
-    } else if constexpr (f == Format::kQ4) {
-        const F scale = scale_e4m4(load_bytes(scales));
-        const F zero = mul(to_float(load_bytes(scales + kRowGroup)), set1(kZeroStepQ4));
-#pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) sum[t] = set1_i(0);
+    for (int t = 0; t < T; ++t) sum[t] = set1_i(start_of_block<f>(x, t));
+    if constexpr (f == Format::kQ4) {
+        const F scale = scale_e4m4(load_bytes(place.block + place.lane));
+        const F zero = mul(to_float(load_bytes(place.block + kRowGroup + place.lane)), set1(kZeroStepQ4));
         dot_quads<f, T, 0, 8>(codes, x, sum);
 #pragma GCC unroll 8
         for (int t = 0; t < T; ++t) {
@@ -133,7 +146,13 @@ inline void accumulate_block(const std::uint8_t* codes, const std::uint8_t* scal
             acc[t] = fma(scale, fnma(zero, set1(x.sums[t]), dots), acc[t]);
         }
     } else {
-        accumulate_halves<f, T>(codes, scales, x, acc);
+        const auto [scale, minimum] = whole_scale<f>(place);
+        dot_quads<f, T, 0, 8>(codes, x, sum);
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) {
+            if constexpr (has_minimum(f)) acc[t] = fnma(minimum, set1(x.sums[t]), acc[t]);
+            acc[t] = fma(scale, mul(to_float(sum[t]), set1(x.scales[t])), acc[t]);
+        }
     }
 }
 
@@ -159,7 +178,8 @@ inline void store_rows(float* out, F value, std::int64_t num_rows) {
 // without gaps; beyond its end they are harmless.
 template <Format f>
 inline void prefetch_ahead(const std::uint8_t* codes, std::int64_t block) {
-    constexpr std::int64_t kBytes = block_code_bytes(f) + kScaleBytes;
+    constexpr std::int64_t kBytes =
+        block_code_bytes(f) + block_scale_bytes(f) + shared_scale_bytes(f) / kSuperBlocks;
     const std::uint8_t* next = codes + block * kBytes + kPrefetchBytes;
     for (std::int64_t i = 0; i < kBytes; i += kAlignment) __builtin_prefetch(next + i);
 }
@@ -171,10 +191,6 @@ void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activation
     const std::int64_t cols = x.cols;
     const auto* tokens =
         reinterpret_cast<const TokenBlock<T>*>(x.blocks + range.first * (cols / kBlock) * kTokenBlockBytes);
-    const std::uint8_t* scales = group + (has_base(f) ? 2 * kRowGroup : 0);
-    // f16 scales of q8 take two bytes a row, the others one.
-    constexpr int kRowScaleBytes = f == Format::kQ8 ? 2 : 1;
-    scales += lane * kRowScaleBytes;
     const std::uint8_t* codes = group + group_header_bytes(f, cols) + lane * kQuad;
     F acc[V][T];
     for (auto& vector : acc) {
@@ -183,11 +199,18 @@ void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activation
     for (std::int64_t block = 0; block < cols / kBlock; ++block) {
         if (T == 1) prefetch_ahead<f>(codes, block);
         const std::uint8_t* block_codes = codes + block * block_code_bytes(f);
-        const std::uint8_t* block_scales = scales + block * kScaleBytes;
+        const std::uint8_t* shared = group + shared_scale_offset(f, block);
+        const std::uint8_t* scales = group + block_scale_offset(f, block);
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) {
-            accumulate_block<f, T>(block_codes + v * kLanes * kQuad,
-                                   block_scales + v * kLanes * kRowScaleBytes, tokens[block], acc[v]);
+            const ScalePlace place = {shared, scales,
+                                      V * kLanes == kRowGroup ? v * kLanes : lane + v * kLanes};
+            const std::uint8_t* part = block_codes + v * kLanes * kQuad;
+            if constexpr (has_half_scales(f)) {
+                accumulate_halves<f, T>(part, place, tokens[block], acc[v]);
+            } else {
+                accumulate_whole<f, T>(part, place, tokens[block], acc[v]);
+            }
         }
     }
 #pragma GCC unroll 4
@@ -278,24 +301,17 @@ void matmul_of(const Matrix& w, const Activations& x, std::int64_t group_begin, 
     }
 }
 
+using MatmulOfFormat = void(const Matrix&, const Activations&, std::int64_t, std::int64_t, float*,
+                            std::int64_t);
+template <typename Numbers>
+struct MatmulTable;
+template <int... f>
+struct MatmulTable<std::integer_sequence<int, f...>> {
+    static constexpr MatmulOfFormat* kEntries[] = {matmul_of<static_cast<Format>(f)>...};
+};
+
 void matmul(const Matrix& w, const Activations& x, std::int64_t begin, std::int64_t end, float* out,
             std::int64_t stride) {
-    switch (w.format) {
-        case Format::kQ2:
-            return matmul_of<Format::kQ2>(w, x, begin, end, out, stride);
-        case Format::kQ3:
-            return matmul_of<Format::kQ3>(w, x, begin, end, out, stride);
-        case Format::kQ4:
-            return matmul_of<Format::kQ4>(w, x, begin, end, out, stride);
-        case Format::kQ6:
-            return matmul_of<Format::kQ6>(w, x, begin, end, out, stride);
-        case Format::kQ8:
-            return matmul_of<Format::kQ8>(w, x, begin, end, out, stride);
-        case Format::kBf16:
-            return matmul_of<Format::kBf16>(w, x, begin, end, out, stride);
-        case Format::kF16:
-            return matmul_of<Format::kF16>(w, x, begin, end, out, stride);
-        case Format::kF32:
-            return matmul_of<Format::kF32>(w, x, begin, end, out, stride);
-    }
+    using Table = MatmulTable<std::make_integer_sequence<int, kNumFormats>>;
+    Table::kEntries[static_cast<int>(w.format)](w, x, begin, end, out, stride);
 }

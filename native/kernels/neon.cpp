@@ -12,7 +12,7 @@ using F = float32x4_t;
 using I = int32x4_t;
 constexpr int kLanes = 4;
 constexpr int kMaxTokens = 8;
-constexpr float kDot8Zero = 0;
+constexpr int kDot8Zero = 0;
 
 inline I of_bytes(uint8x16_t v) { return vreinterpretq_s32_u8(v); }
 inline uint8x16_t bytes_of(I v) { return vreinterpretq_u8_s32(v); }
@@ -27,7 +27,7 @@ template <int n>
 inline I shift(I v) {
     return vreinterpretq_s32_u16(vshlq_u16(vreinterpretq_u16_s32(v), vdupq_n_s16(n)));
 }
-template <Format f>
+template <int bits>
 struct Sums {
     I sum;
 
@@ -35,7 +35,7 @@ struct Sums {
     void add(I w, const std::int8_t* x) {
         std::int32_t quad;
         __builtin_memcpy(&quad, x, sizeof quad);
-        if constexpr (f == Format::kQ8) w = of_bytes(veorq_u8(bytes_of(w), vdupq_n_u8(128)));
+        if constexpr (bits == 8) w = of_bytes(veorq_u8(bytes_of(w), vdupq_n_u8(128)));
         sum = vdotq_s32(sum, vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(vdupq_n_s32(quad)));
     }
     I total() const { return sum; }
@@ -48,10 +48,19 @@ inline I load_bytes(const std::uint8_t* p) {
 }
 inline F to_float(I v) { return vcvtq_f32_s32(v); }
 inline F as_float(I v) { return vreinterpretq_f32_s32(v); }
+// L 4-bit numbers of rows [lane, lane + L) from 8 bytes.
+inline I load_nibbles(const std::uint8_t* p, std::int64_t lane) {
+    const I bytes = vshlq_s32(load_bytes(p + lane % 8), vdupq_n_s32(lane < 8 ? 0 : -4));
+    return vandq_s32(bytes, vdupq_n_s32(15));
+}
+inline I look_up(const std::uint8_t* table, I codes) {
+    return of_bytes(vqtbl1q_u8(vld1q_u8(table), bytes_of(codes)));
+}
 template <int n>
 inline I shift32(I v) {
-    return vshlq_n_s32(v, n);
+    return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(v), vdupq_n_s32(n)));
 }
+inline I max32(I v, int c) { return vmaxq_s32(v, vdupq_n_s32(c)); }
 inline I add32(I v, int c) { return vaddq_s32(v, vdupq_n_s32(c)); }
 inline I and32(I v, int c) { return vandq_s32(v, vdupq_n_s32(c)); }
 inline F load_f32(const float* p) { return vld1q_f32(p); }
@@ -69,6 +78,7 @@ inline float sum_of(F v) { return vaddvq_f32(v); }
 // In this order: each builds on those before.
 #include "kernels/elementwise.h"
 #include "kernels/attention.h"
+#include "kernels/block_scales.h"
 #include "kernels/loops.h"
 
 constexpr Kernels kKernels = {"neon", quantize_rows, matmul, activate, attend, to_halves};

@@ -121,7 +121,7 @@ float spanning_scale(const Grid& grid, const Span& span) {
             choice.zero = kZeroStepQ4 * static_cast<float>(zero_code);
             break;
         case Format::kQ6:
-            choice.zero = kZeroQ6;
+            choice.zero = static_cast<float>(traits(grid.format).zero);
             break;
         default:
             choice.zero = first_zero(grid.format) + kZeroStepQ23 * static_cast<float>(zero_code);
@@ -198,7 +198,7 @@ void quantize_low_bit_row(const float* w, std::int64_t cols, const Grid& grid, c
         const Span span = make_span(w + col, importance == nullptr ? nullptr : importance + col, size);
         const Choice choice = search(grid, span, base);
         const std::int64_t block = col / kBlock;
-        std::uint8_t* place = scales + block * kScaleBytes + row;
+        std::uint8_t* place = scales + block * block_scale_bytes(grid.format) + row;
         if (grid.format == Format::kQ4) {
             place[0] = choice.scale_code;
             place[kRowGroup] = choice.zero_code;
@@ -213,16 +213,17 @@ void quantize_low_bit_row(const float* w, std::int64_t cols, const Grid& grid, c
 }
 
 void quantize_q8_row(const float* w, std::int64_t cols, std::uint8_t* group, std::int64_t row) {
+    constexpr auto kZero = static_cast<float>(traits(Format::kQ8).zero);
     std::uint8_t* codes = group + group_header_bytes(Format::kQ8, cols);
     for (std::int64_t block = 0; block < cols / kBlock; ++block) {
         const float* values = w + block * kBlock;
         float largest = 0;
         for (std::int64_t i = 0; i < kBlock; ++i) largest = std::max(largest, std::fabs(values[i]));
         const std::uint16_t stored = f16_of_float(largest / 127);
-        std::memcpy(group + block * kScaleBytes + 2 * row, &stored, sizeof stored);
+        std::memcpy(group + block * block_scale_bytes(Format::kQ8) + 2 * row, &stored, sizeof stored);
         const float scale = float_of_f16(stored);
         for (std::int64_t i = 0; i < kBlock; ++i) {
-            const float code = scale > 0 ? nearest_code(values[i], 1 / scale, kZeroQ8, 255) : kZeroQ8;
+            const float code = scale > 0 ? nearest_code(values[i], 1 / scale, kZero, 255) : kZero;
             set_code(Format::kQ8, codes + block * block_code_bytes(Format::kQ8), row, i,
                      static_cast<std::uint8_t>(code));
         }

@@ -9,7 +9,7 @@ namespace {
 using F = float;
 constexpr int kLanes = 1;
 constexpr int kMaxTokens = 1;
-constexpr float kDot8Zero = kZeroQ8;
+constexpr int kDot8Zero = 128;
 inline F load_f32(const float* p) { return *p; }
 inline F load_f16(const std::uint16_t* p) { return float_of_f16(*p); }
 inline F set1(float v) { return v; }
@@ -34,11 +34,12 @@ float low_bit_dot(const Matrix& w, const std::uint8_t* group, std::int64_t row, 
         const std::uint8_t* block_codes = codes + block * block_code_bytes(f);
         std::int32_t sum = 0;
         for (std::int64_t col = half % 2 * 16; col < half % 2 * 16 + 16; ++col) {
-            sum += get_code(f, block_codes, row, col) * blocks[block].codes[0][col];
+            sum += value_of_code(f, get_code(f, block_codes, row, col)) * blocks[block].codes[0][col];
         }
-        const auto [scale, zero] = decode_scale(f, block_scales(f, group, block), row, half % 2);
+        const auto [scale, zero, minimum] = scale_in_group(f, group, block, row, half % 2);
         const float dots = static_cast<float>(sum) * blocks[block].scales[0];
-        acc += scale * (dots - zero * blocks[block].half_sums[half % 2][0]);
+        const float seen = blocks[block].half_sums[half % 2][0];
+        acc += scale * (dots - zero * seen) - minimum * seen;
     }
     return acc * decode_base(f, group, row);
 }

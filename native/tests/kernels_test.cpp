@@ -6,10 +6,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <random>
+#include <utility>
 
 #include "core/read_memory.h"
 #include "core/thread_pool.h"
 #include "kernels/descent.h"
+#include "kernels/exact_blocks.h"
 #include "kernels/matmul.h"
 #include "kernels/quantize.h"
 #include "tests/check.h"
@@ -27,6 +30,54 @@ constexpr std::int64_t kTokens = 15;  // a full tile, and one that is not
 
 using testing::normal;
 
+// The nearest shape that a format can have.
+Shape fitting(Format f, Shape shape) {
+    const std::int64_t block_cols = traits(f).block_cols;
+    return {shape.rows, (shape.cols + block_cols - 1) / block_cols * block_cols};
+}
+
+// Where the 16-bit scales of an exact format's blocks lie; -1 for none.
+std::pair<int, int> half_offsets(Format f) {
+    switch (f) {
+        case Format::kMxfp4:
+            return {-1, -1};
+        case Format::kQ4_1:
+        case Format::kQ5_1:
+        case Format::kQ4K:
+        case Format::kQ5K:
+            return {0, 2};
+        case Format::kQ2K:
+            return {80, 82};
+        case Format::kQ3K:
+            return {108, -1};
+        case Format::kQ6K:
+            return {208, -1};
+        default:
+            return {0, -1};
+    }
+}
+
+// Blocks of an exact format with any codes and scales of moderate size.
+std::vector<std::uint8_t> random_blocks(Format f, Shape shape, unsigned seed) {
+    const std::size_t size = traits(f).block_bytes;
+    const std::size_t count = shape.rows * shape.cols / traits(f).block_cols;
+    std::mt19937 generator(seed);
+    std::vector<std::uint8_t> blocks(count * size);
+    for (std::uint8_t& byte : blocks) byte = static_cast<std::uint8_t>(generator());
+    const auto [first, second] = half_offsets(f);
+    for (std::size_t i = 0; i < count; ++i) {
+        std::uint8_t* const block = blocks.data() + i * size;
+        if (f == Format::kMxfp4) block[0] = static_cast<std::uint8_t>(118 + generator() % 6);
+        for (const int offset : {first, second}) {
+            // The exponent of f16 numbers from 0.001 to 0.03.
+            if (offset >= 0)
+                block[offset + 1] =
+                    static_cast<std::uint8_t>((block[offset + 1] & 0x83) | (5 + generator() % 5) << 2);
+        }
+    }
+    return blocks;
+}
+
 // A matrix in memory that ends where the matrix ends, so that a sanitizer sees reads beyond it.
 struct Packed {
     std::vector<std::uint8_t> bytes;
@@ -34,8 +85,13 @@ struct Packed {
 
     Packed(Format f, Shape shape, unsigned seed)
         : bytes(static_cast<std::size_t>(packed_bytes(f, shape.rows, shape.cols))) {
-        quantize(normal(shape.rows * shape.cols, seed).data(), shape.rows, shape.cols, f, nullptr,
-                 bytes.data());
+        if (traits(f).is_rounded) {
+            quantize(normal(shape.rows * shape.cols, seed).data(), shape.rows, shape.cols, f, nullptr,
+                     bytes.data());
+        } else {
+            const std::vector<std::uint8_t> blocks = random_blocks(f, shape, seed);
+            CHECK_EQUAL(pack_blocks(blocks.data(), shape.rows, shape.cols, f, bytes.data()), -1);
+        }
         matrix = {bytes.data(), f, shape.rows, shape.cols};
     }
 };
@@ -54,7 +110,8 @@ std::vector<double> as_seen(const std::vector<float>& x, bool is_rounded) {
     return seen;
 }
 
-void check_product(const Kernels& kernels, Format f, Shape shape) {
+void check_product(const Kernels& kernels, Format f, Shape given) {
+    const Shape shape = fitting(f, given);
     force_kernels(kernels.name);
     const auto [rows, cols] = shape;
     const Packed packed(f, shape, 1);
@@ -122,7 +179,7 @@ TEST(a_token_has_the_same_bits_in_any_company) {
 TEST(experts_of_a_token_have_the_bits_of_single_calls_on_any_number_of_threads) {
     for_every_isa_and_format([](const Kernels& kernels, Format f) {
         force_kernels(kernels.name);
-        constexpr std::int64_t kWidth = 64, kInner = 96;
+        constexpr std::int64_t kWidth = 256, kInner = 512;
         const Packed gate(f, {kInner, kWidth}, 5), up(f, {kInner, kWidth}, 6), down(f, {kWidth, kInner}, 7);
         const std::vector<float> x = normal(kWidth, 8);
         std::vector<float> alone(kWidth), together(2 * kWidth);
@@ -172,7 +229,7 @@ TEST(refining_lowers_the_error_of_products_and_raises_that_of_no_row) {
     }
     for (int f = 0; f < kNumFormats; ++f) {
         const auto format = static_cast<Format>(f);
-        if (!can_refine(format)) continue;
+        if (!traits(format).is_refined) continue;
         std::vector<std::uint8_t> bytes(static_cast<std::size_t>(packed_bytes(format, kRows, kCols)));
         quantize(w.data(), kRows, kCols, format, nullptr, bytes.data());
         double before[kRows], total_before = 0, total_after = 0;
@@ -194,6 +251,7 @@ TEST(refining_lowers_the_error_of_products_and_raises_that_of_no_row) {
 TEST(a_large_weight_among_zeros_survives_every_width) {
     for (int f = 0; f < kNumFormats; ++f) {
         const auto format = static_cast<Format>(f);
+        if (!traits(format).is_rounded) continue;
         std::vector<float> w(16 * 96, 0.0f), row(96);
         w[3 * 96 + 40] = 100;
         std::vector<std::uint8_t> bytes(static_cast<std::size_t>(packed_bytes(format, 16, 96)));

@@ -25,7 +25,7 @@ from edgemoe.calib.profile import MEASURED, REFERENCE, read_facts
 from edgemoe.calib.sensitivity import expert_name, output_errors, predicted_divergence, super_experts
 from edgemoe.errors import RequestError
 from edgemoe.models import read_spec
-from edgemoe.quant import BitPlan, ExpertFormats, read_plan
+from edgemoe.quant import BitPlan, ExpertFormats, format_info, read_plan
 from edgemoe.store import ExpertKey, expert_num_bytes, open_store
 from edgemoe.units import format_size
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 # Points of a predicted curve: enough to look smooth.
 NUM_POINTS = 40
-_BITS = {"q2": 2, "q3": 3, "q4": 4, "q6": 6, "q8": 8, "bf16": 16, "f16": 16, "f32": 32}
 _DPI = 130
 
 
@@ -150,7 +149,7 @@ def _widths(facts: _Facts, plan: BitPlan, name: str) -> Figure:
     values = {}
     for key in facts.keys:
         formats = plan.formats_of(*key).to_json()
-        values[key] = sum(_BITS[f] for f in formats) / len(formats)
+        values[key] = sum(format_info(f).bits for f in formats) / len(formats)
     return _map(facts, values, f"Widths of {name}", "bits, mean of matrices", cmap="cividis", vmin=2)
 
 

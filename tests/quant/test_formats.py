@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from edgemoe.errors import RequestError
-from edgemoe.native import FORMATS
+from edgemoe.native import FORMAT_TRAITS, bits_per_weight
 from edgemoe.quant import format_for_bits, format_info
 
 # The limits that formats were designed to, scales included; q3 is 3.5 and 32 bits a row for its base.
@@ -17,13 +18,24 @@ def test_format_for_bits(bits: int | str, name: str) -> None:
     assert format_for_bits(bits) == name
 
 
-@pytest.mark.parametrize("bits", [5, "7", "16", "q16", ""])
+@pytest.mark.parametrize("bits", [5, "7", "16", "q16", "q4_k", ""])
 def test_unknown_width_names_the_choices(bits: int | str) -> None:
     with pytest.raises(RequestError, match="2, 3, 4, 6, 8, bf16"):
         format_for_bits(bits)
 
 
 def test_every_format_is_described() -> None:
-    for name in FORMATS:
-        info = format_info(name)
-        assert info.bits <= info.bits_per_weight <= _LARGEST_BITS.get(name, info.bits)
+    for name, traits in FORMAT_TRAITS.items():
+        assert format_info(name) is traits
+        if traits.is_rounded:
+            assert traits.bits <= bits_per_weight(name) <= _LARGEST_BITS.get(name, traits.bits)
+
+
+def test_no_exact_format_takes_more_than_its_blocks_elsewhere() -> None:
+    """But for IQ4_XS, whose scales of 6 bits take 8 here."""
+    for traits in FORMAT_TRAITS.values():
+        if traits.packs_blocks:
+            block_cols, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[traits.block_type]]
+            assert block_cols == traits.block_cols
+            spare = 1 / 16 if traits.name == "iq4_xs" else 0
+            assert bits_per_weight(traits.name) == 8 * block_bytes / block_cols + spare

@@ -1,4 +1,4 @@
-"""Packed weight matrices: quantise, multiply, look up rows.
+"""Packed weight matrices: make them of floats or of other engines' blocks, multiply, look up rows.
 
 Letters: T tokens, N rows, M columns (a multiple of 32), D model width, F expert width.
 Every product gives one token the same bits whatever the other tokens of the call and the number of threads.
@@ -17,7 +17,29 @@ import edgemoe._native as _native
 FloatArray = NDArray[np.float32]
 ByteArray = NDArray[np.uint8]
 
-FORMATS: tuple[str, ...] = _native.FORMATS
+
+class FormatTraits(NamedTuple):
+    """What is known of a storage format; its row in ``native/kernels/formats.h``."""
+
+    name: str
+    bits: int
+    """Of a code, or of a value where values are stored as they are."""
+    is_low_bit: bool
+    """Codes and scales, multiplied with activations rounded to 8 bits; else floats."""
+    is_rounded: bool
+    """:func:`quantize` makes it of floats; all others are made of exact blocks alone."""
+    is_refined: bool
+    """:func:`refine` improves it."""
+    block_type: str | None
+    """Block type of GGUF that it holds value for value."""
+    block_cols: int
+    """Row lengths are multiples of it."""
+    packs_blocks: bool
+    """:func:`pack_blocks` makes it of such blocks."""
+
+
+FORMAT_TRAITS: dict[str, FormatTraits] = {row[0]: FormatTraits(*row) for row in _native.FORMATS}
+FORMATS: tuple[str, ...] = tuple(FORMAT_TRAITS)
 LAYOUT_VERSION: int = _native.LAYOUT_VERSION
 ROW_GROUP: int = _native.ROW_GROUP
 BLOCK: int = _native.BLOCK
@@ -40,7 +62,7 @@ def packed_num_bytes(format: str, num_rows: int, num_cols: int) -> int:
     """Bytes of a packed (N, M) matrix, a multiple of 64.
 
     Raises:
-        ValueError: unknown format, or a row length that is not a multiple of 32.
+        ValueError: unknown format, or a row length that is not a multiple of 32, or of 256 in some formats.
     """
     return _native.packed_num_bytes(format, num_rows, num_cols)
 
@@ -58,11 +80,43 @@ def quantize(weights: FloatArray, format: str, importance: FloatArray | None = N
     ``ROW_GROUP``, is a contiguous slice of the whole.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: shapes do not fit, or the format is made of exact blocks alone.
     """
     packed = np.empty(packed_num_bytes(format, *weights.shape), np.uint8)
     _native.quantize_into(weights, format, importance, packed)
     return packed
+
+
+def pack_blocks(blocks: ByteArray, format: str, num_cols: int) -> ByteArray:
+    """Pack rows (N, bytes of a row) of GGUF blocks of the format's type; no weight changes its value.
+
+    Rows may be packed in chunks, as they may be quantised.
+
+    Raises:
+        ValueError: shapes do not fit, or a weight is not finite.
+    """
+    packed = np.empty(packed_num_bytes(format, len(blocks), num_cols), np.uint8)
+    _refuse_infinite(_native.pack_blocks_into(blocks, format, num_cols, packed))
+    return packed
+
+
+def pack_mxfp4(nibbles: ByteArray, exponents: ByteArray) -> ByteArray:
+    """Pack MXFP4 weights as checkpoints hold them; no weight changes its value.
+
+    Byte j of the nibbles (N, M / 32, 16) holds columns 2j (low) and 2j + 1 of a block, ``exponents``
+    (N, M / 32) the powers of two plus 127. Rows may be packed in chunks, as they may be quantised.
+
+    Raises:
+        ValueError: shapes do not fit, or a weight is not finite.
+    """
+    packed = np.empty(packed_num_bytes("mxfp4", len(exponents), exponents.shape[1] * BLOCK), np.uint8)
+    _refuse_infinite(_native.pack_mxfp4_into(nibbles, exponents, packed))
+    return packed
+
+
+def _refuse_infinite(row: int) -> None:
+    if row >= 0:
+        raise ValueError(f"row {row} holds weights that are not finite")
 
 
 def refine(weights: FloatArray, format: str, gram: FloatArray, packed: ByteArray) -> None:

@@ -7,23 +7,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemoe.native.matrix import BLOCK, ROW_GROUP, ByteArray, FloatArray
+from edgemoe.native.matrix import BLOCK, FORMAT_TRAITS, ROW_GROUP, ByteArray, FloatArray
 
-_CODE_BITS = {"q2": 2, "q3": 3, "q4": 4, "q6": 6, "q8": 8}
-_FIRST_ZERO = {"q2": 0.5, "q3": 2.5}
 _CHUNK = 64
 _ALIGNMENT = 64
+_SUPER_BLOCKS = 8
+_E2M1 = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
+_IQ4 = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
+_TABLES = {"mxfp4": _E2M1, "iq4_nl": _IQ4, "iq4_xs": _IQ4}
+_WITH_BASE = ("q2", "q3", "q4", "q6")
+# Bytes of 16 rows: of the scales of a block, and of what the blocks of 256 columns share.
+_SCALE_BYTES = {"mxfp4": 16, "iq4_xs": 16, "q3_k": 24, "q4_k": 24, "q5_k": 24, "q4_1": 64, "q5_1": 64}
+_SHARED_BYTES = {"iq4_xs": 32, "q6_k": 32, "q3_k": 32, "q2_k": 64, "q4_k": 64, "q5_k": 64}
+# Taken off every code.
+_ZEROS = {"q8": 128, "q6": 32, "q4_0": 8, "q5_0": 16, "q3_k": 4, "q6_k": 32}
+
+
+class _Scale(NamedTuple):
+    """A weight is scale * (value - zero) - minimum; each (16 rows, 1, 2 or 32 columns)."""
+
+    scale: FloatArray
+    zero: FloatArray | float = 0.0
+    minimum: FloatArray | float = 0.0
 
 
 def dequantize(packed: ByteArray, format: str, num_rows: int, num_cols: int) -> FloatArray:
     """The weights (N, M) of a packed matrix."""
     num_groups = -(-num_rows // ROW_GROUP)
     groups = packed.reshape(num_groups, -1)
-    if format in _CODE_BITS:
+    if FORMAT_TRAITS[format].is_low_bit:
         rows = np.concatenate([_low_bit_group(group, format, num_cols) for group in groups])
     else:
         rows = np.concatenate([_values(group, format).reshape(num_cols, ROW_GROUP).T for group in groups])
@@ -39,30 +56,58 @@ def _values(data: ByteArray, format: str) -> FloatArray:
 def _low_bit_group(group: ByteArray, format: str, num_cols: int) -> FloatArray:
     """Weights (16, M) of one row group."""
     num_blocks = num_cols // BLOCK
-    base_bytes = 0 if format == "q8" else 2 * ROW_GROUP
-    header = -(-(base_bytes + num_blocks * 32) // _ALIGNMENT) * _ALIGNMENT
-    base = np.ones(ROW_GROUP, np.float32) if format == "q8" else _values(group[:base_bytes], "bf16")
-    scales = group[base_bytes : base_bytes + num_blocks * 32].reshape(num_blocks, 32)
+    base_bytes = 2 * ROW_GROUP if format in _WITH_BASE else 0
+    scale_bytes, shared_bytes = _SCALE_BYTES.get(format, 32), _SHARED_BYTES.get(format, 0)
+    unpadded = base_bytes + num_blocks * scale_bytes + num_blocks // _SUPER_BLOCKS * shared_bytes
+    header = -(-unpadded // _ALIGNMENT) * _ALIGNMENT
+    base = _values(group[:base_bytes], "bf16")[:, None] if base_bytes else np.ones((ROW_GROUP, 1), np.float32)
     codes = group[header:].reshape(num_blocks, -1)
     blocks = []
-    for block_scales, block_codes in zip(scales, codes, strict=True):
-        scale, zero = _scale_and_zero(block_scales, format)
-        blocks.append(base[:, None] * scale * (_codes(block_codes, format) - zero))
+    for i in range(num_blocks):
+        shared = base_bytes + i // _SUPER_BLOCKS * (shared_bytes + _SUPER_BLOCKS * scale_bytes)
+        own = shared + shared_bytes + i % _SUPER_BLOCKS * scale_bytes
+        found = _scale(format, group[shared : shared + shared_bytes], group[own : own + scale_bytes])
+        scale, zero, minimum = (_wide(np.asarray(part, np.float32)) for part in found)
+        blocks.append(base * scale * (_block_values(codes[i], format) - zero) - minimum)
     return np.concatenate(blocks, axis=1)
 
 
-def _scale_and_zero(scales: ByteArray, format: str) -> tuple[FloatArray, FloatArray]:
-    """Scale and zero (16, 32) of every weight of a block."""
-    first, second = scales[:ROW_GROUP], scales[ROW_GROUP:]
-    if format == "q8":
-        return _wide(_values(scales, "f16")), np.full((ROW_GROUP, BLOCK), 128, np.float32)
-    if format == "q4":
-        return _wide(_minifloat(first, 4, 15)), _wide(np.asarray(second / 16, np.float32))
-    halves = np.stack([first, second], axis=1)  # (16 rows, 2 halves)
-    if format == "q6":
-        return _halves(_minifloat(halves, 4, 15)), np.full((ROW_GROUP, BLOCK), 32, np.float32)
-    zero = np.asarray(_FIRST_ZERO[format] + (halves & 7) / 4, np.float32)
-    return _halves(_minifloat(halves >> np.uint8(3), 2, 7)), _halves(zero)
+def _scale(format: str, shared: ByteArray, own: ByteArray) -> _Scale:
+    """Scales of a block, from its own bytes and those that it shares with others of its 256 columns."""
+    zero = float(_ZEROS.get(format, 0))
+    halves = own[: len(own) // ROW_GROUP * ROW_GROUP].reshape(-1, ROW_GROUP).T  # a byte a row and half
+    super_scale, super_minimum = (_values(part, "f16")[:, None] for part in (shared[:32], shared[32:]))
+    match format:
+        case "q8" | "q4_0" | "q5_0" | "iq4_nl":
+            return _Scale(_values(own, "f16")[:, None], zero)
+        case "q4_1" | "q5_1":
+            return _Scale(_values(own[:32], "f16")[:, None], zero, _values(own[32:], "f16")[:, None])
+        case "mxfp4":  # the table has doubled values
+            return _Scale(np.exp2(own.astype(np.float32) - 128)[:, None])
+        case "q4":
+            return _Scale(_minifloat(halves[:, :1], 4, 15), np.asarray(halves[:, 1:] / 16, np.float32))
+        case "q6":
+            return _Scale(_minifloat(halves, 4, 15), zero)
+        case "q2" | "q3":
+            first = 0.5 if format == "q2" else 2.5
+            return _Scale(
+                _minifloat(halves >> np.uint8(3), 2, 7), np.float32(first) + (halves & 7) / np.float32(4)
+            )
+        case "iq4_xs" | "q6_k":
+            return _Scale(super_scale * (halves.astype(np.float32) - 128), zero)
+        case "q2_k":
+            return _Scale(super_scale * (halves & 15), zero, super_minimum * (halves >> 4))
+        case "q3_k":
+            return _Scale(super_scale * (_six_bits(own) - 32), zero)
+        case _:
+            scale, minimum = np.split(_six_bits(own), 2, axis=1)
+            return _Scale(super_scale * scale, zero, super_minimum * minimum)
+
+
+def _six_bits(own: ByteArray) -> FloatArray:
+    """The two 6-bit numbers of each row (16, 2) of the 24 bytes of a block."""
+    low = np.concatenate([own[ROW_GROUP:] & 15, own[ROW_GROUP:] >> 4])
+    return np.stack([own[:ROW_GROUP] & 63, own[:ROW_GROUP] >> 6 << 4 | low], axis=1).astype(np.float32)
 
 
 def _minifloat(code: ByteArray, mantissa_bits: int, bias: int) -> FloatArray:
@@ -71,31 +116,34 @@ def _minifloat(code: ByteArray, mantissa_bits: int, bias: int) -> FloatArray:
     return np.asarray(value, np.float32)
 
 
-def _wide(per_row: FloatArray) -> FloatArray:
-    return np.repeat(per_row[:, None], BLOCK, axis=1)
+def _wide(part: FloatArray) -> FloatArray:
+    """One number a row or half, for every column of a block."""
+    return part if part.ndim == 0 else np.repeat(part, BLOCK // part.shape[1], axis=1)
 
 
-def _halves(per_half: FloatArray) -> FloatArray:
-    return np.repeat(per_half, BLOCK // 2, axis=1)
+def _block_values(data: ByteArray, format: str) -> FloatArray:
+    """What the codes of a block stand for, (16, 32)."""
+    codes = _codes(data, FORMAT_TRAITS[format].bits)
+    return _TABLES[format][codes] if format in _TABLES else codes.astype(np.float32)
 
 
-def _codes(data: ByteArray, format: str) -> FloatArray:
+def _codes(data: ByteArray, bits: int) -> ByteArray:
     """Codes (16, 32) of a block; quad g of 4 columns is an array [16 rows][4 columns]."""
     chunks = data.reshape(-1, _CHUNK)
     quads = []
     for g in range(8):
-        if format == "q8":
+        if bits == 8:
             code = chunks[g]
-        elif format in ("q2", "q3"):
+        elif bits < 4:
             code = (chunks[g // 4] >> 2 * (g % 4)) & 3
         else:
             code = (chunks[g % 4] >> (0 if g < 4 else 4)) & 15
-        if format == "q3":
-            code = code | ((chunks[2] >> g) & 1) << 2
-        if format == "q6":
+        if bits in (3, 5):
+            code = code | ((chunks[bits - 1] >> g) & 1) << (bits - 1)
+        if bits == 6:
             code = code | ((chunks[4 + g // 4] >> 2 * (g % 4)) & 3) << 4
         quads.append(code.reshape(ROW_GROUP, 4))
-    return np.concatenate(quads, axis=1).astype(np.float32)
+    return np.concatenate(quads, axis=1)
 
 
 def quantize_activations(x: FloatArray) -> FloatArray:
@@ -110,7 +158,7 @@ def quantize_activations(x: FloatArray) -> FloatArray:
 def matmul(x: FloatArray, packed: ByteArray, format: str, num_rows: int) -> NDArray[np.float64]:
     """Product (T, N) in double precision of what the kernel really multiplies."""
     weights = dequantize(packed, format, num_rows, x.shape[1])
-    seen = quantize_activations(x) if format in _CODE_BITS else x
+    seen = quantize_activations(x) if FORMAT_TRAITS[format].is_low_bit else x
     return np.asarray(seen.astype(np.float64) @ weights.astype(np.float64).T)
 
 

@@ -1,44 +1,24 @@
 """The storage formats of a weight matrix, as people choose them: by their number of bits.
 
-The bytes themselves are specified in ``native/kernels/layout.h``; effective sizes are asked of it.
+Their facts are in ``native/kernels/formats.h``, the bytes themselves in ``native/kernels/layout.h``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from edgemoe.errors import RequestError
-from edgemoe.native import FORMATS, bits_per_weight
+from edgemoe.native import FORMAT_TRAITS, FormatTraits
 
 
-@dataclass(frozen=True, slots=True)
-class FormatInfo:
-    """One format. ``bits`` is what a code or value takes, ``bits_per_weight`` includes the scales."""
-
-    name: str
-    bits: int
-    is_low_bit: bool
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Effective bits per weight of a long row."""
-        return bits_per_weight(self.name)
-
-
-_BITS = {"q2": 2, "q3": 3, "q4": 4, "q6": 6, "q8": 8, "bf16": 16, "f16": 16, "f32": 32}
-_TABLE = {name: FormatInfo(name, _BITS[name], name.startswith("q")) for name in FORMATS}
-
-
-def format_info(name: str) -> FormatInfo:
+def format_info(name: str) -> FormatTraits:
     """The format of that name, for example ``"q4"``.
 
     Raises:
         RequestError: no such format.
     """
     try:
-        return _TABLE[name]
+        return FORMAT_TRAITS[name]
     except KeyError:
-        raise RequestError(f"unknown format {name!r}; choose one of {', '.join(_TABLE)}") from None
+        raise RequestError(f"unknown format {name!r}; choose one of {', '.join(FORMAT_TRAITS)}") from None
 
 
 def format_at_least(bits_per_weight: float, dtype: str) -> str:
@@ -48,8 +28,13 @@ def format_at_least(bits_per_weight: float, dtype: str) -> str:
     """
     if dtype.lower() in ("f32", "f16", "bf16"):
         return dtype.lower()
-    fitting = (name for name in FORMATS if _BITS[name] >= int(bits_per_weight))
-    return next(fitting)
+    rounded = (t for t in FORMAT_TRAITS.values() if t.is_rounded)
+    return next(t.name for t in rounded if t.bits >= int(bits_per_weight))
+
+
+def exact_format(block_type: str) -> str | None:
+    """The format that holds a GGUF block type value for value, ``"q4_k"`` for ``"Q4_K"``, or None."""
+    return next((t.name for t in FORMAT_TRAITS.values() if t.block_type == block_type), None)
 
 
 def format_for_bits(bits: int | str) -> str:
@@ -60,7 +45,7 @@ def format_for_bits(bits: int | str) -> str:
     """
     text = str(bits).strip().lower()
     name = f"q{text}" if text.isdigit() else text
-    if name not in _TABLE:
-        choices = ", ".join(name.removeprefix("q") for name in _TABLE)
+    if name not in FORMAT_TRAITS or not FORMAT_TRAITS[name].is_rounded:
+        choices = ", ".join(t.name.removeprefix("q") for t in FORMAT_TRAITS.values() if t.is_rounded)
         raise RequestError(f"no format has {bits!r} bits; choose one of {choices}")
     return name

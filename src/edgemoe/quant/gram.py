@@ -17,8 +17,6 @@ from edgemoe.quant.plan import BitPlan
 # Share of the mean square that is added to every column's: the calibration text is only a sample. Of 0.001,
 # 0.01 and 0.1 this one had the least error on held-out text at 2 bits.
 DAMPING = 0.1
-# At 8 bits and above rounding alone is as good.
-REFINED_FORMATS = ("q2", "q3", "q4", "q6")
 
 
 class ExpertInputs(Protocol):
@@ -37,7 +35,7 @@ class ExpertInputs(Protocol):
 def refines(plan: BitPlan) -> bool:
     """Whether any expert of a plan has a format that is rounded for its inputs."""
     formats = (plan.default, *plan.overrides.values())
-    return any(name in REFINED_FORMATS for each in formats for name in each.to_json())
+    return any(native.FORMAT_TRAITS[name].is_refined for each in formats for name in each.to_json())
 
 
 def gram(x: FloatArray, weights: FloatArray) -> FloatArray:
@@ -79,7 +77,7 @@ def _as_it_is(weights: FloatArray) -> Matrix:
 
 def quantize_for(weights: FloatArray, format: str, gram: FloatArray | None) -> ByteArray:
     """Pack weights (N, M) for inputs with this gram (M, M); without one as :func:`native.quantize` does."""
-    if gram is None or format not in REFINED_FORMATS:
+    if gram is None or not native.FORMAT_TRAITS[format].is_refined:
         return native.quantize(weights, format)
     packed = native.quantize(weights, format, np.ascontiguousarray(np.diagonal(gram)))
     native.refine(weights, format, gram, packed)

@@ -1,0 +1,360 @@
+// One reader per block type takes a block apart into plain codes of a row; placing them is the same for all.
+// The block types are those of ggml (quants of llama.cpp), by the definitions of the gguf library.
+#include "kernels/exact_blocks.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+#include "core/thread_pool.h"
+#include "kernels/clones.h"
+#include "kernels/half.h"
+
+namespace edgemoe {
+namespace {
+
+constexpr int kLargestBlock = 256;
+
+// Where the scales of one row and block of columns go.
+class ScaleRow {
+  public:
+    ScaleRow(Format f, std::uint8_t* group, std::int64_t first_block, std::int64_t row)
+        : format_(f), group_(group), first_block_(first_block), row_(row) {}
+
+    std::uint8_t* block(int i) const { return group_ + block_scale_offset(format_, first_block_ + i); }
+
+    // Number i of those of one f16 a row; says whether it is finite.
+    bool put_shared(int i, std::uint16_t half) const {
+        return put_half(group_ + shared_scale_offset(format_, first_block_) + 2 * kRowGroup * i, half);
+    }
+    bool put_block_half(int block_number, int i, std::uint16_t half) const {
+        return put_half(block(block_number) + 2 * kRowGroup * i, half);
+    }
+    void put_byte(int block_number, int i, std::uint8_t byte) const {
+        block(block_number)[kRowGroup * i + row_] = byte;
+    }
+    void put_six_bits(int block_number, int first, int second) const {
+        std::uint8_t* bytes = block(block_number);
+        bytes[row_] = static_cast<std::uint8_t>(first | second >> 4 << 6);
+        std::uint8_t& low = bytes[kRowGroup + row_ % 8];
+        const int shift = row_ < 8 ? 0 : 4;
+        low = static_cast<std::uint8_t>((low & ~(15 << shift)) | (second & 15) << shift);
+    }
+
+  private:
+    bool put_half(std::uint8_t* halves, std::uint16_t half) const {
+        std::memcpy(halves + 2 * row_, &half, sizeof half);
+        return (half & 0x7c00) != 0x7c00;
+    }
+
+    Format format_;
+    std::uint8_t* group_;
+    std::int64_t first_block_, row_;
+};
+
+std::uint16_t u16_at(const std::uint8_t* p) {
+    std::uint16_t value;
+    std::memcpy(&value, p, sizeof value);
+    return value;
+}
+std::uint16_t negated(std::uint16_t half) { return half ^ 0x8000; }
+
+// codes[i] = the low nibble of byte i, codes[n + i] = the high one.
+void split_nibbles(const std::uint8_t* bytes, int n, std::uint8_t* codes) {
+    for (int i = 0; i < n; ++i) codes[i] = bytes[i] & 15;
+    for (int i = 0; i < n; ++i) codes[n + i] = bytes[i] >> 4;
+}
+
+// Adds bit i of 32 to code i.
+void add_bits(const std::uint8_t* bytes, int place, std::uint8_t* codes) {
+    std::uint32_t bits;
+    std::memcpy(&bits, bytes, sizeof bits);
+    for (int i = 0; i < 32; ++i) codes[i] |= static_cast<std::uint8_t>((bits >> i & 1) << place);
+}
+
+// Each reads one block and returns whether its weights are finite.
+template <Format f>
+bool read_block(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes);
+
+bool is_finite_mxfp4(std::uint8_t exponent, const std::uint8_t* codes) {
+    // Up to here 6, the largest number, times the power of two is finite.
+    if (exponent <= 252) return true;
+    if (exponent == 255) return false;
+    const int largest = exponent == 253 ? 5 : 3;  // codes of 3 and 1.5: times 2^126, 2^127
+    return std::all_of(codes, codes + kBlock, [=](std::uint8_t code) { return (code & 7) <= largest; });
+}
+
+template <>
+bool read_block<Format::kMxfp4>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+    split_nibbles(block + 1, 16, codes);
+    scales.put_byte(0, 0, block[0]);
+    return is_finite_mxfp4(block[0], codes);
+}
+
+template <>
+bool read_block<Format::kQ8>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+    for (int i = 0; i < kBlock; ++i) codes[i] = block[2 + i] ^ 128;
+    return scales.put_block_half(0, 0, u16_at(block));
+}
+
+template <>
+bool read_block<Format::kQ4_0>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+    split_nibbles(block + 2, 16, codes);
+    return scales.put_block_half(0, 0, u16_at(block));
+}
+
+template <>
+bool read_block<Format::kIq4Nl>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+    return read_block<Format::kQ4_0>(block, scales, codes);
+}
+
+template <>
+bool read_block<Format::kQ4_1>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+    split_nibbles(block + 4, 16, codes);
+    const bool is_finite = scales.put_block_half(0, 0, u16_at(block));
+    return scales.put_block_half(0, 1, negated(u16_at(block + 2))) && is_finite;
+}
+
+template <>
+bool read_block<Format::kQ5_0>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+    split_nibbles(block + 6, 16, codes);
+    add_bits(block + 2, 4, codes);
+    return scales.put_block_half(0, 0, u16_at(block));
+}
+
+template <>
+bool read_block<Format::kQ5_1>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+    split_nibbles(block + 8, 16, codes);
+    add_bits(block + 4, 4, codes);
+    const bool is_finite = scales.put_block_half(0, 0, u16_at(block));
+    return scales.put_block_half(0, 1, negated(u16_at(block + 2))) && is_finite;
+}
+
+// Two bits a code: byte i of 32 holds codes i, 32 + i, 64 + i, 96 + i.
+void split_pairs(const std::uint8_t* bytes, std::uint8_t* codes) {
+    for (int j = 0; j < 4; ++j) {
+        for (int i = 0; i < 32; ++i) codes[32 * j + i] = bytes[i] >> 2 * j & 3;
+    }
+}
+
+template <>
+bool read_block<Format::kQ2K>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+    for (int i = 0; i < 2; ++i) split_pairs(block + 16 + 32 * i, codes + 128 * i);
+    for (int i = 0; i < 16; ++i) scales.put_byte(i / 2, i % 2, block[i]);
+    const bool is_finite = scales.put_shared(0, u16_at(block + 80));
+    return scales.put_shared(1, u16_at(block + 82)) && is_finite;
+}
+
+template <>
+bool read_block<Format::kQ3K>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+    for (int i = 0; i < 2; ++i) split_pairs(block + 32 + 32 * i, codes + 128 * i);
+    for (int i = 0; i < 8; ++i) {
+        for (int j = 0; j < 32; ++j) codes[32 * i + j] |= static_cast<std::uint8_t>((block[j] >> i & 1) << 2);
+    }
+    const std::uint8_t *low = block + 96, *high = block + 104;
+    const auto scale = [=](int i) {
+        return (low[i % 8] >> i / 8 * 4 & 15) | (high[i % 4] >> i / 4 * 2 & 3) << 4;
+    };
+    for (int i = 0; i < 8; ++i) scales.put_six_bits(i, scale(2 * i), scale(2 * i + 1));
+    return scales.put_shared(0, u16_at(block + 108));
+}
+
+// Scales and minimums of Q4_K and Q5_K: bytes 0-3 and 4-7 hold the first four with two bits of the last four
+// above them, whose other four bits are in bytes 8-11.
+bool read_six_bit_minimums(const std::uint8_t* block, const ScaleRow& scales) {
+    const std::uint8_t *d = block + 4, *m = block + 8, *low = block + 12;
+    for (int i = 0; i < 4; ++i) {
+        scales.put_six_bits(i, d[i] & 63, m[i] & 63);
+        scales.put_six_bits(4 + i, (low[i] & 15) | d[i] >> 6 << 4, low[i] >> 4 | m[i] >> 6 << 4);
+    }
+    const bool is_finite = scales.put_shared(0, u16_at(block));
+    return scales.put_shared(1, u16_at(block + 2)) && is_finite;
+}
+
+template <>
+bool read_block<Format::kQ4K>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+    for (int i = 0; i < 4; ++i) split_nibbles(block + 16 + 32 * i, 32, codes + 64 * i);
+    return read_six_bit_minimums(block, scales);
+}
+
+template <>
+bool read_block<Format::kQ5K>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+    for (int i = 0; i < 4; ++i) split_nibbles(block + 48 + 32 * i, 32, codes + 64 * i);
+    for (int i = 0; i < 8; ++i) {
+        for (int j = 0; j < 32; ++j)
+            codes[32 * i + j] |= static_cast<std::uint8_t>((block[16 + j] >> i & 1) << 4);
+    }
+    return read_six_bit_minimums(block, scales);
+}
+
+template <>
+bool read_block<Format::kQ6K>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+    for (int i = 0; i < 2; ++i) {
+        split_nibbles(block + 64 * i, 64, codes + 128 * i);
+        std::uint8_t high[128];
+        split_pairs(block + 128 + 32 * i, high);
+        for (int j = 0; j < 128; ++j) codes[128 * i + j] |= static_cast<std::uint8_t>(high[j] << 4);
+    }
+    for (int i = 0; i < 16; ++i) scales.put_byte(i / 2, i % 2, block[192 + i] ^ 128);
+    return scales.put_shared(0, u16_at(block + 208));
+}
+
+template <>
+bool read_block<Format::kIq4Xs>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+    const std::uint16_t high = u16_at(block + 2);
+    for (int i = 0; i < 8; ++i) {
+        split_nibbles(block + 8 + 16 * i, 16, codes + 32 * i);
+        const int scale = (block[4 + i / 2] >> i % 2 * 4 & 15) | (high >> 2 * i & 3) << 4;
+        scales.put_byte(i, 0, static_cast<std::uint8_t>(scale - 32 + kByteScaleZero));
+    }
+    return scales.put_shared(0, u16_at(block));
+}
+
+std::uint32_t quad_at(const std::uint8_t* codes, int quad) {
+    std::uint32_t four;
+    std::memcpy(&four, codes + quad * kQuad, sizeof four);
+    return four;
+}
+
+// Writes the 32 codes of a row of a block: four columns at a time, as they lie side by side.
+template <int bits>
+void place_codes(const std::uint8_t* codes, std::int64_t row, std::uint8_t* block) {
+    const auto put = [=](int chunk, std::uint32_t four) {
+        std::memcpy(block + chunk * kChunk + row * kQuad, &four, sizeof four);
+    };
+    constexpr std::uint32_t kOnes = 0x01010101;
+    const auto quad = [=](int g) { return quad_at(codes, g); };
+    if constexpr (bits == 8) {
+        for (int g = 0; g < kQuads; ++g) put(g, quad(g));
+    } else if constexpr (bits >= 4) {
+        for (int c = 0; c < 4; ++c) put(c, (quad(c) & 15 * kOnes) | (quad(c + 4) & 15 * kOnes) << 4);
+    }
+    if constexpr (bits == 6) {
+        for (int c = 0; c < 2; ++c) {
+            std::uint32_t all = 0;
+            for (int j = 0; j < 4; ++j) all |= (quad(4 * c + j) >> 4 & 3 * kOnes) << 2 * j;
+            put(4 + c, all);
+        }
+    }
+    if constexpr (bits < 4) {
+        for (int c = 0; c < 2; ++c) {
+            std::uint32_t all = 0;
+            for (int j = 0; j < 4; ++j) all |= (quad(4 * c + j) & 3 * kOnes) << 2 * j;
+            put(c, all);
+        }
+    }
+    if constexpr (bits == 3 || bits == 5) {
+        std::uint32_t all = 0;
+        for (int g = 0; g < kQuads; ++g) all |= (quad(g) >> (bits - 1) & kOnes) << g;
+        put(bits - 1, all);
+    }
+}
+
+template <Format f>
+bool pack_row(const std::uint8_t* blocks, std::int64_t cols, std::uint8_t* group, std::int64_t row) {
+    constexpr int kCols = traits(f).block_cols;
+    std::uint8_t codes[kLargestBlock];
+    std::uint8_t* const place = group + group_header_bytes(f, cols);
+    bool is_finite = true;
+    for (std::int64_t first = 0; first < cols / kBlock; first += kCols / kBlock) {
+        is_finite &= read_block<f>(blocks, ScaleRow(f, group, first, row), codes);
+        for (int i = 0; i < kCols / kBlock; ++i) {
+            place_codes<code_bits(f)>(codes + i * kBlock, row, place + (first + i) * block_code_bytes(f));
+        }
+        blocks += traits(f).block_bytes;
+    }
+    return is_finite;
+}
+
+using PackRow = bool(const std::uint8_t*, std::int64_t, std::uint8_t*, std::int64_t);
+
+// nullptr where blocks of a format are not packed.
+PackRow* row_packer(Format f) {
+    switch (f) {
+        case Format::kQ8:
+            return pack_row<Format::kQ8>;
+        case Format::kMxfp4:
+            return pack_row<Format::kMxfp4>;
+        case Format::kQ4_0:
+            return pack_row<Format::kQ4_0>;
+        case Format::kQ4_1:
+            return pack_row<Format::kQ4_1>;
+        case Format::kQ5_0:
+            return pack_row<Format::kQ5_0>;
+        case Format::kQ5_1:
+            return pack_row<Format::kQ5_1>;
+        case Format::kQ2K:
+            return pack_row<Format::kQ2K>;
+        case Format::kQ3K:
+            return pack_row<Format::kQ3K>;
+        case Format::kQ4K:
+            return pack_row<Format::kQ4K>;
+        case Format::kQ5K:
+            return pack_row<Format::kQ5K>;
+        case Format::kQ6K:
+            return pack_row<Format::kQ6K>;
+        case Format::kIq4Nl:
+            return pack_row<Format::kIq4Nl>;
+        case Format::kIq4Xs:
+            return pack_row<Format::kIq4Xs>;
+        default:
+            return nullptr;
+    }
+}
+
+// Calls pack(row, group, lane) for every row, on all threads; returns the first row for which it is false, or
+// -1.
+template <typename Pack>
+std::int64_t pack_rows(std::int64_t rows, std::int64_t cols, Format format, std::uint8_t* packed,
+                       const Pack& pack) {
+    std::atomic<std::int64_t> first_bad{rows};
+    parallel_for(num_groups(rows), 1, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t row = begin * kRowGroup; row < std::min(end * kRowGroup, rows); ++row) {
+            std::uint8_t* group = packed + row / kRowGroup * group_bytes(format, cols);
+            const std::int64_t lane = row % kRowGroup;
+            if (lane == 0) std::memset(group, 0, static_cast<std::size_t>(group_bytes(format, cols)));
+            if (pack(row, group, lane)) continue;
+            std::int64_t seen = first_bad.load();
+            while (row < seen && !first_bad.compare_exchange_weak(seen, row)) {
+            }
+        }
+    });
+    return first_bad < rows ? first_bad.load() : -1;
+}
+
+}  // namespace
+
+bool packs_blocks(Format format) { return row_packer(format) != nullptr; }
+
+std::int64_t pack_blocks(const std::uint8_t* blocks, std::int64_t rows, std::int64_t cols, Format format,
+                         std::uint8_t* packed) {
+    PackRow* const pack_row = row_packer(format);
+    const std::int64_t row_bytes = cols / traits(format).block_cols * traits(format).block_bytes;
+    return pack_rows(rows, cols, format, packed,
+                     [=](std::int64_t row, std::uint8_t* group, std::int64_t lane) {
+                         return pack_row(blocks + row * row_bytes, cols, group, lane);
+                     });
+}
+
+std::int64_t pack_mxfp4(const std::uint8_t* nibbles, const std::uint8_t* exponents, std::int64_t rows,
+                        std::int64_t cols, std::uint8_t* packed) {
+    constexpr Format kFormat = Format::kMxfp4;
+    const std::int64_t num_blocks = cols / kBlock;
+    return pack_rows(
+        rows, cols, kFormat, packed, [=](std::int64_t row, std::uint8_t* group, std::int64_t lane) {
+            bool is_finite = true;
+            for (std::int64_t block = row * num_blocks; block < (row + 1) * num_blocks; ++block) {
+                const std::uint8_t* bytes = nibbles + block * (kBlock / 2);
+                std::uint8_t codes[kBlock];
+                for (int i = 0; i < kBlock; ++i) codes[i] = bytes[i / 2] >> i % 2 * 4 & 15;
+                const std::int64_t i = block % num_blocks;
+                ScaleRow(kFormat, group, i, lane).put_byte(0, 0, exponents[block]);
+                place_codes<code_bits(kFormat)>(
+                    codes, lane, group + group_header_bytes(kFormat, cols) + i * block_code_bytes(kFormat));
+                is_finite &= is_finite_mxfp4(exponents[block], codes);
+            }
+            return is_finite;
+        });
+}
+
+}  // namespace edgemoe

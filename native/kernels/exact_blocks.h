@@ -1,0 +1,24 @@
+// Blocks of other engines become exact formats: codes and scales change places, and no weight changes.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/layout.h"
+
+namespace edgemoe {
+
+// Packs rows [rows][cols / block_cols] of GGUF blocks of the format's type into `packed` (packed_bytes long),
+// on all threads. Rows may be packed in chunks of whole groups of 16, as they may be quantised. Returns the
+// first row with a weight that is not finite, of which some bytes may be wrong, or -1.
+std::int64_t pack_blocks(const std::uint8_t* blocks, std::int64_t rows, std::int64_t cols, Format format,
+                         std::uint8_t* packed);
+
+// The same for MXFP4 as checkpoints have it: nibbles [rows][cols / 32][16], of which byte j holds columns 2j
+// (low) and 2j + 1, and exponents [rows][cols / 32].
+std::int64_t pack_mxfp4(const std::uint8_t* nibbles, const std::uint8_t* exponents, std::int64_t rows,
+                        std::int64_t cols, std::uint8_t* packed);
+
+// Whether blocks of a format can be packed.
+bool packs_blocks(Format format);
+
+}  // namespace edgemoe

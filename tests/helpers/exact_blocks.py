@@ -1,0 +1,43 @@
+"""Random blocks of every GGUF type that a store holds value for value."""
+
+from __future__ import annotations
+
+import numpy as np
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+from edgemoe.native import FORMAT_TRAITS
+
+EXACT = [t for t in FORMAT_TRAITS.values() if t.packs_blocks]
+# Where the f16 numbers of a block lie.
+_HALVES = {
+    "Q8_0": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q2_K": [80, 82], "Q3_K": [108],
+    "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208], "IQ4_NL": [0], "IQ4_XS": [0], "MXFP4": [],
+}  # fmt: skip
+
+
+def gguf_type(block_type: str) -> GGMLQuantizationType:
+    return GGMLQuantizationType[block_type]
+
+
+def random_blocks(block_type: str, rows: int, cols: int, seed: int = 0) -> np.ndarray:
+    """Blocks of (rows, cols) weights, (rows, bytes of a row): any codes, scales of moderate size."""
+    rng = np.random.default_rng(seed)
+    block_cols, block_bytes = GGML_QUANT_SIZES[gguf_type(block_type)]
+    blocks = rng.integers(0, 256, (rows, cols // block_cols, block_bytes), np.uint8)
+    for offset in _HALVES[block_type]:
+        halves = rng.normal(0, 0.01, (rows, cols // block_cols, 1)).astype(np.float16)
+        blocks[..., offset : offset + 2] = halves.view(np.uint8)
+    if block_type == "MXFP4":
+        blocks[..., 0] = rng.integers(118, 124, blocks.shape[:2])
+    return blocks.reshape(rows, -1)
+
+
+def put_half(blocks: np.ndarray, block_type: str, row: int, number: int, value: float) -> None:
+    """Replace an f16 number of the last block of a row."""
+    block_bytes = GGML_QUANT_SIZES[gguf_type(block_type)][1]
+    offset = blocks.shape[1] - block_bytes + _HALVES[block_type][number]
+    blocks[row, offset : offset + 2] = np.array([value], np.float16).view(np.uint8)
+
+
+def num_halves(block_type: str) -> int:
+    return len(_HALVES[block_type])
