@@ -26,7 +26,7 @@ from edgemoe.engine.pairs import Pair, PairScore, score_pairs
 from edgemoe.engine.perplexity import Progress, Score, score_text
 from edgemoe.engine.sampling import Sampling
 from edgemoe.engine.stats import Stats
-from edgemoe.engine.tokenizer import Message, Tokenizer
+from edgemoe.text import Message, Tokenizer
 from edgemoe.errors import RequestError
 from edgemoe.experts import DEFAULT_POLICY
 from edgemoe.models import KV_FORMATS, ModelSpec

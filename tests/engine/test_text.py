@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgemoe.engine.stops import StopScanner
-from edgemoe.engine.tokenizer import StreamDecoder, Tokenizer
 from edgemoe.errors import RequestError, StoreError
+from edgemoe.text import StreamDecoder, Tokenizer
+from edgemoe.text.stops import StopScanner
 
 
 @pytest.fixture(scope="module")

@@ -123,7 +123,7 @@ def _cache_bytes(text: str | None, store: Store) -> int | None:
 
 
 def _tokens(store: Store, content: str, count: int) -> list[int]:
-    from edgemoe.engine.tokenizer import Tokenizer
+    from edgemoe.text import Tokenizer
 
     token_ids = Tokenizer(store.path, store.config).encode(content)[: max(2, count)]
     if len(token_ids) < 2:

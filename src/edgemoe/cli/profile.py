@@ -141,7 +141,7 @@ class Text:
 
     def windows(self, folder: Path, length: int) -> list[list[int]]:
         """Whole windows, by the tokenizer of a store; none reaches from one file into the next."""
-        from edgemoe.engine.tokenizer import Tokenizer
+        from edgemoe.text import Tokenizer
 
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         tokenizer, share = Tokenizer(folder, config), self._share

@@ -13,9 +13,8 @@ from edgemoe.engine.loading import Engine
 from edgemoe.engine.machine import peak_resident_bytes, resident_bytes
 from edgemoe.engine.sampling import Sampling, sample
 from edgemoe.engine.stats import Stats
-from edgemoe.engine.stops import StopScanner
-from edgemoe.engine.tokenizer import StreamDecoder
 from edgemoe.errors import RequestError
+from edgemoe.text import StopScanner, StreamDecoder
 
 
 @dataclass(frozen=True)
@@ -120,8 +119,12 @@ class Stream(Iterator[Chunk]):
 
     def _write(self) -> Generator[Chunk, None, None]:
         request, session = self._request, self._engine.session
-        decoder, scanner = StreamDecoder(self._engine.tokenizer), StopScanner(request.stop)
-        has_text = self._engine.tokenizer.is_available
+        scanner = StopScanner(request.stop)
+        tokenizer = self._engine.tokenizer
+        has_text = tokenizer.is_available
+        # An encoder reads the prompt; the answer then follows nothing.
+        context = () if self._engine.spec.has_encoder or not has_text else request.token_ids
+        decoder = StreamDecoder(tokenizer, context)
         generator = request.sampling.generator()
         logits = session.prefill(request.token_ids)
         self._num_prefilled = len(request.token_ids) - session.num_reused

@@ -17,7 +17,7 @@ from edgemoe.engine.prediction import (
 )
 from edgemoe.engine.session import Session
 from edgemoe.engine.storage import MAX_DEPTH, tune_depth
-from edgemoe.engine.tokenizer import Tokenizer
+from edgemoe.text import Tokenizer
 from edgemoe.errors import StoreError
 from edgemoe.experts import (
     DEFAULT_POLICY,

@@ -1,0 +1,7 @@
+"""Text ↔ tokens: tokenizers, chat templates, decoding while tokens arrive, stop texts."""
+
+from edgemoe.text.stops import StopScanner
+from edgemoe.text.stream import StreamDecoder
+from edgemoe.text.tokenizer import Message, Tokenizer
+
+__all__ = ["Message", "StopScanner", "StreamDecoder", "Tokenizer"]

@@ -1,0 +1,225 @@
+"""Text ↔ tokens: the checkpoint's tokenizer, its chat template, and the tokens that end an answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from edgemoe.errors import RequestError, StoreError
+from edgemoe.text.added_tokens import read_special_tokens
+from edgemoe.text.side_files import read_json_object, read_text_file
+from edgemoe.text.stream import Reach
+from edgemoe.text.templates import ChatTemplate, Message, read_templates
+from edgemoe.text.tidying import tidy
+
+__all__ = ["Message", "Tokenizer"]
+
+# Stands for an assistant's answer when the template is asked what follows one.
+_SENTINEL = "\x02answer\x03"
+_T5_SENTINEL = "<extra_id_"
+
+
+class Tokenizer:
+    """The tokenizer of a store. A store without tokenizer.json still runs on token ids.
+
+    Its ids are those of transformers' AutoTokenizer for the same files. Any number of threads may use it.
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        self._folder = folder
+        self._settings = read_json_object(folder / "tokenizer_config.json")
+        special = read_special_tokens(
+            self._settings,
+            read_json_object(folder / "special_tokens_map.json"),
+            read_json_object(folder / "added_tokens.json"),
+        )
+        self.special_tokens: Mapping[str, str] = special.named
+        self._tokenizer = _load(folder / "tokenizer.json")
+        self._is_tidied = False
+        self._special_ids = self._sentinel_ids = frozenset[int]()
+        self.reach = Reach(None, frozenset(), is_tidied=False)
+        if self._tokenizer is not None:
+            with _one_line_errors(StoreError, f"{folder}: its tokenizer cannot be used"):
+                self._prepare(self._tokenizer, special.added)
+        generation = read_json_object(folder / "generation_config.json")
+        self.stop_ids = _ids(generation, "generation_config.json") | _ids(config, "config.json")
+        self.stop_ids |= self._id_of("eos_token")
+        self._templates: dict[str, ChatTemplate] | None = None
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the store has a tokenizer at all."""
+        return self._tokenizer is not None
+
+    @property
+    def bos_id(self) -> int | None:
+        """The token that a text begins with, where the checkpoint names one."""
+        return min(self._id_of("bos_token"), default=None)
+
+    @property
+    def eos_id(self) -> int | None:
+        """The token that ends a text, as the tokenizer's settings name it; ``stop_ids`` has all of them."""
+        return min(self._id_of("eos_token") or self.stop_ids, default=None)
+
+    def encode(self, text: str, *, adds_special: bool = True) -> list[int]:
+        """Token ids of a text, with the tokens that the tokenizer puts around a text if wanted.
+
+        Raises:
+            RequestError: the store has no tokenizer, or the text is none.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # bytes of a command line that are not UTF-8
+            raise RequestError(f"the text is not UTF-8: {error.reason} at {error.start}") from None
+        tokenizer = self._require()
+        with _one_line_errors(RequestError, "the text cannot be tokenised"):
+            return list(tokenizer.encode(text, add_special_tokens=adds_special).ids)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens left out; sentinels, which T5 answers with, are kept."""
+        tokenizer = self._require()
+        shown = [token_id for token_id in token_ids if self.shows(token_id)]
+        with _one_line_errors(RequestError, "the tokens cannot be decoded"):
+            text = str(tokenizer.decode(shown, skip_special_tokens=False))
+        return tidy(text) if self._is_tidied else text
+
+    def shows(self, token_id: int) -> bool:
+        """Whether ``decode`` gives a token's text: special tokens are left out, sentinels are not."""
+        return token_id not in self._special_ids or token_id in self._sentinel_ids
+
+    def render_chat(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        **options: Any,
+    ) -> str:
+        """The conversation as the model expects it, up to where its answer begins.
+
+        ``options`` are what the template may ask for, such as ``enable_thinking``.
+
+        Raises:
+            RequestError: the checkpoint has no chat template, or it refuses the messages.
+        """
+        return self._render(messages, tools, documents, {"add_generation_prompt": True, **options})
+
+    def encode_chat(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        **options: Any,
+    ) -> list[int]:
+        """Token ids of ``render_chat``; the template itself writes the special tokens."""
+        return self.encode(self.render_chat(messages, tools, documents, **options), adds_special=False)
+
+    def turn_end_ids(self) -> frozenset[int]:
+        """Special tokens with which the template ends an assistant's turn."""
+        turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _SENTINEL}]
+        try:
+            rendered = self._render(turn, None, None, {"add_generation_prompt": False})
+        except RequestError:
+            return frozenset()
+        _, found, after = rendered.rpartition(_SENTINEL)
+        first = self.encode(after.strip(), adds_special=False)[:1] if found else []
+        return self._special_ids.intersection(first)
+
+    def template_names(self) -> tuple[str, ...]:
+        """Names of the chat templates, "default" first; none where the checkpoint has none.
+
+        Raises:
+            StoreError: a template's file cannot be read.
+        """
+        return tuple(self._all_templates())
+
+    def _render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None,
+        documents: Sequence[Mapping[str, Any]] | None,
+        options: Mapping[str, Any],
+    ) -> str:
+        templates = self._all_templates()
+        name = "tool_use" if tools is not None and "tool_use" in templates else "default"
+        if name not in templates:
+            raise RequestError(
+                f"{self._folder}: the checkpoint has no chat template; use `edgemoe run` with a plain prompt"
+            )
+        return templates[name].render(messages, tools, documents, {**self.special_tokens, **options})
+
+    def _all_templates(self) -> dict[str, ChatTemplate]:
+        if self._templates is None:
+            self._templates = read_templates(self._folder, self._settings)
+        return self._templates
+
+    def _prepare(self, tokenizer: tokenizers.Tokenizer, added: Sequence[tokenizers.AddedToken]) -> None:
+        """What transformers does to a tokenizer that it loads."""
+        # Left by training; a prompt must be neither cut nor filled up.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.encode_special_tokens = bool(self._settings.get("split_special_tokens", False))
+        tokenizer.add_tokens(list(added))
+        special = {i: str(t.content) for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
+        self._special_ids = frozenset(special)
+        self._sentinel_ids = frozenset(i for i, text in special.items() if text.startswith(_T5_SENTINEL))
+        # Tidying would take spaces from the text of a BPE, whose tokens have their own.
+        self._is_tidied = bool(self._settings.get("clean_up_tokenization_spaces", False)) and not isinstance(
+            tokenizer.model, tokenizers.models.BPE
+        )
+        decoder = tokenizer.decoder
+        description = None if decoder is None else json.loads(decoder.__getstate__())
+        byte_ids = (tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
+        self.reach = Reach(
+            description, frozenset(i for i in byte_ids if i is not None), is_tidied=self._is_tidied
+        )
+
+    def _require(self) -> tokenizers.Tokenizer:
+        if self._tokenizer is None:
+            raise RequestError(
+                f"{self._folder}: has no tokenizer.json, so it takes token ids only; copy the checkpoint's"
+                " tokenizer.json beside config.json and convert again"
+            )
+        return self._tokenizer
+
+    def _id_of(self, name: str) -> frozenset[int]:
+        text = self.special_tokens.get(name)
+        if self._tokenizer is None or text is None:
+            return frozenset()
+        token_id = self._tokenizer.token_to_id(text)
+        return frozenset() if token_id is None else frozenset([token_id])
+
+
+def _load(path: Path) -> tokenizers.Tokenizer | None:
+    if not path.is_file():
+        return None
+    text = read_text_file(path)
+    with _one_line_errors(StoreError, f"{path}: not a tokenizer"):
+        return tokenizers.Tokenizer.from_str(text)
+
+
+@contextmanager
+def _one_line_errors(kind: type[Exception], what: str) -> Iterator[None]:
+    """The tokenizers library raises bare Exception, and panics that are not even that."""
+    try:
+        yield
+    except kind:
+        raise
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise kind(f"{what}: {' '.join(str(error).split())[:200]}") from error
+        raise
+
+
+def _ids(settings: Mapping[str, Any], file: str) -> frozenset[int]:
+    """End tokens: one, several or none; an id that is missing or negative means none."""
+    value = settings.get("eos_token_id")
+    ids = value if isinstance(value, list) else [value]
+    for token_id in ids:
+        if token_id is not None and (isinstance(token_id, bool) or not isinstance(token_id, int)):
+            raise StoreError(f"{file}: eos_token_id has {token_id!r:.60}, which is no token id")
+    return frozenset(token_id for token_id in ids if token_id is not None and token_id >= 0)

@@ -1,0 +1,271 @@
+"""Text as public bug reports have it: streams, tokenizer files as others leave them, chat templates."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+transformers = pytest.importorskip("transformers")
+from helpers.vocabularies import KINDS, make_tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgemoe.errors import RequestError, StoreError
+from edgemoe.text import StreamDecoder, Tokenizer
+
+SETTINGS = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+}
+USER = [{"role": "user", "content": "hi"}]
+CHAT = [*USER, {"role": "assistant", "content": "yo"}, {"role": "user", "content": "a"}]
+
+
+def write_folder(folder, kind="byte-level", config=SETTINGS, changes=None, **files):
+    """A tokenizer's folder; ``changes`` are made to tokenizer.json, files have "__" for "."."""
+    folder.mkdir(exist_ok=True)
+    record = json.loads(make_tokenizer(kind).to_str()) | (changes or {})
+    (folder / "tokenizer.json").write_text(json.dumps(record), "utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
+    for name, content in files.items():
+        text = content if isinstance(content, str) else json.dumps(content)
+        (folder / name.replace("__", ".")).write_text(text, "utf-8")
+    return folder
+
+
+def theirs(folder):
+    return transformers.AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def tokenizers_of_all_kinds(tmp_path_factory):
+    root = tmp_path_factory.mktemp("kinds")
+    found = {kind: Tokenizer(write_folder(root / kind, kind), {}) for kind in KINDS}
+    tidied = {**SETTINGS, "clean_up_tokenization_spaces": True}
+    return found | {"tidied": Tokenizer(write_folder(root / "tidied", "word-piece", tidied), {})}
+
+
+def streamed(tokenizer, prompt, answer):
+    decoder = StreamDecoder(tokenizer, prompt)
+    return "".join([*map(decoder.push, answer), decoder.flush()])
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "tidied"])
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_streamed_text_is_the_whole_decode(tokenizers_of_all_kinds, kind, data):
+    tokenizer = tokenizers_of_all_kinds[kind]
+    size = tokenizer._require().get_vocab_size()
+    # Few different bytes, so that whole characters come up as often as broken ones.
+    some = [i for i in (*range(12), 3 + 0xC3, 3 + 0xA9, *range(size - 14, size)) if 0 <= i < size]
+    answer = data.draw(st.lists(st.sampled_from(some), max_size=24))
+    prompt = data.draw(st.lists(st.sampled_from(some), max_size=24))
+    assert streamed(tokenizer, [], answer) == tokenizer.decode(answer)
+    before, whole = tokenizer.decode(prompt), tokenizer.decode([*prompt, *answer])
+    if whole.startswith(before) and not before.endswith("\ufffd"):
+        assert before + streamed(tokenizer, prompt, answer) == whole
+
+
+def test_text_comes_as_soon_as_it_is_certain(tokenizers_of_all_kinds):
+    tokenizer = tokenizers_of_all_kinds["llama"]
+    ids = tokenizer.encode("aéb", adds_special=False)
+    decoder = StreamDecoder(tokenizer)
+    assert [decoder.push(i) for i in ids][-1] == "b"
+    decoder = StreamDecoder(tokenizer)
+    e = [3 + byte for byte in "é".encode()]
+    a = tokenizer._require().token_to_id("a")
+    assert [decoder.push(i) for i in [a, *e, *e, a]] == ["a", "", "", "", "", "ééa"]
+
+
+def test_a_word_after_a_prompt_keeps_its_space(tokenizers_of_all_kinds):
+    tokenizer = tokenizers_of_all_kinds["llama"]
+    word = [tokenizer._require().token_to_id("▁a")]
+    assert streamed(tokenizer, tokenizer.encode("b"), word) == " a"
+    assert streamed(tokenizer, [1], word) == "a"
+
+
+LEFT = {
+    "truncation": {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
+    "padding": {
+        "strategy": {"Fixed": 40}, "direction": "Right", "pad_to_multiple_of": None,
+        "pad_id": 0, "pad_type_id": 0, "pad_token": "<unk>",
+    },
+}  # fmt: skip
+IM_END = {"content": "<|im_end|>", "special": True, "normalized": False, "lstrip": False, "rstrip": False}
+PLAIN = {**IM_END, "content": "<tool>", "special": False, "single_word": False, "normalized": True}
+IDS = {
+    "truncation": ({}, {"changes": {"truncation": LEFT["truncation"]}}),
+    "padding": ({}, {"changes": {"padding": LEFT["padding"]}}),
+    "added_tokens_decoder": ({"added_tokens_decoder": {"300": IM_END, "301": PLAIN}}, {}),
+    "special_tokens_map": ({}, {"special_tokens_map__json": {"eos_token": IM_END, "pad_token": "<tool>"}}),
+    "added_tokens": ({}, {"added_tokens__json": {"<tool>": 261, "<|im_end|>": 262}}),
+    "additional": ({"additional_special_tokens": ["<|im_end|>", "<tool>"]}, {}),
+    "extra named": ({"extra_special_tokens": {"image_token": "<tool>"}}, {}),
+    "model's own": ({"boi_token": "<tool>"}, {}),
+    "right strip": ({"eos_token": {**IM_END, "rstrip": True, "__type": "AddedToken"}}, {}),
+    "not split": ({"split_special_tokens": True}, {}),
+}
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_ids_are_those_of_transformers(tmp_path, name):
+    config, more = IDS[name]
+    folder = write_folder(tmp_path / "m", config=SETTINGS | config, **more)
+    text = "The quick <tool> brown<|im_end|>  fox</s> jumps"
+    ours, other = Tokenizer(folder, {}), theirs(folder)
+    assert ours.encode(text) == other(text)["input_ids"]
+    ids = other(text)["input_ids"]
+    assert ours.decode(ids) == other.decode(ids, skip_special_tokens=True)
+    assert ours.eos_id == other.eos_token_id
+
+
+@pytest.mark.parametrize("eos", [None, [], 2, [2, None], [7, 2], [-1, 2], [None]])
+def test_end_tokens_in_any_form(tmp_path, eos):
+    folder = write_folder(tmp_path / "m", generation_config__json={"eos_token_id": eos})
+    listed = eos if isinstance(eos, list) else [eos]
+    assert Tokenizer(folder, {}).stop_ids == {2, *(i for i in listed if i is not None and i >= 0)}
+
+
+def test_an_end_token_that_is_none_is_named(tmp_path):
+    folder = write_folder(tmp_path / "m", generation_config__json={"eos_token_id": "</s>"})
+    with pytest.raises(StoreError, match=r"generation_config\.json: eos_token_id has '</s>'"):
+        Tokenizer(folder, {})
+
+
+TEMPLATES = {
+    "break": "{% for m in messages %}{% if m.role == 'assistant' %}{% break %}{% endif %}"
+    "{{ m.content }}{% endfor %}",
+    "continue": "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}"
+    "{{ m.content }}{% endfor %}",
+    "generation": "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}|{% endfor %}",
+    "tools": "{% if tools is not none %}[TOOLS]{% endif %}{% if documents is none %}none{% endif %}",
+    "named": "{{ bos_token }}{{ eos_token }}{{ pad_token }}{{ unk_token }}{{ sep_token is defined }}",
+    "tojson": "{{ messages[0] | tojson }}{{ messages[0] | tojson(indent=2) }}"
+    "{{ {'b': 'é', 'a': 1} | tojson(sort_keys=true, ensure_ascii=true, separators=(',', ':')) }}",
+    "namespace": "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}"
+    "{{ ns.n }}",
+    "dict": "{{ dict(a=1, b=2) }}{{ dict.fromkeys(['x']) }}",
+    "spaces": "  {% if true %}\n  a\n  {% endif %}\n{{- messages | length }}",
+    "methods": "{{ messages[0].content.strip().split('i')[0] ~ '|' ~ messages[-1]['role'] | upper }}",
+    "filters": "{{ messages | map(attribute='role') | join(',') }}"
+    "{{ messages | selectattr('role', 'equalto', 'user') | list | length }}"
+    "{{ messages[1:] | length }}{{ (messages | reverse | list)[0].content }}",
+    "loop": "{% for m in messages recursive %}{{ loop.index }}{{ loop.last }}{{ loop.previtem.content"
+    " if loop.previtem }}{% else %}none{% endfor %}",
+    "macro": "{% macro show(m, n=1) %}{{ m.content * n }}{% endmacro %}{{ show(messages[0], n=3) }}",
+    "set": "{% set text %}{% for m in messages %}{{ m.content }}{% endfor %}{% endset %}{{ text | trim }}",
+    "format": "{{ '%s-%d' % ('a', 3) }}{{ '{:>5}{}'.format('b', 1) }}{{ 'x' * 3 }}{{ 7 // 2 + 2 ** 3 }}",
+    "reasoning": "{{ messages[0].reasoning_content is defined }}",
+    "option": "{{ enable_thinking | default('unset') }}",
+}
+
+
+def rendered_by_both(folder, messages=CHAT, **options):
+    ours = Tokenizer(folder, {}).render_chat(messages, **options)
+    return ours, theirs(folder).apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, **options
+    )
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_templates_render_as_in_transformers(tmp_path, name):
+    config = SETTINGS | {"pad_token": "<s>"}
+    folder = write_folder(tmp_path / "m", config=config, chat_template__jinja=TEMPLATES[name])
+    ours, other = rendered_by_both(folder)
+    assert ours == other
+
+
+def test_what_users_pass_reaches_the_template(tmp_path):
+    template = "{{ enable_thinking }}{{ tools | tojson }}{{ documents[0].title }}{{ bos_token }}"
+    folder = write_folder(tmp_path / "m", chat_template__jinja=template)
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    options = {"tools": tools, "documents": [{"title": "t", "text": ""}], "enable_thinking": False}
+    ours, other = rendered_by_both(folder, **options)
+    assert ours == other == 'False[{"type": "function", "function": {"name": "f", "parameters": {}}}]t<s>'
+
+
+def test_thoughts_are_found_under_any_name(tmp_path):
+    template = "{{ messages[0].thinking }}{{ messages[0].reasoning_content }}"
+    folder = write_folder(tmp_path / "m", chat_template__jinja=template)
+    ours, other = rendered_by_both(folder, [{"role": "assistant", "content": "a", "reasoning": "r"}])
+    assert ours == other == "rr"
+
+
+def test_the_template_for_tools_is_taken_with_tools(tmp_path):
+    named = [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "tools"}]
+    folder = write_folder(tmp_path / "m", config=SETTINGS | {"chat_template": named})
+    tokenizer = Tokenizer(folder, {})
+    assert tokenizer.template_names() == ("default", "tool_use")
+    assert tokenizer.render_chat(USER) == "plain"
+    assert tokenizer.render_chat(USER, tools=[]) == "tools"
+    shutil.copytree(folder, tmp_path / "files")
+    (tmp_path / "files" / "additional_chat_templates").mkdir()
+    (tmp_path / "files" / "additional_chat_templates" / "tool_use.jinja").write_text("from a file")
+    (tmp_path / "files" / "chat_template.jinja").write_text("also from a file")
+    assert Tokenizer(tmp_path / "files", {}).render_chat(USER, tools=[]) == "from a file"
+
+
+FAULTS = {
+    "own words": ("{{ raise_exception('roles must alternate') }}", "conversation: roles must alternate$"),
+    "not a template": ("{% if %}", "TemplateSyntaxError"),
+    "no filter": ("{{ 'a' | nothing }}", "No filter named"),
+    "division": ("{{ 1 // 0 }}", "ZeroDivisionError"),
+    "types": ("{{ 'a' + 1 }}", "TypeError"),
+    "keys": ("{{ messages[0].content.index('?') }}", "ValueError"),
+    "no such thing": ("{{ nothing.more }}", "UndefinedError"),
+    "inside": ("{{ ''.__class__.__mro__ }}", "SecurityError"),
+    "other files": ("{% include 'a' %}", "TypeError"),
+    "deep": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "nested too deep"),
+    "parentheses": ("{{ " + "(" * 100_000 + " }}", "refuses this conversation"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_fault_of_a_template_is_one_line(tmp_path, name):
+    template, message = FAULTS[name]
+    tokenizer = Tokenizer(write_folder(tmp_path / "m", chat_template__jinja=template), {})
+    with pytest.raises(RequestError, match=message) as caught:
+        tokenizer.render_chat(USER)
+    assert "\n" not in str(caught.value)
+
+
+def test_messages_that_are_none_are_refused(tmp_path):
+    tokenizer = Tokenizer(write_folder(tmp_path / "m", chat_template__jinja="{{ messages }}"), {})
+    with pytest.raises(RequestError, match="a message is 'hi'"):
+        tokenizer.render_chat(["hi"])
+
+
+DAMAGED = {
+    "tokenizer.json": ['{"model": {}}', "[" * 100_000, "", "\x00", '{"version": 1'],
+    "tokenizer_config.json": [
+        "[]", "[" * 100_000, "{", '{"added_tokens_decoder": 3}', '{"added_tokens_decoder": {"x": {}}}',
+        '{"chat_template": 5}', '{"bos_token": [1]}', '{"extra_special_tokens": [5]}',
+    ],
+    "generation_config.json": ['{"eos_token_id": true}', "null"],
+    "added_tokens.json": ['{"a": "b"}'],
+    "special_tokens_map.json": ['{"eos_token": 5}'],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "content"), [(f, c) for f, all_ in DAMAGED.items() for c in all_])
+def test_damaged_files_are_one_line(tmp_path, file, content):
+    folder = write_folder(tmp_path / "m")
+    (folder / file).write_text(content)
+    with pytest.raises(StoreError) as caught:
+        Tokenizer(folder, {}).template_names()
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_not_utf8_are_one_line(tmp_path):
+    folder = write_folder(tmp_path / "m")
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        path = folder / file
+        kept = path.read_bytes() if path.exists() else b""
+        path.write_bytes(b'{"a": "\xff"}')
+        with pytest.raises(StoreError, match="is not UTF-8"):
+            Tokenizer(folder, {}).template_names()
+        path.write_bytes(kept or b"{}")
