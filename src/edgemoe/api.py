@@ -26,11 +26,11 @@ from edgemoe.engine.pairs import Pair, PairScore, score_pairs
 from edgemoe.engine.perplexity import Progress, Score, score_text
 from edgemoe.engine.sampling import Sampling
 from edgemoe.engine.stats import Stats
-from edgemoe.text import Message, Tokenizer
 from edgemoe.errors import RequestError
 from edgemoe.experts import DEFAULT_POLICY
 from edgemoe.models import KV_FORMATS, ModelSpec
 from edgemoe.store import find_device, open_store
+from edgemoe.text import Message, Tokenizer
 from edgemoe.units import parse_size
 
 __all__ = [

@@ -17,7 +17,6 @@ from edgemoe.engine.prediction import (
 )
 from edgemoe.engine.session import Session
 from edgemoe.engine.storage import MAX_DEPTH, tune_depth
-from edgemoe.text import Tokenizer
 from edgemoe.errors import StoreError
 from edgemoe.experts import (
     DEFAULT_POLICY,
@@ -32,6 +31,7 @@ from edgemoe.experts import (
 from edgemoe.models import Decoder, DenseWeights, Encoder, ModelSpec, read_spec
 from edgemoe.native import MAX_REHEARSED, LayerPace, Matrix, packed_num_bytes
 from edgemoe.store import Device, ExpertEntry, Store, expert_num_bytes
+from edgemoe.text import Tokenizer
 
 
 @dataclass(frozen=True)
