@@ -407,10 +407,9 @@ def _feed_forward_tensors(prefix: str, spec: MoESpec | MLPSpec, width: int) -> I
     if spec.router.has_expert_scale:
         yield TensorSpec(f"{prefix}.router.expert_scale", (spec.router.num_experts,), "precise")
     if spec.expert.has_bias:
-        inner = spec.expert.width * (2 if spec.expert.is_gated else 1)
-        num_experts = spec.router.num_experts
-        shape = (num_experts * (inner + width),)
-        yield TensorSpec(f"{prefix}.experts.bias", shape, "precise")
+        for name in spec.expert.projections:
+            shape = (spec.router.num_experts, width if name == "down" else spec.expert.width)
+            yield TensorSpec(f"{prefix}.experts.{name}_bias", (shape[0] * shape[1],), "precise", shape)
     if spec.shared is not None:
         yield from _mlp_tensors(f"{prefix}.shared", spec.shared.width, width, spec.shared.is_gated)
         if spec.shared.has_gate:
