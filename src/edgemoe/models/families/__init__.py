@@ -7,7 +7,7 @@ from typing import Any
 
 from edgemoe.errors import UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader, shown
-from edgemoe.models.families import gpt_oss, mixtral, olmoe, qwen2_moe, qwen3_moe, switch
+from edgemoe.models.families import gemma4, gpt_oss, mixtral, olmoe, qwen2_moe, qwen3_moe, switch
 from edgemoe.models.families.family import Family
 from edgemoe.models.families.gguf_names import GgufFamily
 from edgemoe.models.families.sources import TensorSources, match_sources
@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 ALL_FAMILIES: tuple[Family, ...] = (
+    gemma4.FAMILY,
     gpt_oss.FAMILY,
     mixtral.FAMILY,
     olmoe.FAMILY,

@@ -21,7 +21,14 @@ from edgemoe.models.spec import (
     SharedExpertSpec,
 )
 
-_ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "relu": "relu"}
+_ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "relu": "relu",
+}
 
 
 def read_activation(reader: ConfigReader, key: str = "hidden_act", default: str = "silu") -> str:

@@ -43,8 +43,7 @@ def read_gpt_oss(reader: ConfigReader) -> ModelSpec:
         RouterSpec(
             reader.size("num_local_experts", 128, "num_experts"),
             reader.size("num_experts_per_tok", 4, "experts_per_token"),
-            "pick_then_softmax",
-            renormalize=True,
+            "softmax_of_picked",
             has_bias=True,
         ),
         ExpertSpec(reader.size("intermediate_size", 2880), f"clamped_swiglu:{limit}:{alpha}", has_bias=True),
