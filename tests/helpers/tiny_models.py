@@ -163,7 +163,9 @@ def build_model(variation: str, seed: int = 0, **changes: Any) -> transformers.P
             if name.endswith("layer_scalar"):
                 buffer.uniform_(0.5, 1.5)
         for name, parameter in model.named_parameters():
-            if name.endswith("norm.weight"):
+            if family == "gemma4_text" and name.endswith("q_norm.weight"):
+                parameter.uniform_(0.1, 0.3)  # the family has no other factor of the scores
+            elif name.endswith("norm.weight"):
                 parameter.uniform_(0.5, 1.5)
             else:
                 parameter.normal_(0, 0.15)
