@@ -19,6 +19,8 @@ EdgeMoEError
 
 from __future__ import annotations
 
+_MAX_CHARACTERS = 2000  # of a message: a name in a file can have any length
+
 
 def printable(text: str) -> str:
     """The text on one line, with what a terminal would obey or cannot show written as an escape."""
@@ -36,7 +38,7 @@ class EdgeMoEError(Exception):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(printable(message))
+        super().__init__(printable(message[:_MAX_CHARACTERS]))
 
 
 class CheckpointError(EdgeMoEError, ValueError):

@@ -12,18 +12,25 @@ import json
 import math
 import os
 import struct
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 _LENGTH = struct.Struct("<Q")
 # The limit of the safetensors package; a larger length is garbage.
 _MAX_HEADER_BYTES = 100_000_000
-_DTYPE_BYTES = {
-    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "BF16": 2, "F16": 2, "I16": 2,
-    "U16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1,
+# Bits of one value; values of less than a byte lie without gaps.
+_DTYPE_BITS = {
+    "F64": 64, "I64": 64, "U64": 64, "C64": 64, "F32": 32, "I32": 32, "U32": 32, "BF16": 16, "F16": 16,
+    "I16": 16, "U16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "I8": 8, "U8": 8, "BOOL": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
 }  # fmt: skip
+# More axes than tensors of weights have: shapes are counted before anything is multiplied.
+_MAX_AXES = 16
+_MAX_NUMBER = 1 << 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,30 +68,57 @@ def read_header(path: Path) -> SafetensorsHeader:
         if length > _MAX_HEADER_BYTES or _LENGTH.size + length > file_num_bytes:
             raise ValueError(f"{path}: not a safetensors file, or cut off inside its header")
         text = file.read(length)
+    data_start = _LENGTH.size + length
     try:
-        entries = json.loads(text)
+        entries = json.loads(text.decode("utf-8"), object_pairs_hook=_no_name_twice)
         metadata = entries.pop("__metadata__", {})
-        data_start = _LENGTH.size + length
         tensors = {name: _range(name, entry, data_start) for name, entry in entries.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path}: damaged safetensors header ({error})") from error
+        _refuse_overlaps(tensors)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged safetensors header ({error!s:.200})") from error
     end = max((t.offset + t.num_bytes for t in tensors.values()), default=data_start)
     if end > file_num_bytes:
         raise ValueError(
             f"{path}: cut off, {file_num_bytes} bytes long but its tensors need {end}; fetch it again"
         )
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{path}: damaged safetensors header (its metadata are no table)")
     return SafetensorsHeader(tensors, metadata, data_start)
 
 
+def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{name} stands there twice")
+    return found
+
+
 def _range(name: str, entry: Mapping[str, Any], data_start: int) -> TensorRange:
-    begin, end = (int(offset) for offset in entry["data_offsets"])
-    shape = tuple(int(size) for size in entry["shape"])
-    dtype = str(entry["dtype"])
-    if begin < 0 or any(size < 0 for size in shape):
-        raise ValueError(f"tensor {name} has a negative offset or size")
-    if end - begin != math.prod(shape) * _DTYPE_BYTES[dtype]:
+    begin, end = (_number(name, offset) for offset in entry["data_offsets"])
+    if len(entry["shape"]) > _MAX_AXES:
+        raise ValueError(f"tensor {name} has {len(entry['shape'])} axes")
+    shape = tuple(_number(name, size) for size in entry["shape"])
+    dtype = entry["dtype"]
+    if dtype not in _DTYPE_BITS:
+        raise ValueError(f"tensor {name} has type {dtype!r}, which is not known")
+    if 8 * (end - begin) != math.prod(shape) * _DTYPE_BITS[dtype]:
         raise ValueError(f"tensor {name} has {end - begin} bytes, which is not {shape} of {dtype}")
     return TensorRange(dtype, shape, data_start + begin, end - begin)
+
+
+def _number(name: str, value: Any) -> int:
+    if type(value) is not int or not 0 <= value < _MAX_NUMBER:
+        raise ValueError(f"tensor {name} has an offset or size that cannot be")
+    return value
+
+
+def _refuse_overlaps(tensors: Mapping[str, TensorRange]) -> None:
+    """Tensors that share bytes are none that the format's own library reads."""
+    places = sorted((t.offset, t.offset + t.num_bytes, name) for name, t in tensors.items() if t.num_bytes)
+    for (_, end, first), (begin, _, second) in pairwise(places):
+        if end > begin:
+            raise ValueError(f"tensors {first} and {second} share bytes")
 
 
 def build_header(tensors: Iterable[tuple[str, int]], metadata: Mapping[str, str], alignment: int) -> bytes:

@@ -86,5 +86,7 @@ def test_an_index_without_a_map_is_refused(tmp_path):
 def test_other_weight_files_are_named(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "flax_model.msgpack").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match=r"no \*\.safetensors files"):
+    with pytest.raises(
+        CheckpointError, match=r"no model\.safetensors; flax_model.msgpack is weights of Flax"
+    ):
         open_checkpoint(tmp_path)

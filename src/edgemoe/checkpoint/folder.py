@@ -1,11 +1,11 @@
 """Hugging Face folders: config.json and one or many files of weights, read one slice at a time.
 
-Weights are safetensors, or where there are none pytorch_model.bin, of which only plain tensors are taken.
+Weights are safetensors, or where there are none pytorch_model.bin, of which only plain tensors are taken;
+weight_files.py has which files count.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe.checkpoint.source import SourceRef, TensorInfo
+from edgemoe.checkpoint.stand_ins import read_json, refuse_stand_in
 from edgemoe.checkpoint.torch_file import read_torch_file
+from edgemoe.checkpoint.weight_files import find_weight_files, refuse_others
 from edgemoe.errors import CheckpointError, MissingTensorError
 from edgemoe.safetensors_header import TensorRange, read_exactly, read_header
 from edgemoe.source_ref import read_part
@@ -29,11 +31,6 @@ SIDE_FILES = (
     "chat_template.jinja",
     "generation_config.json",
 )
-# Index of the shards, files where there is none; safetensors first.
-_KINDS = (
-    ("model.safetensors.index.json", "*.safetensors"),
-    ("pytorch_model.bin.index.json", "pytorch_model*.bin"),
-)
 
 
 class FolderCheckpoint:
@@ -41,10 +38,12 @@ class FolderCheckpoint:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._config = _read_json(folder / "config.json")
+        if not (folder / "config.json").is_file():
+            refuse_others(folder, "config.json")
+        self._config = read_json(folder / "config.json")
         self._places: dict[str, tuple[Path, TensorRange]] = {}
-        for path, wanted in _shards(folder).items():
-            self._add_shard(path, wanted)
+        for path, expected in find_weight_files(folder, self._config).items():
+            self._add_file(path, expected or set())
         self._descriptors: dict[Path, int] = {}
 
     def config(self) -> dict[str, Any]:
@@ -87,45 +86,26 @@ class FolderCheckpoint:
             raise CheckpointError(f"{path}: tensor {name} cannot be read: {error}") from error
         return _as_float32(raw, place.dtype, name, path).reshape(shape)
 
-    def _add_shard(self, path: Path, wanted: set[str] | None) -> None:
+    def _add_file(self, path: Path, expected: set[str]) -> None:
+        refuse_stand_in(path)
         try:
             tensors = read_torch_file(path) if path.suffix == ".bin" else read_header(path).tensors
         except (OSError, ValueError) as error:
             raise CheckpointError(_one_line(path, error)) from error
-        for name in wanted or tensors:
-            if name not in tensors:
-                raise MissingTensorError(f"{path}: the index promises tensor {name}, which is not there")
-            self._places[name] = (path, tensors[name])
+        missing = min(expected - tensors.keys(), default=None)
+        if missing is not None:
+            raise MissingTensorError(f"{path}: the index promises tensor {missing}, which is not there")
+        twice = min(self._places.keys() & tensors.keys(), default=None)
+        if twice is not None:
+            raise CheckpointError(
+                f"{path}: tensor {twice} is also in {self._places[twice][0].name}; fetch the model again"
+            )
+        self._places.update({name: (path, place) for name, place in tensors.items()})
 
     def _descriptor(self, path: Path) -> int:
         if path not in self._descriptors:
             self._descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         return self._descriptors[path]
-
-
-def _shards(folder: Path) -> dict[Path, set[str] | None]:
-    """Every weight file with the tensors expected of it; None: all it holds."""
-    for index, pattern in _KINDS:
-        if (folder / index).is_file():
-            return _indexed(folder / index)
-        files = sorted(folder.glob(pattern))
-        if files:
-            return dict.fromkeys(files)
-    raise CheckpointError(
-        f"{folder}: no *.safetensors files, no pytorch_model.bin; convert other weights to safetensors first"
-    )
-
-
-def _indexed(index: Path) -> dict[Path, set[str] | None]:
-    weight_map = _read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index}: has no weight_map; fetch the file again")
-    shards: dict[Path, set[str] | None] = {}
-    for name, file in weight_map.items():
-        names = shards.setdefault(index.parent / str(file), set())
-        if names is not None:
-            names.add(name)
-    return shards
 
 
 def _locate(place: TensorRange, index: int | None, start: int, stop: int) -> tuple[tuple[int, ...], int, int]:
@@ -150,18 +130,6 @@ def _as_float32(raw: bytes, dtype: str, name: str, path: Path) -> NDArray[np.flo
     raise CheckpointError(
         f"{path}: tensor {name} has type {dtype}; only BF16, F16 and F32 checkpoints are read"
     )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: not found; a checkpoint folder needs it") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(_one_line(path, error)) from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: is not a JSON object")
-    return value
 
 
 def _one_line(path: Path, error: Exception) -> str:

@@ -153,7 +153,9 @@ def convert(
         return
     started = time.monotonic()
     with byte_progress(f"converting to {out.name}") as advance:
-        report = conversion.convert(source, out, plan, inputs=inputs, overwrite=overwrites, progress=advance)
+        report = conversion.convert(
+            source, out, plan, inputs=inputs, overwrite=overwrites, progress=advance, tell=say
+        )
     if work is not None:
         shutil.rmtree(work)
     elapsed_s = time.monotonic() - started
@@ -232,6 +234,8 @@ def _say_estimate(estimate: StoreEstimate, out: Path, as_json: bool) -> None:
     from edgemoe.units import format_size
 
     free_bytes = shutil.disk_usage(_existing_parent(out)).free
+    for note in estimate.notes:
+        say(note)
     if as_json:
         print_json({**estimate.to_json(), "free_bytes": free_bytes})
         return

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from edgemoe import native
 from edgemoe.checkpoint import CheckpointSource, SourceRef
+from edgemoe.convert.examine import examine, side_files, tokenizer_note
+from edgemoe.convert.soundness import refuse_misfit, refuse_not_finite
 from edgemoe.errors import CheckpointError
-from edgemoe.models import ModelSpec, TensorSources, TensorSpec, find_sources, read_spec
+from edgemoe.models import ModelSpec, TensorSources, TensorSpec
 from edgemoe.native import ByteArray, FloatArray
 from edgemoe.quant import BitPlan, ExpertFormats, ExpertInputs, expert_grams, format_info, quantize_for
 from edgemoe.store import (
@@ -44,11 +46,12 @@ class Conversion:
         self._source = source
         self._plan = plan
         self._inputs = inputs
-        self._config = source.config()
-        self.spec: ModelSpec = read_spec(self._config)
-        self._stored = source.tensors()
-        shapes = {name: info.shape for name, info in self._stored.items()}
-        self._sources: TensorSources = find_sources(self.spec, shapes)
+        examined = examine(source)
+        self._config, self._stored = examined.config, examined.stored
+        self.spec: ModelSpec = examined.spec
+        self._sources: TensorSources = examined.sources
+        self._side_files = side_files(source, self._config)
+        self.notes = (*examined.notes, *tokenizer_note(self._side_files))  # what to tell before the work
         self._dense = {t.name: (self._dense_format(t), t.shape) for t in self.spec.dense_tensors()}
         self._formats = {
             key: plan.formats_of(*key).of(self.spec.moe(key[0]).expert.projections)
@@ -93,9 +96,7 @@ class Conversion:
 
     def side_files(self) -> dict[str, bytes]:
         """Configuration and tokenizer files by name."""
-        files = dict(self._source.files())
-        files["config.json"] = json.dumps(self._config, indent=2).encode()
-        return files
+        return dict(self._side_files)
 
     def manifest(self, writer: StoreWriter, side_files: dict[str, bytes]) -> Manifest:
         """The manifest, once everything is written."""
@@ -157,7 +158,9 @@ class Conversion:
         format, shape = self._dense[name]
         ref = self._sources.dense[name]
         if len(shape) == 1:
-            yield np.ascontiguousarray(self._source.read(ref)).reshape(-1).view(np.uint8)
+            values = np.ascontiguousarray(self._source.read(ref)).reshape(-1)
+            refuse_not_finite(ref, values)
+            yield values.view(np.uint8)
         else:
             yield from self._packed_chunks(ref, shape[0], shape[1], format)
 
@@ -173,14 +176,9 @@ class Conversion:
         x, weights = inputs.rows(*key)
         expert = self.spec.moe(key[0]).expert
         gates = self._raising_rows(key, "gate") if expert.is_gated else repeat(None)
-        raising = zip(gates, self._raising_rows(key, "up"), strict=False)
-        biases = [self._bias(key, p) for p in expert.projections[:-1]] if expert.has_bias else ()
-        return expert_grams(x, weights, raising, expert.activation, biases)
-
-    def _bias(self, key: ExpertKey, projection: str) -> FloatArray:
-        """The bias of an expert's gate or up, (F,)."""
-        ref = self._sources.dense[f"layers.{key[0]}.experts.{projection}_bias"]
-        return self._source.read(ref.slice_rows(key[1], key[1] + 1)).reshape(-1)
+        return expert_grams(
+            x, weights, zip(gates, self._raising_rows(key, "up"), strict=False), expert.activation
+        )
 
     def _raising_rows(self, key: ExpertKey, projection: str) -> Iterator[FloatArray]:
         """Rows of gate or up, at most as many at a time as the model is wide."""
@@ -195,9 +193,9 @@ class Conversion:
         step = max(1, CHUNK_FLOATS // cols // native.ROW_GROUP) * native.ROW_GROUP
         for start in range(0, rows, step):
             weights = self._source.read(ref.slice_rows(start, min(start + step, rows)))
-            if not np.isfinite(weights).all():
-                raise CheckpointError(f"tensor {ref.name} holds values that are not finite; fetch it again")
+            refuse_not_finite(ref, weights)
             packed = quantize_for(weights, format, gram)
+            refuse_misfit(ref, format, weights, packed)
             self._note_rounding(ref, format, weights, packed)
             yield packed
 
@@ -213,12 +211,12 @@ class Conversion:
             return
         head = weights[: native.ROW_GROUP]
         num_bytes = native.packed_num_bytes(format, *head.shape)
-        restored = native.dequantize(packed[:num_bytes], format, *head.shape)
+        restored = native.dequantize(packed[:num_bytes], format, *head.shape).astype(np.float64)
         key = f"{self._stored[ref.name].dtype} → {format}"
         change, whole = self._squares.get(key, (0.0, 0.0))
         self._squares[key] = (
             change + float(np.square(restored - head).sum()),
-            whole + float(np.square(head).sum()),
+            whole + float(np.square(head, dtype=np.float64).sum()),
         )
 
 

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from edgemoe.checkpoint import SourceRef, open_checkpoint
 from edgemoe.convert.conversion import Conversion
-from edgemoe.models import find_sources, read_spec
+from edgemoe.convert.examine import examine
 from edgemoe.quant import BitPlan, ExpertFormats, format_at_least
 
 
 @dataclass(frozen=True)
 class StoreEstimate:
-    """What a store will take, in bytes."""
+    """What a store will take, in bytes; ``notes`` as in ConversionReport."""
 
     dense_bytes: int
     expert_bytes: int
     num_bytes: int
+    notes: tuple[str, ...]
 
-    def to_json(self) -> dict[str, int]:
+    def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
 
@@ -33,11 +35,13 @@ def estimate(source: str | Path, plan: BitPlan) -> StoreEstimate:
     """
     opened = open_checkpoint(source)
     try:
-        layout = Conversion(opened, plan).layout
+        conversion = Conversion(opened, plan)
     finally:
         opened.close()
+    layout = conversion.layout
     dense = sum(place.num_bytes for place in layout.dense.values())
-    return StoreEstimate(dense, sum(p.num_bytes for p in layout.experts.values()), layout.num_bytes)
+    experts = sum(place.num_bytes for place in layout.experts.values())
+    return StoreEstimate(dense, experts, layout.num_bytes, conversion.notes)
 
 
 def plan_as_stored(source: str | Path) -> BitPlan:
@@ -48,11 +52,11 @@ def plan_as_stored(source: str | Path) -> BitPlan:
     """
     opened = open_checkpoint(source)
     try:
-        spec = read_spec(opened.config())
-        infos = opened.tensors()
-        sources = find_sources(spec, {name: info.shape for name, info in infos.items()})
+        examined = examine(opened)
     finally:
         opened.close()
+
+    spec, infos, sources = examined.spec, examined.stored, examined.sources
 
     def format_of(ref: SourceRef) -> str:
         info = infos[ref.name]

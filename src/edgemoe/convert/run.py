@@ -10,10 +10,9 @@ from typing import Any
 
 from edgemoe.checkpoint import CheckpointSource, open_checkpoint
 from edgemoe.convert.conversion import Conversion
+from edgemoe.convert.examine import TOKENIZER
 from edgemoe.quant import BitPlan, ExpertInputs
 from edgemoe.store import StoreWriter
-
-_TOKENIZER = "tokenizer.json"
 
 Progress = Callable[[int, int], None]
 
@@ -25,7 +24,7 @@ class ConversionReport:
     ``has_restarted``: what another conversion to the same place had left unfinished was thrown away.
     ``rounding``: relative root-mean-square change of the weights by "stored type → format", measured on some
     rows of each matrix that this run has packed. ``passed_over``: parts of the checkpoint that are not run,
-    towers for images for example, with the number of their tensors.
+    towers for images for example, with the number of their tensors. ``notes``: what a user should know.
     """
 
     path: str
@@ -37,6 +36,7 @@ class ConversionReport:
     has_tokenizer: bool
     rounding: dict[str, float]
     passed_over: dict[str, int]
+    notes: tuple[str, ...]
     elapsed_s: float
 
     def to_json(self) -> dict[str, Any]:
@@ -52,12 +52,14 @@ def convert(
     inputs: ExpertInputs | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> ConversionReport:
     """Write the store of a checkpoint at the formats of a plan.
 
     Experts of 2 to 6 bits are rounded for ``inputs``, if given: what they are fed on a text.
     ``progress(done, total)`` is called in bytes of the store. Interrupted at any point, the same call
-    goes on where it ended; the folder ``out`` appears only when it is complete.
+    goes on where it ended; the folder ``out`` appears only when it is complete. ``tell`` is given
+    the report's ``notes`` one by one, before the work.
 
     Raises:
         CheckpointError: the checkpoint is damaged or not supported.
@@ -65,10 +67,10 @@ def convert(
     """
     started = time.monotonic()
     if not isinstance(source, str | Path):
-        return _convert(Conversion(source, plan, inputs), Path(out), overwrite, progress, started)
+        return _convert(Conversion(source, plan, inputs), Path(out), overwrite, progress, tell, started)
     opened = open_checkpoint(source)
     try:
-        return _convert(Conversion(opened, plan, inputs), Path(out), overwrite, progress, started)
+        return _convert(Conversion(opened, plan, inputs), Path(out), overwrite, progress, tell, started)
     finally:
         opened.close()
 
@@ -78,10 +80,14 @@ def _convert(
     out: Path,
     overwrite: bool,
     progress: Progress | None,
+    tell: Callable[[str], None] | None,
     started: float,
 ) -> ConversionReport:
     layout = conversion.layout
     side_files = conversion.side_files()
+    if tell is not None:
+        for note in conversion.notes:
+            tell(note)
     with StoreWriter(out, layout, conversion.identity(), overwrite) as writer:
         done = 0
         for name, num_bytes, chunks in conversion.tensors():
@@ -100,8 +106,9 @@ def _convert(
         has_restarted=writer.has_restarted,
         num_experts=len(layout.experts),
         expert_bits_per_weight=conversion.expert_bits_per_weight(),
-        has_tokenizer=_TOKENIZER in side_files,
+        has_tokenizer=TOKENIZER in side_files,
         rounding=conversion.rounding(),
         passed_over=conversion.passed_over,
+        notes=conversion.notes,
         elapsed_s=time.monotonic() - started,
     )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
-from edgemoe.errors import UnsupportedModelError
+from edgemoe.errors import CheckpointError, UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader, shown
-from edgemoe.models.families import gemma4, gpt_oss, mixtral, olmoe, qwen2_moe, qwen3_moe, switch
+from edgemoe.models.families import mixtral, olmoe, qwen2_moe, qwen3_moe, switch
 from edgemoe.models.families.family import Family
+from edgemoe.models.families.foreign_names import foreign_names
 from edgemoe.models.families.gguf_names import GgufFamily
 from edgemoe.models.families.sources import TensorSources, match_sources
 from edgemoe.models.spec import ModelSpec
 from edgemoe.models.spec_check import check_spec
-from edgemoe.source_ref import Shape
+from edgemoe.source_ref import Shape, SourceRef
 
 __all__ = [
     "ALL_FAMILIES",
@@ -24,11 +26,10 @@ __all__ = [
     "family_of",
     "find_sources",
     "read_spec",
+    "stored_head",
 ]
 
 ALL_FAMILIES: tuple[Family, ...] = (
-    gemma4.FAMILY,
-    gpt_oss.FAMILY,
     mixtral.FAMILY,
     olmoe.FAMILY,
     qwen2_moe.FAMILY,
@@ -68,6 +69,7 @@ def read_spec(config: Mapping[str, Any]) -> ModelSpec:
     family, reader = FAMILIES[name], ConfigReader(config)
     if not family.has_encoder:
         reader.refuse("is_encoder_decoder", (False,), "the family is a decoder")
+    reader.refuse("quantization", (), "it is quantised by MLX; convert the model it was made from")
     reader.refuse("quantization_config", (), "convert from an unquantised checkpoint")
     try:
         spec = family.read(reader)
@@ -90,7 +92,22 @@ def find_sources(spec: ModelSpec, shapes: Mapping[str, Shape]) -> TensorSources:
     """
     family = family_of(spec)
     is_gguf = family.gguf is not None and _GGUF_SIGN in shapes
-    return match_sources(spec, family.gguf.names if is_gguf and family.gguf else family.names, shapes)
+    naming = family.gguf.names if is_gguf and family.gguf else family.names
+    try:
+        return match_sources(spec, naming, shapes)
+    except CheckpointError as error:
+        what = foreign_names(shapes)
+        if what is None:
+            raise
+        raise type(error)(f"{error}; {what}") from error
+
+
+def stored_head(spec: ModelSpec, names: Collection[str]) -> SourceRef | None:
+    """Where a checkpoint with these tensors has a head of its own; None where it has none."""
+    family = family_of(spec)
+    naming = family.gguf.names if family.gguf and _GGUF_SIGN in names else family.names
+    untied = replace(spec, has_tied_head=False)
+    return next((ref for ref in naming.dense(untied, "head.weight") if ref.name in names), None)
 
 
 def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
