@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -60,6 +61,7 @@ class LoadOptions:
     device: Device | None = None  # reads are slowed down to its pace
     swaps_layers: bool = False  # read whole layers, as a baseline
     max_rehearsed: int = MAX_REHEARSED  # layers rehearsed while one waits for storage
+    clock: Callable[[], float] | None = None  # seconds, by which reading ahead is paced; None: the machine's
 
 
 def load_engine(store: Store, options: LoadOptions) -> Engine:
@@ -98,7 +100,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
     reader = store.open_expert_reader(options.reader, MAX_DEPTH, options.device)
     try:
         speed = tune_depth(store, reader)
-        pace = LayerPace(speed.bytes_per_s, speed.latency_s, speed.handling_s)
+        pace = LayerPace(speed.bytes_per_s, speed.latency_s, speed.handling_s, options.clock)
         layers = {layer: _expert_shape(spec, weights, layer) for layer in spec.moe_layers}
         top_k = max(spec.moe(layer).router.top_k for layer in spec.moe_layers)
         experts = StreamedExperts(
