@@ -21,6 +21,7 @@ from edgemoe.cli.plan import plan
 from edgemoe.cli.profile import profile
 from edgemoe.cli.report import report
 from edgemoe.cli.run import run
+from edgemoe.cli.serve import serve
 from edgemoe.cli.simulate import simulate
 from edgemoe.cli.trace import trace
 
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "inspect": inspect,
     "run": run,
     "chat": chat,
+    "serve": serve,
     "eval": evaluate,
     "trace": trace,
     "fit": fit,

@@ -1,0 +1,210 @@
+"""From a request to its events: the queue, the model, the engine's thread, and the way back.
+
+Every answer is made by a task of its own that holds a place in the queue until the engine is done with it.
+Closing the events cancels the task, and with it the engine's work, wherever that is: waiting, loading,
+reading the prompt, or writing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import anyio
+
+from edgemoe.server.conversation import Prompt, render
+from edgemoe.server.dialects import VERBATIM, Dialect, find_dialect
+from edgemoe.server.events import Event, Finish, Progress
+from edgemoe.server.failures import Failure
+from edgemoe.server.local_model import End, Job, LocalModel, Piece, Reading
+from edgemoe.server.metrics import Metrics
+from edgemoe.server.options import ServerOptions
+from edgemoe.server.request import AnswerRequest
+from edgemoe.server.shelf import Shelf
+from edgemoe.server.waiting import FairQueue
+from edgemoe.server.writer import AnswerWriter
+
+Told = tuple[int, Event]  # which of the answers to one prompt, and what happened in it
+Emit = Callable[[Told], None]
+
+
+@dataclass
+class Record:
+    """What is known of one request, for the log and the metrics; times by ``time.monotonic``."""
+
+    client: str = ""
+    arrived_s: float = field(default_factory=time.monotonic)
+    started_s: float | None = None
+    first_s: float | None = None
+    last_s: float | None = None
+    model: str = ""
+    finish: Finish | None = None
+    num_completion: int = 0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request whose prompt is known to fit the model that was in memory when it came."""
+
+    request: AnswerRequest
+    name: str
+    local: LocalModel | None = None
+    prompt: Prompt | None = None
+
+
+class Answers:
+    """Answers requests; used by one event loop."""
+
+    def __init__(self, shelf: Shelf, options: ServerOptions, metrics: Metrics) -> None:
+        self.shelf = shelf
+        self.options = options
+        self.metrics = metrics
+        self.queue = FairQueue(options.parallel, options.limits.num_waiting)
+        self._threads = ThreadPoolExecutor(options.parallel, thread_name_prefix="edgemoe-answer")
+
+    async def prepare(self, request: AnswerRequest) -> Prepared:
+        """Check all that can be checked before an answer begins, so that errors still have a status.
+
+        Raises:
+            Failure: the model is unknown, the template refuses, or the context has no room.
+        """
+        name = self.shelf.resolve(request.model)
+        self.queue.check()
+        local = self.shelf.resident
+        if local is None or local.name != name:
+            return Prepared(request, name)
+        async with self.shelf.use(name) as local:
+            return Prepared(request, name, local, await asyncio.to_thread(render, local, request))
+
+    async def count(self, request: AnswerRequest) -> int:
+        """How many tokens a request's prompt has."""
+        async with self.shelf.use(self.shelf.resolve(request.model)) as local:
+            prompt = await asyncio.to_thread(render, local, request)
+        return len(prompt.token_ids)
+
+    async def events(self, prepared: Prepared, record: Record) -> AsyncGenerator[Told]:
+        """The events of all answers that a request asks for; close it to cancel.
+
+        Raises:
+            Failure: the answer cannot be made, or not to its end.
+        """
+        told: asyncio.Queue[Told | BaseException | None] = asyncio.Queue()
+        task = asyncio.create_task(self._make(prepared, record, told.put_nowait))
+        task.add_done_callback(lambda done: told.put_nowait(None if done.cancelled() else done.exception()))
+        try:
+            while (item := await told.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _make(self, prepared: Prepared, record: Record, emit: Emit) -> None:
+        record.model = prepared.name
+        await self.queue.enter(record.client)
+        started_s = time.monotonic()
+        record.started_s = record.started_s or started_s  # a request of several prompts waits for each
+        try:
+            left_s = self.options.limits.request_s - (started_s - record.arrived_s)
+            with anyio.fail_after(left_s):
+                await self._answer(prepared, record, emit)
+        except TimeoutError:
+            message = f"the answer took more than {self.options.limits.request_s:.0f} s"
+            raise Failure(504, message, "timeout") from None
+        finally:
+            self.queue.leave()
+
+    async def _answer(self, prepared: Prepared, record: Record, emit: Emit) -> None:
+        request = prepared.request
+        async with self.shelf.use(prepared.name) as local:
+            prompt = prepared.prompt
+            if prompt is None or prepared.local is not local:
+                prompt = await asyncio.to_thread(render, local, request)
+            for choice in range(request.num_choices):
+                await self._write(local, request, prompt, choice, record, emit)
+
+    async def _write(
+        self,
+        local: LocalModel,
+        request: AnswerRequest,
+        prompt: Prompt,
+        choice: int,
+        record: Record,
+        emit: Emit,
+    ) -> None:
+        """One answer, from the engine's thread to events."""
+        writer = self._writer(local, request, prompt)
+        loop, pieces = asyncio.get_running_loop(), asyncio.Queue[Piece]()
+        cancelled = threading.Event()
+
+        def push(piece: Piece) -> None:
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+        job = _job(local, request, prompt, choice)
+        began_s = time.monotonic()
+        running = loop.run_in_executor(self._threads, local.run, job, push, cancelled)
+        try:
+            while not isinstance(piece := await pieces.get(), End):
+                if isinstance(piece, Reading):
+                    cached = piece.total - len(prompt.token_ids)
+                    emit((choice, Progress(piece.done, piece.total, cached, time.monotonic() - began_s)))
+                    continue
+                self._note_token(record)
+                for event in writer.push(piece):
+                    emit((choice, event))
+                if writer.is_done:
+                    cancelled.set()
+        finally:
+            cancelled.set()
+            await asyncio.wait([running])
+        if piece.error is not None:
+            raise piece.error
+        for event in writer.finish(piece):
+            if isinstance(event, Finish):
+                record.finish = event
+                record.num_completion += event.usage.num_completion
+                self.metrics.answered(record, event)
+            emit((choice, event))
+
+    def _writer(self, local: LocalModel, request: AnswerRequest, prompt: Prompt) -> AnswerWriter:
+        is_chat = request.messages is not None
+        dialect = self.dialect(local) if is_chat else VERBATIM
+        reader = dialect.reader(prompt.text, request.tools, takes_calls=bool(request.tools))
+        return AnswerWriter(
+            reader,
+            request.stop,
+            len(prompt.token_ids),
+            only_one_call=not request.allows_parallel_calls,
+        )
+
+    def dialect(self, local: LocalModel) -> Dialect:
+        """How the model writes thoughts and calls."""
+        return find_dialect(local.template)
+
+    def _note_token(self, record: Record) -> None:
+        now_s = time.monotonic()
+        if record.first_s is None:
+            record.first_s = now_s
+            self.metrics.first_token(record)
+        elif record.last_s is not None:
+            self.metrics.next_token(record.model, now_s - record.last_s)
+        record.last_s = now_s
+
+    def close(self) -> None:
+        """Let the threads end; call it when no answer runs."""
+        self._threads.shutdown(wait=False)
+
+
+def _job(local: LocalModel, request: AnswerRequest, prompt: Prompt, choice: int) -> Job:
+    draw = request.draw.given()
+    if choice and "seed" in draw:
+        draw["seed"] += choice  # answers to one prompt differ, and come again with the same seed
+    stop_ids = local.model.tokenizer.stop_ids
+    if request.messages is not None:
+        stop_ids = stop_ids | local.turn_end_ids
+    return Job(prompt.token_ids, prompt.max_tokens, draw, stop_ids)

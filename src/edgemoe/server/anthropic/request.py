@@ -1,0 +1,181 @@
+"""The body of ``POST /v1/messages`` as our request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgemoe.server.failures import refused, unsupported
+from edgemoe.server.fields import Fields
+from edgemoe.server.messages import content_text, function_call, join_system
+from edgemoe.server.openai.chat_request import (
+    MAX_MESSAGES,
+    MAX_TOKENS,
+    check_schema_size,
+    function_tool,
+    named_choice,
+    with_ignored,
+)
+from edgemoe.server.options import Limits
+from edgemoe.server.request import REQUIRED, AnswerRequest, Draw, ToolChoice
+
+HARMLESS = [
+    "metadata",
+    "service_tier",
+    "container",
+    "context_management",
+    "stream",
+    "betas",
+    "anthropic_version",
+    "anthropic_beta",
+    "cache_control",
+    "speed",
+    "inference_geo",
+]
+# A line that one client writes at the front of its system prompt, different in every turn: kept, it would
+# make the whole conversation a new text each time.
+BILLING_LINE = re.compile(r"^x-anthropic-billing-header:[^\n]*\n*", re.MULTILINE)
+
+
+def read_messages_request(
+    body: Mapping[str, Any], limits: Limits, *, needs_max_tokens: bool
+) -> AnswerRequest:
+    """The request of a message, or of counting its tokens.
+
+    Raises:
+        Failure: naming the field that is wrong or that we do not act on.
+    """
+    fields = Fields(body)
+    fields.refuse({"mcp_servers": ([],)}, "this server runs no tools of its own")
+    max_tokens = fields.integer("max_tokens", 1, MAX_TOKENS)
+    if needs_max_tokens and max_tokens is None:
+        raise fields.fail("max_tokens", "is missing")
+    tools = _read_tools(fields, limits)
+    choice, is_parallel = _read_tool_choice(fields.inner("tool_choice"), tools)
+    request = AnswerRequest(
+        model=fields.needed_text("model"),
+        messages=_read_conversation(fields),
+        tools=tools,
+        tool_choice=choice,
+        allows_parallel_calls=is_parallel,
+        schema=_read_schema(fields, limits),
+        template_options=_read_thinking(fields),
+        max_tokens=max_tokens,
+        clips_max_tokens=True,
+        draw=Draw(
+            temperature=fields.number("temperature", 0, 2),
+            top_k=fields.integer("top_k", 0, MAX_TOKENS),
+            top_p=fields.number("top_p", 1e-9, 1),
+        ),
+        stop=fields.texts("stop_sequences", limits.num_stops, limits.stop_chars),
+    )
+    return with_ignored(request, fields, HARMLESS)
+
+
+def _read_schema(fields: Fields, limits: Limits) -> Mapping[str, Any] | None:
+    wanted = fields.inner("output_config") or fields.inner("output_format")
+    if wanted is None:
+        return None
+    form = wanted.inner("format") or wanted
+    if form.text("type") != "json_schema":
+        return None
+    schema = form.mapping("schema")
+    check_schema_size(schema, form.name("schema"), limits)
+    return schema
+
+
+def _read_thinking(fields: Fields) -> dict[str, Any]:
+    thinking = fields.inner("thinking")
+    if thinking is None:
+        return {}
+    kind = thinking.choice("type", ("enabled", "disabled", "adaptive"))
+    return {"enable_thinking": kind != "disabled"}
+
+
+def _read_tools(fields: Fields, limits: Limits) -> list[dict[str, Any]]:
+    """The client's own tools. Those that Anthropic would run are left out: nobody here could run them."""
+    tools = []
+    for place, entry in enumerate(fields.items("tools", limits.num_tools)):
+        tool = Fields(entry, f"tools[{place}]")
+        if tool.text("type", "custom") == "custom":
+            tools.append(function_tool(tool, "input_schema", limits))
+    return tools
+
+
+def _read_tool_choice(choice: Fields | None, tools: Sequence[Mapping[str, Any]]) -> tuple[ToolChoice, bool]:
+    if choice is None:
+        return ToolChoice(), True
+    kind = choice.choice("type", ("auto", "any", "tool", "none"), "auto")
+    is_parallel = not choice.flag("disable_parallel_tool_use")
+    if kind == "tool":
+        return named_choice(choice.needed_text("name"), tools), is_parallel
+    if kind == "any":
+        if not tools:
+            raise refused("tool_choice", "is any, but there are no tools")
+        return ToolChoice(REQUIRED), is_parallel
+    return ToolChoice(kind or "auto"), is_parallel
+
+
+def _read_conversation(fields: Fields) -> list[dict[str, Any]]:
+    system = content_text(fields.get("system"), "system") if fields.get("system") is not None else ""
+    system = BILLING_LINE.sub("", system)
+    messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+    entries = fields.items("messages", MAX_MESSAGES)
+    if not entries:
+        raise fields.fail("messages", "must have at least one message")
+    for place, entry in enumerate(entries):
+        messages += _read_message(Fields(entry, f"messages[{place}]"))
+    return join_system(messages)
+
+
+def _read_message(message: Fields) -> list[dict[str, Any]]:
+    role = message.choice("role", ("user", "assistant", "system"))
+    if role is None:
+        raise message.fail("role", "is missing")
+    content, name = message.get("content"), message.name("content")
+    if role == "system":
+        return [{"role": "system", "content": BILLING_LINE.sub("", content_text(content, name))}]
+    blocks = (
+        [{"type": "text", "text": content}] if isinstance(content, str) else message.items("content", 4096)
+    )
+    parts = [Fields(block, f"{name}[{place}]") for place, block in enumerate(blocks)]
+    if role == "assistant":
+        return [_assistant(parts)]
+    return _user(parts)
+
+
+def _assistant(parts: Sequence[Fields]) -> dict[str, Any]:
+    out: dict[str, Any] = {"role": "assistant", "content": ""}
+    calls = []
+    for part in parts:
+        kind = part.needed_text("type")
+        if kind == "text":
+            out["content"] += part.text("text", "") or ""
+        elif kind == "thinking":  # signatures of others' models are not ours to check
+            out["reasoning_content"] = out.get("reasoning_content", "") + (part.text("thinking", "") or "")
+        elif kind == "tool_use":
+            call_id, function = part.needed_text("id"), part.needed_text("name")
+            calls.append(function_call(call_id, function, part.mapping("input")))
+        elif kind != "redacted_thinking":
+            raise unsupported(f"{part.name('type')} {kind!r}", "the models of this server read text only")
+    return out | ({"tool_calls": calls} if calls else {})
+
+
+def _user(parts: Sequence[Fields]) -> list[dict[str, Any]]:
+    """Results of tools are messages of their own, before the text beside them."""
+    results, texts = [], []
+    for part in parts:
+        kind = part.needed_text("type")
+        if kind == "tool_result":
+            text = content_text(part.get("content"), part.name("content"))
+            if part.flag("is_error"):
+                text = f"Error: {text}"
+            call_id = part.needed_text("tool_use_id")
+            results.append({"role": "tool", "content": text, "tool_call_id": call_id})
+        elif kind == "text":
+            texts.append(part.text("text", "") or "")
+        else:
+            raise unsupported(f"{part.name('type')} {kind!r}", "the models of this server read text only")
+    text = "\n".join(texts)
+    return [*results, {"role": "user", "content": text}] if text or not results else results

@@ -1,0 +1,103 @@
+"""The one stream of events that every protocol is made from.
+
+    Reasoning* (Text | ToolOpen ToolDelta* ToolClose)* Finish
+
+with ``Progress`` before the first of them. Encoders turn these into the chunks of a protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TokenChance:
+    """A drawn token: its text, natural logarithm of its probability, and the likeliest in its place."""
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """So many of the prompt's tokens are read; ``num_cached`` of them were known from before."""
+
+    done: int
+    total: int
+    num_cached: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class Reasoning:
+    """A piece of what the model thinks before it answers."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """A piece of the answer; maybe empty, when only ``chances`` of its tokens are told."""
+
+    text: str
+    chances: tuple[TokenChance, ...] = ()
+
+
+@dataclass(frozen=True)
+class ToolOpen:
+    """A call of a function begins."""
+
+    index: int
+    call_id: str
+    name: str
+
+
+@dataclass(frozen=True)
+class ToolDelta:
+    """A piece of a call's arguments, which are the text of a JSON object."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True)
+class ToolClose:
+    """A call is complete."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an answer cost, in tokens; ``timings`` are ours, in milliseconds, bytes and counts."""
+
+    num_prompt: int
+    num_completion: int
+    num_cached: int = 0
+    num_reasoning: int = 0
+    timings: Mapping[str, Any] = field(default_factory=dict)
+
+    def plus(self, other: Usage) -> Usage:
+        """Both answers of one prompt: the prompt counts once."""
+        return Usage(
+            self.num_prompt,
+            self.num_completion + other.num_completion,
+            self.num_cached,
+            self.num_reasoning + other.num_reasoning,
+            other.timings,
+        )
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The answer ended: "stop", "stop_sequence" (with the text it ended before), "length" or "tool_calls"."""
+
+    reason: str
+    usage: Usage
+    stop_text: str | None = None
+
+
+Event = Progress | Reasoning | Text | ToolOpen | ToolDelta | ToolClose | Finish

@@ -1,0 +1,73 @@
+"""Messages of any protocol in the one shape that chat templates take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from edgemoe.server.failures import refused, unsupported
+
+TEXT_PARTS = {"text", "input_text", "output_text", "refusal", "summary_text", "reasoning_text"}
+
+
+def content_text(value: Any, name: str) -> str:
+    """The text of a message's content: a string, or a list of parts that are all text.
+
+    Raises:
+        Failure: another kind of part, such as an image.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise refused(name, "must be a string or a list of parts")
+    return "".join(_part_text(part, f"{name}[{place}]") for place, part in enumerate(value))
+
+
+def _part_text(part: Any, name: str) -> str:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+        raise refused(name, "must be an object with a type")
+    if part["type"] not in TEXT_PARTS:
+        raise unsupported(f"{name}.type {part['type']!r}", "the models of this server read text only")
+    text = part.get("text", part.get("refusal", ""))
+    if not isinstance(text, str):
+        raise refused(f"{name}.text", "must be a string")
+    return text
+
+
+def call_arguments(value: Any, name: str) -> dict[str, Any]:
+    """A call's arguments as an object: templates write them in their own way, from objects.
+
+    Text that is no JSON object is kept under one key, so that a damaged history does not end a conversation.
+    """
+    if value is None or value == "":
+        return {}
+    if isinstance(value, dict):
+        return value
+    if not isinstance(value, str):
+        raise refused(name, "must be the text of a JSON object")
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):
+        return {"arguments": value}
+    return parsed if isinstance(parsed, dict) else {"arguments": parsed}
+
+
+def function_call(call_id: str, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A call as chat templates read it."""
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": dict(arguments)}}
+
+
+def join_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The system texts that open a conversation as one: most templates take one. Later ones stay in place, so
+    that what comes before them is the same text in every turn.
+    """
+    count = next((n for n, m in enumerate(messages) if m["role"] != "system"), len(messages))
+    texts = [m["content"] for m in messages[:count] if m["content"]]
+    return (
+        [{"role": "system", "content": "\n\n".join(texts)}, *messages[count:]] if texts else messages[count:]
+    )

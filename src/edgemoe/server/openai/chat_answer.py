@@ -1,0 +1,160 @@
+"""The answer of ``POST /v1/chat/completions``, streamed and whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from edgemoe.server.events import (
+    Event,
+    Finish,
+    Progress,
+    Reasoning,
+    Text,
+    TokenChance,
+    ToolDelta,
+    ToolOpen,
+    Usage,
+)
+from edgemoe.server.failures import Failure
+from edgemoe.server.request import new_id
+from edgemoe.server.streaming import data
+from edgemoe.server.whole import Whole, usage_of
+
+FINISH_REASONS = {"stop": "stop", "stop_sequence": "stop", "length": "length", "tool_calls": "tool_calls"}
+DONE = "data: [DONE]\n\n"
+
+
+def usage_body(usage: Usage) -> dict[str, Any]:
+    """``usage`` as OpenAI counts it."""
+    return {
+        "prompt_tokens": usage.num_prompt,
+        "completion_tokens": usage.num_completion,
+        "total_tokens": usage.num_prompt + usage.num_completion,
+        "prompt_tokens_details": {"cached_tokens": usage.num_cached},
+        "completion_tokens_details": {"reasoning_tokens": usage.num_reasoning},
+    }
+
+
+def logprobs_body(chances: Sequence[TokenChance]) -> dict[str, Any]:
+    """``logprobs`` of a choice."""
+    return {"content": [_chance(c.text, c.logprob) | {"top_logprobs": [_chance(*top) for top in c.top]}
+                        for c in chances], "refusal": None}  # fmt: skip
+
+
+def _chance(text: str, logprob: float) -> dict[str, Any]:
+    return {"token": text, "logprob": max(logprob, -9999.0), "bytes": list(text.encode())}
+
+
+class ChatEncoder:
+    """Events as chat completion chunks."""
+
+    def __init__(self, model: str, *, num_choices: int, includes_usage: bool, reports_progress: bool) -> None:
+        self._head = {
+            "id": new_id("chatcmpl-"),
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": model,
+            "system_fingerprint": "edgemoe",
+        }
+        self._num_choices = num_choices
+        self._includes_usage = includes_usage
+        self._reports_progress = reports_progress
+        self._usage: Usage | None = None
+
+    def opening(self) -> Iterable[str]:
+        """The role of each choice, before anything is computed."""
+        for choice in range(self._num_choices):
+            yield self._chunk(choice, {"role": "assistant", "content": None})
+
+    def encode(self, choice: int, event: Event) -> Iterable[str]:
+        """The chunks of an event."""
+        if isinstance(event, Text):
+            logprobs = logprobs_body(event.chances) if event.chances else None
+            yield self._chunk(choice, {"content": event.text}, logprobs=logprobs)
+        elif isinstance(event, Reasoning):
+            yield self._chunk(choice, {"reasoning_content": event.text})
+        elif isinstance(event, ToolOpen):
+            function = {"name": event.name, "arguments": ""}
+            call = {"index": event.index, "id": event.call_id, "type": "function", "function": function}
+            yield self._chunk(choice, {"tool_calls": [call]})
+        elif isinstance(event, ToolDelta):
+            call = {"index": event.index, "function": {"arguments": event.text}}
+            yield self._chunk(choice, {"tool_calls": [call]})
+        elif isinstance(event, Progress):
+            yield from self._progress(event)
+        elif isinstance(event, Finish):
+            yield from self._finish(choice, event)
+
+    def _progress(self, event: Progress) -> Iterator[str]:
+        if self._reports_progress:
+            progress = {"total": event.total, "cache": event.num_cached, "processed": event.done}
+            progress["time_ms"] = round(event.elapsed_s * 1000)
+            yield data(self._head | {"choices": [], "prompt_progress": progress})
+
+    def _finish(self, choice: int, event: Finish) -> Iterator[str]:
+        self._usage = event.usage if self._usage is None else self._usage.plus(event.usage)
+        reason = FINISH_REASONS[event.reason]
+        yield self._chunk(choice, {}, reason, timings=dict(event.usage.timings))
+
+    def heartbeat(self) -> Iterable[str]:
+        """A comment for proxies, and a chunk that adds nothing for clients that skip comments."""
+        yield f": ping\n\n{self._chunk(0, {})}"
+
+    def closing(self) -> Iterable[str]:
+        """The usage, to those who asked for it, then the end mark."""
+        if self._includes_usage and self._usage is not None:
+            yield data(self._head | {"choices": [], "usage": usage_body(self._usage)})
+        yield DONE
+
+    def broken(self, failure: Failure) -> Iterable[str]:
+        """The error; the status can no longer change."""
+        yield data(failure.openai())
+        yield DONE
+
+    def _chunk(
+        self,
+        choice: int,
+        delta: Mapping[str, Any],
+        reason: str | None = None,
+        *,
+        logprobs: Mapping[str, Any] | None = None,
+        timings: Mapping[str, Any] | None = None,
+    ) -> str:
+        entry = {"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        return data(self._head | {"choices": [entry]} | ({"timings": timings} if timings else {}))
+
+
+def chat_body(model: str, wholes: list[Whole]) -> dict[str, Any]:
+    """A whole chat completion."""
+    usage = usage_of(wholes)
+    return {
+        "id": new_id("chatcmpl-"),
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
+        "system_fingerprint": "edgemoe",
+        "choices": [_choice(place, whole) for place, whole in enumerate(wholes)],
+        "usage": usage_body(usage),
+        "timings": dict(usage.timings),
+    }
+
+
+def _choice(place: int, whole: Whole) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": whole.text or None, "refusal": None}
+    if not whole.calls and not whole.reasoning:
+        message["content"] = whole.text
+    if whole.reasoning:
+        message["reasoning_content"] = whole.reasoning
+    if whole.calls:
+        message["tool_calls"] = [
+            {"id": c.call_id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
+            for c in whole.calls
+        ]
+    return {
+        "index": place,
+        "message": message,
+        "logprobs": logprobs_body(whole.chances) if whole.chances else None,
+        "finish_reason": FINISH_REASONS[whole.reason],
+    }

@@ -1,0 +1,295 @@
+"""The body of ``POST /v1/chat/completions`` as our request, and what chat and completions share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgemoe.server.failures import refused, unsupported
+from edgemoe.server.fields import Fields
+from edgemoe.server.messages import call_arguments, content_text, function_call, join_system
+from edgemoe.server.options import Limits
+from edgemoe.server.request import NAMED, AnswerRequest, Draw, ToolChoice
+
+MAX_MESSAGES = 10_000
+MAX_TOKENS = 1 << 24
+MAX_TOP_LOGPROBS = 20
+# Sent by every client, without a meaning here.
+HARMLESS = [
+    "user",
+    "store",
+    "metadata",
+    "service_tier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "prediction",
+    "verbosity",
+    "stream",
+    "stream_options",
+    "return_progress",
+    "cache_prompt",
+    "timings_per_token",
+    "ignore_eos_text",
+]
+NOT_TEXT = "the models of this server read and write text only"
+OTHER_SAMPLERS: dict[str, Sequence[Any]] = {
+    "mirostat": (0,),
+    "typical_p": (1, 1.0),
+    "tfs_z": (1, 1.0),
+    "dry_multiplier": (0, 0.0),
+    "xtc_probability": (0, 0.0),
+    "dynatemp_range": (0, 0.0),
+    "top_n_sigma": (-1, -1.0),
+    "use_beam_search": (False,),
+    "best_of": (1,),
+    "min_tokens": (0,),
+    "ignore_eos": (False,),
+    "length_penalty": (1, 1.0),
+    "grammar": ("",),
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_grammar": (),
+    "guided_choice": (),
+    "structured_outputs": (),
+    "bad_words": ([],),
+    "stop_token_ids": ([],),
+}
+
+
+def read_chat(body: Mapping[str, Any], limits: Limits) -> AnswerRequest:
+    """The request of a chat completion.
+
+    Raises:
+        Failure: naming the field that is wrong or that we do not act on.
+    """
+    fields = Fields(body)
+    fields.refuse({"modalities": (["text"],), "audio": (), "web_search_options": ()}, NOT_TEXT)
+    fields.refuse({"functions": ([],), "function_call": ("none", "auto")}, "use tools and tool_choice")
+    refuse_other_samplers(fields)
+    tools = read_tools(fields, limits)
+    model, messages = fields.needed_text("model"), read_messages(fields)
+    logprobs, num_top = fields.flag("logprobs"), fields.integer("top_logprobs", 0, MAX_TOP_LOGPROBS)
+    if num_top and not logprobs:
+        raise fields.fail("top_logprobs", "needs logprobs: true")
+    request = AnswerRequest(
+        model=model,
+        messages=messages,
+        tools=tools,
+        tool_choice=read_tool_choice(fields.get("tool_choice"), tools),
+        allows_parallel_calls=fields.flag("parallel_tool_calls", True),
+        schema=read_response_format(fields, limits),
+        template_options=read_template_options(fields),
+        max_tokens=read_max_tokens(fields, "max_completion_tokens", "max_tokens"),
+        draw=read_draw(fields),
+        stop=fields.texts("stop", limits.num_stops, limits.stop_chars),
+        num_choices=fields.integer("n", 1, limits.num_choices) or 1,
+        num_top_logprobs=(num_top or 0) if logprobs else None,
+        reports_progress=fields.flag("return_progress"),
+    )
+    return with_ignored(request, fields, HARMLESS)
+
+
+def with_ignored(request: AnswerRequest, fields: Fields, harmless: Sequence[str]) -> AnswerRequest:
+    """The request with the names of fields that nobody read and that are not known to be harmless."""
+    from dataclasses import replace
+
+    return replace(request, ignored_fields=tuple(set(fields.unread()) - set(harmless)))
+
+
+def refuse_other_samplers(fields: Fields) -> None:
+    """Refuse ways of drawing that other servers have, unless they are switched off."""
+    fields.refuse(OTHER_SAMPLERS, "it would change the answer; leave it out")
+
+
+def read_max_tokens(fields: Fields, *names: str) -> int | None:
+    """The longest answer, by whichever of its names is set; -1 is some clients' word for no limit."""
+    found = None
+    for name in names:
+        if fields.get(name) == -1:
+            continue
+        value = fields.integer(name, 1, MAX_TOKENS)
+        found = value if found is None else found
+    return found
+
+
+def read_draw(fields: Fields) -> Draw:
+    """How tokens are drawn."""
+    repetition = fields.number("repetition_penalty", 0.01, 100)
+    if repetition is None:
+        repetition = fields.number("repeat_penalty", 0.01, 100)
+    top_k = fields.integer("top_k", -1, MAX_TOKENS)
+    top_p = fields.number("top_p", 0, 1)
+    return Draw(
+        temperature=fields.number("temperature", 0, 100),
+        top_k=None if top_k is None else max(0, top_k),
+        top_p=None if top_p is None else max(top_p, 1e-9),  # 0 is some clients' word for the likeliest
+        min_p=fields.number("min_p", 0, 1),
+        repetition_penalty=repetition,
+        presence_penalty=fields.number("presence_penalty", -2, 2),
+        frequency_penalty=fields.number("frequency_penalty", -2, 2),
+        logit_bias=_read_bias(fields),
+        seed=_read_seed(fields),
+    )
+
+
+def _read_seed(fields: Fields) -> int | None:
+    seed = fields.integer("seed", -(1 << 63), (1 << 64) - 1)
+    return None if seed is None or seed == -1 else seed % (1 << 63)
+
+
+def _read_bias(fields: Fields) -> dict[int, float]:
+    bias = fields.mapping("logit_bias")
+    if len(bias) > 1024:
+        raise fields.fail("logit_bias", "has more than 1024 tokens")
+    read = Fields(bias, fields.name("logit_bias"))
+    out: dict[int, float] = {}
+    for token in bias:
+        if not token.isascii() or not token.isdecimal() or len(token) > 9:
+            raise read.fail(token, "the name must be a token's number")
+        value = read.number(token, -100, 100)
+        out[int(token)] = value or 0.0
+    return out
+
+
+def read_template_options(fields: Fields) -> dict[str, Any]:
+    """Options of the chat template: what the client sets by name, and the effort of reasoning."""
+    options = dict(fields.mapping("chat_template_kwargs"))
+    reserved = options.keys() & {"messages", "tools", "documents", "add_generation_prompt"}
+    if reserved:
+        raise fields.fail("chat_template_kwargs", f"{min(reserved)} is not an option of the template")
+    effort = fields.text("reasoning_effort")
+    if effort is not None:
+        options |= effort_options(effort, fields.name("reasoning_effort"))
+    return options
+
+
+def effort_options(effort: str, name: str) -> dict[str, Any]:
+    """The options by which templates know how much to think."""
+    if effort not in {"none", "minimal", "low", "medium", "high", "xhigh"}:
+        raise refused(name, f"is {effort!r}; it must be none, minimal, low, medium, high or xhigh")
+    if effort == "none":
+        return {"enable_thinking": False}
+    return {"reasoning_effort": {"minimal": "low", "xhigh": "high"}.get(effort, effort)}
+
+
+def read_tools(fields: Fields, limits: Limits) -> list[dict[str, Any]]:
+    """The functions a model may call, in the shape of chat templates."""
+    tools = []
+    for place, entry in enumerate(fields.items("tools", limits.num_tools)):
+        tool = Fields(entry, f"{fields.name('tools')}[{place}]")
+        kind = tool.needed_text("type")
+        if kind != "function":
+            raise unsupported(f"{tool.name('type')} {kind!r}", "this server knows functions only")
+        function = tool.inner("function")
+        if function is None:
+            raise tool.fail("function", "is missing")
+        tools.append(function_tool(function, "parameters", limits))
+    return tools
+
+
+def function_tool(function: Fields, parameters: str, limits: Limits) -> dict[str, Any]:
+    """One function, its parameters checked for size."""
+    name = function.needed_text("name")
+    if not name or len(name) > 256:
+        raise function.fail("name", "must have 1 to 256 characters")
+    schema = function.mapping(parameters)
+    check_schema_size(schema, function.name(parameters), limits)
+    described = {"name": name, "description": function.text("description", "") or ""}
+    return {
+        "type": "function",
+        "function": described | {"parameters": schema or {"type": "object", "properties": {}}},
+    }
+
+
+def check_schema_size(schema: Mapping[str, Any], name: str, limits: Limits) -> None:
+    """Refuse a schema that would take long to compile."""
+    size = len(json.dumps(schema))
+    if size > limits.schema_bytes:
+        raise refused(name, f"is {size} bytes of schema; at most {limits.schema_bytes} are taken")
+
+
+def read_tool_choice(value: Any, tools: Sequence[Mapping[str, Any]]) -> ToolChoice:
+    """``tool_choice`` as chat and responses have it."""
+    if value is None:
+        return ToolChoice()
+    if isinstance(value, str):
+        if value not in {"auto", "none", "required"}:
+            raise refused("tool_choice", f"is {value!r}; it must be auto, none, required or a function")
+        if value == "required" and not tools:
+            raise refused("tool_choice", "is required, but there are no tools")
+        return ToolChoice(value)
+    choice = Fields(value, "tool_choice")
+    if choice.text("type") != "function":
+        raise unsupported("tool_choice.type", "it must be function")
+    function = choice.inner("function")
+    name = choice.needed_text("name") if function is None else function.needed_text("name")
+    return named_choice(name, tools)
+
+
+def named_choice(name: str, tools: Sequence[Mapping[str, Any]]) -> ToolChoice:
+    """The choice of one function, which must be there."""
+    if name not in {tool["function"]["name"] for tool in tools}:
+        raise refused("tool_choice", f"names {name!r}, which is not among the tools")
+    return ToolChoice(NAMED, name)
+
+
+def read_response_format(fields: Fields, limits: Limits) -> Mapping[str, Any] | None:
+    """The schema that the answer must follow; {} for any JSON object."""
+    wanted = fields.inner("response_format")
+    if wanted is None:
+        return None
+    kind = wanted.choice("type", ("text", "json_object", "json_schema"))
+    if kind == "json_object":
+        return {"type": "object"}
+    if kind != "json_schema":
+        return None
+    inner = wanted.inner("json_schema")
+    if inner is None:
+        raise wanted.fail("json_schema", "is missing")
+    schema = inner.mapping("schema")
+    check_schema_size(schema, inner.name("schema"), limits)
+    return schema
+
+
+def read_messages(fields: Fields) -> list[dict[str, Any]]:
+    """The conversation, in the shape of chat templates."""
+    entries = fields.items("messages", MAX_MESSAGES)
+    if not entries:
+        raise fields.fail("messages", "must have at least one message")
+    read = [_read_message(Fields(entry, f"messages[{place}]")) for place, entry in enumerate(entries)]
+    return join_system(read)
+
+
+def _read_message(message: Fields) -> dict[str, Any]:
+    role = message.choice("role", ("system", "developer", "user", "assistant", "tool", "function"))
+    if role is None:
+        raise message.fail("role", "is missing")
+    content = content_text(message.get("content"), message.name("content"))
+    if role in {"system", "developer"}:
+        return {"role": "system", "content": content}
+    if role == "assistant":
+        return _read_assistant(message, content)
+    if role in {"tool", "function"}:
+        call = {"tool_call_id": message.text("tool_call_id", ""), "name": message.text("name", "")}
+        return {"role": "tool", "content": content} | {key: text for key, text in call.items() if text}
+    return {"role": "user", "content": content}
+
+
+def _read_assistant(message: Fields, content: str) -> dict[str, Any]:
+    out: dict[str, Any] = {"role": "assistant", "content": content}
+    thought = message.text("reasoning_content") or message.text("reasoning")
+    if thought:
+        out["reasoning_content"] = thought
+    calls = [_read_call(Fields(entry, f"{message.name('tool_calls')}[{place}]"))
+             for place, entry in enumerate(message.items("tool_calls", 1024))]  # fmt: skip
+    return out | ({"tool_calls": calls} if calls else {})
+
+
+def _read_call(call: Fields) -> dict[str, Any]:
+    function = call.inner("function")
+    if function is None:
+        raise call.fail("function", "is missing")
+    arguments = call_arguments(function.get("arguments"), function.name("arguments"))
+    return function_call(call.text("id", "") or "", function.needed_text("name"), arguments)

@@ -1,0 +1,103 @@
+"""The answer of ``POST /v1/completions``, streamed and whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from edgemoe.server.events import Event, Finish, Progress, Text, TokenChance, Usage
+from edgemoe.server.failures import Failure
+from edgemoe.server.openai.chat_answer import DONE, FINISH_REASONS, usage_body
+from edgemoe.server.request import new_id
+from edgemoe.server.streaming import data
+from edgemoe.server.whole import Whole, usage_of
+
+
+def logprobs_body(chances: Sequence[TokenChance | None], offset: int = 0) -> dict[str, Any]:
+    """``logprobs`` as this older API has them. None stands for the first token, which nothing foretells."""
+    tokens = [chance.text if chance else "" for chance in chances]
+    offsets = []
+    for token in tokens:
+        offsets.append(offset)
+        offset += len(token)
+    return {
+        "tokens": tokens,
+        "token_logprobs": [chance.logprob if chance else None for chance in chances],
+        "top_logprobs": [dict(chance.top) if chance else None for chance in chances],
+        "text_offset": offsets,
+    }
+
+
+class CompletionsEncoder:
+    """Events as completion chunks."""
+
+    def __init__(self, model: str, *, includes_usage: bool, reports_progress: bool) -> None:
+        self._head = {
+            "id": new_id("cmpl-"),
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": model,
+        }
+        self._includes_usage = includes_usage
+        self._reports_progress = reports_progress
+        self._usage: Usage | None = None
+
+    def opening(self) -> Iterable[str]:
+        """Nothing but a sign of life."""
+        yield ": ok\n\n"
+
+    def encode(self, choice: int, event: Event) -> Iterable[str]:
+        """The chunks of an event."""
+        if isinstance(event, Text):
+            extra = {"logprobs": logprobs_body(event.chances)} if event.chances else {}
+            yield self._chunk(choice, event.text, None, **extra)
+        elif isinstance(event, Finish):
+            self._usage = event.usage if self._usage is None else self._usage.plus(event.usage)
+            yield self._chunk(choice, "", FINISH_REASONS[event.reason])
+        elif isinstance(event, Progress) and self._reports_progress:
+            progress = {"total": event.total, "cache": event.num_cached, "processed": event.done}
+            progress["time_ms"] = round(event.elapsed_s * 1000)
+            yield data(self._head | {"choices": [], "prompt_progress": progress})
+
+    def heartbeat(self) -> Iterable[str]:
+        """A comment for proxies, and a chunk that adds nothing."""
+        yield f": ping\n\n{self._chunk(0, '', None)}"
+
+    def closing(self) -> Iterable[str]:
+        """The usage, to those who asked for it, then the end mark."""
+        if self._includes_usage and self._usage is not None:
+            yield data(self._head | {"choices": [], "usage": usage_body(self._usage)})
+        yield DONE
+
+    def broken(self, failure: Failure) -> Iterable[str]:
+        """The error; the status can no longer change."""
+        yield data(failure.openai())
+        yield DONE
+
+    def _chunk(self, choice: int, text: str, reason: str | None, **extra: Any) -> str:
+        entry = {"index": choice, "text": text, "logprobs": None, "finish_reason": reason} | extra
+        return data(self._head | {"choices": [entry]})
+
+
+def completions_body(model: str, wholes: list[Whole]) -> dict[str, Any]:
+    """A whole completion."""
+    usage = usage_of(wholes)
+    return {
+        "id": new_id("cmpl-"),
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [_choice(place, whole) for place, whole in enumerate(wholes)],
+        "usage": usage_body(usage),
+        "timings": dict(usage.timings),
+    }
+
+
+def _choice(place: int, whole: Whole) -> dict[str, Any]:
+    return {
+        "index": place,
+        "text": whole.text,
+        "logprobs": logprobs_body(whole.chances) if whole.chances else None,
+        "finish_reason": FINISH_REASONS[whole.reason],
+    }

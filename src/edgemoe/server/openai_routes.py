@@ -1,0 +1,108 @@
+"""``/v1/chat/completions``, ``/v1/completions`` and ``/v1/models``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from edgemoe.server.answers import Answers, Prepared, Told
+from edgemoe.server.failures import Failure, refused
+from edgemoe.server.fields import Fields
+from edgemoe.server.model_list import describe
+from edgemoe.server.openai.chat_answer import ChatEncoder, chat_body
+from edgemoe.server.openai.chat_request import read_chat
+from edgemoe.server.openai.completions_answer import CompletionsEncoder, completions_body
+from edgemoe.server.openai.completions_request import read_completions
+from edgemoe.server.routes import Exchange, Nothing, answered
+from edgemoe.server.streaming import Sleep
+
+
+class OpenAIRoutes:
+    """OpenAI's protocols."""
+
+    def __init__(self, answers: Answers, sleep: Sleep) -> None:
+        self._answers = answers
+        self._sleep = sleep
+
+    def routes(self) -> Sequence[BaseRoute]:
+        """All paths."""
+        return [
+            Route("/v1/chat/completions", self._chat, methods=["POST"]),
+            Route("/v1/completions", self._completions, methods=["POST"]),
+            Route("/v1/embeddings", self._embeddings, methods=["POST"]),
+            Route("/v1/models", self._models),
+            Route("/v1/models/{name:path}", self._model),
+        ]
+
+    async def _chat(self, request: Request) -> Response:
+        exchange = Exchange(self._answers, self._sleep, request)
+        body = await exchange.body()
+        streams, includes_usage = stream_options(body)
+        asked = read_chat(body, exchange.options.limits)
+        prepared = await self._answers.prepare(asked)
+        told = self._answers.events(prepared, exchange.record)
+        if streams:
+            encoder = ChatEncoder(
+                prepared.name,
+                num_choices=asked.num_choices,
+                includes_usage=includes_usage,
+                reports_progress=asked.reports_progress,
+            )
+            return exchange.stream(told, encoder, asked)
+        wholes = await exchange.whole(told)
+        return answered(chat_body(prepared.name, wholes), asked) if wholes else Nothing()
+
+    async def _completions(self, request: Request) -> Response:
+        exchange = Exchange(self._answers, self._sleep, request)
+        body = await exchange.body()
+        streams, includes_usage = stream_options(body)
+        asked = read_completions(body, exchange.options.limits)
+        first = asked.requests[0]
+        prepared = [await self._answers.prepare(one) for one in asked.requests]
+        told = self._one_after_another(prepared, exchange)
+        if streams:
+            encoder = CompletionsEncoder(
+                prepared[0].name, includes_usage=includes_usage, reports_progress=first.reports_progress
+            )
+            return exchange.stream(told, encoder, first)
+        wholes = await exchange.whole(told)
+        return answered(completions_body(prepared[0].name, wholes), first) if wholes else Nothing()
+
+    async def _one_after_another(
+        self, prepared: Sequence[Prepared], exchange: Exchange
+    ) -> AsyncGenerator[Told]:
+        """The events of several prompts, their answers numbered through."""
+        before = 0
+        for one in prepared:
+            async with aclosing(self._answers.events(one, exchange.record)) as told:
+                async for choice, event in told:
+                    yield before + choice, event
+            before += one.request.num_choices
+
+    async def _embeddings(self, _: Request) -> Response:
+        raise Failure(400, "embeddings are not supported: these models write text", "unsupported_endpoint")
+
+    async def _models(self, _: Request) -> Response:
+        entries = [describe(self._answers.shelf, name) for name in self._answers.shelf.stores]
+        ends = {"first_id": entries[0]["id"], "last_id": entries[-1]["id"], "has_more": False}
+        return JSONResponse({"object": "list", "data": entries} | ends)
+
+    async def _model(self, request: Request) -> Response:
+        name = self._answers.shelf.resolve(request.path_params["name"])
+        return JSONResponse(describe(self._answers.shelf, name))
+
+
+def stream_options(body: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether to stream, and whether to tell the usage at the end."""
+    fields = Fields(body)
+    streams, options = fields.flag("stream"), fields.inner("stream_options")
+    if options is None:
+        return streams, False
+    if not streams:
+        raise refused("stream_options", "needs stream: true")
+    return streams, options.flag("include_usage")

@@ -1,0 +1,69 @@
+"""The one request that every protocol is turned into."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+# Kinds of tool_choice; "named" goes with the function's name.
+AUTO, NONE, REQUIRED, NAMED = "auto", "none", "required", "named"
+
+
+@dataclass(frozen=True)
+class ToolChoice:
+    """Whether the model may, must or must not call a function, and which."""
+
+    kind: str = AUTO
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How tokens are drawn; None leaves a value to the model's own defaults."""
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The values that the client set, by the names of ``Model.stream``."""
+        return {name: value for name, value in vars(self).items() if value is not None and value != {}}
+
+
+@dataclass(frozen=True)
+class AnswerRequest:
+    """What to answer and how. Exactly one of ``messages`` and ``prompt`` is set.
+
+    ``messages`` are in the shape of chat templates: role, content as text, tool_calls with their arguments
+    as objects, tool_call_id, reasoning_content.
+    """
+
+    model: str
+    messages: Sequence[Mapping[str, Any]] | None = None
+    prompt: str | Sequence[int] | None = None
+    tools: Sequence[Mapping[str, Any]] = ()
+    tool_choice: ToolChoice = field(default_factory=ToolChoice)
+    allows_parallel_calls: bool = True
+    schema: Mapping[str, Any] | None = None  # what the answer must be; {} for any JSON object
+    template_options: Mapping[str, Any] = field(default_factory=dict)
+    max_tokens: int | None = None
+    clips_max_tokens: bool = False  # an answer that cannot be so long is cut, not refused
+    draw: Draw = field(default_factory=Draw)
+    stop: tuple[str, ...] = ()
+    num_choices: int = 1
+    num_top_logprobs: int | None = None  # None: no logprobs
+    reports_progress: bool = False
+    ignored_fields: tuple[str, ...] = ()
+
+
+def new_id(prefix: str) -> str:
+    """An id nobody can guess, such as ``chatcmpl-3f9c...``."""
+    return prefix + secrets.token_hex(12)

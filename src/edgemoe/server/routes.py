@@ -1,0 +1,61 @@
+"""What the routes of all protocols share: from a read request to a streamed or a whole answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from edgemoe.server.answers import Answers, Record, Told
+from edgemoe.server.body import read_body
+from edgemoe.server.request import AnswerRequest
+from edgemoe.server.streaming import Encoder, LineResponse, Sleep, encoded, until_gone
+from edgemoe.server.whole import Whole, collect
+
+
+class Exchange:
+    """One request being answered."""
+
+    def __init__(self, answers: Answers, sleep: Sleep, request: Request) -> None:
+        self.answers = answers
+        self.options = answers.options
+        self.request_id: str = request.state.request_id
+        self.record: Record = request.state.record
+        self._sleep = sleep
+        self._request = request
+
+    async def body(self) -> Mapping[str, Any]:
+        """The JSON object that the client sent."""
+        return await read_body(self._request, self.options.limits)
+
+    def stream(self, told: AsyncGenerator[Told], encoder: Encoder, asked: AnswerRequest) -> Response:
+        """A response that sends events as they come."""
+        lines = encoded(told, encoder, self.options.heartbeat_s, self._sleep)
+        return LineResponse(lines, ignored_header(asked), self.options.limits.send_s)
+
+    async def whole(self, told: AsyncGenerator[Told]) -> list[Whole] | None:
+        """All answers at once; None if the client has gone."""
+        return await until_gone(self._request.receive, collect(told))
+
+
+class Nothing(Response):
+    """What is sent to a client that has gone."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send nothing."""
+
+
+def answered(body: Mapping[str, Any], asked: AnswerRequest) -> Response:
+    """A whole answer."""
+    return JSONResponse(body, headers=dict(ignored_header(asked)))
+
+
+def ignored_header(asked: AnswerRequest) -> Mapping[str, str]:
+    """Names the fields that had no effect, so that nothing is ignored in silence."""
+    if not asked.ignored_fields:
+        return {}
+    names = ",".join(asked.ignored_fields).encode("ascii", "replace").decode()
+    return {"x-edgemoe-ignored-fields": "".join(c if c.isprintable() else "?" for c in names)[:1000]}

@@ -1,0 +1,103 @@
+"""Starting and stopping a server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from edgemoe.errors import RequestError
+from edgemoe.server.options import ServerOptions
+
+log = logging.getLogger("edgemoe.server")
+
+if TYPE_CHECKING:
+    from edgemoe.server.app import Application
+
+
+def serve(
+    stores: str | Path | Sequence[str | Path],
+    memory: str | int | None = None,
+    *,
+    aliases: Sequence[str] = (),
+    options: ServerOptions | None = None,
+    **load_options: Any,
+) -> None:
+    """Serve stores until SIGTERM or Ctrl-C: then running answers end, and new ones are refused.
+
+    Args:
+        stores: a store, or several of which one is in memory at a time.
+        memory: cap on the whole process, as for ``edgemoe.load``.
+        aliases: names for the stores, in order, as far as they go; others are called by their folder.
+        options: address, key and limits.
+        load_options: further options of ``edgemoe.load``, such as ``context``.
+
+    Raises:
+        RequestError: a package is missing, or a name is given twice.
+        StoreError, BudgetError: the first store cannot be loaded.
+    """
+    options = options or ServerOptions()
+    app = create_app(stores, memory, aliases=aliases, options=options, **load_options)
+    app.shelf.load_first()  # before anything listens: an error ends the command
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """Tells the application at once that it is to stop."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            """Say where the server is: with port 0 nobody knows before."""
+            await super().startup(sockets)
+            for listener in (sock for server in self.servers for sock in server.sockets):
+                host, port = listener.getsockname()[:2]
+                log.info("listening at http://%s:%d", f"[{host}]" if ":" in host else host, port)
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            """Note the signal; called between two steps of the event loop's thread."""
+            app.drain_soon()
+            super().handle_exit(sig, frame)
+
+    config = uvicorn.Config(
+        app,
+        host=options.host,
+        port=options.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=int(options.limits.drain_s),
+        server_header=False,
+    )
+    Server(config).run()
+
+
+def create_app(
+    stores: str | Path | Sequence[str | Path],
+    memory: str | int | None = None,
+    *,
+    aliases: Sequence[str] = (),
+    options: ServerOptions | None = None,
+    **load_options: Any,
+) -> Application:
+    """The server as an ASGI application, for a host of your own; arguments as of ``serve``."""
+    _require_packages()
+    import edgemoe
+    from edgemoe.server.app import Application
+    from edgemoe.server.shelf import Shelf, name_stores
+
+    paths = [Path(stores)] if isinstance(stores, str | Path) else [Path(store) for store in stores]
+    if not paths:
+        raise RequestError("there is no store to serve; give at least one")
+    shelf = Shelf(name_stores(paths, aliases), lambda path: edgemoe.load(path, memory, **load_options))
+    return Application(shelf, options or ServerOptions(), asyncio.sleep)
+
+
+def _require_packages() -> None:
+    from importlib.util import find_spec
+
+    missing = [
+        name for name in ("starlette", "uvicorn", "prometheus_client", "llguidance") if not find_spec(name)
+    ]
+    if missing:
+        raise RequestError(f"the server needs {', '.join(missing)}; pip install 'edgemoe[serve]'")

@@ -1,0 +1,64 @@
+"""An answer collected to its end, for clients that do not stream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+
+from edgemoe.server.answers import Told
+from edgemoe.server.events import Finish, Reasoning, Text, TokenChance, ToolDelta, ToolOpen, Usage
+
+
+@dataclass
+class WholeCall:
+    """A call with all its arguments."""
+
+    call_id: str
+    name: str
+    arguments: str = ""
+
+
+@dataclass
+class Whole:
+    """One of the answers to a prompt. ``order`` says how text and calls came: "" stands for text."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: list[WholeCall] = field(default_factory=list)
+    chances: list[TokenChance] = field(default_factory=list)
+    finish: Finish | None = None
+
+    @property
+    def reason(self) -> str:
+        """How it ended."""
+        return self.finish.reason if self.finish else "stop"
+
+
+async def collect(told: AsyncGenerator[Told]) -> list[Whole]:
+    """All answers, in order. Errors as of the events."""
+    wholes: list[Whole] = []
+    async for choice, event in told:
+        while len(wholes) <= choice:
+            wholes.append(Whole())
+        whole = wholes[choice]
+        if isinstance(event, Text):
+            whole.text += event.text
+            whole.chances += event.chances
+        elif isinstance(event, Reasoning):
+            whole.reasoning += event.text
+        elif isinstance(event, ToolOpen):
+            whole.calls.append(WholeCall(event.call_id, event.name))
+        elif isinstance(event, ToolDelta):
+            whole.calls[event.index].arguments += event.text
+        elif isinstance(event, Finish):
+            whole.finish = event
+    return wholes
+
+
+def usage_of(wholes: list[Whole]) -> Usage:
+    """What all answers cost together; the prompt counts once."""
+    total: Usage | None = None
+    for whole in wholes:
+        if whole.finish is not None:
+            total = whole.finish.usage if total is None else total.plus(whole.finish.usage)
+    return total or Usage(0, 0)

@@ -1,0 +1,112 @@
+"""Tokens of one answer become its events: stops, calls, thoughts and counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgemoe.engine.stops import StopScanner
+from edgemoe.server.dialects import AnswerReader
+from edgemoe.server.dialects.reader import Call
+from edgemoe.server.events import (
+    Event,
+    Finish,
+    Reasoning,
+    Text,
+    TokenChance,
+    ToolClose,
+    ToolDelta,
+    ToolOpen,
+    Usage,
+)
+from edgemoe.server.local_model import End, Token
+from edgemoe.server.request import new_id
+
+
+class AnswerWriter:
+    """Writes one answer. ``is_done`` is set when it ends before the engine ends it."""
+
+    def __init__(
+        self, reader: AnswerReader, stops: Sequence[str], num_prompt: int, *, only_one_call: bool = False
+    ) -> None:
+        self._reader = reader
+        self._scanner = StopScanner(stops)
+        self._stops = stops
+        self._num_prompt = num_prompt
+        self._only_one_call = only_one_call
+        self._chances: list[TokenChance] = []
+        self._seen = ""  # text that the scanner was given, to say which stop ended it
+        self._num_reasoning = 0
+        self.num_tokens = 0
+        self.raw: list[str] = []  # the answer as the model wrote it, thoughts included
+        self.calls: list[tuple[str, Call]] = []  # with their ids
+        self.is_done = False
+
+    def push(self, token: Token) -> list[Event]:
+        """Events that a token brings."""
+        self.num_tokens += 1
+        self.raw.append(token.text)
+        was_thinking, was_in_call = self._reader.is_thinking, self._reader.is_in_call
+        self._num_reasoning += was_thinking
+        if token.chance is not None and not was_thinking and not was_in_call:
+            self._chances.append(token.chance)
+        return self._events(self._reader.push(token.text))
+
+    def finish(self, end: End) -> list[Event]:
+        """The last events."""
+        out: list[Event] = []
+        if not self.is_done:
+            out = self._events(self._reader.finish(is_cut=end.reason == "length"))
+        if not self._scanner.is_stopped and (rest := self._scanner.flush()):
+            out.append(self._text(rest))
+        if self._chances:
+            out.append(self._text(""))
+        usage = Usage(self._num_prompt, self.num_tokens, end.num_cached, self._num_reasoning, end.timings)
+        return [*out, Finish(self._reason(end), usage, self._stop_text())]
+
+    def _reason(self, end: End) -> str:
+        if self.calls:
+            return "tool_calls"
+        if self._scanner.is_stopped:
+            return "stop_sequence"
+        return "length" if end.reason == "length" else "stop"
+
+    def _stop_text(self) -> str | None:
+        if not self._scanner.is_stopped:
+            return None
+        found = [(self._seen.find(stop), stop) for stop in self._stops if stop in self._seen]
+        return min(found)[1] if found else None
+
+    def _events(self, pieces: Sequence[Reasoning | Text | Call]) -> list[Event]:
+        out: list[Event] = []
+        for piece in pieces:
+            if self.is_done:
+                break
+            if isinstance(piece, Text):
+                out += self._scan(piece.text)
+            elif isinstance(piece, Call):
+                out += self._scan_rest()
+                out += self._call(piece)
+            else:
+                out.append(piece)
+        return out
+
+    def _scan(self, text: str) -> list[Event]:
+        longest = max((len(stop) for stop in self._stops), default=0)
+        self._seen = self._seen[-longest:] + text if longest else ""
+        shown = self._scanner.push(text)
+        self.is_done = self._scanner.is_stopped
+        return [self._text(shown)] if shown else []
+
+    def _scan_rest(self) -> list[Event]:
+        rest = self._scanner.flush()
+        return [self._text(rest)] if rest else []
+
+    def _text(self, text: str) -> Text:
+        chances, self._chances = tuple(self._chances), []
+        return Text(text, chances)
+
+    def _call(self, call: Call) -> list[Event]:
+        index, call_id = len(self.calls), new_id("call_")
+        self.calls.append((call_id, call))
+        self.is_done = self._only_one_call
+        return [ToolOpen(index, call_id, call.name), ToolDelta(index, call.arguments), ToolClose(index)]

@@ -1,0 +1,264 @@
+"""Clients that go away, full queues, keys, host names, heartbeats, and the end of a server."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from helpers.live_server import DEMO_STORE, live_server
+
+from edgemoe.server.options import Limits, ServerOptions
+from edgemoe.server.streaming import with_heartbeats
+from edgemoe.server.waiting import FairQueue
+
+ASK = [{"role": "user", "content": "Tell me a story about a fox."}]
+# Ends only when its client leaves: sixteen long answers.
+ENDLESS = {"model": "demo", "prompt": "Once upon a time", "max_tokens": 1000, "temperature": 1.5, "n": 16}
+
+
+def eventually(is_true, what):
+    for _ in range(500):
+        if is_true():
+            return
+        time.sleep(0.02)
+    raise AssertionError(what)
+
+
+@contextmanager
+def running(url, body=None):
+    """An answer that is being streamed; yields its lines, the first of which is there."""
+    path = "/v1/completions" if body is None else "/v1/chat/completions"
+    body = body or ENDLESS | {"stream": True}
+    with httpx.Client(timeout=30) as client, client.stream("POST", f"{url}{path}", json=body) as answer:
+        lines = answer.iter_lines()
+        yield itertools.chain([next(lines)], lines)
+
+
+def test_a_client_that_goes_away_stops_the_engine(server):
+    queue = server.app.answers.queue
+    with running(server.url):
+        eventually(lambda: queue.num_running == 1, "nothing runs")
+    eventually(lambda: queue.num_running == 0, "the engine still works for nobody")
+
+
+def test_so_does_one_that_does_not_stream(server):
+    queue = server.app.answers.queue
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.url}/v1/completions", json=ENDLESS, timeout=0.2)
+    eventually(lambda: queue.num_running == 0, "the engine still works for nobody")
+
+
+def test_those_who_wait_can_leave_too(server):
+    queue = server.app.answers.queue
+    with running(server.url):
+        eventually(lambda: queue.num_running == 1, "nothing runs")
+        with running(server.url):  # headers and a sign of life come before the queue
+            eventually(lambda: queue.num_waiting == 1, "nobody waits")
+        eventually(lambda: queue.num_waiting == 0, "a client that has gone still waits")
+        assert queue.num_running == 1
+    eventually(lambda: queue.num_running == 0, "the engine still works for nobody")
+
+
+def test_a_full_queue_says_when_to_come_again():
+    options = ServerOptions(limits=Limits(num_waiting=1))
+    with live_server(aliases=("demo",), options=options) as live, running(live.url), running(live.url):
+        eventually(lambda: live.app.answers.queue.num_waiting == 1, "nobody waits")
+        third = httpx.post(f"{live.url}/v1/completions", json=ENDLESS)
+    assert third.status_code == 429
+    assert int(third.headers["retry-after"]) > 0
+    assert third.headers["x-should-retry"] == "true"
+
+
+def test_sixteen_at_once_get_what_each_gets_alone(server, openai_client):
+    def ask(number):
+        done = openai_client.completions.create(
+            model="demo", prompt=f"Number {number} was", max_tokens=6 + number, temperature=0.8, seed=number
+        )
+        return done.choices[0].text
+
+    alone = [ask(number) for number in range(16)]
+    together = [""] * 16
+
+    def keep(number):
+        together[number] = ask(number)
+
+    threads = [threading.Thread(target=keep, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == alone
+
+
+def test_turns_go_round_among_clients():
+    async def run():
+        queue, order = FairQueue(1, 16), []
+
+        async def visit(client):
+            await queue.enter(client)
+            order.append(client)
+            await asyncio.sleep(0)
+            queue.leave()
+
+        await queue.enter("first")
+        tasks = [asyncio.create_task(visit(client)) for client in "aaabc"]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+        queue.leave()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert queue.num_running == 0
+        return order
+
+    assert asyncio.run(run()) == ["a", "b", "c", "a"]
+
+
+def test_silence_is_broken_by_heartbeats_of_a_clock():
+    async def run():
+        ticks, seen = asyncio.Queue(), []
+
+        async def sleep(seconds):
+            assert seconds == 10
+            await ticks.get()
+
+        go = asyncio.Event()
+
+        async def slow():
+            yield "first"
+            await go.wait()
+            yield "second"
+
+        beats = with_heartbeats(slow(), 10, sleep)
+        seen.append(await anext(beats))
+        for _ in range(3):
+            ticks.put_nowait(None)
+            seen.append(await anext(beats))
+        go.set()
+        seen.append(await anext(beats))
+        with pytest.raises(StopAsyncIteration):
+            await anext(beats)
+        return seen
+
+    assert asyncio.run(run()) == ["first", None, None, None, "second"]
+
+
+def test_heartbeats_have_each_protocols_form():
+    """While another answer runs, those who wait hear of it every 20 ms."""
+    options = ServerOptions(heartbeat_s=0.02)
+    body = {"model": "demo", "messages": ASK, "prompt": "x", "max_tokens": 2, "stream": True}
+    wanted = {"chat/completions": '"delta":{}', "messages": "event: ping", "completions": '"text":""'}
+    with live_server(aliases=("demo",), options=options) as live, running(live.url):
+        eventually(lambda: live.app.answers.queue.num_running == 1, "nothing runs")
+        for path, mark in wanted.items():
+            url = f"{live.url}/v1/{path}"
+            with httpx.Client(timeout=30) as client, client.stream("POST", url, json=body) as waiting:
+                beats = (line for line in waiting.iter_lines() if mark in line)
+                assert len(list(itertools.islice(beats, 3))) == 3, path
+
+
+def test_keys_are_asked_for_where_there_is_something_to_guard():
+    options = ServerOptions(api_key="secret")
+    with live_server(aliases=("demo",), options=options) as live, httpx.Client(base_url=live.url) as client:
+        assert client.get("/health").status_code == 200
+        assert client.get("/").status_code == 200
+        assert client.get("/v1/models").status_code == 401
+        assert client.get("/metrics").status_code == 401
+        assert client.get("/v1/models", headers={"authorization": "Bearer wrong"}).status_code == 401
+        assert client.get("/v1/models", headers={"authorization": "Bearer secret"}).status_code == 200
+        assert client.get("/v1/models", headers={"x-api-key": "secret"}).status_code == 200
+
+
+def test_foreign_names_and_pages_are_refused(http):
+    assert http.get("/v1/models", headers={"host": "evil.example"}).status_code == 403
+    assert http.get("/v1/models", headers={"origin": "https://evil.example"}).status_code == 403
+    own = {"origin": str(http.base_url).rstrip("/")}
+    assert http.get("/v1/models", headers=own).status_code == 200
+
+
+def test_allowed_origins_get_their_headers():
+    options = ServerOptions(cors_origins=("https://chat.example",))
+    with live_server(aliases=("demo",), options=options) as live, httpx.Client(base_url=live.url) as client:
+        answer = client.options("/v1/chat/completions", headers={"origin": "https://chat.example"})
+        assert answer.status_code == 200
+        assert answer.headers["access-control-allow-origin"] == "https://chat.example"
+        assert "Authorization" in answer.headers["access-control-allow-headers"]
+
+
+def test_bodies_have_a_limit(server):
+    options = ServerOptions(limits=Limits(body_bytes=1000))
+    with live_server(aliases=("demo",), options=options) as live:
+        answer = httpx.post(f"{live.url}/v1/chat/completions", content=b"x" * 1001)
+        assert answer.status_code == 413
+        assert answer.json()["error"]["code"] == "request_too_large"
+
+
+def test_unknown_paths_and_methods_have_the_protocols_shape(http):
+    assert http.get("/v1/nothing").json()["error"]["code"] == "unknown_url"
+    assert http.get("/v1/chat/completions").status_code == 405
+    assert http.get("/v1/messages").json()["type"] == "error"
+
+
+def test_two_stores_share_the_memory():
+    with (
+        live_server([DEMO_STORE, DEMO_STORE], aliases=("one", "two")) as live,
+        httpx.Client(base_url=live.url, timeout=60) as client,
+    ):
+        texts = []
+        for name in ("one", "two", "two", "one"):
+            body = {"model": name, "prompt": "Once upon a time", "max_tokens": 5, "temperature": 0}
+            answer = client.post("/v1/completions", json=body).json()
+            assert answer["model"] == name
+            texts.append(answer["choices"][0]["text"])
+            loaded = {m["id"] for m in client.get("/v1/models").json()["data"] if m["meta"]["is_loaded"]}
+            assert loaded == {name}
+        assert len(set(texts)) == 1
+
+
+def test_metrics_count_what_answers_say(server, openai_client, http):
+    def count(name):
+        lines = http.get("/metrics").text.splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}{{"))
+
+    before = count("vllm:generation_tokens_total"), count("vllm:prompt_tokens_total")
+    usage = openai_client.chat.completions.create(model="demo", messages=ASK, max_tokens=7).usage
+    assert count("vllm:generation_tokens_total") - before[0] == usage.completion_tokens
+    assert count("vllm:prompt_tokens_total") - before[1] == usage.prompt_tokens
+    text = http.get("/metrics").text
+    for name in ("edgemoe_expert_hits_total", "edgemoe_budget_bytes", "vllm:num_requests_running"):
+        assert f"\n{name} " in text
+
+
+def test_sigterm_lets_running_answers_end():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgemoe", "serve", DEMO_STORE, "--memory", "300MiB", "--port", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        url = next(line.split()[-1] for line in process.stderr if "listening at" in line)
+        body = {"model": "demo_store", "messages": ASK, "max_tokens": 300, "stream": True}
+        with running(url, body) as lines:
+            process.send_signal(signal.SIGTERM)
+            rest = [line for line in lines if line.startswith("data: ")]
+        assert rest[-1] == "data: [DONE]"
+        finish = [json.loads(line[6:])["choices"][0]["finish_reason"] for line in rest[:-1]]
+        assert finish[-1] in {"stop", "length"}
+        log = process.stderr.read()
+        assert process.wait(30) == 143
+        assert "fox" not in log
+        assert "finish=" in log
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
