@@ -217,7 +217,7 @@ def test_two_stores_share_the_memory():
         for name in ("one", "two", "two", "one"):
             body = {"model": name, "prompt": "Once upon a time", "max_tokens": 5, "temperature": 0}
             answer = client.post("/v1/completions", json=body).json()
-            assert answer["model"] == name
+            assert answer.get("model") == name, answer
             texts.append(answer["choices"][0]["text"])
             loaded = {m["id"] for m in client.get("/v1/models").json()["data"] if m["meta"]["is_loaded"]}
             assert loaded == {name}
@@ -249,6 +249,7 @@ def test_sigterm_lets_running_answers_end():
         url = next(line.split()[-1] for line in process.stderr if "listening at" in line)
         body = {"model": "demo_store", "messages": ASK, "max_tokens": 300, "stream": True}
         with running(url, body) as lines:
+            next(line for line in lines if '"content":"' in line)  # it runs
             process.send_signal(signal.SIGTERM)
             rest = [line for line in lines if line.startswith("data: ")]
         assert rest[-1] == "data: [DONE]"

@@ -11,13 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tokenizers.decoders import DecodeStream
-
 from edgemoe.api import Model
-from edgemoe.errors import RequestError
 from edgemoe.server.events import TokenChance
-
-NUM_BEFORE = 4
+from edgemoe.text.stream import StreamDecoder
+from edgemoe.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class Token:
     """One token of an answer and the text that became whole with it."""
 
     text: str
-    token_id: int
+    token_id: int | None  # None: text that was held back until no token could change it
     chance: TokenChance | None = None
 
 
@@ -69,7 +66,7 @@ class LocalModel:
         self.loaded_at = int(time.time())
         self.turn_end_ids = model.tokenizer.turn_end_ids() if model.tokenizer.is_available else frozenset()
 
-        self.template = _template_of(model)
+        self.template = "\n".join(model.tokenizer.template_sources())
 
     @property
     def context(self) -> int:
@@ -87,7 +84,7 @@ class LocalModel:
         Raises:
             RequestError: there is no template, or it refuses the conversation.
         """
-        return self.model.tokenizer.render_chat(messages)
+        return self.model.tokenizer.render_chat(messages, tools, None, **options)
 
     def run(self, job: Job, emit: Callable[[Piece], None], cancelled: threading.Event) -> None:
         """Write one answer, in the calling thread. The last piece is an ``End``, whatever happens."""
@@ -97,7 +94,7 @@ class LocalModel:
             emit(End("error", error=error))
 
     def _run(self, job: Job, emit: Callable[[Piece], None], cancelled: threading.Event) -> End:
-        text_of = TokenText(self.model, job.token_ids)
+        decoder = StreamDecoder(_Marked(self.model.tokenizer), job.token_ids)
         stream = self.model.stream(job.token_ids, max_tokens=job.max_tokens, **job.draw)
         reason = "length"
         for chunk in stream:
@@ -108,36 +105,30 @@ class LocalModel:
             if token_id in job.stop_ids:
                 reason = "stop"
                 break
-            emit(Token(text_of.push(token_id), token_id))
+            emit(Token(decoder.push(token_id), token_id))
         stream.close()
+        if rest := decoder.flush():
+            emit(Token(rest, None))
         generation = stream.generation
         if generation.finish_reason == "stop" and reason == "length":
             reason = "stop"
         return End(reason, 0, _timings(generation))
 
 
-def _template_of(model: Model) -> str:
-    try:
-        return model.tokenizer._template()
-    except RequestError:
-        return ""
+class _Marked:
+    """A tokenizer that writes special tokens out: by them models mark thoughts and calls of functions."""
 
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.reach = tokenizer.reach
 
-class TokenText:
-    """The text of tokens as they come, in whole characters, special tokens written out: calls of functions
-    are marked by them.
-    """
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of the tokens."""
+        return self._tokenizer.decode_all(token_ids) if self._tokenizer.is_available else ""
 
-    def __init__(self, model: Model, prompt_ids: Sequence[int]) -> None:
-        self._tokenizer = model.tokenizer._require() if model.tokenizer.is_available else None
-        before = list(prompt_ids[-NUM_BEFORE:])  # some decoders write a space by what is before
-        self._stream = DecodeStream(ids=before, skip_special_tokens=False)
-
-    def push(self, token_id: int) -> str:
-        """Text that this token makes whole; empty while a character is unfinished."""
-        if self._tokenizer is None:
-            return ""
-        return self._stream.step(self._tokenizer, token_id) or ""
+    def shows(self, token_id: int) -> bool:
+        """All are shown."""
+        return True
 
 
 def _timings(generation: Any) -> dict[str, Any]:

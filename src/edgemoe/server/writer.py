@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgemoe.engine.stops import StopScanner
 from edgemoe.server.dialects import AnswerReader
 from edgemoe.server.dialects.reader import Call
 from edgemoe.server.events import (
@@ -20,6 +19,7 @@ from edgemoe.server.events import (
 )
 from edgemoe.server.local_model import End, Token
 from edgemoe.server.request import new_id
+from edgemoe.text.stops import StopScanner
 
 
 class AnswerWriter:
@@ -43,7 +43,7 @@ class AnswerWriter:
 
     def push(self, token: Token) -> list[Event]:
         """Events that a token brings."""
-        self.num_tokens += 1
+        self.num_tokens += token.token_id is not None
         self.raw.append(token.text)
         was_thinking, was_in_call = self._reader.is_thinking, self._reader.is_in_call
         self._num_reasoning += was_thinking

@@ -25,7 +25,7 @@ class ChatTemplate:
     """One template, compiled when it is first rendered. Any number of threads may render it."""
 
     def __init__(self, source: str) -> None:
-        self._source = source
+        self.source = source
         self._compiled: Any = None
         self._lock = threading.Lock()
 
@@ -48,7 +48,7 @@ class ChatTemplate:
                 values = _plain({**variables, "tools": tools, "documents": documents})
                 values["messages"] = [_with_reasoning(_checked(message)) for message in messages]
                 if self._compiled is None:
-                    self._compiled = compile_template(self._source)
+                    self._compiled = compile_template(self.source)
                 return self._compiled(values)  # type: ignore[no-any-return]
             except RequestError:
                 raise

@@ -88,6 +88,12 @@ class Tokenizer:
             text = str(tokenizer.decode(shown, skip_special_tokens=False))
         return tidy(text) if self._is_tidied else text
 
+    def decode_all(self, token_ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens written out: by them models mark thoughts and calls."""
+        with _one_line_errors(RequestError, "the tokens cannot be decoded"):
+            text = str(self._require().decode(list(token_ids), skip_special_tokens=False))
+        return tidy(text) if self._is_tidied else text
+
     def shows(self, token_id: int) -> bool:
         """Whether ``decode`` gives a token's text: special tokens are left out, sentinels are not."""
         return token_id not in self._special_ids or token_id in self._sentinel_ids
@@ -136,6 +142,18 @@ class Tokenizer:
             StoreError: a template's file cannot be read.
         """
         return tuple(self._all_templates())
+
+    def template_sources(self) -> tuple[str, ...]:
+        """The chat templates as they are written, "default" first. Errors as of ``template_names``."""
+        return tuple(template.source for template in self._all_templates().values())
+
+    def to_json(self) -> str:
+        """The whole tokenizer as text, for other libraries. It is as large as tokenizer.json.
+
+        Raises:
+            RequestError: the store has no tokenizer.
+        """
+        return str(self._require().to_str())
 
     def _render(
         self,
