@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <stdexcept>
 #include <vector>
 
 #include "core/thread_pool.h"
@@ -49,6 +50,14 @@ EDGEMOE_FOR_EACH_ISA void combine_row(const float* parts, const std::int32_t* pl
     }
 }
 
+// Without branches, for the compiler to fill vectors with.
+bool all_finite(const std::uint16_t* halves, std::int64_t n) {
+    constexpr std::uint16_t kExponent = 0x7c00;
+    int num_special = 0;
+    for (std::int64_t i = 0; i < n; ++i) num_special += (halves[i] & kExponent) == kExponent;
+    return num_special == 0;
+}
+
 }  // namespace
 
 void rms_norm(const float* x, std::int64_t num_rows, std::int64_t width, const float* weight, float eps,
@@ -87,17 +96,21 @@ void store_kv(void* cache, const KvLayout& layout, const float* x, std::int64_t 
               std::int64_t start) {
     const auto [num_heads, num_slots, dim, is_f16] = layout;
     const Kernels& kernels = active_kernels();
+    bool is_finite = true;
     for (std::int64_t t = 0; t < num_tokens; ++t) {
         for (std::int64_t g = 0; g < num_heads; ++g) {
             const float* from = x + (t * num_heads + g) * dim;
             const std::int64_t to = (g * num_slots + start + t) * dim;
             if (is_f16) {
-                kernels.to_halves(from, dim, static_cast<std::uint16_t*>(cache) + to);
+                std::uint16_t* const halves = static_cast<std::uint16_t*>(cache) + to;
+                kernels.to_halves(from, dim, halves);
+                is_finite = is_finite && all_finite(halves, dim);
             } else {
                 std::copy_n(from, dim, static_cast<float*>(cache) + to);
             }
         }
     }
+    if (!is_finite) throw std::overflow_error("keys or values are beyond f16");
 }
 
 void attention(const float* q, const void* keys, const void* values, const KvLayout& layout,

@@ -28,7 +28,8 @@ struct KvLayout {
     bool is_f16;
 };
 
-// cache [G][S][C] at slots [start, start + T) becomes x [T][G][C].
+// cache [G][S][C] at slots [start, start + T) becomes x [T][G][C]. Throws std::overflow_error, once all is
+// written, if that is not finite in a cache of f16; what is computed from such keys can look like an answer.
 void store_kv(void* cache, const KvLayout& layout, const float* x, std::int64_t num_tokens,
               std::int64_t start);
 

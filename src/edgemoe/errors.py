@@ -14,6 +14,7 @@ EdgeMoEError
 ├── ConversionError (OSError)         converting could not go on: disk full, output exists
 ├── BudgetError (ValueError)          names the smallest budget that works
 ├── ExpertReadError (OSError)         storage failed while an expert was read
+├── NumericError (ArithmeticError)    numbers overflowed while the model ran
 └── RequestError (ValueError)         bad prompt, option or context length
 """
 
@@ -95,6 +96,10 @@ class BudgetError(EdgeMoEError, ValueError):
 
 class ExpertReadError(EdgeMoEError, OSError):
     """Storage failed while an expert was read."""
+
+
+class NumericError(EdgeMoEError, ArithmeticError):
+    """Numbers became infinite, or none at all, while the model ran: there is no answer to give."""
 
 
 class RequestError(EdgeMoEError, ValueError):

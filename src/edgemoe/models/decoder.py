@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe import native
+from edgemoe.models.finite import overflow_told, refuse_not_finite, refuse_overflow
 from edgemoe.models.mixers import FullAttention, MixerParts, TokenMixer, build_mixer
 from edgemoe.models.moe import ExpertRunner, MoELayer, build_feed_forward
 from edgemoe.models.positions import DistanceBias
@@ -149,11 +150,14 @@ class DecoderRehearsal:
         """See native.Rehearsal."""
         assert self._complete is not None, "begun by the layer that waits"
         x = self._complete(added.copy())
-        for block in self._blocks:
-            rehearsed, self._complete = block.rehearse(x, self._segment)
-            if rehearsed is not None:
-                return rehearsed
-            x = self._complete(x)
+        try:
+            for block in self._blocks:
+                rehearsed, self._complete = block.rehearse(x, self._segment)
+                if rehearsed is not None:
+                    return rehearsed
+                x = self._complete(x)
+        except OverflowError:  # of a state that lacks some experts; the layers' own runs will tell
+            pass
         return None
 
 
@@ -195,13 +199,15 @@ class Decoder:
 
         What each layer gets is copied to ``before``. States of earlier layers stay as they are.
         """
-        for i, block in enumerate(self._blocks[first:], first):
-            if before is not None:
-                before.append(x.copy())
-            rehearsal = None
-            if len(x) == 1:  # of many tokens the next layers need nearly all experts anyway
-                rehearsal = DecoderRehearsal(islice(self._blocks, i + 1, None), segments[0])
-            x = block(x, segments, rehearsal)
+        with overflow_told():
+            for i, block in enumerate(self._blocks[first:], first):
+                if before is not None:
+                    before.append(x.copy())
+                rehearsal = None
+                if len(x) == 1:  # of many tokens the next layers need nearly all experts anyway
+                    rehearsal = DecoderRehearsal(islice(self._blocks, i + 1, None), segments[0])
+                x = block(x, segments, rehearsal)
+        refuse_overflow(x)
         for segment in segments:
             segment.state.length += segment.num_rows
         return native.rms_norm(x, self._norm, self._spec.norm_eps)
@@ -210,6 +216,7 @@ class Decoder:
         """Logits (T, V) of hidden states (T, D)."""
         scale, cap = self._spec.head_scale, self._spec.logit_cap
         logits = native.matmul(hidden if scale == 1 else hidden * np.float32(scale), self._head)
+        refuse_not_finite(logits)
         if cap is None:
             return logits
         logits /= np.float32(cap)
@@ -219,9 +226,10 @@ class Decoder:
 
     def begin(self, encoded: FloatArray, state: SequenceState) -> None:
         """Start an answer to what the encoder made of a prompt, (T, D): nothing is written yet."""
-        for block in self._blocks:
-            assert block.cross is not None, "a model with an encoder looks at its states in every layer"
-            block.cross.remember(encoded, state)
+        with overflow_told():
+            for block in self._blocks:
+                assert block.cross is not None, "a model with an encoder looks at its states in every layer"
+                block.cross.remember(encoded, state)
         state.cross_length = len(encoded)
         state.rewind(0)
 

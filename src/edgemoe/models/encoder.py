@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe import native
+from edgemoe.models.finite import refuse_overflow
 from edgemoe.models.mixers import FullAttention
 from edgemoe.models.moe import ExpertRunner, build_feed_forward
 from edgemoe.models.positions import distance_bias
@@ -60,4 +61,5 @@ class Encoder:
         x = native.dequantize_rows(self._embed, token_ids)
         for block in self._blocks:
             x = block(x, bias)
+        refuse_overflow(x)
         return native.rms_norm(x, self._norm, self._spec.norm_eps)

@@ -36,7 +36,11 @@ AttentionLayer = _native.AttentionLayer
 
 
 def store_kv(cache: NDArray[Any], new: FloatArray, start: int) -> None:
-    """Write new (T, G, C) to slots [start, start + T) of a float16 or float32 cache (G, S, C)."""
+    """Write new (T, G, C) to slots [start, start + T) of a float16 or float32 cache (G, S, C).
+
+    Raises:
+        OverflowError: a float16 cache cannot hold them; they are written all the same.
+    """
     _native.store_kv(cache, new, start)
 
 

@@ -1,0 +1,52 @@
+"""Numbers that overflow while a model runs end the answer with an error: NaN would look like token 0.
+
+Letters: T rows, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from edgemoe.errors import NumericError
+from edgemoe.native import FloatArray
+
+_REMEDY = "convert the checkpoint anew with wider formats, or check it: its own weights may overflow"
+
+
+@contextmanager
+def overflow_told() -> Iterator[None]:
+    """Keys or values that a cache of f16 cannot hold become the error that says what to do.
+
+    Raises:
+        NumericError: there were some.
+    """
+    try:
+        yield
+    except OverflowError as error:
+        raise NumericError(f'{error}; load the model with kv_format="f32"') from error
+
+
+def refuse_overflow(x: FloatArray) -> None:
+    """Refuse states (T, D) that the last norm cannot take: not finite, or with squares that are not.
+
+    Raises:
+        NumericError: there are some.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        is_finite = bool(np.isfinite(np.einsum("td,td->t", x, x)).all())
+    if not is_finite:
+        raise NumericError(f"the model's states are not finite; {_REMEDY}")
+
+
+def refuse_not_finite(logits: FloatArray) -> None:
+    """Refuse logits (T, V) that are not finite.
+
+    Raises:
+        NumericError: there are some.
+    """
+    # Without an array of their size: NaN passes through both.
+    if logits.size and not (np.isfinite(logits.max()) and np.isfinite(logits.min())):
+        raise NumericError(f"the model's logits are not finite; {_REMEDY}")
