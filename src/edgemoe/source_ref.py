@@ -193,6 +193,25 @@ class SourceRef:
             shape = step.shape(shape)
         return shape if self.rows is None else (self.rows[1] - self.rows[0], *shape[1:])
 
+    def stored_rows(self, stored: Shape) -> Indices | None:
+        """The rows that the part consists of, in their order, of a tensor of this shape, or of its entry where
+        the part has an index. None where a step does more than choose rows.
+        """
+        shapes = [stored]
+        for step in self.steps:
+            shapes.append(step.shape(shapes[-1]))
+        start, stop = self.rows or (0, shapes[-1][0])
+        rows = np.arange(start, stop)
+        for step in reversed(self.steps):
+            match step:
+                case Rows():
+                    rows = step.start + step.stride * rows
+                case TakeRows():
+                    rows = step.order[rows]
+                case _:
+                    return None
+        return rows
+
 
 def read_part(ref: SourceRef, stored: Shape, read: Callable[[int, int], FloatArray]) -> FloatArray:
     """The values of a part, C-contiguous.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import quantize
 from gguf_vocabulary import add_tokenizer
+from helpers.exact_blocks import random_blocks
 
 from edgemoe.checkpoint import open_checkpoint
 from edgemoe.models import find_sources, read_spec
@@ -41,6 +43,16 @@ _TOP = {
 TypeOf = Callable[[str], Type]
 
 
+def _blocks(values: np.ndarray, kind: Type) -> np.ndarray:
+    """Values in blocks; of types that the library only reads, any blocks."""
+    try:
+        return quantize(values, kind)
+    except NotImplementedError:
+        *entries, rows, cols = values.shape
+        flat = random_blocks(kind.name, math.prod(entries) * rows, cols)
+        return flat.reshape(*entries, rows, -1)
+
+
 def write_gguf(
     folder: Path,
     path: Path,
@@ -68,7 +80,7 @@ def write_gguf(
 
     def add(name: str, values: np.ndarray) -> None:
         kind = Type.F32 if values.ndim == 1 or "gate_inp" in name else type_of(name)
-        writer.add_tensor(name, quantize(values, kind), raw_dtype=kind)
+        writer.add_tensor(name, _blocks(values, kind), raw_dtype=kind)
 
     for tensor in spec.dense_tensors():
         values = source.read(sources.dense[tensor.name])

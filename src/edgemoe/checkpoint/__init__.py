@@ -7,11 +7,12 @@ from pathlib import Path
 from edgemoe.checkpoint.folder import FolderCheckpoint
 from edgemoe.checkpoint.gguf import GgufCheckpoint
 from edgemoe.checkpoint.memory import MemoryCheckpoint
-from edgemoe.checkpoint.source import CheckpointSource, SourceRef, TensorInfo
+from edgemoe.checkpoint.source import CheckpointSource, ExactSource, SourceRef, TensorInfo
 from edgemoe.errors import CheckpointError
 
 __all__ = [
     "CheckpointSource",
+    "ExactSource",
     "FolderCheckpoint",
     "GgufCheckpoint",
     "MemoryCheckpoint",

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemoe.checkpoint import mxfp4
 from edgemoe.checkpoint.source import SourceRef, TensorInfo
 from edgemoe.checkpoint.stand_ins import read_json, refuse_stand_in
 from edgemoe.checkpoint.torch_file import read_torch_file
@@ -47,23 +48,38 @@ class FolderCheckpoint:
         self._descriptors: dict[Path, int] = {}
 
     def config(self) -> dict[str, Any]:
-        """The contents of config.json."""
-        return dict(self._config)
+        """The contents of config.json, but for what says that MXFP4 has to be undone: read() does that."""
+        config = dict(self._config)
+        quantization = config.get("quantization_config")
+        if isinstance(quantization, dict) and quantization.get("quant_method") == mxfp4.FORMAT:
+            del config["quantization_config"]
+        return config
 
     def tensors(self) -> Mapping[str, TensorInfo]:
-        """All tensors by their stored names."""
-        return {
+        """All tensors by their stored names; MXFP4's nibbles and exponents are one of numbers."""
+        stored = {
             name: TensorInfo(place.shape, place.dtype, place.num_bytes)
             for name, (_, place) in self._places.items()
         }
+        merged = mxfp4.merge_mxfp4(stored)
+        for name in merged:
+            del stored[mxfp4.exponents_of(name)]
+        return {**stored, **merged}
 
     def read(self, ref: SourceRef) -> NDArray[np.float32]:
         """One part of a tensor as float32; see CheckpointSource."""
         if ref.name not in self._places:
             raise MissingTensorError(f"{self._folder}: there is no tensor {ref.name}")
-        place = self._places[ref.name][1]
-        shape = place.shape if ref.index is None else place.shape[1:]
+        shape = self._shape(ref)
+        if ref.name in self._mxfp4:
+            return read_part(ref, shape, partial(self._read_mxfp4, ref.name, ref.index))
         return read_part(ref, shape, partial(self._read_rows, ref.name, ref.index))
+
+    def read_packed(self, ref: SourceRef) -> NDArray[np.uint8]:
+        """One part of a tensor in MXFP4 as a store holds it; see ExactSource."""
+        rows = ref.stored_rows(self._shape(ref))
+        assert rows is not None and ref.name in self._mxfp4, f"{ref} has no exact format"
+        return mxfp4.pack_mxfp4(ref.name, *self._mxfp4_rows(ref.name, ref.index, rows))
 
     def files(self) -> Mapping[str, bytes]:
         """Tokenizer, chat template and generation settings, those that exist."""
@@ -76,15 +92,45 @@ class FolderCheckpoint:
             os.close(descriptor)
         self._descriptors.clear()
 
+    @cached_property
+    def _mxfp4(self) -> Mapping[str, TensorInfo]:
+        return {name: info for name, info in self.tensors().items() if info.exact_format == mxfp4.FORMAT}
+
+    def _shape(self, ref: SourceRef) -> tuple[int, ...]:
+        """Of the tensor, or of its entry where the part has an index."""
+        info = self._mxfp4.get(ref.name)
+        shape = self._places[ref.name][1].shape if info is None else info.shape
+        return shape if ref.index is None else shape[1:]
+
     def _read_rows(self, name: str, index: int | None, start: int, stop: int) -> NDArray[np.float32]:
         """Consecutive rows of a tensor, or of an entry of its first axis."""
+        shape, raw = self._read_bytes(name, index, start, stop)
+        path, place = self._places[name]
+        return _as_float32(raw, place.dtype, name, path).reshape(shape)
+
+    def _read_bytes(
+        self, name: str, index: int | None, start: int, stop: int
+    ) -> tuple[tuple[int, ...], bytes]:
         path, place = self._places[name]
         shape, offset, num_bytes = _locate(place, index, start, stop)
         try:
-            raw = read_exactly(self._descriptor(path), num_bytes, offset)
+            return shape, read_exactly(self._descriptor(path), num_bytes, offset)
         except (OSError, EOFError) as error:
             raise CheckpointError(f"{path}: tensor {name} cannot be read: {error}") from error
-        return _as_float32(raw, place.dtype, name, path).reshape(shape)
+
+    def _read_mxfp4(self, name: str, index: int | None, start: int, stop: int) -> NDArray[np.float32]:
+        return mxfp4.mxfp4_values(name, *self._mxfp4_rows(name, index, np.arange(start, stop)))
+
+    def _mxfp4_rows(
+        self, name: str, index: int | None, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Rows of nibbles and exponents, by one read each of the span that they lie in."""
+        first, last = int(rows.min()), int(rows.max())
+        parts = []
+        for part in (name, mxfp4.exponents_of(name)):
+            shape, raw = self._read_bytes(part, index, first, last + 1)
+            parts.append(np.ascontiguousarray(np.frombuffer(raw, np.uint8).reshape(shape)[rows - first]))
+        return parts[0], parts[1]
 
     def _add_file(self, path: Path, expected: set[str]) -> None:
         refuse_stand_in(path)
@@ -127,9 +173,7 @@ def _as_float32(raw: bytes, dtype: str, name: str, path: Path) -> NDArray[np.flo
         return (np.frombuffer(raw, np.uint16).astype(np.uint32) << 16).view(np.float32)
     if dtype in ("F16", "F32"):
         return np.frombuffer(raw, np.float16 if dtype == "F16" else np.float32).astype(np.float32)
-    raise CheckpointError(
-        f"{path}: tensor {name} has type {dtype}; only BF16, F16 and F32 checkpoints are read"
-    )
+    raise CheckpointError(f"{path}: tensor {name} has type {dtype}; only BF16, F16, F32 and MXFP4 are read")
 
 
 def _one_line(path: Path, error: Exception) -> str:

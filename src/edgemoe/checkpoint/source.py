@@ -5,23 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe.source_ref import SourceRef
 
-__all__ = ["CheckpointSource", "SourceRef", "TensorInfo"]
+__all__ = ["CheckpointSource", "ExactSource", "SourceRef", "TensorInfo"]
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """Shape and size of a tensor as it is stored."""
+    """Shape and size of a tensor as it is stored.
+
+    ``exact_format``: a storage format that holds its blocks value for value; its source is an ExactSource.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     num_bytes: int
+    exact_format: str | None = None
 
     @property
     def bits_per_weight(self) -> float:
@@ -54,4 +58,19 @@ class CheckpointSource(Protocol):
 
     def close(self) -> None:
         """Release files. Later calls do nothing."""
+        ...
+
+
+@runtime_checkable
+class ExactSource(CheckpointSource, Protocol):
+    """A checkpoint with tensors whose blocks a store can hold value for value."""
+
+    def read_packed(self, ref: SourceRef) -> NDArray[np.uint8]:
+        """One part of a tensor with an exact format, packed in it; no weight changes its value.
+
+        The steps of the part only choose rows (``SourceRef.stored_rows``).
+
+        Raises:
+            CheckpointError: the tensor is not there, damaged, or has weights that are not finite.
+        """
         ...

@@ -31,7 +31,7 @@ def convert(
         typer.Option(
             "--bits",
             metavar="2|3|4|6|8|bf16|f16|f32",
-            help="Width of the expert weights.  [default: 4; of a GGUF file: as stored]",
+            help="Width of the expert weights.  [default: as stored in GGUF and MXFP4, else 4]",
             show_default=False,
         ),
     ] = None,
@@ -41,7 +41,7 @@ def convert(
             "--dense-bits",
             metavar="2|3|4|6|8|bf16|f16|f32",
             help="Width of all other matrices: attention, embedding, head."
-            "  [default: 8; of a GGUF file: as stored]",
+            "  [default: as stored in GGUF, else 8]",
             show_default=False,
         ),
     ] = None,
@@ -98,8 +98,9 @@ def convert(
     Memory stays at a few experts, however large the model. Stopped half-way (Ctrl-C, power cut),
     the same command goes on where it was. OUT appears only when it is complete.
 
-    A GGUF file keeps the width of every matrix (Q4_K becomes 4 bits, Q6_K 6) unless --bits or --plan says
-    otherwise; of a split one name any file. What the change of format costs is reported.
+    A GGUF file keeps every weight as it is, its blocks only rearranged, unless --bits or --plan says otherwise.
+    Block types that no format holds (IQ1, IQ2, IQ3, TQ) take the next width, and what that costs is reported.
+    Of a split file name any part.
 
     With --trace the experts' codes are chosen together, for the least change of their outputs on the inputs
     that edgemoe trace has recorded from any store of the model; at 2 to 4 bits this saves most of a bit.
@@ -174,9 +175,8 @@ def _choose_plan(source: Path, bits: str | None, dense_bits: str | None, plan_fi
         if bits is not None or dense_bits is not None:
             raise RequestError("--plan has the widths already; leave out --bits and --dense-bits")
         return read_plan(plan_file)
-    if not is_gguf(source):
-        return BitPlan.uniform(format_for_bits(bits or "4"), format_for_bits(dense_bits or "8"))
-    plan = plan_as_stored(source)
+    usual = BitPlan.uniform(format_for_bits(bits or "4"), format_for_bits(dense_bits or "8"))
+    plan = plan_as_stored(source, None if is_gguf(source) else usual)
     if bits is not None:
         plan = replace(plan, default=ExpertFormats.uniform(format_for_bits(bits)), overrides={})
     if dense_bits is not None:
@@ -223,8 +223,11 @@ def _say_report(
     say(f"wrote {out}: {format_size(report.num_bytes)} in {format_duration(elapsed_s)}")
     for part, num_tensors in report.passed_over.items():
         say(f"passed over {part}: {num_tensors} tensors; text does not need them")
-    for change, error in report.rounding.items():
-        say(f"{change}: weights changed by {error:.2%} (root mean square, relative)")
+    for change, count in report.num_matrices.items():
+        error = report.rounding.get(change)  # none where an earlier run has packed them all
+        says = {None: "", 0.0: ", every weight as it was"}
+        changed = f", weights changed by {error or 0:.2%} (root mean square, relative)"
+        say(f"{change}: {count} matrices{says.get(error, changed)}")
     if is_rounded_for_inputs:
         say("experts were rounded for their outputs, which change less; their weights change more")
     say(f"next: edgemoe run {out} --prompt 'Once upon a time'")

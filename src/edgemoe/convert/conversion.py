@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
 from itertools import repeat
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe import native
-from edgemoe.checkpoint import CheckpointSource, SourceRef
+from edgemoe.checkpoint import CheckpointSource, ExactSource, SourceRef, TensorInfo
 from edgemoe.convert.examine import examine, side_files, tokenizer_note
 from edgemoe.convert.soundness import refuse_misfit, refuse_not_finite
 from edgemoe.errors import CheckpointError
@@ -58,6 +59,8 @@ class Conversion:
             for key in self.spec.experts()
         }
         self._check_overrides()
+        self._matrices = list(self._find_matrices())
+        self._check_exact_formats()
         # Squared change and square of the sampled weights, by "stored type → format".
         self._squares: dict[str, tuple[float, float]] = {}
         self.layout: StoreLayout = plan_layout(
@@ -154,6 +157,32 @@ class Conversion:
         if strange:
             raise CheckpointError(f"the plan speaks of a matrix {strange[0]}, which is not in the model")
 
+    def _find_matrices(self) -> Iterator[tuple[SourceRef, str]]:
+        """Every matrix, of experts too, and the format that the plan gives it."""
+        for name, (format, shape) in self._dense.items():
+            if len(shape) > 1:
+                yield self._sources.dense[name], format
+        for (layer, expert), formats in self._formats.items():
+            for projection in self.spec.moe(layer).expert.projections:
+                yield self._sources.experts[layer, expert, projection], getattr(formats, projection)
+
+    def _check_exact_formats(self) -> None:
+        """A format that holds another engine's blocks is made of such blocks alone."""
+        for ref, format in self._matrices:
+            info = self._stored[ref.name]
+            if not format_info(format).is_rounded and not holds_exactly(format, ref, info):
+                raise CheckpointError(
+                    f"the plan stores tensor {ref.name} as {format}, which holds {format_info(format).block_type}"
+                    f" as it is; the tensor is {info.dtype}: choose a width in bits, or plan again from this file"
+                )
+
+    def num_matrices(self) -> dict[str, int]:
+        """How many matrices become what, by "stored type → format"."""
+        return dict(Counter(self._change(ref, format) for ref, format in self._matrices))
+
+    def _change(self, ref: SourceRef, format: str) -> str:
+        return f"{self._stored[ref.name].dtype} → {format}"
+
     def _dense_chunks(self, name: str) -> Iterator[ByteArray]:
         format, shape = self._dense[name]
         ref = self._sources.dense[name]
@@ -191,8 +220,15 @@ class Conversion:
         self, ref: SourceRef, rows: int, cols: int, format: str, gram: FloatArray | None = None
     ) -> Iterator[ByteArray]:
         step = max(1, CHUNK_FLOATS // cols // native.ROW_GROUP) * native.ROW_GROUP
+        is_exact = holds_exactly(format, ref, self._stored[ref.name])
         for start in range(0, rows, step):
-            weights = self._source.read(ref.slice_rows(start, min(start + step, rows)))
+            part = ref.slice_rows(start, min(start + step, rows))
+            if is_exact:
+                assert isinstance(self._source, ExactSource)
+                self._squares.setdefault(self._change(ref, format), (0.0, 0.0))
+                yield self._source.read_packed(part)
+                continue
+            weights = self._source.read(part)
             refuse_not_finite(ref, weights)
             packed = quantize_for(weights, format, gram)
             refuse_misfit(ref, format, weights, packed)
@@ -200,24 +236,29 @@ class Conversion:
             yield packed
 
     def rounding(self) -> dict[str, float]:
-        """Relative root-mean-square change of the weights by "stored type → format"."""
+        """Relative root-mean-square change of the weights by "stored type → format"; 0 where none changes."""
         return {key: math.sqrt(change / max(whole, 1e-30)) for key, (change, whole) in self._squares.items()}
 
     def _note_rounding(
         self, ref: SourceRef, format: str, weights: NDArray[np.float32], packed: ByteArray
     ) -> None:
         """Compare the first rows of a chunk with what has become of them."""
-        if not format_info(format).is_low_bit:
-            return
         head = weights[: native.ROW_GROUP]
         num_bytes = native.packed_num_bytes(format, *head.shape)
         restored = native.dequantize(packed[:num_bytes], format, *head.shape).astype(np.float64)
-        key = f"{self._stored[ref.name].dtype} → {format}"
+        key = self._change(ref, format)
         change, whole = self._squares.get(key, (0.0, 0.0))
         self._squares[key] = (
             change + float(np.square(restored - head).sum()),
             whole + float(np.square(head, dtype=np.float64).sum()),
         )
+
+
+def holds_exactly(format: str, ref: SourceRef, info: TensorInfo) -> bool:
+    """Whether a format holds the blocks of a part of a tensor as they are."""
+    if info.exact_format != format:
+        return False
+    return ref.stored_rows(info.shape if ref.index is None else info.shape[1:]) is not None
 
 
 def _place_fields(place: Place) -> tuple[str, int, int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.checkpoint import SourceRef, open_checkpoint
-from edgemoe.convert.conversion import Conversion
+from edgemoe.convert.conversion import Conversion, holds_exactly
 from edgemoe.convert.examine import examine
 from edgemoe.quant import BitPlan, ExpertFormats, format_at_least
 
@@ -44,8 +44,9 @@ def estimate(source: str | Path, plan: BitPlan) -> StoreEstimate:
     return StoreEstimate(dense, experts, layout.num_bytes, conversion.notes)
 
 
-def plan_as_stored(source: str | Path) -> BitPlan:
-    """The plan that keeps every matrix at the width it has in the checkpoint, or the next wider format.
+def plan_as_stored(source: str | Path, otherwise: BitPlan | None = None) -> BitPlan:
+    """The plan that keeps every matrix as it is in the checkpoint where a format holds its blocks value for
+    value, else as ``otherwise`` says, or without that at the width it has or the next wider one.
 
     Raises:
         CheckpointError: the checkpoint is not one we can run.
@@ -58,19 +59,26 @@ def plan_as_stored(source: str | Path) -> BitPlan:
 
     spec, infos, sources = examined.spec, examined.stored, examined.sources
 
-    def format_of(ref: SourceRef) -> str:
+    def format_of(ref: SourceRef, other: str | None) -> str:
         info = infos[ref.name]
-        return format_at_least(info.bits_per_weight, info.dtype)
+        if info.exact_format is not None and holds_exactly(info.exact_format, ref, info):
+            return info.exact_format
+        return other or format_at_least(info.bits_per_weight, info.dtype)
 
     def formats_of(layer: int, expert: int) -> ExpertFormats:
         # What a plan says of a gate is not looked at where there is none.
         gate = "gate" if spec.moe(layer).expert.is_gated else "up"
-        return ExpertFormats(*(format_of(sources.experts[layer, expert, p]) for p in (gate, "up", "down")))
+        others = otherwise.formats_of(layer, expert) if otherwise else None
+        return ExpertFormats(
+            format_of(sources.experts[layer, expert, gate], others and others.gate),
+            format_of(sources.experts[layer, expert, "up"], others and others.up),
+            format_of(sources.experts[layer, expert, "down"], others and others.down),
+        )
 
     experts = {key: formats_of(*key) for key in spec.experts()}
     default = Counter(experts.values()).most_common(1)[0][0]
     dense = {
-        t.name: format_of(sources.dense[t.name])
+        t.name: format_of(sources.dense[t.name], otherwise and otherwise.dense)
         for t in spec.dense_tensors()
         if t.kind == "matrix" and len(t.shape) > 1
     }

@@ -22,9 +22,11 @@ class ConversionReport:
     """What a conversion did; sizes in bytes.
 
     ``has_restarted``: what another conversion to the same place had left unfinished was thrown away.
+    ``num_matrices``: how many became what, by "stored type → format".
     ``rounding``: relative root-mean-square change of the weights by "stored type → format", measured on some
-    rows of each matrix that this run has packed. ``passed_over``: parts of the checkpoint that are not run,
-    towers for images for example, with the number of their tensors. ``notes``: what a user should know.
+    rows of each matrix that this run has packed; 0 where none changes.
+    ``passed_over``: parts of the checkpoint that are not run, towers for images for example, with the number
+    of their tensors. ``notes``: what a user should know.
     """
 
     path: str
@@ -34,6 +36,7 @@ class ConversionReport:
     num_experts: int
     expert_bits_per_weight: float
     has_tokenizer: bool
+    num_matrices: dict[str, int]
     rounding: dict[str, float]
     passed_over: dict[str, int]
     notes: tuple[str, ...]
@@ -107,6 +110,7 @@ def _convert(
         num_experts=len(layout.experts),
         expert_bits_per_weight=conversion.expert_bits_per_weight(),
         has_tokenizer=TOKENIZER in side_files,
+        num_matrices=conversion.num_matrices(),
         rounding=conversion.rounding(),
         passed_over=conversion.passed_over,
         notes=conversion.notes,

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemoe import native
 from edgemoe.checkpoint.gguf.config import read_config
 from edgemoe.checkpoint.gguf.tokenizer import tokenizer_files
 from edgemoe.checkpoint.source import SourceRef, TensorInfo
 from edgemoe.errors import CheckpointError, MissingTensorError
+from edgemoe.quant import exact_format
 from edgemoe.source_ref import read_part
 
 if TYPE_CHECKING:
@@ -60,19 +62,39 @@ class GgufCheckpoint:
     def tensors(self) -> Mapping[str, TensorInfo]:
         """All tensors by their names in the file, with the block type as type."""
         return {
-            name: TensorInfo(_shape(tensor), tensor.tensor_type.name, int(tensor.n_bytes))
+            name: TensorInfo(
+                _shape(tensor),
+                tensor.tensor_type.name,
+                int(tensor.n_bytes),
+                _exact_format(tensor.tensor_type.name),
+            )
             for name, tensor in self._tensors.items()
         }
 
     def read(self, ref: SourceRef) -> NDArray[np.float32]:
         """One part of a tensor as float32; see CheckpointSource."""
+        tensor, stored, shape = self._part(ref)
+        return read_part(ref, shape, lambda start, stop: self._decoded(tensor, stored[start:stop]))
+
+    def read_packed(self, ref: SourceRef) -> NDArray[np.uint8]:
+        """One part of a tensor with an exact format, packed in it; see ExactSource."""
+        tensor, stored, shape = self._part(ref)
+        format, rows = _exact_format(tensor.tensor_type.name), ref.stored_rows(shape)
+        assert format is not None and rows is not None, f"{ref} has no exact format"
+        is_run = bool(np.all(np.diff(rows) == 1))
+        blocks = np.ascontiguousarray(stored[rows[0] : rows[-1] + 1] if is_run else stored[rows])
+        try:
+            return native.pack_blocks(blocks, format, shape[-1])
+        except ValueError as error:
+            raise CheckpointError(f"{self._path}: tensor {ref.name}: {error}; fetch it again") from error
+
+    def _part(self, ref: SourceRef) -> tuple[ReaderTensor, NDArray[Any], tuple[int, ...]]:
+        """The tensor, the data and the shape of it or of its entry."""
         if ref.name not in self._tensors:
             raise MissingTensorError(f"{self._path}: there is no tensor {ref.name}")
         tensor = self._tensors[ref.name]
         stored, shape = tensor.data, _shape(tensor)
-        if ref.index is not None:
-            stored, shape = stored[ref.index], shape[1:]
-        return read_part(ref, shape, lambda start, stop: self._decoded(tensor, stored[start:stop]))
+        return (tensor, stored, shape) if ref.index is None else (tensor, stored[ref.index], shape[1:])
 
     def _decoded(self, tensor: ReaderTensor, stored: NDArray[Any]) -> NDArray[np.float32]:
         from gguf.quants import dequantize
@@ -121,6 +143,12 @@ def _open(path: Path) -> GGUFReader:
     # The library lets errors of any kind through where a file is cut or not GGUF at all.
     except Exception as error:
         raise CheckpointError(f"{path}: not a GGUF file, or cut short; fetch it again") from error
+
+
+def _exact_format(block_type: str) -> str | None:
+    """The format that holds blocks of this type value for value, if there is one."""
+    format = exact_format(block_type)
+    return format if format is not None and native.FORMAT_TRAITS[format].packs_blocks else None
 
 
 def _shape(tensor: ReaderTensor) -> tuple[int, ...]:
