@@ -194,8 +194,9 @@ class SourceRef:
         return shape if self.rows is None else (self.rows[1] - self.rows[0], *shape[1:])
 
     def stored_rows(self, stored: Shape) -> Indices | None:
-        """The rows that the part consists of, in their order, of a tensor of this shape, or of its entry where
-        the part has an index. None where a step does more than choose rows.
+        """The rows that the part consists of, in their order; None where a step does more than choose rows.
+
+        ``stored`` is the shape of the tensor, or of its entry where the part has an index.
         """
         shapes = [stored]
         for step in self.steps:

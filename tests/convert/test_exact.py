@@ -33,7 +33,7 @@ def wide(tmp_path_factory):
 
 
 def stored_matrices(path):
-    """Every matrix of a store as floats, dense ones by name and those of experts by layer, expert, projection."""
+    """Every matrix of a store as floats: by name, or by layer, expert and projection."""
     store = open_store(path)
     spec = read_spec(store.config)
     data = store.read_dense()

@@ -12,10 +12,10 @@ import numpy as np
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import quantize
 from gguf_vocabulary import add_tokenizer
-from helpers.exact_blocks import random_blocks
 
 from edgemoe.checkpoint import open_checkpoint
 from edgemoe.models import find_sources, read_spec
+from helpers.exact_blocks import random_blocks
 
 ARCHITECTURES = {"qwen3_moe": "qwen3moe", "qwen2_moe": "qwen2moe", "olmoe": "olmoe", "mixtral": "llama"}
 _DENSE = {

@@ -78,7 +78,8 @@ class FolderCheckpoint:
     def read_packed(self, ref: SourceRef) -> NDArray[np.uint8]:
         """One part of a tensor in MXFP4 as a store holds it; see ExactSource."""
         rows = ref.stored_rows(self._shape(ref))
-        assert rows is not None and ref.name in self._mxfp4, f"{ref} has no exact format"
+        assert ref.name in self._mxfp4, f"{ref.name} has no exact format"
+        assert rows is not None, f"{ref} does more than choose rows"
         return mxfp4.pack_mxfp4(ref.name, *self._mxfp4_rows(ref.name, ref.index, rows))
 
     def files(self) -> Mapping[str, bytes]:

@@ -1,8 +1,9 @@
-"""MXFP4 as safetensors hold it: a tensor of nibbles ``X_blocks`` and one of exponents ``X_scales``, seen as one
-tensor ``X_blocks`` of numbers.
+"""MXFP4 as safetensors hold it: nibbles ``X_blocks`` and exponents ``X_scales``, seen as one tensor of numbers
+under the name ``X_blocks``.
 
-Letters: E entries, N rows, M columns. Nibbles are U8 (E, N, M / 32, 16), exponents U8 (E, N, M / 32), both with
-or without the first axis; byte j of a block holds columns 2j (low nibble) and 2j + 1. The meaning is that of OCP's microscaling specification 1.0.
+Letters: E entries, N rows, M columns. Nibbles are U8 (E, N, M / 32, 16), exponents U8 (E, N, M / 32), both
+with or without the first axis; byte j of a block holds columns 2j (low nibble) and 2j + 1. The meaning is that
+of OCP's microscaling specification 1.0.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def merge_mxfp4(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
             continue
         if info.shape != (*exponents.shape, BLOCK // 2) or len(info.shape) < 3:
             raise CheckpointError(
-                f"tensor {name} has shape {info.shape}, its exponents {exponents.shape}; fetch the model again"
+                f"tensor {name} has shape {info.shape}, its exponents {exponents.shape};"
+                " fetch the model again"
             )
         shape = (*info.shape[:-2], info.shape[-2] * BLOCK)
         found[name] = TensorInfo(shape, "MXFP4", info.num_bytes + exponents.num_bytes, FORMAT)

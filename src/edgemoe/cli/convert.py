@@ -98,9 +98,9 @@ def convert(
     Memory stays at a few experts, however large the model. Stopped half-way (Ctrl-C, power cut),
     the same command goes on where it was. OUT appears only when it is complete.
 
-    A GGUF file keeps every weight as it is, its blocks only rearranged, unless --bits or --plan says otherwise.
-    Block types that no format holds (IQ1, IQ2, IQ3, TQ) take the next width, and what that costs is reported.
-    Of a split file name any part.
+    A GGUF file keeps every weight as it is, its blocks only rearranged, unless --bits or --plan says
+    otherwise; so do experts in MXFP4. Block types that no format holds (IQ1, IQ2, IQ3, TQ) take the next
+    width, and what that costs is reported. Of a split file name any part.
 
     With --trace the experts' codes are chosen together, for the least change of their outputs on the inputs
     that edgemoe trace has recorded from any store of the model; at 2 to 4 bits this saves most of a bit.

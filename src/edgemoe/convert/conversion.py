@@ -172,8 +172,9 @@ class Conversion:
             info = self._stored[ref.name]
             if not format_info(format).is_rounded and not holds_exactly(format, ref, info):
                 raise CheckpointError(
-                    f"the plan stores tensor {ref.name} as {format}, which holds {format_info(format).block_type}"
-                    f" as it is; the tensor is {info.dtype}: choose a width in bits, or plan again from this file"
+                    f"the plan stores tensor {ref.name} as {format}, which holds"
+                    f" {format_info(format).block_type} as it is; the tensor is {info.dtype}:"
+                    " choose a width in bits, or plan again from this file"
                 )
 
     def num_matrices(self) -> dict[str, int]:

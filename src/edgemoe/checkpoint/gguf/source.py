@@ -80,7 +80,8 @@ class GgufCheckpoint:
         """One part of a tensor with an exact format, packed in it; see ExactSource."""
         tensor, stored, shape = self._part(ref)
         format, rows = _exact_format(tensor.tensor_type.name), ref.stored_rows(shape)
-        assert format is not None and rows is not None, f"{ref} has no exact format"
+        assert format is not None, f"{ref.name} has no exact format"
+        assert rows is not None, f"{ref} does more than choose rows"
         is_run = bool(np.all(np.diff(rows) == 1))
         blocks = np.ascontiguousarray(stored[rows[0] : rows[-1] + 1] if is_run else stored[rows])
         try:
