@@ -32,6 +32,38 @@ _QWEN = {**_COMMON, "intermediate_size": 96, "moe_intermediate_size": 32, "num_e
 _QWEN2 = {**_QWEN, "shared_expert_intermediate_size": 64}
 _OLMOE = {**_COMMON, "intermediate_size": 32, "num_experts": 8, "pad_token_id": 1}
 _MIXTRAL = {**_COMMON, "intermediate_size": 96, "num_local_experts": 4}
+_GEMMA4 = {
+    **{key: value for key, value in _COMMON.items() if key != "num_experts_per_tok"},
+    "num_hidden_layers": 7,
+    "head_dim": 16,
+    "global_head_dim": 32,
+    "num_global_key_value_heads": 1,
+    "attention_k_eq_v": True,
+    "sliding_window": 7,
+    "hidden_size_per_layer_input": 0,
+    "vocab_size_per_layer_input": VOCAB_SIZE,
+    "enable_moe_block": True,
+    "intermediate_size": 96,
+    "moe_intermediate_size": 32,
+    "num_experts": 6,
+    "top_k_experts": 3,
+    "final_logit_softcapping": 5.0,
+}
+_GPT_OSS = {
+    **_COMMON,
+    "intermediate_size": 96,
+    "head_dim": 32,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 3,
+    "swiglu_limit": 0.3,  # so that it bites
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 5000.0,
+        "factor": 4.0,
+        "truncate": False,
+        "original_max_position_embeddings": 32,
+    },
+}
 
 
 def _rope(kind: str, **scaling: float) -> dict[str, Any]:
@@ -80,8 +112,42 @@ VARIATIONS: dict[str, tuple[str, dict[str, Any]]] = {
         "mixtral",
         {**_MIXTRAL, "sliding_window": 6, "head_dim": 32, "tie_word_embeddings": True},
     ),
+    "gemma4": ("gemma4_text", {**_GEMMA4}),
+    "gemma4-kinds": (
+        "gemma4_text",
+        {
+            **_GEMMA4,
+            "num_hidden_layers": 3,
+            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+            "attention_k_eq_v": False,
+            "attention_bias": True,
+            "final_logit_softcapping": None,
+            "tie_word_embeddings": False,
+            "num_global_key_value_heads": 4,
+        },
+    ),
+    "gpt-oss": ("gpt_oss", {**_GPT_OSS, "sliding_window": 7}),
+    "gpt-oss-no-bias": (
+        "gpt_oss",
+        {
+            **_GPT_OSS,
+            "attention_bias": False,
+            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+            "sliding_window": 1,
+            "swiglu_alpha": 1.1,
+            "tie_word_embeddings": True,
+            **_rope("default"),
+        },
+    ),
 }
-FAMILIES = {"qwen3": "qwen3_moe", "qwen2": "qwen2_moe", "olmoe": "olmoe", "mixtral": "mixtral"}
+FAMILIES = {
+    "qwen3": "qwen3_moe",
+    "qwen2": "qwen2_moe",
+    "olmoe": "olmoe",
+    "mixtral": "mixtral",
+    "gemma4": "gemma4_text",
+    "gpt-oss": "gpt_oss",
+}
 
 
 def build_model(variation: str, seed: int = 0, **changes: Any) -> transformers.PreTrainedModel:
@@ -89,10 +155,17 @@ def build_model(variation: str, seed: int = 0, **changes: Any) -> transformers.P
     family, fields = VARIATIONS[variation]
     config = transformers.AutoConfig.for_model(family, **{**fields, **changes})
     torch.manual_seed(seed)
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    model = transformers.AutoModelForCausalLM.from_config(
+        config, attn_implementation="eager", experts_implementation="eager"
+    )
     with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name.endswith("layer_scalar"):
+                buffer.uniform_(0.5, 1.5)
         for name, parameter in model.named_parameters():
-            if name.endswith("norm.weight"):
+            if family == "gemma4_text" and name.endswith("q_norm.weight"):
+                parameter.uniform_(0.1, 0.3)  # the family has no other factor of the scores
+            elif name.endswith("norm.weight"):
                 parameter.uniform_(0.5, 1.5)
             else:
                 parameter.normal_(0, 0.15)

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from helpers.tiny_models import FAMILIES, VOCAB_SIZE, build_model, write_checkpoint
+from helpers.tiny_models import VOCAB_SIZE, build_model, write_checkpoint
 
 import edgemoe
 from edgemoe import native
@@ -45,7 +45,7 @@ def dequantised_state(folder, format):
 
 
 @pytest.mark.parametrize("format", [t.name for t in native.FORMAT_TRAITS.values() if t.is_rounded])
-@pytest.mark.parametrize("variation", sorted(FAMILIES))
+@pytest.mark.parametrize("variation", sorted(ALL_EXPERTS))
 def test_logits_are_those_of_the_dequantised_weights(tmp_path, variation, format):
     chosen = {"num_experts_per_tok": ALL_EXPERTS[variation]}
     folder = write_checkpoint(tmp_path / "checkpoint", variation, **chosen)

@@ -11,13 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from edgemoe.checkpoint import open_checkpoint
 from edgemoe.convert import convert
 from edgemoe.convert.conversion import Conversion
 from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.errors import RequestError
 from edgemoe.models import ModelSpec, read_spec
-from edgemoe.native import ByteArray, ExpertWeights, aligned_empty
+from edgemoe.native import ByteArray, ExpertWeights, FloatArray, aligned_empty, expert_ffn
 from edgemoe.quant import BitPlan, ExpertFormats, ExpertInputs
 from edgemoe.store import (
     ExpertEntry,
@@ -158,6 +160,24 @@ class Ladder:
         parts = {name: self.read(key, name) for name in set(formats.to_json())}
         gate = None if formats.gate is None else parts[formats.gate].gate
         return ExpertWeights(gate, parts[formats.up].up, parts[formats.down].down)
+
+    def output(self, key: ExpertKey, formats: ExpertFormats, x: FloatArray) -> FloatArray:
+        """What one expert makes of x (T, D) at these formats, (T, D)."""
+        expert, chosen = self.mixed(key, formats), self.spec.moe(key[0]).expert
+        return expert_ffn(x, *expert, chosen.activation, biases=self._biases(key))
+
+    def _biases(self, key: ExpertKey) -> FloatArray | None:
+        """Biases of an expert as native.expert_ffn takes them, None where it has none."""
+        expert = self.spec.moe(key[0]).expert
+        if not expert.has_bias:
+            return None
+        store, parts = self._stores[REFERENCE], []
+        for projection in expert.projections:
+            entry = store.manifest.dense[f"layers.{key[0]}.experts.{projection}_bias"]
+            count = entry.shape[0] // self.spec.moe(key[0]).router.num_experts
+            place = entry.offset + 4 * count * key[1]
+            parts.append(np.fromfile(store.path / entry.file, np.float32, count, offset=place))
+        return np.concatenate(parts)
 
     def read(self, key: ExpertKey, name: str) -> ExpertWeights:
         """One expert at one width; valid until the next of this width is read."""

@@ -17,7 +17,7 @@ from edgemoe.calib.quality import Quality, quality_of, token_losses
 from edgemoe.engine.loading import Engine, read_dense_weights
 from edgemoe.engine.memory import HEAD_ROWS
 from edgemoe.models import Decoder, ExpertRunner, Segment
-from edgemoe.native import FloatArray, IntArray, Rehearsal, expert_ffn
+from edgemoe.native import FloatArray, IntArray, Rehearsal
 from edgemoe.quant import ExpertFormats
 from edgemoe.store import ExpertKey
 
@@ -45,14 +45,9 @@ class _OneChanged:
         tokens, ranks = np.nonzero(expert_ids == key[1])
         if len(tokens):
             seen = np.ascontiguousarray(x[tokens])
-            change = self._output(key, formats, seen) - self._output(key, self._base, seen)
+            change = self._ladder.output(key, formats, seen) - self._ladder.output(key, self._base, seen)
             y[tokens] += weights[tokens, ranks, None] * change
         return y
-
-    def _output(self, key: ExpertKey, formats: ExpertFormats, x: FloatArray) -> FloatArray:
-        expert = self._ladder.mixed(key, formats)
-        activation = self._ladder.spec.moe(key[0]).expert.activation
-        return expert_ffn(x, expert.gate, expert.up, expert.down, activation)
 
 
 class Replay:

@@ -25,7 +25,6 @@ from edgemoe.calib.quality import compare
 from edgemoe.calib.replay import Replay
 from edgemoe.calib.trace import Trace
 from edgemoe.engine.loading import Engine
-from edgemoe.native import FloatArray, expert_ffn
 from edgemoe.quant import ExpertFormats
 from edgemoe.store import ExpertKey
 
@@ -74,18 +73,12 @@ def _outputs(trace: Trace, ladder: Ladder, key: ExpertKey) -> dict[str, float]:
     tokens, ranks = tokens[kept], ranks[kept]
     x = trace.states[tokens, position].astype(np.float32)
     weights = trace.weights[tokens, position, ranks].astype(np.float32)[:, None]
-    exact = weights * _output(ladder, key, UNCHANGED, x)
+    exact = weights * ladder.output(key, UNCHANGED, x)
     for part, formats in parts.items():
         for width in WIDTHS:
-            change = weights * _output(ladder, key, formats(width), x) - exact
+            change = weights * ladder.output(key, formats(width), x) - exact
             row[f"{part} {name} {width}"] = share * float((change**2).sum(axis=1).mean())
     return {**row, f"peak {name}": float(np.abs(exact).max())}
-
-
-def _output(ladder: Ladder, key: ExpertKey, formats: ExpertFormats, x: FloatArray) -> FloatArray:
-    expert = ladder.mixed(key, formats)
-    activation = ladder.spec.moe(key[0]).expert.activation
-    return expert_ffn(x, expert.gate, expert.up, expert.down, activation)
 
 
 def measure_layers(

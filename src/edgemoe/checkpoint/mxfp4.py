@@ -1,9 +1,9 @@
-"""MXFP4 as safetensors hold it: nibbles ``X_blocks`` and exponents ``X_scales``, seen as one tensor of numbers
-under the name ``X_blocks``.
+"""MXFP4 as safetensors hold it: nibbles ``X_blocks`` and exponents ``X_scales``, seen as one tensor of numbers,
+``X_blocks``.
 
 Letters: E entries, N rows, M columns. Nibbles are U8 (E, N, M / 32, 16), exponents U8 (E, N, M / 32), both
-with or without the first axis; byte j of a block holds columns 2j (low nibble) and 2j + 1. The meaning is that
-of OCP's microscaling specification 1.0.
+with or without the first axis; byte j of a block holds columns 2j (low nibble) and 2j + 1. What they mean says
+OCP's microscaling specification 1.0.
 """
 
 from __future__ import annotations

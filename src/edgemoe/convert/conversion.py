@@ -206,9 +206,14 @@ class Conversion:
         x, weights = inputs.rows(*key)
         expert = self.spec.moe(key[0]).expert
         gates = self._raising_rows(key, "gate") if expert.is_gated else repeat(None)
-        return expert_grams(
-            x, weights, zip(gates, self._raising_rows(key, "up"), strict=False), expert.activation
-        )
+        raising = zip(gates, self._raising_rows(key, "up"), strict=False)
+        biases = [self._bias(key, p) for p in expert.projections[:-1]] if expert.has_bias else ()
+        return expert_grams(x, weights, raising, expert.activation, biases)
+
+    def _bias(self, key: ExpertKey, projection: str) -> FloatArray:
+        """The bias of an expert's gate or up, (F,)."""
+        ref = self._sources.dense[f"layers.{key[0]}.experts.{projection}_bias"]
+        return self._source.read(ref.slice_rows(key[1], key[1] + 1)).reshape(-1)
 
     def _raising_rows(self, key: ExpertKey, projection: str) -> Iterator[FloatArray]:
         """Rows of gate or up, at most as many at a time as the model is wide."""

@@ -23,7 +23,7 @@ from edgemoe.experts import (
     num_gate_columns,
     read_fitted,
 )
-from edgemoe.models import DenseWeights, ModelSpec, build_router
+from edgemoe.models import DenseWeights, ModelSpec, build_router, router_norm
 from edgemoe.native import FloatArray, Matrix
 from edgemoe.store import Store
 
@@ -163,7 +163,7 @@ def plain_weights(spec: ModelSpec, weights: DenseWeights, layer: int, ahead: int
     """
     router = weights.matrix(f"layers.{ahead}.router.weight")
     own_norm = weights.vector(f"layers.{layer}.ffn_norm.weight")
-    next_norm = weights.vector(f"layers.{ahead}.ffn_norm.weight")
+    next_norm = router_norm(spec.moe(ahead), weights, ahead)
     ratio = np.divide(next_norm, own_norm, out=np.zeros_like(own_norm), where=own_norm != 0)
     rows = native.dequantize(router.packed, router.format, router.num_rows, router.num_cols)
     num_experts = spec.moe(layer).router.num_experts

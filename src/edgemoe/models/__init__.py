@@ -3,7 +3,7 @@
 from edgemoe.models.decoder import Decoder
 from edgemoe.models.encoder import Encoder
 from edgemoe.models.families import FAMILIES, TensorSources, find_sources, read_spec, stored_head
-from edgemoe.models.moe import ExpertRunner, ResidentExperts, build_router
+from edgemoe.models.moe import ExpertRunner, ResidentExperts, build_router, router_norm
 from edgemoe.models.segments import Segment
 from edgemoe.models.spec import ModelSpec, TensorSpec
 from edgemoe.models.state import KV_FORMATS, SequenceState
@@ -25,5 +25,6 @@ __all__ = [
     "build_router",
     "find_sources",
     "read_spec",
+    "router_norm",
     "stored_head",
 ]

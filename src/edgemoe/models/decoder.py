@@ -72,7 +72,9 @@ class Block:
             self.cross = Cross(layer_spec.cross, weights, layer, layer - spec.num_encoder_layers, self._eps)
         self.feed_forward = None
         if layer_spec.feed_forward is not None:
-            self.feed_forward = build_feed_forward(layer_spec.feed_forward, weights, layer, experts)
+            self.feed_forward = build_feed_forward(
+                layer_spec.feed_forward, weights, layer, experts, self._eps
+            )
             self._ffn_norm = weights.vector(f"{prefix}.ffn_norm.weight")
         self._branch_scale = np.float32(layer_spec.residual.scale)
         self._post_norm = weights.optional_vector(f"{prefix}.ffn_post_norm.weight")
@@ -92,7 +94,7 @@ class Block:
         normed = native.rms_norm(x, self._ffn_norm, self._eps)
         if not isinstance(network, MoELayer):
             return self.join(x, network(normed))
-        turn = network.begin(normed)
+        turn = network.begin(normed, x)
         if rehearsal is not None:
             rehearsal.begin(lambda added: self.join(x.copy(), turn.complete(added)))
         return self.join(x, turn.run(rehearsal))
@@ -115,7 +117,7 @@ class Block:
         normed = native.rms_norm(x, self._ffn_norm, self._eps)
         if not isinstance(network, MoELayer):
             return None, lambda _: self.join(x, network(normed))
-        turn = network.begin(normed)
+        turn = network.begin(normed, x)
         return turn.rehearsed, lambda added: self.join(x, turn.complete(added))
 
     def join(self, x: FloatArray, y: FloatArray) -> FloatArray:

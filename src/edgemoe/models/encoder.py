@@ -27,7 +27,7 @@ class EncoderBlock:
         self._attention_norm = weights.vector(f"layers.{layer}.attention_norm.weight")
         self._ffn_norm = weights.vector(f"layers.{layer}.ffn_norm.weight")
         self._attention = FullAttention(self._spec, weights, f"layers.{layer}.attention")
-        self._feed_forward = build_feed_forward(network, weights, layer, experts)
+        self._feed_forward = build_feed_forward(network, weights, layer, experts, self._eps)
 
     def __call__(self, x: FloatArray, bias: FloatArray) -> FloatArray:
         """X (T, D) after this layer; x itself is overwritten."""

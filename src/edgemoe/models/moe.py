@@ -93,6 +93,7 @@ class MoELayer:
     """Router, routed experts and the shared expert of one layer."""
 
     def __init__(self, spec: MoESpec, weights: DenseWeights, layer: int, experts: ExpertRunner) -> None:
+        """``spec.beside`` is for ParallelMoELayer."""
         self._spec = spec
         self._layer = layer
         self._experts = experts
@@ -109,14 +110,14 @@ class MoELayer:
                 self._shared_gate = weights.matrix(f"{prefix}.shared_gate.weight")
 
     def __call__(self, x: FloatArray) -> FloatArray:
-        """Output (T, D) for x (T, D)."""
-        return self.begin(x).run()
+        """Output (T, D) for x (T, D), which has passed the layer's norm."""
+        return self.begin(x, x).run()
 
-    def begin(self, x: FloatArray) -> MoETurn:
-        """What x (T, D) wants of the experts."""
-        return MoETurn(self, x)
+    def begin(self, x: FloatArray, stream: FloatArray) -> MoETurn:
+        """What x (T, D) wants of the experts; x is the residual ``stream`` (T, D) after the layer's norm."""
+        return MoETurn(self, x, stream)
 
-    def choose(self, x: FloatArray) -> tuple[IntArray, FloatArray, FloatArray]:
+    def choose(self, x: FloatArray, stream: FloatArray) -> tuple[IntArray, FloatArray, FloatArray]:
         """Experts (T, K) for x (T, D), their weights, and the scores (T, E) that they were chosen by."""
         return native.choose_experts(x, self._matrix, self._bias, self._router)
 
@@ -129,7 +130,7 @@ class MoELayer:
             weights *= within_capacity(expert_ids, router.num_experts, router.capacity)
         return self._experts.run(self._layer, x, expert_ids, weights, rehearse)
 
-    def run_shared(self, x: FloatArray) -> FloatArray | None:
+    def run_beside(self, x: FloatArray, stream: FloatArray) -> FloatArray | None:
         """What the shared expert makes of x (T, D); None where there is none."""
         if self._shared is None:
             return None
@@ -138,15 +139,65 @@ class MoELayer:
             y /= 1 + np.exp(-native.matmul(x, self._shared_gate))
         return y
 
+    def join(self, routed: FloatArray, beside: FloatArray | None) -> FloatArray:
+        """The output (T, D) of what the experts made, which is overwritten, and what was run beside them."""
+        if beside is not None:
+            routed += beside
+        return routed
+
+
+class ParallelMoELayer(MoELayer):
+    """A sparse layer with a dense network beside it, as Gemma 4 has it.
+
+    Router, dense network and experts each have their own norm of the residual stream, and dense network and
+    experts a norm of what they make of it.
+    """
+
+    def __init__(
+        self, spec: MoESpec, weights: DenseWeights, layer: int, experts: ExpertRunner, eps: float
+    ) -> None:
+        super().__init__(spec, weights, layer, experts)
+        assert spec.beside is not None, "a layer without a network beside its experts"
+        self._eps = eps
+        prefix = f"layers.{layer}"
+        self._dense = MLP(f"{prefix}.mlp", spec.beside.activation, weights, spec.beside.is_gated)
+        self._dense_norm = weights.vector(f"{prefix}.dense_norm.weight")
+        self._dense_post_norm = weights.vector(f"{prefix}.dense_post_norm.weight")
+        self._expert_post_norm = weights.vector(f"{prefix}.expert_post_norm.weight")
+        self._router_norm = router_norm(spec, weights, layer)
+
+    def choose(self, x: FloatArray, stream: FloatArray) -> tuple[IntArray, FloatArray, FloatArray]:
+        """See MoELayer; the router has a norm of its own."""
+        return super().choose(native.rms_norm(stream, self._router_norm, self._eps), stream)
+
+    def run_beside(self, x: FloatArray, stream: FloatArray) -> FloatArray:
+        """What the dense network makes of the stream (T, D), after its norm."""
+        y = self._dense(native.rms_norm(stream, self._dense_norm, self._eps))
+        return native.rms_norm(y, self._dense_post_norm, self._eps)
+
+    def join(self, routed: FloatArray, beside: FloatArray | None) -> FloatArray:
+        """See MoELayer."""
+        return super().join(native.rms_norm(routed, self._expert_post_norm, self._eps), beside)
+
+
+def router_norm(spec: MoESpec, weights: DenseWeights, layer: int) -> FloatArray:
+    """(D,): what the stream over its root mean square is multiplied by before the router sees it."""
+    if not spec.router.has_input_scale:
+        return weights.vector(f"layers.{layer}.ffn_norm.weight")
+    scale = weights.vector(f"layers.{layer}.router.input_scale")
+    return np.asarray(scale * len(scale) ** -0.5, np.float32)
+
 
 class MoETurn:
     """One pass of x (T, D) through a sparse layer: chosen at once, run by its experts at most once."""
 
-    def __init__(self, layer: MoELayer, x: FloatArray) -> None:
+    def __init__(self, layer: MoELayer, x: FloatArray, stream: FloatArray) -> None:
         self._layer = layer
         self._x = x
-        self._expert_ids, self._weights, self._scores = layer.choose(x)
-        self._shared: FloatArray | None = None
+        self._stream = stream
+        self._expert_ids, self._weights, self._scores = layer.choose(x, stream)
+        self._beside: FloatArray | None = None
+        self._has_beside = False
 
     def run(self, rehearse: Rehearsal | None = None) -> FloatArray:
         """The layer's output (T, D); ``rehearse`` as in ExpertRunner."""
@@ -157,11 +208,9 @@ class MoETurn:
         """The layer's output when this is what the chosen experts made, all of them or those that are there;
         ``routed`` is overwritten.
         """
-        if self._shared is None:
-            self._shared = self._layer.run_shared(self._x)
-        if self._shared is not None:
-            routed += self._shared
-        return routed
+        if not self._has_beside:
+            self._beside, self._has_beside = self._layer.run_beside(self._x, self._stream), True
+        return self._layer.join(routed, self._beside)
 
     @property
     def rehearsed(self) -> Rehearsed:
@@ -190,10 +239,12 @@ def build_router(spec: RouterSpec, weights: DenseWeights, layer: int) -> native.
 
 
 def build_feed_forward(
-    spec: MoESpec | MLPSpec, weights: DenseWeights, layer: int, experts: ExpertRunner
+    spec: MoESpec | MLPSpec, weights: DenseWeights, layer: int, experts: ExpertRunner, eps: float
 ) -> MoELayer | MLP:
-    """The feed-forward part of a layer."""
+    """The feed-forward part of a layer; ``eps`` is that of its norms."""
     if isinstance(spec, MoESpec):
+        if spec.beside is not None:
+            return ParallelMoELayer(spec, weights, layer, experts, eps)
         return MoELayer(spec, weights, layer, experts)
     return MLP(f"layers.{layer}.mlp", spec.activation, weights, spec.is_gated)
 

@@ -23,6 +23,8 @@ FloatArray = NDArray[np.float32]
 _RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "default": ((), ()),
     "linear": (("factor",), ()),
+    # Frequencies fall over the whole head, and pairs from ``num_turning`` on do not turn (Gemma 4).
+    "proportional": ((), ("factor",)),
     "dynamic": (("factor",), ("original_max_position_embeddings",)),
     "llama3": (
         ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
@@ -35,17 +37,35 @@ _RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-def read_rope(reader: ConfigReader, head_dim: int, default_theta: float) -> RopeSpec:
+def read_rope(
+    reader: ConfigReader,
+    head_dim: int,
+    default_theta: float,
+    default_rope: Mapping[str, Any] | None = None,
+) -> RopeSpec:
     """The RopeSpec of a configuration in either spelling.
 
-    Older files have ``rope_theta`` and ``rope_scaling``, newer ones ``rope_parameters``.
+    Older files have ``rope_theta`` and ``rope_scaling``, newer ones ``rope_parameters``; ``default_rope``
+    are the latter of files that have neither.
 
     Raises:
         UnsupportedModelError: unknown rule or parameter, or one that gives no angles.
     """
     theta = reader.number("rope_theta", default_theta)
-    parameters = {**reader.table("rope_scaling"), **reader.table("rope_parameters")}
-    context = reader.require_size("max_position_embeddings")
+    parameters = {**reader.table("rope_scaling"), **reader.table("rope_parameters")} or {
+        **(default_rope or {})
+    }
+    share = reader.number("partial_rotary_factor", 1)
+    parameters = {"rope_theta": theta, "partial_rotary_factor": share, **parameters}
+    return rope_of(parameters, head_dim, reader.require_size("max_position_embeddings"))
+
+
+def rope_of(parameters: dict[str, Any], head_dim: int, context: int) -> RopeSpec:
+    """The RopeSpec of the parameters of one kind of layer, ``rope_theta`` among them.
+
+    Raises:
+        UnsupportedModelError: as ``read_rope``.
+    """
     # Old files say "type"; where both are given they agree.
     kind = parameters.pop("rope_type", None) or parameters.get("type") or "default"
     parameters.pop("type", None)
@@ -53,10 +73,13 @@ def read_rope(reader: ConfigReader, head_dim: int, default_theta: float) -> Rope
         raise UnsupportedModelError(
             f"config.json: rope type {shown(kind)} is not supported; supported: {', '.join(_RULES)}"
         )
-    theta = check_number("rope_theta", parameters.pop("rope_theta", theta))
-    share = reader.number("partial_rotary_factor", 1)
-    share = check_number("partial_rotary_factor", parameters.pop("partial_rotary_factor", share))
-    spec = RopeSpec(kind, theta, int(head_dim * share), context, _scaling(kind, parameters, context))
+    theta = check_number("rope_theta", parameters.pop("rope_theta"))
+    share = check_number("partial_rotary_factor", parameters.pop("partial_rotary_factor", 1))
+    scaling = _scaling(kind, parameters, context)
+    rotary_dim = int(head_dim * share)
+    if kind == "proportional":
+        scaling["num_turning"], rotary_dim = int(share * head_dim // 2), head_dim
+    spec = RopeSpec(kind, theta, rotary_dim, context, scaling)
     _check(spec, head_dim)
     return spec
 
@@ -156,6 +179,9 @@ def _dynamic(spec: RopeSpec, length: int) -> FloatArray:
 
 def _frequencies(spec: RopeSpec) -> FloatArray:
     plain = _plain(spec.theta, spec.rotary_dim)
+    if spec.kind == "proportional":
+        is_turning = np.arange(len(plain)) < spec.scaling["num_turning"]
+        return np.asarray(np.where(is_turning, plain / spec.scaling.get("factor", 1.0), 0), np.float32)
     if spec.kind == "linear":
         return np.asarray(plain / spec.scaling["factor"], np.float32)
     if spec.kind == "llama3":

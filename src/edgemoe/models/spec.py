@@ -119,6 +119,7 @@ class RouterSpec:
     """How K of E experts are chosen and weighted; ``score`` and what follows it as in native.Router.
 
     ``has_bias``: added to the logits; ``has_choice_bias``: added to the scores for the choice alone.
+    ``has_input_scale``: the router sees the stream over its root mean square, times a vector and D^-0.5.
     ``capacity`` tokens of a text may choose an expert; those after them pass it by. 0: all may.
     """
 
@@ -135,6 +136,7 @@ class RouterSpec:
     is_eps_minimum: bool = False
     scale: float = 1.0
     has_expert_scale: bool = False
+    has_input_scale: bool = False
     jitter: float = 0.0
     capacity: int = 0
 
@@ -169,21 +171,26 @@ class SharedExpertSpec:
 
 
 @dataclass(frozen=True)
-class MoESpec:
-    """A sparse feed-forward layer."""
-
-    router: RouterSpec
-    expert: ExpertSpec
-    shared: SharedExpertSpec | None = None
-
-
-@dataclass(frozen=True)
 class MLPSpec:
     """A dense feed-forward layer."""
 
     width: int
     activation: str
     is_gated: bool = True
+
+
+@dataclass(frozen=True)
+class MoESpec:
+    """A sparse feed-forward layer.
+
+    ``beside``: a dense network that sees every token too. It has a norm of its own before it, and it and the
+    experts have one each after them (Gemma 4).
+    """
+
+    router: RouterSpec
+    expert: ExpertSpec
+    shared: SharedExpertSpec | None = None
+    beside: MLPSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -404,13 +411,18 @@ def _feed_forward_tensors(prefix: str, spec: MoESpec | MLPSpec, width: int) -> I
         yield TensorSpec(f"{prefix}.router.bias", (spec.router.num_experts,), "precise")
     if spec.router.has_choice_bias:
         yield TensorSpec(f"{prefix}.router.choice_bias", (spec.router.num_experts,), "precise")
+    if spec.router.has_input_scale:
+        yield TensorSpec(f"{prefix}.router.input_scale", (width,), "precise")
+    if spec.beside is not None:
+        yield from _mlp_tensors(f"{prefix}.mlp", spec.beside.width, width, spec.beside.is_gated)
+        for norm in ("dense_norm", "dense_post_norm", "expert_post_norm"):
+            yield TensorSpec(f"{prefix}.{norm}.weight", (width,), "precise")
     if spec.router.has_expert_scale:
         yield TensorSpec(f"{prefix}.router.expert_scale", (spec.router.num_experts,), "precise")
     if spec.expert.has_bias:
-        inner = spec.expert.width * (2 if spec.expert.is_gated else 1)
-        num_experts = spec.router.num_experts
-        shape = (num_experts * (inner + width),)
-        yield TensorSpec(f"{prefix}.experts.bias", shape, "precise")
+        for name in spec.expert.projections:
+            shape = (spec.router.num_experts, width if name == "down" else spec.expert.width)
+            yield TensorSpec(f"{prefix}.experts.{name}_bias", (shape[0] * shape[1],), "precise", shape)
     if spec.shared is not None:
         yield from _mlp_tensors(f"{prefix}.shared", spec.shared.width, width, spec.shared.is_gated)
         if spec.shared.has_gate:

@@ -51,6 +51,8 @@ def _check_layer(layer: LayerSpec, width: int) -> None:
     if not isinstance(feed_forward, MoESpec):
         _check_row("intermediate_size", feed_forward.width, width)
         return
+    if feed_forward.beside is not None:
+        _check_row("intermediate_size", feed_forward.beside.width, width)
     router = feed_forward.router
     _require(
         1 <= router.top_k <= router.num_experts,

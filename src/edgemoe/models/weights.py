@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from edgemoe.models.spec import ModelSpec
 from edgemoe.native import FloatArray, Matrix
 
@@ -25,8 +27,11 @@ class DenseWeights:
 
     def expert_biases(self, spec: ModelSpec, layer: int) -> FloatArray | None:
         """Biases of a layer's experts (E, 2 F + D), without a gate (E, F + D); None where they have none."""
-        flat = self._vectors.get(f"layers.{layer}.experts.bias")
-        return None if flat is None else flat.reshape(spec.moe(layer).router.num_experts, -1)
+        moe = spec.moe(layer)
+        if not moe.expert.has_bias:
+            return None
+        parts = [self.vector(f"layers.{layer}.experts.{p}_bias") for p in moe.expert.projections]
+        return np.concatenate([part.reshape(moe.router.num_experts, -1) for part in parts], axis=1)
 
     def optional_vector(self, name: str) -> FloatArray | None:
         """As ``vector``, or None where the model has none of this name."""

@@ -5,7 +5,7 @@ Letters: T tokens, D model width, F expert width, N rows and M columns of a matr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -52,22 +52,38 @@ def expert_grams(
     weights: FloatArray,
     raising: Iterable[tuple[FloatArray | None, FloatArray]],
     activation: str,
+    biases: Sequence[FloatArray] = (),
 ) -> dict[str, FloatArray]:
     """Grams of an expert's gate, up and down, from its inputs x (T, D) and their weights (T,).
+
+    ``biases``, if any, are those of gate (where there is one) and up, (F,) each.
 
     ``raising`` gives the rows of gate (None where there is none) and up in chunks of at most D, so that no
     whole matrix is held; what down is fed follows from them.
     """
     raised = gram(x, weights)
-    inner = np.concatenate([_inner(x, gate, up, activation) for gate, up in raising], axis=1)
-    return {"gate": raised, "up": raised, "down": gram(inner, weights)}
+    inner: list[FloatArray] = []
+    first = 0
+    for gate, up in raising:
+        part = [bias[first : first + len(up)] for bias in biases]
+        inner.append(_inner(x, gate, up, activation, part))
+        first += len(up)
+    return {"gate": raised, "up": raised, "down": gram(np.concatenate(inner, axis=1), weights)}
 
 
-def _inner(x: FloatArray, gate: FloatArray | None, up: FloatArray, activation: str) -> FloatArray:
+def _inner(
+    x: FloatArray,
+    gate: FloatArray | None,
+    up: FloatArray,
+    activation: str,
+    biases: Sequence[FloatArray],
+) -> FloatArray:
     """What R <= D rows of gate and up make of x, (T, R): an expert whose down only copies."""
     copies = _as_it_is(np.eye(x.shape[1], len(up), dtype=np.float32))
     first = None if gate is None else _as_it_is(gate)
-    return native.expert_ffn(x, first, _as_it_is(up), copies, activation)[:, : len(up)]
+    none = np.zeros(x.shape[1], np.float32)  # of down
+    added = np.concatenate([*biases, none]) if biases else None
+    return native.expert_ffn(x, first, _as_it_is(up), copies, activation, biases=added)[:, : len(up)]
 
 
 def _as_it_is(weights: FloatArray) -> Matrix:

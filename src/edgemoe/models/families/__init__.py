@@ -8,7 +8,7 @@ from typing import Any
 
 from edgemoe.errors import CheckpointError, UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader, shown
-from edgemoe.models.families import mixtral, olmoe, qwen2_moe, qwen3_moe, switch
+from edgemoe.models.families import gemma4, gpt_oss, mixtral, olmoe, qwen2_moe, qwen3_moe, switch
 from edgemoe.models.families.family import Family
 from edgemoe.models.families.foreign_names import foreign_names
 from edgemoe.models.families.gguf_names import GgufFamily
@@ -30,6 +30,8 @@ __all__ = [
 ]
 
 ALL_FAMILIES: tuple[Family, ...] = (
+    gemma4.FAMILY,
+    gpt_oss.FAMILY,
     mixtral.FAMILY,
     olmoe.FAMILY,
     qwen2_moe.FAMILY,

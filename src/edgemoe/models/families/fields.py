@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from edgemoe.errors import UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader, shown
@@ -20,7 +21,14 @@ from edgemoe.models.spec import (
     SharedExpertSpec,
 )
 
-_ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "relu": "relu"}
+_ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "relu": "relu",
+}
 
 
 def read_activation(reader: ConfigReader, key: str = "hidden_act", default: str = "silu") -> str:
@@ -38,11 +46,12 @@ def read_model(
     layers: tuple[LayerSpec, ...],
     default_eps: float,
     default_theta: float,
+    default_rope: Mapping[str, Any] | None = None,
 ) -> ModelSpec:
     """Embedding, norm, rope and head around the layers."""
     attention = layers[0].mixer
     assert isinstance(attention, AttentionSpec)
-    rope = read_rope(reader, attention.head_dim, default_theta)
+    rope = read_rope(reader, attention.head_dim, default_theta, default_rope)
     return ModelSpec(
         family=str(reader.require("model_type")),
         width=reader.require_size("hidden_size"),
