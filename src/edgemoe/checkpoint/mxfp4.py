@@ -1,9 +1,9 @@
-"""MXFP4 as safetensors hold it: nibbles ``X_blocks`` and exponents ``X_scales``, seen as one tensor of numbers,
-``X_blocks``.
+"""MXFP4 as safetensors hold it: nibbles ``X_blocks`` and exponents ``X_scales``, seen as one tensor
+``X_blocks`` of numbers.
 
 Letters: E entries, N rows, M columns. Nibbles are U8 (E, N, M / 32, 16), exponents U8 (E, N, M / 32), both
-with or without the first axis; byte j of a block holds columns 2j (low nibble) and 2j + 1. What they mean says
-OCP's microscaling specification 1.0.
+with or without the first axis; byte j of a block holds columns 2j (low nibble) and 2j + 1. Their meaning is
+that of OCP's microscaling specification 1.0.
 """
 
 from __future__ import annotations

@@ -68,17 +68,17 @@ def plan_as_stored(source: str | Path, otherwise: BitPlan | None = None) -> BitP
     def formats_of(layer: int, expert: int) -> ExpertFormats:
         # What a plan says of a gate is not looked at where there is none.
         gate = "gate" if spec.moe(layer).expert.is_gated else "up"
-        others = otherwise.formats_of(layer, expert) if otherwise else None
-        return ExpertFormats(
-            format_of(sources.experts[layer, expert, gate], others and others.gate),
-            format_of(sources.experts[layer, expert, "up"], others and others.up),
-            format_of(sources.experts[layer, expert, "down"], others and others.down),
-        )
+        others: tuple[str | None, ...] = (None, None, None)
+        if otherwise is not None:
+            usual = otherwise.formats_of(layer, expert)
+            others = (usual.gate, usual.up, usual.down)
+        refs = (sources.experts[layer, expert, p] for p in (gate, "up", "down"))
+        return ExpertFormats(*map(format_of, refs, others))
 
     experts = {key: formats_of(*key) for key in spec.experts()}
     default = Counter(experts.values()).most_common(1)[0][0]
     dense = {
-        t.name: format_of(sources.dense[t.name], otherwise and otherwise.dense)
+        t.name: format_of(sources.dense[t.name], None if otherwise is None else otherwise.dense)
         for t in spec.dense_tensors()
         if t.kind == "matrix" and len(t.shape) > 1
     }
