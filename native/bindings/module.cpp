@@ -2,6 +2,14 @@
 #include "bindings/bindings.h"
 
 NB_MODULE(_native, m) {
+    // For a forked child: what holds threads or a ring of its parent's must not be destroyed.
+    m.def(
+        "keep_forever",
+        [](nanobind::object object) {
+            object.inc_ref();
+            nanobind::set_leak_warnings(false);
+        },
+        nanobind::arg("object"));
     edgemoe::bindings::bind_kernels(m);
     edgemoe::bindings::bind_ops(m);
     edgemoe::bindings::bind_attention(m);

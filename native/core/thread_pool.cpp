@@ -1,5 +1,6 @@
 #include "core/thread_pool.h"
 
+#include <pthread.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -169,7 +171,14 @@ std::mutex pool_mutex;
 Pool* pool = nullptr;
 int wanted_threads = 0;
 
+// A forked child has none of the workers, and perhaps a locked mutex: it starts with a pool of its own.
+void forget_pool() {
+    new (&pool_mutex) std::mutex;
+    pool = nullptr;
+}
+
 Pool& pool_of_wanted_size() {
+    [[maybe_unused]] static const int registered = ::pthread_atfork(nullptr, nullptr, forget_pool);
     if (wanted_threads == 0) wanted_threads = usable_cpus();
     if (pool == nullptr || pool->size() != wanted_threads) {
         delete pool;

@@ -32,6 +32,8 @@ Mapping reserve_addresses(std::int64_t num_bytes) {
     void* data =
         ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (data == MAP_FAILED) throw std::bad_alloc();
+    // A child would make pages copies that a direct read is writing to: it does not get them.
+    ::madvise(data, size, MADV_DONTFORK);
     return {static_cast<std::uint8_t*>(data), Unmap{size}};
 }
 

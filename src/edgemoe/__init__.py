@@ -5,23 +5,91 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgemoe.api import Chunk, Generation, Model, Score, Stream, load
-    from edgemoe.errors import EdgeMoEError
+    from edgemoe.api import (
+        AnswerOptions,
+        AsyncStream,
+        Chunk,
+        Generation,
+        Model,
+        Sampling,
+        Score,
+        Stream,
+        TokenLogprob,
+        load,
+    )
+    from edgemoe.errors import (
+        BudgetError,
+        CheckpointError,
+        ConversionError,
+        CorruptStoreError,
+        EdgeMoEError,
+        ExpertReadError,
+        MissingTensorError,
+        ModelOutputError,
+        NotAStoreError,
+        PlanError,
+        RequestError,
+        StoreError,
+        StoreVersionError,
+        TraceError,
+        UnsupportedModelError,
+        UnusedTensorError,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["Chunk", "EdgeMoEError", "Generation", "Model", "Score", "Stream", "__version__", "load"]
+_OF_API = (
+    "AnswerOptions",
+    "AsyncStream",
+    "Chunk",
+    "Generation",
+    "Model",
+    "Sampling",
+    "Score",
+    "Stream",
+    "TokenLogprob",
+    "load",
+)
+__all__ = [
+    "AnswerOptions",
+    "AsyncStream",
+    "BudgetError",
+    "CheckpointError",
+    "Chunk",
+    "ConversionError",
+    "CorruptStoreError",
+    "EdgeMoEError",
+    "ExpertReadError",
+    "Generation",
+    "MissingTensorError",
+    "Model",
+    "ModelOutputError",
+    "NotAStoreError",
+    "PlanError",
+    "RequestError",
+    "Sampling",
+    "Score",
+    "StoreError",
+    "StoreVersionError",
+    "Stream",
+    "TokenLogprob",
+    "TraceError",
+    "UnsupportedModelError",
+    "UnusedTensorError",
+    "__version__",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:
     """Import the engine when it is first used: ``import edgemoe`` alone costs next to nothing."""
-    if name == "EdgeMoEError":
-        from edgemoe.errors import EdgeMoEError
-
-        return EdgeMoEError
-    if name in __all__:
+    if name in _OF_API:
         from edgemoe import api
 
         return getattr(api, name)
+    if name in __all__:
+        from edgemoe import errors
+
+        return getattr(errors, name)
     raise AttributeError(f"module 'edgemoe' has no attribute {name!r}")
 
 

@@ -4,7 +4,11 @@
         for chunk in model.stream("Once upon a time", max_tokens=64):
             print(chunk.text, end="")
 
-One answer at a time: a Model is used by one thread.
+Any number of threads may use one Model, each with as many answers under way as it likes: their steps take
+turns, and what an answer says does not depend on what else is going on. ``async for`` works as well:
+
+    async for chunk in model.astream("Once upon a time"):
+        print(chunk.text, end="")
 """
 
 from __future__ import annotations
@@ -13,18 +17,20 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe import native
-from edgemoe.engine.generation import Chunk, Generation, Request, Stream, collect_logits, current_stats
+from edgemoe.engine.async_stream import AsyncStream
+from edgemoe.engine.generation import Chunk, Generation, Stream, collect_logits, current_stats
 from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.engine.memory import MemoryPlan
 from edgemoe.engine.pairs import Pair, PairScore, score_pairs
 from edgemoe.engine.perplexity import Progress, Score, score_text
-from edgemoe.engine.sampling import Sampling
+from edgemoe.engine.requests import AnswerOptions, make_request
+from edgemoe.engine.sampling import Constraint, Sampling, TokenLogprob
 from edgemoe.engine.stats import Stats
 from edgemoe.errors import RequestError
 from edgemoe.experts import DEFAULT_POLICY
@@ -33,15 +39,23 @@ from edgemoe.store import find_device, open_store
 from edgemoe.text import Message, Tokenizer
 from edgemoe.units import parse_size
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 __all__ = [
+    "AnswerOptions",
+    "AsyncStream",
     "Chunk",
+    "Constraint",
     "Generation",
     "Model",
     "Pair",
     "PairScore",
+    "Sampling",
     "Score",
     "Stats",
     "Stream",
+    "TokenLogprob",
     "load",
     "set_num_threads",
 ]
@@ -60,6 +74,7 @@ def load(
     reader: str = "auto",
     verify: str = "first",
     device: str | None = None,
+    num_texts: int = 1,
 ) -> Model:
     """Load a store so that the whole process stays within ``memory``.
 
@@ -80,6 +95,8 @@ def load(
         verify: compare experts with their checksums when read "first", "always" or "never".
         device: slow storage down to that of "jetson-tx2-ssd", "jetson-tx2-usb", "rpi4-sd", "nvme" or
             "network".
+        num_texts: whole contexts to keep room for. Texts share that room: short ones are many, and what an
+            ended one has computed is kept for others that begin alike. A text that finds none waits.
 
     Raises:
         NotAStoreError, StoreVersionError, CorruptStoreError: the store cannot be used.
@@ -102,6 +119,7 @@ def load(
         verify=verify,
         predictor=predictor,
         device=None if device is None else find_device(device),
+        num_texts=num_texts,
     )
     return Model(load_engine(open_store(store), options))
 
@@ -139,70 +157,110 @@ class Model:
         """Text to tokens and back."""
         return self._open().tokenizer
 
-    def stream(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        max_tokens: int = 256,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        repetition_penalty: float = 1.0,
-        seed: int | None = None,
-        stop: Sequence[str] = (),
-    ) -> Stream:
+    def stream(self, prompt: str | Sequence[int], **options: Unpack[AnswerOptions]) -> Stream:
         """Continue a prompt (text or token ids); iterate over the result to get the text as it comes.
+
+        Any number of streams may be open at once, in one thread or in many.
 
         Args:
             prompt: text, or token ids.
-            max_tokens: longest answer.
-            temperature: 0 takes the likeliest token each time.
-            top_k: draw among the K likeliest; 0: all.
-            top_p: draw among the likeliest that hold this share of the probability.
-            min_p: leave out tokens less likely than this share of the likeliest.
-            repetition_penalty: above 1 makes tokens of prompt and answer less likely to come again.
-            seed: the same seed gives the same answer, at any budget.
-            stop: end before any of these texts.
+            options: by name, none of them required:
+
+                * max_tokens: longest answer. Default: 256.
+                * temperature: 0, the default, takes the likeliest token each time.
+                * top_k: draw among the K likeliest; 0: all.
+                * top_p: draw among the likeliest that hold this share of the probability.
+                * min_p: leave out tokens less likely than this share of the likeliest.
+                * repetition_penalty: above 1 makes tokens of prompt and answer less likely to come again.
+                * presence_penalty, frequency_penalty: taken off the logits of tokens that the answer has,
+                  once, and once for each time.
+                * logit_bias: {token id: number} added to logits.
+                * seed: the same seed gives the same answer, at any budget, whatever else is going on.
+                * stop: a text, or several: end before any of these.
+                * logprobs: tell how likely each token was, beside so many of the likeliest.
+                * constraint: says which tokens may come next; see ``edgemoe.engine.sampling.Constraint``.
+                * progress: called with (tokens done, of all) as the prompt is read.
 
         Raises:
-            RequestError: an argument has no such value, or the prompt does not fit the context.
+            RequestError: an option has no such name or value, or the prompt does not fit the context.
         """
-        tokenizer = self._open().tokenizer
+        engine = self._open()
+        tokenizer = engine.tokenizer
         token_ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
-        request = Request(token_ids, max_tokens, sampling, _stops(stop), tokenizer.stop_ids)
-        return Stream(self._open(), request)
+        return Stream(engine, make_request(token_ids, tokenizer.stop_ids, options))
 
-    def generate(self, prompt: str | Sequence[int], **options: Any) -> Generation:
+    def astream(self, prompt: str | Sequence[int], **options: Unpack[AnswerOptions]) -> AsyncStream:
+        """As ``stream``, for ``async for``: computed on a worker thread, a step at a time."""
+        return AsyncStream(self.stream(prompt, **options))
+
+    def generate(self, prompt: str | Sequence[int], **options: Unpack[AnswerOptions]) -> Generation:
         """As ``stream``, all at once. Ctrl-C returns what there is, with finish_reason "interrupted"."""
         return _finish(self.stream(prompt, **options))
 
-    def stream_chat(
+    def generate_n(
+        self, prompt: str | Sequence[int], n: int, **options: Unpack[AnswerOptions]
+    ) -> list[Generation]:
+        """``n`` answers to one prompt, which is read once; options as in ``stream``.
+
+        With a seed, answer number i (from 0) is the one that ``seed + i`` gives.
+
+        Raises:
+            RequestError: as ``stream``; fewer than one answer, or a constraint, which is of one answer only.
+        """
+        if n < 1:
+            raise RequestError(f"n is {n}; give at least 1")
+        if n > 1 and options.get("constraint") is not None:
+            raise RequestError(
+                "a constraint is of one answer only: call generate once for each, with its own"
+            )
+        seed = options.get("seed")
+        streams = []
+        for i in range(n):
+            own: AnswerOptions = {**options, "seed": None if seed is None else seed + i}
+            streams.append(self.stream(prompt, **own))
+        return [_finish(stream) for stream in streams]
+
+    def generate_many(
         self,
-        messages: Sequence[Message],
+        prompts: Sequence[str | Sequence[int]],
         *,
-        max_tokens: int = 256,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        repetition_penalty: float = 1.0,
-        seed: int | None = None,
-        stop: Sequence[str] = (),
-    ) -> Stream:
+        on_answer: Progress | None = None,
+        **options: Unpack[AnswerOptions],
+    ) -> list[Generation]:
+        """Answers to many prompts, in their order; options as in ``stream``, for each.
+
+        ``on_answer(done, total)`` is told after each answer. All prompts are checked before one is read.
+
+        Raises:
+            RequestError: as ``stream``; or a constraint, which is of one answer only.
+        """
+        if options.get("constraint") is not None:
+            raise RequestError(
+                "a constraint is of one answer only: call generate once for each, with its own"
+            )
+        streams = [self.stream(prompt, **options) for prompt in prompts]
+        answers = []
+        for stream in streams:
+            answers.append(_finish(stream))
+            if on_answer is not None:
+                on_answer(len(answers), len(streams))
+        return answers
+
+    def stream_chat(self, messages: Sequence[Message], **options: Unpack[AnswerOptions]) -> Stream:
         """Answer a conversation, a list of {"role": ..., "content": ...}; options as in ``stream``.
 
         Raises:
-            RequestError: the checkpoint has no chat template, or an argument has no such value.
+            RequestError: the checkpoint has no chat template, or an option has no such name or value.
         """
         tokenizer = self._open().tokenizer
-        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
         stop_ids = tokenizer.stop_ids | tokenizer.turn_end_ids()
-        request = Request(tokenizer.encode_chat(messages), max_tokens, sampling, _stops(stop), stop_ids)
-        return Stream(self._open(), request)
+        return Stream(self._open(), make_request(tokenizer.encode_chat(messages), stop_ids, options))
 
-    def chat(self, messages: Sequence[Message], **options: Any) -> Generation:
+    def astream_chat(self, messages: Sequence[Message], **options: Unpack[AnswerOptions]) -> AsyncStream:
+        """As ``stream_chat``, for ``async for``."""
+        return AsyncStream(self.stream_chat(messages, **options))
+
+    def chat(self, messages: Sequence[Message], **options: Unpack[AnswerOptions]) -> Generation:
         """As ``stream_chat``, all at once."""
         return _finish(self.stream_chat(messages, **options))
 
@@ -256,10 +314,13 @@ class Model:
         return current_stats(self._open())
 
     def close(self) -> None:
-        """Stop reading and release memory. Later calls do nothing."""
-        if self._engine is not None:
-            self._engine.experts.close()
-            self._engine = None
+        """End every answer, stop reading and release memory; from any thread. Later calls do nothing.
+
+        Answers under way in other threads end with a RequestError after their step.
+        """
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
 
     def __enter__(self) -> Model:
         return self
@@ -278,19 +339,23 @@ class Model:
         return self._open()
 
     def _open(self) -> Engine:
-        if self._engine is None:
+        engine = self._engine
+        if engine is None:
             raise RequestError("the model is closed; load it again")
-        return self._engine
+        engine.session.check_usable()
+        return engine
 
 
-def _stops(stop: Sequence[str]) -> Sequence[str]:
-    return (stop,) if isinstance(stop, str) else tuple(stop)
+def _refuse_constraint(options: AnswerOptions) -> None:
+    if options.get("constraint") is not None:
+        raise RequestError("a constraint is of one answer only: call generate for each, with its own")
 
 
 def _finish(stream: Stream) -> Generation:
-    try:
-        for _ in stream:
+    with stream:
+        try:
+            for _ in stream:
+                pass
+        except KeyboardInterrupt:
             pass
-    except KeyboardInterrupt:
-        stream.close()
-    return stream.generation
+        return stream.generation

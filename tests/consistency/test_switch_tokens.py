@@ -107,10 +107,9 @@ def test_generating_and_scoring_agree(folder):
 def test_a_prompt_that_comes_again_is_not_read_again(folder, expected):
     with load(folder / "q4", 9 * one_expert(folder / "q4")) as model:
         model.generate(PROMPT[::-1], **SEEDED)
-        model.generate(PROMPT, **SEEDED)
-        assert model.engine.session.num_reused == 0
+        assert model.generate(PROMPT, **SEEDED).num_cached_tokens == 0
         again = model.generate(PROMPT, **SEEDED)
-        assert model.engine.session.num_reused == len(PROMPT)
+        assert again.num_cached_tokens == len(PROMPT)
     assert again.token_ids == expected[0]
 
 

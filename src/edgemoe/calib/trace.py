@@ -159,17 +159,14 @@ def _record(
     arrays = {
         name: new_disk_array(folder / f"{name}.npy", dtype, shape) for name, (shape, dtype) in shapes.items()
     }
-    engine.experts.observer = _Recorder(**arrays)
+    recorder = _Recorder(**arrays)
     done = 0
-    try:
-        for window in windows:
-            for _ in engine.session.states(window):
-                pass
-            done += engine.session.num_rows(window)
-            if progress is not None:
-                progress(done, total)
-    finally:
-        engine.experts.observer = None
+    for window in windows:
+        for _ in engine.session.states(window, recorder):
+            pass
+        done += engine.session.num_rows(window)
+        if progress is not None:
+            progress(done, total)
     for array in arrays.values():
         array.flush()
 

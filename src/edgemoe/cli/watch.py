@@ -83,19 +83,15 @@ def fold(states: np.ndarray, size: int, axis: int) -> np.ndarray:
 
 def watch(model: Model, stream: Stream, prompt: str) -> None:
     """Show an answer being written; returns when it is complete."""
-    experts = model.engine.experts
-    view = experts.observer = ExpertMap(experts.cache)
+    view = stream.observer = ExpertMap(model.engine.experts.cache)
     story = Text(prompt, style="bold")
     console = Console()
     began_s = model.stats().waited_s
-    try:
-        with Live(console=console, refresh_per_second=REFRESH_PER_S, vertical_overflow="crop") as live:
-            for chunk in stream:
-                story.append(chunk.text, style="not bold")
-                live.update(_frame(story, view, chunk, model, began_s, console))
-            live.update(story)
-    finally:
-        experts.observer = None
+    with Live(console=console, refresh_per_second=REFRESH_PER_S, vertical_overflow="crop") as live:
+        for chunk in stream:
+            story.append(chunk.text, style="not bold")
+            live.update(_frame(story, view, chunk, model, began_s, console))
+        live.update(story)
 
 
 def _frame(

@@ -1,4 +1,4 @@
-"""A session of a model with an encoder: a prompt is read once as a whole, then its answer is written.
+"""Texts of a model with an encoder: a prompt is read once as a whole, then its answer is written.
 
 Letters: T tokens, D width, V vocabulary.
 """
@@ -7,40 +7,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
-from edgemoe.engine.memory import MemoryPlan
+from edgemoe.engine.sequence import Text
 from edgemoe.engine.session import Session
 from edgemoe.errors import RequestError
-from edgemoe.models import Decoder, Encoder, ModelSpec
+from edgemoe.experts import LayerObserver
 from edgemoe.native import FloatArray
 
 
 class EncoderDecoderSession(Session):
-    """See Session; ``token_ids`` are those of the answer, the start token first.
+    """See Session; a text's ``token_ids`` are those of the answer, the start token first.
 
-    Prompt and answer may each be as long as the context. A prompt that equals the last one is not read again.
+    Prompt and answer may each be as long as the context. A prompt that an earlier text had is not read again.
     """
 
-    def __init__(self, spec: ModelSpec, encoder: Encoder, decoder: Decoder, memory: MemoryPlan) -> None:
-        super().__init__(spec, decoder, memory.context, memory.kv_format, memory.chunk_size)
-        self._encoder = encoder
-        self._prompt: list[int] = []
+    def open(self, prompt: Sequence[int], max_tokens: int) -> tuple[Text, list[int]]:
+        """See Session."""
+        self.check(prompt)
+        return self._answer(prompt, 1 + max_tokens), [self._spec.start_token_id]
 
     def prefill(self, token_ids: Sequence[int]) -> FloatArray:
         """Read a prompt; logits (V,) of the answer's first token. Errors as in Session."""
-        self._begin(token_ids)
-        return self.step(self._spec.start_token_id)
+        if self._text is not None:
+            self._text.close()
+        self._text, first = self.open(token_ids, self.num_slots)
+        return self._text.read(first)
 
-    def forget(self) -> None:
-        """See Session."""
-        super().forget()
-        self._prompt = []
+    def step(self, token_id: int) -> FloatArray:
+        """See Session; the session's own text has begun with ``prefill``."""
+        if self._text is None:
+            raise RequestError("there is no prompt yet: prefill comes before the first step")
+        return super().step(token_id)
 
-    def states(self, token_ids: Sequence[int]) -> Iterator[FloatArray]:
+    def states(self, token_ids: Sequence[int], observer: LayerObserver | None = None) -> Iterator[FloatArray]:
         """Hidden states (T, D) of the second half of a text as the answer to the first."""
         context, answer = self.split(token_ids)
-        yield from self._decoder_states(context, [self._spec.start_token_id, *answer[:-1]])
+        return self._decoder_states(context, [self._spec.start_token_id, *answer[:-1]], observer)
 
     def all_logits(
         self, token_ids: Sequence[int], decoder_token_ids: Sequence[int] | None = None
@@ -65,19 +66,14 @@ class EncoderDecoderSession(Session):
         """See Session."""
         return len(window) // 2
 
-    def _decoder_states(self, prompt: Sequence[int], token_ids: Sequence[int]) -> Iterator[FloatArray]:
+    def _decoder_states(
+        self, prompt: Sequence[int], token_ids: Sequence[int], observer: LayerObserver | None = None
+    ) -> Iterator[FloatArray]:
         self.check(token_ids)
-        self.forget()
-        self._begin(prompt)
-        yield from self._forward(token_ids)
-
-    def _begin(self, prompt: Sequence[int]) -> None:
-        """Let the encoder read a prompt, unless it was the last one, and begin an answer anew."""
         self.check(prompt)
-        self.num_reused = len(prompt) if list(prompt) == self._prompt else 0
-        self._rewind(0)
-        if not self.num_reused:
-            # An interrupted reading must not pass for a complete one.
-            self._prompt = []
-            self._decoder.begin(self._encoder.forward(np.asarray(prompt, np.int32)), self._state)
-            self._prompt = list(prompt)
+        yield from self._states(self._answer(prompt, len(token_ids), observer), token_ids)
+
+    def _answer(self, prompt: Sequence[int], num_tokens: int, observer: LayerObserver | None = None) -> Text:
+        """A text of so many tokens; keys and values of the prompt take as many slots as it has tokens."""
+        room = min(self.num_slots, max(len(prompt), num_tokens))
+        return Text(self._machinery, room, prompt, observer)

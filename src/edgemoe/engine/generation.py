@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,23 +12,42 @@ import numpy as np
 
 from edgemoe.engine.loading import Engine
 from edgemoe.engine.machine import peak_resident_bytes, resident_bytes
-from edgemoe.engine.sampling import Sampling, sample
+from edgemoe.engine.sampling import (
+    MAX_TOP_LOGPROBS,
+    Constraint,
+    Sampling,
+    TokenLogprob,
+    sample,
+    token_logprob,
+)
+from edgemoe.engine.scheduler import Cancelled
 from edgemoe.engine.stats import Stats
 from edgemoe.errors import RequestError
+from edgemoe.experts import LayerObserver
+from edgemoe.native import FloatArray
 from edgemoe.text import StopScanner, StreamDecoder
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to answer: the prompt's tokens, and how the answer is drawn and ended."""
+    """What to answer: the prompt's tokens, and how the answer is drawn and ended.
+
+    ``logprobs``: tell how likely each token was, beside so many of the likeliest. ``constraint``: says which
+    tokens may come next; of one request only. ``progress``: told (done, total) as the prompt is read.
+    """
 
     token_ids: Sequence[int]
     max_tokens: int = 256
     sampling: Sampling = field(default_factory=Sampling)
     stop: Sequence[str] = ()
     stop_ids: frozenset[int] = frozenset()
+    logprobs: int | None = None
+    constraint: Constraint | None = None
+    progress: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:
+        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_TOP_LOGPROBS:
+            raise RequestError(f"logprobs is {self.logprobs}; give 0 to {MAX_TOP_LOGPROBS}, or None")
         if self.max_tokens < 1:
             raise RequestError(f"max_tokens is {self.max_tokens}; it must be at least 1")
 
@@ -41,11 +61,16 @@ class Chunk:
     decode_tokens_per_s: float
     elapsed_s: float  # since the request
     stats: Stats
+    logprobs: tuple[TokenLogprob, ...] = ()  # of its tokens, where the request asks for them
 
 
 @dataclass(frozen=True)
 class Generation:
-    """An answer and what it cost. ``finish_reason`` is "stop", "length" or "interrupted"."""
+    """An answer and what it cost.
+
+    ``finish_reason`` is "stop", "length", "cancelled" or "interrupted". Hits, misses, bytes and waiting are
+    those of the steps that the answer took part in.
+    """
 
     text: str
     token_ids: list[int]
@@ -61,6 +86,8 @@ class Generation:
     wasted_bytes: int
     waited_s: float
     finish_reason: str
+    num_cached_tokens: int = 0  # of the prompt: what an earlier text had in common was not read again
+    logprobs: list[TokenLogprob] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -68,90 +95,201 @@ class Generation:
 
 
 class Stream(Iterator[Chunk]):
-    """An answer being written: iterate over its chunks; ``generation`` is what there is of it so far."""
+    """An answer being written: iterate over its chunks; ``generation`` is what there is of it so far.
+
+    Any number of streams may be open, in one thread or in many; one that is not iterated costs nothing but
+    its room. Leaving it as a context manager ends it.
+    """
 
     def __init__(self, engine: Engine, request: Request) -> None:
-        engine.session.check(request.token_ids)
+        """Nothing is computed yet.
+
+        Raises:
+            RequestError: the prompt does not fit, or a token of it or of ``logit_bias`` does not exist.
+        """
+        request.sampling.check(engine.spec.vocab_size)
         self._engine = engine
         self._request = request
-        self._before = current_stats(engine)
+        self._text, self._begins_with = engine.session.open(request.token_ids, request.max_tokens)
+        self._writer = Writer(engine, request)
         self._started_s = time.monotonic()
         self._first_s: float | None = None
         self._last_s = self._started_s
-        self._num_prefilled = 0
-        self._text: list[str] = []
-        self._token_ids: list[int] = []
+        self._num_cached = 0
         self._finish_reason = "interrupted"
-        self._chunks = self._write()
+        self._lock = threading.RLock()  # of one step
+        self._is_stepping = False
+        self._is_over = False
 
     def __next__(self) -> Chunk:
-        return next(self._chunks)
+        """The next piece.
+
+        Raises:
+            StopIteration: the answer has ended, or was closed or cancelled.
+            RequestError: the model was closed.
+        """
+        with self._lock:
+            if self._is_stepping:
+                raise RequestError("the stream is asked for its next chunk while it is making one")
+            if self._is_over:
+                raise StopIteration
+            self._is_stepping = True
+            try:
+                return self._step()
+            except BaseException as error:
+                self._end()
+                if isinstance(error, Cancelled):
+                    self._finish_reason = "cancelled"
+                    raise StopIteration from None
+                raise
+            finally:
+                self._is_stepping = False
+
+    def cancel(self) -> None:
+        """End the answer before its next step (of its prompt: before the next chunk), from any thread.
+
+        Whoever iterates over it gets no more chunks; ``finish_reason`` is "cancelled".
+        """
+        self._text.cancel()
+        self._end_unless_stepping()
 
     def close(self) -> None:
-        """End the answer here."""
-        self._chunks.close()
+        """End the answer here; where another thread is making a step of it, after that step."""
+        self._text.cancel()
+        with self._lock:
+            if not self._is_stepping:
+                self._end()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def observer(self) -> LayerObserver | None:
+        """What is told of the layers of this answer's steps, and of no others."""
+        return self._text.observer
+
+    @observer.setter
+    def observer(self, observer: LayerObserver | None) -> None:
+        self._text.observer = observer
 
     @property
     def generation(self) -> Generation:
         """The answer so far; complete once the iteration has ended."""
-        stats, before = current_stats(self._engine), self._before
+        counts, num_read = self._text.counts, len(self._request.token_ids) - self._num_cached
         first_s = (self._first_s or self._last_s) - self._started_s
         return Generation(
-            text="".join(self._text),
-            token_ids=list(self._token_ids),
+            text="".join(self._writer.text),
+            token_ids=list(self._writer.token_ids),
             num_prompt_tokens=len(self._request.token_ids),
-            prefill_tokens_per_s=self._num_prefilled / first_s if first_s > 0 else 0.0,
+            num_cached_tokens=self._num_cached,
+            prefill_tokens_per_s=num_read / first_s if first_s > 0 and self._first_s else 0.0,
             decode_tokens_per_s=self._decode_rate(),
             time_to_first_token_s=first_s,
             peak_rss_bytes=peak_resident_bytes(),
             budget_bytes=self._engine.memory.budget_bytes,
-            expert_hits=stats.expert_hits - before.expert_hits,
-            expert_misses=stats.expert_misses - before.expert_misses,
-            bytes_read=stats.bytes_read - before.bytes_read,
-            wasted_bytes=stats.wasted_bytes - before.wasted_bytes,
-            waited_s=stats.waited_s - before.waited_s,
+            expert_hits=counts.hits,
+            expert_misses=counts.misses,
+            bytes_read=counts.bytes_read,
+            wasted_bytes=counts.wasted_bytes,
+            waited_s=counts.waited_s,
             finish_reason=self._finish_reason,
+            logprobs=list(self._writer.logprobs),
         )
 
     def _decode_rate(self) -> float:
         elapsed_s = self._last_s - (self._first_s or self._last_s)
-        return (len(self._token_ids) - 1) / elapsed_s if elapsed_s > 0 else 0.0
+        return (len(self._writer.token_ids) - 1) / elapsed_s if elapsed_s > 0 else 0.0
 
-    def _write(self) -> Generator[Chunk, None, None]:
-        request, session = self._request, self._engine.session
-        scanner = StopScanner(request.stop)
-        tokenizer = self._engine.tokenizer
-        has_text = tokenizer.is_available
-        # An encoder reads the prompt; the answer then follows nothing.
-        context = () if self._engine.spec.has_encoder or not has_text else request.token_ids
-        decoder = StreamDecoder(tokenizer, context)
-        generator = request.sampling.generator()
-        logits = session.prefill(request.token_ids)
-        self._num_prefilled = len(request.token_ids) - session.num_reused
-        while True:
-            token_id = sample(logits, request.sampling, generator, session.token_ids)
-            self._last_s = time.monotonic()
-            if self._first_s is None:
-                self._first_s = self._last_s
-            self._token_ids.append(token_id)
-            is_end = token_id in request.stop_ids
-            text = scanner.push(decoder.push(token_id)) if has_text and not is_end else ""
-            if is_end or scanner.is_stopped:
-                self._finish_reason = "stop"
-            elif self._is_full():
-                self._finish_reason = "length"
-            is_last = self._finish_reason != "interrupted"
-            if is_last and has_text and not scanner.is_stopped:
-                text += scanner.push(decoder.flush()) + scanner.flush()
-            self._text.append(text)
-            elapsed_s = self._last_s - self._started_s
-            yield Chunk(text, (token_id,), self._decode_rate(), elapsed_s, current_stats(self._engine))
-            if is_last:
-                return
-            logits = session.step(token_id)
+    def _step(self) -> Chunk:
+        """Draw the next token, and say what it adds to the text."""
+        if self._first_s is None:
+            logits = self._text.read(self._begins_with, self._request.progress)
+            self._num_cached = self._text.num_reused
+        else:
+            logits = self._text.step(self._writer.token_ids[-1])
+        text, reason = self._writer.write(logits, self._text.token_ids, self._is_full())
+        self._last_s = time.monotonic()
+        if self._first_s is None:
+            self._first_s = self._last_s
+        if reason is not None:
+            self._finish_reason = reason
+            self._end()
+        return Chunk(
+            text,
+            tuple(self._writer.token_ids[-1:]),
+            self._decode_rate(),
+            self._last_s - self._started_s,
+            current_stats(self._engine),
+            tuple(self._writer.logprobs[-1:]),
+        )
 
     def _is_full(self) -> bool:
-        return len(self._token_ids) >= self._request.max_tokens or self._engine.session.is_full
+        """Whether the token that comes next is the last there is room for."""
+        return len(self._text.token_ids) >= self._engine.session.num_slots
+
+    def _end_unless_stepping(self) -> None:
+        """Give the room back at once, unless a step is being made: then it does so itself."""
+        if self._lock.acquire(blocking=False):
+            try:
+                if not self._is_stepping and not self._is_over:
+                    self._finish_reason = "cancelled"
+                    self._end()
+            finally:
+                self._lock.release()
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._text.close()
+
+
+class Writer:
+    """What an answer is so far: its tokens, their text, and what is known of how likely they were."""
+
+    def __init__(self, engine: Engine, request: Request) -> None:
+        self._request = request
+        self._generator = request.sampling.generator()
+        self._scanner = StopScanner(request.stop)
+        self._decoder: StreamDecoder | None = None
+        if engine.tokenizer.is_available:
+            # An encoder reads the prompt; the answer then follows nothing.
+            before = () if engine.spec.has_encoder else request.token_ids
+            self._decoder = StreamDecoder(engine.tokenizer, before)
+        self.text: list[str] = []
+        self.token_ids: list[int] = []
+        self.logprobs: list[TokenLogprob] = []
+
+    def write(self, logits: FloatArray, context: Sequence[int], is_full: bool) -> tuple[str, str | None]:
+        """Draw a token from logits (V,): the text that it completes, and why the answer ends, if it does."""
+        request = self._request
+        mask = None if request.constraint is None else request.constraint.mask()
+        token_id = sample(logits, request.sampling, self._generator, context, self.token_ids, mask)
+        self.token_ids.append(token_id)
+        if request.logprobs is not None:
+            self.logprobs.append(token_logprob(logits, token_id, request.logprobs))
+        is_end = token_id in request.stop_ids
+        if request.constraint is not None and not is_end:
+            request.constraint.accept(token_id)
+        reason = self._reason(token_id, is_end, is_full)
+        text = self._shown(token_id, is_end)
+        if self._scanner.is_stopped:
+            reason = "stop"
+        elif reason is not None and self._decoder is not None:
+            text += self._scanner.push(self._decoder.flush()) + self._scanner.flush()
+        self.text.append(text)
+        return text, reason
+
+    def _shown(self, token_id: int, is_end: bool) -> str:
+        if self._decoder is None or is_end:
+            return ""
+        return self._scanner.push(self._decoder.push(token_id))
+
+    def _reason(self, token_id: int, is_end: bool, is_full: bool) -> str | None:
+        if is_end:
+            return "stop"
+        return "length" if is_full or len(self.token_ids) >= self._request.max_tokens else None
 
 
 def current_stats(engine: Engine) -> Stats:

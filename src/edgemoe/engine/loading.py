@@ -8,6 +8,7 @@ from itertools import islice
 
 import numpy as np
 
+from edgemoe.engine import forks
 from edgemoe.engine.encoder_session import EncoderDecoderSession
 from edgemoe.engine.memory import MemoryPlan, check_budget, plan_memory
 from edgemoe.engine.prediction import (
@@ -16,7 +17,10 @@ from edgemoe.engine.prediction import (
     choose_predictor,
     predictor_num_bytes,
 )
+from edgemoe.engine.scheduler import Scheduler
+from edgemoe.engine.sequence import Machinery
 from edgemoe.engine.session import Session
+from edgemoe.engine.state_pool import StatePool
 from edgemoe.engine.storage import MAX_DEPTH, tune_depth
 from edgemoe.errors import StoreError
 from edgemoe.experts import (
@@ -45,6 +49,12 @@ class Engine:
     experts: StreamedExperts
     session: Session
 
+    def close(self) -> None:
+        """Let no step begin any more, stop reading, release memory; waits for the step that is running."""
+        self.session.close()
+        if not self.session.is_forked:
+            self.experts.close()
+
 
 @dataclass(frozen=True)
 class LoadOptions:
@@ -60,6 +70,7 @@ class LoadOptions:
     predictor: str = "auto"
     device: Device | None = None  # reads are slowed down to its pace
     swaps_layers: bool = False  # read whole layers, as a baseline
+    num_texts: int = 1  # whole contexts that all open texts share
     max_rehearsed: int = MAX_REHEARSED  # layers rehearsed while one waits for storage
     clock: Callable[[], float] | None = None  # seconds, by which reading ahead is paced; None: the machine's
 
@@ -88,6 +99,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
         options.kv_format,
         options.cache_bytes,
         predictor_num_bytes(spec, store, predictor_name, options.policy),
+        options.num_texts,
     )
     weights = read_dense_weights(spec, store, options.reader)
     predictor = build_predictor(spec, weights, store, predictor_name)
@@ -117,10 +129,13 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
 
 
 def _session(spec: ModelSpec, weights: DenseWeights, experts: StreamedExperts, memory: MemoryPlan) -> Session:
+    forks.keep(experts)
+    scheduler = Scheduler()
+    pool = StatePool(spec, memory.context, memory.kv_format, memory.state_bytes, scheduler)
     decoder = Decoder(spec, weights, experts)
-    if spec.has_encoder:
-        return EncoderDecoderSession(spec, Encoder(spec, weights, experts), decoder, memory)
-    return Session(spec, decoder, memory.context, memory.kv_format, memory.chunk_size)
+    encoder = Encoder(spec, weights, experts) if spec.has_encoder else None
+    machinery = Machinery(decoder, encoder, experts, scheduler, pool, memory.chunk_size)
+    return (EncoderDecoderSession if spec.has_encoder else Session)(spec, machinery)
 
 
 def _expert_shape(spec: ModelSpec, weights: DenseWeights, layer: int) -> ExpertLayerShape:

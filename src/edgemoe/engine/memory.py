@@ -56,6 +56,7 @@ class MemoryPlan:
     items: tuple[MemoryItem, ...]
     expert_cache_bytes: int  # size of the expert cache's arena
     expert_num_bytes: int  # of all experts
+    state_bytes: int  # keys and values of all texts together
     context: int
     kv_format: str
     chunk_size: int
@@ -121,11 +122,12 @@ def plan_memory(
     kv_format: str = "f16",
     cache_bytes: int | None = None,
     predictor_bytes: int = 0,
+    num_texts: int = 1,
 ) -> MemoryPlan:
     """Divide a budget (default: ``default_budget``).
 
     The expert cache takes what is left, at most ``cache_bytes``. ``predictor_bytes`` is what forecasting
-    the next layers' experts takes.
+    the next layers' experts takes. ``num_texts`` whole contexts have room at once, or more shorter texts.
 
     Raises:
         BudgetError: it cannot work; the message and the error's field say which can.
@@ -135,7 +137,9 @@ def plan_memory(
     explanation = "" if budget_bytes is None else f"{format_size(budget_bytes)}, as asked for"
     if budget_bytes is None:
         budget_bytes, explanation = default_budget()
-    fixed = _fixed_items(spec, manifest, context, kv_format)
+    if num_texts < 1:
+        raise RequestError(f"room for {num_texts} texts; give at least 1")
+    fixed = _fixed_items(spec, manifest, context, kv_format, num_texts)
     if predictor_bytes:
         fixed.append(MemoryItem("predictor", "predictor", predictor_bytes))
     sizes = [entry.num_bytes for entry in manifest.experts.values()]
@@ -169,6 +173,7 @@ def plan_memory(
         items=items,
         expert_cache_bytes=arena,
         expert_num_bytes=sum(sizes),
+        state_bytes=num_texts * spec.state_num_bytes(context, kv_format),
         context=context,
         kv_format=kv_format,
         chunk_size=chunk,
@@ -239,12 +244,16 @@ def _checked_context(spec: ModelSpec, context: int | None) -> int:
     return context
 
 
-def _fixed_items(spec: ModelSpec, manifest: Manifest, context: int, kv_format: str) -> list[MemoryItem]:
+def _fixed_items(
+    spec: ModelSpec, manifest: Manifest, context: int, kv_format: str, num_texts: int = 1
+) -> list[MemoryItem]:
     tokenizer = TOKENIZER_FACTOR * manifest.files.get("tokenizer.json", 0)
     process = max(PROCESS_BYTES + tokenizer, resident_bytes())
     dense = sum(entry.num_bytes for entry in manifest.dense.values())
     tokens = f"{context} tokens of prompt and of answer" if spec.has_encoder else f"{context} tokens"
-    kv_bytes = spec.state_num_bytes(context, kv_format)
+    if num_texts > 1:
+        tokens = f"{num_texts} texts of {tokens}"
+    kv_bytes = num_texts * spec.state_num_bytes(context, kv_format)
     items = [
         MemoryItem("process", "process and tokenizer", process),
         MemoryItem("dense_weights", "dense weights", dense),

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemoe.errors import RequestError
+from edgemoe.errors import ModelOutputError, RequestError
 from edgemoe.native import FloatArray
+
+MAX_TOP_LOGPROBS = 256  # alternatives told of with a token; a client that wants all wants ``Model.logits``
+
+
+class Constraint(Protocol):
+    """A grammar or the like: which tokens may come next. Used by one text, which has it for itself."""
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Which tokens (V,) may come next; those that end an answer included where it may end."""
+        ...
+
+    def accept(self, token_id: int) -> None:
+        """Take note of the token that has come; not called for one that ends the answer."""
+        ...
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How tokens are drawn; temperature 0 takes the likeliest.
 
-    Applied in this order: repetition penalty, temperature, top_k, top_p, min_p. 0 (top_k, min_p) and
-    1 (top_p, repetition_penalty) switch a filter off.
+    Applied in this order: repetition, presence and frequency penalty, logit_bias, a constraint, temperature,
+    top_k, top_p, min_p. 0 (top_k, min_p, presence and frequency penalty) and 1 (top_p, repetition_penalty)
+    switch a filter off. The repetition penalty counts the tokens of prompt and answer, the other two those
+    of the answer only, as OpenAI has them.
     """
 
     temperature: float = 0.0
@@ -26,17 +44,46 @@ class Sampling:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     seed: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)  # added to the logits of these tokens
 
     def __post_init__(self) -> None:
-        _require(self.temperature >= 0, "temperature", self.temperature, "0 or more")
+        _require(0 <= self.temperature < math.inf, "temperature", self.temperature, "0 or more")
         _require(self.top_k >= 0, "top_k", self.top_k, "0 or more")
         _require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
         _require(0 <= self.min_p <= 1, "min_p", self.min_p, "between 0 and 1")
-        _require(self.repetition_penalty > 0, "repetition_penalty", self.repetition_penalty, "above 0")
+        _require(
+            0 < self.repetition_penalty < math.inf, "repetition_penalty", self.repetition_penalty, "above 0"
+        )
+        _require(self.seed is None or self.seed >= 0, "seed", self.seed or 0, "0 or more")
+        for name in ("presence_penalty", "frequency_penalty"):
+            value = getattr(self, name)
+            _require(math.isfinite(value), name, value, "a finite number")
+        for token_id, bias in self.logit_bias.items():
+            _require(not math.isnan(bias) and bias < math.inf, f"logit_bias of {token_id}", bias, "a number")
 
     def generator(self) -> np.random.Generator:
         """A fresh random generator for one answer."""
         return np.random.default_rng(self.seed)
+
+    def check(self, vocab_size: int) -> None:
+        """Raises RequestError if a token of ``logit_bias`` is outside the vocabulary."""
+        wrong = next((t for t in self.logit_bias if not 0 <= t < vocab_size), None)
+        if wrong is not None:
+            raise RequestError(f"logit_bias: token id {wrong} is outside the vocabulary of {vocab_size}")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How likely the model held a token and its likeliest alternatives; natural logarithms.
+
+    Of the model's own distribution: before penalties, biases, constraints and temperature.
+    """
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]  # (token id, logprob), the likeliest first
 
 
 def _require(holds: bool, name: str, value: float, allowed: str) -> None:
@@ -45,16 +92,52 @@ def _require(holds: bool, name: str, value: float, allowed: str) -> None:
 
 
 def sample(
-    logits: FloatArray, sampling: Sampling, generator: np.random.Generator, context: Iterable[int]
+    logits: FloatArray,
+    sampling: Sampling,
+    generator: np.random.Generator,
+    context: Iterable[int],
+    answer: Sequence[int] = (),
+    mask: NDArray[np.bool_] | None = None,
 ) -> int:
-    """Draw a token from logits (V,). ``context`` holds the tokens that count as repeated."""
-    if sampling.repetition_penalty != 1.0:
-        logits = penalized(logits, np.unique(np.fromiter(context, np.int64)), sampling.repetition_penalty)
+    """Draw a token from logits (V,).
+
+    ``context`` holds the tokens that count as repeated, ``answer`` those of the answer alone; ``mask`` (V,)
+    says which tokens may be drawn at all.
+
+    Raises:
+        ModelOutputError: the logits are no numbers.
+        RequestError: the mask allows no token.
+    """
+    if not np.isfinite(logits.max()):  # a NaN comes through as one
+        raise ModelOutputError("the model's logits are not finite: weights or keys exceed what they can hold")
+    logits = adjusted(logits, sampling, context, answer)
+    if mask is not None:
+        if not mask.any():
+            raise RequestError("the constraint allows no token to come next")
+        logits = np.where(mask, logits, -np.inf).astype(np.float32)
     if sampling.temperature == 0:
         return int(np.argmax(logits))
     tokens, probabilities = candidates(logits, sampling)
     position = np.searchsorted(np.cumsum(probabilities), generator.random(), side="right")
     return int(tokens[min(int(position), len(tokens) - 1)])
+
+
+def adjusted(
+    logits: FloatArray, sampling: Sampling, context: Iterable[int], answer: Sequence[int]
+) -> FloatArray:
+    """Logits (V,) after penalties and biases; the same array where there are none."""
+    if sampling.repetition_penalty != 1.0:
+        logits = penalized(logits, np.unique(np.fromiter(context, np.int64)), sampling.repetition_penalty)
+    if answer and (sampling.presence_penalty or sampling.frequency_penalty):
+        tokens, counts = np.unique(np.asarray(answer, np.int64), return_counts=True)
+        logits = logits.copy()
+        penalties = sampling.presence_penalty + sampling.frequency_penalty * counts
+        logits[tokens] -= penalties.astype(np.float32)
+    if sampling.logit_bias:
+        logits = logits.copy()
+        biased = list(sampling.logit_bias)
+        logits[biased] += np.array([sampling.logit_bias[t] for t in biased], np.float32)
+    return logits
 
 
 def penalized(logits: FloatArray, repeated: NDArray[np.int64], penalty: float) -> FloatArray:
@@ -72,6 +155,7 @@ def candidates(logits: FloatArray, sampling: Sampling) -> tuple[NDArray[np.intp]
         order = order[: sampling.top_k]
     scaled = logits[order].astype(np.float64) / sampling.temperature
     probabilities = np.exp(scaled - scaled[0])
+    probabilities = probabilities[probabilities > 0]  # a token that is ruled out stays so
     probabilities /= probabilities.sum()
     if sampling.top_p < 1:
         before = np.cumsum(probabilities) - probabilities
@@ -79,3 +163,18 @@ def candidates(logits: FloatArray, sampling: Sampling) -> tuple[NDArray[np.intp]
     if sampling.min_p > 0:
         probabilities = probabilities[probabilities >= sampling.min_p * probabilities[0]]
     return order[: len(probabilities)], probabilities / probabilities.sum()
+
+
+def token_logprob(logits: FloatArray, token_id: int, num_top: int) -> TokenLogprob:
+    """How likely logits (V,) make a token, and the ``num_top`` likeliest ones."""
+    shifted = logits.astype(np.float64) - float(logits.max())
+    values = shifted - math.log(np.exp(shifted).sum())
+    num_top = min(num_top, len(values))
+    top: list[int] = []
+    if num_top:
+        likeliest = np.argpartition(-values, num_top - 1)[:num_top]
+        # Of equals the first, whatever the partition gave.
+        lowest = values[likeliest].min()
+        likeliest = np.flatnonzero(values >= lowest)
+        top = likeliest[np.argsort(-values[likeliest], kind="stable")][:num_top].tolist()
+    return TokenLogprob(token_id, float(values[token_id]), tuple((t, float(values[t])) for t in top))

@@ -1,4 +1,4 @@
-"""One running text: prefill in chunks, decode step by step, and the cache of keys and values between.
+"""Texts of one model: opened for answers, scored without one, and one that benchmarks feed by hand.
 
 Letters: T tokens, D width, V vocabulary.
 """
@@ -7,61 +7,82 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from edgemoe.engine.memory import HEAD_ROWS
+from edgemoe.engine.sequence import Machinery, Text
 from edgemoe.errors import RequestError
-from edgemoe.models import Decoder, ModelSpec
+from edgemoe.experts import LayerObserver
+from edgemoe.models import ModelSpec
 from edgemoe.native import FloatArray
 
 
 class Session:
-    """Feeds tokens to a decoder. What an earlier text had in common is not computed again."""
+    """Opens texts, any number at once; see Text for what they share.
 
-    def __init__(
-        self, spec: ModelSpec, decoder: Decoder, context: int, kv_format: str, chunk_size: int
-    ) -> None:
+    ``prefill`` and ``step`` feed one text that belongs to the session: for measurements and tests, by one
+    thread at a time. Everything else may be called by any number of threads.
+    """
+
+    def __init__(self, spec: ModelSpec, machinery: Machinery) -> None:
         self._spec = spec
-        self._decoder = decoder
-        self._state = spec.new_state(context, kv_format)
-        self._chunk_size = chunk_size
-        self.token_ids: list[int] = []
-        self.num_reused = 0  # tokens that the last prefill did not compute
+        self._machinery = machinery
+        self._text: Text | None = None
 
     @property
     def num_slots(self) -> int:
         """Longest text in tokens."""
-        return self._state.num_slots
+        return self._machinery.pool.context
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process is a child of the one that loaded the model, and cannot use it."""
+        return self._machinery.scheduler.is_forked
+
+    def open(self, prompt: Sequence[int], max_tokens: int) -> tuple[Text, list[int]]:
+        """A text for an answer of at most so many tokens, and the tokens with which it begins.
+
+        Raises:
+            RequestError: as ``check``.
+        """
+        self.check(prompt)
+        room = min(self.num_slots, len(prompt) + max_tokens)
+        return Text(self._machinery, room), list(prompt)
 
     def prefill(self, token_ids: Sequence[int]) -> FloatArray:
-        """Make the text exactly these tokens; logits (V,) of what comes after the last.
+        """Make the session's own text exactly these tokens; logits (V,) of what comes after the last.
+
+        What an earlier text had in common is not computed again.
 
         Raises:
             RequestError: no tokens, an id outside the vocabulary, or more than the context holds.
         """
         self.check(token_ids)
-        # The last token is always computed: its logits are wanted.
-        self.num_reused = self._rewind(min(common_prefix(self.token_ids, token_ids), len(token_ids) - 1))
-        for hidden in self._forward(token_ids[len(self.token_ids) :]):
-            last = hidden[-1:]
-        logits: FloatArray = self._decoder.head(last)[0]
-        return logits
+        if self._text is None:
+            self._text, _ = self.open(token_ids, self.num_slots)
+        return self._text.read(token_ids)
 
     def step(self, token_id: int) -> FloatArray:
         """Append one token; logits (V,) of what comes after it. Raises RequestError as ``check``."""
         self._check(len(self.token_ids) + 1, [token_id])
-        (hidden,) = self._forward([token_id])
-        logits: FloatArray = self._decoder.head(hidden)[0]
-        return logits
+        if self._text is None:
+            return self.prefill([token_id])
+        return self._text.step(token_id)
 
     @property
-    def is_full(self) -> bool:
-        """Whether no token can be appended."""
-        return len(self.token_ids) >= self.num_slots
+    def token_ids(self) -> list[int]:
+        """The session's own text."""
+        return [] if self._text is None else self._text.token_ids
+
+    @property
+    def num_reused(self) -> int:
+        """Tokens that the last ``prefill`` did not compute."""
+        return 0 if self._text is None else self._text.num_reused
 
     def forget(self) -> None:
         """Compute whatever comes next anew."""
-        self._rewind(0)
+        if self._text is not None:
+            self._text.close(is_kept=False)
+            self._text = None
+        self._machinery.pool.forget()
 
     def logits(self, token_ids: Sequence[int], first: int = 0) -> Iterator[FloatArray]:
         """Logits of a text's positions from ``first`` on, a few rows (T, V) at a time; nothing is reused."""
@@ -95,34 +116,38 @@ class Session:
 
     def head(self, hidden: FloatArray) -> FloatArray:
         """Logits (T, V) of hidden states (T, D), at most HEAD_ROWS of them to stay within the plan."""
-        return self._decoder.head(hidden)
+        with self._machinery.scheduler.turn():
+            return self._machinery.decoder.head(hidden)
 
-    def states(self, token_ids: Sequence[int]) -> Iterator[FloatArray]:
-        """Hidden states (T, D) of a text, chunk by chunk; nothing is reused."""
+    def states(self, token_ids: Sequence[int], observer: LayerObserver | None = None) -> Iterator[FloatArray]:
+        """Hidden states (T, D) of a text, chunk by chunk; nothing is reused.
+
+        ``observer`` is told of the layers of these steps, and of no others.
+        """
         self.check(token_ids)
-        self._rewind(0)
-        yield from self._forward(token_ids)
+        yield from self._states(Text(self._machinery, len(token_ids), observer=observer), token_ids)
+
+    def close(self) -> None:
+        """Let no step begin any more, and give all states back; waits for the step that is running."""
+        self._machinery.scheduler.close()
+        self._text = None
+        self._machinery.pool.forget()
+
+    def _states(self, text: Text, token_ids: Sequence[int]) -> Iterator[FloatArray]:
+        yield from text.states(token_ids)  # if it is left half-way, so is its state
+        text.close(is_kept=False)
 
     def _heads(self, states: Iterator[FloatArray], first: int = 0) -> Iterator[FloatArray]:
         """Logits of hidden states from position ``first`` on."""
+        end = 0
         for hidden in states:
-            position = len(self.token_ids) - len(hidden)
+            position, end = end, end + len(hidden)
             for start in range(max(0, first - position), len(hidden), HEAD_ROWS):
-                yield self._decoder.head(hidden[start : start + HEAD_ROWS])
+                yield self.head(hidden[start : start + HEAD_ROWS])
 
-    def _forward(self, token_ids: Sequence[int]) -> Iterator[FloatArray]:
-        """Hidden states chunk by chunk; an interrupted chunk leaves the text as it was."""
-        for start in range(0, len(token_ids), self._chunk_size):
-            chunk = token_ids[start : start + self._chunk_size]
-            hidden = self._decoder.forward(np.asarray(chunk, np.int32), self._state)
-            self.token_ids += chunk
-            yield hidden
-
-    def _rewind(self, length: int) -> int:
-        """Forget the tokens from ``length`` on, and more if the state cannot go back there; what is left."""
-        reached = self._state.rewind(length)
-        del self.token_ids[reached:]
-        return reached
+    def check_usable(self) -> None:
+        """Raises RequestError where the model is closed, or belongs to the parent of this process."""
+        self._machinery.scheduler.check()
 
     def check(self, token_ids: Sequence[int]) -> None:
         """Refuse a text that cannot be fed.
@@ -130,23 +155,19 @@ class Session:
         Raises:
             RequestError: no tokens, an id outside the vocabulary, or more than the context holds.
         """
-        if not token_ids:
+        self._machinery.scheduler.check()
+        if not len(token_ids):
             raise RequestError("the prompt is empty; give at least one token")
         self._check(len(token_ids), token_ids)
 
     def _check(self, length: int, new: Sequence[int]) -> None:
         """Refuse to have a text of this length, or these tokens in it."""
-        if length > self._state.num_slots:
+        if length > self.num_slots:
             most = self._spec.max_context
-            longer = f", or load with a longer context, up to {most}" if most > self._state.num_slots else ""
+            longer = f", or load with a longer context, up to {most}" if most > self.num_slots else ""
             raise RequestError(
-                f"{length} tokens do not fit the context of {self._state.num_slots}; shorten the text{longer}"
+                f"{length} tokens do not fit the context of {self.num_slots}; shorten the text{longer}"
             )
         wrong = next((t for t in new if not 0 <= t < self._spec.vocab_size), None)
         if wrong is not None:
             raise RequestError(f"token id {wrong} is outside the vocabulary of {self._spec.vocab_size}")
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading tokens two texts share."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

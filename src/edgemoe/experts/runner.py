@@ -44,6 +44,24 @@ class ExpertCounts:
     waited_s: float = 0.0
     wasted_bytes: int = 0  # read ahead for a layer that chose otherwise
 
+    def __add__(self, other: ExpertCounts) -> ExpertCounts:
+        return ExpertCounts(
+            hits=self.hits + other.hits,
+            misses=self.misses + other.misses,
+            bytes_read=self.bytes_read + other.bytes_read,
+            waited_s=self.waited_s + other.waited_s,
+            wasted_bytes=self.wasted_bytes + other.wasted_bytes,
+        )
+
+    def __sub__(self, other: ExpertCounts) -> ExpertCounts:
+        return ExpertCounts(
+            hits=self.hits - other.hits,
+            misses=self.misses - other.misses,
+            bytes_read=self.bytes_read - other.bytes_read,
+            waited_s=self.waited_s - other.waited_s,
+            wasted_bytes=self.wasted_bytes - other.wasted_bytes,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class LayerEvent:

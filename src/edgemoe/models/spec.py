@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from edgemoe.models.state import LayerState, SequenceState, Slots, StateSize, num_slots
+from edgemoe.models.state import LayerState, SequenceState, Slots, StateSize
 
 ROW_MULTIPLE = 32  # what the packed formats ask of every row length
 
@@ -52,7 +52,7 @@ class MixerSpec(Protocol):
         ...
 
     def state_num_bytes(self, size: StateSize) -> int:
-        """What ``new_state`` takes."""
+        """What ``new_state`` takes; of a text of ``size.num_used`` tokens, if that is given."""
         ...
 
     def working_floats(self, width: int) -> int:
@@ -105,8 +105,7 @@ class AttentionSpec:
 
     def state_num_bytes(self, size: StateSize) -> int:
         """See MixerSpec."""
-        slots = num_slots(size, self.window)
-        return 2 * self.num_kv_heads * self.head_dim * slots * size.dtype.itemsize
+        return Slots.used_num_bytes(self.num_kv_heads, self.head_dim, size, self.window)
 
     def working_floats(self, width: int) -> int:
         """See MixerSpec: the normed input, queries, what they find, keys and values, and gates twice."""
@@ -347,9 +346,9 @@ class ModelSpec:
             num_slots,
         )
 
-    def state_num_bytes(self, num_slots: int, kv_format: str = "f16") -> int:
-        """What ``new_state`` takes."""
-        size = StateSize(num_slots, kv_format)
+    def state_num_bytes(self, num_slots: int, kv_format: str = "f16", num_used: int | None = None) -> int:
+        """What ``new_state`` takes; of a text of no more than ``num_used`` tokens, if that is given."""
+        size = StateSize(num_slots, kv_format, num_used=num_used)
         layers = [self.layers[i] for i in self.decoder_layers]
         parts = [part for layer in layers for part in (layer.mixer, layer.cross) if part is not None]
         return sum(part.state_num_bytes(size) for part in parts)

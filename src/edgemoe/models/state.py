@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemoe.models.lazy_memory import LazyMemory
+
 KV_FORMATS: dict[str, np.dtype[Any]] = {
     "f16": np.dtype(np.float16),
     "f32": np.dtype(np.float32),
@@ -28,6 +30,7 @@ class StateSize:
     num_slots: int
     kv_format: str = "f16"
     max_rows: int = MAX_SEGMENT_ROWS  # of one call
+    num_used: int | None = None  # slots of a text that is no longer than this, if it is not
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -51,6 +54,16 @@ class LayerState(Protocol):
         """Forget the tokens from ``length`` on; it is ``reachable``."""
         ...
 
+    def copy_from(self, other: Any, length: int) -> None:
+        """Become what another text's state of this layer is once it is rewound to ``length``, which it can
+        reach.
+        """
+        ...
+
+    def trim(self, num_tokens: int) -> None:
+        """Give back memory that a text of so many tokens, all this one has, does not need."""
+        ...
+
 
 class Slots:
     """Keys and values (G, S, C) of all tokens, or with a window of the last ones.
@@ -61,9 +74,9 @@ class Slots:
 
     def __init__(self, num_heads: int, head_dim: int, size: StateSize, window: int = 0) -> None:
         self._window = window
-        self.keys, self.values = (
-            np.empty((num_heads, num_slots(size, window), head_dim), size.dtype) for _ in range(2)
-        )
+        shape = (num_heads, num_slots(size, window), head_dim)
+        self._memory = LazyMemory((shape, shape), size.dtype)
+        self.keys, self.values = self._memory.arrays
         self._first = 0  # position of the first slot
         self._length = 0
 
@@ -98,6 +111,26 @@ class Slots:
             self._first = 0
         self._length = length
 
+    def copy_from(self, other: Slots, length: int) -> None:
+        """See LayerState."""
+        self._first = other._first if length else 0
+        used = length - self._first
+        self.keys[:, :used] = other.keys[:, :used]
+        self.values[:, :used] = other.values[:, :used]
+        self._length = length
+
+    def trim(self, num_tokens: int) -> None:
+        """See LayerState."""
+        if self._first == 0:
+            self._memory.trim(min(num_tokens, self.keys.shape[1]))
+
+    @staticmethod
+    def used_num_bytes(num_heads: int, head_dim: int, size: StateSize, window: int = 0) -> int:
+        """What keys and values take of a text of ``size.num_used`` tokens."""
+        slots = num_slots(size, window)
+        used = slots if size.num_used is None else min(slots, size.num_used)
+        return LazyMemory.num_bytes([(num_heads, slots, head_dim)] * 2, size.dtype, used)
+
 
 def num_slots(size: StateSize, window: int) -> int:
     """Slots of a layer: of all tokens, or of a window and the rows of one call."""
@@ -131,11 +164,35 @@ class SequenceState:
 
         What came from an encoder stays.
         """
-        length = min(self.length, length)
-        states = [state for state in self.layers if state is not None]
-        while (reached := min((state.reachable(length) for state in states), default=length)) < length:
-            length = reached
-        for state in states:
+        length = self._reachable(min(self.length, length))
+        for state in self._states():
             state.rewind(length)
         self.length = length
+        return length
+
+    def copy_from(self, other: SequenceState, length: int) -> int:
+        """Begin as another text does, with its first ``length`` tokens or, if need be, fewer; how many."""
+        length = other._reachable(min(other.length, length))
+        for mine, theirs in zip(self._states(), other._states(), strict=True):
+            mine.copy_from(theirs, length)
+        for slots, encoded in zip(self.cross, other.cross, strict=True):
+            if slots is not None and encoded is not None:
+                slots.copy_from(encoded, other.cross_length)
+        self.length, self.cross_length = length, other.cross_length
+        return length
+
+    def trim(self, num_tokens: int) -> None:
+        """Give back memory that a text of so many tokens, which this one has at most, does not need."""
+        for state in (*self.layers, *self.cross):
+            if state is not None:
+                state.trim(num_tokens)
+
+    def _states(self) -> list[LayerState]:
+        return [state for state in self.layers if state is not None]
+
+    def _reachable(self, length: int) -> int:
+        """The longest beginning of at most ``length`` tokens that every layer can go back to."""
+        states = self._states()
+        while (reached := min((state.reachable(length) for state in states), default=length)) < length:
+            length = reached
         return length

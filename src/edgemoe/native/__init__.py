@@ -5,6 +5,7 @@ from edgemoe._native import (
     available_isas,
     force_isa,
     get_num_threads,
+    keep_forever,
     set_num_threads,
 )
 from edgemoe.native.attention import AttentionLayer, attention, store_kv
@@ -111,6 +112,7 @@ __all__ = [
     "expert_ffns_of_token",
     "force_isa",
     "get_num_threads",
+    "keep_forever",
     "make_policy",
     "matmul",
     "pack_blocks",

@@ -1,0 +1,196 @@
+"""One text: its tokens, its state while it has one, and the steps that make it longer.
+
+Letters: T tokens, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgemoe.engine.scheduler import Cancelled, Scheduler
+from edgemoe.engine.state_pool import Holding, StatePool, common_prefix
+from edgemoe.experts import ExpertCounts, LayerObserver, StreamedExperts
+from edgemoe.models import Decoder, Encoder
+from edgemoe.native import FloatArray
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Machinery:
+    """What all texts of a model share."""
+
+    decoder: Decoder
+    encoder: Encoder | None
+    experts: StreamedExperts
+    scheduler: Scheduler
+    pool: StatePool
+    chunk_size: int
+
+
+class Text:
+    """Its steps take turns with those of other texts. Used by one thread at a time, but for ``cancel``."""
+
+    def __init__(
+        self,
+        machinery: Machinery,
+        num_slots: int,
+        prompt: Sequence[int] = (),
+        observer: LayerObserver | None = None,
+    ) -> None:
+        """``num_slots``: the most tokens it may have. ``prompt``: what the encoder reads, if there is one."""
+        self._machinery = machinery
+        self._num_slots = num_slots
+        self._prompt = tuple(prompt)
+        self.observer = observer  # told of the layers of this text's steps, and of no others
+        self._holding: Holding | None = None
+        self._cancelled = threading.Event()
+        self.token_ids: list[int] = []  # that have been computed
+        self.num_reused = 0  # tokens that the last reading did not compute
+        self.counts = ExpertCounts()  # of the steps it took part in
+
+    def read(self, token_ids: Sequence[int], progress: Progress | None = None) -> FloatArray:
+        """Make the text exactly these tokens; logits (V,) of what comes after the last.
+
+        ``progress`` (tokens done, of all) is told after each chunk.
+
+        Raises:
+            Cancelled: ``cancel`` was called.
+            RequestError: the model is closed.
+        """
+        last = np.empty((0, 0), np.float32)
+        self.num_reused = self._begin(token_ids)
+        for _, hidden in self._chunks(token_ids, progress):
+            last = hidden[-1:]
+        logits: FloatArray = self.head(last)[0]
+        return logits
+
+    def step(self, token_id: int) -> FloatArray:
+        """Append one token; logits (V,) of what comes after it. Raises as ``read``."""
+        holding = self._holding
+        if holding is None or not self._machinery.pool.pin(holding):
+            return self.read([*self.token_ids, token_id])  # its room was needed
+        try:
+            hidden = self._extend(holding, [token_id])
+            logits: FloatArray = self.head(hidden)[0]
+            return logits
+        finally:
+            self._machinery.pool.unpin(holding)
+
+    def states(self, token_ids: Sequence[int]) -> Iterator[FloatArray]:
+        """Hidden states (T, D) of these tokens, all computed anew, chunk by chunk."""
+        self.close(is_kept=False)
+        self._begin(token_ids, is_reusing=False)
+        done = 0
+        for start, hidden in self._chunks(token_ids):
+            if start + len(hidden) > done:  # else computed again: its room was needed
+                yield hidden[max(0, done - start) :]
+                done = start + len(hidden)
+
+    def head(self, hidden: FloatArray) -> FloatArray:
+        """Logits (T, V) of hidden states (T, D)."""
+        with self._turn():
+            return self._machinery.decoder.head(hidden)
+
+    def cancel(self) -> None:
+        """End the text before its next step; from any thread."""
+        self._cancelled.set()
+        self._machinery.scheduler.wake()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether ``cancel`` was called."""
+        return self._cancelled.is_set()
+
+    def close(self, *, is_kept: bool = True) -> None:
+        """Give its room back; what was computed is kept for texts that begin alike, while room lasts."""
+        holding, self._holding = self._holding, None
+        if holding is not None:
+            self._machinery.pool.give_back(holding, is_kept=is_kept)
+        self.token_ids = []
+
+    def __del__(self) -> None:
+        holding = getattr(self, "_holding", None)
+        if holding is not None:
+            self._machinery.pool.leave(holding)
+
+    def _begin(self, token_ids: Sequence[int], *, is_reusing: bool = True) -> int:
+        """Have a state that holds a beginning of these tokens; how many need not be read again."""
+        with self._state_for(token_ids, is_reusing=is_reusing) as holding:
+            return len(self._prompt) if holding.has_read_prompt else len(holding.token_ids)
+
+    @contextmanager
+    def _state_for(self, token_ids: Sequence[int], *, is_reusing: bool = True) -> Iterator[Holding]:
+        """A state, pinned, that holds a beginning of these tokens; ``token_ids`` of the text are that."""
+        pool, holding = self._machinery.pool, self._holding
+        if holding is not None and pool.pin(holding):
+            pool.rewind(holding, min(common_prefix(holding.token_ids, token_ids), len(token_ids) - 1))
+        else:
+            holding = self._holding = pool.borrow(
+                self._prompt, token_ids, self._num_slots, self._cancelled.is_set, is_reusing=is_reusing
+            )
+        try:
+            self.token_ids = list(holding.token_ids)
+            yield holding
+        finally:
+            pool.unpin(holding)
+
+    def _chunks(
+        self, token_ids: Sequence[int], progress: Progress | None = None
+    ) -> Iterator[tuple[int, FloatArray]]:
+        """Where each chunk of what is missing begins, and its hidden states (T, D).
+
+        An interrupted chunk leaves the text as it was. No room is held on to between chunks.
+        """
+        is_over = False
+        while not is_over:
+            with self._state_for(token_ids) as holding:
+                is_reading = self._machinery.encoder is not None and not holding.has_read_prompt
+                if is_reading:
+                    self._read_prompt(holding)
+                else:
+                    start = len(holding.token_ids)
+                    hidden = self._extend(holding, token_ids[start : start + self._machinery.chunk_size])
+                    is_over = len(self.token_ids) == len(token_ids)
+            if progress is not None and (is_reading or not self._prompt):
+                total = len(self._prompt or token_ids)
+                progress(total if is_reading else len(self.token_ids), total)
+            if not is_reading:
+                yield start, hidden
+
+    def _extend(self, holding: Holding, chunk: Sequence[int]) -> FloatArray:
+        """Hidden states (T, D) of the next tokens."""
+        with self._turn():
+            hidden = self._machinery.decoder.forward(np.asarray(chunk, np.int32), holding.state)
+            holding.token_ids += chunk
+            self.token_ids += chunk
+            return hidden
+
+    def _read_prompt(self, holding: Holding) -> None:
+        """Let the encoder read; an interrupted reading does not pass for a complete one."""
+        encoder, decoder = self._machinery.encoder, self._machinery.decoder
+        assert encoder is not None, "only a model with an encoder has such a prompt"
+        with self._turn():
+            decoder.begin(encoder.forward(np.asarray(self._prompt, np.int32)), holding.state)
+            holding.has_read_prompt = True
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """The model to itself for a step, which is counted and observed as this text's."""
+        experts = self._machinery.experts
+        if self._cancelled.is_set():
+            raise Cancelled
+        with self._machinery.scheduler.turn(self._cancelled.is_set):
+            before, observer = experts.counts, experts.observer
+            if self.observer is not None:
+                experts.observer = self.observer
+            try:
+                yield
+            finally:
+                experts.observer = observer
+                self.counts += experts.counts - before

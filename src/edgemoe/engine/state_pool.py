@@ -1,0 +1,249 @@
+"""Room for the states of texts: who has some, who waits for some, and who must give some back.
+
+The memory plan fixes how many bytes all states may take. A text claims what its whole length may need before
+its first step, so that it never gets stuck half-way. A text that has ended keeps its state, for one that
+begins alike, until the room is needed. Where room is lacking, what goes first is
+
+1. texts that have ended, those unused for longest first;
+2. open texts of threads that wait for room themselves, and texts that nobody has asked to go on for a while.
+   They are computed again, to the same bit, if they go on.
+
+Else the one who asks waits until others have ended, in the order of asking.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from edgemoe.engine.scheduler import Scheduler
+from edgemoe.models import ModelSpec, SequenceState
+
+# A text that has not been asked to go on for this long lends its room to those that wait for some.
+PAUSE_S = 1.0
+# Tokens that are computed again rather than copied: to keep a text of few more is not worth its room.
+FEW_TOKENS = 16
+
+
+@dataclass(eq=False)
+class Holding:
+    """The state of a text, and the tokens it has seen; the text's own as long as it is not lost."""
+
+    state: SequenceState
+    claim_bytes: int
+    prompt: tuple[int, ...]  # what the encoder reads, where there is one
+    token_ids: list[int] = field(default_factory=list)
+    has_read_prompt: bool = False
+    is_lost: bool = False
+    num_pins: int = 0
+    thread: int = 0  # that used it last
+    used_s: float = 0.0
+
+
+class StatePool:
+    """Lends states within a fixed number of bytes. Thread-safe."""
+
+    def __init__(
+        self, spec: ModelSpec, context: int, kv_format: str, capacity_bytes: int, scheduler: Scheduler
+    ) -> None:
+        self._spec = spec
+        self.context = context
+        self._kv_format = kv_format
+        self.capacity_bytes = capacity_bytes
+        self._scheduler = scheduler
+        self._line: deque[tuple[object, int]] = deque()  # who waits for room, and in which thread
+        self._lent: list[Holding] = []
+        self._kept: list[Holding] = []  # of texts that have ended, the one used last at the end
+        self._left: deque[Holding] = deque()  # of texts that nobody refers to any more
+
+    @property
+    def claimed_bytes(self) -> int:
+        """What texts that are open, and those that are kept, may take together."""
+        return sum(holding.claim_bytes for holding in (*self._lent, *self._kept))
+
+    def borrow(
+        self,
+        prompt: Sequence[int],
+        token_ids: Sequence[int],
+        num_slots: int,
+        is_cancelled: Callable[[], bool] = lambda: False,
+        *,
+        is_reusing: bool = True,
+    ) -> Holding:
+        """A state, pinned, for a text that begins with these tokens and may have ``num_slots`` in the end.
+
+        It holds as many of the tokens as an earlier text had in common, the last one never; none unless
+        ``is_reusing``. Waits for room.
+
+        Raises:
+            Cancelled, RequestError: as ``Scheduler.turn``.
+        """
+        needed = self._bytes(min(num_slots, self.context))
+        ticket = object(), threading.get_ident()
+        scheduler = self._scheduler
+        with scheduler.changed:
+            self._line.append(ticket)
+            try:
+                scheduler.changed.notify_all()  # what this thread has may be what another waits for
+                self._collect()
+                while self._line[0] is not ticket or not self._can_get(needed):
+                    scheduler.wait(is_cancelled, PAUSE_S if self._line[0] is ticket else None)
+                    self._collect()
+                return self._lend(tuple(prompt), token_ids if is_reusing else (), needed, num_slots)
+            finally:
+                self._line.remove(ticket)
+                scheduler.changed.notify_all()
+
+    def pin(self, holding: Holding) -> bool:
+        """Keep a state from being taken away until ``unpin``; False if that has happened already."""
+        with self._scheduler.changed:
+            if holding.is_lost:
+                return False
+            self._note_use(holding)
+            holding.num_pins += 1
+            return True
+
+    def unpin(self, holding: Holding) -> None:
+        """The text's step is over."""
+        with self._scheduler.changed:
+            self._note_use(holding)
+            holding.num_pins -= 1
+            self._scheduler.changed.notify_all()
+
+    def give_back(self, holding: Holding, *, is_kept: bool = True) -> None:
+        """The text has ended; its state is kept for one that begins alike, as long as there is room."""
+        if self._scheduler.is_forked:
+            return
+        with self._scheduler.changed:
+            self._give_back(holding, is_kept)
+
+    def leave(self, holding: Holding) -> None:
+        """As ``give_back``, from wherever the last reference to a text may go: nothing is waited for."""
+        self._left.append(holding)
+        changed = self._scheduler.changed
+        if not self._scheduler.is_forked and changed.acquire(blocking=False):
+            try:
+                self._collect()
+            finally:
+                changed.release()
+
+    def rewind(self, holding: Holding, length: int) -> None:
+        """Forget a text's tokens from ``length`` on."""
+        with self._scheduler.changed:  # others may be copying its beginning
+            _rewind(holding, length)
+
+    def forget(self) -> None:
+        """Keep nothing of texts that have ended."""
+        if self._scheduler.is_forked:
+            return
+        with self._scheduler.changed:
+            for holding in list(self._kept):
+                self._lose(holding)
+
+    def _give_back(self, holding: Holding, is_kept: bool) -> None:
+        if holding.is_lost:
+            return
+        self._lent.remove(holding)
+        if is_kept and holding.token_ids:
+            num_slots = max(len(holding.token_ids), len(holding.prompt))
+            holding.state.trim(num_slots)
+            holding.claim_bytes = self._bytes(num_slots)
+            self._kept.append(holding)
+        else:
+            holding.is_lost = True
+        self._scheduler.changed.notify_all()
+
+    def _collect(self) -> None:
+        """Take back the states of texts that nobody refers to any more."""
+        while self._left:
+            self._give_back(self._left.popleft(), is_kept=False)
+
+    def _bytes(self, num_slots: int) -> int:
+        return self._spec.state_num_bytes(self.context, self._kv_format, num_slots)
+
+    def _note_use(self, holding: Holding) -> None:
+        holding.thread, holding.used_s = threading.get_ident(), time.monotonic()
+
+    def _can_get(self, needed: int) -> bool:
+        """Whether there is room, or can be."""
+        removable = sum(h.claim_bytes for h in (*self._kept, *self._interruptible()))
+        return self.claimed_bytes - removable + needed <= self.capacity_bytes
+
+    def _interruptible(self) -> list[Holding]:
+        """Open texts whose state may be taken, those unused for longest first."""
+        waiting, now = {thread for _, thread in self._line}, time.monotonic()
+        found = [
+            h for h in self._lent if not h.num_pins and (h.thread in waiting or now - h.used_s >= PAUSE_S)
+        ]
+        return sorted(found, key=lambda h: h.used_s)
+
+    def _lend(
+        self, prompt: tuple[int, ...], token_ids: Sequence[int], needed: int, num_slots: int
+    ) -> Holding:
+        source, common = self._longest_beginning(prompt, token_ids)
+        if source is not None and self._is_better_taken(source, common, needed):
+            self._kept.remove(source)
+            holding = source
+            _rewind(holding, common)
+            holding.state.trim(max(num_slots, len(prompt)))
+            holding.claim_bytes = needed
+            self._make_room(needed)
+        else:
+            self._make_room(needed, source)
+            holding = Holding(self._spec.new_state(self.context, self._kv_format), needed, prompt)
+            if source is not None and not source.is_lost:
+                common = holding.state.copy_from(source.state, common)
+                holding.token_ids = list(token_ids[:common])
+                holding.has_read_prompt = source.has_read_prompt
+        self._lent.append(holding)
+        self._note_use(holding)
+        holding.num_pins = 1
+        return holding
+
+    def _longest_beginning(
+        self, prompt: tuple[int, ...], token_ids: Sequence[int]
+    ) -> tuple[Holding | None, int]:
+        """The text that has most in common with this one, and how many tokens."""
+        best: tuple[Holding | None, int] = None, 0
+        for holding in (*self._lent, *self._kept):
+            # One in the middle of a step is not what it seems to be.
+            if holding.prompt != prompt or not token_ids or holding.num_pins:
+                continue
+            common = min(common_prefix(holding.token_ids, token_ids), len(token_ids) - 1)
+            if common > best[1] or (best[0] is None and prompt and holding.has_read_prompt):
+                best = holding, common
+        return best
+
+    def _is_better_taken(self, source: Holding, common: int, needed: int) -> bool:
+        """Whether to go on with the state itself rather than with a copy."""
+        if source not in self._kept:
+            return False
+        if len(source.token_ids) - common <= FEW_TOKENS:
+            return True
+        return self.claimed_bytes + needed > self.capacity_bytes
+
+    def _make_room(self, needed: int, spared: Holding | None = None) -> None:
+        """Take away what has to go, the text that is to be copied last."""
+        leaving = [*self._kept, *self._interruptible()]
+        leaving.sort(key=lambda holding: holding is spared)
+        for holding in leaving:
+            if self.claimed_bytes + needed <= self.capacity_bytes:
+                return
+            self._lose(holding)
+
+    def _lose(self, holding: Holding) -> None:
+        holding.is_lost = True
+        (self._kept if holding in self._kept else self._lent).remove(holding)
+
+
+def _rewind(holding: Holding, length: int) -> None:
+    reached = holding.state.rewind(length)  # which may be less
+    del holding.token_ids[reached:]
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many leading tokens two texts share."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

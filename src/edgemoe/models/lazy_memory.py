@@ -1,0 +1,59 @@
+"""Memory of a text's state that counts page by page as the text grows, and goes back page by page.
+
+Every text has the addresses of a whole context, which cost nothing; what it takes is the pages of the tokens
+it has had. So keys and values stay in one piece for the kernels, and texts of any length share one budget.
+
+Letters: G key/value heads, S slots, C head dimension.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Shape = tuple[int, int, int]  # (G, S, C)
+
+
+class LazyMemory:
+    """Arrays (G, S, C) of one kind of number in one piece of memory that belongs to nobody else."""
+
+    def __init__(self, shapes: Sequence[Shape], dtype: np.dtype[Any]) -> None:
+        self._dtype = dtype
+        sizes = [int(np.prod(shape)) * dtype.itemsize for shape in shapes]
+        self._map = mmap.mmap(-1, max(1, sum(sizes)), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        # With huge pages the first token would take two MiB of every array.
+        self._map.madvise(mmap.MADV_NOHUGEPAGE)
+        self._starts = np.cumsum([0, *sizes])[:-1].tolist()
+        self.arrays: list[NDArray[Any]] = [
+            np.frombuffer(self._map, dtype, int(np.prod(shape)), start).reshape(shape)
+            for shape, start in zip(shapes, self._starts, strict=True)
+        ]
+
+    def trim(self, num_slots: int) -> None:
+        """Give the memory of all slots from ``num_slots`` on back to the system; they hold zeros then."""
+        for array, start in zip(self.arrays, self._starts, strict=True):
+            num_heads, head_slots, dim = array.shape
+            slot_bytes = dim * self._dtype.itemsize
+            for head in range(num_heads):
+                first = start + (head * head_slots + num_slots) * slot_bytes
+                end = start + (head + 1) * head_slots * slot_bytes
+                # Whole pages only: the first and the last may hold what is in use.
+                first = -(-first // mmap.PAGESIZE) * mmap.PAGESIZE
+                end = end // mmap.PAGESIZE * mmap.PAGESIZE
+                if first < end:
+                    self._map.madvise(mmap.MADV_DONTNEED, first, end - first)
+
+    @staticmethod
+    def num_bytes(shapes: Sequence[Shape], dtype: np.dtype[Any], num_slots: int) -> int:
+        """Most that arrays of these shapes take when their first ``num_slots`` slots are in use."""
+        total = 0
+        for num_heads, head_slots, dim in shapes:
+            used = num_slots * dim * dtype.itemsize
+            # A head's slots begin anywhere in a page.
+            pages = (used + 2 * mmap.PAGESIZE - 2) // mmap.PAGESIZE if num_slots else 0
+            total += num_heads * min(pages * mmap.PAGESIZE, head_slots * dim * dtype.itemsize)
+        return total

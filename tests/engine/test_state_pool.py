@@ -1,0 +1,214 @@
+"""Room for texts: never more than there is, nothing lost, nothing shared wrongly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from edgemoe.cli.demo import demo_store
+from edgemoe.engine import state_pool
+from edgemoe.engine.scheduler import Cancelled, Scheduler
+from edgemoe.engine.state_pool import StatePool, common_prefix
+from edgemoe.models import read_spec
+from edgemoe.store import open_store
+
+CONTEXT = 512
+with demo_store() as folder:
+    SPEC = read_spec(open_store(folder).config)
+
+
+def pool_of(num_contexts):
+    capacity = int(num_contexts * SPEC.state_num_bytes(CONTEXT))
+    return StatePool(SPEC, CONTEXT, "f16", capacity, Scheduler())
+
+
+def write(holding, token_ids):
+    """As if these tokens had been computed: their keys are their numbers."""
+    state = holding.state
+    for token_id in token_ids:
+        for slots in state.layers:
+            slots.keys[:, slots.place(state.length, 1)] = token_id
+        state.length += 1
+        holding.token_ids.append(token_id)
+
+
+def written(holding):
+    """What the keys say, layer by layer; they agree."""
+    length = len(holding.token_ids)
+    assert holding.state.length == length
+    texts = [slots.keys[:, :length] for slots in holding.state.layers]
+    for text in texts:
+        assert np.array_equal(text, np.broadcast_to(text[:1, :, :1], text.shape))
+    return texts[0][0, :, 0].astype(int).tolist()
+
+
+class Texts(RuleBasedStateMachine):
+    """Texts that come, grow, end and are left, against what each should hold."""
+
+    open_texts = Bundle("texts")
+
+    def __init__(self):
+        super().__init__()
+        self.pool = pool_of(1.5)
+        self.expected = {}  # what each open text should hold
+
+    @rule(
+        target=open_texts,
+        beginning=st.lists(st.integers(1, 3), min_size=1, max_size=40),
+        repeat=st.sampled_from([1, 4, 10]),
+        room=st.integers(1, CONTEXT),
+    )
+    def begin(self, beginning, repeat, room):
+        token_ids = beginning * repeat
+        holding = self.pool.borrow((), token_ids, max(room, len(token_ids)))
+        assert len(holding.token_ids) < len(token_ids)
+        assert holding.token_ids == token_ids[: len(holding.token_ids)]
+        write(holding, token_ids[len(holding.token_ids) :])
+        self.pool.unpin(holding)
+        self.expected[id(holding)] = (holding, list(token_ids), max(room, len(token_ids)))
+        return holding
+
+    @rule(holding=open_texts, token_id=st.integers(1, 3))
+    def grow(self, holding, token_id):
+        _, tokens, room = self.expected.get(id(holding), (None, [], 0))
+        if len(tokens) >= room or not self.pool.pin(holding):
+            return
+        write(holding, [token_id])
+        tokens.append(token_id)
+        self.pool.unpin(holding)
+
+    @rule(holding=open_texts, share=st.floats(0, 1))
+    def rewind(self, holding, share):
+        if id(holding) in self.expected and not holding.is_lost:
+            tokens = self.expected[id(holding)][1]
+            length = int(share * len(tokens))
+            self.pool.rewind(holding, length)
+            del tokens[length:]
+
+    @rule(holding=consumes(open_texts), is_kept=st.booleans())
+    def end(self, holding, is_kept):
+        if self.expected.pop(id(holding), None) is not None:
+            self.pool.give_back(holding, is_kept=is_kept)
+
+    @rule(holding=consumes(open_texts))
+    def leave(self, holding):
+        if self.expected.pop(id(holding), None) is not None:
+            self.pool.leave(holding)
+
+    @rule()
+    def forget(self):
+        self.pool.forget()
+
+    @invariant()
+    def no_text_is_lost_or_mixed_up(self):
+        for holding, tokens, _ in self.expected.values():
+            if not holding.is_lost:
+                assert holding.token_ids == tokens
+                assert written(holding) == tokens
+        for holding in self.pool._kept:
+            assert written(holding) == holding.token_ids
+
+    @invariant()
+    def no_more_is_claimed_than_there_is(self):
+        assert self.pool.claimed_bytes <= self.pool.capacity_bytes
+        everyone = [*self.pool._lent, *self.pool._kept]
+        assert len({id(holding) for holding in everyone}) == len(everyone)
+        assert len({id(holding.state) for holding in everyone}) == len(everyone)
+        for holding, _, _ in self.expected.values():
+            assert holding.is_lost != (holding in self.pool._lent)
+
+
+Texts.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestTexts = Texts.TestCase
+
+
+def begin(pool, token_ids, room=CONTEXT):
+    holding = pool.borrow((), token_ids, room)
+    write(holding, token_ids[len(holding.token_ids) :])
+    pool.unpin(holding)
+    return holding
+
+
+def test_a_text_that_begins_like_an_ended_one_goes_on_with_its_state():
+    pool = pool_of(1)
+    first = begin(pool, [1, 2, 3, 4])
+    pool.give_back(first)
+    second = pool.borrow((), [1, 2, 3, 9, 9], 10)
+    assert second is first
+    assert second.token_ids == [1, 2, 3]
+
+
+def test_texts_with_one_beginning_have_a_copy_each_while_there_is_room():
+    pool = pool_of(2)
+    shared = list(range(1, 60))
+    first = begin(pool, [*shared, *range(100, 200)], 200)
+    pool.give_back(first)
+    second = begin(pool, [*shared, 7], 100)
+    assert second is not first
+    assert written(second) == [*shared, 7]
+    third = pool.borrow((), [*shared, *range(100, 201)], 300)
+    assert third is first, "the copy left the first one whole"
+    assert len(third.token_ids) == 59 + 100
+
+
+def test_of_what_has_ended_the_longest_unused_goes_first():
+    pool = pool_of(1.5)
+    texts = [begin(pool, [i] * 100, 100) for i in (1, 2, 3)]
+    for text in texts:
+        pool.give_back(text)
+    begin(pool, [4] * 10, 300)
+    assert [text.is_lost for text in texts] == [True, False, False]
+
+
+def test_a_thread_does_not_wait_for_itself():
+    pool = pool_of(1)
+    first = begin(pool, [1, 2])
+    second = begin(pool, [3, 4])
+    assert first.is_lost
+    assert not second.is_lost
+    assert not pool.pin(first)
+
+
+def test_another_threads_text_is_waited_for_until_it_pauses(monkeypatch):
+    pool = pool_of(1)
+    first = begin(pool, [1, 2])
+    first.thread = -1
+    first.used_s = float("inf")  # never pauses
+    asked = iter([False, False, True])
+    monkeypatch.setattr(state_pool, "PAUSE_S", 0.001)
+    with pytest.raises(Cancelled):
+        pool.borrow((), [3], CONTEXT, lambda: next(asked))
+    assert not first.is_lost
+    first.used_s = 0.0  # long ago
+    begin(pool, [3])
+    assert first.is_lost
+
+
+def test_a_pinned_text_keeps_its_room(monkeypatch):
+    monkeypatch.setattr(state_pool, "PAUSE_S", 0.001)
+    pool = pool_of(1)
+    first = begin(pool, [1, 2])
+    assert pool.pin(first)
+    asked = iter([False, True])
+    with pytest.raises(Cancelled):
+        pool.borrow((), [3], CONTEXT, lambda: next(asked))
+    assert not first.is_lost
+
+
+def test_memory_of_what_a_text_no_longer_needs_goes_back_to_the_system():
+    pool = pool_of(1)
+    holding = begin(pool, list(range(1, 500)))
+    pool.rewind(holding, 3)
+    pool.give_back(holding)
+    for keys in (slots.keys for slots in holding.state.layers):
+        assert np.array_equal(keys[:, :3, 0], np.broadcast_to([1, 2, 3], keys[:, :3, 0].shape))
+        assert not keys[:, -40:].any(), "given back, a page reads as zeros"
+
+
+def test_common_prefix():
+    assert common_prefix([1, 2, 3], [1, 2, 4]) == 2
+    assert common_prefix([1, 2], [1, 2, 4]) == 2
+    assert common_prefix([], [1]) == 0
