@@ -128,6 +128,8 @@ class Stream(Iterator[Chunk]):
             StopIteration: the answer has ended, or was closed or cancelled.
             RequestError: the model was closed.
         """
+        if self._engine.session.is_forked:
+            self._engine.session.check_usable()  # before the lock, which a thread of the parent may hold
         with self._lock:
             if self._is_stepping:
                 raise RequestError("the stream is asked for its next chunk while it is making one")
@@ -155,6 +157,8 @@ class Stream(Iterator[Chunk]):
 
     def close(self) -> None:
         """End the answer here; where another thread is making a step of it, after that step."""
+        if self._engine.session.is_forked:
+            return
         self._text.cancel()
         with self._lock:
             if not self._is_stepping:

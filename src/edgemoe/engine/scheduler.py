@@ -72,8 +72,6 @@ class Scheduler:
 
     def wake(self) -> None:
         """Let all who wait look again."""
-        if self.is_forked:
-            return
         with self.changed:
             self.changed.notify_all()
 
@@ -117,3 +115,4 @@ class Scheduler:
     def abandon(self) -> None:
         """See Watched: the model's threads and its ring have stayed with the parent."""
         self.is_forked = True
+        self.changed = threading.Condition(threading.Lock())  # another thread may have held the old one

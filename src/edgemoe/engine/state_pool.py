@@ -115,8 +115,6 @@ class StatePool:
 
     def give_back(self, holding: Holding, *, is_kept: bool = True) -> None:
         """The text has ended; its state is kept for one that begins alike, as long as there is room."""
-        if self._scheduler.is_forked:
-            return
         with self._scheduler.changed:
             self._give_back(holding, is_kept)
 
@@ -124,7 +122,7 @@ class StatePool:
         """As ``give_back``, from wherever the last reference to a text may go: nothing is waited for."""
         self._left.append(holding)
         changed = self._scheduler.changed
-        if not self._scheduler.is_forked and changed.acquire(blocking=False):
+        if changed.acquire(blocking=False):
             try:
                 self._collect()
             finally:
@@ -137,8 +135,6 @@ class StatePool:
 
     def forget(self) -> None:
         """Keep nothing of texts that have ended."""
-        if self._scheduler.is_forked:
-            return
         with self._scheduler.changed:
             for holding in list(self._kept):
                 self._lose(holding)
