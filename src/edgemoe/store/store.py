@@ -26,6 +26,7 @@ from edgemoe.store.format import (
     checksum,
     expert_name,
 )
+from edgemoe.store.library import find_in_library
 from edgemoe.store.manifest import read_manifest
 
 Progress = Callable[[int, int], None]
@@ -136,6 +137,8 @@ class Store:
 def open_store(path: str | Path, *, checks_attached: bool = True) -> Store:
     """Open a store: read its manifest, configuration and tokenizer files, and check them.
 
+    ``path`` is its folder, or its name in the user's library (library.py).
+
     ``checks_attached``: also what was added to the finished store; who replaces that need not.
 
     Raises:
@@ -144,6 +147,8 @@ def open_store(path: str | Path, *, checks_attached: bool = True) -> Store:
         StoreError, CorruptStoreError: the manifest is garbage, or a file is missing or differs.
     """
     folder = Path(path)
+    if not folder.exists():
+        folder = find_in_library(path) or folder
     manifest = read_manifest(folder)
     for name, size in manifest.files.items():
         file, is_attached = folder / name, ATTACHED.fullmatch(name) is not None
