@@ -147,6 +147,21 @@ def test_convert_and_plan_take_names_too(hub, folder, tmp_path):
     assert same_stores(tmp_path / "store", tmp_path / "local")
 
 
+def test_a_gguf_file_is_fetched_by_its_name_and_kept_as_it_is(hub, folder, tmp_path):
+    pytest.importorskip("gguf")
+    from helpers.gguf_files import write_gguf
+
+    (folder.parent / "gguf").mkdir(exist_ok=True)
+    write_gguf(folder, folder.parent / "gguf" / "tiny-f32.gguf")
+    alone = edgemoe(hub, tmp_path, "get", "tiny/gguf")
+    assert alone.returncode == 2
+    assert "name one, as tiny/gguf:tiny-f32.gguf" in alone.stderr
+    done = edgemoe(hub, tmp_path, "get", "tiny/gguf:tiny-f32.gguf")
+    assert done.returncode == 0, done.stderr
+    manifest = open_store(tmp_path / "edgemoe" / "stores" / "tiny" / "tiny-f32").manifest
+    assert {entry.formats.down for entry in manifest.experts.values()} == {"f32"}
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
