@@ -14,6 +14,7 @@ turns, and what an answer says does not depend on what else is going on. ``async
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -121,7 +122,10 @@ def load(
         device=None if device is None else find_device(device),
         num_texts=num_texts,
     )
-    return Model(load_engine(open_store(store), options))
+    engine = load_engine(open_store(store), options)
+    for note in engine.notes:
+        warnings.warn(note, stacklevel=2)
+    return Model(engine)
 
 
 def set_num_threads(num_threads: int) -> None:

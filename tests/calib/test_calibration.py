@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import edgemoe
 from edgemoe.calib import Setting, fit_routing, measure_recall, read_trace, record_trace, simulate
@@ -17,7 +18,7 @@ from edgemoe.errors import RequestError, StoreError, TraceError
 from edgemoe.experts import POLICIES, NoPredictor, save_fitted
 from edgemoe.models import read_spec
 from edgemoe.native import dequantize
-from edgemoe.store import DEVICES, Device, open_store
+from edgemoe.store import DEVICES, Device, attach_file, open_store
 
 TEXTS = {
     name: np.random.default_rng(seed).integers(3, 320, count).tolist()
@@ -155,7 +156,42 @@ def test_what_was_fitted_for_another_model_is_refused(fitted, store_copy):
     for other in others:
         save_fitted(open_store(store_copy), other)
         with pytest.raises(StoreError, match="fitted for another model; run `edgemoe fit` again"):
-            edgemoe.load(store_copy, "4GiB", context=128)
+            edgemoe.load(store_copy, "4GiB", context=128, predictor="hybrid")
+        # It does not keep the store from running.
+        with (
+            pytest.warns(UserWarning, match=r"again; the store is run without it"),
+            edgemoe.load(store_copy, "4GiB", context=128) as model,
+        ):
+            assert model.generate([1], max_tokens=2).token_ids
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: {"gate.0.weights": tensors["gate.0.weights"]},
+        lambda tensors: {**tensors, "gate.x.weights": tensors["gate.0.weights"]},
+        lambda tensors: {**tensors, "strange": tensors["gate.0.weights"]},
+        lambda tensors: {**tensors, "gate.0.targets": tensors["gate.0.targets"][:, :1].copy()},
+        lambda tensors: {**tensors, "gate.0.targets": tensors["gate.0.targets"].astype(np.float32)},
+        lambda tensors: {**tensors, "gate.0.weights": np.full_like(tensors["gate.0.weights"], np.nan)},
+        lambda tensors: {**tensors, "table.1.single": tensors["table.1.single"][0].copy()},
+        lambda tensors: {**tensors, "table.1.older": tensors["table.1.older"][:, :1].copy()},
+        lambda tensors: {**tensors, "table.1.weight": np.zeros(0, np.float32)},
+        lambda tensors: {**tensors, "next_use.0.weights": np.zeros((0, 0), np.float16)},
+    ],
+)
+def test_a_predictor_that_was_made_to_harm_does_not_keep_a_store_from_running(fitted, store_copy, change):
+    store = save_fitted(open_store(store_copy), fitted[0])
+    (name,) = (f for f in store.manifest.files if f.startswith("predictor-"))
+    changed = safetensors.numpy.save(change(safetensors.numpy.load_file(store_copy / name)))
+    attach_file(store, "predictor", ".safetensors", changed)
+    with (
+        pytest.warns(UserWarning, match=r"again; the store is run without it"),
+        edgemoe.load(store_copy, "4GiB", context=128, cache="64KiB") as model,
+    ):
+        assert len(model.generate([1, 2], max_tokens=4).token_ids) == 4
+    with pytest.raises(StoreError, match="run `edgemoe fit` again"):
+        edgemoe.load(store_copy, "4GiB", context=128, predictor="hybrid")
 
 
 def test_what_was_fitted_survives_the_store(fitted, trace, store_copy):

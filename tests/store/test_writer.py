@@ -30,7 +30,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from edgemoe.checkpoint import MemoryCheckpoint
 from edgemoe.convert import convert
-from edgemoe.store import writer
+from edgemoe.store import retire, writer
 from golden.make_store import CONFIG, PLAN, weights
 writer._SYNC_BYTES = 8192
 owner, name, count = {
@@ -38,7 +38,8 @@ owner, name, count = {
     "a sync": (os, "fdatasync", 5), "a journal line": (os, "fsync", 4),
     "side files": (writer, "write_file", 1), "manifest": (writer, "write_file", 2),
     "rename away": (Path, "rename", 1), "rename": (Path, "rename", 2),
-    "clean-up": (Path, "unlink", 1), "removal": (writer, "_remove_store", 2),
+    "clean-up": (Path, "unlink", 1), "removal": (writer, "remove_set_aside", 1),
+    "mark": (retire, "write_file", 1), "amid removal": (Path, "unlink", 5),
 }[sys.argv[2]]
 real, calls = getattr(owner, name), 0
 def killing(*arguments):
@@ -52,7 +53,7 @@ convert(MemoryCheckpoint(CONFIG, weights()), sys.argv[1], PLAN, overwrite=True)
 """
 STEPS = (
     "first write", "a write", "first sync", "a sync", "a journal line", "side files", "manifest",
-    "rename away", "rename", "clean-up", "removal",
+    "mark", "rename away", "rename", "clean-up", "removal", "amid removal",
 )  # fmt: skip
 
 
@@ -81,13 +82,13 @@ def test_killed_at_any_step_there_is_the_old_store_or_the_new_one(old_store, ste
     kill_at(step, old_store)
     replaced = old_store.with_name("out.replaced")
     for folder in (old_store, replaced):
-        if folder.exists() and not (folder == replaced and step == "removal"):
+        if folder.exists() and not (folder == replaced and "removal" in step):
             assert list(open_store(folder).verify()) == []
     assert old_store.exists() or (replaced.exists() and step == "rename")
     report = convert(source(), old_store, PLAN, overwrite=True)
     assert files_of(old_store) == files_of(FOLDER)
     assert [path.name for path in old_store.parent.iterdir()] == ["out"]
-    if step in ("side files", "manifest", "rename away", "rename"):
+    if step in ("side files", "manifest", "mark", "rename away", "rename"):
         assert report.num_resumed_bytes == sum(e.num_bytes for e in every_entry(old_store))
 
 
@@ -142,6 +143,21 @@ def test_only_a_store_is_ever_replaced(tmp_path):
     with pytest.raises(ConversionError, match="is not a store, so it is not replaced"):
         convert(source(), tmp_path, PLAN, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_what_stands_where_a_store_is_set_aside_is_left_alone(old_store):
+    """A folder of somebody else, another's store kept under that name, and what a killed removal left."""
+    thesis, kept = old_store.with_name("out.replaced"), old_store.with_name("out.replaced-1")
+    thesis.mkdir()
+    (thesis / "thesis.txt").write_text("irreplaceable")
+    shutil.copytree(old_store, kept)
+    before = files_of(kept)
+    for _ in range(2):
+        kill_at("amid removal", old_store)
+        convert(source(), old_store, BitPlan.uniform("q2", "q8"), overwrite=True)
+    assert files_of(thesis) == {"thesis.txt": b"irreplaceable"}
+    assert files_of(kept) == before
+    assert {path.name for path in old_store.parent.iterdir()} == {"out", thesis.name, kept.name}
 
 
 def test_a_partial_folder_of_somebody_else_is_left_alone(tmp_path):

@@ -32,7 +32,7 @@ from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.errors import RequestError
 from edgemoe.quant import ExpertInputs
 from edgemoe.store import Store
-from edgemoe.store.durable import lock_folder
+from edgemoe.store.durable import lock_folder, replace_file
 
 __all__ = ["MEASURED", "REFERENCE", "TRACE", "Profile", "ProfileOptions", "Steps", "Window", "read_facts"]
 
@@ -178,7 +178,7 @@ class Profile:
                 )
             for name in (TRACE, PROBES):
                 shutil.rmtree(self.folder / name, ignore_errors=True)
-            path.write_text(text, encoding="utf-8")
+            replace_file(path, text.encode())
         probes = self.probes
         rounded = [
             w for i, w in enumerate(self.windows) if i % PROBE_STRIDE or i >= PROBE_STRIDE * MAX_PROBES

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 EXIT_DEFECT = 1
 EXIT_REFUSED = 2
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _handle_signals()
         open_streams()
+        warnings.showwarning = _show_warning
         if _USE_LINEAR_ALGEBRA.isdisjoint(arguments):
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from edgemoe.cli.app import run_app
@@ -52,6 +54,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(error, shows_traceback=shows_traceback)
     finally:
         _end_at_once_on_signals()
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """What a caller of the Python functions sees as a warning: one line, without where it comes from."""
+    _say(str(message), EXIT_REFUSED)
 
 
 def open_streams() -> None:
@@ -133,7 +147,9 @@ def _describe_os_error(error: OSError) -> str:
 
 def _say(message: str, exit_code: int) -> int:
     with suppress(OSError):  # nobody may be there to read it
-        print(f"edgemoe: {' '.join(message.split())}", file=sys.stderr, flush=True)
+        from edgemoe.errors import printable  # names of files can hold what a terminal obeys
+
+        print(f"edgemoe: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
     return exit_code
 
 

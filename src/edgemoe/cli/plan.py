@@ -102,6 +102,7 @@ def plan(
     """
     from edgemoe.calib.quality import find_metric
     from edgemoe.calib.search import METHODS
+    from edgemoe.store.durable import replace_file
 
     refuse_output(out)
     _refuse_foreign_trace(trace_beside(out))
@@ -114,7 +115,7 @@ def plan(
         *(source, texts, goal, work, method, dense_bits, limit),
         is_profile=profile is not None, max_tokens=max_tokens, window=window, memory=memory,
     )  # fmt: skip
-    out.write_text(json.dumps(chosen.to_json(), indent=1), encoding="utf-8")
+    replace_file(out, json.dumps(chosen.to_json(), indent=1).encode())
     shutil.rmtree(trace_beside(out), ignore_errors=True)
     shutil.copytree(work / TRACE, trace_beside(out))
     if profile is None and not keeps_work:

@@ -16,6 +16,7 @@ from edgemoe.engine.prediction import (
     build_predictor,
     choose_predictor,
     predictor_num_bytes,
+    without_misfit,
 )
 from edgemoe.engine.scheduler import Scheduler
 from edgemoe.engine.sequence import Machinery
@@ -48,6 +49,7 @@ class Engine:
     tokenizer: Tokenizer
     experts: StreamedExperts
     session: Session
+    notes: tuple[str, ...] = ()  # what of the store is not used, and why
 
     def close(self) -> None:
         """Let no step begin any more, stop reading, release memory; waits for the step that is running."""
@@ -85,6 +87,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
     """
     spec = read_spec(store.config)
     check_store(spec, store)
+    store = without_misfit(spec, store, options.predictor)
     if options.budget_bytes is not None:
         check_budget(options.budget_bytes)
     # Loaded before the plan is made: its memory is measured rather than guessed.
@@ -125,7 +128,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
     except BaseException:
         reader.close()
         raise
-    return Engine(spec, memory, tokenizer, experts, session)
+    return Engine(spec, memory, tokenizer, experts, session, store.notes)
 
 
 def _session(spec: ModelSpec, weights: DenseWeights, experts: StreamedExperts, memory: MemoryPlan) -> Session:

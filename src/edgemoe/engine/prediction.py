@@ -25,7 +25,7 @@ from edgemoe.experts import (
 )
 from edgemoe.models import DenseWeights, ModelSpec, build_router, router_norm
 from edgemoe.native import FloatArray, Matrix
-from edgemoe.store import Store
+from edgemoe.store import Store, leave_out
 
 # "gate" applies the next layers' own routers, "gate-fitted" their corrected forms that `edgemoe fit`
 # made, "hybrid" adds the table to those; "auto" is the best that the store allows.
@@ -40,11 +40,14 @@ def choose_predictor(store: Store, name: str) -> str:
 
     Raises:
         RequestError: no such predictor, or nothing was fitted for the store yet.
+        StoreError: what was fitted is damaged.
     """
     if name not in PREDICTORS:
         raise RequestError(f"no predictor {name!r}; choose one of {', '.join(PREDICTORS)}")
     is_fitted = find_fitted(store) is not None
     if name in NEEDS_FIT and not is_fitted:
+        if store.notes:
+            raise StoreError(store.notes[-1])
         raise RequestError(
             f"{store.path}: the predictor {name!r} needs what `edgemoe trace` and `edgemoe fit` learn, and"
             " they have not been run on this store"
@@ -52,6 +55,23 @@ def choose_predictor(store: Store, name: str) -> str:
     if name == "auto":
         return "hybrid" if is_fitted else "gate"
     return name
+
+
+def without_misfit(spec: ModelSpec, store: Store, name: str) -> Store:
+    """The store, without what was fitted for it if that cannot be used and ``name`` does not ask for it.
+
+    A note says so: a damaged predictor does not keep a store from running.
+
+    Raises:
+        StoreError: it cannot be used, and the predictor of this name needs it.
+    """
+    try:
+        _fitted_for(spec, store)
+    except StoreError as error:
+        if name in NEEDS_FIT:
+            raise
+        return leave_out(store, find_fitted(store), f"{error}; the store is run without it")
+    return store
 
 
 def predictor_num_bytes(

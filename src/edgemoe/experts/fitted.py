@@ -16,6 +16,7 @@ from edgemoe.errors import StoreError
 from edgemoe.experts.next_use import NextUse
 from edgemoe.experts.predictors import GateHead, TransitionTable, num_gate_columns
 from edgemoe.native import FloatArray, Matrix, quantize
+from edgemoe.safetensors_header import read_header
 from edgemoe.store import Store, attach_file
 
 STEM, SUFFIX = "predictor", ".safetensors"
@@ -60,10 +61,15 @@ class FittedRouting:
             ),
             *((weights.shape, (num_experts[p], columns[p])) for p, weights in self.next_uses.items()),
             *(
-                (t.sizes, tuple(num_experts[(p - i) % count] for i in range(3)))
+                (
+                    (*t.sizes, t.pair is None or t.pair.shape == (t.sizes[2], *t.single.shape)),
+                    (*(num_experts[(p - i) % count] for i in range(3)), True),
+                )
                 for p, t in self.tables.items()
             ),
         ]
+        if not all(t.older.shape[1] == t.single.shape[1] for t in self.tables.values()):
+            return False
         return set(targets) <= set(enumerate(num_experts)) and all(own == due for own, due in shapes)
 
     def next_use(self, first_step: int = 0) -> NextUse:
@@ -114,9 +120,10 @@ def read_fitted(store: Store) -> FittedRouting | None:
         return None
     path = store.path / name
     try:
-        # The checksum was compared when the store was opened.
+        # The checksum was compared when the store was opened; who made the file may still wish harm.
+        read_header(path)
         return _parse(safetensors.numpy.load_file(path))
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+    except (OSError, KeyError, ValueError, TypeError, IndexError, safetensors.SafetensorError) as error:
         raise StoreError(f"{path}: damaged ({error}); run `edgemoe fit` again") from error
 
 
@@ -126,16 +133,29 @@ def _parse(tensors: Mapping[str, np.ndarray]) -> FittedRouting:
         kind, number, part = name.split(".")
         position = int(number)
         if kind == "gate" and part == "weights":
-            weights = tensors[name].astype(np.float32)
-            pairs = tensors[f"gate.{position}.targets"].tolist()
-            gates[position] = FittedGate(weights, tuple((target, size) for target, size in pairs))
+            targets = tensors[f"gate.{position}.targets"]
+            if targets.ndim != 2 or targets.shape[1] != 2 or targets.dtype != np.int32:
+                raise ValueError(f"gate.{position}.targets are no pairs")
+            gates[position] = FittedGate(_floats(tensors, name, 2), tuple(map(tuple, targets.tolist())))
         elif kind == "table" and part == "single":
-            single, older = (tensors[f"table.{position}.{p}"].astype(np.float32) for p in ("single", "older"))
-            pair = tensors.get(f"table.{position}.pair")
+            has_pair = f"table.{position}.pair" in tensors
             tables[position] = TransitionTable(
-                single, older, None if pair is None else pair.astype(np.float32)
+                _floats(tensors, name, 2),
+                _floats(tensors, f"table.{position}.older", 2),
+                _floats(tensors, f"table.{position}.pair", 3) if has_pair else None,
             )
-            table_weights[position] = float(tensors[f"table.{position}.weight"][0])
+            table_weights[position] = float(_floats(tensors, f"table.{position}.weight", 1)[0])
         elif kind == "next_use":
-            next_uses[position] = tensors[name].astype(np.float32)
+            next_uses[position] = _floats(tensors, name, 2)
     return FittedRouting(gates, tables, table_weights, next_uses)
+
+
+def _floats(tensors: Mapping[str, np.ndarray], name: str, num_axes: int) -> FloatArray:
+    """Finite numbers: scores that are not have no order."""
+    values = tensors[name]
+    if values.dtype.kind != "f" or values.ndim != num_axes or 0 in values.shape:
+        raise ValueError(f"{name} is not an array of numbers with {num_axes} axes")
+    floats: FloatArray = np.ascontiguousarray(values, np.float32)
+    if not np.isfinite(floats).all():
+        raise ValueError(f"{name} holds values that are not finite")
+    return floats

@@ -22,7 +22,7 @@ from edgemoe.store.format import (
     expert_num_bytes,
 )
 from edgemoe.store.layout import Place, StoreLayout, plan_layout
-from edgemoe.store.store import Store, open_store
+from edgemoe.store.store import Store, leave_out, open_store
 from edgemoe.store.writer import StoreWriter
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "expert_name",
     "expert_num_bytes",
     "find_device",
+    "leave_out",
     "open_reader",
     "open_store",
     "plan_layout",

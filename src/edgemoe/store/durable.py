@@ -19,6 +19,25 @@ def write_file(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Give a file this content: it has the old one, or none, until the new one is whole and on disk.
+
+    Raises:
+        OSError: the disk is full or failed; nothing is left of the attempt.
+    """
+    if path.exists() and not path.is_file():  # a device, a pipe
+        path.write_bytes(data)
+        return
+    new = path.with_name(f"{path.name}.new")
+    try:
+        write_file(new, data)
+        os.replace(new, path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
 def sync_folder(path: Path) -> None:
     """Force a folder's names to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from edgemoe.store.format import (
     checksum,
     expert_name,
 )
-from edgemoe.store.library import find_in_library
 from edgemoe.store.manifest import read_manifest
 
 Progress = Callable[[int, int], None]
@@ -35,7 +35,11 @@ Progress = Callable[[int, int], None]
 class Store:
     """A store whose manifest has been read and whose files have the sizes it says."""
 
-    def __init__(self, path: Path, manifest: Manifest, config: dict[str, Any]) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, config: dict[str, Any], notes: tuple[str, ...] = ()
+    ) -> None:
+        """``notes`` are lines about files that were added to the store and cannot be used."""
+        self.notes = notes
         self.path = path
         self.manifest = manifest
         self.config = config
@@ -99,6 +103,7 @@ class Store:
 
     def verify(self, progress: Progress | None = None) -> Iterator[str]:
         """Read everything and yield one line for every damaged part; nothing when all is well."""
+        yield from self.notes
         yield from _header_damages(self.path / DENSE_FILE, self.manifest.dense)
         for file in self.expert_files:
             inside = {expert_name(k): e for k, e in self.manifest.experts.items() if e.file == file}
@@ -137,9 +142,8 @@ class Store:
 def open_store(path: str | Path, *, checks_attached: bool = True) -> Store:
     """Open a store: read its manifest, configuration and tokenizer files, and check them.
 
-    ``path`` is its folder, or its name in the user's library (library.py).
-
-    ``checks_attached``: also what was added to the finished store; who replaces that need not.
+    What was added to the finished store and is damaged is left out, with a note: the model is whole without
+    it. ``checks_attached``: False leaves it in as it is, for who replaces it.
 
     Raises:
         NotAStoreError: the folder has no manifest.
@@ -147,29 +151,48 @@ def open_store(path: str | Path, *, checks_attached: bool = True) -> Store:
         StoreError, CorruptStoreError: the manifest is garbage, or a file is missing or differs.
     """
     folder = Path(path)
-    if not folder.exists():
-        folder = find_in_library(path) or folder
     manifest = read_manifest(folder)
-    for name, size in manifest.files.items():
-        file, is_attached = folder / name, ATTACHED.fullmatch(name) is not None
-        if is_attached and not checks_attached:
+    notes = []
+    needed = {DENSE_FILE, *(entry.file for entry in manifest.experts.values())}
+    for name in list(manifest.files):
+        is_attached = ATTACHED.fullmatch(name) is not None and name not in needed
+        damage = None if is_attached and not checks_attached else _damage(folder, name, manifest)
+        if damage is None:
             continue
-        repair = "run `edgemoe fit` again" if is_attached else "convert the checkpoint again"
-        if not file.is_file():
-            raise CorruptStoreError(f"{file}: missing from the store; {repair}")
-        if file.stat().st_size != size:
-            raise CorruptStoreError(
-                f"{file}: has {file.stat().st_size} bytes, was written with {size}; copy the file anew, or"
-                f" {repair}"
-            )
-        expected = manifest.checksums.get(name)
-        if expected is not None and checksum(_read_bytes(file)) != expected:
-            raise CorruptStoreError(f"{file}: differs from what was written; copy the file anew, or {repair}")
+        if not is_attached:
+            raise CorruptStoreError(f"{damage}, or convert the checkpoint again")
+        notes.append(f"{damage}, or run `edgemoe fit` again; the store is run without it")
+        manifest = _without(manifest, name)
     try:
         config = dict(json.loads(_read_bytes(folder / "config.json")))
     except (TypeError, ValueError) as error:
         raise StoreError(f"{folder / 'config.json'}: not a JSON object: {error}") from error
-    return Store(folder, manifest, config)
+    return Store(folder, manifest, config, tuple(notes))
+
+
+def _damage(folder: Path, name: str, manifest: Manifest) -> str | None:
+    """What is wrong with a file, and half of what to do; None when it is as it was written."""
+    file, size = folder / name, manifest.files[name]
+    if not file.is_file():
+        return f"{file}: missing from the store; copy the file anew"
+    if file.stat().st_size != size:
+        return f"{file}: has {file.stat().st_size} bytes, was written with {size}; copy the file anew"
+    expected = manifest.checksums.get(name)
+    if expected is not None and checksum(_read_bytes(file)) != expected:
+        return f"{file}: differs from what was written; copy the file anew"
+    return None
+
+
+def leave_out(store: Store, name: str | None, note: str) -> Store:
+    """The store without a file that was added to it, and with a note that says why."""
+    manifest = store.manifest if name is None else _without(store.manifest, name)
+    return Store(store.path, manifest, store.config, (*store.notes, note))
+
+
+def _without(manifest: Manifest, name: str) -> Manifest:
+    files = {file: size for file, size in manifest.files.items() if file != name}
+    sums = {file: value for file, value in manifest.checksums.items() if file != name}
+    return replace(manifest, files=files, checksums=sums)
 
 
 def _read_bytes(path: Path) -> bytes:

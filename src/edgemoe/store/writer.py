@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +22,7 @@ from edgemoe.store import journal
 from edgemoe.store.durable import LOCK_FILE, lock_folder, sync_folder, write_file
 from edgemoe.store.format import MANIFEST_FILE, Manifest, expert_name
 from edgemoe.store.layout import StoreLayout
+from edgemoe.store.retire import remove_set_aside, set_aside
 from edgemoe.units import ceil_size, format_size
 
 # Data is forced to disk, and its journal lines after it, each time this much has been written.
@@ -102,7 +102,6 @@ class StoreWriter:
         Raises:
             ConversionError: the disk is full or failed.
         """
-        replaced = self._target.with_name(self._target.name + ".replaced")
         with self._failing_clearly():
             self._sync()
             for name, data in side_files.items():
@@ -110,15 +109,14 @@ class StoreWriter:
             write_file(self._partial / MANIFEST_FILE, manifest.to_json().encode())
             sync_folder(self._partial)
             if self._overwrite and self._target.exists():
-                _remove_store(replaced)
-                self._target.rename(replaced)
+                set_aside(self._target)
             self._partial.rename(self._target)
             # Journal and lock until here: killed before, all that was written still counts.
             (self._target / journal.FILE).unlink()
             (self._target / LOCK_FILE).unlink()
             sync_folder(self._target)
             sync_folder(self._target.parent)
-            _remove_store(replaced)
+            remove_set_aside(self._target)
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -228,9 +226,3 @@ class StoreWriter:
         for descriptor in self._descriptors.values():
             os.close(descriptor)
         self._descriptors.clear()
-
-
-def _remove_store(path: Path) -> None:
-    """Delete a store that was replaced; nothing else is ever deleted under that name."""
-    if (path / MANIFEST_FILE).is_file():
-        shutil.rmtree(path)

@@ -6,7 +6,7 @@ could give wrong text.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from edgemoe.errors import UnsupportedModelError
@@ -34,16 +34,12 @@ _ROPE = {"factor": "factor", "original_context_length": "original_max_position_e
 
 
 def read_config(
-    metadata: Mapping[str, Any],
-    vocab_size: int,
-    has_head: bool,
-    has_bias: bool,
-    names: Collection[str] = (),
+    metadata: Mapping[str, Any], vocab_size: int, has_head: bool, has_bias: bool
 ) -> dict[str, Any]:
     """The configuration in Hugging Face's keys.
 
     ``vocab_size`` is the number of rows of the embedding; ``has_head`` and ``has_bias`` say whether the file
-    holds an output matrix of its own and biases of queries, keys and values; ``names`` are its tensors'.
+    holds an output matrix of its own and biases of queries, keys and values.
 
     Raises:
         UnsupportedModelError: unknown architecture, key or value.
@@ -70,7 +66,7 @@ def read_config(
     if scaling:
         config["rope_scaling"] = scaling
     if gguf.finish is not None:
-        gguf.finish(own, config, names)
+        gguf.finish(own, config)
     _check_rest(gguf, own, config)
     return config
 
