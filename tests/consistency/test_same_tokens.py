@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch")
 
 from helpers.resident import load_resident
-from helpers.tiny_models import FAMILIES, VOCAB_SIZE, write_checkpoint
+from helpers.tiny_models import EVERY_FAMILY, FAMILIES, VOCAB_SIZE, write_checkpoint
 
 import edgemoe
 from edgemoe.calib import fit_routing, record_trace
@@ -99,6 +99,18 @@ def test_streamed_equals_the_decoder_without_a_store(family):
     with load(family / "f32", slots_to_try(family / "f32")[0]) as model:
         assert not model.memory.is_resident
         assert np.array_equal(model.logits(PROMPT), expected)
+
+
+@pytest.mark.parametrize("name", EVERY_FAMILY)
+def test_every_family_streams_what_it_computes_in_memory(tmp_path, name):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", name)
+    convert(checkpoint, tmp_path / "store", BitPlan.uniform("q4", "q8"))
+    answers = []
+    for cache in (slots_to_try(tmp_path / "store")[0], None):
+        with load(tmp_path / "store", cache, predictor="gate") as model:
+            answers.append((model.generate(PROMPT, **GREEDY).token_ids, model.logits(PROMPT).tolist()))
+            assert model.memory.is_resident == (cache is None)
+    assert answers[0] == answers[1]
 
 
 def test_generating_and_scoring_agree(family):

@@ -16,7 +16,8 @@ import transformers
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-VOCAB_SIZE = 320
+from helpers.tiny_grouped import GROUPED, VOCAB_SIZE
+
 _COMMON = {
     "vocab_size": VOCAB_SIZE,
     "hidden_size": 64,
@@ -148,6 +149,11 @@ FAMILIES = {
     "gemma4": "gemma4_text",
     "gpt-oss": "gpt_oss",
 }
+VARIATIONS |= GROUPED
+# What all tests of streaming run: each kind of router and residual once.
+FAMILIES |= {name: GROUPED[name][0] for name in ("glm4-groups-biases", "granite-shared")}
+# One variation of every family, for what is tested of each.
+EVERY_FAMILY = tuple({family: name for name, (family, _) in reversed(VARIATIONS.items())}.values())
 
 
 def build_model(variation: str, seed: int = 0, **changes: Any) -> transformers.PreTrainedModel:
@@ -155,9 +161,9 @@ def build_model(variation: str, seed: int = 0, **changes: Any) -> transformers.P
     family, fields = VARIATIONS[variation]
     config = transformers.AutoConfig.for_model(family, **{**fields, **changes})
     torch.manual_seed(seed)
-    model = transformers.AutoModelForCausalLM.from_config(
-        config, attn_implementation="eager", experts_implementation="eager"
-    )
+    has_text_config = getattr(config, "text_config", None) is not None
+    kind = transformers.AutoModelForImageTextToText if has_text_config else transformers.AutoModelForCausalLM
+    model = kind.from_config(config, attn_implementation="eager", experts_implementation="eager")
     with torch.no_grad():
         for name, buffer in model.named_buffers():
             if name.endswith("layer_scalar"):
@@ -167,8 +173,13 @@ def build_model(variation: str, seed: int = 0, **changes: Any) -> transformers.P
                 parameter.uniform_(0.1, 0.3)  # the family has no other factor of the scores
             elif name.endswith("norm.weight"):
                 parameter.uniform_(0.5, 1.5)
+            elif "correction_bias" in name:
+                parameter.normal_(0, 0.3)  # enough to change many choices
             else:
                 parameter.normal_(0, 0.15)
+        for name, buffer in model.named_buffers():
+            if "correction_bias" in name:
+                buffer.normal_(0, 0.3)
     return model.float().eval()
 
 

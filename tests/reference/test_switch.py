@@ -142,7 +142,7 @@ def test_buckets_of_distances_are_those_of_transformers(num_buckets, max_distanc
     [
         ("router_dtype", "bfloat16"),
         ("is_gated_act", True),
-        ("dense_act_fn", "gelu_new"),
+        ("dense_act_fn", "mish"),
         ("expert_choice", "hash"),
     ],
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgemoe.checkpoint.folder import FolderCheckpoint
 from edgemoe.checkpoint.gguf import GgufCheckpoint
+from edgemoe.checkpoint.hub import HubCheckpoint, HubName, open_hub, parse_hub_name
 from edgemoe.checkpoint.memory import MemoryCheckpoint
 from edgemoe.checkpoint.source import CheckpointSource, ExactSource, SourceRef, TensorInfo
 from edgemoe.errors import CheckpointError
@@ -15,16 +16,20 @@ __all__ = [
     "ExactSource",
     "FolderCheckpoint",
     "GgufCheckpoint",
+    "HubCheckpoint",
+    "HubName",
     "MemoryCheckpoint",
     "SourceRef",
     "TensorInfo",
     "is_gguf",
     "open_checkpoint",
+    "open_hub",
+    "parse_hub_name",
 ]
 
 
 def open_checkpoint(path: str | Path) -> CheckpointSource:
-    """Open a Hugging Face checkpoint folder or a GGUF file.
+    """Open a Hugging Face checkpoint folder, a GGUF file, or a model of the Hub by its name (hub.py).
 
     Raises:
         CheckpointError: it is missing, incomplete or damaged.
@@ -32,6 +37,9 @@ def open_checkpoint(path: str | Path) -> CheckpointSource:
     place = Path(path)
     if is_gguf(place):
         return GgufCheckpoint(place)
+    name = parse_hub_name(path)
+    if name is not None:
+        return open_hub(name)
     if not place.is_dir():
         what = "is neither a folder nor a .gguf file" if place.exists() else "not found"
         raise CheckpointError(f"{place}: {what}; give a Hugging Face folder or a .gguf file")

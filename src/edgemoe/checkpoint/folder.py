@@ -115,7 +115,7 @@ class FolderCheckpoint:
         path, place = self._places[name]
         shape, offset, num_bytes = _locate(place, index, start, stop)
         try:
-            return shape, read_exactly(self._descriptor(path), num_bytes, offset)
+            return shape, self._read_raw(path, num_bytes, offset)
         except (OSError, EOFError) as error:
             raise CheckpointError(f"{path}: tensor {name} cannot be read: {error}") from error
 
@@ -132,6 +132,10 @@ class FolderCheckpoint:
             shape, raw = self._read_bytes(part, index, first, last + 1)
             parts.append(np.ascontiguousarray(np.frombuffer(raw, np.uint8).reshape(shape)[rows - first]))
         return parts[0], parts[1]
+
+    def _read_raw(self, path: Path, num_bytes: int, offset: int) -> bytes:
+        """Bytes of a weight file."""
+        return read_exactly(self._descriptor(path), num_bytes, offset)
 
     def _add_file(self, path: Path, expected: set[str]) -> None:
         refuse_stand_in(path)

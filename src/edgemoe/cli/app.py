@@ -16,7 +16,9 @@ from edgemoe.cli.demo import demo
 from edgemoe.cli.doctor import doctor
 from edgemoe.cli.evaluate import evaluate
 from edgemoe.cli.fit import fit
+from edgemoe.cli.get import get
 from edgemoe.cli.inspect import inspect
+from edgemoe.cli.library import list_stores, remove
 from edgemoe.cli.plan import plan
 from edgemoe.cli.profile import profile
 from edgemoe.cli.report import report
@@ -27,6 +29,9 @@ from edgemoe.cli.trace import trace
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
+    "get": get,
+    "list": list_stores,
+    "remove": remove,
     "convert": convert,
     "profile": profile,
     "plan": plan,

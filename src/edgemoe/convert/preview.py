@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgemoe.checkpoint import SourceRef, open_checkpoint
+from edgemoe.checkpoint import CheckpointSource, SourceRef, open_checkpoint
 from edgemoe.convert.conversion import Conversion, holds_exactly
 from edgemoe.convert.examine import examine
 from edgemoe.quant import BitPlan, ExpertFormats, format_at_least
@@ -44,19 +44,21 @@ def estimate(source: str | Path, plan: BitPlan) -> StoreEstimate:
     return StoreEstimate(dense, experts, layout.num_bytes, conversion.notes)
 
 
-def plan_as_stored(source: str | Path, otherwise: BitPlan | None = None) -> BitPlan:
+def plan_as_stored(source: CheckpointSource | str | Path, otherwise: BitPlan | None = None) -> BitPlan:
     """The plan that keeps every matrix as it is in the checkpoint where a format holds its blocks value for
     value, else as ``otherwise`` says, or without that at the width it has or the next wider one.
 
     Raises:
         CheckpointError: the checkpoint is not one we can run.
     """
-    opened = open_checkpoint(source)
-    try:
-        examined = examine(opened)
-    finally:
-        opened.close()
-
+    if isinstance(source, str | Path):
+        opened = open_checkpoint(source)
+        try:
+            examined = examine(opened)
+        finally:
+            opened.close()
+    else:
+        examined = examine(source)
     spec, infos, sources = examined.spec, examined.stored, examined.sources
 
     def format_of(ref: SourceRef, other: str | None) -> str:

@@ -2,7 +2,7 @@
 
 from edgemoe.models.decoder import Decoder
 from edgemoe.models.encoder import Encoder
-from edgemoe.models.families import FAMILIES, TensorSources, find_sources, read_spec, stored_head
+from edgemoe.models.families import FAMILIES, TensorSources, family_of, find_sources, read_spec, stored_head
 from edgemoe.models.moe import ExpertRunner, ResidentExperts, build_router, router_norm
 from edgemoe.models.segments import Segment
 from edgemoe.models.spec import ModelSpec, TensorSpec
@@ -23,6 +23,7 @@ __all__ = [
     "TensorSources",
     "TensorSpec",
     "build_router",
+    "family_of",
     "find_sources",
     "read_spec",
     "router_norm",

@@ -21,8 +21,10 @@ _EMPTY: tuple[Any, ...] = (None, False, [], {}, "")
 class ConfigReader:
     """One configuration being read; ``finish`` complains of what is left."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
+        """``defaults``: what a key that is missing stands for, before the default of whoever asks."""
         self._config = config
+        self._defaults = dict(defaults or {})
         self._read: set[str] = set()
 
     def has(self, key: str) -> bool:
@@ -35,6 +37,8 @@ class ConfigReader:
         for name in (key, *aliases):
             if self._config.get(name) is not None:
                 return self._config[name]
+        if key not in self._config and self._defaults.get(key) is not None:
+            return self._defaults[key]
         return default
 
     def require(self, key: str, *aliases: str) -> Any:

@@ -35,6 +35,8 @@ _RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
     ),
 }
+# Rules with the length that was trained with, where they do not say it that of the configuration.
+_STRETCHED = ("llama3", "yarn")
 
 
 def read_rope(
@@ -42,8 +44,9 @@ def read_rope(
     head_dim: int,
     default_theta: float,
     default_rope: Mapping[str, Any] | None = None,
+    default_share: float = 1.0,
 ) -> RopeSpec:
-    """The RopeSpec of a configuration in either spelling.
+    """The RopeSpec of a configuration in either spelling; ``default_share`` of a head's entries rotate.
 
     Older files have ``rope_theta`` and ``rope_scaling``, newer ones ``rope_parameters``; ``default_rope``
     are the latter of files that have neither.
@@ -55,8 +58,11 @@ def read_rope(
     parameters = {**reader.table("rope_scaling"), **reader.table("rope_parameters")} or {
         **(default_rope or {})
     }
-    share = reader.number("partial_rotary_factor", 1)
+    share = reader.number("partial_rotary_factor", default_share)
     parameters = {"rope_theta": theta, "partial_rotary_factor": share, **parameters}
+    original = reader.optional("original_max_position_embeddings", None)
+    if original is not None and _kind(parameters) in _STRETCHED:
+        parameters["original_max_position_embeddings"] = original
     return rope_of(parameters, head_dim, reader.require_size("max_position_embeddings"))
 
 
@@ -66,9 +72,12 @@ def rope_of(parameters: dict[str, Any], head_dim: int, context: int) -> RopeSpec
     Raises:
         UnsupportedModelError: as ``read_rope``.
     """
-    # Old files say "type"; where both are given they agree.
-    kind = parameters.pop("rope_type", None) or parameters.get("type") or "default"
-    parameters.pop("type", None)
+    kind = _kind(parameters)
+    # Sections are of images: the positions of a text are the same on all axes.
+    for key in ("rope_type", "type", "mrope_section", "mrope_interleaved"):
+        parameters.pop(key, None)
+    if kind in _STRETCHED:
+        parameters.setdefault("original_max_position_embeddings", context)
     if not isinstance(kind, str) or kind not in _RULES:
         raise UnsupportedModelError(
             f"config.json: rope type {shown(kind)} is not supported; supported: {', '.join(_RULES)}"
@@ -82,6 +91,11 @@ def rope_of(parameters: dict[str, Any], head_dim: int, context: int) -> RopeSpec
     spec = RopeSpec(kind, theta, rotary_dim, context, scaling)
     _check(spec, head_dim)
     return spec
+
+
+def _kind(parameters: Mapping[str, Any]) -> Any:
+    """The rule; old files say "type", and where both are given they agree."""
+    return parameters.get("rope_type") or parameters.get("type") or "default"
 
 
 def promised_context(rope: RopeSpec) -> int:

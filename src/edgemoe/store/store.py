@@ -27,6 +27,7 @@ from edgemoe.store.format import (
     checksum,
     expert_name,
 )
+from edgemoe.store.library import find_in_library
 from edgemoe.store.manifest import read_manifest
 
 Progress = Callable[[int, int], None]
@@ -142,6 +143,8 @@ class Store:
 def open_store(path: str | Path, *, checks_attached: bool = True) -> Store:
     """Open a store: read its manifest, configuration and tokenizer files, and check them.
 
+    ``path`` is its folder, or its name in the user's library (library.py).
+
     What was added to the finished store and is damaged is left out, with a note: the model is whole without
     it. ``checks_attached``: False leaves it in as it is, for who replaces it.
 
@@ -151,6 +154,8 @@ def open_store(path: str | Path, *, checks_attached: bool = True) -> Store:
         StoreError, CorruptStoreError: the manifest is garbage, or a file is missing or differs.
     """
     folder = Path(path)
+    if not folder.exists():
+        folder = find_in_library(path) or folder
     manifest = read_manifest(folder)
     notes = []
     needed = {DENSE_FILE, *(entry.file for entry in manifest.experts.values())}

@@ -6,7 +6,7 @@ could give wrong text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from edgemoe.errors import UnsupportedModelError
@@ -34,12 +34,16 @@ _ROPE = {"factor": "factor", "original_context_length": "original_max_position_e
 
 
 def read_config(
-    metadata: Mapping[str, Any], vocab_size: int, has_head: bool, has_bias: bool
+    metadata: Mapping[str, Any],
+    vocab_size: int,
+    has_head: bool,
+    has_bias: bool,
+    names: Collection[str] = (),
 ) -> dict[str, Any]:
     """The configuration in Hugging Face's keys.
 
     ``vocab_size`` is the number of rows of the embedding; ``has_head`` and ``has_bias`` say whether the file
-    holds an output matrix of its own and biases of queries, keys and values.
+    holds an output matrix of its own and biases of queries, keys and values; ``names`` are its tensors'.
 
     Raises:
         UnsupportedModelError: unknown architecture, key or value.
@@ -66,7 +70,7 @@ def read_config(
     if scaling:
         config["rope_scaling"] = scaling
     if gguf.finish is not None:
-        gguf.finish(own, config)
+        gguf.finish(own, config, names)
     _check_rest(gguf, own, config)
     return config
 

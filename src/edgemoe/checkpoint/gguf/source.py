@@ -52,6 +52,7 @@ class GgufCheckpoint:
             vocab_size=int(tensors["token_embd.weight"].shape[1]),
             has_head="output.weight" in tensors,
             has_bias="blk.0.attn_q.bias" in tensors,
+            names=tensors.keys(),
         )
         self._tensors = tensors
 

@@ -8,7 +8,23 @@ from typing import Any
 
 from edgemoe.errors import CheckpointError, UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader, shown
-from edgemoe.models.families import gemma4, gpt_oss, mixtral, olmoe, qwen2_moe, qwen3_moe, switch
+from edgemoe.models.families import (
+    dots1,
+    ernie4_5_moe,
+    gemma4,
+    glm4_moe,
+    gpt_oss,
+    granitemoe,
+    hy_v3,
+    minimax_m2,
+    mixtral,
+    olmoe,
+    qwen2_moe,
+    qwen3_moe,
+    qwen3_vl_moe,
+    solar_open,
+    switch,
+)
 from edgemoe.models.families.family import Family
 from edgemoe.models.families.foreign_names import foreign_names
 from edgemoe.models.families.gguf_names import GgufFamily
@@ -30,12 +46,21 @@ __all__ = [
 ]
 
 ALL_FAMILIES: tuple[Family, ...] = (
+    dots1.FAMILY,
+    ernie4_5_moe.FAMILY,
     gemma4.FAMILY,
+    glm4_moe.FAMILY,
     gpt_oss.FAMILY,
+    granitemoe.FAMILY,
+    granitemoe.SHARED_FAMILY,
+    hy_v3.FAMILY,
+    minimax_m2.FAMILY,
     mixtral.FAMILY,
     olmoe.FAMILY,
     qwen2_moe.FAMILY,
     qwen3_moe.FAMILY,
+    qwen3_vl_moe.FAMILY,
+    solar_open.FAMILY,
     switch.FAMILY,
 )
 FAMILIES: Mapping[str, Family] = {name: family for family in ALL_FAMILIES for name in family.model_types}
@@ -68,7 +93,10 @@ def read_spec(config: Mapping[str, Any]) -> ModelSpec:
         raise UnsupportedModelError(
             f"config.json: model_type {shown(name)} is not supported; supported: {', '.join(FAMILIES)}"
         )
-    family, reader = FAMILIES[name], ConfigReader(config)
+    family = FAMILIES[name]
+    reader = ConfigReader(config, family.defaults)
+    for key in family.unused:
+        reader.optional(key, None)
     if not family.has_encoder:
         reader.refuse("is_encoder_decoder", (False,), "the family is a decoder")
     reader.refuse("quantization", (), "it is quantised by MLX; convert the model it was made from")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.gguf_names import GgufFamily
@@ -17,6 +18,8 @@ class Family:
 
     ``model_types``: what its configurations call it, the usual name first. ``holders``: model types of
     configurations that hold one of these as their ``text_config``, beside towers for images and sound.
+    ``defaults``: what transformers takes for keys that a configuration leaves out. ``unused``: keys that
+    published configurations have and that change nothing.
     """
 
     title: str
@@ -26,3 +29,5 @@ class Family:
     gguf: GgufFamily | None = None
     holders: tuple[str, ...] = ()
     has_encoder: bool = False
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()

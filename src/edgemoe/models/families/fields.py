@@ -47,11 +47,15 @@ def read_model(
     default_eps: float,
     default_theta: float,
     default_rope: Mapping[str, Any] | None = None,
+    *,
+    default_share: float = 1.0,
+    embed_scale: float = 1.0,
+    head_scale: float = 1.0,
 ) -> ModelSpec:
-    """Embedding, norm, rope and head around the layers."""
+    """Embedding, norm, rope and head around the layers. ``default_share`` of a head's entries rotate."""
     attention = layers[0].mixer
     assert isinstance(attention, AttentionSpec)
-    rope = read_rope(reader, attention.head_dim, default_theta, default_rope)
+    rope = read_rope(reader, attention.head_dim, default_theta, default_rope, default_share)
     return ModelSpec(
         family=str(reader.require("model_type")),
         width=reader.require_size("hidden_size"),
@@ -60,7 +64,74 @@ def read_model(
         norm_eps=reader.number("rms_norm_eps", default_eps),
         has_tied_head=reader.flag("tie_word_embeddings", False),
         max_context=promised_context(rope),
+        embed_scale=embed_scale,
+        head_scale=head_scale,
     )
+
+
+def read_attention(
+    reader: ConfigReader,
+    qk_norm: Literal["none", "head", "projection"] = "none",
+    *,
+    has_qkv_bias: bool = False,
+    has_o_bias: bool = False,
+    window: int = 0,
+    score_scale: float | None = None,
+) -> AttentionSpec:
+    """Grouped-query attention by the keys that most families have."""
+    num_heads = reader.require_size("num_attention_heads")
+    return AttentionSpec(
+        num_heads,
+        reader.size("num_key_value_heads", num_heads),
+        reader.size("head_dim", reader.require_size("hidden_size") // num_heads),
+        qk_norm,
+        has_qkv_bias,
+        has_o_bias,
+        window,
+        score_scale=score_scale,
+    )
+
+
+def read_grouped_router(reader: ConfigReader) -> RouterSpec:
+    """DeepSeek-V3's router (arXiv 2412.19437, section 2.1.2), by the keys that its followers have."""
+    reader.refuse("scoring_func", ("sigmoid",), "the family scores experts by the sigmoid")
+    reader.refuse("topk_method", ("noaux_tc",), "the family chooses experts with a bias, among groups")
+    return RouterSpec(
+        reader.require_size("n_routed_experts", "num_local_experts"),
+        reader.require_size("num_experts_per_tok"),
+        "sigmoid",
+        reader.flag("norm_topk_prob", False),
+        has_choice_bias=True,
+        num_groups=reader.size("n_group", 1),
+        kept_groups=reader.size("topk_group", 1),
+        sum_eps=1e-20,
+        scale=reader.number("routed_scaling_factor", 1.0),
+    )
+
+
+def read_moe(reader: ConfigReader, router: RouterSpec, num_shared: int = 0) -> MoESpec:
+    """Experts of ``moe_intermediate_size``, with shared ones of the same width if there are any."""
+    width, activation = reader.require_size("moe_intermediate_size"), read_activation(reader)
+    shared = SharedExpertSpec(width * num_shared, activation) if num_shared else None
+    return MoESpec(router, ExpertSpec(width, activation), shared)
+
+
+def read_mlp(reader: ConfigReader) -> MLPSpec:
+    """A dense layer of ``intermediate_size``."""
+    return MLPSpec(reader.require_size("intermediate_size"), read_activation(reader))
+
+
+def read_is_dense(reader: ConfigReader, first_dense: int) -> list[bool]:
+    """Which layers have no experts: by ``mlp_layer_types``, else the first so many."""
+    num_layers = reader.require_size("num_hidden_layers")
+    default = ["dense" if index < first_dense else "sparse" for index in range(num_layers)]
+    kinds = reader.names("mlp_layer_types", default)
+    if len(kinds) != num_layers or not {*kinds} <= {"dense", "sparse"}:
+        raise UnsupportedModelError(
+            "config.json: mlp_layer_types must say dense or sparse of each of the"
+            f" {num_layers} layers; it is {shown(kinds)}"
+        )
+    return [kind == "dense" for kind in kinds]
 
 
 def _rotated(layer: LayerSpec, rope: RopeSpec) -> LayerSpec:
@@ -76,8 +147,12 @@ def read_qwen_layers(
     qk_norm: Literal["none", "head", "projection"],
     biases: tuple[bool, bool],
     shared: SharedExpertSpec | None,
+    renormalizes: bool | None = None,
 ) -> tuple[LayerSpec, ...]:
-    """Layers of Qwen's mixtures: experts in every ``decoder_sparse_step``-th, dense networks elsewhere."""
+    """Layers of Qwen's mixtures: experts in every ``decoder_sparse_step``-th, dense networks elsewhere.
+
+    ``renormalizes``: whether the weights of chosen experts sum to 1, where the family decides that.
+    """
     width = reader.require_size("hidden_size")
     num_heads = reader.require_size("num_attention_heads")
     head_dim = reader.size("head_dim", width // num_heads)
@@ -87,7 +162,7 @@ def read_qwen_layers(
             reader.require_size("num_experts", "num_local_experts"),
             reader.require_size("num_experts_per_tok"),
             "softmax",
-            reader.flag("norm_topk_prob", False),
+            reader.flag("norm_topk_prob", False) if renormalizes is None else renormalizes,
         ),
         ExpertSpec(reader.require_size("moe_intermediate_size"), activation),
         shared,

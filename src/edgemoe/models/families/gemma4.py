@@ -6,7 +6,7 @@ as projected for values. The rules are those of transformers 5.23; the text part
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -175,7 +175,7 @@ def _rope(reader: ConfigReader, kind: str, head_dim: int) -> RopeSpec:
     return rope_of({**defaults, **parameters}, head_dim, _context(reader))
 
 
-def _finish(own: dict[str, Any], config: dict[str, Any]) -> None:
+def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str]) -> None:
     """Kinds of layers and what differs between them, which GGUF files spread over many keys."""
     pattern = own.pop("attention.sliding_window_pattern", None)
     if isinstance(pattern, list):

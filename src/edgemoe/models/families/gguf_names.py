@@ -5,14 +5,15 @@ Keys stand without the architecture's name before them. Names and meanings are l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from edgemoe.models.families.names import PROJECTIONS, Name, Names, NameTable, first_half, second_half
 
-# What more than renaming it takes: changes the configuration, given the keys of the architecture.
-Finish = Callable[[dict[str, Any], dict[str, Any]], None]
+# What it takes more than renaming: changes the configuration, given the keys of the architecture and the
+# names of the file's tensors.
+Finish = Callable[[dict[str, Any], dict[str, Any], Collection[str]], None]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,21 @@ KEYS: dict[str, str] = {
     "expert_count": "num_experts",
     "expert_used_count": "num_experts_per_tok",
 }
+# What DeepSeek-V3's router and its followers add, and the widths of their experts.
+GROUPED_KEYS: dict[str, str] = {
+    **{key: name for key, name in KEYS.items() if key != "expert_count"},
+    "expert_count": "n_routed_experts",
+    "attention.key_length": "head_dim",
+    "feed_forward_length": "intermediate_size",
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_shared_count": "n_shared_experts",
+    "leading_dense_block_count": "first_k_dense_replace",
+    "expert_group_count": "n_group",
+    "expert_group_used_count": "topk_group",
+    "expert_weights_scale": "routed_scaling_factor",
+    "expert_weights_norm": "norm_topk_prob",
+}
+SIGMOID = {"expert_gating_func": (2,)}
 TOP: dict[str, Names] = {
     "embed.weight": ("token_embd.weight",),
     "norm.weight": ("output_norm.weight",),

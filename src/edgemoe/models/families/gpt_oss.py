@@ -5,6 +5,7 @@ The rules are those of the implementation in transformers 5.23.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,7 @@ def _up_columns(spec: ModelSpec, layer: int) -> Steps:
     return (TakeColumns(2 * np.arange(_width(spec, layer)) + 1),)
 
 
-def _finish(own: dict[str, Any], config: dict[str, Any]) -> None:
+def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str]) -> None:
     """The files do not say that YaRN's bounds are not rounded."""
     if config.get("rope_scaling", {}).get("rope_type") == "yarn":
         config["rope_scaling"]["truncate"] = False

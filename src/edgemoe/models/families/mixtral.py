@@ -5,10 +5,9 @@ from __future__ import annotations
 from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.family import Family
 from edgemoe.models.families.fields import read_activation, read_model
-from edgemoe.models.families.gguf_names import KEYS, GgufFamily, gguf_table
-from edgemoe.models.families.names import ATTENTION, EXPERTS, TOP, Name, NameTable, Steps
+from edgemoe.models.families.gguf_names import ATTENTION, KEYS, GgufFamily, gguf_table
+from edgemoe.models.families.names import hugging_face, pairs_side_by_side
 from edgemoe.models.spec import AttentionSpec, ExpertSpec, LayerSpec, ModelSpec, MoESpec, RouterSpec
-from edgemoe.source_ref import half_rotation_rows
 
 
 def read_mixtral(reader: ConfigReader) -> ModelSpec:
@@ -36,29 +35,11 @@ def read_mixtral(reader: ConfigReader) -> ModelSpec:
     return read_model(reader, layers, default_eps=1e-5, default_theta=1000000.0)
 
 
-def _q_rows(spec: ModelSpec, layer: int) -> Steps:
-    attention = spec.layers[layer].mixer
-    assert isinstance(attention, AttentionSpec)
-    return (half_rotation_rows(attention.num_heads, attention.head_dim, attention.head_dim),)
-
-
-def _k_rows(spec: ModelSpec, layer: int) -> Steps:
-    attention = spec.layers[layer].mixer
-    assert isinstance(attention, AttentionSpec)
-    return (half_rotation_rows(attention.num_kv_heads, attention.head_dim, attention.head_dim),)
-
-
 FAMILY = Family(
     "Mixtral",
     ("mixtral",),
     read_mixtral,
-    NameTable(
-        ("model.",),
-        "layers.{l}.",
-        TOP,
-        {**ATTENTION, "router.weight": ("block_sparse_moe.gate.weight", "mlp.gate.weight")},
-        EXPERTS,
-    ),
+    hugging_face({"router.weight": ("block_sparse_moe.gate.weight", "mlp.gate.weight")}),
     GgufFamily(
         "llama",
         {
@@ -68,12 +49,7 @@ FAMILY = Family(
             "attention.sliding_window": "sliding_window",
         },
         # llama.cpp's converter reorders the rows of queries and keys for its way of rotating.
-        gguf_table(
-            {
-                "attention.q.weight": (Name("attn_q.weight", _q_rows),),
-                "attention.k.weight": (Name("attn_k.weight", _k_rows),),
-            }
-        ),
+        gguf_table(pairs_side_by_side(ATTENTION)),
         is_ours=lambda own: bool(own.get("expert_count")),
     ),
 )

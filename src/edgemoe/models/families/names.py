@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from edgemoe.models.spec import ModelSpec
-from edgemoe.source_ref import Rows, SourceRef, Step
+from edgemoe.models.spec import AttentionSpec, ModelSpec
+from edgemoe.source_ref import Rows, SourceRef, Step, half_rotation_rows
 
 PROJECTIONS = ("gate", "up", "down")
 
@@ -130,6 +130,57 @@ def second_half(spec: ModelSpec, layer: int) -> Steps:
     return (Rows(width, 2 * width),)
 
 
+def hugging_face(
+    layers: Mapping[str, Names],
+    *,
+    extra_layers: str | None = None,
+    ignored: Mapping[str, str] | None = None,
+    prefixes: tuple[str, ...] = ("model.",),
+    experts: Mapping[str, Names] | None = None,
+) -> NameTable:
+    """The usual names of a family of Hugging Face's, with what its layers have beside attention and norms."""
+    return NameTable(
+        prefixes,
+        "layers.{l}.",
+        TOP,
+        {**ATTENTION, **layers},
+        experts or EXPERTS,
+        ignored or {},
+        extra_layers,
+    )
+
+
+def pairs_side_by_side(names: Mapping[str, Names]) -> dict[str, Names]:
+    """The names of queries and keys whose rotated pairs stand side by side, with the step that parts them."""
+    return {
+        f"attention.{p}.{kind}": tuple(
+            Name(name, steps) for name in names[f"attention.{p}.{kind}"] if isinstance(name, str)
+        )
+        for p, steps in (("q", _half_rotated_queries), ("k", _half_rotated_keys))
+        for kind in ("weight", "bias")
+    }
+
+
+def _half_rotated_queries(spec: ModelSpec, layer: int) -> Steps:
+    attention = _attention(spec, layer)
+    return (half_rotation_rows(attention.num_heads, attention.head_dim, _rotary_dim(attention)),)
+
+
+def _half_rotated_keys(spec: ModelSpec, layer: int) -> Steps:
+    attention = _attention(spec, layer)
+    return (half_rotation_rows(attention.num_kv_heads, attention.head_dim, _rotary_dim(attention)),)
+
+
+def _attention(spec: ModelSpec, layer: int) -> AttentionSpec:
+    mixer = spec.layers[layer].mixer
+    assert isinstance(mixer, AttentionSpec), "queries and keys are of attention"
+    return mixer
+
+
+def _rotary_dim(attention: AttentionSpec) -> int:
+    return attention.head_dim if attention.rope is None else attention.rope.rotary_dim
+
+
 # What the families of Hugging Face that descend from Llama have in common.
 TOP: dict[str, Names] = {
     "embed.weight": ("embed_tokens.weight",),
@@ -146,6 +197,9 @@ ATTENTION: dict[str, Names] = {
     "attention.k_norm.weight": ("self_attn.k_norm.weight",),
     "attention_norm.weight": ("input_layernorm.weight",),
     "ffn_norm.weight": ("post_attention_layernorm.weight",),
+}
+SHARED: dict[str, Names] = {
+    f"shared.{p}.weight": (f"mlp.shared_experts.{p}_proj.weight",) for p in PROJECTIONS
 }
 MLP: dict[str, Names] = {f"mlp.{p}.weight": (f"mlp.{p}_proj.weight",) for p in PROJECTIONS}
 # Under "mlp.experts", and older files under other names; w1, w3, w2 are Mixtral's.

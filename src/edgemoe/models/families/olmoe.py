@@ -6,7 +6,7 @@ from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.family import Family
 from edgemoe.models.families.fields import read_activation, read_model
 from edgemoe.models.families.gguf_names import KEYS, GgufFamily, gguf_table
-from edgemoe.models.families.names import ATTENTION, EXPERTS, TOP, NameTable
+from edgemoe.models.families.names import hugging_face
 from edgemoe.models.spec import AttentionSpec, ExpertSpec, LayerSpec, ModelSpec, MoESpec, RouterSpec
 
 
@@ -42,7 +42,7 @@ FAMILY = Family(
     "OLMoE",
     ("olmoe",),
     read_olmoe,
-    NameTable(("model.",), "layers.{l}.", TOP, {**ATTENTION, "router.weight": ("mlp.gate.weight",)}, EXPERTS),
+    hugging_face({"router.weight": ("mlp.gate.weight",)}),
     GgufFamily(
         "olmoe",
         {

@@ -7,7 +7,7 @@ from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.family import Family
 from edgemoe.models.families.fields import read_activation, read_model, read_qwen_layers, read_window
 from edgemoe.models.families.gguf_names import KEYS, GgufFamily, gguf_table
-from edgemoe.models.families.names import ATTENTION, EXPERTS, MLP, PROJECTIONS, TOP, NameTable
+from edgemoe.models.families.names import MLP, PROJECTIONS, hugging_face
 from edgemoe.models.spec import ModelSpec, SharedExpertSpec
 
 
@@ -42,18 +42,13 @@ FAMILY = Family(
     "Qwen1.5-MoE, Qwen2-MoE",
     ("qwen2_moe",),
     read_qwen2,
-    NameTable(
-        ("model.",),
-        "layers.{l}.",
-        TOP,
+    hugging_face(
         {
-            **ATTENTION,
             **MLP,
             "router.weight": ("mlp.gate.weight",),
             "shared_gate.weight": ("mlp.shared_expert_gate.weight",),
             **{f"shared.{p}.weight": (f"mlp.shared_expert.{p}_proj.weight",) for p in PROJECTIONS},
-        },
-        EXPERTS,
+        }
     ),
     GgufFamily(
         "qwen2moe",

@@ -6,7 +6,7 @@ from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.family import Family
 from edgemoe.models.families.fields import read_model, read_qwen_layers, read_window
 from edgemoe.models.families.gguf_names import KEYS, GgufFamily, gguf_table
-from edgemoe.models.families.names import ATTENTION, EXPERTS, MLP, TOP, NameTable
+from edgemoe.models.families.names import MLP, hugging_face
 from edgemoe.models.spec import ModelSpec
 
 
@@ -26,9 +26,7 @@ FAMILY = Family(
     "Qwen3-MoE",
     ("qwen3_moe",),
     read_qwen3,
-    NameTable(
-        ("model.",), "layers.{l}.", TOP, {**ATTENTION, **MLP, "router.weight": ("mlp.gate.weight",)}, EXPERTS
-    ),
+    hugging_face({**MLP, "router.weight": ("mlp.gate.weight",)}),
     GgufFamily(
         "qwen3moe",
         {

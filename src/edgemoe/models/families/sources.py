@@ -79,12 +79,18 @@ class _Matcher:
     def match(
         self, canonical: str, candidates: Iterable[SourceRef], shape: Shape, num_entries: int = 0
     ) -> SourceRef:
-        """The first candidate that is there; a stack must have ``num_entries`` entries."""
-        usual = None
+        """The first candidate that is there and has the shape; a stack must have ``num_entries`` entries."""
+        usual, misfit = None, None
         for ref in candidates:
             usual = usual or ref.name
-            if ref.name in self._shapes:
+            if ref.name not in self._shapes:
+                continue
+            try:
                 return self._checked(ref, shape, num_entries)
+            except CheckpointError as error:
+                misfit = misfit or error
+        if misfit is not None:
+            raise misfit
         raise MissingTensorError(f"the checkpoint has no tensor {usual or canonical}; is a shard missing?")
 
     def _checked(self, ref: SourceRef, shape: Shape, num_entries: int) -> SourceRef:

@@ -1,0 +1,206 @@
+"""Models by name: fetched from a Hub on loopback, packed on the way, kept in the user's library."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from helpers.hub_server import Hub, serve
+from helpers.tiny_models import write_checkpoint
+from safetensors.numpy import load_file, save_file
+
+from edgemoe.cli.demo import demo_store
+from edgemoe.convert import convert
+from edgemoe.engine.speed import forecast_speed
+from edgemoe.models import read_spec
+from edgemoe.quant import BitPlan
+from edgemoe.store import open_store
+
+REPO = "tiny/qwen3"
+PLAN = BitPlan.uniform("q4", "q8")
+
+
+def shard(folder, count):
+    """Write the weights as so many files with an index."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names, weight_map = list(tensors), {}
+    for number in range(count):
+        file = f"model-{number + 1:05d}-of-{count:05d}.safetensors"
+        mine = names[number::count]
+        save_file({name: tensors[name] for name in mine}, folder / file, {"format": "pt"})
+        weight_map |= dict.fromkeys(mine, file)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = write_checkpoint(tmp_path_factory.mktemp("hub") / "qwen3", "qwen3")
+    shard(made, 3)
+    (made / "README.md").write_text("a card")
+    return made
+
+
+@pytest.fixture
+def hub(folder):
+    made = Hub({REPO: folder, "tiny/gguf": folder.parent / "gguf"})
+    with serve(made) as address:
+        made.address = address
+        yield made
+
+
+def edgemoe(hub, home, *arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "edgemoe", *arguments],
+        env={
+            **os.environ,
+            "HF_ENDPOINT": hub.address,
+            "HF_HOME": str(home / "hf"),
+            "HF_HUB_DISABLE_XET": "1",
+            "XDG_CACHE_HOME": str(home / "cache"),
+            "EDGEMOE_HOME": str(home / "edgemoe"),
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def same_stores(a, b):
+    first, second = open_store(a).manifest, open_store(b).manifest
+    return first.experts == second.experts and first.dense == second.dense
+
+
+def test_a_model_is_fetched_packed_listed_run_and_removed(hub, folder, tmp_path):
+    done = edgemoe(hub, tmp_path, "get", REPO)
+    assert done.returncode == 0, done.stderr
+    assert "Qwen3-MoE: 3 layers, 24 experts; supported" in done.stderr
+    assert f"next: edgemoe run {REPO}" in done.stderr
+    convert(folder, tmp_path / "local", PLAN)
+    store = tmp_path / "edgemoe" / "stores" / REPO
+    assert same_stores(store, tmp_path / "local")
+    listed = json.loads(edgemoe(hub, tmp_path, "list", "--json").stdout)
+    assert [entry["name"] for entry in listed["stores"]] == [REPO]
+    answers = [
+        edgemoe(hub, tmp_path, "run", place, "-p", "Once", "--max-tokens", "4", "--memory", "1GiB", "--json")
+        for place in (REPO, "qwen3", str(tmp_path / "local"))
+    ]
+    tokens = [json.loads(answer.stdout)["token_ids"] for answer in answers]
+    assert tokens[0] == tokens[1] == tokens[2]
+    assert edgemoe(hub, tmp_path, "remove", REPO).returncode == 2
+    assert edgemoe(hub, tmp_path, "remove", REPO, "--yes").returncode == 0
+    assert not store.exists()
+
+
+def test_weights_are_never_on_disk_as_a_whole(hub, folder, tmp_path):
+    done = edgemoe(hub, tmp_path, "get", REPO, "--out", str(tmp_path / "store"))
+    assert done.returncode == 0, done.stderr
+    beside = [path for path in tmp_path.rglob("*") if path.is_file() and "store" not in path.parts]
+    on_disk = sum(path.stat().st_blocks * 512 for path in beside)
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    small = sum(path.stat().st_size for path in folder.iterdir() if path.suffix != ".safetensors")
+    assert on_disk < small + weights / 2
+    assert hub.num_bytes_sent >= weights
+
+
+def test_a_dry_run_fetches_headers_alone_and_says_what_it_would_give(hub, folder, tmp_path):
+    done = edgemoe(hub, tmp_path, "get", f"{REPO}@main", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    weights = {name for name, *_ in hub.log if name.endswith(".safetensors")}
+    assert len(weights) == 3
+    assert all(first == 0 for name, first, _ in hub.log)
+    assert facts["family"] == "Qwen3-MoE"
+    assert facts["budgets"][0]["budget_bytes"] == facts["smallest_budget_bytes"]
+    resident = facts["budgets"][-1]
+    assert resident["budget_bytes"] == facts["resident_budget_bytes"]
+    assert resident["resident_share"] == 1
+    assert resident["speed"]["read_bytes"] == 0
+
+
+def test_what_breaks_off_goes_on(hub, folder, tmp_path):
+    hub.fails_after = 4  # the three headers, and one piece
+    broken = edgemoe(hub, tmp_path, "get", REPO)
+    assert broken.returncode == 2
+    assert "the same command goes on later" in broken.stderr.splitlines()[-1]
+    hub.fails_after = None
+    done = edgemoe(hub, tmp_path, "get", REPO, "--json")
+    assert done.returncode == 0, done.stderr
+    convert(folder, tmp_path / "local", PLAN)
+    assert same_stores(tmp_path / "edgemoe" / "stores" / REPO, tmp_path / "local")
+
+
+def test_convert_and_plan_take_names_too(hub, folder, tmp_path):
+    done = edgemoe(hub, tmp_path, "convert", REPO, str(tmp_path / "store"), "--bits", "4")
+    assert done.returncode == 0, done.stderr
+    convert(folder, tmp_path / "local", PLAN)
+    assert same_stores(tmp_path / "store", tmp_path / "local")
+
+
+def test_a_gguf_file_is_fetched_by_its_name_and_kept_as_it_is(hub, folder, tmp_path):
+    pytest.importorskip("gguf")
+    from helpers.gguf_files import write_gguf
+
+    (folder.parent / "gguf").mkdir(exist_ok=True)
+    write_gguf(folder, folder.parent / "gguf" / "tiny-f32.gguf")
+    alone = edgemoe(hub, tmp_path, "get", "tiny/gguf")
+    assert alone.returncode == 2
+    assert "name one, as tiny/gguf:tiny-f32.gguf" in alone.stderr
+    done = edgemoe(hub, tmp_path, "get", "tiny/gguf:tiny-f32.gguf")
+    assert done.returncode == 0, done.stderr
+    manifest = open_store(tmp_path / "edgemoe" / "stores" / "tiny" / "tiny-f32").manifest
+    assert {entry.formats.down for entry in manifest.experts.values()} == {"f32"}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tiny/none", "is not there, or is private"),
+        (f"{REPO}@v9", "has no such revision"),
+        (f"{REPO}:none.gguf", "has no such file"),
+        ("nonsense", "is no name of a model on the Hub"),
+    ],
+)
+def test_what_is_not_there_is_one_line(hub, tmp_path, name, message):
+    done = edgemoe(hub, tmp_path, "get", name)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+
+
+def test_gated_models_and_an_unreachable_hub_say_what_to_do(hub, tmp_path):
+    hub.gated.add(REPO)
+    assert "hf auth login" in edgemoe(hub, tmp_path, "get", REPO, HF_TOKEN="hf_secret").stderr
+    assert hub.tokens == {"hf_secret"}
+    gone = edgemoe(hub, tmp_path, "get", REPO, HF_ENDPOINT="http://127.0.0.1:9")
+    assert gone.returncode == 2
+    assert "check the network or HF_ENDPOINT" in gone.stderr.splitlines()[-1]
+    offline = edgemoe(hub, tmp_path, "get", REPO, HF_HUB_OFFLINE="1")
+    assert offline.returncode == 2
+    assert "Traceback" not in offline.stderr
+
+
+def test_a_forecast_falls_with_memory_and_storage():
+    with demo_store() as path:
+        store = open_store(path)
+        spec = read_spec(store.config)
+
+        def speed(share, storage_bytes_per_s):
+            found = forecast_speed(spec, store.manifest, share, 2e10, storage_bytes_per_s)
+            assert found.tokens_per_s == pytest.approx(1 / (found.compute_s + found.read_s))
+            return found
+
+        slow = [speed(share, 2e7).tokens_per_s for share in (0.1, 0.25, 0.5, 1)]
+        assert np.all(np.diff(slow) > 0)
+        assert slow[0] < speed(0.1, 2e9).tokens_per_s
+        assert slow[-1] == speed(1, 2e9).tokens_per_s
+        assert speed(1, 2e7).read_bytes == 0
