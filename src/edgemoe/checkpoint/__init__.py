@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgemoe.checkpoint.folder import FolderCheckpoint
-from edgemoe.checkpoint.gguf import GgufCheckpoint
+from edgemoe.checkpoint.gguf import MAGIC, GgufCheckpoint
 from edgemoe.checkpoint.hub import HubCheckpoint, HubName, open_hub, parse_hub_name
 from edgemoe.checkpoint.memory import MemoryCheckpoint
 from edgemoe.checkpoint.source import CheckpointSource, ExactSource, SourceRef, TensorInfo
@@ -41,8 +41,8 @@ def open_checkpoint(path: str | Path) -> CheckpointSource:
     if name is not None:
         return open_hub(name)
     if not place.is_dir():
-        what = "is neither a folder nor a .gguf file" if place.exists() else "not found"
-        raise CheckpointError(f"{place}: {what}; give a Hugging Face folder or a .gguf file")
+        what = "is neither a folder nor a GGUF file" if place.exists() else "not found"
+        raise CheckpointError(f"{place}: {what}; give a Hugging Face folder or a GGUF file")
     inside = sorted(place.glob("*.gguf"))
     if inside and not (place / "config.json").is_file():
         raise CheckpointError(f"{place}: holds GGUF files; name the one to open, for example {inside[0]}")
@@ -50,5 +50,11 @@ def open_checkpoint(path: str | Path) -> CheckpointSource:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether a path is that of a GGUF file."""
-    return path.is_file() and path.suffix == ".gguf"
+    """Whether a path is that of a GGUF file, by its first bytes, or by its name where they are damaged."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC or path.suffix.lower() == ".gguf"
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None

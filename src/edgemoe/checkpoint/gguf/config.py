@@ -6,11 +6,14 @@ could give wrong text.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Mapping
 from typing import Any
 
-from edgemoe.errors import UnsupportedModelError
+from edgemoe.checkpoint.gguf.defaults import add_defaults, read_scaling
+from edgemoe.errors import CheckpointError, UnsupportedModelError
 from edgemoe.models.families import ALL_FAMILIES, Family, GgufFamily
+from edgemoe.source_ref import Shape
 
 # Keys that only repeat what follows from others: suffix → Hugging Face key it must agree with.
 _REPEATED = {
@@ -29,24 +32,34 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "leading_dense_block_count": (0,),
     "rope.scaling.finetuned": (True, False),
     "rope.scaling.attn_factor": (1.0,),
+    "rope.scaling.yarn_attn_factor": (1.0,),
+    "rope.scaling.yarn_ext_factor": (1.0, -1.0),
 }
-_ROPE = {"factor": "factor", "original_context_length": "original_max_position_embeddings"}
+_EMBEDDING = "token_embd.weight"
+# Without these llama.cpp refuses a file as well.
+_REQUIRED = (
+    "embedding_length",
+    "block_count",
+    "context_length",
+    "attention.head_count",
+    "attention.layer_norm_rms_epsilon",
+    "expert_count",
+    "expert_used_count",
+)
+_EXPERT_STACK = re.compile(r"blk\.\d+\.ffn_(gate|up|down|gate_up)_exps\.weight")
+# No model has so many experts in a layer; one tensor for each cannot be more than there are tensors.
+_MAX_STACKED = 1 << 16
 
 
-def read_config(
-    metadata: Mapping[str, Any],
-    vocab_size: int,
-    has_head: bool,
-    has_bias: bool,
-    names: Collection[str] = (),
-) -> dict[str, Any]:
+def read_config(metadata: Mapping[str, Any], shapes: Mapping[str, Shape]) -> dict[str, Any]:
     """The configuration in Hugging Face's keys.
 
-    ``vocab_size`` is the number of rows of the embedding; ``has_head`` and ``has_bias`` say whether the file
-    holds an output matrix of its own and biases of queries, keys and values; ``names`` are its tensors'.
+    ``shapes`` are those of the tensors, by their names in the file. What the metadata leave unsaid is what
+    llama.cpp takes for the architecture, not what a class of Hugging Face would.
 
     Raises:
         UnsupportedModelError: unknown architecture, key or value.
+        CheckpointError: a key is missing, or the tensors are other than the keys say.
     """
     architecture = str(metadata.get("general.architecture"))
     own = {
@@ -56,23 +69,45 @@ def read_config(
     }
     family, gguf = _find_family(architecture, own)
     own = {key: value if key in gguf.per_layer else _scalar(key, value) for key, value in own.items()}
+    _check_required(gguf, own)
     config: dict[str, Any] = {
         "model_type": family.model_types[0],
-        "vocab_size": vocab_size,
-        "tie_word_embeddings": not has_head,
+        "vocab_size": shapes[_EMBEDDING][0],
+        "tie_word_embeddings": "output.weight" not in shapes,
         "hidden_act": "silu",
         **gguf.implied,
         **{gguf.keys[key]: value for key, value in own.items() if key in gguf.keys},
     }
     if family.model_types[0] == "qwen2_moe":
-        config["qkv_bias"] = has_bias
-    scaling = _rope_scaling(own)
-    if scaling:
-        config["rope_scaling"] = scaling
+        config["qkv_bias"] = "blk.0.attn_q.bias" in shapes
+    add_defaults(gguf, own, config, shapes)
+    scaling = read_scaling(own)
+    # Said aloud, because the classes of some families scale where nothing is said.
+    if scaling or "rope.freq_base" in gguf.keys:
+        config["rope_scaling"] = scaling or {"rope_type": "default"}
     if gguf.finish is not None:
-        gguf.finish(own, config, names)
+        gguf.finish(own, config, shapes.keys())
     _check_rest(gguf, own, config)
+    _check_counts(gguf, own, shapes)
     return config
+
+
+def _check_required(gguf: GgufFamily, own: Mapping[str, Any]) -> None:
+    for key in _REQUIRED:
+        if key in gguf.keys and own.get(key) is None:
+            raise CheckpointError(f"GGUF key {gguf.architecture}.{key} is missing; fetch the file again")
+
+
+def _check_counts(gguf: GgufFamily, own: Mapping[str, Any], shapes: Mapping[str, Shape]) -> None:
+    """Numbers of layers and experts are those of the tensors, before anything is made for each of them."""
+    num_layers, num_experts = own.get("block_count"), own.get("expert_count")
+    if isinstance(num_layers, int) and num_layers > len(shapes):
+        raise CheckpointError(f"the file says {num_layers} layers, and has {len(shapes)} tensors")
+    for name, shape in shapes.items():
+        if _EXPERT_STACK.fullmatch(name) and num_experts not in (None, shape[0]):
+            raise CheckpointError(f"tensor {name} holds {shape[0]} experts, the file says {num_experts}")
+    if isinstance(num_experts, int) and num_experts > max(len(shapes), _MAX_STACKED):
+        raise CheckpointError(f"the file says {num_experts} experts, more than any model has")
 
 
 def _find_family(architecture: str, own: dict[str, Any]) -> tuple[Family, GgufFamily]:
@@ -99,14 +134,6 @@ def _scalar(key: str, value: Any) -> Any:
     if not value or any(entry != value[0] for entry in value):
         raise UnsupportedModelError(f"GGUF key {key} differs from layer to layer, which no family here does")
     return value[0]
-
-
-def _rope_scaling(own: dict[str, Any]) -> dict[str, Any]:
-    kind = own.pop("rope.scaling.type", "none")
-    found = {new: own.pop(f"rope.scaling.{old}", None) for old, new in _ROPE.items()}
-    if kind == "none":
-        return {}
-    return {"rope_type": kind, **{key: value for key, value in found.items() if value is not None}}
 
 
 def _check_rest(gguf: GgufFamily, own: dict[str, Any], config: dict[str, Any]) -> None:

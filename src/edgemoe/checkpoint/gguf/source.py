@@ -1,60 +1,43 @@
 """GGUF files, single or split, read one slice at a time.
 
-The container and its block types are read by the ``gguf`` library; what tensors are called is said by the
-families of models.
+Block types are decoded by the ``gguf`` library; what tensors are called is said by the families of models.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe import native
 from edgemoe.checkpoint.gguf.config import read_config
-from edgemoe.checkpoint.gguf.tokenizer import tokenizer_files
+from edgemoe.checkpoint.gguf.container import GgufTensor, read_container
+from edgemoe.checkpoint.gguf.tokenizer import GgufText
 from edgemoe.checkpoint.source import SourceRef, TensorInfo
 from edgemoe.errors import CheckpointError, MissingTensorError
 from edgemoe.quant import exact_format
+from edgemoe.safetensors_header import read_exactly
 from edgemoe.source_ref import read_part
 
-if TYPE_CHECKING:
-    from gguf import GGUFReader, ReaderTensor
-
-_SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+_SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
+_FLOATS = {"F32": "f4", "F16": "f2"}
 
 
 class GgufCheckpoint:
     """One GGUF file, or all files of a split one when any of them is named; see CheckpointSource."""
 
     def __init__(self, path: Path) -> None:
+        _require_library(path)
         self._path = path
-        self._metadata: dict[str, Any] = {}
-        tensors: dict[str, ReaderTensor] = {}
-        for file in _all_files(path):
-            reader = _open(file)
-            # The first file of a split one has the metadata, the others only their number.
-            for key, field in reader.fields.items():
-                if key not in self._metadata:
-                    self._metadata[key] = field.contents()
-            tensors.update({tensor.name: tensor for tensor in reader.tensors})
-        expected = self._metadata.get("split.tensors.count", len(tensors))
-        if len(tensors) != expected:
-            raise CheckpointError(f"{path}: its files hold {len(tensors)} tensors of {expected}; is one cut?")
-        if "token_embd.weight" not in tensors:
-            raise MissingTensorError(f"{path}: has no tensor token_embd.weight; not a language model")
-        self._config = read_config(
-            self._metadata,
-            vocab_size=int(tensors["token_embd.weight"].shape[1]),
-            has_head="output.weight" in tensors,
-            has_bias="blk.0.attn_q.bias" in tensors,
-            names=tensors.keys(),
-        )
-        self._tensors = tensors
+        self._metadata, self._tensors = _read_all(path)
+        self._config = read_config(self._metadata, {n: t.shape for n, t in self._tensors.items()})
+        self._text = GgufText(self._metadata, path)
+        self._descriptors: dict[Path, int] = {}
 
     def config(self) -> dict[str, Any]:
         """The configuration, in Hugging Face's keys."""
@@ -63,60 +46,135 @@ class GgufCheckpoint:
     def tensors(self) -> Mapping[str, TensorInfo]:
         """All tensors by their names in the file, with the block type as type."""
         return {
-            name: TensorInfo(
-                _shape(tensor),
-                tensor.tensor_type.name,
-                int(tensor.n_bytes),
-                _exact_format(tensor.tensor_type.name),
-            )
+            name: TensorInfo(tensor.shape, tensor.type.name, tensor.num_bytes, _exact_format(tensor))
             for name, tensor in self._tensors.items()
         }
 
     def read(self, ref: SourceRef) -> NDArray[np.float32]:
         """One part of a tensor as float32; see CheckpointSource."""
-        tensor, stored, shape = self._part(ref)
-        return read_part(ref, shape, lambda start, stop: self._decoded(tensor, stored[start:stop]))
+        tensor, shape, offset = self._part(ref)
+        return read_part(ref, shape, lambda start, stop: self._rows(tensor, shape, offset, start, stop))
 
     def read_packed(self, ref: SourceRef) -> NDArray[np.uint8]:
         """One part of a tensor with an exact format, packed in it; see ExactSource."""
-        tensor, stored, shape = self._part(ref)
-        format, rows = _exact_format(tensor.tensor_type.name), ref.stored_rows(shape)
+        tensor, shape, offset = self._part(ref)
+        format, rows = _exact_format(tensor), ref.stored_rows(shape)
         assert format is not None, f"{ref.name} has no exact format"
         assert rows is not None, f"{ref} does more than choose rows"
+        first, row_num_bytes = int(rows.min()), tensor.row_num_bytes
+        data = self._bytes(
+            tensor, offset + first * row_num_bytes, (int(rows.max()) + 1 - first) * row_num_bytes
+        )
+        stored = data.reshape(-1, row_num_bytes)
         is_run = bool(np.all(np.diff(rows) == 1))
-        blocks = np.ascontiguousarray(stored[rows[0] : rows[-1] + 1] if is_run else stored[rows])
         try:
-            return native.pack_blocks(blocks, format, shape[-1])
+            return native.pack_blocks(
+                np.ascontiguousarray(stored if is_run else stored[rows - first]), format, shape[-1]
+            )
         except ValueError as error:
             raise CheckpointError(f"{self._path}: tensor {ref.name}: {error}; fetch it again") from error
 
-    def _part(self, ref: SourceRef) -> tuple[ReaderTensor, NDArray[Any], tuple[int, ...]]:
-        """The tensor, the data and the shape of it or of its entry."""
+    def files(self) -> Mapping[str, bytes]:
+        """Tokenizer, chat template and generation settings, rebuilt from the metadata."""
+        return self._text.files()
+
+    def notes(self) -> Sequence[str]:
+        """What to tell people about how the file was read."""
+        return self._text.notes()
+
+    def close(self) -> None:
+        """Close the files."""
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+        self._tensors = {}
+
+    def _part(self, ref: SourceRef) -> tuple[GgufTensor, tuple[int, ...], int]:
+        """The tensor, and shape and place of it or of its entry."""
         if ref.name not in self._tensors:
             raise MissingTensorError(f"{self._path}: there is no tensor {ref.name}")
         tensor = self._tensors[ref.name]
-        stored, shape = tensor.data, _shape(tensor)
-        return (tensor, stored, shape) if ref.index is None else (tensor, stored[ref.index], shape[1:])
+        if ref.index is None:
+            return tensor, tensor.shape, tensor.offset
+        entry_num_bytes = tensor.num_bytes // tensor.shape[0]
+        return tensor, tensor.shape[1:], tensor.offset + ref.index * entry_num_bytes
 
-    def _decoded(self, tensor: ReaderTensor, stored: NDArray[Any]) -> NDArray[np.float32]:
-        from gguf.quants import dequantize
+    def _rows(
+        self, tensor: GgufTensor, shape: tuple[int, ...], offset: int, start: int, stop: int
+    ) -> NDArray[np.float32]:
+        """Rows [start, stop) of a tensor, or of its entry at ``offset``, whose shape is given."""
+        if len(shape) == 1:  # a vector has one row; what is wanted of it are values
+            data = self._bytes(tensor, offset, tensor.row_num_bytes)
+            return _decoded(data, tensor, shape)[start:stop]
+        row_num_bytes = tensor.row_num_bytes * int(np.prod(shape[1:-1], dtype=np.int64))
+        data = self._bytes(tensor, offset + start * row_num_bytes, (stop - start) * row_num_bytes)
+        return _decoded(data, tensor, (stop - start, *shape[1:]))
 
+    def _bytes(self, tensor: GgufTensor, offset: int, num_bytes: int) -> NDArray[np.uint8]:
+        path = tensor.path
         try:
-            values = dequantize(np.ascontiguousarray(stored), tensor.tensor_type)
-        except NotImplementedError as error:
+            if path not in self._descriptors:
+                self._descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            return np.frombuffer(read_exactly(self._descriptors[path], num_bytes, offset), np.uint8)
+        except (OSError, EOFError) as error:
+            raise CheckpointError(f"{path}: tensor {tensor.name} cannot be read: {error}") from error
+
+
+def _exact_format(tensor: GgufTensor) -> str | None:
+    """The format that holds the blocks of a tensor value for value, if there is one."""
+    format = None if tensor.is_big_endian else exact_format(tensor.type.name)
+    return format if format is not None and native.FORMAT_TRAITS[format].packs_blocks else None
+
+
+def _decoded(data: NDArray[np.uint8], tensor: GgufTensor, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    if tensor.type.name in _FLOATS:
+        dtype = np.dtype((">" if tensor.is_big_endian else "<") + _FLOATS[tensor.type.name])
+        return np.asarray(data.view(dtype), np.float32).reshape(shape)
+    from gguf import GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    rows = data.reshape(-1, tensor.row_num_bytes)
+    values = dequantize(rows, GGMLQuantizationType(tensor.type.number))
+    return np.asarray(values, np.float32).reshape(shape)
+
+
+def _read_all(path: Path) -> tuple[dict[str, Any], dict[str, GgufTensor]]:
+    """Metadata and tensors of a file, or of all files of a split one."""
+    metadata: dict[str, Any] = {}
+    tensors: dict[str, GgufTensor] = {}
+    files = _all_files(path)
+    for file in files:
+        read = read_container(file)
+        # The first file of a split one has the metadata, the others only their number.
+        metadata = {**read.metadata, **metadata}
+        twice = sorted(tensors.keys() & read.tensors.keys())
+        if twice:
+            raise CheckpointError(f"{file}: has tensor {twice[0]}, which another file of the model has too")
+        tensors |= read.tensors
+    _check_whole(path, len(files), metadata, tensors)
+    return metadata, tensors
+
+
+def _check_whole(
+    path: Path, num_files: int, metadata: Mapping[str, Any], tensors: Mapping[str, GgufTensor]
+) -> None:
+    num_parts = metadata.get("split.count", 1)
+    if isinstance(num_parts, int) and num_parts > max(1, num_files):
+        raise CheckpointError(
+            f"{path}: is one of {num_parts} files of a split model, and its name does not say where the"
+            f" others are; give all their names back, such as model-00001-of-{num_parts:05d}.gguf"
+        )
+    expected = metadata.get("split.tensors.count", len(tensors))
+    if len(tensors) != expected:
+        raise CheckpointError(f"{path}: its files hold {len(tensors)} tensors of {expected}; is one cut?")
+    if "token_embd.weight" not in tensors:
+        raise MissingTensorError(f"{path}: has no tensor token_embd.weight; not a language model")
+    for tensor in tensors.values():
+        if tensor.is_big_endian and tensor.type.name not in _FLOATS:
             raise CheckpointError(
-                f"{self._path}: tensor {tensor.name} has type {tensor.tensor_type.name},"
-                " which the gguf library cannot read"
-            ) from error
-        return np.ascontiguousarray(values, np.float32)
-
-    def files(self) -> Mapping[str, bytes]:
-        """Tokenizer, chat template and generation settings, rebuilt from the metadata."""
-        return tokenizer_files(self._metadata, self._path)
-
-    def close(self) -> None:
-        """Let the mapped files go."""
-        self._tensors = {}
+                f"{path}: is big-endian, and tensor {tensor.name} has blocks of {tensor.type.name}, of which"
+                " writers swap different bytes; make a little-endian file of it with gguf_convert_endian"
+            )
 
 
 def _all_files(path: Path) -> list[Path]:
@@ -124,34 +182,18 @@ def _all_files(path: Path) -> list[Path]:
     if match is None:
         return [path]
     count = int(match[3])
-    files = [path.with_name(f"{match[1]}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1)]
+    suffix = path.suffix
+    files = [path.with_name(f"{match[1]}-{i:05d}-of-{count:05d}{suffix}") for i in range(1, count + 1)]
     for file in files:
         if not file.is_file():
             raise CheckpointError(f"{file}: not found; the model is split into {count} files")
     return files
 
 
-def _open(path: Path) -> GGUFReader:
+def _require_library(path: Path) -> None:
     try:
-        from gguf import GGUFReader
+        import gguf  # noqa: F401
     except ImportError:
         raise CheckpointError(
             f"{path}: reading GGUF needs the gguf library; install it with: pip install 'edgemoe[gguf]'"
         ) from None
-    try:
-        if path.stat().st_size < 32:
-            raise ValueError("too short")
-        return GGUFReader(path)
-    # The library lets errors of any kind through where a file is cut or not GGUF at all.
-    except Exception as error:
-        raise CheckpointError(f"{path}: not a GGUF file, or cut short; fetch it again") from error
-
-
-def _exact_format(block_type: str) -> str | None:
-    """The format that holds blocks of this type value for value, if there is one."""
-    format = exact_format(block_type)
-    return format if format is not None and native.FORMAT_TRAITS[format].packs_blocks else None
-
-
-def _shape(tensor: ReaderTensor) -> tuple[int, ...]:
-    return tuple(int(n) for n in reversed(tensor.shape))

@@ -1,0 +1,65 @@
+"""What GGUF metadata leave unsaid: llama.cpp's defaults, and sizes that the tensors tell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from edgemoe.models.families import GgufFamily
+from edgemoe.source_ref import Shape
+
+_ROPE_BASE = 10000.0
+# The last axis of these is a width that a key tells too; in old files only the tensor does.
+_WIDTHS = {
+    "expert_feed_forward_length": re.compile(r"blk\.\d+\.ffn_down(_exps|\.\d+)\.weight"),
+    "expert_shared_feed_forward_length": re.compile(r"blk\.\d+\.ffn_down_shexp\.weight"),
+    "feed_forward_length": re.compile(r"blk\.\d+\.ffn_down(|_exps|\.\d+)\.weight"),
+}
+_SCALING = {
+    "factor": "factor",
+    "original_context_length": "original_max_position_embeddings",
+    "yarn_beta_fast": "beta_fast",
+    "yarn_beta_slow": "beta_slow",
+}
+
+
+def add_defaults(
+    gguf: GgufFamily, own: Mapping[str, Any], config: dict[str, Any], shapes: Mapping[str, Shape]
+) -> None:
+    """Set what no key says: base of the rotation, sizes of heads, widths of networks.
+
+    ``own`` are the keys of the architecture, ``config`` is in Hugging Face's keys.
+    """
+    if "rope.freq_base" in gguf.keys:
+        config.setdefault(gguf.keys["rope.freq_base"], _ROPE_BASE)
+    num_heads = config.get("num_attention_heads")
+    if "attention.head_count_kv" not in gguf.per_layer and "attention.head_count_kv" in gguf.keys:
+        config.setdefault("num_key_value_heads", num_heads)
+    if gguf.keys.get("attention.key_length") == "head_dim" and isinstance(num_heads, int) and num_heads:
+        width = config.get("hidden_size")
+        config.setdefault("head_dim", width // num_heads if isinstance(width, int) else width)
+    for key, pattern in _WIDTHS.items():
+        if key in gguf.keys and own.get(key) is None:
+            found = next((shape[-1] for name, shape in shapes.items() if pattern.fullmatch(name)), None)
+            if found is not None:
+                config[gguf.keys[key]] = found
+
+
+def read_scaling(own: dict[str, Any]) -> dict[str, Any]:
+    """How the rotation is stretched, in Hugging Face's keys; takes its keys out of ``own``.
+
+    A factor without a kind is linear, also under the name that files of 2023 give it.
+    """
+    found = {new: own.pop(f"rope.scaling.{old}", None) for old, new in _SCALING.items()}
+    old_factor = own.pop("rope.scale_linear", None)
+    if found["factor"] is None:
+        found["factor"] = old_factor
+    kind = own.pop("rope.scaling.type", "none" if found["factor"] is None else "linear")
+    if kind == "none" or (kind == "linear" and found["factor"] in (None, 0.0, 1.0)):
+        return {}
+    if kind == "yarn" and found["original_max_position_embeddings"] is None:
+        found["original_max_position_embeddings"] = own.get("context_length")
+    if kind != "yarn":
+        found = {"factor": found["factor"]}
+    return {"rope_type": kind, **{key: value for key, value in found.items() if value is not None}}
