@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,6 +161,11 @@ class Model:
         """Text to tokens and back."""
         return self._open().tokenizer
 
+    @property
+    def sampling_defaults(self) -> dict[str, float]:
+        """How the model's authors want tokens drawn (generation_config.json); used where nothing is said."""
+        return dict(self._open().sampling)
+
     def stream(self, prompt: str | Sequence[int], **options: Unpack[AnswerOptions]) -> Stream:
         """Continue a prompt (text or token ids); iterate over the result to get the text as it comes.
 
@@ -171,7 +176,8 @@ class Model:
             options: by name, none of them required:
 
                 * max_tokens: longest answer. Default: 256.
-                * temperature: 0, the default, takes the likeliest token each time.
+                * temperature: 0 takes the likeliest token each time. Default, as of the next four: what the
+                  model's authors say (``sampling_defaults``), else 0.
                 * top_k: draw among the K likeliest; 0: all.
                 * top_p: draw among the likeliest that hold this share of the probability.
                 * min_p: leave out tokens less likely than this share of the likeliest.
@@ -191,7 +197,7 @@ class Model:
         engine = self._open()
         tokenizer = engine.tokenizer
         token_ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        return Stream(engine, make_request(token_ids, tokenizer.stop_ids, options))
+        return Stream(engine, make_request(token_ids, tokenizer.stop_ids, {**engine.sampling, **options}))
 
     def astream(self, prompt: str | Sequence[int], **options: Unpack[AnswerOptions]) -> AsyncStream:
         """As ``stream``, for ``async for``: computed on a worker thread, a step at a time."""
@@ -250,23 +256,45 @@ class Model:
                 on_answer(len(answers), len(streams))
         return answers
 
-    def stream_chat(self, messages: Sequence[Message], **options: Unpack[AnswerOptions]) -> Stream:
+    def stream_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        template_options: Mapping[str, Any] | None = None,
+        **options: Unpack[AnswerOptions],
+    ) -> Stream:
         """Answer a conversation, a list of {"role": ..., "content": ...}; options as in ``stream``.
+
+        ``template_options`` are for the chat template, such as {"enable_thinking": False}.
 
         Raises:
             RequestError: the checkpoint has no chat template, or an option has no such name or value.
         """
-        tokenizer = self._open().tokenizer
+        engine = self._open()
+        tokenizer = engine.tokenizer
         stop_ids = tokenizer.stop_ids | tokenizer.turn_end_ids()
-        return Stream(self._open(), make_request(tokenizer.encode_chat(messages), stop_ids, options))
+        token_ids = tokenizer.encode_chat(messages, **(template_options or {}))
+        return Stream(engine, make_request(token_ids, stop_ids, {**engine.sampling, **options}))
 
-    def astream_chat(self, messages: Sequence[Message], **options: Unpack[AnswerOptions]) -> AsyncStream:
+    def astream_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        template_options: Mapping[str, Any] | None = None,
+        **options: Unpack[AnswerOptions],
+    ) -> AsyncStream:
         """As ``stream_chat``, for ``async for``."""
-        return AsyncStream(self.stream_chat(messages, **options))
+        return AsyncStream(self.stream_chat(messages, template_options=template_options, **options))
 
-    def chat(self, messages: Sequence[Message], **options: Unpack[AnswerOptions]) -> Generation:
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        template_options: Mapping[str, Any] | None = None,
+        **options: Unpack[AnswerOptions],
+    ) -> Generation:
         """As ``stream_chat``, all at once."""
-        return _finish(self.stream_chat(messages, **options))
+        return _finish(self.stream_chat(messages, template_options=template_options, **options))
 
     def logits(
         self, token_ids: Sequence[int], decoder_token_ids: Sequence[int] | None = None

@@ -199,7 +199,7 @@ def test_a_signal_ends_run_cleanly(tiny_store, how, said):
 
 def test_sigterm_ends_a_conversation_too(tiny_store):
     def until_it_waits(process):
-        while "/exit" not in process.stderr.readline():
+        while "/help" not in process.stderr.readline():
             pass
         time.sleep(0.3)
 

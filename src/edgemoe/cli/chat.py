@@ -1,130 +1,83 @@
-"""``edgemoe chat``: a conversation in the terminal."""
+"""``edgemoe chat``: talking with a model in the terminal."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgemoe.cli.conversation import Conversation, Turns
+from edgemoe.cli.groups import with_groups
 from edgemoe.cli.options import (
-    ContextOption,
-    MaxTokensOption,
-    MemoryOption,
-    MinPOption,
-    RepetitionPenaltyOption,
-    SeedOption,
-    StopOption,
+    AnswerArguments,
+    LoadArguments,
     StoreArgument,
-    TemperatureOption,
-    ThreadsOption,
-    TopKOption,
-    TopPOption,
-    sampling,
+    TemplateOption,
+    as_utf8,
+    template_options,
 )
-from edgemoe.cli.output import say, say_budget
-from edgemoe.cli.run import status_line
+from edgemoe.cli.output import say, say_drawing
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
-    from edgemoe.api import Generation, Model
+    from edgemoe.api import Model
 
-HELP = "/exit or Ctrl-D ends, /reset forgets the conversation, /stats shows costs, Ctrl-C stops an answer"
+DEFAULTS: dict[str, Any] = {"max_tokens": 1024, "temperature": 0.7, "top_p": 0.9}
 
 
+@with_groups
 def chat(
     store: StoreArgument,
-    memory: MemoryOption = None,
+    load: LoadArguments,
+    answer: AnswerArguments,
     system: Annotated[
-        str | None, typer.Option("--system", metavar="TEXT", help="System message, always first.")
+        str | None,
+        typer.Option("--system", metavar="TEXT", help="System message, always first.", show_default=False),
     ] = None,
-    context: ContextOption = None,
-    num_threads: ThreadsOption = None,
-    max_tokens: MaxTokensOption = 512,
-    temperature: TemperatureOption = 0.7,
-    top_k: TopKOption = 0,
-    top_p: TopPOption = 0.9,
-    min_p: MinPOption = 0.0,
-    repetition_penalty: RepetitionPenaltyOption = 1.0,
-    seed: SeedOption = None,
-    stop: StopOption = None,
+    template: TemplateOption = None,
+    drops_oldest: Annotated[
+        bool,
+        typer.Option("--drop-oldest", help="Let go of the oldest turns when the context is full."),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object for each answer, on a line of its own.")
+    ] = False,
 ) -> None:
     r"""Talk with a model.
 
-    Its checkpoint's chat template shapes the conversation.
-    /exit or Ctrl-D ends, /reset forgets the conversation, /stats shows what the last answer cost,
-    Ctrl-C stops an answer.
+    Its checkpoint's chat template shapes the conversation. A line that ends with a backslash goes on in the
+    next one; a line of three quotes begins and ends a text of several lines.
+
+    /help lists the commands: /retry, /reset, /drop, /save FILE, /load FILE, /stats, /exit. A line that begins
+    with // begins with one slash. Ctrl-C stops an answer, Ctrl-D ends the conversation.
 
     \b
     edgemoe chat qwen.store --memory 6GiB
     edgemoe chat qwen.store --memory 6GiB --system "Answer in one sentence." --temperature 0
+    edgemoe chat qwen.store --memory 6GiB --drop-oldest --template-option enable_thinking=false
     """
-    import edgemoe
+    values = template_options(template)
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        import_module("readline")  # gives input() history and line editing
+    with load.load(store) as model:
+        options = answer.options(model, DEFAULTS)
+        if not model.tokenizer.template_names():
+            raise RequestError(f"{store} has no chat template; `edgemoe run` continues a plain prompt")
+        _say_header(model, str(store))
+        say_drawing(model, options)
+        turns = Turns(model, None if system is None else as_utf8(system), options, values, drops_oldest)
+        Conversation(turns, prints_json=as_json).hold()
 
-    options = sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop)
-    with edgemoe.load(store, memory, context=context, num_threads=num_threads) as model:
-        if memory is None:
-            say_budget(model)
-        Conversation(model, system, options).hold()
 
+def _say_header(model: Model, name: str) -> None:
+    """What one talks with, how long it may get, and what it may take."""
+    from edgemoe.units import format_size
 
-@dataclass
-class Conversation:
-    """The messages so far and the loop that adds to them."""
-
-    model: Model
-    system: str | None
-    options: dict[str, Any]
-    messages: list[dict[str, str]] = field(default_factory=list)
-    last: Generation | None = None
-
-    def hold(self) -> None:
-        """Read lines and answer them until the user ends it."""
-        if sys.stdin.isatty():
-            import_module("readline")  # gives input() history and line editing
-        say(HELP)
-        self._reset()
-        while (line := self._read_line()) is not None:
-            if line == "/exit":
-                return
-            if line == "/reset":
-                self._reset()
-            elif line == "/stats":
-                say(status_line(self.last) if self.last else "nothing was answered yet")
-            elif line.startswith("/"):
-                say(f"no command {line.split()[0]}; {HELP}")
-            elif line:
-                self._answer(line)
-
-    def _read_line(self) -> str | None:
-        """The next line; None at its end (Ctrl-D). Ctrl-C drops what was typed."""
-        while True:
-            try:
-                return input("> " if sys.stdin.isatty() else "").strip()
-            except EOFError:
-                say("")
-                return None
-            except KeyboardInterrupt:
-                say("\n(Ctrl-D ends)")
-
-    def _reset(self) -> None:
-        self.messages = [{"role": "system", "content": self.system}] if self.system else []
-
-    def _answer(self, question: str) -> None:
-        asked = [*self.messages, {"role": "user", "content": question}]
-        try:
-            stream = self.model.stream_chat(asked, **self.options)
-        except RequestError as error:
-            say(f"{error}; /reset starts anew")
-            return
-        try:
-            for chunk in stream:
-                print(chunk.text, end="", flush=True)
-            print(flush=True)
-        except KeyboardInterrupt:
-            stream.close()
-            say(" (stopped)")
-        self.last = stream.generation
-        self.messages = [*asked, {"role": "assistant", "content": self.last.text}]
+    memory = model.memory
+    share = "all experts" if memory.is_resident else f"{memory.resident_share:.0%} of the experts"
+    say(
+        f"{name}: {model.spec.family}, context {memory.context} tokens,"
+        f" budget {format_size(memory.budget_bytes)}, {share} in memory"
+    )

@@ -114,8 +114,7 @@ def evaluate(
     started = time.monotonic()
     context = window_within(store, window)
     with edgemoe.load(store, memory, context=context, num_threads=num_threads) as model:
-        if memory is None:
-            say_budget(model)
+        say_budget(model, memory)
         score: Score | PairScore
         if content is None:
             assert pairs is not None

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgemoe.errors import RequestError
+
+if TYPE_CHECKING:
+    from edgemoe.api import Model
 
 DEFAULT_WINDOW = 512
 
@@ -69,80 +76,163 @@ WindowOption = Annotated[
 MaxTokensOption = Annotated[
     int, typer.Option("--max-tokens", metavar="N", min=1, help="Longest answer, in tokens.")
 ]
-TemperatureOption = Annotated[
-    float,
-    typer.Option("--temperature", metavar="T", min=0.0, help="0 always takes the likeliest token."),
-]
-TopKOption = Annotated[
-    int, typer.Option("--top-k", metavar="K", min=0, help="Sample among the K likeliest; 0: all.")
-]
-TopPOption = Annotated[
-    float,
-    typer.Option(
-        "--top-p",
-        metavar="P",
-        min=0.0,
-        max=1.0,
-        help="Sample among the likeliest tokens that hold this share of the probability.",
-    ),
-]
-MinPOption = Annotated[
-    float,
-    typer.Option(
-        "--min-p",
-        metavar="P",
-        min=0.0,
-        max=1.0,
-        help="Leave out tokens less likely than this share of the likeliest.",
-    ),
-]
-RepetitionPenaltyOption = Annotated[
-    float,
-    typer.Option(
-        "--repetition-penalty",
-        metavar="X",
-        min=0.0,
-        help="Above 1 makes tokens that are already there less likely.",
-    ),
-]
-SeedOption = Annotated[
-    int | None,
-    typer.Option("--seed", metavar="N", min=0, help="Same seed, same answer.", show_default=False),
-]
-StopOption = Annotated[
+_MODELS_OWN = "[default: what the model's generation_config.json says, else {}]"
+
+
+def _own(value: object) -> str:
+    return _MODELS_OWN.format(value)
+
+
+@dataclass(frozen=True)
+class LoadArguments:
+    """How a store is loaded: the options that every command shares which runs one."""
+
+    memory: MemoryOption = None
+    context: ContextOption = None
+    num_threads: ThreadsOption = None
+
+    @contextmanager
+    def load(self, store: Path) -> Iterator[Model]:
+        """The loaded model; tells on stderr of a budget that nobody asked for, or that is not free."""
+        import edgemoe
+        from edgemoe.cli.output import say_budget, waiting
+
+        with waiting(f"loading {store.name or store}"):
+            model = edgemoe.load(store, self.memory, context=self.context, num_threads=self.num_threads)
+        with model:
+            say_budget(model, self.memory)
+            yield model
+
+
+@dataclass(frozen=True)
+class AnswerArguments:
+    """How answers are drawn and ended. None: nothing was said."""
+
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-tokens",
+            metavar="N",
+            min=1,
+            help="Longest answer, in tokens. [default: 256; of chat 1024]",
+            show_default=False,
+        ),
+    ] = None
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            "--temperature",
+            metavar="T",
+            min=0.0,
+            help=f"0 always takes the likeliest token. {_own('0; of chat 0.7')}",
+            show_default=False,
+        ),
+    ] = None
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            "--top-k",
+            metavar="K",
+            min=0,
+            help=f"Draw among the K likeliest; 0: all. {_own(0)}",
+            show_default=False,
+        ),
+    ] = None
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            "--top-p",
+            metavar="P",
+            min=0.0,
+            max=1.0,
+            help="Draw among the likeliest tokens that hold this share of the probability."
+            f" {_own('1; of chat 0.9')}",
+            show_default=False,
+        ),
+    ] = None
+    min_p: Annotated[
+        float | None,
+        typer.Option(
+            "--min-p",
+            metavar="P",
+            min=0.0,
+            max=1.0,
+            help=f"Leave out tokens less likely than this share of the likeliest. {_own(0)}",
+            show_default=False,
+        ),
+    ] = None
+    repetition_penalty: Annotated[
+        float | None,
+        typer.Option(
+            "--repetition-penalty",
+            metavar="X",
+            min=0.0,
+            help=f"Above 1 makes tokens that are already there less likely. {_own(1)}",
+            show_default=False,
+        ),
+    ] = None
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", metavar="N", min=0, help="Same seed, same answer.", show_default=False),
+    ] = None
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stop", metavar="TEXT", help="End before this text; may be given again.", show_default=False
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.stop and "" in self.stop:
+            raise RequestError("--stop '': every answer has that; give some text")
+
+    def options(self, model: Model, fallback: Mapping[str, Any]) -> dict[str, Any]:
+        """Keyword arguments of ``Model.stream`` and its siblings: what was said, else the model's own values,
+        else those of the command.
+        """
+        from edgemoe.engine.defaults import choose_sampling
+
+        said = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        if "stop" in said:
+            said["stop"] = tuple(as_utf8(text) for text in said["stop"])
+        return {**fallback, **choose_sampling(said, model.sampling_defaults, fallback)}
+
+
+TemplateOption = Annotated[
     list[str] | None,
-    typer.Option("--stop", metavar="TEXT", help="End before this text; may be given again.",
-                 show_default=False),
-]  # fmt: skip
+    typer.Option(
+        "--template-option",
+        metavar="NAME=VALUE",
+        help="Value for the chat template, such as enable_thinking=false; may be given again.",
+        show_default=False,
+    ),
+]
 
 
-def sampling(
-    max_tokens: int,
-    temperature: float,
-    top_k: int,
-    top_p: float,
-    min_p: float,
-    repetition_penalty: float,
-    seed: int | None,
-    stop: list[str] | None,
-) -> dict[str, Any]:
-    """The keyword arguments of ``Model.generate`` and its siblings.
+def template_options(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """Options of a chat template: values are JSON where they can be, else text.
 
     Raises:
-        RequestError: an empty text to stop at.
+        RequestError: a pair has no name or no value.
     """
-    if stop and "" in stop:
-        raise RequestError("--stop '': every answer has that; give some text")
-    return {
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
-        "seed": seed,
-        "stop": tuple(stop or ()),
-    }
+    found: dict[str, Any] = {}
+    for pair in pairs or ():
+        name, sign, value = pair.partition("=")
+        if not sign or not name.isidentifier():
+            raise RequestError(f"--template-option {pair!r}: give NAME=VALUE, such as enable_thinking=false")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = as_utf8(value)
+    return found
+
+
+def as_utf8(text: str) -> str:
+    """A text of the command line as the UTF-8 that it was typed in, whatever the locale says of it."""
+    try:
+        return os.fsencode(text).decode("utf-8")
+    except UnicodeError:
+        return text
 
 
 def window_within(store: Path, window: int | None) -> int:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -14,6 +17,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from edgemoe.api import Model
+
+
+# What lasts longer is shown to go on.
+PATIENCE_S = 1.0
 
 
 class Advance(Protocol):
@@ -33,9 +40,95 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def say_budget(model: Model) -> None:
-    """Where a budget that nobody asked for comes from, on stderr."""
-    say(f"memory budget {model.memory.explanation}; --memory sets another")
+def say_budget(model: Model, asked: str | int | None) -> None:
+    """On stderr: the default budget and its origin, or that the one asked for is not free now."""
+    if asked is None:
+        say(f"memory budget {model.memory.explanation}; --memory sets another")
+        return
+    from edgemoe.engine.memory import check_budget
+
+    warning = check_budget(model.memory.budget_bytes)
+    if warning is not None:
+        say(f"warning: {warning}; other programs may have to give way")
+
+
+def say_drawing(model: Model, options: Mapping[str, Any]) -> None:
+    """On stderr: how tokens are drawn, unless it is the likeliest each time for want of a say."""
+    from edgemoe.engine.defaults import describe_sampling
+
+    own = {name for name, value in model.sampling_defaults.items() if options.get(name) == value}
+    if own or options.get("temperature"):
+        origin = f" ({', '.join(sorted(own))} from the model's generation_config.json)" if own else ""
+        say(f"drawing: {describe_sampling(options)}{origin}")
+
+
+def quoted(*words: object) -> str:
+    """Words as a shell takes them: a line that can be pasted."""
+    return shlex.join(str(word) for word in words)
+
+
+@contextmanager
+def reading_prompt() -> Iterator[Advance]:
+    """A bar of the prompt's tokens until all are read, if that lasts. Yields the function to tell."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("reading the prompt"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=stderr_console(), transient=True)
+    tasks: list[TaskID] = []
+    began_s = time.monotonic()
+
+    def advance(done: int, total: int) -> None:
+        if not tasks and done < total and time.monotonic() - began_s > PATIENCE_S:
+            progress.start()
+            tasks.append(progress.add_task("", total=total))
+        if tasks:
+            progress.update(tasks[0], completed=done)
+            if done >= total:
+                progress.stop()
+
+    try:
+        yield advance
+    finally:
+        if tasks:
+            progress.stop()
+
+
+@contextmanager
+def waiting(description: str) -> Iterator[None]:
+    """Show on stderr that something is going on if it lasts, and for how long."""
+    console = stderr_console()
+    with _after_a_while(lambda: console.status(description) if console.is_terminal else _said(description)):
+        yield
+
+
+@contextmanager
+def _said(description: str) -> Iterator[None]:
+    say(f"{description} ...")
+    yield
+
+
+@contextmanager
+def _after_a_while(make: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
+    """Enter what ``make`` gives if the body takes longer than a second; leave it at the end."""
+    lock, shown = threading.Lock(), ExitStack()
+    is_over = False
+
+    def show() -> None:
+        with lock:
+            if not is_over:
+                shown.enter_context(make())
+
+    timer = threading.Timer(PATIENCE_S, show)
+    timer.daemon = True
+    with suppress(RuntimeError):  # no more threads are allowed: then nothing is shown
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        with lock:
+            is_over = True
+            shown.close()
 
 
 def stderr_console() -> Console:

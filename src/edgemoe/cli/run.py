@@ -3,96 +3,124 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgemoe.cli.groups import with_groups
 from edgemoe.cli.options import (
-    ContextOption,
+    AnswerArguments,
     JsonOption,
-    MaxTokensOption,
-    MemoryOption,
-    MinPOption,
-    RepetitionPenaltyOption,
-    SeedOption,
-    StopOption,
+    LoadArguments,
     StoreArgument,
-    TemperatureOption,
-    ThreadsOption,
-    TopKOption,
-    TopPOption,
-    sampling,
+    TemplateOption,
+    as_utf8,
+    template_options,
 )
-from edgemoe.cli.output import print_json, say, say_budget
+from edgemoe.cli.output import print_json, quoted, reading_prompt, say, say_drawing
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
-    from edgemoe.api import Generation
+    from edgemoe.api import Generation, Model, Stream
+
+DEFAULTS: dict[str, Any] = {"max_tokens": 256, "temperature": 0.0}
 
 
+@with_groups
 def run(
     store: StoreArgument,
+    load: LoadArguments,
+    answer: AnswerArguments,
+    text: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PROMPT]", help="Text to go on from; - or none: read stdin.", show_default=False
+        ),
+    ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option("--prompt", "-p", metavar="TEXT", help="Text to go on from; - or none: read stdin."),
+        typer.Option("--prompt", "-p", metavar="TEXT", help="The same, where it begins with a dash."),
     ] = None,
-    memory: MemoryOption = None,
-    context: ContextOption = None,
-    num_threads: ThreadsOption = None,
-    max_tokens: MaxTokensOption = 256,
-    temperature: TemperatureOption = 0.0,
-    top_k: TopKOption = 0,
-    top_p: TopPOption = 1.0,
-    min_p: MinPOption = 0.0,
-    repetition_penalty: RepetitionPenaltyOption = 1.0,
-    seed: SeedOption = None,
-    stop: StopOption = None,
+    is_chat: Annotated[
+        bool,
+        typer.Option("--chat", help="Ask with the model's chat template instead of continuing the text."),
+    ] = False,
+    system: Annotated[
+        str | None,
+        typer.Option("--system", metavar="TEXT", help="System message before the prompt, with --chat."),
+    ] = None,
+    template: TemplateOption = None,
     watches: Annotated[
         bool, typer.Option("--watch", help="Show live which experts are resident, hit, missed, read ahead.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Continue a prompt within a memory budget.
+    r"""Continue a prompt, or answer it, within a memory budget.
 
-    The text streams to stdout; one line on stderr says what it cost. Ctrl-C stops it.
+    The text streams to stdout; stderr says how it is drawn and what it cost. Ctrl-C stops it.
 
     \b
-    edgemoe run qwen.store --memory 6GiB --prompt "Once upon a time" --max-tokens 64
+    edgemoe run qwen.store "Once upon a time" --memory 6GiB --max-tokens 64
+    edgemoe run qwen.store --chat "Why is the sky blue?" --memory 6GiB
+    edgemoe run qwen.store --chat --template-option enable_thinking=false "Name three rivers."
     edgemoe run qwen.store --memory 6GiB --temperature 0.7 --top-p 0.9 --seed 1 < question.txt
-    edgemoe run qwen.store --memory 2GiB -p "1, 2, 3," --json
-    edgemoe run qwen.store --memory 2GiB -p "Once upon a time" --watch
+    edgemoe run qwen.store --memory 2GiB "1, 2, 3," --json
+    edgemoe run qwen.store --memory 2GiB "Once upon a time" --watch
     """
-    import edgemoe
-
     if watches and as_json:
         raise RequestError("--watch draws for people; leave out --watch or --json")
-    text = _read_prompt(prompt)
-    if not text:
+    if not is_chat and (system is not None or template):
+        raise RequestError("--system and --template-option shape a chat; give --chat too")
+    values = template_options(template)
+    asked = _read_prompt(text, prompt)
+    if not asked:
         raise RequestError("the prompt is empty; give some text to go on from")
-    options = sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop)
-    with edgemoe.load(store, memory, context=context, num_threads=num_threads) as model:
-        if memory is None:
-            say_budget(model)
-        if as_json:
-            print_json(model.generate(text, **options).to_json())
-            return
-        stream = model.stream(text, **options)
-        if watches:
-            from edgemoe.cli.watch import watch
+    with load.load(store) as model:
+        options = answer.options(model, DEFAULTS)
+        say_drawing(model, options)
+        if not is_chat and model.tokenizer.template_names():
+            command = quoted("edgemoe", "run", store, "--chat")
+            say(f"hint: this model has a chat template; to ask with it: {command}")
+        with reading_prompt() as progress:
+            options["progress"] = progress
+            if is_chat:
+                messages = [{"role": "system", "content": as_utf8(system)}] if system is not None else []
+                messages += [{"role": "user", "content": asked}]
+                stream = model.stream_chat(messages, template_options=values, **options)
+            else:
+                stream = model.stream(asked, **options)
+            with stream:
+                if watches:
+                    from edgemoe.cli.watch import watch
 
-            watch(model, stream, text)
-            say(status_line(stream.generation))
+                    watch(model, stream, "" if is_chat else asked)
+                elif as_json:
+                    _finish(stream)
+                else:
+                    _print(stream)
+        if as_json:
+            print_json(stream.generation.to_json())
             return
-        try:
-            for chunk in stream:
-                print(chunk.text, end="", flush=True)
-        finally:
-            print(flush=True)
         say(status_line(stream.generation))
-        if stream.generation.finish_reason == "length" and len(stream.generation.token_ids) < max_tokens:
-            most = model.spec.max_context
-            longer = f"; --context takes up to {most}" if model.memory.context < most else ""
-            say(f"the context of {model.memory.context} tokens is full{longer}")
+        cut = why_cut(model, stream.generation, options["max_tokens"])
+        if cut:
+            say(cut)
+
+
+def _print(stream: Stream) -> None:
+    try:
+        for chunk in stream:
+            print(chunk.text, end="", flush=True)
+    finally:
+        print(flush=True)
+
+
+def _finish(stream: Stream) -> None:
+    try:
+        for _ in stream:
+            pass
+    except KeyboardInterrupt:
+        stream.close()  # what there is of the answer is reported
 
 
 def status_line(generation: Generation) -> str:
@@ -111,9 +139,28 @@ def status_line(generation: Generation) -> str:
     )
 
 
-def _read_prompt(prompt: str | None) -> str:
-    if prompt is not None and prompt != "-":
-        return prompt
+def why_cut(model: Model, generation: Generation, max_tokens: int) -> str | None:
+    """What cut an answer before its end, and what takes more; None if nothing did."""
+    if generation.finish_reason != "length":
+        return None
+    if len(generation.token_ids) >= max_tokens:
+        return f"the answer was cut after {max_tokens} tokens; --max-tokens takes more"
+    most = model.spec.max_context
+    longer = f"; --context takes up to {most}" if model.memory.context < most else ""
+    return f"the context of {model.memory.context} tokens is full{longer}"
+
+
+def _read_prompt(text: str | None, prompt: str | None) -> str:
+    """The prompt of the command line, or stdin without the newline that ends it.
+
+    Raises:
+        RequestError: it is given twice.
+    """
+    if text is not None and prompt is not None:
+        raise RequestError("the prompt is given twice; give it once, with or without --prompt")
+    given = prompt if text is None else text
+    if given is not None and given != "-":
+        return as_utf8(given)
     if sys.stdin.isatty():
         say("reading the prompt; end it with Ctrl-D")
-    return sys.stdin.read()
+    return sys.stdin.read().removesuffix("\n").removesuffix("\r")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
 from edgemoe.engine import forks
+from edgemoe.engine.defaults import read_sampling_defaults
 from edgemoe.engine.encoder_session import EncoderDecoderSession
 from edgemoe.engine.memory import MemoryPlan, check_budget, plan_memory
 from edgemoe.engine.prediction import (
@@ -49,6 +50,7 @@ class Engine:
     tokenizer: Tokenizer
     experts: StreamedExperts
     session: Session
+    sampling: Mapping[str, float]  # what the model's authors say of drawing tokens
     notes: tuple[str, ...] = ()  # what of the store is not used, and why
 
     def close(self) -> None:
@@ -92,6 +94,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
         check_budget(options.budget_bytes)
     # Loaded before the plan is made: its memory is measured rather than guessed.
     tokenizer = Tokenizer(store.path, store.config)
+    sampling = read_sampling_defaults(store.path)
     policy = make_policy(options.policy)
     predictor_name = choose_predictor(store, options.predictor)
     memory = plan_memory(
@@ -128,7 +131,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
     except BaseException:
         reader.close()
         raise
-    return Engine(spec, memory, tokenizer, experts, session, store.notes)
+    return Engine(spec, memory, tokenizer, experts, session, sampling, store.notes)
 
 
 def _session(spec: ModelSpec, weights: DenseWeights, experts: StreamedExperts, memory: MemoryPlan) -> Session:

@@ -1,0 +1,81 @@
+"""How a model's authors want its tokens drawn, as its generation_config.json says.
+
+What the caller says comes first, then the file, then what the command or the interface has of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgemoe.engine.sampling import Sampling
+from edgemoe.errors import RequestError, StoreError
+
+GENERATION_FILE = "generation_config.json"
+# Keys of the file that have our names and meaning.
+_NAMES = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
+def read_sampling_defaults(folder: Path) -> dict[str, float]:
+    """What the file of a store says of drawing tokens; empty if it says nothing, or is not there.
+
+    Raises:
+        StoreError: the file cannot be read, or a value is none that can be.
+    """
+    path = folder / GENERATION_FILE
+    if not path.is_file():
+        return {}
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        defaults = sampling_defaults(settings)
+        Sampling(**defaults)  # type: ignore[arg-type]
+    except (OSError, ValueError, RecursionError) as error:
+        what = str(error) if isinstance(error, RequestError) else f"cannot be read: {error}"
+        raise StoreError(f"{path}: {what}") from error
+    return defaults
+
+
+def sampling_defaults(settings: Mapping[str, Any]) -> dict[str, float]:
+    """Arguments of Sampling that a generation_config.json gives.
+
+    ``do_sample`` false means the likeliest token; true, a temperature of 1 unless it gives another. Where it
+    is missing, values that are there are meant.
+
+    Raises:
+        RequestError: a value is not a number.
+    """
+    if not isinstance(settings, Mapping):
+        raise RequestError("is not a JSON object")
+    found: dict[str, float] = {}
+    for name in _NAMES:
+        value = settings.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise RequestError(f"{name} is {value!r}; it must be a number")
+        found[name] = max(0, int(value)) if name == "top_k" else value  # some write -1 for all
+    if settings.get("do_sample") is False:
+        found["temperature"] = 0.0
+    elif settings.get("do_sample"):
+        found.setdefault("temperature", 1.0)
+    return found
+
+
+def choose_sampling(
+    given: Mapping[str, Any], own: Mapping[str, float], fallback: Mapping[str, float]
+) -> dict[str, Any]:
+    """The values that count: those given, then the model's own, then, if it has no temperature, others."""
+    return {**({} if "temperature" in own else fallback), **own, **given}
+
+
+def describe_sampling(options: Mapping[str, Any]) -> str:
+    """Values that draw tokens, in words: "temperature 0.6, top_k 20", or "the likeliest token each time"."""
+    wanted = {name: options[name] for name in _NAMES if name in options}
+    if not wanted.get("temperature"):
+        penalty = wanted.get("repetition_penalty", 1.0)
+        extra = f", repetition_penalty {penalty:g}" if penalty != 1.0 else ""
+        return f"the likeliest token each time{extra}"
+    return ", ".join(f"{name} {value:g}" for name, value in wanted.items())
