@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgemoe.server.dialects import AnswerReader
-from edgemoe.server.dialects.reader import Call
+from edgemoe.server.dialects import Call, Reader
 from edgemoe.server.events import (
     Event,
     Finish,
@@ -26,7 +25,7 @@ class AnswerWriter:
     """Writes one answer. ``is_done`` is set when it ends before the engine ends it."""
 
     def __init__(
-        self, reader: AnswerReader, stops: Sequence[str], num_prompt: int, *, only_one_call: bool = False
+        self, reader: Reader, stops: Sequence[str], num_prompt: int, *, only_one_call: bool = False
     ) -> None:
         self._reader = reader
         self._scanner = StopScanner(stops)

@@ -1,6 +1,6 @@
 """How families of models write thoughts and calls of functions, read while the text arrives."""
 
-from edgemoe.server.dialects.dialect import VERBATIM, Dialect, find_dialect
-from edgemoe.server.dialects.reader import AnswerReader
+from edgemoe.server.dialects.dialect import DIALECTS, VERBATIM, Dialect, Reader, find_dialect
+from edgemoe.server.dialects.reader import AnswerReader, Call
 
-__all__ = ["VERBATIM", "AnswerReader", "Dialect", "find_dialect"]
+__all__ = ["DIALECTS", "VERBATIM", "AnswerReader", "Call", "Dialect", "Reader", "find_dialect"]

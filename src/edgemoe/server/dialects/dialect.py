@@ -2,39 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from edgemoe.server.dialects.reader import AnswerReader, Manner, Mark
+from edgemoe.server.dialects.deepseek import DEEPSEEK
+from edgemoe.server.dialects.gemma import GEMMA
+from edgemoe.server.dialects.glm import GLM
+from edgemoe.server.dialects.harmony import HarmonyReader
+from edgemoe.server.dialects.mistral import MISTRAL
+from edgemoe.server.dialects.qwen import HERMES, QWEN_XML
+from edgemoe.server.dialects.reader import AnswerReader, Call, Manner
+from edgemoe.server.events import Reasoning, Text
 
-THINK = Mark("<think>", None)
+
+class Reader(Protocol):
+    """Reads one answer while its text arrives."""
+
+    @property
+    def is_thinking(self) -> bool:
+        """Whether a thought is open."""
+
+    @property
+    def is_in_call(self) -> bool:
+        """Whether a call is being read."""
+
+    def push(self, text: str) -> list[Reasoning | Text | Call]:
+        """What is certain after this text."""
+
+    def finish(self, *, is_cut: bool) -> list[Reasoning | Text | Call]:
+        """What is left when no more text comes; ``is_cut``: the limit of tokens ended it."""
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """A manner of writing under its name."""
+    """A manner of writing under its name; without a manner, that of Harmony."""
 
     name: str
-    manner: Manner
+    manner: Manner | None
 
-    def reader(self, prompt: str, tools: Sequence[Any], *, takes_calls: bool) -> AnswerReader:
+    def reader(self, prompt: str, tools: Sequence[Mapping[str, Any]], *, takes_calls: bool) -> Reader:
         """A reader for the answer to a rendered prompt."""
-        schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in tools}
-        return AnswerReader(
-            self.manner, schemas, is_thinking=self.opens_thought(prompt), takes_calls=takes_calls
-        )
+        if self.manner is None:
+            return HarmonyReader(takes_calls=takes_calls)
+        schemas = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools}
+        is_thinking = self.opens_thought(prompt)
+        return AnswerReader(self.manner, schemas, is_thinking=is_thinking, takes_calls=takes_calls)
 
     def opens_thought(self, prompt: str) -> bool:
         """Whether a rendered prompt ends inside a thought."""
+        marks = self.manner.marks if self.manner else ()
         tail = prompt.rstrip()
-        return any(tail.endswith(mark.text) for mark in self.manner.marks if mark.opens is None)
+        return any(tail.endswith(mark.text) for mark in marks if mark.opens is None)
 
 
 VERBATIM = Dialect("verbatim", Manner(()))
-PLAIN = Dialect("plain", Manner((THINK,), ("</think>",)))
+DIALECTS = {
+    "qwen3-hermes": Dialect("qwen3-hermes", HERMES),
+    "qwen3-xml": Dialect("qwen3-xml", QWEN_XML),
+    "gemma4": Dialect("gemma4", GEMMA),
+    "gpt-oss": Dialect("gpt-oss", None),
+    "glm": Dialect("glm", GLM),
+    "deepseek": Dialect("deepseek", DEEPSEEK),
+    "mistral": Dialect("mistral", MISTRAL),
+}
+# What a template of a family writes and others do not; the first that is found decides.
+_SIGNS = (
+    ("<|channel|>", "gpt-oss"),
+    ("<|tool_call>", "gemma4"),
+    ("<arg_key>", "glm"),
+    ("｜DSML｜", "deepseek"),
+    ("<｜tool▁call", "deepseek"),
+    ("<function=", "qwen3-xml"),
+    ("[TOOL_CALLS]", "mistral"),
+)
 
 
 def find_dialect(template: str) -> Dialect:
-    """The dialect of a chat template, by the marks it writes."""
-    return PLAIN
+    """The dialect of a chat template, by the marks it writes. Without any, calls are asked for as Hermes
+    writes them.
+    """
+    return next((DIALECTS[name] for sign, name in _SIGNS if sign in template), DIALECTS["qwen3-hermes"])

@@ -55,6 +55,7 @@ class Manner:
     marks: Sequence[Mark]
     thought_ends: Sequence[str] = ()
     strips_before_call: bool = True
+    call_ends_thought: bool = False  # the models forget to close thoughts before calls
     # Texts that stand for nothing, such as the mark that begins the final answer.
     silent: Sequence[str] = ()
 
@@ -106,7 +107,7 @@ class AnswerReader:
         return self._read_text(out, is_end)
 
     def _read_thought(self, out: list[Reasoning | Text | Call], is_end: bool) -> bool:
-        texts = [m.text for m in self._marks if m.opens is not None]
+        texts = [m.text for m in self._marks if m.opens and self._manner.call_ends_thought]
         place, mark = find_first(self._held, [*self._manner.thought_ends, *texts])
         if mark:
             self._emit_thought(out, self._held[:place].rstrip())
@@ -135,8 +136,7 @@ class AnswerReader:
         if mark:
             before = self._held[:place]
             is_silent = mark not in texts
-            strips = self._manner.strips_before_call and not is_silent
-            self._emit_text(out, before.rstrip() if strips else before)
+            self._emit_text(out, before.rstrip() if self._manner.strips_before_call else before)
             self._held = self._held[place + len(mark) :]
             if not is_silent:
                 self._open(next(m for m in self._marks if m.text == mark))
@@ -167,7 +167,7 @@ class AnswerReader:
         if done is None:
             if is_end:
                 self._call = None
-                if not is_cut:
+                if not is_cut and not self._is_only_mark():
                     self._emit_text(out, self._opened)
             return False
         self._call, self._held = None, done.rest
@@ -178,6 +178,9 @@ class AnswerReader:
             out.extend(Call(call.name, call.arguments, source) for call in done.calls)
             self._strips = self._manner.strips_before_call
         return True
+
+    def _is_only_mark(self) -> bool:
+        return any(self._opened.strip() == mark.text for mark in self._marks)
 
 
 def find_first(text: str, marks: Sequence[str]) -> tuple[int, str]:
