@@ -8,7 +8,6 @@ reading the prompt, or writing.
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +15,13 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from edgemoe.api import Constraint
+from edgemoe.server.constraining import Maker, plan_constraint
 from edgemoe.server.conversation import Prompt, render
 from edgemoe.server.dialects import VERBATIM, Dialect, find_dialect
 from edgemoe.server.events import Event, Finish, Progress
 from edgemoe.server.failures import Failure
-from edgemoe.server.local_model import End, Job, LocalModel, Piece, Reading
+from edgemoe.server.local_model import Cancel, End, Job, LocalModel, Piece, Reading
 from edgemoe.server.metrics import Metrics
 from edgemoe.server.options import ServerOptions
 from edgemoe.server.request import AnswerRequest
@@ -78,7 +79,9 @@ class Answers:
         if local is None or local.name != name:
             return Prepared(request, name)
         async with self.shelf.use(name) as local:
-            return Prepared(request, name, local, await asyncio.to_thread(render, local, request))
+            prompt = await asyncio.to_thread(render, local, request)
+            await asyncio.to_thread(self._plan, local, request, prompt)  # a schema that is wrong says so here
+            return Prepared(request, name, local, prompt)
 
     async def count(self, request: AnswerRequest) -> int:
         """How many tokens a request's prompt has."""
@@ -125,42 +128,45 @@ class Answers:
             prompt = prepared.prompt
             if prompt is None or prepared.local is not local:
                 prompt = await asyncio.to_thread(render, local, request)
+            make_constraint = await asyncio.to_thread(self._plan, local, request, prompt)
             for choice in range(request.num_choices):
-                await self._write(local, request, prompt, choice, record, emit)
+                await self._write(local, request, prompt, make_constraint, choice, record, emit)
 
     async def _write(
         self,
         local: LocalModel,
         request: AnswerRequest,
         prompt: Prompt,
+        make_constraint: Maker,
         choice: int,
         record: Record,
         emit: Emit,
     ) -> None:
         """One answer, from the engine's thread to events."""
         writer = self._writer(local, request, prompt)
+        constraint = make_constraint()
         loop, pieces = asyncio.get_running_loop(), asyncio.Queue[Piece]()
-        cancelled = threading.Event()
+        cancel = Cancel()
 
         def push(piece: Piece) -> None:
             loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        job = _job(local, request, prompt, choice)
+        job = _job(local, request, prompt, choice, constraint)
         began_s = time.monotonic()
-        running = loop.run_in_executor(self._threads, local.run, job, push, cancelled)
+        running = loop.run_in_executor(self._threads, local.run, job, push, cancel)
         try:
             while not isinstance(piece := await pieces.get(), End):
                 if isinstance(piece, Reading):
-                    cached = piece.total - len(prompt.token_ids)
-                    emit((choice, Progress(piece.done, piece.total, cached, time.monotonic() - began_s)))
+                    elapsed_s = time.monotonic() - began_s
+                    emit((choice, Progress(piece.done, piece.total, elapsed_s)))
                     continue
                 self._note_token(record)
                 for event in writer.push(piece):
                     emit((choice, event))
                 if writer.is_done:
-                    cancelled.set()
+                    cancel.set()
         finally:
-            cancelled.set()
+            cancel.set()
             await asyncio.wait([running])
         if piece.error is not None:
             raise piece.error
@@ -182,6 +188,9 @@ class Answers:
             only_one_call=not request.allows_parallel_calls,
         )
 
+    def _plan(self, local: LocalModel, request: AnswerRequest, prompt: Prompt) -> Maker:
+        return plan_constraint(local, self.dialect(local), request, prompt.text)
+
     def dialect(self, local: LocalModel) -> Dialect:
         """How the model writes thoughts and calls."""
         return find_dialect(local.template)
@@ -200,11 +209,12 @@ class Answers:
         self._threads.shutdown(wait=False)
 
 
-def _job(local: LocalModel, request: AnswerRequest, prompt: Prompt, choice: int) -> Job:
+def _job(
+    local: LocalModel, request: AnswerRequest, prompt: Prompt, choice: int, constraint: Constraint | None
+) -> Job:
     draw = request.draw.given()
     if choice and "seed" in draw:
         draw["seed"] += choice  # answers to one prompt differ, and come again with the same seed
-    stop_ids = local.model.tokenizer.stop_ids
-    if request.messages is not None:
-        stop_ids = stop_ids | local.turn_end_ids
-    return Job(prompt.token_ids, prompt.max_tokens, draw, stop_ids)
+    is_chat = request.messages is not None
+    stop_ids = local.stop_ids if is_chat else local.model.tokenizer.stop_ids
+    return Job(prompt.token_ids, prompt.max_tokens, draw, stop_ids, request.num_top_logprobs, constraint)

@@ -23,11 +23,10 @@ class TokenChance:
 
 @dataclass(frozen=True)
 class Progress:
-    """So many of the prompt's tokens are read; ``num_cached`` of them were known from before."""
+    """So many of the prompt's tokens are known: read now, or from before."""
 
     done: int
     total: int
-    num_cached: int
     elapsed_s: float
 
 

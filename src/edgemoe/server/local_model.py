@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from edgemoe.api import Model
+from edgemoe.api import Constraint, Generation, Model, Stream, TokenLogprob
+from edgemoe.server.constraint import Vocabulary
 from edgemoe.server.events import TokenChance
 from edgemoe.text.stream import StreamDecoder
 from edgemoe.text.tokenizer import Tokenizer
@@ -45,6 +47,7 @@ class End:
 
 
 Piece = Token | Reading | End
+Emit = Callable[[Piece], None]
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,31 @@ class Job:
     max_tokens: int
     draw: Mapping[str, Any]
     stop_ids: frozenset[int]
+    num_top_logprobs: int | None = None
+    constraint: Constraint | None = None
+
+
+class Cancel:
+    """Ends an answer before its next step, from any thread and at any time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stream: Stream | None = None
+        self.is_set = False
+
+    def set(self) -> None:
+        """End it, or never begin it."""
+        with self._lock:
+            self.is_set = True
+            if self._stream is not None:
+                self._stream.cancel()
+
+    def attach(self, stream: Stream) -> None:
+        """Say what there is to end."""
+        with self._lock:
+            self._stream = stream
+            if self.is_set:
+                stream.cancel()
 
 
 class LocalModel:
@@ -65,13 +93,27 @@ class LocalModel:
         self.model = model
         self.loaded_at = int(time.time())
         self.turn_end_ids = model.tokenizer.turn_end_ids() if model.tokenizer.is_available else frozenset()
-
         self.template = "\n".join(model.tokenizer.template_sources())
+        self._lock = threading.Lock()
 
     @property
     def context(self) -> int:
         """Longest prompt and answer together, in tokens."""
         return self.model.memory.context
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end an answer in a conversation."""
+        return self.model.tokenizer.stop_ids | self.turn_end_ids
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.model.tokenizer, self.model.spec.vocab_size, self.stop_ids)
+
+    def vocabulary(self) -> Vocabulary:
+        """The tokens as grammars need them; made when first asked for, which may take a second."""
+        with self._lock:
+            return self._vocabulary
 
     def render(
         self,
@@ -86,33 +128,48 @@ class LocalModel:
         """
         return self.model.tokenizer.render_chat(messages, tools, None, **options)
 
-    def run(self, job: Job, emit: Callable[[Piece], None], cancelled: threading.Event) -> None:
+    def run(self, job: Job, emit: Emit, cancel: Cancel) -> None:
         """Write one answer, in the calling thread. The last piece is an ``End``, whatever happens."""
         try:
-            emit(self._run(job, emit, cancelled))
+            emit(self._run(job, emit, cancel))
         except BaseException as error:
             emit(End("error", error=error))
 
-    def _run(self, job: Job, emit: Callable[[Piece], None], cancelled: threading.Event) -> End:
+    def _run(self, job: Job, emit: Emit, cancel: Cancel) -> End:
         decoder = StreamDecoder(_Marked(self.model.tokenizer), job.token_ids)
-        stream = self.model.stream(job.token_ids, max_tokens=job.max_tokens, **job.draw)
-        reason = "length"
-        for chunk in stream:
-            (token_id,) = chunk.token_ids
-            if cancelled.is_set():
-                reason = "cancelled"
-                break
-            if token_id in job.stop_ids:
-                reason = "stop"
-                break
-            emit(Token(decoder.push(token_id), token_id))
-        stream.close()
+        stream = self.model.stream(
+            job.token_ids,
+            max_tokens=job.max_tokens,
+            logprobs=job.num_top_logprobs,
+            constraint=job.constraint,
+            progress=lambda done, total: emit(Reading(done, total)),
+            **job.draw,
+        )
+        with stream:
+            cancel.attach(stream)
+            reason = self._write(stream, job.stop_ids, decoder, emit)
         if rest := decoder.flush():
             emit(Token(rest, None))
         generation = stream.generation
-        if generation.finish_reason == "stop" and reason == "length":
-            reason = "stop"
-        return End(reason, 0, _timings(generation))
+        reason = reason or generation.finish_reason
+        return End(reason, generation.num_cached_tokens, _timings(generation))
+
+    def _write(
+        self, stream: Stream, stop_ids: frozenset[int], decoder: StreamDecoder, emit: Emit
+    ) -> str | None:
+        """Emit tokens as they come; "stop" when one of them ends a turn."""
+        for chunk in stream:
+            (token_id,) = chunk.token_ids
+            if token_id in stop_ids:
+                return "stop"
+            chance = self._chance(chunk.logprobs[0]) if chunk.logprobs else None
+            emit(Token(decoder.push(token_id), token_id, chance))
+        return None
+
+    def _chance(self, logprob: TokenLogprob) -> TokenChance:
+        decode = self.model.tokenizer.decode_all
+        top = tuple((decode([token_id]), value) for token_id, value in logprob.top)
+        return TokenChance(decode([logprob.token_id]), logprob.logprob, top)
 
 
 class _Marked:
@@ -131,14 +188,14 @@ class _Marked:
         return True
 
 
-def _timings(generation: Any) -> dict[str, Any]:
+def _timings(generation: Generation) -> dict[str, Any]:
     """What an answer cost, by the names of llama.cpp's server where it has one."""
     predicted = len(generation.token_ids)
-    prompt_s = generation.time_to_first_token_s
     rate = generation.decode_tokens_per_s
     return {
-        "prompt_n": generation.num_prompt_tokens,
-        "prompt_ms": round(prompt_s * 1000, 3),
+        "cache_n": generation.num_cached_tokens,
+        "prompt_n": generation.num_prompt_tokens - generation.num_cached_tokens,
+        "prompt_ms": round(generation.time_to_first_token_s * 1000, 3),
         "prompt_per_second": round(generation.prefill_tokens_per_s, 3),
         "predicted_n": predicted,
         "predicted_ms": round((predicted - 1) / rate * 1000, 3) if rate else 0.0,

@@ -86,6 +86,7 @@ def create_app(
     from edgemoe.server.app import Application
     from edgemoe.server.shelf import Shelf, name_stores
 
+    load_options.setdefault("num_texts", (options or ServerOptions()).parallel)
     paths = [Path(stores)] if isinstance(stores, str | Path) else [Path(store) for store in stores]
     if not paths:
         raise RequestError("there is no store to serve; give at least one")

@@ -143,6 +143,13 @@ class Tokenizer:
         """
         return tuple(self._all_templates())
 
+    def special_ids(self) -> dict[str, int]:
+        """Special tokens by their text, which is one token wherever it stands."""
+        if self._tokenizer is None:
+            return {}
+        added = self._tokenizer.get_added_tokens_decoder()
+        return {str(added[token_id].content): token_id for token_id in sorted(self._special_ids)}
+
     def template_sources(self) -> tuple[str, ...]:
         """The chat templates as they are written, "default" first. Errors as of ``template_names``."""
         return tuple(template.source for template in self._all_templates().values())

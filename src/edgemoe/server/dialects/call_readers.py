@@ -14,8 +14,8 @@ Parse = Callable[[str, Schemas], Sequence[Call] | None]
 class ClosedCall:
     """A call up to its closing mark. A mark before which the text is no call stands in an argument.
 
-    ``parse`` makes calls of the text between the marks, or says None. ``trails`` may follow the closing mark
-    and belong to it. ``is_needed``: without a closing mark there is no call, even at the end of all text.
+    ``parse`` makes calls of the text between the marks, or says None. ``trail`` may follow the closing mark
+    and belongs to it. At the end of all text the closing mark may be missing.
     """
 
     def __init__(self, schemas: Schemas, closers: Sequence[str], parse: Parse, trail: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -40,6 +41,8 @@ class Dialect:
 
     name: str
     manner: Manner | None
+    # What stands before and after the JSON of a call's arguments, when a call must be made.
+    forced_call: tuple[str, str] = ('<tool_call>\n{"name": "{name}", "arguments": ', "}\n</tool_call>")
 
     def reader(self, prompt: str, tools: Sequence[Mapping[str, Any]], *, takes_calls: bool) -> Reader:
         """A reader for the answer to a rendered prompt."""
@@ -55,16 +58,31 @@ class Dialect:
         tail = prompt.rstrip()
         return any(tail.endswith(mark.text) for mark in marks if mark.opens is None)
 
+    def answer_begins(self, prompt: str, *, is_call: bool) -> re.Pattern[str] | None:
+        """What ends the thought before an answer; None if the answer begins at once."""
+        if self.manner is None:
+            return None if is_call else _HARMONY_ANSWER
+        if not self.opens_thought(prompt):
+            return None
+        return re.compile("(?:" + "|".join(map(re.escape, self.manner.thought_ends)) + r")\s*\Z")
+
+
+_HARMONY_ANSWER = re.compile(r"<\|channel\|>final[^<]*(<\|constrain\|>[^<]*)?<\|message\|>\Z")
+_HARMONY_CALL = ("<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>", "")
+_DEEPSEEK_CALL = (
+    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>{name}<｜tool▁sep｜>",
+    "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+)
 
 VERBATIM = Dialect("verbatim", Manner(()))
 DIALECTS = {
     "qwen3-hermes": Dialect("qwen3-hermes", HERMES),
     "qwen3-xml": Dialect("qwen3-xml", QWEN_XML),
-    "gemma4": Dialect("gemma4", GEMMA),
-    "gpt-oss": Dialect("gpt-oss", None),
+    "gemma4": Dialect("gemma4", GEMMA, ("<|tool_call>call:{name}", "<tool_call|>")),
+    "gpt-oss": Dialect("gpt-oss", None, _HARMONY_CALL),
     "glm": Dialect("glm", GLM),
-    "deepseek": Dialect("deepseek", DEEPSEEK),
-    "mistral": Dialect("mistral", MISTRAL),
+    "deepseek": Dialect("deepseek", DEEPSEEK, _DEEPSEEK_CALL),
+    "mistral": Dialect("mistral", MISTRAL, ("[TOOL_CALLS]{name}[ARGS]", "")),
 }
 # What a template of a family writes and others do not; the first that is found decides.
 _SIGNS = (

@@ -86,16 +86,23 @@ class _Values:
         return text
 
 
+def _read(text: str) -> Any:
+    values = _Values(text)
+    try:
+        value = values.value()
+    except (_NoCall, RecursionError):
+        return ...
+    return value if values.at_end() else ...
+
+
 def _parse(text: str, _: Schemas) -> Sequence[Call] | None:
     name, brace, rest = text.strip().partition("{")
     if not name.startswith("call:") or not brace or not name.removeprefix("call:").strip():
         return None
-    values = _Values(brace + rest)
-    try:
-        arguments = values.value()
-    except (_NoCall, RecursionError):
-        return None
-    if not isinstance(arguments, dict) or not values.at_end():
+    arguments = load_json(brace + rest)  # a call that must be made is plain JSON
+    if arguments is ...:
+        arguments = _read(brace + rest)
+    if not isinstance(arguments, dict):
         return None
     return [Call(name.removeprefix("call:").strip(), dump_arguments(arguments))]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from edgemoe.server.dialects.call_readers import ClosedCall
+from edgemoe.server.dialects.call_readers import ClosedCall, named_call
 from edgemoe.server.dialects.coercion import coerce, property_schema
-from edgemoe.server.dialects.json_span import dump_arguments
+from edgemoe.server.dialects.json_span import dump_arguments, load_json
 from edgemoe.server.dialects.qwen import THINK
 from edgemoe.server.dialects.reader import Call, CallReader, Manner, Mark, Schemas
 
@@ -17,6 +17,9 @@ _PAIR = re.compile(
 
 
 def _parse(text: str, schemas: Schemas) -> Sequence[Call] | None:
+    if text.lstrip().startswith("{"):  # as Hermes writes it, which a call that must be made has
+        call = named_call(load_json(text))
+        return None if call is None else [call]
     name, first, rest = text.partition("<arg_key>")
     name, rest = name.strip(), first + rest
     if not name or re.search(r"[\s<>]", name):

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgemoe.server.dialects.call_readers import ClosedCall, JsonCall, named_call
 from edgemoe.server.dialects.coercion import coerce, property_schema
-from edgemoe.server.dialects.json_span import dump_arguments
+from edgemoe.server.dialects.json_span import dump_arguments, load_json
 from edgemoe.server.dialects.reader import Call, CallReader, Manner, Mark, Schemas
 
 THINK = Mark("<think>", None)
@@ -31,7 +31,9 @@ def _open_hermes(_: Schemas) -> CallReader:
 
 def _tagged(text: str, schemas: Schemas) -> Sequence[Call] | None:
     """The call between ``<tool_call>`` marks."""
-    body = text.rstrip()
+    body = text.strip()
+    if body.startswith("{"):  # as Hermes writes it, which a call that must be made has
+        return _hermes_call("", load_json(body))
     if not body.endswith("</function>"):
         return None
     found = _FUNCTION.fullmatch(body[: -len("</function>")])

@@ -89,7 +89,7 @@ class ChatEncoder:
 
     def _progress(self, event: Progress) -> Iterator[str]:
         if self._reports_progress:
-            progress = {"total": event.total, "cache": event.num_cached, "processed": event.done}
+            progress = {"total": event.total, "processed": event.done}
             progress["time_ms"] = round(event.elapsed_s * 1000)
             yield data(self._head | {"choices": [], "prompt_progress": progress})
 

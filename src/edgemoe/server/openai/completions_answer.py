@@ -56,7 +56,7 @@ class CompletionsEncoder:
             self._usage = event.usage if self._usage is None else self._usage.plus(event.usage)
             yield self._chunk(choice, "", FINISH_REASONS[event.reason])
         elif isinstance(event, Progress) and self._reports_progress:
-            progress = {"total": event.total, "cache": event.num_cached, "processed": event.done}
+            progress = {"total": event.total, "processed": event.done}
             progress["time_ms"] = round(event.elapsed_s * 1000)
             yield data(self._head | {"choices": [], "prompt_progress": progress})
 
