@@ -31,20 +31,24 @@ using LayoutTuple =
 
 RecordLayout layout_of(const LayoutTuple& given) {
     const auto& [gate, up, down, width, expert_width] = given;
-    check_shape("ExpertStream", expert_width, width);
-    check_shape("ExpertStream", width, expert_width);
-    const Format format_up = format_named(up);
-    return {gate.has_value(),
-            {gate ? format_named(*gate) : format_up, format_up, format_named(down)},
-            width,
-            expert_width};
+    const Format format_up = format_named(up), format_down = format_named(down);
+    const Format format_gate = gate ? format_named(*gate) : format_up;
+    check_shape("expert", expert_width, width, format_gate);
+    check_shape("expert", expert_width, width, format_up);
+    check_shape("expert", width, expert_width, format_down);
+    return {gate.has_value(), {format_gate, format_up, format_down}, width, expert_width};
 }
 
-std::int64_t needed_bytes(const RecordLayout& layout) {
-    const auto [gate, up, down] = layout.formats;
-    const std::int64_t width = layout.width, inner = layout.expert_width;
-    return (layout.has_gate ? packed_bytes(gate, inner, width) : 0) + packed_bytes(up, inner, width) +
-           packed_bytes(down, width, inner);
+// Format, rows, columns, offset and bytes of each matrix of a record.
+using PartTuple = std::tuple<std::string, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
+
+std::vector<PartTuple> record_parts(const LayoutTuple& given) {
+    std::vector<PartTuple> found;
+    for (const RecordPart& part : layout_of(given).parts()) {
+        if (part.rows == 0) continue;
+        found.emplace_back(traits(part.format).name, part.rows, part.cols, part.offset, part.num_bytes);
+    }
+    return found;
 }
 
 // Activation, biases (E, 2 F + D) or (E, F + D) or none, head or none.
@@ -72,7 +76,7 @@ void new_stream(ExpertStream* self, UseStatistics& statistics, ExpertCache& cach
     for (const LayoutTuple& given : layouts) {
         records.push_back(layout_of(given));
         const int expert = static_cast<int>(records.size()) - 1;
-        require(needed_bytes(records.back()) <= cache.record_num_bytes(expert), kName,
+        require(records.back().num_bytes() <= cache.record_num_bytes(expert), kName,
                 "the record of expert " + std::to_string(expert) + " is too small");
     }
     std::vector<ExpertStream::Layer> heads;
@@ -137,6 +141,7 @@ void run(ExpertStream& stream, int position, Floats2 x, Ids ids, Floats2 weights
 }  // namespace
 
 void bind_streaming(nb::module_& m) {
+    m.def("record_parts", &record_parts, nb::arg("layout"));
     nb::class_<ExpertStream>(m, "ExpertStream")
         .def("__init__", &new_stream, nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>(), nb::keep_alive<1, 4>(),
              nb::keep_alive<1, 6>(), nb::arg("statistics"), nb::arg("cache"), nb::arg("loads"),

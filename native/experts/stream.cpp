@@ -8,19 +8,6 @@
 
 namespace edgemoe {
 
-ExpertMatrices RecordLayout::matrices(const std::uint8_t* record) const {
-    const auto next = [&](Format format, std::int64_t rows, std::int64_t cols) {
-        const Matrix matrix = {record, format, rows, cols};
-        record += packed_bytes(format, rows, cols);
-        return matrix;
-    };
-    ExpertMatrices expert{};
-    if (has_gate) expert.gate = next(formats[0], expert_width, width);
-    expert.up = next(formats[1], expert_width, width);
-    expert.down = next(formats[2], width, expert_width);
-    return expert;
-}
-
 // One layer's missing experts: read as many at a time as there is room for. The first are queued from the
 // beginning.
 class ExpertStream::Arriving {

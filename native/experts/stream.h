@@ -6,7 +6,6 @@
 // that what was resident never changes a result.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -16,21 +15,9 @@
 #include "experts/gate.h"
 #include "experts/layer_output.h"
 #include "experts/loads.h"
+#include "experts/record.h"
 
 namespace edgemoe {
-
-// How the matrices of an expert lie in its record, one behind the other: gate (or none) and up [F][D], down
-// [D][F].
-struct RecordLayout {
-    bool has_gate;
-    std::array<Format, 3> formats;  // of gate, up, down
-    std::int64_t width;
-    std::int64_t expert_width;
-
-    ExpertMatrices matrices(const std::uint8_t* record) const;
-    // Of an expert that has any, see expert_ffn.
-    std::int64_t num_biases() const { return (has_gate ? 2 : 1) * expert_width + width; }
-};
 
 // What the router of a layer sees and makes of it, of a single token.
 struct Rehearsed {

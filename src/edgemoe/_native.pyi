@@ -16,6 +16,10 @@ BLOCK: int
 FORMATS: tuple[tuple[str, int, bool, bool, bool, str | None, int, bool], ...]
 DIRECT_ALIGNMENT: int
 
+def record_parts(
+    layout: tuple[str | None, str, str, int, int],
+) -> list[tuple[str, int, int, int, int]]: ...
+
 class Matrix:
     def __init__(self, packed: _Bytes, format: str, num_rows: int, num_cols: int) -> None: ...
     @property

@@ -54,6 +54,15 @@ def test_readme_errors_of_the_formats_are_what_is_measured():
         assert abs(native.bits_per_weight(format) - float(bpw)) < 0.02
 
 
+def test_the_table_of_exact_formats_is_that_of_the_code():
+    from edgemoe import native
+
+    text = (ROOT / "docs" / "quantization.md").read_text()
+    rows = re.findall(r"^\| (\w+) \| `(\w+)` \| [\d.]+ \| ([\d.]+) \|$", text, re.MULTILINE)
+    exact = [t for t in native.FORMAT_TRAITS.values() if t.packs_blocks]
+    assert rows == [(t.block_type, t.name, f"{native.bits_per_weight(t.name):.4g}") for t in exact]
+
+
 def test_readme_has_the_two_commands_that_ci_uses():
     assert "pip install . && edgemoe demo" in README
     assert 'pip install ".[test,check]" && scripts/test' in README

@@ -10,6 +10,7 @@ from helpers.tolerances import dot_bound
 
 from edgemoe import native
 from edgemoe.native import reference
+from edgemoe.store import checksum
 
 EVERY_TYPE = pytest.mark.parametrize("traits", EXACT, ids=[t.name for t in EXACT])
 
@@ -132,6 +133,33 @@ def test_large_exponents_of_mxfp4_hold_small_codes():
             else:
                 with pytest.raises(ValueError, match="not finite"):
                     native.pack_blocks(row, "mxfp4", 32)
+
+
+# Checksums of the packed form of the blocks below. Stores hold these bytes: none may ever change.
+GOLDEN = {
+    "q8": "877c42635aac5c98",
+    "mxfp4": "19a998136bed57aa",
+    "q4_0": "bed0ecc6d4eca32c",
+    "q4_1": "3ddd2635bef9e98c",
+    "q5_0": "4417e8a51674f5d0",
+    "q5_1": "86273810aba8f39a",
+    "q2_k": "cbb7a8adc7a5b31b",
+    "q3_k": "6614f51835b177e1",
+    "q4_k": "077ce5b9f8a3ab1a",
+    "q5_k": "4fd502a80be86ecf",
+    "q6_k": "217b7da6bed3be14",
+    "iq4_nl": "bed0ecc6d4eca32c",
+    "iq4_xs": "e47d9d428f89fea4",
+}
+
+
+@EVERY_TYPE
+def test_the_packed_form_never_changes(traits):
+    size = 512 // traits.block_cols * gguf.GGML_QUANT_SIZES[gguf_type(traits.block_type)][1]
+    steps = np.arange(20 * size, dtype=np.uint64)
+    # Without bit 2 of any byte no f16 is infinite.
+    blocks = (steps * steps * 2654435761 >> 13 & 0xFB).astype(np.uint8).reshape(20, size)
+    assert checksum(native.pack_blocks(blocks, traits.name, 512)) == GOLDEN[traits.name]
 
 
 def test_mxfp4_of_checkpoints_is_that_of_gguf():

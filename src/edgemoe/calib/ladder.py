@@ -28,6 +28,7 @@ from edgemoe.store import (
     Store,
     expert_matrices,
     expert_num_bytes,
+    expert_record,
     open_store,
 )
 from edgemoe.store.durable import LOCK_FILE
@@ -143,17 +144,14 @@ class Ladder:
 
     def _mix(self, key: ExpertKey, formats: ExpertFormats) -> ExpertEntry:
         """Append a record made of matrices of several stores."""
-        record = self.mixed(key, formats)
-        matrices = (record.gate, record.up, record.down)
-        parts = b"".join(matrix.packed.tobytes() for matrix in matrices if matrix is not None)
-        num_bytes = self.num_bytes[key][formats]
+        record = expert_record(self.mixed(key, formats))
         path = self._stores[REFERENCE].path.parent / _MIXED
         path.parent.mkdir(exist_ok=True)
         with path.open("ab") as file:
             offset = file.tell()
-            file.write(parts.ljust(num_bytes, b"\0"))
+            file.write(record)
         formats = formats.of(self.spec.moe(key[0]).expert.projections)
-        return ExpertEntry(formats, f"../{_MIXED}", offset, num_bytes, checksum="")
+        return ExpertEntry(formats, f"../{_MIXED}", offset, len(record), checksum="")
 
     def mixed(self, key: ExpertKey, formats: ExpertFormats) -> ExpertWeights:
         """One expert at these formats; valid until the next of one of these widths is read."""

@@ -171,7 +171,10 @@ def _fits(spec: ModelSpec, layer: int, entry: ExpertEntry) -> bool:
     """Whether a record has the matrices and the size that an expert of the layer has."""
     expert = spec.moe(layer).expert
     has_gate = entry.formats.gate is not None
-    size = expert_num_bytes(entry.formats, spec.width, expert.width)
+    try:
+        size = expert_num_bytes(entry.formats, spec.width, expert.width)
+    except ValueError:  # rows of a length that the format cannot have
+        return False
     return has_gate == expert.is_gated and entry.num_bytes == size
 
 

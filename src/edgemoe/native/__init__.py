@@ -22,6 +22,7 @@ from edgemoe.native.matrix import (
     FloatArray,
     FormatTraits,
     Matrix,
+    RecordPart,
     bits_per_weight,
     dequantize,
     dequantize_rows,
@@ -32,6 +33,7 @@ from edgemoe.native.matrix import (
     pack_mxfp4,
     packed_num_bytes,
     quantize,
+    record_parts,
     refine,
 )
 from edgemoe.native.ops import combine, rms_norm
@@ -87,6 +89,7 @@ __all__ = [
     "Loads",
     "Matrix",
     "Reads",
+    "RecordPart",
     "Rehearsal",
     "Rehearsed",
     "Residency",
@@ -120,6 +123,7 @@ __all__ = [
     "packed_num_bytes",
     "quantize",
     "read_memory",
+    "record_parts",
     "refine",
     "rms_norm",
     "set_num_threads",

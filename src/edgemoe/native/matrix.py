@@ -58,6 +58,25 @@ class ExpertWeights(NamedTuple):
     down: Matrix
 
 
+class RecordPart(NamedTuple):
+    """A matrix (N, M) of an expert's record: bytes [offset, offset + num_bytes)."""
+
+    format: str
+    num_rows: int
+    num_cols: int
+    offset: int
+    num_bytes: int
+
+
+def record_parts(gate: str | None, up: str, down: str, width: int, expert_width: int) -> list[RecordPart]:
+    """How gate, if it has a format, up and down of an expert lie in its record, in their order.
+
+    Raises:
+        ValueError: unknown format, or one that cannot have rows of such a length.
+    """
+    return [RecordPart(*part) for part in _native.record_parts((gate, up, down, width, expert_width))]
+
+
 def packed_num_bytes(format: str, num_rows: int, num_cols: int) -> int:
     """Bytes of a packed (N, M) matrix, a multiple of 64.
 

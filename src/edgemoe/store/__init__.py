@@ -20,6 +20,7 @@ from edgemoe.store.format import (
     expert_matrices,
     expert_name,
     expert_num_bytes,
+    expert_record,
 )
 from edgemoe.store.layout import Place, StoreLayout, plan_layout
 from edgemoe.store.store import Store, leave_out, open_store
@@ -45,6 +46,7 @@ __all__ = [
     "expert_matrices",
     "expert_name",
     "expert_num_bytes",
+    "expert_record",
     "find_device",
     "leave_out",
     "open_reader",

@@ -11,14 +11,15 @@ A store is a folder with
   edgemoe.json                       the manifest, written last: a folder without it is no store
 
 Every safetensors header is padded so that data starts at a multiple of 4096. An expert record holds the
-packed gate, up and down (native/kernels/layout.h) one after the other, each a multiple of 64 bytes long,
-padded with zeros to a multiple of 4096; so every record's offset is a multiple of 4096 too. Experts of some
-families have no gate: their records hold up and down. With an encoder, its layers come before the decoder's.
+packed gate, up and down (native/kernels/layout.h) one after the other as native/experts/record.h says, each a
+multiple of 64 bytes long, padded with zeros to a multiple of 4096; so every record's offset is a multiple of
+4096 too. Experts of some families have no gate: their records hold up and down. With an encoder, its layers come before the decoder's.
 Dense tensors with two axes are packed in their format; those with one axis are float32, little endian.
 
 The manifest is JSON:
   version        1
-  layout         LAYOUT_VERSION of the packed formats
+  layout         LAYOUT_VERSION of the packed formats; formats themselves go by name, so new ones leave old
+                 stores readable
   generator      name and version of the program that wrote it
   plan           where the bit widths came from
   files          every other file of the store and its size
@@ -38,7 +39,15 @@ from typing import Any
 
 import xxhash
 
-from edgemoe.native import LAYOUT_VERSION, ByteArray, Matrix, packed_num_bytes
+from edgemoe.native import (
+    LAYOUT_VERSION,
+    ByteArray,
+    ExpertWeights,
+    Matrix,
+    RecordPart,
+    packed_num_bytes,
+    record_parts,
+)
 from edgemoe.quant import ExpertFormats
 
 VERSION = 1
@@ -125,27 +134,32 @@ def dense_num_bytes(format: str, shape: tuple[int, ...]) -> int:
 
 
 def expert_num_bytes(formats: ExpertFormats, width: int, expert_width: int) -> int:
-    """Bytes of an expert's record: gate, if it has one, and up (F, D), down (D, F)."""
-    *raised, down = formats.to_json()
-    num_bytes = sum(packed_num_bytes(f, expert_width, width) for f in raised)
-    return aligned(num_bytes + packed_num_bytes(down, width, expert_width), RECORD_ALIGNMENT)
+    """Bytes of an expert's record with its padding; gate, if it has one, and up are (F, D), down (D, F)."""
+    last = _parts(formats, width, expert_width)[-1]
+    return aligned(last.offset + last.num_bytes, RECORD_ALIGNMENT)
 
 
 def expert_matrices(
     record: ByteArray, formats: ExpertFormats, width: int, expert_width: int
 ) -> tuple[Matrix | None, Matrix, Matrix]:
     """gate, None where there is none, up and down as views into a record."""
-    *raised, down = formats.to_json()
-    matrices = []
-    offset = 0
-    for format, (rows, cols) in (
-        *((f, (expert_width, width)) for f in raised),
-        (down, (width, expert_width)),
-    ):
-        num_bytes = packed_num_bytes(format, rows, cols)
-        matrices.append(Matrix(record[offset : offset + num_bytes], format, rows, cols))
-        offset += num_bytes
-    return matrices[0] if formats.gate is not None else None, matrices[-2], matrices[-1]
+    *gate, up, down = (
+        Matrix(record[p.offset : p.offset + p.num_bytes], p.format, p.num_rows, p.num_cols)
+        for p in _parts(formats, width, expert_width)
+    )
+    return gate[0] if gate else None, up, down
+
+
+def expert_record(matrices: ExpertWeights) -> bytes:
+    """The record of an expert with these matrices; :func:`expert_matrices` is the inverse."""
+    gate, up, down = matrices
+    parts = (m.packed.tobytes() for m in (gate, up, down) if m is not None)
+    formats = ExpertFormats(None if gate is None else gate.format, up.format, down.format)
+    return b"".join(parts).ljust(expert_num_bytes(formats, up.num_cols, up.num_rows), b"\0")
+
+
+def _parts(formats: ExpertFormats, width: int, expert_width: int) -> list[RecordPart]:
+    return record_parts(formats.gate, formats.up, formats.down, width, expert_width)
 
 
 def _fields(entry: DenseEntry | ExpertEntry) -> dict[str, Any]:

@@ -7,6 +7,7 @@ have the sizes that follow from formats and shapes; so nobody further up has to 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +32,7 @@ from edgemoe.store.format import (
 
 # Far beyond any model and any disk, far below where sums of sizes overflow in compiled code.
 _MAX_NUMBER = 1 << 50
+_FORMAT_NAME = re.compile(r"[a-z][a-z0-9_]{1,15}")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -55,6 +57,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         fields = json.loads(text)
         _check_version(folder, fields)
+        _check_formats(folder, fields)
         manifest = _parse(fields)
         _check_places(manifest)
     except StoreError:
@@ -70,6 +73,17 @@ def _check_version(folder: Path, fields: Mapping[str, Any]) -> None:
         raise StoreVersionError(
             f"{folder}: store version {version}, layout {layout}; this program reads version {VERSION},"
             f" layout {LAYOUT_VERSION}; convert the checkpoint again"
+        )
+
+
+def _check_formats(folder: Path, fields: Mapping[str, Any]) -> None:
+    """Formats are named one by one, so a newer program's store says itself what is missing here."""
+    named = {entry["format"] for entry in fields["dense"].values()}
+    named.update(name for entry in fields["experts"].values() for name in entry["formats"])
+    unknown = sorted(name for name in named - set(FORMATS) if _FORMAT_NAME.fullmatch(_text(name)))
+    if unknown:
+        raise StoreVersionError(
+            f"{folder}: has weights in format {unknown[0]}, which this program does not know; update edgemoe"
         )
 
 
