@@ -14,7 +14,8 @@ Every safetensors header is padded so that data starts at a multiple of 4096. An
 packed gate, up and down (native/kernels/layout.h) one after the other as native/experts/record.h says, each a
 multiple of 64 bytes long, padded with zeros to a multiple of 4096; so every record's offset is a multiple of
 4096 too. Experts of some families have no gate: their records hold up and down. With an encoder, its layers
-come before the decoder's. Dense tensors with two axes are packed in their format; those with one axis are float32, little endian.
+come before the decoder's. Dense tensors with two axes are packed in their format; those with one axis are
+float32, little endian.
 
 The manifest is JSON:
   version        1
