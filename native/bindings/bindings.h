@@ -8,6 +8,7 @@ namespace edgemoe::bindings {
 void bind_kernels(nanobind::module_& m);
 void bind_ops(nanobind::module_& m);
 void bind_attention(nanobind::module_& m);
+void bind_latent(nanobind::module_& m);
 void bind_experts(nanobind::module_& m);
 void bind_io(nanobind::module_& m);
 void bind_cache(nanobind::module_& m);

@@ -13,6 +13,7 @@ NB_MODULE(_native, m) {
     edgemoe::bindings::bind_kernels(m);
     edgemoe::bindings::bind_ops(m);
     edgemoe::bindings::bind_attention(m);
+    edgemoe::bindings::bind_latent(m);
     edgemoe::bindings::bind_io(m);
     edgemoe::bindings::bind_experts(m);
     edgemoe::bindings::bind_speculation(m);

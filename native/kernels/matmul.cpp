@@ -108,6 +108,30 @@ void matmul_each(const float* x, std::int64_t num_tokens, std::span<const Produc
     });
 }
 
+void matmul_parts(const float* x, std::int64_t num_tokens, const Matrix& w, std::int64_t num_parts,
+                  float* out) {
+    const std::int64_t rows = w.rows / num_parts, groups = num_groups(rows);
+    const std::int64_t part_bytes = groups * group_bytes(w.format, w.cols);
+    const auto part_of = [&](std::int64_t p) -> Matrix {
+        return {w.packed + p * part_bytes, w.format, rows, w.cols};
+    };
+    if (num_tokens > 1) {
+        for (std::int64_t p = 0; p < num_parts; ++p) {
+            matmul(x + p * num_tokens * w.cols, num_tokens, part_of(p), out + p * num_tokens * rows);
+        }
+        return;
+    }
+    // One loop for all parts of a token: each takes less time than threads take to meet.
+    const Kernels& kernels = active_kernels();
+    const QuantizedRows inputs(x, num_parts, w.cols, is_low_bit(w.format), /*are_apart=*/true);
+    parallel_for(num_parts * groups, group_grain(w, 1), [&](std::int64_t begin, std::int64_t end) {
+        for_each_part(begin, end, groups, [&](std::size_t part, std::int64_t from, std::int64_t to) {
+            const auto p = static_cast<std::int64_t>(part);
+            kernels.matmul(part_of(p), inputs.row(p), from, to, out + p * rows, rows);
+        });
+    });
+}
+
 void expert_ffn(const float* x, std::int64_t num_tokens, const Matrix* gate, const Matrix& up,
                 const Matrix& down, Activation activation, float* out, const std::int32_t* rows,
                 const float* biases) {

@@ -24,6 +24,11 @@ struct Product {
 // threads meet once.
 void matmul_each(const float* x, std::int64_t num_tokens, std::span<const Product> products);
 
+// out [P][T][N] = x [P][T][M] times, for each of P parts, the rows [p N, (p + 1) N) of w [P N][M] transposed.
+// N is a multiple of kRowGroup.
+void matmul_parts(const float* x, std::int64_t num_tokens, const Matrix& w, std::int64_t num_parts,
+                  float* out);
+
 // out [T][D] = down(act(gate(x)) * up(x)) for x [T][D]; gate == nullptr: down(act(up(x))). With `rows` [T]
 // the tokens are those rows of x. `biases` (or nullptr) are added to the products of the matrices: F of the
 // gate, if there is one, F of up and D of down, one after the other.

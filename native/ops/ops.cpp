@@ -117,6 +117,7 @@ void attention(const float* q, const void* keys, const void* values, const KvLay
                const Attention& a, float* out) {
     const auto [num_kv_heads, num_slots, dim, is_f16] = layout;
     const std::int64_t queries_per_key = a.num_heads / num_kv_heads;
+    const std::int64_t value_dim = a.value_dim > 0 ? a.value_dim : dim;
     const std::int64_t element = is_f16 ? 2 : 4;
     const std::int64_t last = a.num_keys > 0 ? a.num_keys : a.start + a.num_tokens;
     const std::int64_t grain = std::max<std::int64_t>(1, kAttentionGrain / std::max<std::int64_t>(1, last));
@@ -126,7 +127,7 @@ void attention(const float* q, const void* keys, const void* values, const KvLay
         for (std::int64_t i = begin; i < end; ++i) {
             // Head by head, so that all tokens find its keys and values in the processor's cache.
             const std::int64_t head = i / a.num_tokens, token = i % a.num_tokens;
-            const std::int64_t position = a.start + token, row = (token * a.num_heads + head) * dim;
+            const std::int64_t position = a.start + token, row = token * a.num_heads + head;
             const std::int64_t first = a.window > 0 ? std::max<std::int64_t>(0, position - a.window + 1) : 0;
             const std::int64_t count = a.num_keys > 0 ? a.num_keys : position - first + 1;
             const float* bias = nullptr;
@@ -135,9 +136,10 @@ void attention(const float* q, const void* keys, const void* values, const KvLay
             }
             const std::int64_t offset = (head / queries_per_key * num_slots + first) * dim * element;
             const float* sink = a.sinks != nullptr ? a.sinks + head : nullptr;
-            const Attended seen = {is_f16, count, dim, dim, dim, a.scale, bias, sink};
-            kernels.attend(q + row, static_cast<const char*>(keys) + offset,
-                           static_cast<const char*>(values) + offset, seen, scores.data(), out + row);
+            const Attended seen = {is_f16, count, dim, value_dim, dim, a.scale, bias, sink};
+            kernels.attend(q + row * dim, static_cast<const char*>(keys) + offset,
+                           static_cast<const char*>(values) + offset, seen, scores.data(),
+                           out + row * value_dim);
         }
     });
 }

@@ -42,8 +42,11 @@ struct Attention {
     // What is added to the scores: bias [H][2 R - 1] has at R - 1 + d what a key d positions after its query
     // gets; nullptr: nothing.
     const float* bias = nullptr;
-    std::int64_t bias_reach = 0;   // R, above every distance that occurs
-    std::int64_t num_keys = 0;     // when positive, every query sees exactly the first `num_keys` positions
+    std::int64_t bias_reach = 0;  // R, above every distance that occurs
+    std::int64_t num_keys = 0;    // when positive, every query sees exactly the first `num_keys` positions
+    // When positive, values are the first `value_dim` entries of what `values` holds for each slot, and so is
+    // the result of a head; else all C of them.
+    std::int64_t value_dim = 0;
     const float* sinks = nullptr;  // [H], one more score of each head, of nothing; nullptr: none
 };
 

@@ -76,6 +76,30 @@ def attention_into(
     out: _Floats,
 ) -> None: ...
 
+class LatentLayer:
+    def __init__(
+        self,
+        norm: _Floats,
+        eps: float,
+        q_a: tuple[tuple[Matrix, _Floats | None], _Floats] | None,
+        q_b: Matrix,
+        kv_a: tuple[Matrix, _Floats | None],
+        kv_a_norm: _Floats,
+        k_b: Matrix,
+        v_b: Matrix,
+        o: tuple[Matrix, _Floats | None],
+        *,
+        num_heads: int,
+        plain_dim: int,
+        rotary_dim: int,
+        value_dim: int,
+        scale: float,
+        inner_eps: float,
+        post_norm: _Floats | None = None,
+        branch_scale: float = 1.0,
+    ) -> None: ...
+    def run(self, x: _Floats, segments: Sequence[tuple[Any, ...]]) -> None: ...
+
 class AttentionLayer:
     def __init__(
         self,

@@ -62,7 +62,7 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class TakeRows:
-    """Row i is the row ``order[i]`` of what is stored."""
+    """Row i is the row ``order[i]`` of what is stored, or zeros where that is -1."""
 
     order: Indices
 
@@ -74,12 +74,15 @@ class TakeRows:
 
     def rows(self, wanted: Indices, below: Shape, read: ReadRows) -> FloatArray:
         """See Step."""
-        return read(self.order[wanted])
+        order = self.order[wanted]
+        rows = read(np.maximum(order, 0))
+        rows[order < 0] = 0
+        return rows
 
 
 @dataclass(frozen=True, eq=False)
 class TakeColumns:
-    """Column i is the column ``order[i]`` of what is stored."""
+    """Column i is the column ``order[i]`` of what is stored, or zeros where that is -1."""
 
     order: Indices
 
@@ -91,7 +94,9 @@ class TakeColumns:
 
     def rows(self, wanted: Indices, below: Shape, read: ReadRows) -> FloatArray:
         """See Step."""
-        return read(wanted)[:, self.order]
+        rows = read(wanted)[:, self.order]
+        rows[:, self.order < 0] = 0
+        return rows
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,15 @@ _VISION = {
     **dict.fromkeys(("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"), 5),
     "tie_word_embeddings": False,
 }  # fmt: skip
+_LATENT = {
+    **_COMMON, **_WIDTHS, "num_key_value_heads": 4, "n_routed_experts": 12, "n_shared_experts": 1,
+    "kv_lora_rank": 32,
+    "q_lora_rank": 32, "qk_nope_head_dim": 24, "qk_rope_head_dim": 8, "v_head_dim": 40,
+}  # fmt: skip
+_YARN = {
+    "rope_type": "yarn", "rope_theta": 5000.0, "factor": 4.0, "original_max_position_embeddings": 32,
+    "beta_fast": 32, "beta_slow": 1,
+}  # fmt: skip
 
 
 def _rope(share: float, **more: Any) -> dict[str, Any]:
@@ -98,6 +107,33 @@ GROUPED: dict[str, tuple[str, dict[str, Any]]] = {
     "granite-plain": ("granitemoe", {**_GRANITE, "attention_bias": True, "attention_multiplier": 0.3}),
     "granite-shared": ("granitemoeshared", {**_GRANITE, **_MULTIPLIERS, "shared_intermediate_size": 64}),
     "granite-unshared": ("granitemoeshared", {**_GRANITE, **_MULTIPLIERS, "shared_intermediate_size": 0}),
+    "glm4-lite": ("glm4_moe_lite", {**_LATENT}),
+    "glm4-lite-layers": (
+        "glm4_moe_lite",
+        {**_LATENT, "mlp_layer_types": ["sparse", "dense", "sparse"], "q_lora_rank": None, "n_group": 3,
+         "topk_group": 2, "norm_topk_prob": False, "rope_interleave": False, "attention_bias": True,
+         "v_head_dim": 32, "tie_word_embeddings": True},
+    ),
+    "deepseek2": ("deepseek_v2", {**_LATENT, "first_k_dense_replace": 1}),
+    "deepseek2-groups": (
+        "deepseek_v2",
+        {**_LATENT, "topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2,
+         "routed_scaling_factor": 1.5, "n_shared_experts": 2, "attention_bias": True},
+    ),
+    "deepseek2-lite": (
+        "deepseek_v2",
+        {**_LATENT, "q_lora_rank": None, "qk_nope_head_dim": 32,
+         "rope_parameters": {**_YARN, "mscale": 0.707, "mscale_all_dim": 0.707}},
+    ),
+    "deepseek3": (
+        "deepseek_v3", {**_LATENT, "first_k_dense_replace": 1, "n_group": 4, "topk_group": 2},
+    ),
+    "deepseek3-yarn": (
+        "deepseek_v3",
+        {**_LATENT, "first_k_dense_replace": 0, "n_group": 1, "topk_group": 1, "attention_bias": True,
+         "v_head_dim": 16, "rope_interleave": False, "routed_scaling_factor": 1.2, "norm_topk_prob": False,
+         "rope_parameters": {**_YARN, "mscale": 1.0, "mscale_all_dim": 0.8}},
+    ),
     "qwen3vl": ("qwen3_vl_moe", {"text_config": _QWEN_VL, **_VISION}),
     "qwen3vl-sections": (
         "qwen3_vl_moe",

@@ -27,6 +27,10 @@ def test_a_configuration_reads_the_same_with_and_without_defaults(family):
     little = {"num_hidden_layers": 3}
     if family.model_types[0] == "dots1":  # its class leaves these open
         little |= {"n_routed_experts": 12, "n_shared_experts": 2, "num_experts_per_tok": 3}
+    if family.model_types[0] == "deepseek_v2":
+        little |= {"num_experts_per_tok": 3, "moe_intermediate_size": 1408}
+    if family.model_types[0] == "deepseek_v3":
+        little |= {"num_hidden_layers": 5}
     if family.model_types[0] == "glm4_moe":  # its own width and heads give heads of an odd width
         little |= {"head_dim": 128}
     whole = transformers.AutoConfig.for_model(family.model_types[0], **little).to_dict()

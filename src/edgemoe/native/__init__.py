@@ -11,6 +11,7 @@ from edgemoe._native import (
 from edgemoe.native.attention import AttentionLayer, attention, store_kv
 from edgemoe.native.eviction import EvictionPolicy, Residency, UseStatistics, make_policy
 from edgemoe.native.io import DIRECT_ALIGNMENT, READ_METHODS, FileReader, aligned_empty, read_memory
+from edgemoe.native.latent import LatentLayer
 from edgemoe.native.matrix import (
     BLOCK,
     FORMAT_TRAITS,
@@ -84,6 +85,7 @@ __all__ = [
     "GatePredictor",
     "HybridPredictor",
     "IntArray",
+    "LatentLayer",
     "LayerPace",
     "LoadFailed",
     "Loads",

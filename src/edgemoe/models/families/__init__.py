@@ -9,10 +9,13 @@ from typing import Any
 from edgemoe.errors import CheckpointError, UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader, shown
 from edgemoe.models.families import (
+    deepseek_v2,
+    deepseek_v3,
     dots1,
     ernie4_5_moe,
     gemma4,
     glm4_moe,
+    glm4_moe_lite,
     gpt_oss,
     granitemoe,
     hy_v3,
@@ -46,10 +49,13 @@ __all__ = [
 ]
 
 ALL_FAMILIES: tuple[Family, ...] = (
+    deepseek_v2.FAMILY,
+    deepseek_v3.FAMILY,
     dots1.FAMILY,
     ernie4_5_moe.FAMILY,
     gemma4.FAMILY,
     glm4_moe.FAMILY,
+    glm4_moe_lite.FAMILY,
     gpt_oss.FAMILY,
     granitemoe.FAMILY,
     granitemoe.SHARED_FAMILY,

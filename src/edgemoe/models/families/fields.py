@@ -53,9 +53,10 @@ def read_model(
     head_scale: float = 1.0,
 ) -> ModelSpec:
     """Embedding, norm, rope and head around the layers. ``default_share`` of a head's entries rotate."""
-    attention = layers[0].mixer
-    assert isinstance(attention, AttentionSpec)
-    rope = read_rope(reader, attention.head_dim, default_theta, default_rope, default_share)
+    attention, rope = layers[0].mixer, layers[0].rope
+    if rope is None:
+        assert isinstance(attention, AttentionSpec), "other mixers come with their rotation"
+        rope = read_rope(reader, attention.head_dim, default_theta, default_rope, default_share)
     return ModelSpec(
         family=str(reader.require("model_type")),
         width=reader.require_size("hidden_size"),

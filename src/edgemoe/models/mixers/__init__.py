@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from edgemoe.models.mixers.attention import Attention, FullAttention
+from edgemoe.models.mixers.latent import LatentAttention, LatentSpec
 from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
 from edgemoe.models.spec import AttentionSpec
 
-__all__ = ["FullAttention", "MixerParts", "TokenMixer", "build_mixer"]
+__all__ = ["FullAttention", "LatentSpec", "MixerParts", "TokenMixer", "build_mixer"]
 
 _MIXERS: Mapping[type, Callable[[MixerParts], TokenMixer]] = {
     AttentionSpec: Attention,
+    LatentSpec: LatentAttention,
 }
 
 

@@ -1,0 +1,153 @@
+// Latent attention for Python: checks shapes, releases the GIL, calls the core.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <optional>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "bindings/arrays.h"
+#include "bindings/bindings.h"
+#include "bindings/kv_cache.h"
+#include "bindings/packed_matrix.h"
+#include "ops/latent_layer.h"
+
+namespace edgemoe::bindings {
+namespace {
+
+constexpr const char* kLayer = "LatentLayer";
+
+// A matrix and its bias, or none.
+using Projection = std::pair<nb::object, std::optional<Floats1>>;
+// First row, number of rows, cache, first slot, cos and sin.
+using Segment =
+    std::tuple<std::int64_t, std::int64_t, Cache, std::int64_t, std::optional<std::pair<Floats2, Floats2>>>;
+
+// Holds what the layer points to.
+class BoundLatentLayer {
+  public:
+    BoundLatentLayer(Floats1 norm, float eps, std::optional<std::pair<Projection, Floats1>> q_a,
+                     nb::object q_b, Projection kv_a, Floats1 kv_a_norm, nb::object k_b, nb::object v_b,
+                     Projection o, std::int64_t num_heads, std::int64_t plain_dim, std::int64_t rotary_dim,
+                     std::int64_t value_dim, float scale, float inner_eps, std::optional<Floats1> post_norm,
+                     float branch_scale)
+        : layer_{} {
+        const std::int64_t width = size(norm, 0), latent_dim = size(kv_a_norm, 0);
+        require(num_heads > 0 && latent_dim > 0 && plain_dim > 0 && rotary_dim > 0 && rotary_dim % 2 == 0 &&
+                    value_dim > 0,
+                kLayer, "a size is out of range");
+        layer_.num_heads = num_heads;
+        layer_.latent_dim = latent_dim;
+        layer_.plain_dim = plain_dim;
+        layer_.rotary_dim = rotary_dim;
+        layer_.value_dim = value_dim;
+        layer_.scale = scale;
+        layer_.eps = eps;
+        layer_.inner_eps = inner_eps;
+        layer_.branch_scale = branch_scale;
+        layer_.norm = keep(norm, width, "length of norm");
+        std::int64_t query_width = width;
+        if (q_a) {
+            const auto& [projection, q_a_norm] = *q_a;
+            query_width = size(q_a_norm, 0);
+            layer_.q_a = matrix(projection.first, query_width, width);
+            if (projection.second)
+                layer_.q_a_bias = keep(*projection.second, query_width, "length of a bias");
+            layer_.q_a_norm = keep(q_a_norm, query_width, "length of q_a_norm");
+        }
+        layer_.q_b = matrix(q_b, num_heads * (plain_dim + rotary_dim), query_width);
+        layer_.kv_a = matrix(kv_a.first, latent_dim + rotary_dim, width);
+        if (kv_a.second) {
+            layer_.kv_a_bias = keep(*kv_a.second, latent_dim + rotary_dim, "length of a bias");
+        }
+        layer_.kv_a_norm = keep(kv_a_norm, latent_dim, "length of kv_a_norm");
+        layer_.k_b = matrix(k_b, num_heads * latent_dim, round_up(plain_dim, kBlock));
+        layer_.v_b = matrix(v_b, num_heads * round_up(value_dim, kRowGroup), latent_dim);
+        require(latent_dim % kRowGroup == 0, kLayer, "the latent dimension is not a multiple of 16");
+        layer_.o = matrix(o.first, width, num_heads * value_dim);
+        if (o.second) layer_.o_bias = keep(*o.second, width, "length of a bias");
+        if (post_norm) layer_.post_norm = keep(*post_norm, width, "length of post_norm");
+    }
+
+    void run(MutableFloats2 x, const std::vector<Segment>& segments) const {
+        require_equal(size(x, 1), layer_.o.rows, kLayer, "input row length");
+        std::vector<LatentLayer::Segment> checked;
+        checked.reserve(segments.size());
+        std::int64_t row = 0;
+        for (const Segment& segment : segments) {
+            checked.push_back(check(segment));
+            require_equal(checked.back().first_row, row, kLayer, "first row of a segment");
+            row += checked.back().num_rows;
+        }
+        require_equal(row, size(x, 0), kLayer, "number of rows in segments");
+        nb::gil_scoped_release release;
+        layer_.run(x.data(), row, checked);
+    }
+
+  private:
+    static std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
+        return (value + multiple - 1) / multiple * multiple;
+    }
+
+    const float* keep(const Floats1& values, std::int64_t length, const char* what) {
+        require_equal(size(values, 0), length, kLayer, what);
+        vectors_.push_back(values);
+        return values.data();
+    }
+
+    Matrix matrix(const nb::object& object, std::int64_t rows, std::int64_t cols) {
+        const Matrix& found = *nb::cast<const PackedMatrix&>(object);
+        require_equal(found.rows, rows, kLayer, "number of rows of a projection");
+        require_equal(found.cols, cols, kLayer, "row length of a projection");
+        matrices_.push_back(object);
+        return found;
+    }
+
+    LatentLayer::Segment check(const Segment& segment) const {
+        const auto& [first_row, num_rows, cache, start, rotation] = segment;
+        const KvLayout layout = layout_of(cache, kLayer);
+        require(num_rows > 0, kLayer, "a segment without rows");
+        require_equal(layout.num_heads, 1, kLayer, "number of heads in the cache");
+        require_equal(layout.head_dim, layer_.latent_dim + layer_.rotary_dim, kLayer,
+                      "head dimension in the cache");
+        require(start >= 0 && start <= layout.num_slots - num_rows, kLayer, "positions outside the cache");
+        LatentLayer::Segment checked = {first_row, num_rows, start, cache.data(), layout, nullptr, nullptr};
+        if (rotation) {
+            const auto& [cos, sin] = *rotation;
+            for (const Floats2& angles : {cos, sin}) {
+                require(size(angles, 0) == num_rows && 2 * size(angles, 1) == layer_.rotary_dim, kLayer,
+                        "cos and sin have not an angle for each pair of each row");
+            }
+            checked.cos = cos.data();
+            checked.sin = sin.data();
+        }
+        return checked;
+    }
+
+    std::vector<Floats1> vectors_;
+    std::vector<nb::object> matrices_;
+    LatentLayer layer_;
+};
+
+}  // namespace
+
+void bind_latent(nb::module_& m) {
+    nb::class_<BoundLatentLayer>(m, kLayer,
+                                 "Latent attention of a decoder's layer; see edgemoe.native.latent.")
+        .def(nb::init<Floats1, float, std::optional<std::pair<Projection, Floats1>>, nb::object, Projection,
+                      Floats1, nb::object, nb::object, Projection, std::int64_t, std::int64_t, std::int64_t,
+                      std::int64_t, float, float, std::optional<Floats1>, float>(),
+             nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("q_a").none(), nb::arg("q_b"),
+             nb::arg("kv_a"), nb::arg("kv_a_norm").noconvert(), nb::arg("k_b"), nb::arg("v_b"), nb::arg("o"),
+             nb::kw_only(), nb::arg("num_heads"), nb::arg("plain_dim"), nb::arg("rotary_dim"),
+             nb::arg("value_dim"), nb::arg("scale"), nb::arg("inner_eps"),
+             nb::arg("post_norm").none() = nb::none(), nb::arg("branch_scale") = 1.0f,
+             "Weights are kept, not copied.")
+        .def("run", &BoundLatentLayer::run, nb::arg("x").noconvert(), nb::arg("segments"),
+             "Add to x (T, D) what its rows see; see edgemoe.native.latent.");
+}
+
+}  // namespace edgemoe::bindings
