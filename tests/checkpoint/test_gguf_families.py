@@ -18,6 +18,7 @@ TOKENS = np.random.default_rng(3).integers(0, VOCAB_SIZE, 24).astype(np.int32)
 VARIATIONS = (
     *("glm4", "glm4-groups-biases", "glm4-sums", "solar", "dots1", "minimax", "ernie", "hy"),
     *("granite", "granite-plain", "granite-shared", "qwen3vl"),
+    *("glm4-lite", "deepseek2", "deepseek2-lite", "deepseek3"),
 )
 
 
@@ -35,6 +36,14 @@ def test_a_file_is_the_same_model_as_the_folder(tmp_path, variation):
     ours, _ = run(write_family_gguf(folder, tmp_path / "model.gguf"))
     theirs, _ = run(folder)
     # Bits differ where a factor is kept in single precision in the file.
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("variation", ["deepseek2-lite", "deepseek3"])
+def test_old_files_have_keys_and_values_of_latents_in_one(tmp_path, variation):
+    folder = write_checkpoint(tmp_path / "hf", variation)
+    ours, _ = run(write_family_gguf(folder, tmp_path / "model.gguf", is_old=True))
+    theirs, _ = run(folder)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6 * np.abs(theirs).max())
 
 

@@ -26,6 +26,9 @@ ARCHITECTURES = {
     "granitemoe": "granitemoe",
     "granitemoeshared": "granitemoe",
     "qwen3_vl_moe": "qwen3vlmoe",
+    "glm4_moe_lite": "deepseek2",
+    "deepseek_v2": "deepseek2",
+    "deepseek_v3": "deepseek2",
 }
 # In order: the first that matches is taken.
 _NAMES = (
@@ -34,6 +37,9 @@ _NAMES = (
     (r"lm_head\.(\w+)", r"output.\1"),
     (r"model\.layers\.(\d+)\.input_layernorm\.(\w+)", r"blk.\1.attn_norm.\2"),
     (r"model\.layers\.(\d+)\.post_attention_layernorm\.(\w+)", r"blk.\1.FFN_NORM.\2"),
+    (r"model\.layers\.(\d+)\.self_attn\.(q_a|q_b|kv_b)_proj\.(\w+)", r"blk.\1.attn_\2.\3"),
+    (r"model\.layers\.(\d+)\.self_attn\.(q|kv)_a_layernorm\.(\w+)", r"blk.\1.attn_\2_a_norm.\3"),
+    (r"model\.layers\.(\d+)\.self_attn\.kv_a_proj_with_mqa\.(\w+)", r"blk.\1.attn_kv_a_mqa.\2"),
     (r"model\.layers\.(\d+)\.self_attn\.o_proj\.(\w+)", r"blk.\1.attn_output.\2"),
     (r"model\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(\w+)", r"blk.\1.attn_\2.\3"),
     (r"model\.layers\.(\d+)\.self_attn\.([qk])_norm\.(\w+)", r"blk.\1.attn_\2_norm.\3"),
@@ -47,14 +53,17 @@ _PROJECTIONS = {"w1": "gate", "w3": "up", "w2": "down"}
 _PERMUTED = ("granitemoe", "granitemoeshared")
 
 
-def write_family_gguf(folder: Path, path: Path, extra_layers: int = 0) -> Path:
-    """Write a folder of one of ARCHITECTURES' families as a GGUF file of single precision."""
+def write_family_gguf(folder: Path, path: Path, extra_layers: int = 0, is_old: bool = False) -> Path:
+    """Write a folder of one of ARCHITECTURES' families as a GGUF file of single precision.
+
+    ``is_old``: keys and values of latent attention in one tensor, as files before May 2025 have them.
+    """
     config = json.loads((folder / "config.json").read_text())
     family = config["model_type"]
     config = {**config, **config.get("text_config", {})}
     tensors = load_file(folder / "model.safetensors")
     writer = gguf.GGUFWriter(path, ARCHITECTURES[family])
-    _add_keys(writer, family, config, extra_layers)
+    _add_keys(writer, family, {**config, "is_old": is_old}, extra_layers)
     add_tokenizer(writer, folder, config["vocab_size"])
     stacks: dict[str, dict[int, np.ndarray]] = {}
     for name, values in tensors.items():
@@ -65,7 +74,7 @@ def write_family_gguf(folder: Path, path: Path, extra_layers: int = 0) -> Path:
             projection = _PROJECTIONS.get(match[3], match[3].removesuffix("_proj"))
             stacks.setdefault(f"blk.{match[1]}.ffn_{projection}_exps.weight", {})[int(match[2])] = values
             continue
-        for new, part in _converted(name, values, family, config):
+        for new, part in _converted(name, values, family, {**config, "is_old": is_old}):
             writer.add_tensor(new, np.ascontiguousarray(part, np.float32))
     for name, parts in stacks.items():
         writer.add_tensor(name, np.stack([parts[e] for e in range(len(parts))]).astype(np.float32))
@@ -97,6 +106,13 @@ def _converted(name: str, values: np.ndarray, family: str, config: dict[str, Any
         if rest in ("block_sparse_moe.output_linear.weight", "mlp.experts.down_proj"):
             stack = values if values.shape[1] == config["hidden_size"] else values.swapaxes(1, 2)
             return [(f"{prefix}.ffn_down_exps.weight", stack)]
+        if rest == "self_attn.kv_b_proj.weight" and not config["is_old"]:
+            plain, rank = config["qk_nope_head_dim"], config["kv_lora_rank"]
+            heads = values.reshape(config["num_attention_heads"], -1, rank)
+            return [
+                (f"{prefix}.attn_k_b.weight", heads[:, :plain].swapaxes(1, 2)),
+                (f"{prefix}.attn_v_b.weight", heads[:, plain:]),
+            ]
         if rest == "shared_mlp.input_linear.weight":
             half = len(values) // 2
             return [
@@ -125,13 +141,14 @@ def _add_keys(writer: gguf.GGUFWriter, family: str, config: dict[str, Any], extr
     writer.add_embedding_length(config["hidden_size"])
     writer.add_block_count(config["num_hidden_layers"] + extra_layers)
     writer.add_head_count(heads)
-    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"] if "kv_lora_rank" not in config else 1)
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(rope.get("rope_theta", 10000.0))
-    writer.add_rope_dimension_count(int(head_dim * rope.get("partial_rotary_factor", 1)))
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_key_length(head_dim)
-    writer.add_value_length(head_dim)
+    if "kv_lora_rank" not in config:
+        writer.add_rope_dimension_count(int(head_dim * rope.get("partial_rotary_factor", 1)))
+        writer.add_key_length(head_dim)
+        writer.add_value_length(head_dim)
     _KEYS[family](writer, config)
     if extra_layers:
         writer.add_uint32(f"{ARCHITECTURES[family]}.nextn_predict_layers", extra_layers)
@@ -152,6 +169,41 @@ def _grouped(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     writer.add_expert_weights_norm(config.get("norm_topk_prob", True))
     writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
     if config.get("n_group", 1) > 1:
+        writer.add_expert_group_count(config["n_group"])
+        writer.add_expert_group_used_count(config["topk_group"])
+
+
+def _latent(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
+    """Sizes of latent attention, and of whichever router stands beside it."""
+    plain, rotary = config["qk_nope_head_dim"], config["qk_rope_head_dim"]
+    rank, value = config["kv_lora_rank"], config["v_head_dim"]
+    writer.add_rope_dimension_count(rotary)
+    writer.add_kv_lora_rank(rank)
+    if config["q_lora_rank"]:
+        writer.add_q_lora_rank(config["q_lora_rank"])
+    writer.add_key_length(plain + rotary if config["is_old"] else rank + rotary)
+    writer.add_value_length(value if config["is_old"] else rank)
+    if not config["is_old"]:
+        writer.add_key_length_mla(plain + rotary)
+        writer.add_value_length_mla(value)
+    rope = config["rope_parameters"]
+    if rope["rope_type"] == "yarn":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(rope["factor"])
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        writer.add_rope_scaling_yarn_log_mul(0.1 * rope["mscale_all_dim"])
+    if config["model_type"] != "deepseek_v2":
+        # The class of GLM-4.7-Flash has its first layer dense without a key.
+        _grouped(writer, {"first_k_dense_replace": 1, **config})
+        return
+    writer.add_expert_count(config["n_routed_experts"])
+    writer.add_expert_used_count(config["num_experts_per_tok"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
+    writer.add_expert_shared_count(config["n_shared_experts"])
+    writer.add_leading_dense_block_count(config["first_k_dense_replace"])
+    writer.add_expert_weights_scale(config["routed_scaling_factor"])
+    if config["topk_method"] == "group_limited_greedy":
         writer.add_expert_group_count(config["n_group"])
         writer.add_expert_group_used_count(config["topk_group"])
 
@@ -207,4 +259,7 @@ _KEYS: dict[str, Callable[[gguf.GGUFWriter, dict[str, Any]], None]] = {
     "granitemoe": _granite,
     "granitemoeshared": _granite,
     "qwen3_vl_moe": _qwen3_vl,
+    "glm4_moe_lite": _latent,
+    "deepseek_v2": _latent,
+    "deepseek_v3": _latent,
 }

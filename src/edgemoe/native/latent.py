@@ -1,6 +1,8 @@
-"""Latent attention in its absorbed form (DeepSeek-V2, arXiv 2405.04434). Letters: T rows, D width, H heads, Q rank
-of queries, L latent dimension, N and R plain and rotated dimension of a query's head, C dimension of a
-value's, S slots; N' is N rounded up to 32, C' is C rounded up to 16. Arrays are C-contiguous float32.
+"""Latent attention in its absorbed form (DeepSeek-V2, arXiv 2405.04434).
+
+Letters: T rows, D width, H heads, Q rank of queries, L latent dimension, N and R plain and rotated dimension
+of a query's head, C dimension of a value's, S slots; N' is N rounded up to 32, C' is C rounded up to 16.
+Arrays are C-contiguous float32.
 
 ``LatentLayer(norm, eps, q_a, q_b, kv_a, kv_a_norm, k_b, v_b, o, *, num_heads, plain_dim, rotary_dim,
 value_dim, scale, inner_eps, post_norm=None, branch_scale=1)``: ``norm`` (D,) is applied to what comes in.

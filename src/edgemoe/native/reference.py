@@ -224,6 +224,24 @@ def _sparse_mixer(x: NDArray[np.float64], ids: NDArray[np.int64], jitter: float)
     return weights
 
 
+def latent_attention(
+    q: FloatArray, latents: FloatArray, k_b: FloatArray, v_b: FloatArray, rotary_dim: int, scale: float
+) -> NDArray[np.float64]:
+    """What H heads find, (T, H, C), of queries q (T, H, N + R), rotated in their last R entries.
+
+    Each of the latents (T, L + R) makes every head's keys by k_b (H, N, L) and values by v_b (H, C, L).
+    """
+    plain = q.shape[2] - rotary_dim
+    latent = latents[:, : latents.shape[1] - rotary_dim].astype(np.float64)
+    keys = np.einsum("hnl,sl->shn", k_b, latent)
+    values = np.einsum("hcl,sl->shc", v_b, latent)
+    scores = np.einsum("thn,shn->hts", q[:, :, :plain], keys)
+    scores = scale * (scores + np.einsum("thr,sr->hts", q[:, :, plain:], latents[:, -rotary_dim:]))
+    scores += np.triu(np.full(scores.shape[1:], -np.inf), 1)
+    p = np.exp(scores - scores.max(axis=2, keepdims=True))
+    return np.asarray(np.einsum("hts,shc->thc", p / p.sum(axis=2, keepdims=True), values))
+
+
 def rope(x: FloatArray, cos: FloatArray, sin: FloatArray) -> NDArray[np.float64]:
     """Rotated heads (T, H, C)."""
     pairs = cos.shape[1]
