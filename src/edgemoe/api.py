@@ -33,6 +33,7 @@ from edgemoe.engine.perplexity import Progress, Score, score_text
 from edgemoe.engine.requests import AnswerOptions, make_request
 from edgemoe.engine.sampling import Constraint, Sampling, TokenLogprob
 from edgemoe.engine.stats import Stats
+from edgemoe.engine.together import write_all
 from edgemoe.errors import RequestError
 from edgemoe.experts import DEFAULT_POLICY
 from edgemoe.models import KV_FORMATS, ModelSpec
@@ -228,7 +229,14 @@ class Model:
         for i in range(n):
             own: AnswerOptions = {**options, "seed": None if seed is None else seed + i}
             streams.append(self.stream(prompt, **own))
-        return [_finish(stream) for stream in streams]
+        session = self._open().session
+        num_at_once = session.num_at_once(max(stream.num_tokens for stream in streams))
+        for start in range(0, n, num_at_once):
+            together = streams[start : start + num_at_once]
+            for stream in together[: len(together) if len(together) > 1 else 0]:
+                stream.prepare()  # the first computes it, and the others copy
+            write_all(together, num_at_once)
+        return [stream.generation for stream in streams]
 
     def generate_many(
         self,
@@ -249,12 +257,19 @@ class Model:
                 "a constraint is of one answer only: call generate once for each, with its own"
             )
         streams = [self.stream(prompt, **options) for prompt in prompts]
-        answers = []
-        for stream in streams:
-            answers.append(_finish(stream))
+        if not streams:
+            return []
+        num_done = 0
+
+        def count() -> None:
+            nonlocal num_done
+            num_done += 1
             if on_answer is not None:
-                on_answer(len(answers), len(streams))
-        return answers
+                on_answer(num_done, len(streams))
+
+        longest = max(stream.num_tokens for stream in streams)
+        write_all(streams, self._open().session.num_at_once(longest), count)
+        return [stream.generation for stream in streams]
 
     def stream_chat(
         self,

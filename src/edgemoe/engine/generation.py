@@ -147,6 +147,16 @@ class Stream(Iterator[Chunk]):
             finally:
                 self._is_stepping = False
 
+    def prepare(self) -> None:
+        """Read the prompt, as far as its answer does not need it, without writing anything yet."""
+        with self._lock:
+            self._text.prepare(self._begins_with)
+
+    @property
+    def num_tokens(self) -> int:
+        """The most that prompt and answer may be together."""
+        return len(self._request.token_ids) + self._request.max_tokens
+
     def cancel(self) -> None:
         """End the answer before its next step (of its prompt: before the next chunk), from any thread.
 
@@ -214,6 +224,8 @@ class Stream(Iterator[Chunk]):
             self._num_cached = self._text.num_reused
         else:
             logits = self._text.step(self._writer.token_ids[-1])
+        if self._text.is_cancelled:
+            raise Cancelled
         text, reason = self._writer.write(logits, self._text.token_ids, self._is_full())
         self._last_s = time.monotonic()
         if self._first_s is None:

@@ -23,6 +23,7 @@ from edgemoe.engine.scheduler import Scheduler
 from edgemoe.engine.sequence import Machinery
 from edgemoe.engine.session import Session
 from edgemoe.engine.state_pool import StatePool
+from edgemoe.engine.steps import StepMaker
 from edgemoe.engine.storage import MAX_DEPTH, tune_depth
 from edgemoe.errors import StoreError
 from edgemoe.experts import (
@@ -140,7 +141,10 @@ def _session(spec: ModelSpec, weights: DenseWeights, experts: StreamedExperts, m
     pool = StatePool(spec, memory.context, memory.kv_format, memory.state_bytes, scheduler)
     decoder = Decoder(spec, weights, experts)
     encoder = Encoder(spec, weights, experts) if spec.has_encoder else None
-    machinery = Machinery(decoder, encoder, experts, scheduler, pool, memory.chunk_size)
+    # Where an expert takes only so many tokens of a text, rows depend on each other.
+    is_batched = not any(spec.moe(layer).router.capacity for layer in spec.moe_layers)
+    steps = StepMaker(decoder, experts, pool, memory.step_rows, is_batched)
+    machinery = Machinery(decoder, encoder, experts, scheduler, steps, pool, memory.chunk_size)
     return (EncoderDecoderSession if spec.has_encoder else Session)(spec, machinery)
 
 

@@ -32,6 +32,8 @@ DEFAULT_CONTEXT = 4096
 DEFAULT_PROMPT = 512
 # Tokens of a prompt that pass through a layer together: large amortises reading experts, small saves memory.
 CHUNK_SIZES = (512, 256, 128, 64, 32, 16)
+# With room for several texts: two prompts at once, for which each layer reads its experts once.
+STEP_SIZES = (2 * CHUNK_SIZES[0], *CHUNK_SIZES)
 # A chunk may take this share of what the fixed parts leave.
 CHUNK_SHARE = 0.125
 # Positions whose logits are held at a time when all of a text's are wanted.
@@ -59,7 +61,8 @@ class MemoryPlan:
     state_bytes: int  # keys and values of all texts together
     context: int
     kv_format: str
-    chunk_size: int
+    chunk_size: int  # most tokens of one prompt in a step
+    step_rows: int  # most tokens of all texts in a step
     explanation: str  # the budget and why it is what it is
 
     @property
@@ -156,15 +159,16 @@ def plan_memory(
             smallest_num_bytes=smallest,
         )
     rest = budget_bytes - fixed_bytes
-    chunk = next(
-        (c for c in CHUNK_SIZES if working_bytes(spec, c) <= (rest - floor) * CHUNK_SHARE), CHUNK_SIZES[-1]
+    sizes_of_steps = CHUNK_SIZES if num_texts == 1 else STEP_SIZES
+    rows = next(
+        (c for c in sizes_of_steps if working_bytes(spec, c) <= (rest - floor) * CHUNK_SHARE), CHUNK_SIZES[-1]
     )
-    working = working_bytes(spec, chunk, context)
+    working = working_bytes(spec, rows, context)
     arena = _arena_bytes(rest - working, cache_bytes, sizes)
     share = f"{arena / sum(sizes):.0%} of {format_size(sum(sizes))}"
     items = (
         *fixed,
-        MemoryItem("working", f"working memory, {chunk} tokens at a time", working),
+        MemoryItem("working", f"working memory, {rows} tokens at a time", working),
         MemoryItem("expert_cache", f"expert cache, {share}", arena),
     )
     return MemoryPlan(
@@ -176,7 +180,8 @@ def plan_memory(
         state_bytes=num_texts * spec.state_num_bytes(context, kv_format),
         context=context,
         kv_format=kv_format,
-        chunk_size=chunk,
+        chunk_size=min(rows, CHUNK_SIZES[0]),
+        step_rows=rows,
         explanation=explanation,
     )
 

@@ -1,17 +1,21 @@
 """Whose turn it is: any number of threads and open texts share one model, which makes one step at a time.
 
-Texts are served in the order in which they asked. A turn lasts one step (a chunk of a prompt, or a token), so
-nobody waits for a whole answer, and a text that nobody asks to go on takes no turn at all.
+Texts are served in the order in which they asked. A step is a chunk of a prompt or a token, or several of
+them together (see ``batch.py``), so nobody waits for a whole answer, and a text that nobody asks to go on
+takes no part. There is no thread of the model's own: of those that wait, the first in the line makes the
+step for all that are in it.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 from edgemoe.engine import forks
+from edgemoe.engine.batch import Wish
 from edgemoe.errors import RequestError
 
 
@@ -19,25 +23,121 @@ class Cancelled(Exception):
     """A text was cancelled while it waited, or before its next step. Never leaves the engine."""
 
 
+class Job:
+    """A text's part in a step."""
+
+    def __init__(self, wish: Wish, is_cancelled: Callable[[], bool]) -> None:
+        self.wish = wish
+        self.is_cancelled = is_cancelled
+        self.is_running = False
+        self.is_done = False
+
+
+class Maker(Protocol):
+    """Makes steps."""
+
+    def gathering_s(self, waiting: Sequence[Job]) -> float:
+        """How long to wait for others before a step for some of these is made; called again meanwhile."""
+        ...
+
+    def choose(self, waiting: Sequence[Job]) -> list[Job]:
+        """Those that the next step is for."""
+        ...
+
+    def make(self, jobs: Sequence[Job]) -> None:
+        """The step; after an error all texts are as they were."""
+        ...
+
+
 class Scheduler:
     """A fair line for the model, and for whatever else has to be waited for. Thread-safe."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition(threading.Lock())  # held for moments, never during a step
-        self._line: deque[object] = deque()
+        self._line: deque[object] = deque()  # jobs, and tickets of those who want the model to themselves
         self._owner: int | None = None  # the thread whose step is running
         self._is_closed = False
         self.is_forked = False
         forks.watch(self)
 
-    @contextmanager
-    def turn(self, is_cancelled: Callable[[], bool] = lambda: False) -> Iterator[None]:
-        """Have the model to oneself for one step. A thread that has it may ask again.
+    def run(self, job: Job, maker: Maker) -> None:
+        """Wait until a step with this job has been made, or make it.
 
         Raises:
             Cancelled: it is cancelled before its turn has come.
             RequestError: the model is closed, or belongs to the parent of this process.
         """
+        self.check()
+        me = threading.get_ident()
+        if self._owner == me:
+            maker.make([job])
+            return
+        try:
+            with self.changed:
+                self._line.append(job)
+                self.changed.notify_all()
+            while not job.is_done:
+                with self.changed:
+                    while not job.is_done and (self._owner is not None or self._line[0] is not job):
+                        self.wait(job.is_cancelled)
+                    if job.is_done:
+                        return
+                    if job.is_cancelled():
+                        raise Cancelled
+                    self._owner = me
+                    jobs = self._begin(maker)
+                self._make(jobs, maker)
+        finally:
+            with self.changed:
+                self._release(me)
+                while job.is_running:  # in another thread's step, which must not lose its text
+                    self.changed.wait()
+                if job in self._line:
+                    self._line.remove(job)
+                self.changed.notify_all()
+
+    def _begin(self, maker: Maker) -> list[Job]:
+        """Wait a little for others, and take the jobs of the next step out of the line."""
+        while (seconds := maker.gathering_s(self._waiting())) > 0:
+            self.changed.wait(seconds)
+            self.check()
+        jobs = maker.choose(self._waiting())
+        for job in jobs:
+            self._line.remove(job)
+            job.is_running = True
+        return jobs
+
+    def _waiting(self) -> list[Job]:
+        """The jobs at the head of the line, as far as the first who wants the model alone."""
+        jobs = []
+        for job in self._line:
+            if not isinstance(job, Job):
+                break
+            jobs.append(job)
+        return jobs
+
+    def _make(self, jobs: list[Job], maker: Maker) -> None:
+        """Make a step. After an error in one of several texts each gets one of its own: it may be of one."""
+        is_made = False
+        try:
+            maker.make(jobs)
+            is_made = True
+        except Exception:
+            if len(jobs) == 1:
+                raise
+        finally:
+            with self.changed:
+                for job in reversed(jobs):
+                    job.is_running = False
+                    job.is_done = is_made
+                    if not is_made:
+                        job.wish = Wish(job.wish.num_rows, job.wish.is_answer, is_alone=True)
+                        self._line.appendleft(job)
+                self._release(threading.get_ident())
+
+    @contextmanager
+    def turn(self, is_cancelled: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Have the model to oneself. A thread that has it may ask again. Raises as ``run``."""
         self.check()
         me = threading.get_ident()
         if self._owner == me:
@@ -56,14 +156,18 @@ class Scheduler:
             yield
         finally:
             with self.changed:
-                if self._owner == me:
-                    self._owner = None
+                self._release(me)
                 if ticket in self._line:
                     self._line.remove(ticket)
                 self.changed.notify_all()
 
+    def _release(self, thread: int) -> None:
+        if self._owner == thread:
+            self._owner = None
+            self.changed.notify_all()
+
     def wait(self, is_cancelled: Callable[[], bool], timeout_s: float | None = None) -> None:
-        """Wait, with ``changed`` held, until something may have changed. Raises as ``turn``."""
+        """Wait, with ``changed`` held, until something may have changed. Raises as ``run``."""
         self.check()
         if is_cancelled():
             raise Cancelled

@@ -14,6 +14,7 @@ import numpy as np
 
 from edgemoe.engine.scheduler import Cancelled, Scheduler
 from edgemoe.engine.state_pool import Holding, StatePool, common_prefix
+from edgemoe.engine.steps import Part, StepMaker
 from edgemoe.experts import ExpertCounts, LayerObserver, StreamedExperts
 from edgemoe.models import Decoder, Encoder
 from edgemoe.native import FloatArray
@@ -29,8 +30,9 @@ class Machinery:
     encoder: Encoder | None
     experts: StreamedExperts
     scheduler: Scheduler
+    steps: StepMaker
     pool: StatePool
-    chunk_size: int
+    chunk_size: int  # most tokens of a prompt that pass through a layer together
 
 
 class Text:
@@ -51,6 +53,7 @@ class Text:
         self._holding: Holding | None = None
         self._cancelled = threading.Event()
         self.token_ids: list[int] = []  # that have been computed
+        self._is_prepared = False
         self.num_reused = 0  # tokens that the last reading did not compute
         self.counts = ExpertCounts()  # of the steps it took part in
 
@@ -63,12 +66,22 @@ class Text:
             Cancelled: ``cancel`` was called.
             RequestError: the model is closed.
         """
-        last = np.empty((0, 0), np.float32)
-        self.num_reused = self._begin(token_ids)
-        for _, hidden in self._chunks(token_ids, progress):
-            last = hidden[-1:]
-        logits: FloatArray = self.head(last)[0]
+        num_reused = self._begin(token_ids)
+        if not self._is_prepared:
+            self.num_reused = num_reused
+        for _, part in self._chunks(token_ids, progress, has_logits=True):
+            logits = part.logits
         return logits
+
+    def prepare(self, token_ids: Sequence[int]) -> None:
+        """Compute all of a text to be read but its last token: others that begin alike can copy it then."""
+        self.num_reused, self._is_prepared = self._begin(token_ids), True
+        with self._state_for(token_ids) as holding:
+            if self._machinery.encoder is not None and not holding.has_read_prompt:
+                self._read_prompt(holding)
+        if len(self.token_ids) < len(token_ids) - 1:
+            for _ in self._chunks(token_ids[:-1]):
+                pass
 
     def step(self, token_id: int) -> FloatArray:
         """Append one token; logits (V,) of what comes after it. Raises as ``read``."""
@@ -76,26 +89,22 @@ class Text:
         if holding is None or not self._machinery.pool.pin(holding):
             return self.read([*self.token_ids, token_id])  # its room was needed
         try:
-            hidden = self._extend(holding, [token_id])
-            logits: FloatArray = self.head(hidden)[0]
-            return logits
+            if len(holding.token_ids) == len(self.token_ids):
+                return self._extend(holding, [token_id], is_answer=True, has_logits=True).logits
         finally:
             self._machinery.pool.unpin(holding)
+        return self.read([*self.token_ids, token_id])  # a step that failed took it back
 
     def states(self, token_ids: Sequence[int]) -> Iterator[FloatArray]:
         """Hidden states (T, D) of these tokens, all computed anew, chunk by chunk."""
         self.close(is_kept=False)
         self._begin(token_ids, is_reusing=False)
         done = 0
-        for start, hidden in self._chunks(token_ids):
-            if start + len(hidden) > done:  # else computed again: its room was needed
-                yield hidden[max(0, done - start) :]
-                done = start + len(hidden)
-
-    def head(self, hidden: FloatArray) -> FloatArray:
-        """Logits (T, V) of hidden states (T, D)."""
-        with self._turn():
-            return self._machinery.decoder.head(hidden)
+        for start, part in self._chunks(token_ids):
+            end = start + len(part.hidden)
+            if end > done:  # else computed again: its room was needed
+                yield part.hidden[max(0, done - start) :]
+                done = end
 
     def cancel(self) -> None:
         """End the text before its next step; from any thread."""
@@ -111,12 +120,14 @@ class Text:
         """Give its room back; what was computed is kept for texts that begin alike, while room lasts."""
         holding, self._holding = self._holding, None
         if holding is not None:
+            self._machinery.steps.ended(holding)
             self._machinery.pool.give_back(holding, is_kept=is_kept)
         self.token_ids = []
 
     def __del__(self) -> None:
         holding = getattr(self, "_holding", None)
         if holding is not None:
+            self._machinery.steps.ended(holding)
             self._machinery.pool.leave(holding)
 
     def _begin(self, token_ids: Sequence[int], *, is_reusing: bool = True) -> int:
@@ -141,12 +152,14 @@ class Text:
             pool.unpin(holding)
 
     def _chunks(
-        self, token_ids: Sequence[int], progress: Progress | None = None
-    ) -> Iterator[tuple[int, FloatArray]]:
-        """Where each chunk of what is missing begins, and its hidden states (T, D).
+        self, token_ids: Sequence[int], progress: Progress | None = None, *, has_logits: bool = False
+    ) -> Iterator[tuple[int, Part]]:
+        """Where each chunk of what is missing begins, and what the model makes of it.
 
-        An interrupted chunk leaves the text as it was. No room is held on to between chunks.
+        An interrupted chunk leaves the text as it was. No room is held on to between chunks. ``has_logits``:
+        of the last chunk.
         """
+        total, size = len(token_ids), self._machinery.chunk_size
         is_over = False
         while not is_over:
             with self._state_for(token_ids) as holding:
@@ -155,42 +168,46 @@ class Text:
                     self._read_prompt(holding)
                 else:
                     start = len(holding.token_ids)
-                    hidden = self._extend(holding, token_ids[start : start + self._machinery.chunk_size])
-                    is_over = len(self.token_ids) == len(token_ids)
+                    is_over = start + size >= total
+                    chunk = list(token_ids[start : start + size])
+                    part = self._extend(holding, chunk, has_logits=has_logits and is_over)
             if progress is not None and (is_reading or not self._prompt):
-                total = len(self._prompt or token_ids)
-                progress(total if is_reading else len(self.token_ids), total)
+                done = len(self._prompt) if is_reading else len(self.token_ids)
+                progress(done, done if is_reading else total)
             if not is_reading:
-                yield start, hidden
+                yield start, part
 
-    def _extend(self, holding: Holding, chunk: Sequence[int]) -> FloatArray:
-        """Hidden states (T, D) of the next tokens."""
-        with self._turn():
-            hidden = self._machinery.decoder.forward(np.asarray(chunk, np.int32), holding.state)
-            holding.token_ids += chunk
-            self.token_ids += chunk
-            return hidden
+    def _extend(
+        self, holding: Holding, chunk: Sequence[int], *, is_answer: bool = False, has_logits: bool = False
+    ) -> Part:
+        """The next tokens, in a step that other texts may take part in."""
+        part = Part(
+            holding,
+            chunk,
+            self._cancelled.is_set,
+            is_answer=is_answer,
+            has_logits=has_logits,
+            observer=self.observer,
+        )
+        if self._cancelled.is_set():
+            raise Cancelled
+        self._machinery.scheduler.run(part, self._machinery.steps)
+        self.token_ids += chunk
+        self.counts += part.counts
+        return part
 
     def _read_prompt(self, holding: Holding) -> None:
         """Let the encoder read; an interrupted reading does not pass for a complete one."""
         encoder, decoder = self._machinery.encoder, self._machinery.decoder
         assert encoder is not None, "only a model with an encoder has such a prompt"
-        with self._turn():
-            decoder.begin(encoder.forward(np.asarray(self._prompt, np.int32)), holding.state)
-            holding.has_read_prompt = True
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """The model to itself for a step, which is counted and observed as this text's."""
         experts = self._machinery.experts
-        if self._cancelled.is_set():
-            raise Cancelled
         with self._machinery.scheduler.turn(self._cancelled.is_set):
             before, observer = experts.counts, experts.observer
             if self.observer is not None:
                 experts.observer = self.observer
             try:
-                yield
+                decoder.begin(encoder.forward(np.asarray(self._prompt, np.int32)), holding.state)
+                holding.has_read_prompt = True
             finally:
                 experts.observer = observer
                 self.counts += experts.counts - before

@@ -47,6 +47,11 @@ class Session:
         room = min(self.num_slots, len(prompt) + max_tokens)
         return Text(self._machinery, room), list(prompt)
 
+    def num_at_once(self, num_tokens: int) -> int:
+        """How many answers it pays to ask for at once, with texts of so many tokens; 1 at least."""
+        pool = self._machinery.pool
+        return max(1, min(self._machinery.steps.limits.num_answers, pool.num_texts(num_tokens)))
+
     def prefill(self, token_ids: Sequence[int]) -> FloatArray:
         """Make the session's own text exactly these tokens; logits (V,) of what comes after the last.
 

@@ -64,6 +64,10 @@ class StatePool:
         """What texts that are open, and those that are kept, may take together."""
         return sum(holding.claim_bytes for holding in (*self._lent, *self._kept))
 
+    def num_texts(self, num_slots: int) -> int:
+        """Texts of so many tokens that have room together."""
+        return self.capacity_bytes // self._bytes(min(num_slots, self.context))
+
     def borrow(
         self,
         prompt: Sequence[int],

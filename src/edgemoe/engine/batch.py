@@ -1,0 +1,81 @@
+"""What runs together in a step: pure rules, from who waits and from what steps were measured to take.
+
+A *wish* is what one text wants of a step: the next chunk of its prompt, or a token of its answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Answers that are written at once where that pays; no more rows than the smallest chunk of a prompt has.
+MOST_ANSWERS = 16
+# While storage is waited for, a second answer's experts cost about as much as they would later (a replay of
+# real routing: 1.0 to 1.3 times the misses of one after the other), so answers go one at a time. They go
+# together where all experts are in memory, or as good as all: this share of the time at most is waiting.
+LITTLE_WAITING = 0.02
+# Steps of answers between two chunks of prompts that take longer than they do: of an answer's tokens, 95 in
+# 100 then come as fast as if nobody else had a prompt.
+STEPS_PER_CHUNK = 20
+# Who has just got a token will soon ask for the next: a step waits for this share of its time, and no longer
+# than so many seconds.
+GATHERING_SHARE = 0.5
+MOST_GATHERING_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a text wants of a step."""
+
+    num_rows: int
+    is_answer: bool  # a token of an answer, not a chunk of a prompt
+    is_alone: bool = False  # in a step of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may run together."""
+
+    num_rows: int  # that working memory was planned for
+    num_answers: int
+
+
+def answers_together(holds_all: bool, waiting_share: float, *, is_allowed: bool = True) -> int:
+    """How many answers are written at once.
+
+    ``holds_all``: the cache has room for every expert. ``waiting_share``: of the time that recent steps of
+    answers took, what was waiting for storage. ``is_allowed``: the model's rows do not depend on each other.
+    """
+    return MOST_ANSWERS if is_allowed and (holds_all or waiting_share <= LITTLE_WAITING) else 1
+
+
+def choose(waiting: Sequence[Wish], limits: Limits, num_owed: int) -> list[int]:
+    """The wishes, by their place in the line, that the next step fulfils; one at least.
+
+    ``num_owed`` steps of answers come before the next chunk of a prompt.
+    """
+    if waiting[0].is_alone:
+        return [0]
+    free = [i for i, wish in enumerate(waiting) if not wish.is_alone]
+    answers = [i for i in free if waiting[i].is_answer][: limits.num_answers]
+    prompts = [i for i in free if not waiting[i].is_answer]
+    if answers and (num_owed > 0 or not prompts):
+        return answers
+    # What is in a chunk needs nearly all experts: further rows cost little.
+    chosen = prompts[:1]
+    num_rows = waiting[chosen[0]].num_rows
+    for i in (*prompts[1:], *answers):
+        if num_rows + waiting[i].num_rows <= limits.num_rows:
+            chosen.append(i)
+            num_rows += waiting[i].num_rows
+    return sorted(chosen)
+
+
+def steps_owed(chunk_s: float, token_s: float) -> int:
+    """Steps of answers that come after a chunk of a prompt, if anybody asks for them."""
+    return 1 if chunk_s <= token_s else STEPS_PER_CHUNK
+
+
+def gathering_s(token_s: float) -> float:
+    """How long a step waits for those that had a token just now."""
+    return min(GATHERING_SHARE * token_s, MOST_GATHERING_S)

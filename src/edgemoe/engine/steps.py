@@ -1,0 +1,146 @@
+"""Steps of several texts: their rows go through the model together, once, and are given back to their texts.
+
+Letters: T rows of a step, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from edgemoe.engine import batch
+from edgemoe.engine.batch import Limits, Wish
+from edgemoe.engine.scheduler import Job
+from edgemoe.engine.state_pool import Holding, StatePool
+from edgemoe.experts import ExpertCounts, LayerObserver, StreamedExperts
+from edgemoe.models import Decoder, Segment
+from edgemoe.native import FloatArray
+
+# Weight of the newest step in the means.
+NEWEST = 0.1
+
+
+class Part(Job):
+    """The next tokens of one text, and what the model makes of them."""
+
+    def __init__(
+        self,
+        holding: Holding,
+        token_ids: Sequence[int],
+        is_cancelled: Callable[[], bool],
+        *,
+        is_answer: bool,
+        has_logits: bool,
+        observer: LayerObserver | None = None,
+    ) -> None:
+        """``has_logits``: those after the last token are wanted. ``observer`` is told of the layers."""
+        super().__init__(Wish(len(token_ids), is_answer, observer is not None), is_cancelled)
+        self.holding = holding
+        self.token_ids = token_ids
+        self.has_logits = has_logits
+        self.observer = observer
+        self.hidden = np.empty((0, 0), np.float32)  # (T, D), after the last norm
+        self.logits = np.empty(0, np.float32)  # (V,)
+        self.counts = ExpertCounts()  # of the step
+
+
+class StepMaker:
+    """See Maker. Keeps what steps take."""
+
+    def __init__(
+        self, decoder: Decoder, experts: StreamedExperts, pool: StatePool, num_rows: int, is_batched: bool
+    ) -> None:
+        """Up to ``num_rows`` a step; ``is_batched``: rows of several texts may run together."""
+        self._decoder = decoder
+        self._experts = experts
+        self._pool = pool
+        self._num_rows = num_rows
+        self._is_batched = is_batched
+        self._token_s = 0.0  # mean time of a step of answers
+        self._waiting_share = 1.0  # of that, waiting for storage
+        self._num_owed = 0
+        self._answering: dict[int, float] = {}  # texts, by the id of their states, and when they had a token
+
+    @property
+    def limits(self) -> Limits:
+        """How much runs together now."""
+        holds_all = self._experts.cache.holds_all
+        num_answers = batch.answers_together(holds_all, self._waiting_share, is_allowed=self._is_batched)
+        return Limits(self._num_rows if self._is_batched else 1, num_answers)
+
+    def gathering_s(self, waiting: Sequence[Job]) -> float:
+        """See Maker."""
+        wishes = [job.wish for job in waiting]
+        limits = self.limits
+        if not self._answering or not self._is_batched or wishes[0].is_alone:
+            return 0.0
+        if limits.num_answers == 1 and wishes[0].is_answer:
+            return 0.0
+        here = {id(job.holding) for job in waiting if isinstance(job, Part)}
+        patience_s, now = batch.gathering_s(self._token_s), time.monotonic()
+        missing = [at for text, at in self._answering.items() if text not in here and now - at < patience_s]
+        return max(missing) + patience_s - now if missing else 0.0
+
+    def choose(self, waiting: Sequence[Job]) -> list[Job]:
+        """See Maker."""
+        if not self._is_batched:
+            return [waiting[0]]
+        chosen = batch.choose([job.wish for job in waiting], self.limits, self._num_owed)
+        return [waiting[i] for i in chosen]
+
+    def make(self, jobs: Sequence[Job]) -> None:
+        """See Maker."""
+        parts = [job for job in jobs if isinstance(job, Part)]
+        experts, began_s = self._experts, time.monotonic()
+        before, observer = experts.counts, experts.observer
+        if parts[0].observer is not None:
+            experts.observer = parts[0].observer
+        try:
+            self._run(parts)
+        except BaseException:
+            for part in parts:
+                self._pool.rewind(part.holding, len(part.holding.token_ids))
+            raise
+        finally:
+            experts.observer = observer
+            counts = experts.counts - before
+            for part in parts:
+                part.counts = counts
+        self._measure(parts, time.monotonic() - began_s, counts.waited_s)
+
+    def ended(self, holding: Holding) -> None:
+        """Expect no more of this text."""
+        self._answering.pop(id(holding), None)
+
+    def _run(self, parts: Sequence[Part]) -> None:
+        segments: list[Segment] = []
+        tokens: list[int] = []
+        for part in parts:
+            segments.append(Segment(len(tokens), len(part.token_ids), part.holding.state))
+            tokens += part.token_ids
+        hidden = self._decoder.step(np.asarray(tokens, np.int32), segments)
+        wanted = [i for i, part in enumerate(parts) if part.has_logits]
+        logits: Sequence[FloatArray] = ()
+        if wanted:
+            last = [segments[i].first + segments[i].num_rows - 1 for i in wanted]
+            logits = list(self._decoder.head(hidden[last]))
+        for part, segment in zip(parts, segments, strict=True):
+            part.hidden = hidden[segment.rows]
+            part.holding.token_ids += part.token_ids
+        for i, row in zip(wanted, logits, strict=True):
+            parts[i].logits = row
+
+    def _measure(self, parts: Sequence[Part], took_s: float, waited_s: float) -> None:
+        now = time.monotonic()
+        for part in parts:
+            if part.wish.is_answer:
+                self._answering[id(part.holding)] = now
+        if all(part.wish.is_answer for part in parts):
+            self._num_owed = max(0, self._num_owed - 1)
+            newest = NEWEST if self._token_s else 1.0
+            self._token_s += newest * (took_s - self._token_s)
+            self._waiting_share += NEWEST * (waited_s / took_s - self._waiting_share)
+        else:
+            self._num_owed = batch.steps_owed(took_s, self._token_s)

@@ -1,0 +1,159 @@
+"""Steps of several texts: each row has the bits that it has alone, whatever the schedule."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("torch")
+
+from helpers.resident import load_resident
+from helpers.tiny_models import FAMILIES, VOCAB_SIZE, write_checkpoint
+
+import edgemoe
+from edgemoe.checkpoint import open_checkpoint
+from edgemoe.cli.demo import demo_store
+from edgemoe.engine.batch import Limits
+from edgemoe.errors import ExpertReadError
+from edgemoe.models import Segment
+
+LENGTH = 24
+TEXTS = np.random.default_rng(7).integers(3, VOCAB_SIZE, (4, LENGTH)).astype(np.int32)
+TEXTS[1, :9] = TEXTS[0, :9]  # two begin alike
+PROMPTS = (
+    "Once upon a time",
+    "Once upon a time, there was a dog",
+    "The little girl went to the park",
+    "Tom had a red ball.",
+    "One day, a cat and",
+)
+PATIENCE_S = 60
+
+
+@pytest.fixture(scope="module", params=sorted({*FAMILIES, "qwen3-window"}))
+def model(request, tmp_path_factory):
+    folder = write_checkpoint(tmp_path_factory.mktemp(request.param) / "checkpoint", request.param)
+    spec, decoder = load_resident(open_checkpoint(folder))
+    alone = [decoder.forward(text, spec.new_state(LENGTH)) for text in TEXTS]
+    return spec, decoder, alone
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.lists(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 9)), min_size=1, max_size=4,
+                         unique_by=lambda part: part[0]), min_size=1, max_size=14))  # fmt: skip
+def test_any_schedule_gives_every_text_what_it_has_alone(model, schedule):
+    spec, decoder, alone = model
+    states = [spec.new_state(LENGTH) for _ in TEXTS]
+    for step in schedule:
+        parts = [(i, min(count, LENGTH - states[i].length)) for i, count in step]
+        segments, tokens, expected = [], [], []
+        for i, count in parts:
+            if count:
+                at = states[i].length
+                segments.append(Segment(sum(map(len, tokens)), count, states[i]))
+                tokens.append(TEXTS[i, at : at + count])
+                expected.append(alone[i][at : at + count])
+        if segments:
+            hidden = decoder.step(np.concatenate(tokens), segments)
+            assert np.array_equal(hidden, np.concatenate(expected))
+
+
+@pytest.fixture(scope="module")
+def store():
+    with demo_store() as path:
+        yield path
+
+
+@pytest.fixture
+def watched(store):
+    """A model that keeps everything in memory, and the texts in each of its steps."""
+    with edgemoe.load(store, "1GiB", context=256, num_texts=8) as model:
+        steps = model.engine.session._machinery.steps
+        make, sizes = steps.make, []
+
+        def noting(parts):
+            sizes.append([part.wish for part in parts])
+            make(parts)
+
+        steps.make = noting
+        yield model, sizes
+
+
+def alone(store, **options):
+    answers = []
+    for prompt in PROMPTS:
+        with edgemoe.load(store, "1GiB", context=256) as model:
+            answers.append(model.generate(prompt, **options).token_ids)
+    return answers
+
+
+def test_many_prompts_run_together_where_all_is_in_memory(store, watched):
+    model, steps = watched
+    options = {"max_tokens": 24, "temperature": 0.8, "seed": 4}
+    answers = model.generate_many(PROMPTS, **options)
+    assert [a.token_ids for a in answers] == alone(store, **options)
+    assert sum(len(step) > 1 for step in steps) > len(steps) / 2, "they did not"
+
+
+def test_samples_of_one_prompt_run_together_and_read_it_once(store, watched):
+    model, steps = watched
+    answers = model.generate_n(PROMPTS[1], 4, max_tokens=24, temperature=1.0, seed=9)
+    length = answers[0].num_prompt_tokens
+    assert [a.num_cached_tokens for a in answers] == [0, *[length - 1] * 3]
+    assert sum(wish.num_rows for step in steps for wish in step if not wish.is_answer) == length - 1 + 4
+    assert max(map(len, steps)) > 1
+    with edgemoe.load(store, "1GiB", context=256) as model:
+        for i, answer in enumerate(answers):
+            own = model.generate(PROMPTS[1], max_tokens=24, temperature=1.0, seed=9 + i)
+            assert own.token_ids == answer.token_ids
+
+
+def test_streamed_experts_serve_several_texts_in_a_step(store):
+    """By default answers take turns there; together they say the same."""
+    options = {"max_tokens": 12}
+    with edgemoe.load(store, "1GiB", context=256, cache="1MiB", num_texts=6) as model:
+        steps = model.engine.session._machinery.steps
+        type(steps).limits, kept = property(lambda self: Limits(512, 5)), type(steps).limits
+        try:
+            answers = model.generate_many(PROMPTS, **options)
+        finally:
+            type(steps).limits = kept
+    assert [a.token_ids for a in answers] == alone(store, **options)
+
+
+def test_a_step_that_fails_fails_for_each_alone(store):
+    """What one text cannot have is no fault of the others in its step."""
+    with edgemoe.load(store, "1GiB", context=256, num_texts=6) as model:
+        steps = model.engine.session._machinery.steps
+        run, failures = steps._run, []
+
+        def failing(parts):
+            if len(parts) > 1:
+                failures.append(len(parts))
+                raise ExpertReadError("one of them")
+            run(parts)
+
+        steps._run = failing
+        answers = model.generate_many(PROMPTS, max_tokens=10)
+        assert failures, "no step was for several"
+        assert [a.token_ids for a in answers] == alone(store, max_tokens=10)
+
+
+def test_an_answer_and_anothers_long_prompt_do_not_disturb_each_other(store):
+    with edgemoe.load(store, "1GiB", context=1024, num_texts=2) as model:
+        prompt = (model.tokenizer.encode(PROMPTS[1]) * 200)[:1000]
+        expected = model.generate(PROMPTS[0], max_tokens=40).token_ids
+        wanted = model.generate(prompt, max_tokens=2).token_ids
+        model.engine.session.forget()
+        stream, found = model.stream(PROMPTS[0], max_tokens=40), []
+        tokens = list(next(stream).token_ids)
+        other = threading.Thread(target=lambda: found.append(model.generate(prompt, max_tokens=2).token_ids))
+        other.start()
+        tokens += [t for chunk in stream for t in chunk.token_ids]
+        other.join(PATIENCE_S)
+        assert found == [wanted]
+        assert tokens == expected

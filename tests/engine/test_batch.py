@@ -1,0 +1,87 @@
+"""What runs together in a step: rules by hand, and what holds for every line."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgemoe.engine.batch import (
+    MOST_ANSWERS,
+    STEPS_PER_CHUNK,
+    Limits,
+    Wish,
+    answers_together,
+    choose,
+    gathering_s,
+    steps_owed,
+)
+
+TOKEN, CHUNK, REST = Wish(1, True), Wish(512, False), Wish(100, False)
+ALONE = Wish(1, True, is_alone=True)
+
+
+def test_answers_go_together_where_nothing_is_waited_for_and_else_one_at_a_time():
+    assert answers_together(True, 0.9) == MOST_ANSWERS
+    assert answers_together(False, 0.01) == MOST_ANSWERS
+    assert answers_together(False, 0.3) == 1
+    assert answers_together(True, 0.0, is_allowed=False) == 1
+
+
+def test_answers_before_prompts_while_they_are_owed():
+    limits = Limits(512, 16)
+    assert choose([CHUNK, TOKEN, TOKEN], limits, 3) == [1, 2]
+    assert choose([TOKEN, CHUNK, TOKEN], limits, 0) == [1]
+    assert choose([CHUNK, TOKEN], limits, 0) == [0]
+
+
+def test_one_answer_at_a_time_is_the_first_that_asked():
+    assert choose([TOKEN, TOKEN, TOKEN], Limits(512, 1), 5) == [0]
+
+
+def test_prompts_share_a_step_as_far_as_its_rows_reach_and_answers_ride_along():
+    assert choose([CHUNK, CHUNK, CHUNK, TOKEN], Limits(1024, 16), 0) == [0, 1]
+    assert choose([REST, CHUNK, REST, TOKEN, TOKEN], Limits(512, 1), 0) == [0, 2, 3]
+
+
+def test_who_wants_to_be_alone_is():
+    assert choose([ALONE, TOKEN, CHUNK], Limits(1024, 16), 0) == [0]
+    assert choose([TOKEN, ALONE, TOKEN], Limits(1024, 16), 0) == [0, 2]
+
+
+def test_a_short_chunk_takes_turns_and_a_long_one_pays_back():
+    assert steps_owed(0.01, 0.02) == 1
+    assert steps_owed(2.0, 0.02) == STEPS_PER_CHUNK
+
+
+def test_a_step_waits_for_a_part_of_its_time_and_not_for_long():
+    assert gathering_s(0.01) == 0.005
+    assert gathering_s(60.0) == 0.02
+
+
+wishes = st.builds(
+    lambda rows, answer, alone: Wish(1 if answer else rows, answer, alone),
+    st.integers(1, 512), st.booleans(), st.booleans(),
+)  # fmt: skip
+
+
+@given(st.lists(wishes, min_size=1, max_size=40), st.sampled_from([512, 1024]), st.integers(1, 16),
+       st.integers(0, 20))  # fmt: skip
+def test_every_step_is_within_the_limits_and_for_somebody(waiting, num_rows, num_answers, num_owed):
+    chosen = choose(waiting, Limits(num_rows, num_answers), num_owed)
+    assert chosen
+    assert chosen == sorted(set(chosen))
+    assert sum(waiting[i].num_rows for i in chosen) <= num_rows
+    assert sum(waiting[i].is_answer for i in chosen) <= num_answers
+    assert len(chosen) == 1 or not any(waiting[i].is_alone for i in chosen)
+
+
+@given(st.lists(wishes, min_size=1, max_size=30), st.integers(1, 16))
+def test_everybody_has_a_step_in_the_end(waiting, num_answers):
+    line, owed = list(enumerate(waiting)), 0
+    for _ in range(len(waiting)):
+        chosen = choose([wish for _, wish in line], Limits(512, num_answers), owed)
+        owed = max(0, owed - 1) if all(line[i][1].is_answer for i in chosen) else STEPS_PER_CHUNK
+        line = [entry for i, entry in enumerate(line) if i not in chosen]
+        if not line:
+            return
+    raise AssertionError("some wait for ever")
