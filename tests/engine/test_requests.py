@@ -136,8 +136,9 @@ def test_every_option_reaches_the_request():
     constraint = Evens(4, 0)
     options: AnswerOptions = {
         "max_tokens": 3, "temperature": 0.5, "top_k": 4, "top_p": 0.9, "min_p": 0.1,
-        "repetition_penalty": 1.1, "presence_penalty": 0.2, "frequency_penalty": 0.3, "logit_bias": {1: 1.0}, "seed": 7, "stop": "end",
-        "logprobs": 2, "constraint": constraint, "progress": print,
+        "repetition_penalty": 1.1, "presence_penalty": 0.2, "frequency_penalty": 0.3,
+        "logit_bias": {1: 1.0}, "seed": 7, "stop": "end", "logprobs": 2,
+        "constraint": constraint, "progress": print,
     }  # fmt: skip
     assert set(options) == set(AnswerOptions.__annotations__)
     request = make_request([1], frozenset([2]), options)
