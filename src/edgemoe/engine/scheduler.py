@@ -152,6 +152,7 @@ class Scheduler:
                 if is_cancelled():
                     raise Cancelled
                 self.check()
+                self._line.popleft()
                 self._owner = me
             yield
         finally:
