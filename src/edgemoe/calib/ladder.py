@@ -129,9 +129,16 @@ class Ladder:
         context: int,
         budget_bytes: int | None = None,
         default: ExpertFormats = UNCHANGED,
+        held_bytes: int = 0,
     ) -> Engine:
-        """That store, loaded; its owner closes ``engine.experts``."""
-        options = LoadOptions(budget_bytes=budget_bytes, context=context, predictor="none", verify="never")
+        """That store, loaded beside what may hold ``held_bytes``; its owner closes ``engine.experts``."""
+        options = LoadOptions(
+            budget_bytes=budget_bytes,
+            context=context,
+            predictor="none",
+            verify="never",
+            held_bytes=held_bytes,
+        )
         return load_engine(self.store(widths, default), options)
 
     def _entry(self, key: ExpertKey, formats: ExpertFormats) -> ExpertEntry:

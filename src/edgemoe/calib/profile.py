@@ -22,17 +22,20 @@ from typing import Any, Protocol
 import xxhash
 
 from edgemoe.calib.inputs import TraceInputs
-from edgemoe.calib.ladder import REFERENCE, UNIFORM, Ladder, Widths, refuse_foreign
+from edgemoe.calib.ladder import REFERENCE, UNCHANGED, UNIFORM, Ladder, Widths, refuse_foreign
 from edgemoe.calib.measurements import Measurements
 from edgemoe.calib.quality import Quality, States, compare
 from edgemoe.calib.replay import Replay
 from edgemoe.calib.sensitivity import measure_alone, measure_layers, measure_outputs
 from edgemoe.calib.trace import read_trace, record_trace
 from edgemoe.engine.loading import Engine, LoadOptions, load_engine
-from edgemoe.errors import RequestError
-from edgemoe.quant import ExpertInputs
+from edgemoe.engine.machine import resident_bytes
+from edgemoe.engine.memory import default_budget
+from edgemoe.errors import BudgetError, RequestError
+from edgemoe.quant import ExpertFormats, ExpertInputs
 from edgemoe.store import Store
 from edgemoe.store.durable import lock_folder, replace_file
+from edgemoe.units import ceil_size, format_size
 
 __all__ = ["MEASURED", "REFERENCE", "TRACE", "Profile", "ProfileOptions", "Steps", "Window", "read_facts"]
 
@@ -92,7 +95,8 @@ class Profile:
                 self.ladder = Ladder(source, folder, options.dense_format, advance, self._record)
             identity = f"{self.inputs.identity} {_digest(self.windows)}"
             self._measured = Measurements(folder / MEASURED, identity)
-            self.reference: Engine = self.ladder.load({}, options.window, options.budget_bytes)
+            self._budget_bytes = options.budget_bytes or default_budget()[0]
+            self.reference: Engine = self._load_reference()
         except BaseException:
             os.close(self._lock)
             raise
@@ -122,9 +126,32 @@ class Profile:
         """All that was measured, by name."""
         return self._measured.values
 
+    def load_beside(self, widths: Widths, default: ExpertFormats = UNCHANGED) -> Engine:
+        """The model at any widths, with what the reference leaves of the budget; close ``engine.experts``."""
+        held = sum(item.num_bytes for item in self.reference.memory.items)
+        return self.ladder.load(widths, self.options.window, self._budget_bytes, default, held)
+
+    def _load_reference(self) -> Engine:
+        """The model untouched, with half of the memory: another form of it will run beside it.
+
+        Raises:
+            BudgetError: the budget is too small for two.
+        """
+        taken = resident_bytes()
+        half = taken + (self._budget_bytes - taken) // 2
+        try:
+            return self.ladder.load({}, self.options.window, half)
+        except BudgetError as error:
+            smallest = 2 * error.smallest_num_bytes - taken
+            raise BudgetError(
+                f"{format_size(self._budget_bytes)} cannot calibrate this model, as two forms of it run side"
+                f" by side; the smallest budget that works is {ceil_size(smallest)}",
+                smallest_num_bytes=smallest,
+            ) from error
+
     def measure(self, widths: Widths, windows: Sequence[Window]) -> Quality:
         """Quality of any widths."""
-        engine = self.ladder.load(widths, self.options.window, self.options.budget_bytes)
+        engine = self.load_beside(widths)
         try:
             return compare(self.reference, engine, windows, self._states)
         finally:
@@ -135,7 +162,9 @@ class Profile:
         with self.steps("comparing outputs", "experts") as advance:
             measure_outputs(read_trace(self.folder / PROBES), self.ladder, self._measured, advance)
         with self.steps("weighing layers", "layers") as advance:
-            measure_layers(self.ladder, self.reference, self.probes, self._measured, advance)
+            measure_layers(
+                self.ladder, self.reference, self.load_beside, self.probes, self._measured, advance
+            )
 
     def find_exact(self) -> None:
         """Measure every expert alone at the lowest width, all others at the highest.
@@ -149,7 +178,7 @@ class Profile:
                 " encoder; use --method knapsack, or fast in a profile"
             )
         upper = UNIFORM[-1]
-        engine = self.ladder.load({}, self.options.window, self.options.budget_bytes, upper)
+        engine = self.load_beside({}, upper)
         states = self.folder / "states.npy"
         try:
             replay = Replay(self.ladder, engine, upper, self.probes, states)

@@ -84,17 +84,21 @@ def _outputs(trace: Trace, ladder: Ladder, key: ExpertKey) -> dict[str, float]:
 def measure_layers(
     ladder: Ladder,
     reference: Engine,
+    load: Callable[[Mapping[ExpertKey, ExpertFormats]], Engine],
     windows: Sequence[Sequence[int]],
     found: Measurements,
     progress: Progress | None = None,
 ) -> None:
-    """Enter the divergence that each layer at the lowest width causes, all others untouched."""
+    """Enter the divergence that each layer at the lowest width causes, all others untouched.
+
+    ``load`` gives the model at any widths, beside the reference.
+    """
     layers = ladder.spec.moe_layers
     for done, layer in enumerate(layers, 1):
         if f"layer {layer}" not in found.values:
             members = dict.fromkeys((key for key in ladder.keys if key[0] == layer), LOWEST)
             started = time.monotonic()
-            engine = ladder.load(members, reference.memory.context)
+            engine = load(members)
             try:
                 divergence = compare(reference, engine, windows).mean_divergence
             finally:

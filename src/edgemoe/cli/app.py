@@ -59,7 +59,7 @@ HELP_STYLE = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 app = typer.Typer(
     name="edgemoe",
     rich_markup_mode=None,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings=HELP_STYLE,
 )

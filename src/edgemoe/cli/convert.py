@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgemoe.cli.options import JsonOption
-from edgemoe.cli.output import byte_progress, print_json, say
+from edgemoe.cli.output import byte_progress, print_json, quoted, say
 from edgemoe.cli.plan import TRACE, describe, read_goal, search_plan, trace_beside
 from edgemoe.errors import RequestError
 
@@ -148,6 +148,7 @@ def convert(
         plan = _choose_plan(source, bits, dense_bits, plan_file)
         if trace is None and plan_file is not None and trace_beside(plan_file).exists():
             trace = trace_beside(plan_file)
+    plan = replace(plan, origin={**plan.origin, "source": source.absolute().name})
     inputs = _read_inputs(source, plan, trace)
     if is_dry_run:
         _say_estimate(conversion.estimate(source, plan), out, as_json)
@@ -230,7 +231,7 @@ def _say_report(
         say(f"{change}: {count} matrices{says.get(error, changed)}")
     if is_rounded_for_inputs:
         say("experts were rounded for their outputs, which change less; their weights change more")
-    say(f"next: edgemoe run {out} --prompt 'Once upon a time'")
+    say("next: " + quoted("edgemoe", "run", out, "Once upon a time"))
 
 
 def _say_estimate(estimate: StoreEstimate, out: Path, as_json: bool) -> None:

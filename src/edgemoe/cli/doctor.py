@@ -9,6 +9,7 @@ import typer
 
 from edgemoe.cli.options import JsonOption
 from edgemoe.cli.output import new_table, print_json, print_table, say
+from edgemoe.errors import RequestError
 
 READ_METHOD_NAMES = {
     "ring": "direct reads by io_uring",
@@ -36,7 +37,7 @@ def doctor(
     edgemoe doctor qwen.store olmoe.store
     """
     from edgemoe.cli.demo import demo_store
-    from edgemoe.cli.machine_speed import measure_memory, measure_storage
+    from edgemoe.cli.machine_speed import measure_memory
     from edgemoe.engine.machine import describe_machine
 
     folder = stores[0].absolute().parent if stores else Path.cwd()
@@ -44,7 +45,7 @@ def doctor(
     record: dict[str, Any] = {
         "machine": describe_machine().to_json(),
         "memory_bytes_per_s": measure_memory(),
-        "storage": measure_storage(folder).to_json(),
+        "storage": _measured(folder),
         "stores": [_plan(store) for store in stores or ()],
     }
     if not stores:
@@ -55,6 +56,17 @@ def doctor(
         return
     _print_machine(record)
     _print_stores(record["stores"])
+
+
+def _measured(folder: Path) -> dict[str, Any]:
+    """The storage's speed, or why it cannot be measured, as in a folder that is read only."""
+    from edgemoe.cli.machine_speed import measure_storage
+
+    try:
+        return measure_storage(folder).to_json()
+    except RequestError as error:
+        say(str(error))
+        return {"folder": str(folder), "bytes_per_s": None, "method": None, "error": str(error)}
 
 
 def _plan(path: Path) -> dict[str, Any]:
@@ -98,6 +110,9 @@ def _print_machine(record: dict[str, Any]) -> None:
         f" {format_size(machine['memory_bytes'])}, cgroup limit {format_size(limit) if limit else 'none'},"
         f" reads at {format_size(record['memory_bytes_per_s'])}/s"
     )
+    if storage["method"] is None:
+        print(f"storage    not measured at {storage['folder']}")
+        return
     how = READ_METHOD_NAMES[storage["method"]]
     print(f"storage    {format_size(storage['bytes_per_s'])}/s at {storage['folder']}, {how}")
 

@@ -16,6 +16,7 @@ from edgemoe.cli.options import (
     WindowOption,
     only_one,
     read_text,
+    refuse_without,
     window_within,
 )
 from edgemoe.cli.output import count_progress, print_json, say_budget
@@ -110,6 +111,8 @@ def evaluate(
         raise RequestError("--keys, --prefix and --max-pairs are for --pairs; leave them out")
     if path is None and stride is not None:
         raise RequestError("--stride is for --text; leave it out")
+    if pairs is not None:
+        refuse_without("rouge_score", "--pairs", "eval")
     content = None if path is None else read_text(path)
     started = time.monotonic()
     context = window_within(store, window)

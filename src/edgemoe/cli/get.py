@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgemoe.cli.options import JsonOption, MemoryOption
-from edgemoe.cli.output import byte_progress, new_table, print_json, print_table, say
+from edgemoe.cli.output import byte_progress, new_table, print_json, print_table, quoted, say
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def get(
         print_json({**report.to_json(), "outlook": outlook.to_json()})
         return
     shown = place if out is not None else _store_name(hub_name)
-    say(f"next: edgemoe run {shown} --prompt 'Once upon a time'")
+    say("next: " + quoted("edgemoe", "run", shown, "Once upon a time"))
 
 
 def _store_name(name: HubName) -> str:

@@ -104,16 +104,29 @@ def _verify(store: Store) -> None:
 
 
 def _describe(store: Store) -> dict[str, Any]:
+    from edgemoe.engine.defaults import read_sampling_defaults
+    from edgemoe.experts.fitted import find_fitted
+    from edgemoe.models import read_spec
     from edgemoe.store.format import VERSION
+    from edgemoe.text import Tokenizer
 
     manifest = store.manifest
     experts = manifest.experts.values()
     dense_bytes = sum(entry.num_bytes for entry in manifest.dense.values())
     expert_bytes = sum(entry.num_bytes for entry in experts)
+    spec = read_spec(store.config)
+    tokenizer = Tokenizer(store.path, store.config)
     return {
         "store": str(store.path),
         "version": VERSION,
         "model_type": store.config.get("model_type"),
+        "max_context": spec.max_context,
+        "has_tokenizer": tokenizer.is_available,
+        "has_chat_template": bool(tokenizer.template_names()),
+        "sampling_defaults": read_sampling_defaults(store.path),
+        "is_fitted": find_fitted(store) is not None,
+        "plan": dict(manifest.plan),
+        "generator": manifest.generator,
         "num_layers": len({layer for layer, _ in manifest.experts}),
         "num_experts": len(manifest.experts),
         "num_bytes": dense_bytes + expert_bytes,
@@ -125,13 +138,33 @@ def _describe(store: Store) -> dict[str, Any]:
 
 
 def _print_store(store: Store) -> None:
+    from edgemoe.engine.defaults import describe_sampling
     from edgemoe.units import format_size
 
     record = _describe(store)
     say(f"{store.path}: {record['model_type']}, store version {record['version']}")
+    print(f"context   {record['max_context']} tokens")
+    print(f"text      {_text_of(record)}")
+    print(f"drawing   {describe_sampling(record['sampling_defaults'])}")
+    fitted = "fitted" if record["is_fitted"] else "not fitted yet: edgemoe trace, then edgemoe fit"
+    print(f"forecasts {fitted}")
+    print(f"made      {_origin_of(record)}")
     table = new_table("store", "part", "count", "formats", "size")
     for part, count in (("dense", len(store.manifest.dense)), ("expert", record["num_experts"])):
         formats = ", ".join(f"{name} ×{number}" for name, number in record[f"{part}_formats"].items())
         table.add_row(part, str(count), formats, format_size(record[f"{part}_bytes"]))
     table.add_row("all", "", "", format_size(record["num_bytes"]))
     print_table(table)
+
+
+def _text_of(record: dict[str, Any]) -> str:
+    if not record["has_tokenizer"]:
+        return "no tokenizer: takes token ids only"
+    return "tokenizer and chat template" if record["has_chat_template"] else "tokenizer, no chat template"
+
+
+def _origin_of(record: dict[str, Any]) -> str:
+    """Which program made the store, from what, and how its widths were chosen."""
+    plan = record["plan"]
+    source = f" from {plan['source']}" if "source" in plan else ""
+    return f"by {record['generator']}{source}, plan: {plan.get('kind', 'unknown')}"

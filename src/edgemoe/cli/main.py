@@ -46,8 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # a full disk or a reader that has gone shows here, not at the very end
         # The command-line library turns Ctrl-C into this code without a word.
         return _say("interrupted", code) if code == EXIT_INTERRUPTED else code
-    except (BrokenPipeError, SystemExit):  # the library makes the first into the second
+    except BrokenPipeError:
         return _drop_stdout(EXIT_BROKEN_PIPE)
+    except SystemExit as done:  # into which the library makes the one before, and the end of a completion
+        return _drop_stdout(EXIT_BROKEN_PIPE if done.code else 0)
     except _Terminated:
         return _say("terminated", EXIT_TERMINATED)
     except (Exception, KeyboardInterrupt) as error:

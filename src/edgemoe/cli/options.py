@@ -7,7 +7,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -277,12 +279,37 @@ def only_one(paths: Sequence[Path] | None, option: str) -> Path | None:
 
 
 def refuse_output(path: Path) -> None:
-    """Refuse, before the work begins, a file that could not be written at the end or would replace another.
+    """Refuse, before the work begins, what could not be written at the end or would replace another.
 
     Raises:
         RequestError: saying so.
     """
-    if path.exists():
+    if path.exists() or path.is_symlink():
         raise RequestError(f"{path} exists; choose another name, or remove it")
-    if not path.absolute().parent.is_dir():
-        raise RequestError(f"{path}: there is no folder {path.absolute().parent}; make it first")
+    refuse_folder_of(path)
+
+
+def refuse_folder_of(path: Path) -> None:
+    """Refuse a file or folder to be made where nothing can be written.
+
+    Raises:
+        RequestError: saying so.
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise RequestError(f"{path}: there is no folder {folder}; make it first")
+    try:
+        with TemporaryFile(dir=folder):  # permission alone does not tell: the file system may be read-only
+            pass
+    except OSError as error:
+        raise RequestError(f"{path}: {folder} cannot be written: {error.strerror}") from None
+
+
+def refuse_without(package: str, what: str, extra: str) -> None:
+    """Refuse what needs a package that is not installed.
+
+    Raises:
+        RequestError: saying how to install it.
+    """
+    if find_spec(package) is None:
+        raise RequestError(f"{what} needs {package}: pip install 'edgemoe[{extra}]'")

@@ -18,9 +18,10 @@ from edgemoe.cli.options import (
     WindowOption,
     refuse_output,
 )
-from edgemoe.cli.output import print_json
+from edgemoe.cli.output import print_json, quoted, say
 from edgemoe.cli.profile import Text, make_profile, open_profile
 from edgemoe.errors import RequestError
+from edgemoe.store.durable import replace_file
 
 if TYPE_CHECKING:
     from edgemoe.calib.quality import Metric
@@ -102,7 +103,6 @@ def plan(
     """
     from edgemoe.calib.quality import find_metric
     from edgemoe.calib.search import METHODS
-    from edgemoe.store.durable import replace_file
 
     refuse_output(out)
     _refuse_foreign_trace(trace_beside(out))
@@ -115,9 +115,7 @@ def plan(
         *(source, texts, goal, work, method, dense_bits, limit),
         is_profile=profile is not None, max_tokens=max_tokens, window=window, memory=memory,
     )  # fmt: skip
-    replace_file(out, json.dumps(chosen.to_json(), indent=1).encode())
-    shutil.rmtree(trace_beside(out), ignore_errors=True)
-    shutil.copytree(work / TRACE, trace_beside(out))
+    _keep(chosen, out, work / TRACE)
     if profile is None and not keeps_work:
         shutil.rmtree(work)
     if as_json:
@@ -126,7 +124,20 @@ def plan(
         return
     for line in describe(chosen, choice):
         print(line)
-    print(f"next: edgemoe convert {source} STORE --plan {out}")
+    say("next: " + quoted("edgemoe", "convert", source, out.with_suffix(".store"), "--plan", out))
+
+
+def _keep(chosen: BitPlan, out: Path, trace: Path) -> None:
+    """Write the plan and its trace. What took hours to find is printed where it cannot be written."""
+    text = json.dumps(chosen.to_json(), indent=1)
+    try:
+        replace_file(out, text.encode())
+        shutil.rmtree(trace_beside(out), ignore_errors=True)
+        shutil.copytree(trace, trace_beside(out))
+    except OSError as error:
+        say(f"the plan cannot be written to {out}: {error.strerror}; here it is; its trace is {trace}")
+        print(text)
+        raise
 
 
 def trace_beside(plan: Path) -> Path:

@@ -17,8 +17,9 @@ from edgemoe.cli.options import (
     MemoryOption,
     WindowOption,
     read_text,
+    refuse_folder_of,
 )
-from edgemoe.cli.output import count_progress, print_json
+from edgemoe.cli.output import count_progress, print_json, quoted, say
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def profile(
     """
     if method not in ("fast", "exact"):
         raise RequestError(f"no method {method!r}; choose one of fast, exact")
+    refuse_folder_of(out)
     with make_profile(source, out, Text(texts, max_tokens), window, dense_bits, memory) as found:
         found.find_fast()
         if method == "exact":
@@ -74,7 +76,9 @@ def profile(
         return
     for line in _describe(record):
         print(line)
-    print(f"next: edgemoe plan {source} --profile {out} --text FILE --tolerance 2% -o PLAN")
+    plan_file = out.with_name(f"{out.stem}-plan.json")
+    options = ["--profile", out, *(part for text in texts for part in ("--text", text))]
+    say("next: " + quoted("edgemoe", "plan", source, *options, "--tolerance", "2%", "-o", plan_file))
 
 
 def _summary(found: Profile, out: str, is_exact: bool) -> dict[str, Any]:

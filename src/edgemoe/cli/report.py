@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from edgemoe.cli.options import JsonOption, refuse_output, refuse_without
+from edgemoe.cli.output import print_json
+
 
 def report(
     profile: Annotated[Path, typer.Argument(metavar="PROFILE", help="Folder made by edgemoe profile.")],
@@ -15,6 +18,7 @@ def report(
         list[Path] | None,
         typer.Option("--plan", metavar="FILE", help="Plan to show; may be given again.", show_default=False),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     r"""Draw importance, widths, and loss against bytes.
 
@@ -24,7 +28,12 @@ def report(
     \b
     edgemoe report olmoe.profile --plan olmoe-plan.json -o olmoe-report
     """
+    refuse_without("matplotlib", "a report", "plot")
+    refuse_output(out)
     from edgemoe.report import write_report
 
     write_report(profile, plans or [], out)
-    print(f"wrote {out / 'report.md'} and {out / 'report.html'}")
+    if as_json:
+        print_json({"report": str(out), "files": sorted(path.name for path in out.iterdir())})
+    else:
+        print(f"wrote {out / 'report.md'} and {out / 'report.html'}")

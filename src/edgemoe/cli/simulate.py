@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgemoe.cli.options import JsonOption
+from edgemoe.cli.options import JsonOption, refuse_folder_of, refuse_without
 from edgemoe.cli.output import count_progress, new_table, print_json, print_table, say
 from edgemoe.errors import RequestError
 
@@ -67,6 +67,9 @@ def simulate(
     from edgemoe.experts import NoPredictor
     from edgemoe.store import find_device
 
+    if picture is not None:
+        refuse_without("matplotlib", "--picture", "plot")
+        refuse_folder_of(picture)
     traced = read_trace(trace).of_steps()
     opened = None if store is None else _open_traced(store, traced)
     policies, next_use = _policies(policy, opened)
@@ -85,13 +88,13 @@ def simulate(
                 simulate_one(setting, share, name, predictors.get(predicted, NoPredictor()), predicted)
             )
             advance(len(runs), len(plan))
-    if picture is not None:
-        _draw(runs, picture, f"{trace.name}, {setting.num_tokens} tokens, {device}")
-        say(f"wrote {picture}")
     if as_json:
         print_json({"trace": str(trace), "device": device, "runs": [run.to_json() for run in runs]})
     else:
         _print_runs(runs, setting.num_tokens)
+    if picture is not None:  # after the results, which an error here must not take away
+        _draw(runs, picture, f"{trace.name}, {setting.num_tokens} tokens, {device}")
+        say(f"wrote {picture}")
 
 
 def _shares(text: str) -> list[float]:
@@ -180,10 +183,8 @@ def _print_runs(runs: list[SimulatedRun], num_tokens: int) -> None:
 
 
 def _draw(runs: list[SimulatedRun], path: Path, title: str) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise RequestError('--picture needs matplotlib: pip install "edgemoe[plot]"') from None
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(10, 4), layout="constrained")
     figure.suptitle(title)
     series: dict[str, list[SimulatedRun]] = {}

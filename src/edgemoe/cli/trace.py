@@ -14,6 +14,7 @@ from edgemoe.cli.options import (
     ThreadsOption,
     WindowOption,
     read_texts,
+    refuse_folder_of,
     window_within,
 )
 from edgemoe.cli.output import count_progress, print_json
@@ -50,6 +51,7 @@ def trace(
     from edgemoe.calib.trace import refuse_existing
 
     refuse_existing(out)
+    refuse_folder_of(out)
     contents = read_texts(texts)
     context = window_within(store, window)
     with edgemoe.load(store, memory, context=context, num_threads=num_threads, predictor="none") as model:

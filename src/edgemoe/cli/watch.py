@@ -5,6 +5,7 @@ Letters: S layers with experts, E experts.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,8 +24,8 @@ LOOKS = {
     ABSENT: ("·", "bright_black", "on storage"),
     RESIDENT: ("▪", "blue", "resident"),
     HIT: ("■", "green", "used, was resident"),
-    PRELOADED: ("■", "cyan", "used, read ahead"),
-    MISSED: ("■", "red", "used, waited for"),
+    PRELOADED: ("▲", "cyan", "used, read ahead"),
+    MISSED: ("×", "red", "used, waited for"),
 }
 REFRESH_PER_S = 12
 MAP_LINES = 32  # layers beyond this many are folded, several into one line
@@ -82,30 +83,48 @@ def fold(states: np.ndarray, size: int, axis: int) -> np.ndarray:
 
 
 def watch(model: Model, stream: Stream, prompt: str) -> None:
-    """Show an answer being written; returns when it is complete."""
+    """Show an answer being written; returns when it is complete.
+
+    In a terminal the view is redrawn on stderr and the whole text ends up on stdout. Elsewhere the text goes
+    to stdout as it comes, and the last view to stderr.
+    """
     view = stream.observer = ExpertMap(model.engine.experts.cache)
-    story = Text(prompt, style="bold")
-    console = Console()
+    console = Console(stderr=True, highlight=False)
     began_s = model.stats().waited_s
-    with Live(console=console, refresh_per_second=REFRESH_PER_S, vertical_overflow="crop") as live:
+    if console.is_terminal and sys.stdout.isatty():
+        _redraw(model, stream, prompt, view, console, began_s)
+        return
+    chunk = None
+    print(prompt, end="", flush=True)
+    for chunk in stream:
+        print(chunk.text, end="", flush=True)
+    print(flush=True)
+    if chunk is not None:
+        console.print(_panel(view, chunk, model, began_s, console))
+
+
+def _redraw(
+    model: Model, stream: Stream, prompt: str, view: ExpertMap, console: Console, began_s: float
+) -> None:
+    story = Text(prompt, style="bold")
+    with Live(
+        console=console, refresh_per_second=REFRESH_PER_S, vertical_overflow="crop", transient=True
+    ) as live:
         for chunk in stream:
             story.append(chunk.text, style="not bold")
-            live.update(_frame(story, view, chunk, model, began_s, console))
-        live.update(story)
+            lines = story.wrap(console, console.width)
+            room = max(3, console.height - MAP_LINES - 8)
+            shown = Text("\n").join(lines[-room:])
+            live.update(Group(shown, _panel(view, chunk, model, began_s, console)))
+    print(story.plain, flush=True)
 
 
-def _frame(
-    story: Text, view: ExpertMap, chunk: Chunk, model: Model, waited_before_s: float, console: Console
-) -> Group:
-    lines = story.wrap(console, console.width)
-    room = max(3, console.height - MAP_LINES - 8)
-    shown = Text("\n").join(lines[-room:])
-    panel = Panel(
+def _panel(view: ExpertMap, chunk: Chunk, model: Model, waited_before_s: float, console: Console) -> Panel:
+    return Panel(
         Group(_numbers(chunk, model, waited_before_s), view.draw(console.width - 4), _legend()),
         title="experts: one line per layer, one mark per expert",
         title_align="left",
     )
-    return Group(shown, panel)
 
 
 def _numbers(chunk: Chunk, model: Model, waited_before_s: float) -> Text:

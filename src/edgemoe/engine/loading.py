@@ -76,6 +76,7 @@ class LoadOptions:
     device: Device | None = None  # reads are slowed down to its pace
     swaps_layers: bool = False  # read whole layers, as a baseline
     num_texts: int = 1  # whole contexts that all open texts share
+    held_bytes: int = 0  # that the process may come to take without this model
     max_rehearsed: int = MAX_REHEARSED  # layers rehearsed while one waits for storage
     clock: Callable[[], float] | None = None  # seconds, by which reading ahead is paced; None: the machine's
 
@@ -107,6 +108,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
         options.cache_bytes,
         predictor_num_bytes(spec, store, predictor_name, options.policy),
         options.num_texts,
+        options.held_bytes,
     )
     weights = read_dense_weights(spec, store, options.reader)
     predictor = build_predictor(spec, weights, store, predictor_name)

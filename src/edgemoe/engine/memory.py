@@ -126,11 +126,13 @@ def plan_memory(
     cache_bytes: int | None = None,
     predictor_bytes: int = 0,
     num_texts: int = 1,
+    held_bytes: int = 0,
 ) -> MemoryPlan:
     """Divide a budget (default: ``default_budget``).
 
     The expert cache takes what is left, at most ``cache_bytes``. ``predictor_bytes`` is what forecasting
     the next layers' experts takes. ``num_texts`` whole contexts have room at once, or more shorter texts.
+    ``held_bytes`` is what the process may come to take without this model, such as for another one.
 
     Raises:
         BudgetError: it cannot work; the message and the error's field say which can.
@@ -142,7 +144,7 @@ def plan_memory(
         budget_bytes, explanation = default_budget()
     if num_texts < 1:
         raise RequestError(f"room for {num_texts} texts; give at least 1")
-    fixed = _fixed_items(spec, manifest, context, kv_format, num_texts)
+    fixed = _fixed_items(spec, manifest, context, kv_format, num_texts, held_bytes)
     if predictor_bytes:
         fixed.append(MemoryItem("predictor", "predictor", predictor_bytes))
     sizes = [entry.num_bytes for entry in manifest.experts.values()]
@@ -250,10 +252,15 @@ def _checked_context(spec: ModelSpec, context: int | None) -> int:
 
 
 def _fixed_items(
-    spec: ModelSpec, manifest: Manifest, context: int, kv_format: str, num_texts: int = 1
+    spec: ModelSpec,
+    manifest: Manifest,
+    context: int,
+    kv_format: str,
+    num_texts: int = 1,
+    held_bytes: int = 0,
 ) -> list[MemoryItem]:
     tokenizer = TOKENIZER_FACTOR * manifest.files.get("tokenizer.json", 0)
-    process = max(PROCESS_BYTES + tokenizer, resident_bytes())
+    process = max(PROCESS_BYTES + tokenizer, resident_bytes(), held_bytes)
     dense = sum(entry.num_bytes for entry in manifest.dense.values())
     tokens = f"{context} tokens of prompt and of answer" if spec.has_encoder else f"{context} tokens"
     if num_texts > 1:
