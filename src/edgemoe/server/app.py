@@ -19,6 +19,7 @@ from edgemoe.server.metrics import CONTENT_TYPE, Metrics
 from edgemoe.server.openai_routes import OpenAIRoutes
 from edgemoe.server.options import ServerOptions
 from edgemoe.server.page_routes import PageRoutes
+from edgemoe.server.responses_routes import ResponsesRoutes
 from edgemoe.server.shelf import Shelf
 from edgemoe.server.streaming import Sleep
 
@@ -39,9 +40,16 @@ class Application:
         )
         self.metrics.watch_engine(lambda: shelf.resident.model.stats() if shelf.resident else None)
         openai = OpenAIRoutes(self.answers, sleep)
+        responses = ResponsesRoutes(self.answers, sleep)
         anthropic = AnthropicRoutes(self.answers, sleep)
         page = PageRoutes(self.answers, sleep)
-        routes = [*openai.routes(), *anthropic.routes(), *page.routes(), *self._own_routes()]
+        routes = [
+            *openai.routes(),
+            *responses.routes(),
+            *anthropic.routes(),
+            *page.routes(),
+            *self._own_routes(),
+        ]
         # A bare router: errors reach the guard, which writes them in the words of the path's protocol.
         router = Router(routes, redirect_slashes=False, lifespan=self._lifespan)
         self._app: ASGIApp = Guard(router, options, self.metrics)

@@ -1,0 +1,160 @@
+"""The body of ``POST /v1/responses`` as our request. The server keeps no responses: each has all it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgemoe.server.failures import refused, unsupported
+from edgemoe.server.fields import Fields
+from edgemoe.server.messages import call_arguments, content_text, function_call, join_system
+from edgemoe.server.openai.chat_request import (
+    MAX_MESSAGES,
+    MAX_TOKENS,
+    MAX_TOP_LOGPROBS,
+    check_schema_size,
+    effort_options,
+    function_tool,
+    read_draw,
+    read_template_options,
+    read_tool_choice,
+    refuse_other_samplers,
+    with_ignored,
+)
+from edgemoe.server.options import Limits
+from edgemoe.server.request import AnswerRequest
+
+HARMLESS = frozenset(
+    {
+        "background",
+        "client_metadata",
+        "conversation",
+        "include",
+        "max_tool_calls",
+        "metadata",
+        "previous_response_id",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "stream",
+        "stream_options",
+        "truncation",
+        "user",
+    }
+)
+
+
+def read_responses(body: Mapping[str, Any], limits: Limits) -> AnswerRequest:
+    """The request of a response.
+
+    Raises:
+        Failure: naming the field that is wrong or that we do not act on.
+    """
+    fields = Fields(body)
+    kept = {"previous_response_id": (), "conversation": (), "prompt": ()}
+    fields.refuse(kept, "this server keeps nothing; send the whole input")
+    fields.refuse({"background": (False,)}, "an answer is made while the client waits")
+    fields.refuse({"truncation": ("disabled",)}, "nothing is left out of a conversation without being asked")
+    refuse_other_samplers(fields)
+    tools = _read_tools(fields, limits)
+    num_top = fields.integer("top_logprobs", 0, MAX_TOP_LOGPROBS)
+    wants_logprobs = "message.output_text.logprobs" in fields.items("include", 64)
+    request = AnswerRequest(
+        model=fields.needed_text("model"),
+        messages=_read_input(fields),
+        tools=tools,
+        tool_choice=_read_choice(fields.get("tool_choice"), tools),
+        allows_parallel_calls=fields.flag("parallel_tool_calls", True),
+        schema=_read_format(fields, limits),
+        template_options=read_template_options(fields) | _read_effort(fields),
+        max_tokens=fields.integer("max_output_tokens", 1, MAX_TOKENS),
+        draw=read_draw(fields),
+        stop=fields.texts("stop", limits.num_stops, limits.stop_chars),
+        num_top_logprobs=(num_top or 0) if wants_logprobs else None,
+        reports_progress=True,
+    )
+    return with_ignored(request, fields, sorted(HARMLESS))
+
+
+def _read_effort(fields: Fields) -> dict[str, Any]:
+    reasoning = fields.inner("reasoning")
+    effort = reasoning.text("effort") if reasoning else None
+    return effort_options(effort, "reasoning.effort") if effort else {}
+
+
+def _read_format(fields: Fields, limits: Limits) -> Mapping[str, Any] | None:
+    text = fields.inner("text")
+    form = text.inner("format") if text else None
+    if form is None:
+        return None
+    kind = form.choice("type", ("text", "json_object", "json_schema"))
+    if kind == "json_schema":
+        schema = form.mapping("schema")
+        check_schema_size(schema, form.name("schema"), limits)
+        return schema
+    return {"type": "object"} if kind == "json_object" else None
+
+
+def _read_tools(fields: Fields, limits: Limits) -> list[dict[str, Any]]:
+    """The client's functions. Tools of other kinds, which one client always sends, are left out."""
+    tools = []
+    for place, entry in enumerate(fields.items("tools", limits.num_tools)):
+        tool = Fields(entry, f"tools[{place}]")
+        if tool.needed_text("type") == "function":
+            tools.append(function_tool(tool, "parameters", limits))
+    return tools
+
+
+def _read_choice(value: Any, tools: Sequence[Mapping[str, Any]]) -> Any:
+    if isinstance(value, dict) and value.get("type") == "allowed_tools":
+        raise unsupported("tool_choice.type 'allowed_tools'", "send the tools that are allowed")
+    return read_tool_choice(value, tools)
+
+
+def _read_input(fields: Fields) -> list[dict[str, Any]]:
+    instructions = fields.text("instructions")
+    messages: list[dict[str, Any]] = [{"role": "system", "content": instructions}] if instructions else []
+    value = fields.get("input")
+    if isinstance(value, str):
+        return [*messages, {"role": "user", "content": value}]
+    entries = fields.items("input", MAX_MESSAGES)
+    if not entries:
+        raise fields.fail("input", "must be a text or a list of items")
+    for place, entry in enumerate(entries):
+        _add_item(messages, Fields(entry, f"input[{place}]"))
+    return join_system(messages)
+
+
+def _add_item(messages: list[dict[str, Any]], item: Fields) -> None:
+    kind = item.text("type", "message")
+    if kind == "message":
+        role = item.choice("role", ("user", "assistant", "system", "developer"), "user")
+        content = content_text(item.get("content"), item.name("content"))
+        if role == "assistant":
+            _assistant(messages)["content"] += content
+        else:
+            messages.append({"role": "system" if role == "developer" else role, "content": content})
+    elif kind == "function_call":
+        arguments = call_arguments(item.get("arguments"), item.name("arguments"))
+        call = function_call(item.needed_text("call_id"), item.needed_text("name"), arguments)
+        _assistant(messages).setdefault("tool_calls", []).append(call)
+    elif kind == "function_call_output":
+        output = content_text(item.get("output"), item.name("output"))
+        messages.append({"role": "tool", "content": output, "tool_call_id": item.needed_text("call_id")})
+    elif kind == "reasoning":
+        thought = content_text(item.get("content") or item.get("summary"), item.name("content"))
+        if thought:
+            _assistant(messages)["reasoning_content"] = thought
+    elif kind == "item_reference":
+        raise refused(item.name("type"), "this server keeps nothing; send the item itself")
+    else:
+        raise unsupported(f"{item.name('type')} {kind!r}", "this server knows messages and functions only")
+
+
+def _assistant(messages: list[dict[str, Any]]) -> dict[str, Any]:
+    """The assistant's turn that items are added to: thought, text and calls of a turn come one by one."""
+    if not messages or messages[-1]["role"] != "assistant":
+        messages.append({"role": "assistant", "content": ""})
+    return messages[-1]
