@@ -20,6 +20,7 @@ from edgemoe.server.constraining import Maker, plan_constraint
 from edgemoe.server.conversation import Prompt, render
 from edgemoe.server.dialects import VERBATIM, Dialect, find_dialect
 from edgemoe.server.events import Event, Finish, Progress
+from edgemoe.server.expert_map import ExpertMap, Frame
 from edgemoe.server.failures import Failure
 from edgemoe.server.local_model import Cancel, End, Job, LocalModel, Piece, Reading
 from edgemoe.server.metrics import Metrics
@@ -65,6 +66,7 @@ class Answers:
         self.options = options
         self.metrics = metrics
         self.queue = FairQueue(options.parallel, options.limits.num_waiting)
+        self.watchers: set[asyncio.Queue[Frame]] = set()  # pages that show the map of experts
         self._threads = ThreadPoolExecutor(options.parallel, thread_name_prefix="edgemoe-answer")
 
     async def prepare(self, request: AnswerRequest) -> Prepared:
@@ -152,8 +154,15 @@ class Answers:
             loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
         job = _job(local, request, prompt, choice, constraint)
+
+        def tell(frame: Frame) -> None:
+            loop.call_soon_threadsafe(self._show, frame)
+
+        observer = ExpertMap(local.model, tell) if self.watchers else None
         began_s = time.monotonic()
-        running = loop.run_in_executor(self._threads, local.run, job, push, cancel)
+        running = loop.run_in_executor(
+            self._threads, local.run, job, push, cancel, observer if self.watchers else None
+        )
         try:
             while not isinstance(piece := await pieces.get(), End):
                 if isinstance(piece, Reading):
@@ -194,6 +203,13 @@ class Answers:
     def dialect(self, local: LocalModel) -> Dialect:
         """How the model writes thoughts and calls."""
         return find_dialect(local.template)
+
+    def _show(self, frame: Frame) -> None:
+        """Hand a map to the pages; one that is slow gets the newest."""
+        for frames in self.watchers:
+            while not frames.empty():
+                frames.get_nowait()
+            frames.put_nowait(frame)
 
     def _note_token(self, record: Record) -> None:
         now_s = time.monotonic()

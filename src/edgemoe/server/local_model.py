@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from edgemoe.api import Constraint, Generation, Model, Stream, TokenLogprob
+from edgemoe.experts import LayerObserver
 from edgemoe.server.constraint import Vocabulary
 from edgemoe.server.events import TokenChance
 from edgemoe.text.stream import StreamDecoder
@@ -128,14 +129,14 @@ class LocalModel:
         """
         return self.model.tokenizer.render_chat(messages, tools, None, **options)
 
-    def run(self, job: Job, emit: Emit, cancel: Cancel) -> None:
+    def run(self, job: Job, emit: Emit, cancel: Cancel, observer: LayerObserver | None) -> None:
         """Write one answer, in the calling thread. The last piece is an ``End``, whatever happens."""
         try:
-            emit(self._run(job, emit, cancel))
+            emit(self._run(job, emit, cancel, observer))
         except BaseException as error:
             emit(End("error", error=error))
 
-    def _run(self, job: Job, emit: Emit, cancel: Cancel) -> End:
+    def _run(self, job: Job, emit: Emit, cancel: Cancel, observer: LayerObserver | None) -> End:
         decoder = StreamDecoder(_Marked(self.model.tokenizer), job.token_ids)
         stream = self.model.stream(
             job.token_ids,
@@ -146,6 +147,7 @@ class LocalModel:
             **job.draw,
         )
         with stream:
+            stream.observer = observer
             cancel.attach(stream)
             reason = self._write(stream, job.stop_ids, decoder, emit)
         if rest := decoder.flush():
