@@ -14,6 +14,7 @@
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "bindings/routed.h"
+#include "core/checksum.h"
 #include "experts/arena.h"
 #include "experts/expert_cache.h"
 #include "experts/loads.h"
@@ -86,10 +87,10 @@ Verify verify_named(const std::string& name) {
     return Verify::kNever;
 }
 
-Loads::Check check_of(nb::callable is_sound) {
-    return [is_sound](int expert, const std::uint8_t* record, std::int64_t num_bytes) {
-        const nb::gil_scoped_acquire acquire;
-        return nb::cast<bool>(is_sound(expert, view_of(const_cast<std::uint8_t*>(record), num_bytes)));
+// Compares records without the interpreter.
+Loads::Check check_of(std::vector<std::uint64_t> checksums) {
+    return [sums = std::move(checksums)](int expert, const std::uint8_t* record, std::int64_t num_bytes) {
+        return checksum(record, num_bytes) == sums[static_cast<std::size_t>(expert)];
     };
 }
 
@@ -171,14 +172,16 @@ void bind_loads(nb::module_& m) {
             "__init__",
             [](Loads* self, ExpertCache& cache, Reader& reader,
                const std::vector<std::tuple<int, std::int64_t>>& places, const std::string& verify,
-               nb::callable is_sound) {
+               std::vector<std::uint64_t> checksums) {
+                require_equal(static_cast<std::int64_t>(checksums.size()), cache.catalog().num_experts(),
+                              "Loads", "number of checksums");
                 std::vector<RecordPlace> all;
                 for (const auto& [file, offset] : places) all.push_back({file, offset});
-                new (self)
-                    Loads(cache, reader, std::move(all), verify_named(verify), check_of(std::move(is_sound)));
+                new (self) Loads(cache, reader, std::move(all), verify_named(verify),
+                                 check_of(std::move(checksums)));
             },
             nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>(), nb::arg("cache"), nb::arg("reader"),
-            nb::arg("places"), nb::arg("verify"), nb::arg("is_sound"))
+            nb::arg("places"), nb::arg("verify"), nb::arg("checksums"))
         .def(
             "start",
             [](Loads& loads, int expert, int priority) {

@@ -74,7 +74,7 @@ def load(
     policy: str = DEFAULT_POLICY,
     predictor: str = "auto",
     reader: str = "auto",
-    verify: str = "first",
+    verify: str = "always",
     device: str | None = None,
     num_texts: int = 1,
 ) -> Model:
@@ -94,7 +94,8 @@ def load(
             has run on the store, "table", "gate-fitted" or "hybrid"; "auto" is the best there is.
         reader: "ring" (direct reads by io_uring), "direct" (on worker threads), "buffered", or "auto": the
             first that kernel and file system allow.
-        verify: compare experts with their checksums when read "first", "always" or "never".
+        verify: compare experts with their checksums "always" when they are read, the "first" time, or
+            "never".
         device: slow storage down to that of "jetson-tx2-ssd", "jetson-tx2-usb", "rpi4-sd", "nvme" or
             "network".
         num_texts: whole contexts to keep room for. Texts share that room: short ones are many, and what an

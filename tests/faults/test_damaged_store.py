@@ -79,6 +79,21 @@ def test_store_cut_short_while_running(store_copy):
             model.logits([1, 2, 3])
 
 
+@pytest.mark.parametrize("layer", [0, 2])
+def test_experts_overwritten_while_running_are_never_computed_with(store_copy, layer):
+    """Read once and evicted, an expert is read again: by then it may be another."""
+    prompt = list(range(60))
+    with edgemoe.load(store_copy, "2GiB", context=64, cache="64KiB") as model:
+        before = model.logits(prompt)
+        assert np.array_equal(model.logits(prompt), before)
+        entry = open_store(store_copy).manifest.experts[layer, 3]
+        with (store_copy / EXPERTS).open("r+b") as file:
+            file.seek(entry.offset)
+            file.write(bytes(64))
+        with pytest.raises(CorruptStoreError, match=f"layer {layer} expert 3 at offset {entry.offset}"):
+            model.logits(prompt)
+
+
 def test_store_removed_while_running_keeps_working(store_copy):
     """The files stay open; what was opened can be read to the end."""
     with edgemoe.load(store_copy, "2GiB", context=64) as model:

@@ -71,7 +71,7 @@ class LoadOptions:
     cache_bytes: int | None = None
     policy: str = DEFAULT_POLICY
     reader: str = "auto"
-    verify: str = "first"
+    verify: str = "always"
     predictor: str = "auto"
     device: Device | None = None  # reads are slowed down to its pace
     swaps_layers: bool = False  # read whole layers, as a baseline

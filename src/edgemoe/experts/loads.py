@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from edgemoe import native
 from edgemoe.errors import EdgeMoEError, RequestError
 from edgemoe.experts.cache import ExpertCache
-from edgemoe.experts.catalog import ExpertKey
-from edgemoe.native import ByteArray, compiled_reader
+from edgemoe.native import compiled_reader
 from edgemoe.store import ExpertReader, Store
 
-# Every record is compared with its checksum the first time it is read ("first"), each time, or never.
-VERIFY_MODES = ("first", "always", "never")
+# Every record is compared with its checksum each time it is read, the first time, or never.
+VERIFY_MODES = ("always", "first", "never")
 
 
 class Loads(native.Loads):
@@ -29,10 +27,10 @@ class Loads(native.Loads):
         entries = [store.manifest.experts[key] for key in cache.catalog.keys]
         places = [(store.file_index(entry), entry.offset) for entry in entries]
         self._store = store
-        self._keys = keys = cache.catalog.keys
-        # Without self: compiled code that held it could never be freed.
-        is_sound = partial(_is_sound, store, keys)
-        super().__init__(cache, compiled_reader(reader), places, verify, is_sound)
+        self._keys = cache.catalog.keys
+        # Stores that are put together of others, which nobody else can change, have none.
+        checksums = [0 if verify == "never" else int(entry.checksum, 16) for entry in entries]
+        super().__init__(cache, compiled_reader(reader), places, verify, checksums)
 
     def wait(self, experts: Sequence[int]) -> list[int]:
         """Block until some of these demanded experts are in the cache; returns which.
@@ -52,7 +50,3 @@ class Loads(native.Loads):
         if reason is None:
             return self._store.damage_error(self._keys[expert])
         return self._store.read_error(self._keys[expert], reason)
-
-
-def _is_sound(store: Store, keys: list[ExpertKey], expert: int, record: ByteArray) -> bool:
-    return store.is_sound(keys[expert], record)

@@ -11,8 +11,8 @@ what a record takes in memory, ``touched_bytes`` what may be there now.
 absent expert into, evicting if need be, or None where too little may leave; then ``admit`` it, or ``release``
 it. ``record(expert)`` is the record of a resident one. ``holds_all``: there is room for every expert.
 
-``Loads(cache, reader, places, verify, is_sound)`` brings experts from their (file, offset) ``places`` into
-the cache. ``is_sound(expert, record)`` says whether a record is as it was written:
+``Loads(cache, reader, places, verify, checksums)`` brings experts from their (file, offset) ``places`` into
+the cache. ``checksums`` are those of the records as they were written (xxh3_64), by expert:
 
 * ``start(expert, priority)`` queues the read of an absent expert until ``begin()``; False if there is no
   room. Priority 0 is for those needed now; speculation has the number of layers until it is needed.

@@ -33,6 +33,7 @@ from edgemoe.store.format import (
 # Far beyond any model and any disk, far below where sums of sizes overflow in compiled code.
 _MAX_NUMBER = 1 << 50
 _FORMAT_NAME = re.compile(r"[a-z][a-z0-9_]{1,15}")
+_CHECKSUM = re.compile("[0-9a-f]{16}")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -92,7 +93,7 @@ def _parse(fields: Mapping[str, Any]) -> Manifest:
         generator=_text(fields["generator"]),
         plan=dict(fields["plan"]),
         files={_file(name): _number(size) for name, size in fields["files"].items()},
-        checksums={_file(name): _text(value) for name, value in fields["checksums"].items()},
+        checksums={_file(name): _checksum(value) for name, value in fields["checksums"].items()},
         dense={name: _dense_entry(e) for name, e in fields["dense"].items()},
         experts={_key(key): _expert_entry(e) for key, e in fields["experts"].items()},
     )
@@ -115,7 +116,7 @@ def _place(fields: Mapping[str, Any]) -> tuple[str, int, int, str]:
         _file(fields["file"]),
         _number(fields["offset"]),
         _number(fields["num_bytes"]),
-        _text(fields["checksum"]),
+        _checksum(fields["checksum"]),
     )
 
 
@@ -134,6 +135,13 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not text")
     return value
+
+
+def _checksum(value: object) -> str:
+    text = _text(value)
+    if _CHECKSUM.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is no checksum")
+    return text
 
 
 def _file(value: object) -> str:
