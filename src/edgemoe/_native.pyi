@@ -100,6 +100,47 @@ class LatentLayer:
     ) -> None: ...
     def run(self, x: _Floats, segments: Sequence[tuple[Any, ...]]) -> None: ...
 
+class GatedDeltaNet:
+    def __init__(
+        self,
+        norm: _Floats,
+        eps: float,
+        qkv: Matrix,
+        z: Matrix,
+        beta: Matrix,
+        alpha: Matrix,
+        decay: _Floats,
+        dt_bias: _Floats,
+        taps: _Floats,
+        output_norm: _Floats,
+        out: Matrix,
+        *,
+        num_key_heads: int,
+        num_value_heads: int,
+        key_dim: int,
+        value_dim: int,
+        branch_scale: float = 1,
+    ) -> None: ...
+    def run(
+        self, x: _Floats, segments: Sequence[tuple[int, int, _Floats, _Floats]], commits: bool
+    ) -> None: ...
+
+class ShortConv:
+    def __init__(
+        self,
+        norm: _Floats,
+        eps: float,
+        in_: Matrix,
+        in_bias: _Floats | None,
+        taps: _Floats,
+        conv_bias: _Floats | None,
+        out: Matrix,
+        out_bias: _Floats | None,
+        *,
+        branch_scale: float = 1,
+    ) -> None: ...
+    def run(self, x: _Floats, segments: Sequence[tuple[int, int, _Floats]], commits: bool) -> None: ...
+
 class AttentionLayer:
     def __init__(
         self,

@@ -37,6 +37,7 @@ from edgemoe.native.matrix import (
     record_parts,
     refine,
 )
+from edgemoe.native.mixers import GatedDeltaNet, ShortConv
 from edgemoe.native.ops import combine, rms_norm
 from edgemoe.native.router import IntArray, Router, choose_experts
 from edgemoe.native.speculation import (
@@ -83,6 +84,7 @@ __all__ = [
     "FloatArray",
     "FormatTraits",
     "GatePredictor",
+    "GatedDeltaNet",
     "HybridPredictor",
     "IntArray",
     "LatentLayer",
@@ -96,6 +98,7 @@ __all__ = [
     "Rehearsed",
     "Residency",
     "Router",
+    "ShortConv",
     "SlotArena",
     "Speculation",
     "StepPredictor",

@@ -1,0 +1,36 @@
+// Gated short convolution (LFM2): what a token passes on is gated, a few tokens are mixed, and gated again.
+//
+// From the residual stream back into it. Letters: T rows of a step, D width, K taps.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/matmul.h"
+#include "mixers/causal_conv.h"
+
+namespace edgemoe {
+
+struct ShortConv {
+    float eps;
+    const float* norm;      // [D]
+    Matrix in;              // D columns, 3 D rows: gate before, gate after, values
+    const float* in_bias;   // [3 D], or nullptr
+    CausalConv conv;        // over D channels
+    Matrix out;             // D columns and rows
+    const float* out_bias;  // [D], or nullptr
+    float branch_scale = 1;
+
+    // Rows of one text, and the last K - 1 gated values before them, tail [K - 1][D].
+    struct Segment {
+        std::int64_t first_row;
+        std::int64_t num_rows;
+        float* tail;
+    };
+
+    // x [T][D] += what its rows make of their texts. Segments cover all rows, each once. Without `commits`
+    // the texts are left as they were; the result has the same bits.
+    void run(float* x, std::int64_t num_rows, std::span<const Segment> segments, bool commits) const;
+};
+
+}  // namespace edgemoe

@@ -1,0 +1,119 @@
+"""Gated delta net: spec and mixer. Letters as in native/mixers.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgemoe import native
+from edgemoe.models.mixers.mixer import MixerParts
+from edgemoe.models.mixers.recurrent_state import RecurrentState
+from edgemoe.models.segments import Segment
+from edgemoe.models.spec import TensorSpec
+from edgemoe.models.state import LayerState, StateSize
+from edgemoe.native import FloatArray
+
+
+@dataclass(frozen=True)
+class GatedDeltaNetSpec:
+    """See MixerSpec. ``num_taps`` of the convolution over queries, keys and values."""
+
+    num_key_heads: int
+    num_value_heads: int
+    key_dim: int
+    value_dim: int
+    num_taps: int
+
+    @property
+    def num_channels(self) -> int:
+        """Queries, keys and values of a token together."""
+        return 2 * self.num_key_heads * self.key_dim + self.inner_width
+
+    @property
+    def inner_width(self) -> int:
+        """All value heads of a token."""
+        return self.num_value_heads * self.value_dim
+
+    def tensors(self, prefix: str, width: int) -> Iterator[TensorSpec]:
+        """See MixerSpec."""
+        prefix = f"{prefix}.delta"
+        yield TensorSpec(f"{prefix}.qkv.weight", (self.num_channels, width), "matrix")
+        yield TensorSpec(f"{prefix}.z.weight", (self.inner_width, width), "matrix")
+        # Small, and what they say is raised to powers: they stay as precise as norms.
+        yield TensorSpec(f"{prefix}.beta.weight", (self.num_value_heads, width), "precise")
+        yield TensorSpec(f"{prefix}.alpha.weight", (self.num_value_heads, width), "precise")
+        yield TensorSpec(f"{prefix}.decay", (self.num_value_heads,), "precise")
+        yield TensorSpec(f"{prefix}.dt_bias", (self.num_value_heads,), "precise")
+        taps = (self.num_channels, self.num_taps)
+        yield TensorSpec(f"{prefix}.conv.weight", (taps[0] * taps[1],), "precise", taps)
+        yield TensorSpec(f"{prefix}.norm.weight", (self.value_dim,), "precise")
+        yield TensorSpec(f"{prefix}.out.weight", (width, self.inner_width), "matrix")
+
+    def row_lengths(self) -> dict[str, int]:
+        """See MixerSpec."""
+        return {"linear value heads times their dimension": self.inner_width}
+
+    def new_state(self, size: StateSize) -> LayerState:
+        """See MixerSpec."""
+        return RecurrentState(self._shapes())
+
+    def state_num_bytes(self, size: StateSize) -> int:
+        """See MixerSpec."""
+        return RecurrentState.size_bytes(self._shapes())
+
+    def working_floats(self, width: int) -> int:
+        """See MixerSpec: the normed rows, what the matrices make of them, the convolution's and the heads'."""
+        return width + 2 * self.num_channels + 2 * self.inner_width + 2 * self.num_value_heads
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {
+            "state": (self.num_value_heads, self.key_dim, self.value_dim),
+            "tail": (self.num_taps - 1, self.num_channels),
+        }
+
+
+class GatedDeltaNet:
+    """See TokenMixer."""
+
+    def __init__(self, parts: MixerParts) -> None:
+        spec: GatedDeltaNetSpec = parts.spec
+        assert not parts.has_post_norm, "no family has a norm after its delta net"
+        weights, prefix = parts.weights, f"layers.{parts.layer}.delta"
+        taps = weights.vector(f"{prefix}.conv.weight").reshape(spec.num_channels, spec.num_taps)
+        self._place = parts.place
+        self._net = native.GatedDeltaNet(
+            parts.norm,
+            parts.eps,
+            *(weights.matrix(f"{prefix}.{name}.weight") for name in ("qkv", "z", "beta", "alpha")),
+            weights.vector(f"{prefix}.decay"),
+            weights.vector(f"{prefix}.dt_bias"),
+            np.ascontiguousarray(taps.T),
+            weights.vector(f"{prefix}.norm.weight"),
+            weights.matrix(f"{prefix}.out.weight"),
+            num_key_heads=spec.num_key_heads,
+            num_value_heads=spec.num_value_heads,
+            key_dim=spec.key_dim,
+            value_dim=spec.value_dim,
+            branch_scale=parts.branch_scale,
+        )
+
+    def add_to(self, x: FloatArray, segments: Sequence[Segment]) -> None:
+        """See TokenMixer."""
+        for segment in segments:
+            self._state(segment).advance(segment.position, segment.num_rows)
+        self._net.run(x, [self._described(segment) for segment in segments], commits=True)
+
+    def rehearse(self, x: FloatArray, segment: Segment) -> None:
+        """See TokenMixer."""
+        self._net.run(x, [self._described(segment)], commits=False)
+
+    def _state(self, segment: Segment) -> RecurrentState:
+        state = segment.state.layers[self._place]
+        assert isinstance(state, RecurrentState), "a text's state was made for another model"
+        return state
+
+    def _described(self, segment: Segment) -> tuple[int, int, FloatArray, FloatArray]:
+        arrays = self._state(segment).arrays
+        return segment.first, segment.num_rows, arrays["state"], arrays["tail"]

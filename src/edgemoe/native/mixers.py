@@ -1,0 +1,32 @@
+"""Token mixers whose state has a fixed size, from the residual stream back into it.
+
+Letters: T rows of a step, D width, Hk key heads, Hv value heads, Dk and Dv their dimensions, C channels of
+the convolution, K its taps. Arrays are C-contiguous float32, matrices packed. The result for a row never
+depends on the other texts of the step, nor on how its own is cut; rows of one text run one after the other.
+
+``GatedDeltaNet(norm, eps, qkv, z, beta, alpha, decay, dt_bias, taps, output_norm, out, *, num_key_heads,
+num_value_heads, key_dim, value_dim, branch_scale=1)`` (arXiv 2412.06464): ``qkv`` (C, D) with C = 2 Hk Dk +
+Hv Dv makes queries, keys and values of the rows after ``norm`` (D,); ``z`` (Hv Dv, D) gates, ``beta`` and
+``alpha`` (Hv, D) say how much is written and kept. ``taps`` (K, C), the last for the token itself; then silu,
+and queries and keys get length Dk^-0.5 and 1. A head's state S (Dk, Dv) is multiplied by exp(``decay``
+softplus(alpha + ``dt_bias``)); the logistic function of beta times (v - S k) is added to it along k; S q,
+normed by ``output_norm`` (Dv,) and times silu(z), passes ``out`` (D, Hv Dv) and is added to x, times
+``branch_scale``. Value head h belongs to key head h Hk / Hv, rounded down. A segment is (first row, number of
+rows, state (Hv, Dk, Dv), tail (K - 1, C)).
+
+``ShortConv(norm, eps, in_, in_bias, taps, conv_bias, out, out_bias, *, branch_scale=1)`` (LFM2): ``in_`` (3
+D, D) makes a gate, another gate and values; values times the first gate pass the convolution of ``taps`` (K,
+D), and what comes out times the second gate passes ``out`` (D, D). Biases may be None. A segment is (first
+row, number of rows, tail (K - 1, D)).
+
+``run(x, segments, commits)`` adds to x (T, D) what its rows make of their texts, and moves the texts' states
+on; with ``commits`` false the states stay as they are and x gets the same bits. ValueError where shapes do
+not fit.
+"""
+
+from __future__ import annotations
+
+import edgemoe._native as _native
+
+GatedDeltaNet = _native.GatedDeltaNet
+ShortConv = _native.ShortConv
