@@ -47,7 +47,7 @@ _QWEN_VL = {
     "head_dim": 24,
     "tie_word_embeddings": False,
 }
-_VISION = {
+VISION = {
     "vision_config": {
         "depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 64,
         "deepstack_visual_indexes": [0], "num_position_embeddings": 16,
@@ -134,10 +134,10 @@ GROUPED: dict[str, tuple[str, dict[str, Any]]] = {
          "v_head_dim": 16, "rope_interleave": False, "routed_scaling_factor": 1.2, "norm_topk_prob": False,
          "rope_parameters": {**_YARN, "mscale": 1.0, "mscale_all_dim": 0.8}},
     ),
-    "qwen3vl": ("qwen3_vl_moe", {"text_config": _QWEN_VL, **_VISION}),
+    "qwen3vl": ("qwen3_vl_moe", {"text_config": _QWEN_VL, **VISION}),
     "qwen3vl-sections": (
         "qwen3_vl_moe",
-        {**_VISION, "tie_word_embeddings": True, "text_config": {
+        {**VISION, "tie_word_embeddings": True, "text_config": {
             **_QWEN_VL, "mlp_only_layers": [1], "attention_bias": True,
             "rope_parameters": {"rope_type": "default", "rope_theta": 9000.0, "mrope_section": [4, 4, 4],
                                 "mrope_interleaved": True}},

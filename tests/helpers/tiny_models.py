@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from helpers.tiny_grouped import GROUPED, VOCAB_SIZE
+from helpers.tiny_hybrids import HYBRIDS
 
 _COMMON = {
     "vocab_size": VOCAB_SIZE,
@@ -149,9 +150,10 @@ FAMILIES = {
     "gemma4": "gemma4_text",
     "gpt-oss": "gpt_oss",
 }
-VARIATIONS |= GROUPED
+VARIATIONS |= GROUPED | HYBRIDS
 # What all tests of streaming run: each kind of router and residual once.
 FAMILIES |= {name: GROUPED[name][0] for name in ("glm4-groups-biases", "granite-shared")}
+FAMILIES |= {name: HYBRIDS[name][0] for name in ("qwen3.5", "lfm2")}
 # One variation of every family, for what is tested of each.
 EVERY_FAMILY = tuple({family: name for name, (family, _) in reversed(VARIATIONS.items())}.values())
 
@@ -173,12 +175,12 @@ def build_model(variation: str, seed: int = 0, **changes: Any) -> transformers.P
                 parameter.uniform_(0.1, 0.3)  # the family has no other factor of the scores
             elif name.endswith("norm.weight"):
                 parameter.uniform_(0.5, 1.5)
-            elif "correction_bias" in name:
+            elif "correction_bias" in name or "expert_bias" in name:
                 parameter.normal_(0, 0.3)  # enough to change many choices
             else:
                 parameter.normal_(0, 0.15)
         for name, buffer in model.named_buffers():
-            if "correction_bias" in name:
+            if "correction_bias" in name or "expert_bias" in name:
                 buffer.normal_(0, 0.3)
     return model.float().eval()
 

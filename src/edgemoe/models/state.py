@@ -64,6 +64,10 @@ class LayerState(Protocol):
         """Give back memory that a text of so many tokens, all this one has, does not need."""
         ...
 
+    def keep(self) -> None:
+        """Here a text may be taken back to: a state that cannot go back by itself makes a copy."""
+        ...
+
 
 class Slots:
     """Keys and values (G, S, C) of all tokens, or with a window of the last ones.
@@ -124,6 +128,9 @@ class Slots:
         if self._first == 0:
             self._memory.trim(min(num_tokens, self.keys.shape[1]))
 
+    def keep(self) -> None:
+        """See LayerState: keys and values of all tokens are there anyway."""
+
     @staticmethod
     def used_num_bytes(num_heads: int, head_dim: int, size: StateSize, window: int = 0) -> int:
         """What keys and values take of a text of ``size.num_used`` tokens."""
@@ -169,6 +176,11 @@ class SequenceState:
             state.rewind(length)
         self.length = length
         return length
+
+    def keep(self) -> None:
+        """Note that the text may be taken back to here: at the end of a prompt, or of a part of it."""
+        for state in self._states():
+            state.keep()
 
     def copy_from(self, other: SequenceState, length: int) -> int:
         """Begin as another text does, with its first ``length`` tokens or, if need be, fewer; how many."""

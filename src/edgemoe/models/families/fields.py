@@ -21,6 +21,7 @@ from edgemoe.models.spec import (
     SharedExpertSpec,
 )
 
+_ANY_HEAD_DIM = 64
 _ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
@@ -53,10 +54,12 @@ def read_model(
     head_scale: float = 1.0,
 ) -> ModelSpec:
     """Embedding, norm, rope and head around the layers. ``default_share`` of a head's entries rotate."""
-    attention, rope = layers[0].mixer, layers[0].rope
+    rope = next((s.rope for s in layers if s.rope is not None), None)
     if rope is None:
-        assert isinstance(attention, AttentionSpec), "other mixers come with their rotation"
-        rope = read_rope(reader, attention.head_dim, default_theta, default_rope, default_share)
+        head_dims = [s.mixer.head_dim for s in layers if isinstance(s.mixer, AttentionSpec)]
+        # Without attention nothing rotates; what the configuration says of it is checked all the same.
+        head_dim = head_dims[0] if head_dims else reader.size("head_dim", _ANY_HEAD_DIM)
+        rope = read_rope(reader, head_dim, default_theta, default_rope, default_share)
     return ModelSpec(
         family=str(reader.require("model_type")),
         width=reader.require_size("hidden_size"),

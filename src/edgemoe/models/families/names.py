@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from edgemoe.models.spec import AttentionSpec, ModelSpec
-from edgemoe.source_ref import Rows, SourceRef, Step, half_rotation_rows
+from edgemoe.source_ref import PlusOne, Rows, SourceRef, Step, half_rotation_rows
 
 PROJECTIONS = ("gate", "up", "down")
 
@@ -63,6 +63,10 @@ class NameTable:
     ignored: Mapping[str, str] = field(default_factory=dict)
     # Layers from this one on predict further tokens and are not run; None: no such layers.
     extra_layers: str | None = None
+
+    def with_top(self, names: Mapping[str, Names]) -> NameTable:
+        """The table with other names outside the layers."""
+        return replace(self, top={**self.top, **names})
 
     def dense(self, spec: ModelSpec, canonical: str) -> Iterator[SourceRef]:
         """See Naming."""
@@ -117,6 +121,11 @@ def _resolved(
 
 def _texts(names: Names) -> set[str]:
     return {(name if isinstance(name, str) else name.template).removeprefix("/") for name in names}
+
+
+def plus_one(spec: ModelSpec, layer: int) -> Steps:
+    """The weight of a norm that is stored less one."""
+    return (PlusOne(),)
 
 
 def first_half(spec: ModelSpec, layer: int) -> Steps:

@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 
 from edgemoe.models.mixers.attention import Attention, FullAttention
 from edgemoe.models.mixers.latent import LatentAttention, LatentSpec
+from edgemoe.models.mixers.delta_net import GatedDeltaNet, GatedDeltaNetSpec
 from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
+from edgemoe.models.mixers.short_conv import ShortConv, ShortConvSpec
 from edgemoe.models.spec import AttentionSpec
 
 __all__ = ["FullAttention", "LatentSpec", "MixerParts", "TokenMixer", "build_mixer"]
@@ -19,6 +21,8 @@ __all__ = ["FullAttention", "LatentSpec", "MixerParts", "TokenMixer", "build_mix
 _MIXERS: Mapping[type, Callable[[MixerParts], TokenMixer]] = {
     AttentionSpec: Attention,
     LatentSpec: LatentAttention,
+    GatedDeltaNetSpec: GatedDeltaNet,
+    ShortConvSpec: ShortConv,
 }
 
 

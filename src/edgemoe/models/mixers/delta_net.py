@@ -64,7 +64,7 @@ class GatedDeltaNetSpec:
         return RecurrentState.size_bytes(self._shapes())
 
     def working_floats(self, width: int) -> int:
-        """See MixerSpec: the normed rows, what the matrices make of them, the convolution's and the heads'."""
+        """See MixerSpec: normed rows, what the matrices make of them, the convolution's and the heads'."""
         return width + 2 * self.num_channels + 2 * self.inner_width + 2 * self.num_value_heads
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -86,7 +86,10 @@ class GatedDeltaNet:
         self._net = native.GatedDeltaNet(
             parts.norm,
             parts.eps,
-            *(weights.matrix(f"{prefix}.{name}.weight") for name in ("qkv", "z", "beta", "alpha")),
+            weights.matrix(f"{prefix}.qkv.weight"),
+            weights.matrix(f"{prefix}.z.weight"),
+            weights.matrix(f"{prefix}.beta.weight"),
+            weights.matrix(f"{prefix}.alpha.weight"),
             weights.vector(f"{prefix}.decay"),
             weights.vector(f"{prefix}.dt_bias"),
             np.ascontiguousarray(taps.T),

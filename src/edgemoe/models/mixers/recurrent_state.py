@@ -1,4 +1,4 @@
-"""The state of a mixer that cannot go back: a few arrays of fixed size, and copies of them at places to return to."""
+"""The state of a mixer that cannot go back: arrays of fixed size, and copies of them to return to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgemoe.native import FloatArray
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Copies that a text keeps: of its prompt's end, where the next turn of a chat goes on, and of a chunk before it.
+# Copies that a text keeps: of its prompt's end, where the next turn of a chat goes on, and of a place before.
 MAX_COPIES = 2
 
 

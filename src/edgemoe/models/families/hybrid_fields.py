@@ -1,0 +1,100 @@
+"""What Qwen3-Next and its followers have in common: gated delta nets, and now and then gated attention."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edgemoe.errors import UnsupportedModelError
+from edgemoe.models.config_reader import ConfigReader, shown
+from edgemoe.models.families.fields import read_activation, read_attention
+from edgemoe.models.families.names import PROJECTIONS, Name, Names, Steps, plus_one
+from edgemoe.models.mixers.delta_net import GatedDeltaNetSpec
+from edgemoe.models.spec import MixerSpec, ModelSpec, SharedExpertSpec
+from edgemoe.source_ref import MinusExp
+
+LINEAR, FULL = "linear_attention", "full_attention"
+# Of these layers one sees everything, where a configuration does not list the kinds.
+_INTERVAL = 4
+
+
+def read_mixers(reader: ConfigReader) -> list[MixerSpec]:
+    """The mixer of every layer."""
+    reader.refuse("attn_output_gate", (True,), "attention has a gate in this family")
+    reader.refuse("mamba_ssm_dtype", ("float32",), "states are kept in single precision")
+    has_bias = reader.flag("attention_bias", False)
+    attention = read_attention(reader, "head", has_qkv_bias=has_bias, has_o_bias=has_bias)
+    attention = replace(attention, has_gate=True)
+    delta = GatedDeltaNetSpec(
+        reader.size("linear_num_key_heads", 16),
+        reader.size("linear_num_value_heads", 32),
+        reader.size("linear_key_head_dim", 128),
+        reader.size("linear_value_head_dim", 128),
+        reader.size("linear_conv_kernel_dim", 4, at_least=2),
+    )
+    return [delta if kind == LINEAR else attention for kind in _kinds(reader)]
+
+
+def read_shared(reader: ConfigReader) -> SharedExpertSpec:
+    """The shared expert, with a gate of its own."""
+    width = reader.size("shared_expert_intermediate_size", 512)
+    return SharedExpertSpec(width, read_activation(reader), has_gate=True)
+
+
+def _kinds(reader: ConfigReader) -> list[str]:
+    num_layers = reader.require_size("num_hidden_layers")
+    interval = reader.size("full_attention_interval", _INTERVAL)
+    default = [LINEAR if (layer + 1) % interval else FULL for layer in range(num_layers)]
+    kinds = reader.names("layer_types", default)
+    if len(kinds) != num_layers or not {*kinds} <= {LINEAR, FULL}:
+        raise UnsupportedModelError(
+            f"config.json: layer_types must say {LINEAR} or {FULL} of each of the {num_layers} layers;"
+            f" it is {shown(kinds)}"
+        )
+    if FULL not in kinds:
+        raise UnsupportedModelError(f"config.json: layer_types has no {FULL}; this family needs one")
+    return kinds
+
+
+def minus_exp(spec: ModelSpec, layer: int) -> Steps:
+    """Decay rates that are stored as logarithms."""
+    return (MinusExp(),)
+
+
+# Norms are stored less one, but for the norm of what a delta net's heads make.
+LAYERS: dict[str, Names] = {
+    "attention_norm.weight": (Name("input_layernorm.weight", plus_one),),
+    "ffn_norm.weight": (Name("post_attention_layernorm.weight", plus_one),),
+    **{f"attention.{p}_norm.weight": (Name(f"self_attn.{p}_norm.weight", plus_one),) for p in "qk"},
+    "delta.decay": (Name("linear_attn.A_log", minus_exp),),
+    "delta.dt_bias": ("linear_attn.dt_bias",),
+    "delta.conv.weight": ("linear_attn.conv1d.weight",),
+    "delta.norm.weight": ("linear_attn.norm.weight",),
+    "delta.out.weight": ("linear_attn.out_proj.weight",),
+    "router.weight": ("mlp.gate.weight",),
+    "shared_gate.weight": ("mlp.shared_expert_gate.weight",),
+    **{f"shared.{p}.weight": (f"mlp.shared_expert.{p}_proj.weight",) for p in PROJECTIONS},
+}
+TOP_NORM: dict[str, Names] = {"norm.weight": (Name("norm.weight", plus_one),)}
+
+GGUF_KEYS: dict[str, str] = {
+    "attention.key_length": "head_dim",
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
+    "ssm.conv_kernel": "linear_conv_kernel_dim",
+    "ssm.state_size": "linear_key_head_dim",
+    "ssm.group_count": "linear_num_key_heads",
+    "ssm.time_step_rank": "linear_num_value_heads",
+    "full_attention_interval": "full_attention_interval",
+}
+GGUF_LAYERS: dict[str, Names] = {
+    "ffn_norm.weight": ("post_attention_norm.weight",),
+    "delta.qkv.weight": ("attn_qkv.weight",),
+    "delta.z.weight": ("attn_gate.weight",),
+    "delta.decay": ("ssm_a",),
+    "delta.dt_bias": ("ssm_dt.bias", "ssm_dt"),
+    "delta.conv.weight": ("ssm_conv1d.weight",),
+    "delta.norm.weight": ("ssm_norm.weight",),
+    "delta.out.weight": ("ssm_out.weight",),
+}
+GGUF_IGNORED = ("feed_forward_length", "rope.dimension_sections", "attention.recurrent_layers")
+GGUF_PER_LAYER = ("rope.dimension_sections", "attention.recurrent_layers", "attention.head_count_kv")

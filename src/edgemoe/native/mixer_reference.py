@@ -1,0 +1,81 @@
+"""What the mixers of fixed state compute, in NumPy and double precision: their meaning, and tests' oracle.
+
+Letters as in mixers.py. Each takes a text from its beginning and gives what is added to x (T, D).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemoe.native.matrix import FloatArray
+from edgemoe.native.reference import rms_norm
+
+Double = NDArray[np.float64]
+
+
+def causal_conv(x: Double, taps: FloatArray, bias: FloatArray | None = None) -> Double:
+    """Each channel of x (T, C) over a token and K - 1 before it; taps (K, C), the last for the token."""
+    padded = np.concatenate([np.zeros((len(taps) - 1, x.shape[1])), x])
+    sums = sum(padded[j : j + len(x)] * taps[j].astype(np.float64) for j in range(len(taps)))
+    return np.asarray(sums if bias is None else sums + bias)
+
+
+def silu(x: Double) -> Double:
+    """X times the logistic function of x."""
+    return np.asarray(x / (1 + np.exp(-x)))
+
+
+def gated_delta_net(
+    x: FloatArray,
+    weights: Mapping[str, FloatArray],
+    heads: tuple[int, int],
+    dims: tuple[int, int],
+    eps: float,
+) -> Double:
+    """``weights`` by the names of ``GatedDeltaNet``'s arguments; ``heads`` Hk, Hv and ``dims`` Dk, Dv."""
+    (num_keys, num_values), (key_dim, value_dim) = heads, dims
+    w = {name: values.astype(np.float64) for name, values in weights.items()}
+    normed = rms_norm(x, weights["norm"], eps)
+    mixed = silu(causal_conv(normed @ w["qkv"].T, weights["taps"]))
+    q, k, v = np.split(mixed, [num_keys * key_dim, 2 * num_keys * key_dim], axis=1)
+
+    def of_length_one(heads: Double) -> Double:
+        rows = heads.reshape(len(x), num_keys, key_dim)
+        rows = rows / np.sqrt((rows**2).sum(-1, keepdims=True) + 1e-6)
+        return np.asarray(np.repeat(rows, num_values // num_keys, axis=1))
+
+    queries, keys = of_length_one(q) * key_dim**-0.5, of_length_one(k)
+    values = v.reshape(len(x), num_values, value_dim)
+    beta = 1 / (1 + np.exp(-normed @ w["beta"].T))
+    decay = np.exp(w["decay"] * np.log1p(np.exp(normed @ w["alpha"].T + w["dt_bias"])))
+    state = np.zeros((num_values, key_dim, value_dim))
+    found = np.empty((len(x), num_values, value_dim))
+    for t in range(len(x)):
+        state *= decay[t, :, None, None]
+        error = values[t] - np.einsum("hkv,hk->hv", state, keys[t])
+        state += np.einsum("hk,hv->hkv", keys[t], beta[t, :, None] * error)
+        found[t] = np.einsum("hkv,hk->hv", state, queries[t])
+    found /= np.sqrt((found**2).mean(-1, keepdims=True) + eps)
+    gated = (found * w["output_norm"]).reshape(len(x), -1) * silu(normed @ w["z"].T)
+    return np.asarray(gated @ w["out"].T)
+
+
+def short_conv(x: FloatArray, weights: Mapping[str, FloatArray | None], eps: float) -> Double:
+    """``weights`` by the names of ``ShortConv``'s arguments, biases None or not."""
+    norm, into, taps, out = (weights[name] for name in ("norm", "in_", "taps", "out"))
+    assert norm is not None
+    assert into is not None
+    assert taps is not None
+    assert out is not None
+
+    def plus(y: Double, name: str) -> Double:
+        bias = weights[name]
+        return y if bias is None else np.asarray(y + bias)
+
+    parts = plus(rms_norm(x, norm, eps) @ into.astype(np.float64).T, "in_bias")
+    before, after, values = np.split(parts, 3, axis=1)
+    mixed = after * causal_conv(before * values, taps, weights["conv_bias"])
+    return plus(mixed @ out.astype(np.float64).T, "out_bias")

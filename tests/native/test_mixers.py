@@ -1,0 +1,148 @@
+"""Mixers with a state of fixed size: against NumPy, however a text is cut, on any threads, and peeked at."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgemoe import native
+from edgemoe.native import mixer_reference as reference
+
+D, T, K = 64, 13, 4
+HK, HV, DK, DV = 2, 6, 24, 16  # three value heads to a key head, dimensions of their own
+C = 2 * HK * DK + HV * DV
+CUTS = ((0, 5), (5, 6), (6, 7), (7, 13))
+
+
+def draw(*shape, seed=0):
+    return (np.random.default_rng(seed + sum(shape)).standard_normal(shape)).astype(np.float32)
+
+
+def pack(values, format="f32"):
+    return native.Matrix(native.quantize(values, format), format, *values.shape)
+
+
+class DeltaNet:
+    """The compiled class, its weights and a fresh state."""
+
+    def __init__(self, format="f32"):
+        self.weights = {
+            "norm": draw(D), "qkv": draw(C, D) / 8, "z": draw(HV * DV, D) / 8, "beta": draw(HV, D) / 8,
+            "alpha": draw(HV, D, seed=1) / 8, "decay": -np.exp(draw(HV)), "dt_bias": draw(HV, seed=2),
+            "taps": draw(K, C) / 2, "output_norm": draw(DV), "out": draw(D, HV * DV) / 8,
+        }  # fmt: skip
+        packed = {
+            name: pack(w, "f32" if name in ("beta", "alpha") else format) if name in MATRICES else w
+            for name, w in self.weights.items()
+        }
+        self.compiled = native.GatedDeltaNet(
+            packed.pop("norm"), 1e-6, **packed, num_key_heads=HK, num_value_heads=HV, key_dim=DK, value_dim=DV
+        )
+
+    def state(self):
+        return np.zeros((HV, DK, DV), np.float32), np.zeros((K - 1, C), np.float32)
+
+    def expected(self, x):
+        return reference.gated_delta_net(x, self.weights, (HK, HV), (DK, DV), 1e-6)
+
+
+MATRICES = ("qkv", "z", "beta", "alpha", "out", "in_")
+
+
+class ShortConv:
+    """See DeltaNet."""
+
+    def __init__(self, format="f32", has_bias=True):
+        self.weights = {
+            "norm": draw(D), "in_": draw(3 * D, D) / 8, "in_bias": draw(3 * D) if has_bias else None,
+            "taps": draw(K, D) / 2, "conv_bias": draw(D, seed=1) if has_bias else None,
+            "out": draw(D, D) / 8, "out_bias": draw(D, seed=2) if has_bias else None,
+        }  # fmt: skip
+        packed = {n: pack(w, format) if n in MATRICES else w for n, w in self.weights.items()}
+        self.compiled = native.ShortConv(packed.pop("norm"), 1e-6, **packed)
+
+    def state(self):
+        return (np.zeros((K - 1, D), np.float32),)
+
+    def expected(self, x):
+        return reference.short_conv(x, self.weights, 1e-6)
+
+
+MIXERS = (DeltaNet, ShortConv)
+
+
+def run(mixer, x, state, cuts=((0, T),), commits=True):
+    out = x.copy()
+    for start, stop in cuts:
+        mixer.compiled.run(out[start:stop], [(0, stop - start, *state)], commits)
+    return out
+
+
+@pytest.mark.parametrize("isa", native.available_isas())
+@pytest.mark.parametrize("kind", MIXERS)
+def test_a_mixer_matches_its_reference(kind, isa):
+    before = native.active_isa()
+    native.force_isa(isa)
+    try:
+        mixer, x = kind(), draw(T, D)
+        np.testing.assert_allclose(run(mixer, x, mixer.state()), x + mixer.expected(x), rtol=1e-4, atol=1e-4)
+    finally:
+        native.force_isa(before)
+
+
+def test_biases_may_be_missing():
+    mixer, x = ShortConv(has_bias=False), draw(T, D)
+    np.testing.assert_allclose(run(mixer, x, mixer.state()), x + mixer.expected(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("format", ["f32", "q4"])
+@pytest.mark.parametrize("kind", MIXERS)
+def test_bits_depend_neither_on_cuts_nor_on_threads(kind, format):
+    mixer, x, threads = kind(format), draw(T, D), native.get_num_threads()
+    state = mixer.state()
+    whole = run(mixer, x, state)
+    try:
+        for count in (1, 2, 5):
+            native.set_num_threads(count)
+            cut_state = mixer.state()
+            assert np.array_equal(run(mixer, x, cut_state, CUTS), whole)
+            for a, b in zip(cut_state, state, strict=True):
+                assert np.array_equal(a, b)
+    finally:
+        native.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("kind", MIXERS)
+def test_a_peek_gives_the_same_bits_and_leaves_the_state_alone(kind):
+    mixer, x = kind(), draw(T, D)
+    state = mixer.state()
+    run(mixer, x, state, ((0, T - 1),))
+    before = [array.copy() for array in state]
+    peeked, taken = x[T - 1 :].copy(), x[T - 1 :].copy()
+    mixer.compiled.run(peeked, [(0, 1, *state)], False)
+    for a, b in zip(before, state, strict=True):
+        assert np.array_equal(a, b)
+    mixer.compiled.run(taken, [(0, 1, *state)], True)
+    assert np.array_equal(peeked, taken)
+    assert not np.array_equal(before[-1], state[-1])
+
+
+@pytest.mark.parametrize("kind", MIXERS)
+def test_texts_of_one_step_do_not_see_each_other(kind):
+    mixer, x = kind("q4"), draw(T, D)
+    alone = [run(mixer, x[:4], mixer.state(), ((0, 4),)), run(mixer, x[4:], mixer.state(), ((0, T - 4),))]
+    together = x.copy()
+    mixer.compiled.run(together, [(0, 4, *mixer.state()), (4, T - 4, *mixer.state())], True)
+    assert np.array_equal(together, np.concatenate(alone))
+
+
+@pytest.mark.parametrize("kind", MIXERS)
+def test_what_does_not_fit_is_refused(kind):
+    mixer, x = kind(), draw(2, D)
+    for segments in ([(1, 2, *mixer.state())], [(0, 1, *mixer.state())], [(0, 0, *mixer.state())]):
+        with pytest.raises(ValueError, match="segment"):
+            mixer.compiled.run(x, segments, True)
+    with pytest.raises(ValueError, match="tail of another shape"):
+        mixer.compiled.run(x, [(0, 2, *mixer.state()[:-1], np.zeros((K, D), np.float32))], True)
+    with pytest.raises(ValueError, match="input row length"):
+        mixer.compiled.run(draw(2, 32), [(0, 2, *mixer.state())], True)
