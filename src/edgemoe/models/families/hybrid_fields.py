@@ -50,8 +50,6 @@ def _kinds(reader: ConfigReader) -> list[str]:
             f"config.json: layer_types must say {LINEAR} or {FULL} of each of the {num_layers} layers;"
             f" it is {shown(kinds)}"
         )
-    if FULL not in kinds:
-        raise UnsupportedModelError(f"config.json: layer_types has no {FULL}; this family needs one")
     return kinds
 
 

@@ -51,10 +51,10 @@ def read_lfm2(reader: ConfigReader) -> ModelSpec:
 def _kinds(reader: ConfigReader) -> list[str]:
     num_layers = reader.require_size("num_hidden_layers")
     kinds = reader.names("layer_types")
-    if len(kinds) != num_layers or not {*kinds} <= {_CONV, _FULL} or _FULL not in kinds:
+    if len(kinds) != num_layers or not {*kinds} <= {_CONV, _FULL}:
         raise UnsupportedModelError(
-            f"config.json: layer_types must say {_CONV} or {_FULL} of each of the {num_layers} layers, and"
-            f" {_FULL} of one at least; it is {shown(kinds)}"
+            f"config.json: layer_types must say {_CONV} or {_FULL} of each of the {num_layers} layers;"
+            f" it is {shown(kinds)}"
         )
     return kinds
 
