@@ -129,6 +129,8 @@ class StepMaker:
         for part, segment in zip(parts, segments, strict=True):
             part.hidden = hidden[segment.rows]
             part.holding.token_ids += part.token_ids
+            if not part.wish.is_answer:
+                part.holding.state.keep()  # the next turn of a chat goes on from here
         for i, row in zip(wanted, logits, strict=True):
             parts[i].logits = row
 

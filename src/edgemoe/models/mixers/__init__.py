@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from edgemoe.models.mixers.attention import Attention, FullAttention
-from edgemoe.models.mixers.latent import LatentAttention, LatentSpec
 from edgemoe.models.mixers.delta_net import GatedDeltaNet, GatedDeltaNetSpec
+from edgemoe.models.mixers.latent import LatentAttention, LatentSpec
 from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
 from edgemoe.models.mixers.short_conv import ShortConv, ShortConvSpec
 from edgemoe.models.spec import AttentionSpec

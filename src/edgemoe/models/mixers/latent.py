@@ -128,6 +128,9 @@ class Latents:
         """See LayerState."""
         self._memory.trim(min(num_tokens, self.cache.shape[1]))
 
+    def keep(self) -> None:
+        """See LayerState: latents of all tokens are there anyway."""
+
 
 class LatentAttention:
     """Norm, projections, rotation, cache and latent attention of one layer; see TokenMixer."""
