@@ -1,8 +1,8 @@
-"""The README's table and picture of the race, made of the results of versus_llamacpp.py.
+"""Table and picture of the race in docs/benchmarks.md, made of the results of versus_llamacpp.py.
 
     python benchmarks/race_report.py docs/race.json
 
-Writes the table between the marks in README.md and the picture beside the results.
+Writes the table between the marks in docs/benchmarks.md and the picture beside the results.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tables import replace_between
 
 from edgemoe.units import format_size
 
-README = Path(__file__).parents[1] / "README.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 _HEAD = (
     "| cap | engine | decoding, tok/s | of the best llama.cpp | prompt, tok/s | first token | read per token"
     " | peak |"
@@ -90,7 +90,7 @@ def main() -> None:
     args = parser.parse_args()
     record = json.loads(args.results.read_text())
     draw(record["rows"], record["file_bytes"], args.results.with_suffix(".png"))
-    replace_between(README, "race", table(record["rows"]))
+    replace_between(DOCUMENT, "race", table(record["rows"]))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ Speed of decoding is that of the last half of the tokens, when the caches are wa
 that of a second one, read after them; the time to the first token counts from loading. Before racing, the
 engines compute the logits of 256 positions, which must agree within the error of the formats.
 
-`python benchmarks/race_report.py docs/race.json` makes the README's table and picture of the results.
+`python benchmarks/race_report.py docs/race.json` makes the table and picture of docs/benchmarks.md.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import edgemoe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,9 +38,10 @@ def test_importing_stays_light():
     assert not {"numpy", "torch", "rich", "typer", "tokenizers"} & set(loaded.split())
 
 
-def test_links_of_the_readme_lead_somewhere():
-    for target in re.findall(r"\]\((?!http)([^)#]+)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("document", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=str)
+def test_links_lead_somewhere(document):
+    for target in re.findall(r"\]\((?!http)([^)#]+)", document.read_text(encoding="utf-8")):
+        assert (document.parent / target).exists(), target
 
 
 def test_readme_errors_of_the_formats_are_what_is_measured():
