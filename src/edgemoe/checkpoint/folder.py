@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe.checkpoint import mxfp4
+from edgemoe.checkpoint.coded import CodedTensor, merge_coded
+from edgemoe.checkpoint.quantisation import empty_biases, find_coded, without_quantisation
 from edgemoe.checkpoint.source import SourceRef, TensorInfo
 from edgemoe.checkpoint.stand_ins import read_json, refuse_stand_in
 from edgemoe.checkpoint.torch_file import read_torch_file
@@ -25,6 +27,8 @@ from edgemoe.errors import CheckpointError, MissingTensorError
 from edgemoe.safetensors_header import TensorRange, read_exactly, read_header
 from edgemoe.source_ref import read_part
 
+# What codes are stored as; FP8 as the bytes that it is.
+_INTEGERS = {"I32": np.int32, "U8": np.uint8, "I64": np.int64, "F8_E4M3": np.uint8}
 SIDE_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -48,26 +52,25 @@ class FolderCheckpoint:
         self._descriptors: dict[Path, int] = {}
 
     def config(self) -> dict[str, Any]:
-        """The contents of config.json, but for what says that MXFP4 has to be undone: read() does that."""
-        config = dict(self._config)
-        quantization = config.get("quantization_config")
-        if isinstance(quantization, dict) and quantization.get("quant_method") == mxfp4.FORMAT:
-            del config["quantization_config"]
-        return config
+        """The contents of config.json, but for a quantisation that read() undoes."""
+        return without_quantisation(self._config)
 
     def tensors(self) -> Mapping[str, TensorInfo]:
-        """All tensors by their stored names; MXFP4's nibbles and exponents are one of numbers."""
-        stored = {
-            name: TensorInfo(place.shape, place.dtype, place.num_bytes)
-            for name, (_, place) in self._places.items()
-        }
+        """All tensors by their stored names; codes and what belongs to them are one tensor of numbers."""
+        stored = dict(self._stored)
         merged = mxfp4.merge_mxfp4(stored)
         for name in merged:
             del stored[mxfp4.exponents_of(name)]
-        return {**stored, **merged}
+        for name in self._empty_biases:
+            del stored[name]
+        return {**merge_coded(stored, self._coded), **merged}
 
     def read(self, ref: SourceRef) -> NDArray[np.float32]:
         """One part of a tensor as float32; see CheckpointSource."""
+        if ref.name in self._coded:
+            coded = self._coded[ref.name]
+            shape = coded.info.shape if ref.index is None else coded.info.shape[1:]
+            return read_part(ref, shape, partial(coded.rows, self._read_stored, ref.index))
         if ref.name not in self._places:
             raise MissingTensorError(f"{self._folder}: there is no tensor {ref.name}")
         shape = self._shape(ref)
@@ -94,6 +97,21 @@ class FolderCheckpoint:
         self._descriptors.clear()
 
     @cached_property
+    def _stored(self) -> Mapping[str, TensorInfo]:
+        return {
+            name: TensorInfo(place.shape, place.dtype, place.num_bytes)
+            for name, (_, place) in self._places.items()
+        }
+
+    @cached_property
+    def _coded(self) -> Mapping[str, CodedTensor]:
+        return find_coded(self._config, self._stored)
+
+    @cached_property
+    def _empty_biases(self) -> set[str]:
+        return empty_biases(self._coded, self._stored, self._read_stored)
+
+    @cached_property
     def _mxfp4(self) -> Mapping[str, TensorInfo]:
         return {name: info for name, info in self.tensors().items() if info.exact_format == mxfp4.FORMAT}
 
@@ -107,6 +125,14 @@ class FolderCheckpoint:
         """Consecutive rows of a tensor, or of an entry of its first axis."""
         shape, raw = self._read_bytes(name, index, start, stop)
         path, place = self._places[name]
+        return _as_float32(raw, place.dtype, name, path).reshape(shape)
+
+    def _read_stored(self, name: str, index: int | None, start: int, stop: int) -> NDArray[Any]:
+        """As coded.ReadStored."""
+        shape, raw = self._read_bytes(name, index, start, stop)
+        path, place = self._places[name]
+        if place.dtype in _INTEGERS:
+            return np.frombuffer(raw, _INTEGERS[place.dtype]).reshape(shape)
         return _as_float32(raw, place.dtype, name, path).reshape(shape)
 
     def _read_bytes(
@@ -178,7 +204,12 @@ def _as_float32(raw: bytes, dtype: str, name: str, path: Path) -> NDArray[np.flo
         return (np.frombuffer(raw, np.uint16).astype(np.uint32) << 16).view(np.float32)
     if dtype in ("F16", "F32"):
         return np.frombuffer(raw, np.float16 if dtype == "F16" else np.float32).astype(np.float32)
-    raise CheckpointError(f"{path}: tensor {name} has type {dtype}; only BF16, F16, F32 and MXFP4 are read")
+    if dtype == "F8_E8M0":  # scales that are powers of two
+        return np.exp2(np.frombuffer(raw, np.uint8).astype(np.float32) - 127)
+    raise CheckpointError(
+        f"{path}: tensor {name} has type {dtype}; only BF16, F16 and F32 are read, and FP8, MXFP4 and packed"
+        " integers with their scales"
+    )
 
 
 def _one_line(path: Path, error: Exception) -> str:

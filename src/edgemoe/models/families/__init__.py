@@ -112,7 +112,7 @@ def read_spec(config: Mapping[str, Any]) -> ModelSpec:
     if not family.has_encoder:
         reader.refuse("is_encoder_decoder", (False,), "the family is a decoder")
     reader.refuse("quantization", (), "it is quantised by MLX; convert the model it was made from")
-    reader.refuse("quantization_config", (), "convert from an unquantised checkpoint")
+    _refuse_quantised(reader)
     try:
         spec = family.read(reader)
     except UnsupportedModelError:
@@ -122,6 +122,22 @@ def read_spec(config: Mapping[str, Any]) -> ModelSpec:
     reader.finish()
     check_spec(spec)
     return spec
+
+
+def _refuse_quantised(reader: ConfigReader) -> None:
+    """Methods that are read have been taken out of the configuration by who reads the tensors."""
+    settings = reader.optional("quantization_config", None)
+    if settings is None:
+        return
+    if not isinstance(settings, Mapping) or not settings.get("quant_method"):
+        raise UnsupportedModelError(
+            f"config.json: quantization_config = {shown(settings)} names no method; fetch it again"
+        )
+    method = settings["quant_method"]
+    raise UnsupportedModelError(
+        f"config.json: it is quantised by {shown(method)}, which is not read; fp8, gptq, awq,"
+        " compressed-tensors and mxfp4 are. Convert the model it was made from"
+    )
 
 
 def find_sources(spec: ModelSpec, shapes: Mapping[str, Shape]) -> TensorSources:

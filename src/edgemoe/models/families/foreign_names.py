@@ -7,11 +7,12 @@ from collections.abc import Iterable
 
 # What a whole name looks like, and what that says of the checkpoint; asked where names do not match.
 _SIGNS = (
-    (r".*\.(qweight|qzeros|g_idx)", "it is quantised by GPTQ or AWQ: convert the model it was made from"),
+    (r".*\.(qweight|qzeros|g_idx)", "it is quantised by GPTQ or AWQ, and its"
+     " config.json does not say how: fetch the config.json that has a quantization_config"),
     (r".*\.weight\.(absmax|quant_map|nested_absmax|quant_state\..*)", "it is quantised by bitsandbytes:"
      " convert the model it was made from"),
-    (r".*\.(weight_packed|weight_shape|weight_zero_point)", "it is quantised by compressed-tensors: convert"
-     " the model it was made from"),
+    (r".*\.(weight_packed|weight_shape|weight_zero_point)", "it is quantised by compressed-tensors, and"
+     " its config.json does not say how: fetch the config.json that has a quantization_config"),
     (r".*\.scales", "it is quantised by MLX: convert the model it was made from"),
     (r".*\.lora_[AB](\..*)?\.weight", "it is an adapter, or holds one: merge it into its base model"),
     (r"(.*\.)?base_layer\..*", "it holds an adapter that was not merged: merge it into its base model"),
