@@ -55,6 +55,7 @@ class Scheduler:
     def __init__(self) -> None:
         self.changed = threading.Condition(threading.Lock())  # held for moments, never during a step
         self._line: deque[object] = deque()  # jobs, and tickets of those who want the model to themselves
+        self._num_asleep = 0
         self._owner: int | None = None  # the thread whose step is running
         self._is_closed = False
         self.is_forked = False
@@ -75,7 +76,7 @@ class Scheduler:
         try:
             with self.changed:
                 self._line.append(job)
-                self.changed.notify_all()
+                self.notify()
             while not job.is_done:
                 with self.changed:
                     while not job.is_done and (self._owner is not None or self._line[0] is not job):
@@ -91,15 +92,15 @@ class Scheduler:
             with self.changed:
                 self._release(me)
                 while job.is_running:  # in another thread's step, which must not lose its text
-                    self.changed.wait()
+                    self._sleep()
                 if job in self._line:
                     self._line.remove(job)
-                self.changed.notify_all()
+                self.notify()
 
     def _begin(self, maker: Maker) -> list[Job]:
         """Wait a little for others, and take the jobs of the next step out of the line."""
         while (seconds := maker.gathering_s(self._waiting())) > 0:
-            self.changed.wait(seconds)
+            self._sleep(seconds)
             self.check()
         jobs = maker.choose(self._waiting())
         for job in jobs:
@@ -160,25 +161,37 @@ class Scheduler:
                 self._release(me)
                 if ticket in self._line:
                     self._line.remove(ticket)
-                self.changed.notify_all()
+                self.notify()
 
     def _release(self, thread: int) -> None:
         if self._owner == thread:
             self._owner = None
-            self.changed.notify_all()
+            self.notify()
 
     def wait(self, is_cancelled: Callable[[], bool], timeout_s: float | None = None) -> None:
         """Wait, with ``changed`` held, until something may have changed. Raises as ``run``."""
         self.check()
         if is_cancelled():
             raise Cancelled
-        self.changed.wait(timeout_s)
+        self._sleep(timeout_s)
         self.check()
+
+    def notify(self) -> None:
+        """With ``changed`` held: let all who wait look again. Without them it costs nothing."""
+        if self._num_asleep:
+            self.changed.notify_all()
+
+    def _sleep(self, timeout_s: float | None = None) -> None:
+        self._num_asleep += 1
+        try:
+            self.changed.wait(timeout_s)
+        finally:
+            self._num_asleep -= 1
 
     def wake(self) -> None:
         """Let all who wait look again."""
         with self.changed:
-            self.changed.notify_all()
+            self.notify()
 
     def check(self) -> None:
         """Refuse to go on where there is no model to go on with.
@@ -200,9 +213,9 @@ class Scheduler:
             return
         with self.changed:
             self._is_closed = True
-            self.changed.notify_all()
+            self.notify()
             while self._owner not in (None, threading.get_ident()):
-                self.changed.wait()
+                self._sleep()
 
     def freeze(self) -> None:
         """The interpreter ends: keep every other thread waiting, and for ever, from its next step on.
@@ -214,7 +227,7 @@ class Scheduler:
         with self.changed:
             self._line.appendleft(self)
             while self._owner not in (None, threading.get_ident()):
-                self.changed.wait()
+                self._sleep()
             self._owner = threading.get_ident()
 
     def abandon(self) -> None:

@@ -91,7 +91,7 @@ class StatePool:
         with scheduler.changed:
             self._line.append(ticket)
             try:
-                scheduler.changed.notify_all()  # what this thread has may be what another waits for
+                scheduler.notify()  # what this thread has may be what another waits for
                 self._collect()
                 while self._line[0] is not ticket or not self._can_get(needed):
                     scheduler.wait(is_cancelled, PAUSE_S if self._line[0] is ticket else None)
@@ -99,14 +99,13 @@ class StatePool:
                 return self._lend(tuple(prompt), token_ids if is_reusing else (), needed, num_slots)
             finally:
                 self._line.remove(ticket)
-                scheduler.changed.notify_all()
+                scheduler.notify()
 
     def pin(self, holding: Holding) -> bool:
         """Keep a state from being taken away until ``unpin``; False if that has happened already."""
         with self._scheduler.changed:
             if holding.is_lost:
                 return False
-            self._note_use(holding)
             holding.num_pins += 1
             return True
 
@@ -115,7 +114,7 @@ class StatePool:
         with self._scheduler.changed:
             self._note_use(holding)
             holding.num_pins -= 1
-            self._scheduler.changed.notify_all()
+            self._scheduler.notify()
 
     def give_back(self, holding: Holding, *, is_kept: bool = True) -> None:
         """The text has ended; its state is kept for one that begins alike, as long as there is room."""
@@ -154,7 +153,7 @@ class StatePool:
             self._kept.append(holding)
         else:
             holding.is_lost = True
-        self._scheduler.changed.notify_all()
+        self._scheduler.notify()
 
     def _collect(self) -> None:
         """Take back the states of texts that nobody refers to any more."""

@@ -18,6 +18,7 @@ from edgemoe.experts import ExpertCounts, LayerObserver, StreamedExperts
 from edgemoe.models import Decoder, Segment
 from edgemoe.native import FloatArray
 
+NOTHING, NO_COUNTS = np.empty((0, 0), np.float32), ExpertCounts()
 # Weight of the newest step in the means.
 NEWEST = 0.1
 
@@ -41,9 +42,9 @@ class Part(Job):
         self.token_ids = token_ids
         self.has_logits = has_logits
         self.observer = observer
-        self.hidden = np.empty((0, 0), np.float32)  # (T, D), after the last norm
-        self.logits = np.empty(0, np.float32)  # (V,)
-        self.counts = ExpertCounts()  # of the step
+        self.hidden = NOTHING  # (T, D), after the last norm
+        self.logits = NOTHING  # (V,)
+        self.counts = NO_COUNTS  # of the step
 
 
 class StepMaker:
@@ -72,11 +73,10 @@ class StepMaker:
 
     def gathering_s(self, waiting: Sequence[Job]) -> float:
         """See Maker."""
-        wishes = [job.wish for job in waiting]
-        limits = self.limits
-        if not self._answering or not self._is_batched or wishes[0].is_alone:
+        first = waiting[0].wish
+        if not (self._answering and self._is_batched) or first.is_alone:
             return 0.0
-        if limits.num_answers == 1 and wishes[0].is_answer:
+        if first.is_answer and self.limits.num_answers == 1:
             return 0.0
         here = {id(job.holding) for job in waiting if isinstance(job, Part)}
         patience_s, now = batch.gathering_s(self._token_s), time.monotonic()
@@ -85,7 +85,7 @@ class StepMaker:
 
     def choose(self, waiting: Sequence[Job]) -> list[Job]:
         """See Maker."""
-        if not self._is_batched:
+        if not self._is_batched or len(waiting) == 1:
             return [waiting[0]]
         chosen = batch.choose([job.wish for job in waiting], self.limits, self._num_owed)
         return [waiting[i] for i in chosen]
