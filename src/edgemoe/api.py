@@ -312,6 +312,33 @@ class Model:
         """As ``stream_chat``, all at once."""
         return _finish(self.stream_chat(messages, template_options=template_options, **options))
 
+    def save_state(self, path: str | Path, prompt: str | Sequence[int]) -> None:
+        """Read a prompt, unless that has been done, and write what came of it to a file.
+
+        ``load_state`` gives it back to a model of the same store, in another process too: answers to prompts
+        that begin so need not read it again.
+
+        Raises:
+            RequestError: the prompt does not fit the context, or the file cannot be written.
+        """
+        engine = self._open()
+        token_ids = engine.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        text, begins_with = engine.session.open(token_ids, 1)
+        text.save(Path(path), begins_with, engine.weights_id)
+        text.close()
+
+    def load_state(self, path: str | Path) -> int:
+        """Take in what ``save_state`` wrote; how many tokens need not be read again.
+
+        It is kept like the state of an answer that has ended: until its room is needed.
+
+        Raises:
+            RequestError: the file cannot be read, or its text is longer than the context.
+            StoreError: it is damaged, or was made with another store or another ``kv_format``.
+        """
+        engine = self._open()
+        return engine.session.restore(Path(path), engine.weights_id)
+
     def logits(
         self, token_ids: Sequence[int], decoder_token_ids: Sequence[int] | None = None
     ) -> NDArray[np.float32]:

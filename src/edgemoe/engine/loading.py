@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+import xxhash
 
 from edgemoe.engine import forks
 from edgemoe.engine.defaults import read_sampling_defaults
@@ -38,7 +40,7 @@ from edgemoe.experts import (
 )
 from edgemoe.models import Decoder, DenseWeights, Encoder, ModelSpec, read_spec
 from edgemoe.native import MAX_REHEARSED, LayerPace, Matrix, packed_num_bytes
-from edgemoe.store import Device, ExpertEntry, Store, expert_num_bytes
+from edgemoe.store import Device, ExpertEntry, Manifest, Store, expert_num_bytes
 from edgemoe.text import Tokenizer
 
 
@@ -52,6 +54,7 @@ class Engine:
     experts: StreamedExperts
     session: Session
     sampling: Mapping[str, float]  # what the model's authors say of drawing tokens
+    weights_id: str  # the same for stores of the same weights in the same formats
     notes: tuple[str, ...] = ()  # what of the store is not used, and why
 
     def close(self) -> None:
@@ -134,7 +137,16 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
     except BaseException:
         reader.close()
         raise
-    return Engine(spec, memory, tokenizer, experts, session, sampling, store.notes)
+    return Engine(
+        spec, memory, tokenizer, experts, session, sampling, weights_id(store.manifest), store.notes
+    )
+
+
+def weights_id(manifest: Manifest) -> str:
+    """The same for stores of the same weights in the same formats, whatever lies beside them."""
+    entries = [(name, entry.checksum) for name, entry in manifest.dense.items()]
+    entries += [(f"{layer}.{e}", entry.checksum) for (layer, e), entry in manifest.experts.items()]
+    return xxhash.xxh3_64_hexdigest(json.dumps(sorted(entries)).encode())
 
 
 def _session(spec: ModelSpec, weights: DenseWeights, experts: StreamedExperts, memory: MemoryPlan) -> Session:

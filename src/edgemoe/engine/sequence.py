@@ -9,12 +9,15 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from edgemoe.engine.scheduler import Cancelled, Scheduler
+from edgemoe.engine.state_file import write_state
 from edgemoe.engine.state_pool import Holding, StatePool, common_prefix
 from edgemoe.engine.steps import Part, StepMaker
+from edgemoe.errors import RequestError
 from edgemoe.experts import ExpertCounts, LayerObserver, StreamedExperts
 from edgemoe.models import Decoder, Encoder
 from edgemoe.native import FloatArray
@@ -82,6 +85,18 @@ class Text:
         if len(self.token_ids) < len(token_ids) - 1:
             for _ in self._chunks(token_ids[:-1]):
                 pass
+
+    def save(self, path: Path, token_ids: Sequence[int], weights_id: str) -> None:
+        """Write what ``prepare`` computes of these tokens to a file; see ``state_file``.
+
+        Raises:
+            RequestError: the model's states cannot be stored, or the file not be written.
+        """
+        if len(token_ids) == 1 and not self._prompt:
+            raise RequestError("a text of one token has nothing to save")
+        self.prepare(token_ids)
+        with self._state_for(token_ids) as holding:
+            write_state(path, holding, weights_id, self._machinery.pool.kv_format)
 
     def step(self, token_id: int) -> FloatArray:
         """Append one token; logits (V,) of what comes after it. Raises as ``read``."""

@@ -6,9 +6,11 @@ Letters: T tokens, D width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from edgemoe.engine.memory import HEAD_ROWS
 from edgemoe.engine.sequence import Machinery, Text
+from edgemoe.engine.state_file import open_state
 from edgemoe.errors import RequestError
 from edgemoe.experts import LayerObserver
 from edgemoe.models import ModelSpec
@@ -131,6 +133,19 @@ class Session:
         """
         self.check(token_ids)
         yield from self._states(Text(self._machinery, len(token_ids), observer=observer), token_ids)
+
+    def restore(self, path: Path, weights_id: str) -> int:
+        """Keep the text of a file that ``Text.save`` wrote, for texts that begin alike; its tokens' number.
+
+        Raises:
+            RequestError: it is longer than the context, or the file cannot be read.
+            StoreError: it is damaged, or of other weights or another kind of keys and values.
+        """
+        saved = open_state(path, weights_id, self._machinery.pool.kv_format)
+        self.check(saved.prompt or saved.token_ids)
+        self._check(len(saved.token_ids), saved.token_ids)
+        self._machinery.pool.restore(saved.prompt, saved.token_ids, saved.fill)
+        return len(saved.prompt or saved.token_ids)
 
     def close(self) -> None:
         """Let no step begin any more, and give all states back; waits for the step that is running."""

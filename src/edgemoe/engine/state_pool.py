@@ -51,7 +51,7 @@ class StatePool:
     ) -> None:
         self._spec = spec
         self.context = context
-        self._kv_format = kv_format
+        self.kv_format = kv_format
         self.capacity_bytes = capacity_bytes
         self._scheduler = scheduler
         self._line: deque[tuple[object, int]] = deque()  # who waits for room, and in which thread
@@ -101,6 +101,26 @@ class StatePool:
                 self._line.remove(ticket)
                 scheduler.notify()
 
+    def restore(
+        self, prompt: Sequence[int], token_ids: Sequence[int], fill: Callable[[SequenceState], None]
+    ) -> None:
+        """Keep a text that was computed elsewhere, as one that has ended; ``fill`` gives a new state its.
+
+        Raises:
+            RequestError: as ``borrow``; and whatever ``fill`` raises, after which nothing is kept.
+        """
+        num_slots = max(len(token_ids), len(prompt))
+        holding = self.borrow(prompt, token_ids, num_slots, is_reusing=False)
+        try:
+            fill(holding.state)
+        except BaseException:
+            self.give_back(holding, is_kept=False)
+            raise
+        holding.has_read_prompt = bool(prompt)
+        holding.token_ids = list(token_ids)
+        self.unpin(holding)
+        self.give_back(holding)
+
     def pin(self, holding: Holding) -> bool:
         """Keep a state from being taken away until ``unpin``; False if that has happened already."""
         with self._scheduler.changed:
@@ -146,7 +166,7 @@ class StatePool:
         if holding.is_lost:
             return
         self._lent.remove(holding)
-        if is_kept and holding.token_ids:
+        if is_kept and (holding.token_ids or holding.has_read_prompt):
             num_slots = max(len(holding.token_ids), len(holding.prompt))
             holding.state.trim(num_slots)
             holding.claim_bytes = self._bytes(num_slots)
@@ -161,7 +181,7 @@ class StatePool:
             self._give_back(self._left.popleft(), is_kept=False)
 
     def _bytes(self, num_slots: int) -> int:
-        return self._spec.state_num_bytes(self.context, self._kv_format, num_slots)
+        return self._spec.state_num_bytes(self.context, self.kv_format, num_slots)
 
     def _note_use(self, holding: Holding) -> None:
         holding.thread, holding.used_s = threading.get_ident(), time.monotonic()
@@ -192,7 +212,7 @@ class StatePool:
             self._make_room(needed)
         else:
             self._make_room(needed, source)
-            holding = Holding(self._spec.new_state(self.context, self._kv_format), needed, prompt)
+            holding = Holding(self._spec.new_state(self.context, self.kv_format), needed, prompt)
             if source is not None and not source.is_lost:
                 common = holding.state.copy_from(source.state, common)
                 holding.token_ids = list(token_ids[:common])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,19 @@ class LayerState(Protocol):
 
     def keep(self) -> None:
         """Here a text may be taken back to: a state that cannot go back by itself makes a copy."""
+        ...
+
+
+@runtime_checkable
+class StoredState(Protocol):
+    """A LayerState that can be written to a file and read again."""
+
+    def resume(self, length: int) -> None:
+        """Of an empty state: be about to get what a text of so many tokens has here, see ``pieces``."""
+        ...
+
+    def pieces(self, length: int) -> list[NDArray[Any]]:
+        """Views of all that a text of ``length`` tokens, which this one is, needs to go on."""
         ...
 
 
@@ -130,6 +143,18 @@ class Slots:
 
     def keep(self) -> None:
         """See LayerState: keys and values of all tokens are there anyway."""
+
+    def resume(self, length: int) -> None:
+        """See StoredState."""
+        self._first, self._length = self._first_needed(length), length
+
+    def pieces(self, length: int) -> list[NDArray[Any]]:
+        """See StoredState: keys and values of all tokens, or of those that a window still sees."""
+        used = slice(self._first_needed(length) - self._first, length - self._first)
+        return [self.keys[:, used], self.values[:, used]]
+
+    def _first_needed(self, length: int) -> int:
+        return max(0, length - (self._window - 1)) if self._window else 0
 
     @staticmethod
     def used_num_bytes(num_heads: int, head_dim: int, size: StateSize, window: int = 0) -> int:
@@ -198,6 +223,32 @@ class SequenceState:
         for state in (*self.layers, *self.cross):
             if state is not None:
                 state.trim(num_tokens)
+
+    def resume(self, length: int, cross_length: int) -> None:
+        """Of a state without tokens: be about to get ``pieces`` of a text of so many.
+
+        Raises:
+            NotImplementedError: a layer's state cannot be stored.
+        """
+        for state, count in self._stored(length, cross_length):
+            state.resume(count)
+        self.length, self.cross_length = length, cross_length
+
+    def pieces(self) -> list[NDArray[Any]]:
+        """Views of all that the text needs to go on, layer by layer. Raises as ``resume``."""
+        stored = self._stored(self.length, self.cross_length)
+        return [piece for state, count in stored for piece in state.pieces(count)]
+
+    def _stored(self, length: int, cross_length: int) -> list[tuple[StoredState, int]]:
+        states: list[tuple[LayerState | None, int]] = [(state, length) for state in self.layers]
+        states += [(state, cross_length) for state in self.cross]
+        stored: list[tuple[StoredState, int]] = []
+        for state, count in states:
+            if isinstance(state, StoredState):
+                stored.append((state, count))
+            elif state is not None:
+                raise NotImplementedError(type(state).__name__)
+        return stored
 
     def _states(self) -> list[LayerState]:
         return [state for state in self.layers if state is not None]

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from numpy.typing import NDArray
+
 from edgemoe import native
 from edgemoe.models.lazy_memory import LazyMemory
 from edgemoe.models.mixers.mixer import MixerParts
@@ -123,6 +125,13 @@ class Latents:
     def copy_from(self, other: Latents, length: int) -> None:
         """See LayerState."""
         self.cache[:, :length] = other.cache[:, :length]
+
+    def resume(self, length: int) -> None:
+        """See StoredState."""
+
+    def pieces(self, length: int) -> list[NDArray[Any]]:
+        """See StoredState."""
+        return [self.cache[:, :length]]
 
     def trim(self, num_tokens: int) -> None:
         """See LayerState."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgemoe.native import FloatArray
 
@@ -66,6 +68,15 @@ class RecurrentState:
         self._length = length
         if length:
             self.keep()
+
+    def resume(self, length: int) -> None:
+        """See StoredState."""
+        self._length = length
+
+    def pieces(self, length: int) -> list[NDArray[Any]]:
+        """See StoredState: it goes on from where it is, and from nowhere else."""
+        assert length == self._length, "a state that moved on without its text"
+        return list(self.arrays.values())
 
     def trim(self, num_tokens: int) -> None:
         """See LayerState: it takes the same for every text."""
