@@ -34,7 +34,7 @@ PROMPTS = (
 PATIENCE_S = 60
 
 
-@pytest.fixture(scope="module", params=sorted({*FAMILIES, "qwen3-window"}))
+@pytest.fixture(scope="module", params=sorted({*FAMILIES, "qwen3-window", "qwen3.5", "lfm2"}))
 def model(request, tmp_path_factory):
     folder = write_checkpoint(tmp_path_factory.mktemp(request.param) / "checkpoint", request.param)
     spec, decoder = load_resident(open_checkpoint(folder))

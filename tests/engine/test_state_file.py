@@ -19,7 +19,7 @@ PROMPT = [3 + 7 * i % (VOCAB_SIZE - 3) for i in range(40)]
 OPTIONS = {"max_tokens": 12, "temperature": 0.8, "seed": 3}
 
 
-@pytest.fixture(scope="module", params=[*sorted({*FAMILIES, "qwen3-window"}), "switch"])
+@pytest.fixture(scope="module", params=[*sorted({*FAMILIES, "qwen3-window", "qwen3.5", "lfm2"}), "switch"])
 def store(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     write = write_switch if request.param == "switch" else write_checkpoint
