@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from edgemoe.api import Constraint
+from edgemoe.server.call_memory import CallMemory
 from edgemoe.server.constraining import Maker, plan_constraint
 from edgemoe.server.conversation import Prompt, render
 from edgemoe.server.dialects import VERBATIM, Dialect, find_dialect
@@ -66,6 +67,7 @@ class Answers:
         self.options = options
         self.metrics = metrics
         self.queue = FairQueue(options.parallel, options.limits.num_waiting)
+        self._memory = CallMemory()
         self.watchers: set[asyncio.Queue[Frame]] = set()  # pages that show the map of experts
         self._threads = ThreadPoolExecutor(options.parallel, thread_name_prefix="edgemoe-answer")
 
@@ -81,14 +83,14 @@ class Answers:
         if local is None or local.name != name:
             return Prepared(request, name)
         async with self.shelf.use(name) as local:
-            prompt = await asyncio.to_thread(render, local, request)
+            prompt = await asyncio.to_thread(render, local, request, self._memory)
             await asyncio.to_thread(self._plan, local, request, prompt)  # a schema that is wrong says so here
             return Prepared(request, name, local, prompt)
 
     async def count(self, request: AnswerRequest) -> int:
         """How many tokens a request's prompt has."""
         async with self.shelf.use(self.shelf.resolve(request.model)) as local:
-            prompt = await asyncio.to_thread(render, local, request)
+            prompt = await asyncio.to_thread(render, local, request, self._memory)
         return len(prompt.token_ids)
 
     async def events(self, prepared: Prepared, record: Record) -> AsyncGenerator[Told]:
@@ -129,7 +131,7 @@ class Answers:
         async with self.shelf.use(prepared.name) as local:
             prompt = prepared.prompt
             if prompt is None or prepared.local is not local:
-                prompt = await asyncio.to_thread(render, local, request)
+                prompt = await asyncio.to_thread(render, local, request, self._memory)
             make_constraint = await asyncio.to_thread(self._plan, local, request, prompt)
             for choice in range(request.num_choices):
                 await self._write(local, request, prompt, make_constraint, choice, record, emit)
@@ -179,7 +181,10 @@ class Answers:
             await asyncio.wait([running])
         if piece.error is not None:
             raise piece.error
-        for event in writer.finish(piece):
+        last = writer.finish(piece)
+        if writer.calls and (turn := writer.turn()).text:
+            self._memory.keep(turn)
+        for event in last:
             if isinstance(event, Finish):
                 record.finish = event
                 record.num_completion += event.usage.num_completion

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgemoe.errors import RequestError
+from edgemoe.server.call_memory import CallMemory, Messages, render_remembered
 from edgemoe.server.failures import Failure, prompt_too_long, too_long
 from edgemoe.server.local_model import LocalModel
 from edgemoe.server.request import NONE, AnswerRequest
+from edgemoe.server.tool_prompt import in_words, knows_tools
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Prompt:
     max_tokens: int
 
 
-def render(local: LocalModel, request: AnswerRequest) -> Prompt:
+def render(local: LocalModel, request: AnswerRequest, memory: CallMemory) -> Prompt:
     """The prompt of a request, checked against the context.
 
     Raises:
@@ -29,7 +31,7 @@ def render(local: LocalModel, request: AnswerRequest) -> Prompt:
     """
     tokenizer = local.model.tokenizer
     if request.messages is not None:
-        text = render_messages(local, request)
+        text = render_messages(local, request, memory)
         token_ids: Sequence[int] = tokenizer.encode(text, adds_special=False)
     elif isinstance(request.prompt, str):
         text, token_ids = request.prompt, tokenizer.encode(request.prompt)
@@ -50,26 +52,31 @@ def _room(local: LocalModel, request: AnswerRequest, num_prompt: int) -> int:
     return request.max_tokens or room
 
 
-def render_messages(local: LocalModel, request: AnswerRequest) -> str:
+def render_messages(local: LocalModel, request: AnswerRequest, memory: CallMemory) -> str:
     """The conversation as the chat template writes it. A template that takes system messages only at the
-    front is given later ones as the user's.
+    front is given later ones as the user's; one that knows no functions is told of them in words.
+
+    Raises:
+        Failure: the template refuses the conversation.
     """
-    assert request.messages is not None
+    messages = request.messages or ()
+    tools = None if request.tool_choice.kind == NONE else list(request.tools) or None
+
+    def write(shown: Messages) -> str:
+        if tools is not None and not knows_tools(local.template):
+            return local.render(in_words(shown, tools), None, request.template_options)
+        return local.render(shown, tools, request.template_options)
+
     try:
-        return _render(local, request, request.messages)
+        return render_remembered(messages, memory, write)
     except RequestError as error:
-        if not any(m["role"] == "system" for m in request.messages[1:]):
+        if not any(m["role"] == "system" for m in messages[1:]):
             raise Failure(400, str(error), "template_error", "messages") from None
     try:
-        return _render(local, request, [request.messages[0], *map(_as_user, request.messages[1:])])
+        return render_remembered([messages[0], *map(_as_user, messages[1:])], memory, write)
     except RequestError as error:
         raise Failure(400, str(error), "template_error", "messages") from None
 
 
 def _as_user(message: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**message, "role": "user"} if message["role"] == "system" else message
-
-
-def _render(local: LocalModel, request: AnswerRequest, messages: Sequence[Mapping[str, Any]]) -> str:
-    tools = None if request.tool_choice.kind == NONE else list(request.tools) or None
-    return local.render(messages, tools, request.template_options)

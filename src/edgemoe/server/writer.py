@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
+from edgemoe.server.call_memory import Turn
 from edgemoe.server.dialects import Call, Reader
 from edgemoe.server.events import (
     Event,
@@ -36,14 +38,15 @@ class AnswerWriter:
         self._seen = ""  # text that the scanner was given, to say which stop ended it
         self._num_reasoning = 0
         self.num_tokens = 0
-        self.raw: list[str] = []  # the answer as the model wrote it, thoughts included
+        self._raw: list[str] = []  # all that the model wrote
+        self._told: list[str] = []  # the text without the calls
         self.calls: list[tuple[str, Call]] = []  # with their ids
         self.is_done = False
 
     def push(self, token: Token) -> list[Event]:
         """Events that a token brings."""
         self.num_tokens += token.token_id is not None
-        self.raw.append(token.text)
+        self._raw.append(token.text)
         was_thinking, was_in_call = self._reader.is_thinking, self._reader.is_in_call
         self._num_reasoning += was_thinking
         if token.chance is not None and not was_thinking and not was_in_call:
@@ -61,6 +64,11 @@ class AnswerWriter:
             out.append(self._text(""))
         usage = Usage(self._num_prompt, self.num_tokens, end.num_cached, self._num_reasoning, end.timings)
         return [*out, Finish(self._reason(end), usage, self._stop_text())]
+
+    def turn(self) -> Turn:
+        """What is remembered of an answer with calls."""
+        calls = {call_id: (call.name, json.loads(call.arguments)) for call_id, call in self.calls}
+        return Turn(self._reader.answer_of("".join(self._raw)), "".join(self._told), calls)
 
     def _reason(self, end: End) -> str:
         if self.calls:
@@ -81,6 +89,7 @@ class AnswerWriter:
             if self.is_done:
                 break
             if isinstance(piece, Text):
+                self._told.append(piece.text)
                 out += self._scan(piece.text)
             elif isinstance(piece, Call):
                 out += self._scan_rest()

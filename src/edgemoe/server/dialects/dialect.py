@@ -28,6 +28,9 @@ class Reader(Protocol):
     def is_in_call(self) -> bool:
         """Whether a call is being read."""
 
+    def answer_of(self, raw: str) -> str:
+        """What stands behind the thought in all that a model wrote; "" if that cannot be told."""
+
     def push(self, text: str) -> list[Reasoning | Text | Call]:
         """What is certain after this text."""
 

@@ -40,6 +40,10 @@ class HarmonyReader:
         """Whether a call is being read."""
         return not self._is_header and self._kind == "call"
 
+    def answer_of(self, raw: str) -> str:
+        """Unknown: headers stand between thought and calls."""
+        return ""
+
     def push(self, text: str) -> list[Piece]:
         """What is certain after this text."""
         return self._advance(text, is_end=False, is_cut=False)

@@ -68,7 +68,7 @@ class AnswerReader:
         self._schemas = schemas
         self._marks = [m for m in manner.marks if m.opens is None or takes_calls]
         self._held = ""
-        self._is_thinking = is_thinking
+        self._is_thinking = self._began_thinking = is_thinking
         self._strips = is_thinking  # whitespace after a thought's or a call's mark is no text
         self._call: CallReader | None = None
         self._opened = ""  # the text of the call being read, its mark included
@@ -82,6 +82,14 @@ class AnswerReader:
     def is_in_call(self) -> bool:
         """Whether a call is being read."""
         return self._call is not None
+
+    def answer_of(self, raw: str) -> str:
+        """What stands behind the thought in all that a model wrote, calls as it wrote them."""
+        opens = [mark.text for mark in self._manner.marks if mark.opens is None]
+        if not self._began_thinking and not raw.lstrip().startswith(tuple(opens)):
+            return raw.strip()
+        place, mark = find_first(raw, self._manner.thought_ends)
+        return raw[place + len(mark) :].strip() if mark else ""
 
     def push(self, text: str) -> list[Reasoning | Text | Call]:
         """What is certain after this text."""

@@ -1,0 +1,144 @@
+"""What a model is given to read: turns in its own words, functions in words, and what was read before."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import openai
+import pytest
+from helpers.live_server import DEMO_STORE, live_server
+from server.test_constraints import TOOLS
+
+from edgemoe.server.call_memory import CallMemory, Turn, differs_only_within, render_remembered
+from edgemoe.server.messages import function_call
+from edgemoe.server.tool_prompt import in_words
+
+# Writes functions and calls, as templates of today do; its JSON is not as the model writes it.
+TEMPLATE = """{%- if tools %}<|im_start|>system
+{{ tools | tojson(indent=1) }}<|im_end|>
+{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content or '' }}{% for call in m.tool_calls or [] %}<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson(indent=2) }}}
+</tool_call>{% endfor %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+def render(messages):
+    """A little template."""
+    parts = []
+    for message in messages:
+        calls = "".join(f"<call {c['function']['name']}>" for c in message.get("tool_calls", ()))
+        parts.append(f"[{message['role']}]{message.get('content', '')}{calls}[end]")
+    return "".join(parts)
+
+
+def turn(text="let me see\n<call  f >", **options):
+    return Turn(text, "let me see", {"call_1": ("f", {"a": 1})}, **options)
+
+
+SAID = [
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "content": "let me see", "tool_calls": [function_call("call_1", "f", {"a": 1})]},
+    {"role": "tool", "content": "done"},
+]
+
+
+def test_a_remembered_turn_is_the_text_that_the_model_wrote():
+    memory = CallMemory()
+    memory.keep(turn())
+    assert render_remembered(SAID, memory, render) == (
+        "[user]hi[end][assistant]let me see\n<call  f >[end][tool]done[end]"
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"content": "something else"},
+        {"tool_calls": [function_call("call_1", "f", {"a": 2})]},
+        {"tool_calls": [function_call("call_2", "f", {"a": 1})]},
+    ],
+)
+def test_a_turn_that_was_changed_is_not(change):
+    memory, said = CallMemory(), [SAID[0], SAID[1] | change, SAID[2]]
+    memory.keep(turn())
+    assert render_remembered(said, memory, render) == render(said)
+
+
+def test_a_template_that_ends_such_turns_otherwise_is_left_alone():
+    def other(messages):
+        text = render(messages)
+        return text.replace("[end][tool]", "[tool]") if any("tool_calls" in m for m in messages) else text
+
+    memory = CallMemory()
+    memory.keep(turn())
+    assert render_remembered(SAID, memory, other) == other(SAID)
+    assert not differs_only_within("a<b>c", "a<x>c!", "<x>")
+
+
+def test_the_memory_is_bounded():
+    memory = CallMemory()
+    for number in range(5000):
+        memory.keep(Turn("x" * 5000, "", {f"call_{number}": ("f", {})}))
+    assert memory.find({"content": "", "tool_calls": [function_call("call_0", "f", {})]}) is None
+    assert memory.find({"content": "", "tool_calls": [function_call("call_4999", "f", {})]}) is not None
+
+
+def test_functions_are_told_in_words_where_the_template_knows_none():
+    told = in_words([{"role": "system", "content": "Be kind."}, *SAID], TOOLS)
+    assert told[0]["content"].startswith("Be kind.\n\nYou can call functions.")
+    assert '"get_weather"' in told[0]["content"]
+    assert told[2]["content"].endswith('<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>')
+    assert told[3] == {"role": "user", "content": "<tool_response>\ndone\n</tool_response>"}
+
+
+def give_template(store, template):
+    """Another chat template, written into the store's list of files too."""
+    (store / "chat_template.jinja").write_text(template)
+    manifest = json.loads((store / "edgemoe.json").read_text())
+    manifest["files"]["chat_template.jinja"] = len(template.encode())
+    manifest["checksums"].pop("chat_template.jinja", None)
+    (store / "edgemoe.json").write_text(json.dumps(manifest))
+
+
+@pytest.fixture(scope="module")
+def tool_client(tmp_path_factory):
+    store = shutil.copytree(DEMO_STORE, tmp_path_factory.mktemp("tools") / "demo")
+    give_template(store, TEMPLATE)
+    with (
+        live_server(store) as live,
+        openai.OpenAI(base_url=f"{live.url}/v1", api_key="x", max_retries=0) as client,
+    ):
+        yield client
+
+
+def test_the_second_turn_reads_only_what_is_new(tool_client):
+    """The client's JSON of the call, and the template's, differ from the model's text; still it is known."""
+    messages = [{"role": "user", "content": "What is the weather in Paris, and in Oslo?"}]
+
+    def ask(**options):
+        return tool_client.chat.completions.create(
+            model="demo", messages=messages, tools=TOOLS, max_tokens=80, temperature=0, **options
+        )
+
+    first = ask(tool_choice={"type": "function", "function": {"name": "get_weather"}})
+    (call,) = first.choices[0].message.tool_calls
+    messages += [
+        first.choices[0].message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": call.id, "content": "Sunny."},
+    ]
+    second = ask()
+    known = first.usage.prompt_tokens + first.usage.completion_tokens
+    assert second.usage.prompt_tokens_details.cached_tokens >= 0.95 * known - 1
+    assert second.usage.prompt_tokens_details.cached_tokens >= 0.9 * second.usage.prompt_tokens
+
+
+def test_tools_count_in_the_prompt(openai_client):
+    ask = {"model": "demo", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    plain = openai_client.chat.completions.create(**ask)
+    with_tools = openai_client.chat.completions.create(**ask, tools=TOOLS)
+    none = openai_client.chat.completions.create(**ask, tools=TOOLS, tool_choice="none")
+    assert with_tools.usage.prompt_tokens > plain.usage.prompt_tokens + 50
+    assert none.usage.prompt_tokens == plain.usage.prompt_tokens
