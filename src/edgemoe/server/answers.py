@@ -20,10 +20,10 @@ from edgemoe.server.call_memory import CallMemory
 from edgemoe.server.constraining import Maker, plan_constraint
 from edgemoe.server.conversation import Prompt, render
 from edgemoe.server.dialects import VERBATIM, Dialect, find_dialect
-from edgemoe.server.events import Event, Finish, Progress
+from edgemoe.server.events import Event, Finish, Progress, Text
 from edgemoe.server.expert_map import ExpertMap, Frame
 from edgemoe.server.failures import Failure
-from edgemoe.server.local_model import Cancel, End, Job, LocalModel, Piece, Reading
+from edgemoe.server.local_model import Cancel, End, Job, LocalModel, Piece, Reading, Scored
 from edgemoe.server.metrics import Metrics
 from edgemoe.server.options import ServerOptions
 from edgemoe.server.request import AnswerRequest
@@ -155,6 +155,9 @@ class Answers:
         def push(piece: Piece) -> None:
             loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
+        if request.echoes_prompt and request.num_top_logprobs is None:
+            text = prompt.text or local.model.tokenizer.decode_all(prompt.token_ids)
+            emit((choice, Text(text)))
         job = _job(local, request, prompt, choice, constraint)
 
         def tell(frame: Frame) -> None:
@@ -170,6 +173,10 @@ class Answers:
                 if isinstance(piece, Reading):
                     elapsed_s = time.monotonic() - began_s
                     emit((choice, Progress(piece.done, piece.total, elapsed_s)))
+                    continue
+                if isinstance(piece, Scored):
+                    text = prompt.text or "".join(chance.text for chance in piece.chances)
+                    emit((choice, Text(text, tuple(piece.chances))))
                     continue
                 self._note_token(record)
                 for event in writer.push(piece):
@@ -238,4 +245,13 @@ def _job(
         draw["seed"] += choice  # answers to one prompt differ, and come again with the same seed
     is_chat = request.messages is not None
     stop_ids = local.stop_ids if is_chat else local.model.tokenizer.stop_ids
-    return Job(prompt.token_ids, prompt.max_tokens, draw, stop_ids, request.num_top_logprobs, constraint)
+    return Job(
+        prompt.token_ids,
+        prompt.max_tokens,
+        draw,
+        stop_ids,
+        request.num_top_logprobs,
+        constraint,
+        scores_prompt=request.echoes_prompt and request.num_top_logprobs is not None,
+        only_scores=request.only_scores,
+    )

@@ -17,7 +17,7 @@ class TokenChance:
     """A drawn token: its text, natural logarithm of its probability, and the likeliest in its place."""
 
     text: str
-    logprob: float
+    logprob: float | None  # None: the first token of a text, which nothing foretells
     top: tuple[tuple[str, float], ...] = ()
 
 

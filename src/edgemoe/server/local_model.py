@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from edgemoe.api import Constraint, Generation, Model, Stream, TokenLogprob
+from edgemoe.engine.sampling import token_logprob
 from edgemoe.experts import LayerObserver
 from edgemoe.server.constraint import Vocabulary
 from edgemoe.server.events import TokenChance
@@ -47,7 +48,14 @@ class End:
     error: BaseException | None = None
 
 
-Piece = Token | Reading | End
+@dataclass(frozen=True)
+class Scored:
+    """The prompt, token by token, with how likely the model held each."""
+
+    chances: Sequence[TokenChance]
+
+
+Piece = Token | Reading | Scored | End
 Emit = Callable[[Piece], None]
 
 
@@ -61,6 +69,8 @@ class Job:
     stop_ids: frozenset[int]
     num_top_logprobs: int | None = None
     constraint: Constraint | None = None
+    scores_prompt: bool = False
+    only_scores: bool = False
 
 
 class Cancel:
@@ -137,6 +147,10 @@ class LocalModel:
             emit(End("error", error=error))
 
     def _run(self, job: Job, emit: Emit, cancel: Cancel, observer: LayerObserver | None) -> End:
+        if job.scores_prompt:
+            emit(Scored(self._score(job.token_ids, job.num_top_logprobs or 0, cancel)))
+        if job.only_scores or cancel.is_set:
+            return End("stop")
         decoder = StreamDecoder(_Marked(self.model.tokenizer), job.token_ids)
         stream = self.model.stream(
             job.token_ids,
@@ -167,6 +181,16 @@ class LocalModel:
             chance = self._chance(chunk.logprobs[0]) if chunk.logprobs else None
             emit(Token(decoder.push(token_id), token_id, chance))
         return None
+
+    def _score(self, token_ids: Sequence[int], num_top: int, cancel: Cancel) -> Sequence[TokenChance]:
+        """How likely the model holds each token of a text; a few rows of logits at a time."""
+        chances = [TokenChance(self.model.tokenizer.decode_all(token_ids[:1]), None)]
+        rows = (row for block in self.model.engine.session.all_logits(token_ids) for row in block)
+        for row, token_id in zip(rows, token_ids[1:], strict=False):
+            if cancel.is_set:
+                break
+            chances.append(self._chance(token_logprob(row, token_id, num_top)))
+        return chances
 
     def _chance(self, logprob: TokenLogprob) -> TokenChance:
         decode = self.model.tokenizer.decode_all

@@ -58,6 +58,8 @@ class AnswerRequest:
     clips_max_tokens: bool = False  # an answer that cannot be so long is cut, not refused
     draw: Draw = field(default_factory=Draw)
     stop: tuple[str, ...] = ()
+    echoes_prompt: bool = False  # the prompt stands before its answer, with its logprobs if there are any
+    only_scores: bool = False  # no answer is written
     num_choices: int = 1
     num_top_logprobs: int | None = None  # None: no logprobs
     reports_progress: bool = False

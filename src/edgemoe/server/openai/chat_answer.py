@@ -39,7 +39,7 @@ def usage_body(usage: Usage) -> dict[str, Any]:
 
 def logprobs_body(chances: Sequence[TokenChance]) -> dict[str, Any]:
     """``logprobs`` of a choice."""
-    return {"content": [_chance(c.text, c.logprob) | {"top_logprobs": [_chance(*top) for top in c.top]}
+    return {"content": [_chance(c.text, c.logprob or 0.0) | {"top_logprobs": [_chance(*top) for top in c.top]}
                         for c in chances], "refusal": None}  # fmt: skip
 
 

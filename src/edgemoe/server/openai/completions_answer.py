@@ -14,19 +14,24 @@ from edgemoe.server.streaming import data
 from edgemoe.server.whole import Whole, usage_of
 
 
-def logprobs_body(chances: Sequence[TokenChance | None], offset: int = 0) -> dict[str, Any]:
-    """``logprobs`` as this older API has them. None stands for the first token, which nothing foretells."""
-    tokens = [chance.text if chance else "" for chance in chances]
+def logprobs_body(chances: Sequence[TokenChance], offset: int = 0) -> dict[str, Any]:
+    """``logprobs`` as this older API has them; null for a first token, which nothing foretells."""
+    tokens = [chance.text for chance in chances]
     offsets = []
     for token in tokens:
         offsets.append(offset)
         offset += len(token)
     return {
         "tokens": tokens,
-        "token_logprobs": [chance.logprob if chance else None for chance in chances],
-        "top_logprobs": [dict(chance.top) if chance else None for chance in chances],
+        "token_logprobs": [chance.logprob for chance in chances],
+        "top_logprobs": [_top(chance) for chance in chances],
         "text_offset": offsets,
     }
+
+
+def _top(chance: TokenChance) -> dict[str, float] | None:
+    """The likeliest tokens, the drawn one among them."""
+    return None if chance.logprob is None else {**dict(chance.top), chance.text: chance.logprob}
 
 
 class CompletionsEncoder:

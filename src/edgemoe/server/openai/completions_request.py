@@ -23,11 +23,9 @@ MAX_PROMPTS = 1024
 
 @dataclass(frozen=True)
 class CompletionsRequest:
-    """Prompts to go on from; ``echoes`` puts each before its answer. ``max_tokens`` 0 scores it only."""
+    """Prompts to go on from, each with all that is said of them."""
 
     requests: Sequence[AnswerRequest]
-    echoes: bool
-    scores_only: bool
 
     @property
     def num_choices(self) -> int:
@@ -53,6 +51,8 @@ def read_completions(body: Mapping[str, Any], limits: Limits) -> CompletionsRequ
         stop=fields.texts("stop", limits.num_stops, limits.stop_chars),
         num_choices=fields.integer("n", 1, limits.num_choices) or 1,
         num_top_logprobs=fields.integer("logprobs", 0, 20),
+        echoes_prompt=fields.flag("echo"),
+        only_scores=scores_only,
         reports_progress=fields.flag("return_progress"),
     )
     prompts = read_prompts(fields)
@@ -60,7 +60,7 @@ def read_completions(body: Mapping[str, Any], limits: Limits) -> CompletionsRequ
     from dataclasses import replace
 
     requests = [replace(first, prompt=prompt) for prompt in prompts]
-    return CompletionsRequest(requests, fields.flag("echo"), scores_only)
+    return CompletionsRequest(requests)
 
 
 def read_prompts(fields: Fields) -> list[str | list[int]]:
