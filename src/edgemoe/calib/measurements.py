@@ -6,9 +6,12 @@ A file of JSON lines, the first naming what is measured; what follows a torn lin
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from edgemoe.json_object import parse_json_object
 
 
 class Measurements:
@@ -68,8 +71,8 @@ def _whole_rows(lines: list[bytes]) -> tuple[dict[str, float], int]:
 
 def _whole(line: bytes) -> dict[str, float] | None:
     try:
-        row = json.loads(line)
+        row = parse_json_object(line)
     except ValueError:
         return None
-    is_row = isinstance(row, dict) and all(isinstance(value, float) for value in row.values())
+    is_row = all(isinstance(value, float) and math.isfinite(value) for value in row.values())
     return row if is_row and line.endswith(b"\n") else None

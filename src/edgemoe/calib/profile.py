@@ -32,6 +32,7 @@ from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.engine.machine import resident_bytes
 from edgemoe.engine.memory import default_budget
 from edgemoe.errors import BudgetError, RequestError
+from edgemoe.json_object import read_json_object
 from edgemoe.quant import ExpertFormats, ExpertInputs
 from edgemoe.store import Store
 from edgemoe.store.durable import lock_folder, replace_file
@@ -233,11 +234,15 @@ def read_facts(folder: Path) -> dict[str, Any]:
         RequestError: the folder is no profile.
     """
     try:
-        facts: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        if not {"window", "dense", "windows"} <= facts.keys():
-            raise ValueError
-    except (OSError, ValueError, AttributeError):
+        facts = read_json_object(folder / FACTS)
+        window, windows = facts["window"], facts["windows"]
+        is_sound = type(window) is int and window > 0 and type(facts["dense"]) is str
+        if not is_sound or not all(type(token) is int for row in windows for token in row):
+            raise ValueError("its values are none of a profile")
+    except OSError:
         raise RequestError(f"{folder} is no profile; make one with `edgemoe profile`") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RequestError(f"{folder / FACTS}: damaged ({error}); run `edgemoe profile` anew") from None
     return facts
 
 

@@ -25,6 +25,7 @@ from edgemoe.calib.disk_array import new_disk_array
 from edgemoe.engine.loading import Engine
 from edgemoe.errors import RequestError, TraceError
 from edgemoe.experts import Catalog, LayerEvent
+from edgemoe.json_object import read_json_object
 from edgemoe.store.durable import LOCK_FILE, lock_folder
 
 VERSION = 1
@@ -199,28 +200,50 @@ def read_trace(folder: Path) -> Trace:
         TraceError: the folder is not a trace, or is damaged.
     """
     try:
-        facts = json.loads((folder / TRACE_FILE).read_text(encoding="utf-8"))
+        facts = read_json_object(folder / TRACE_FILE)
         if facts["version"] != VERSION:
-            raise TraceError(f"{folder}: trace version {facts['version']}, not {VERSION}; trace again")
+            raise TraceError(f"{folder}: trace version {facts['version']!r}, not {VERSION}; trace again")
         sizes = {
-            (int(layer), expert): int(num_bytes)
+            (int(layer), expert): _count(num_bytes, 1)
             for layer, row in facts["expert_num_bytes"].items()
             for expert, num_bytes in enumerate(row)
         }
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _NAMES}
+        arrays = {name: _open_array(folder / f"{name}.npy", dtype) for name, dtype in _ARRAYS.items()}
         # Traces of decoders made before there were encoders do not say so.
-        catalog = Catalog(sizes, facts.get("num_encoder_layers", 0))
-        trace = Trace(**arrays, starts=facts["starts"], catalog=catalog, sources=facts["sources"])
+        catalog = Catalog(sizes, _count(facts.get("num_encoder_layers", 0)))
+        starts = [_count(start) for start in facts["starts"]]
+        sources = {str(name): _count(count) for name, count in facts["sources"].items()}
+        trace = Trace(**arrays, starts=starts, catalog=catalog, sources=sources)
         _check(trace)
     except FileNotFoundError as error:
         raise TraceError(f"{error.filename}: missing; {folder} is no trace made by `edgemoe trace`") from None
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except TraceError:
+        raise
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise TraceError(f"{folder}: damaged trace ({error}); run `edgemoe trace` again") from error
     return trace
 
 
-_NAMES = ("experts", "weights", "states")
-_FILES = {TRACE_FILE, LOCK_FILE, *(f"{name}.npy" for name in _NAMES)}
+_ARRAYS = {"experts": np.int16, "weights": np.float16, "states": np.float16}
+_FILES = {TRACE_FILE, LOCK_FILE, *(f"{name}.npy" for name in _ARRAYS)}
+# Far beyond any trace, far below where sums of them overflow.
+_MAX_COUNT = 1 << 50
+
+
+def _count(value: Any, at_least: int = 0) -> int:
+    if type(value) is not int or not at_least <= value < _MAX_COUNT:
+        raise ValueError(f"{value!r} is not a number that can be")
+    return value
+
+
+def _open_array(path: Path, dtype: type[Any]) -> NDArray[Any]:
+    """A three-dimensional array that stays on storage; its header may say anything."""
+    if not path.stat().st_size:
+        raise ValueError(f"{path.name} is empty")
+    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.memmap) or array.dtype != dtype or array.ndim != 3:
+        raise ValueError(f"{path.name} is not an array of {np.dtype(dtype)} with three axes")
+    return array
 
 
 def _check(trace: Trace) -> None:
@@ -228,7 +251,8 @@ def _check(trace: Trace) -> None:
     num_tokens, num_layers, _ = trace.experts.shape
     largest = np.array(trace.num_experts)[None, :, None]
     is_whole = (
-        trace.weights.shape == trace.experts.shape
+        0 not in trace.experts.shape
+        and trace.weights.shape == trace.experts.shape
         and num_layers == trace.catalog.num_layers == trace.states.shape[1]
         and len(trace.states) <= num_tokens
         and all(0 <= start < num_tokens for start in trace.starts)

@@ -10,6 +10,7 @@ from edgemoe.checkpoint.hub import HubCheckpoint, HubName, open_hub, parse_hub_n
 from edgemoe.checkpoint.memory import MemoryCheckpoint
 from edgemoe.checkpoint.source import CheckpointSource, ExactSource, SourceRef, TensorInfo
 from edgemoe.errors import CheckpointError
+from edgemoe.native import active_isa
 
 __all__ = [
     "CheckpointSource",
@@ -33,7 +34,9 @@ def open_checkpoint(path: str | Path) -> CheckpointSource:
 
     Raises:
         CheckpointError: it is missing, incomplete or damaged.
+        RequestError: EDGEMOE_ISA names no instruction set that runs here.
     """
+    active_isa()
     place = Path(path)
     if is_gguf(place):
         return GgufCheckpoint(place)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from edgemoe.errors import CheckpointError
+from edgemoe.json_object import parse_json_object
 
 _START_BYTES = 128
 _LFS = b"version https://git-lfs"
@@ -55,14 +55,9 @@ def parse_json(data: bytes, what: str | Path) -> dict[str, Any]:
     if other:
         raise CheckpointError(f"{what}: {other}")
     try:
-        value = json.loads(data.decode("utf-8-sig"))
-    except RecursionError:
-        raise CheckpointError(f"{what}: is nested too deep; fetch it again") from None
+        return parse_json_object(data)
     except ValueError as error:
-        raise CheckpointError(f"{what}: is no JSON: {error}; fetch it again") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{what}: is not a JSON object; fetch it again")
-    return value
+        raise CheckpointError(f"{what}: {error}; fetch it again") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The only door to compiled code."""
 
 from edgemoe._native import (
-    active_isa,
     available_isas,
     force_isa,
     get_num_threads,
@@ -11,6 +10,7 @@ from edgemoe._native import (
 from edgemoe.native.attention import AttentionLayer, attention, store_kv
 from edgemoe.native.eviction import EvictionPolicy, Residency, UseStatistics, make_policy
 from edgemoe.native.io import DIRECT_ALIGNMENT, READ_METHODS, FileReader, aligned_empty, read_memory
+from edgemoe.native.isa import active_isa
 from edgemoe.native.latent import LatentLayer
 from edgemoe.native.matrix import (
     BLOCK,

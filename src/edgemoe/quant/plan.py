@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgemoe.errors import RequestError
+from edgemoe.json_object import read_json_object
 from edgemoe.quant.formats import format_info
 
 
@@ -125,11 +125,13 @@ def read_plan(path: Path) -> BitPlan:
         RequestError: the file is not a plan.
     """
     try:
-        return BitPlan.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (UnicodeDecodeError, json.JSONDecodeError, TypeError) as error:
-        raise RequestError(f"{path}: not a bit plan: {error}") from error
+        return BitPlan.from_json(read_json_object(path))
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
     except RequestError as error:
         raise RequestError(f"{path}: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise RequestError(f"{path}: not a bit plan: {error}") from error
 
 
 def _expert_key(text: str) -> tuple[int, int]:

@@ -11,6 +11,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from edgemoe.json_object import parse_json_object
+
 FILE = "journal.jsonl"
 
 
@@ -65,11 +67,12 @@ def _whole_lines(path: Path) -> tuple[list[dict[str, str]], int]:
         return lines, 0
     for text in path.read_bytes().splitlines(keepends=True):
         try:
-            line = json.loads(text)
+            line = parse_json_object(text)
         except ValueError:
             break
         keys = {"name", "checksum"} if lines else {"identity"}
-        if not text.endswith(b"\n") or not isinstance(line, dict) or line.keys() != keys:
+        is_whole = text.endswith(b"\n") and line.keys() == keys
+        if not is_whole or not all(isinstance(value, str) for value in line.values()):
             break
         lines.append(line)
         num_bytes += len(text)

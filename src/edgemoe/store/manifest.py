@@ -6,7 +6,6 @@ have the sizes that follow from formats and shapes; so nobody further up has to 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from itertools import pairwise
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.errors import NotAStoreError, StoreError, StoreVersionError
+from edgemoe.json_object import parse_json_object
 from edgemoe.native import FORMATS, LAYOUT_VERSION
 from edgemoe.quant import ExpertFormats
 from edgemoe.store.format import (
@@ -46,17 +46,17 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_FILE
     try:
-        text = path.read_text("utf-8")
+        data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         if not folder.exists():
             raise NotAStoreError(f"{folder}: not a store, there is no such folder") from None
         is_checkpoint = (folder / "config.json").is_file()
         hint = "; it is a checkpoint: run `edgemoe convert` first" if is_checkpoint else ""
         raise NotAStoreError(f"{folder}: not a store, there is no {MANIFEST_FILE}{hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path}: cannot be read: {error}") from error
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror}") from error
     try:
-        fields = json.loads(text)
+        fields = parse_json_object(data)
         _check_version(folder, fields)
         _check_formats(folder, fields)
         manifest = _parse(fields)

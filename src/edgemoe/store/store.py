@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from edgemoe.errors import CorruptStoreError, ExpertReadError, StoreError
-from edgemoe.native import ByteArray, aligned_empty
+from edgemoe.json_object import parse_json_object
+from edgemoe.native import ByteArray, active_isa, aligned_empty
 from edgemoe.safetensors_header import read_exactly, read_header
 from edgemoe.store.expert_reader import Device, ExpertReader, open_reader
 from edgemoe.store.format import (
@@ -152,7 +152,9 @@ def open_store(path: str | Path, *, checks_attached: bool = True) -> Store:
         NotAStoreError: the folder has no manifest.
         StoreVersionError: another version wrote it.
         StoreError, CorruptStoreError: the manifest is garbage, or a file is missing or differs.
+        RequestError: EDGEMOE_ISA names no instruction set that runs here.
     """
+    active_isa()
     folder = Path(path)
     if not folder.exists():
         folder = find_in_library(path) or folder
@@ -169,8 +171,8 @@ def open_store(path: str | Path, *, checks_attached: bool = True) -> Store:
         notes.append(f"{damage}, or run `edgemoe fit` again; the store is run without it")
         manifest = _without(manifest, name)
     try:
-        config = dict(json.loads(_read_bytes(folder / "config.json")))
-    except (TypeError, ValueError) as error:
+        config = parse_json_object(_read_bytes(folder / "config.json"))
+    except ValueError as error:
         raise StoreError(f"{folder / 'config.json'}: not a JSON object: {error}") from error
     return Store(folder, manifest, config, tuple(notes))
 
