@@ -156,7 +156,7 @@ def test_garbage_manifest(store_copy):
     with pytest.raises(StoreError, match="damaged manifest"):
         open_store(store_copy)
     (store_copy / "edgemoe.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(StoreError, match="cannot be read"):
+    with pytest.raises(StoreError, match="damaged manifest"):
         open_store(store_copy)
 
 

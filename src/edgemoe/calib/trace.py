@@ -240,7 +240,12 @@ def _open_array(path: Path, dtype: type[Any]) -> NDArray[Any]:
     """A three-dimensional array that stays on storage; its header may say anything."""
     if not path.stat().st_size:
         raise ValueError(f"{path.name} is empty")
-    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # the header is read by a parser of Python, with its own kinds of errors
+        raise ValueError(f"{path.name} is no array: {error}") from error
     if not isinstance(array, np.memmap) or array.dtype != dtype or array.ndim != 3:
         raise ValueError(f"{path.name} is not an array of {np.dtype(dtype)} with three axes")
     return array
@@ -252,6 +257,7 @@ def _check(trace: Trace) -> None:
     largest = np.array(trace.num_experts)[None, :, None]
     is_whole = (
         0 not in trace.experts.shape
+        and trace.catalog.num_step_layers > 0
         and trace.weights.shape == trace.experts.shape
         and num_layers == trace.catalog.num_layers == trace.states.shape[1]
         and len(trace.states) <= num_tokens

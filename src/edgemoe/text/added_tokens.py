@@ -92,9 +92,20 @@ def _from_added_file(added: Mapping[str, Any], special: set[str]) -> dict[int, _
     for text, token_id in added.items():
         if isinstance(token_id, bool) or not isinstance(token_id, int):
             raise StoreError(f"added_tokens.json: token {text!r} has no id")
+        _refuse_halves(text)
         is_special = text in special
         tokens[token_id] = _Token(text, normalized=not is_special, special=is_special)
     return tokens
+
+
+def _refuse_halves(text: str) -> None:
+    """JSON can hold half of a character, which no text and no tokenizer can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise StoreError(
+            f"the added token {text!r:.60} is no text; fetch the tokenizer's files again"
+        ) from None
 
 
 def _is_token(value: Any) -> bool:
@@ -103,8 +114,10 @@ def _is_token(value: Any) -> bool:
 
 def _token(name: str, value: Any) -> _Token:
     if isinstance(value, str):
+        _refuse_halves(value)
         return _Token(value, special=True, normalized=False)
     if not _is_token(value):
         raise StoreError(f"tokenizer_config.json: {name} is {value!r:.60}, neither a text nor a token")
     flags = {flag: bool(value[flag]) for flag in _FLAGS if flag in value}
+    _refuse_halves(value["content"])
     return _Token(value["content"], **flags)
