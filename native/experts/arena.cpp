@@ -11,7 +11,7 @@ namespace edgemoe {
 namespace {
 
 constexpr std::int64_t kHugePage = std::int64_t{2} << 20;
-// A record that fills this much of its last huge page takes all of it, in 16ths: all, or nearly.
+// Sixteenths of its last huge page that a record must fill to get all of it: all, or nearly all.
 constexpr std::int64_t kFull = 16, kNearlyFull = 15;
 
 // Bytes of huge pages that the smallest record fills, the last one to this share at least.

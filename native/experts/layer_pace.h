@@ -24,11 +24,11 @@ class LayerPace {
     double last_layer_s() const { return last_layer_s_; }
     // From one router to the next without waiting.
     double layer_s(std::int64_t num_tokens) const;
-    // What one read alone takes.
+    // Seconds that one read alone takes.
     double read_s(std::int64_t num_bytes) const { return latency_s_ + transfer_s(num_bytes); }
-    // What it adds to those before it.
+    // Seconds that a queued read adds to those before it.
     double transfer_s(std::int64_t num_bytes) const { return static_cast<double>(num_bytes) / bytes_per_s_; }
-    // Of the processor, to start a read and to take it in.
+    // Seconds of the processor for one read: to start it and to take it in.
     double handling_s() const { return handling_s_; }
 
   private:

@@ -27,8 +27,8 @@ constexpr int kMaxLookahead = 2;
 constexpr double kNewestRehearsal = 0.5, kForgotten = 0.01;
 // Part of a wait that a rehearsal may take: what it asks for is read in the rest.
 constexpr double kMostOfWait = 0.5;
-// Where what is under way keeps storage busy for more than so many latencies, bandwidth is what is waited
-// for, and nothing comes earlier for being asked for earlier.
+// No rehearsal where queued reads take more than this many latencies: bandwidth is the limit then, and asking
+// earlier brings nothing earlier.
 constexpr double kMostLatencies = 4;
 
 }  // namespace

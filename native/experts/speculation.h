@@ -2,8 +2,8 @@
 //
 // A read on speculation pays when the time it hides, weighed by its probability, is more than the time it
 // costs when it was wrong. On storage so slow that a read takes many times the time until the router speaks,
-// almost nothing pays; and where almost everything is resident, a read in vain costs more than the others
-// save. The governor notices.
+// almost nothing pays; and where almost everything is resident, a wasted read costs more than the others
+// save. The governor measures both.
 //
 // There are two kinds of forecast: what the predictor makes of a layer's own state, and, while the layer
 // waits for storage anyway, what the routers of the next layers make of it in a rehearsal with the experts
@@ -70,7 +70,7 @@ class Speculation : public Ahead {
 
     // One kind of forecast for the layer at a position.
     struct Kind {
-        // How often the expert ranked r was chosen lately: no calibration that another text could belie.
+        // Recent hit rate by rank, learnt while running: it holds for the present text.
         std::vector<double> confidence;
         std::vector<int> ranked;  // for a single token, until its router has spoken
         Record record;

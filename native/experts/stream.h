@@ -96,8 +96,7 @@ class ExpertStream {
 
     void run_layer(int position, const Routed& routed, float* out, Ahead* ahead, const Rehearsal& rehearsal,
                    const std::function<void(const LayerEvent&)>& observe);
-    // With room for every expert, storage need not wait until one is asked for: queues the next absent one,
-    // unless something else is being read. Each is tried once.
+    // Where all experts fit: when storage is idle, queues the next absent one. Each is tried once.
     void fill();
     // While the layer waits for experts, the layers after it are rehearsed with those that are in memory.
     void rehearse(int position, const ExpertLayerOutput& output, Ahead& ahead, const Rehearsal& rehearsal);

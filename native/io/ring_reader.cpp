@@ -8,8 +8,8 @@
 namespace edgemoe {
 namespace {
 
-// Reads that end sooner are waited for awake: to fall asleep and be woken would take as long again. Where
-// they take longer on average, as those of large experts do, the processor rests.
+// Reads that end within this time are waited for by spinning: to sleep and be woken would take as long again.
+// Where they take longer on average, as those of large experts do, the thread sleeps.
 constexpr std::chrono::nanoseconds kSpinTime = std::chrono::microseconds(300);
 // Waits over which that average runs.
 constexpr int kRecentWaits = 8;
@@ -48,7 +48,7 @@ void RingReader::add(Ticket ticket, const Read& read) {
 }
 
 void RingReader::poll() {
-    // What the watching thread was about to wait for must not be taken away from it.
+    // Completions are left to the thread that waits for them; it would block forever.
     if (is_watched_) return;
     bool is_any = false, is_continued = false;
     const auto end = [&](Ticket ticket) {

@@ -19,8 +19,8 @@ struct TokenBlock {
     float scales[T];
     float sums[T];          // scale times sum of the codes
     float half_sums[2][T];  // the same of columns 0-15 and 16-31
-    // Initial integer sums: minus zero x sum of codes, for zeros that are the same everywhere: 128 and 16 of
-    // a whole block, 32 of each half. Smaller zeros are halves of these.
+    // Initial integer sums: minus zero times the sum of codes. The zeros are 128 and 16 for a whole block and
+    // 32 for each half; smaller zeros are halves of these.
     std::int32_t starts_128[T];
     std::int32_t half_starts_32[2][T];
     std::int32_t starts_16[T];

@@ -87,9 +87,9 @@ class Metric:
 
         Perplexity is noisy where it hardly rises, the divergence is not. ``anchor`` is a quality of the same
         model at fewer bits on the same text, where the ratio of both shows clearly; that ratio times this
-        quality's divergence is a second bound, and the smaller one holds, each with half of the doubt, but
-        never less than was measured. It takes for granted that less noise does not cost more perplexity per
-        divergence.
+        quality's divergence is a second bound, and the smaller one holds. Each gets half of the error
+        probability, and neither is less than what was measured. It takes for granted that less noise does
+        not cost more perplexity per divergence.
         """
         own = quality.drawn(self._sums(quality))
         doubt = 1 - CONFIDENCE

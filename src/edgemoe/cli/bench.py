@@ -138,9 +138,9 @@ def _print_results(results: list[Measurement]) -> None:
     told_apart = len(names) > 1
     table = new_table(
         ("" if told_apart else f"{names[0]}: ")
-        + "tokens per second; per token KiB read, KiB in vain, ms waiting",
+        + "tokens per second; per token KiB read, KiB wasted, ms waiting",
         *(("store",) if told_apart else ()),
-        *("mode", "test", "t/s", "hits", "read", "vain", "wait", "peak MiB"),
+        *("mode", "test", "t/s", "hits", "read", "wasted", "wait", "peak MiB"),
         is_narrow=True,
     )
     for result in results:

@@ -21,7 +21,6 @@ from edgemoe.cli.options import (
 from edgemoe.cli.output import print_json, quoted, say
 from edgemoe.cli.profile import Text, make_profile, open_profile
 from edgemoe.errors import RequestError
-from edgemoe.store.durable import replace_file
 
 if TYPE_CHECKING:
     from edgemoe.calib.quality import Metric
@@ -129,6 +128,8 @@ def plan(
 
 def _keep(chosen: BitPlan, out: Path, trace: Path) -> None:
     """Write the plan and its trace. What took hours to find is printed where it cannot be written."""
+    from edgemoe.store.durable import replace_file
+
     text = json.dumps(chosen.to_json(), indent=1)
     try:
         replace_file(out, text.encode())
@@ -204,8 +205,8 @@ def describe(plan: BitPlan, choice: Plan) -> list[str]:
         f"{plan.origin['bits_per_weight']:.2f} bits per expert weight (gate and up/down): "
         + ", ".join(f"{name} ×{count}" for name, count in count_widths(choice).items()),
         f"{accuracy}perplexity {plan.origin['perplexity_increase']:+.2%} ({low:+.2%} to {high:+.2%}),"
-        f" divergence {plan.origin['divergence']:.4f} nats on {plan.origin['num_tokens']} tokens that chose"
-        " nothing",
+        f" divergence {plan.origin['divergence']:.4f} nats on {plan.origin['num_tokens']} tokens that the"
+        " plan was not made from",
     ]
 
 

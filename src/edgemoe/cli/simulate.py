@@ -165,8 +165,8 @@ def _predictors(text: str, store: Store | None) -> dict[str, Predictor]:
 
 def _print_runs(runs: list[SimulatedRun], num_tokens: int) -> None:
     table = new_table(
-        f"{num_tokens} tokens; per token KiB read, KiB read in vain and ms of stall",
-        *("policy", "predictor", "memory", "hits", "belady", "read", "vain", "stall", "speed", "bound"),
+        f"{num_tokens} tokens; per token KiB read, KiB wasted and ms of stall",
+        *("policy", "predictor", "memory", "hits", "belady", "read", "wasted", "stall", "speed", "bound"),
         is_narrow=True,
     )
     for run in runs:

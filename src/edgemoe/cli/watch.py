@@ -137,7 +137,7 @@ def _numbers(chunk: Chunk, model: Model, waited_before_s: float) -> Text:
     return Text(
         f"{chunk.decode_tokens_per_s:.1f} tokens/s · {1 - share:.0%} computing, {share:.0%} waiting · "
         f"{stats.hit_share:.0%} hits · {format_size(stats.bytes_read)} read, "
-        f"{format_size(stats.wasted_bytes)} in vain · reading ahead {reading} · "
+        f"{format_size(stats.wasted_bytes)} wasted · reading ahead {reading} · "
         f"{format_size(stats.resident_bytes)} of {format_size(stats.budget_bytes)}"
     )
 

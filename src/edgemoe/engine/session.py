@@ -110,11 +110,11 @@ class Session:
         return self.logits(token_ids)
 
     def answer_logits(self, context: Sequence[int], answer: Sequence[int]) -> Iterator[FloatArray]:
-        """Logits that foretell each token of an answer to a context; a few rows (T, V) at a time."""
+        """Logits of each token of an answer to a context; a few rows (T, V) at a time."""
         return self.logits([*context, *answer[:-1]], len(context) - 1)
 
     def split(self, window: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
-        """A window of text as a context and what is foretold after it: all but the first token."""
+        """A window of text as a context and what is predicted after it: all but the first token."""
         return window[:1], window[1:]
 
     def num_rows(self, window: Sequence[int]) -> int:

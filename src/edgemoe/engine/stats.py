@@ -10,7 +10,7 @@ class Stats:
     """Counts since the model was loaded, and memory of the process; sizes in bytes.
 
     A miss is an expert that was not resident when its router asked for it, though it may have been on
-    its way. ``wasted_bytes`` were read ahead in vain; ``waited_s`` is time spent waiting for reads.
+    its way. ``wasted_bytes`` were read ahead and not used; ``waited_s`` is time spent waiting for reads.
     """
 
     expert_hits: int

@@ -24,7 +24,7 @@ class ForecastRecord:
 
 
 def forecast_records(speculation: Speculation, distance: int) -> list[ForecastRecord]:
-    """By position: of what the predictor foretold (0), or of rehearsals by the layer so many before."""
+    """One record per layer with experts: of the predictor (0), or of rehearsals so many layers earlier."""
     return [ForecastRecord(*record) for record in speculation.records(distance)]
 
 

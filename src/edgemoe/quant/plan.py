@@ -14,8 +14,9 @@ from edgemoe.quant.formats import format_info
 
 @dataclass(frozen=True, slots=True)
 class ExpertFormats:
-    """Formats of the matrices of one expert. ``gate`` of a plan is not looked at where experts have none; of
-    an expert that is stored it is None then.
+    """Formats of the matrices of one expert.
+
+    ``gate`` is ignored for experts that have none, and None once such an expert is stored.
     """
 
     gate: str | None
