@@ -22,6 +22,7 @@ def check(script):
 def test_help_and_file_map_are_up_to_date():
     assert check("generate-docs") == 0
     assert check("generate-file-map") == 0
+    assert check("generate-models") == 0
 
 
 def test_everything_exported_is_importable_and_documented():

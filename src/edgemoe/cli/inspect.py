@@ -115,12 +115,15 @@ def _describe(store: Store) -> dict[str, Any]:
     dense_bytes = sum(entry.num_bytes for entry in manifest.dense.values())
     expert_bytes = sum(entry.num_bytes for entry in experts)
     spec = read_spec(store.config)
+    per_token, besides = spec.text_num_bytes()
     tokenizer = Tokenizer(store.path, store.config)
     return {
         "store": str(store.path),
         "version": VERSION,
         "model_type": store.config.get("model_type"),
         "max_context": spec.max_context,
+        "text_bytes_per_token": per_token,
+        "text_bytes_besides": besides,
         "has_tokenizer": tokenizer.is_available,
         "has_chat_template": bool(tokenizer.template_names()),
         "sampling_defaults": read_sampling_defaults(store.path),
@@ -143,7 +146,10 @@ def _print_store(store: Store) -> None:
 
     record = _describe(store)
     say(f"{store.path}: {record['model_type']}, store version {record['version']}")
+    besides = record["text_bytes_besides"]
+    more = f", and {format_size(besides)} besides" if besides else ""
     print(f"context   {record['max_context']} tokens")
+    print(f"a text    {format_size(record['text_bytes_per_token'])} a token{more}")
     print(f"text      {_text_of(record)}")
     print(f"drawing   {describe_sampling(record['sampling_defaults'])}")
     fitted = "fitted" if record["is_fitted"] else "not fitted yet: edgemoe trace, then edgemoe fit"

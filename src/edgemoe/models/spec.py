@@ -12,6 +12,8 @@ from typing import Literal, Protocol
 
 from edgemoe.models.state import LayerState, SequenceState, Slots, StateSize
 
+# Tokens of a text that is longer than any window.
+_LONG_TEXT = 1 << 20
 ROW_MULTIPLE = 32  # what the packed formats ask of every row length
 
 
@@ -352,6 +354,14 @@ class ModelSpec:
         layers = [self.layers[i] for i in self.decoder_layers]
         parts = [part for layer in layers for part in (layer.mixer, layer.cross) if part is not None]
         return sum(part.state_num_bytes(size) for part in parts)
+
+    def text_num_bytes(self, kv_format: str = "f16") -> tuple[int, int]:
+        """What a long text takes: bytes for each of its tokens, and for all of it besides (the last tokens of
+        windows, states of recurrent layers).
+        """
+        whole = self.state_num_bytes(_LONG_TEXT, kv_format)
+        per_token = (self.state_num_bytes(2 * _LONG_TEXT, kv_format) - whole) // _LONG_TEXT
+        return per_token, whole - per_token * _LONG_TEXT
 
     def _bias_tensors(self) -> Iterator[TensorSpec]:
         """Tables of position biases, flat: rows of packed matrices must be multiples of 32."""
