@@ -21,10 +21,9 @@ ALONE = Wish(1, True, is_alone=True)
 
 
 def test_answers_go_together_where_nothing_is_waited_for_and_else_one_at_a_time():
-    assert answers_together(True, 0.9) == MOST_ANSWERS
-    assert answers_together(False, 0.01) == MOST_ANSWERS
-    assert answers_together(False, 0.3) == 1
-    assert answers_together(True, 0.0, is_allowed=False) == 1
+    assert answers_together(MOST_ANSWERS, True, 0.9) == MOST_ANSWERS
+    assert answers_together(8, False, 0.01) == 8
+    assert answers_together(8, False, 0.3) == 1
 
 
 def test_answers_before_prompts_while_they_are_owed():

@@ -73,6 +73,34 @@ with edgemoe.load(sys.argv[1], sys.argv[2], context=128) as model:
 """
 
 
+MANY = """
+import sys, threading, edgemoe
+with edgemoe.load(sys.argv[1], sys.argv[2], context=128, num_texts=int(sys.argv[3])) as model:
+    prompts = [list(range(3 + i, 20 + 9 * i)) for i in range(8)]
+    def ask(prompt):
+        for _ in range(3):
+            model.generate(prompt, max_tokens=40, temperature=1.0)
+    threads = [threading.Thread(target=ask, args=(prompt,)) for prompt in prompts]
+    [thread.start() for thread in threads]
+    model.generate_many(prompts, max_tokens=20)
+    streams = [model.stream(prompt, max_tokens=20) for prompt in prompts]
+    for _ in range(20):
+        [next(stream, None) for stream in streams]
+    [thread.join() for thread in threads]
+    print(model.generate([5], max_tokens=2).peak_rss_bytes, model.memory.budget_bytes)
+"""
+
+
+@pytest.mark.parametrize("num_texts", ["1", "6"])
+def test_many_texts_at_once_stay_within_the_budget(tiny_store, num_texts):
+    program = [sys.executable, "-c", MANY, tiny_store]
+    refused = subprocess.run([*program, "1MiB", num_texts], capture_output=True, text=True, check=False)
+    smallest = refused.stderr.rsplit("smallest budget that works is ", 1)[1].split()[0]
+    done = subprocess.run([*program, smallest, num_texts], capture_output=True, text=True, check=True)
+    peak, budget = map(int, done.stdout.split())
+    assert peak <= budget
+
+
 def test_a_whole_process_stays_within_its_budget(tiny_store):
     with pytest.raises(BudgetError) as caught:
         plan_memory(*(lambda s: (read_spec(s.config), s.manifest))(open_store(tiny_store)), MIB, 128)

@@ -40,13 +40,13 @@ class Limits:
     num_answers: int
 
 
-def answers_together(holds_all: bool, waiting_share: float, *, is_allowed: bool = True) -> int:
-    """How many answers are written at once.
+def answers_together(most: int, holds_all: bool, waiting_share: float) -> int:
+    """How many answers are written at once, of the ``most`` that there is memory for.
 
     ``holds_all``: the cache has room for every expert. ``waiting_share``: of the time that recent steps of
-    answers took, what was waiting for storage. ``is_allowed``: the model's rows do not depend on each other.
+    answers took, what was waiting for storage.
     """
-    return MOST_ANSWERS if is_allowed and (holds_all or waiting_share <= LITTLE_WAITING) else 1
+    return most if holds_all or waiting_share <= LITTLE_WAITING else 1
 
 
 def choose(waiting: Sequence[Wish], limits: Limits, num_owed: int) -> list[int]:

@@ -226,7 +226,8 @@ class Stream(Iterator[Chunk]):
             logits = self._text.step(self._writer.token_ids[-1])
         if self._text.is_cancelled:
             raise Cancelled
-        text, reason = self._writer.write(logits, self._text.token_ids, self._is_full())
+        with self._engine.session.drawing:
+            text, reason = self._writer.write(logits, self._text.token_ids, self._is_full())
         self._last_s = time.monotonic()
         if self._first_s is None:
             self._first_s = self._last_s

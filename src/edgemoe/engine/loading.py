@@ -11,6 +11,7 @@ import numpy as np
 import xxhash
 
 from edgemoe.engine import forks
+from edgemoe.engine.batch import Limits
 from edgemoe.engine.defaults import read_sampling_defaults
 from edgemoe.engine.encoder_session import EncoderDecoderSession
 from edgemoe.engine.memory import MemoryPlan, check_budget, plan_memory
@@ -157,7 +158,8 @@ def _session(spec: ModelSpec, weights: DenseWeights, experts: StreamedExperts, m
     encoder = Encoder(spec, weights, experts) if spec.has_encoder else None
     # Where an expert takes only so many tokens of a text, rows depend on each other.
     is_batched = not any(spec.moe(layer).router.capacity for layer in spec.moe_layers)
-    steps = StepMaker(decoder, experts, pool, memory.step_rows, is_batched)
+    most = Limits(memory.step_rows, memory.num_answers)
+    steps = StepMaker(decoder, experts, pool, most, is_batched)
     machinery = Machinery(decoder, encoder, experts, scheduler, steps, pool, memory.chunk_size)
     return (EncoderDecoderSession if spec.has_encoder else Session)(spec, machinery)
 

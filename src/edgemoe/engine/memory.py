@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgemoe.engine.batch import MOST_ANSWERS
 from edgemoe.engine.machine import available_memory_bytes, resident_bytes, total_memory_bytes
 from edgemoe.errors import BudgetError, RequestError
 from edgemoe.models import ModelSpec
@@ -63,6 +64,7 @@ class MemoryPlan:
     kv_format: str
     chunk_size: int  # most tokens of one prompt in a step
     step_rows: int  # most tokens of all texts in a step
+    num_answers: int  # most answers in a step
     explanation: str  # the budget and why it is what it is
 
     @property
@@ -151,7 +153,8 @@ def plan_memory(
     # One token's experts of a layer: fewer would read the same expert again within a layer.
     floor = max(spec.moe(layer).router.top_k for layer in spec.moe_layers) * max(sizes)
     fixed_bytes = sum(item.num_bytes for item in fixed)
-    smallest = fixed_bytes + working_bytes(spec, CHUNK_SIZES[-1], context) + floor
+    num_answers = most_answers(num_texts)
+    smallest = fixed_bytes + working_bytes(spec, CHUNK_SIZES[-1], context, num_answers) + floor
     # Said in whole MiB, so that what the message names works as it stands.
     smallest = -(-smallest // MIB) * MIB
     if budget_bytes < smallest:
@@ -162,10 +165,11 @@ def plan_memory(
         )
     rest = budget_bytes - fixed_bytes
     sizes_of_steps = CHUNK_SIZES if num_texts == 1 else STEP_SIZES
+    most = (rest - floor) * CHUNK_SHARE
     rows = next(
-        (c for c in sizes_of_steps if working_bytes(spec, c) <= (rest - floor) * CHUNK_SHARE), CHUNK_SIZES[-1]
+        (c for c in sizes_of_steps if working_bytes(spec, c, 0, num_answers) <= most), CHUNK_SIZES[-1]
     )
-    working = working_bytes(spec, rows, context)
+    working = working_bytes(spec, rows, context, num_answers)
     arena = _arena_bytes(rest - working, cache_bytes, sizes)
     share = f"{arena / sum(sizes):.0%} of {format_size(sum(sizes))}"
     items = (
@@ -184,6 +188,7 @@ def plan_memory(
         kv_format=kv_format,
         chunk_size=min(rows, CHUNK_SIZES[0]),
         step_rows=rows,
+        num_answers=num_answers,
         explanation=explanation,
     )
 
@@ -204,7 +209,17 @@ def resident_budget(
     return -(-(needed + predictor_bytes) // MIB) * MIB
 
 
-def working_bytes(spec: ModelSpec, chunk: int, num_encoded: int = 0) -> int:
+def most_answers(num_texts: int) -> int:
+    """Most answers written together where there is room for so many whole contexts.
+
+    Logits of each are there twice: those that are drawn from, and those that the next step makes.
+    """
+    return HEAD_ROWS // 2 if num_texts == 1 else MOST_ANSWERS
+
+
+def working_bytes(
+    spec: ModelSpec, chunk: int, num_encoded: int = 0, num_answers: int = HEAD_ROWS // 2
+) -> int:
     """Most that the forward pass of ``chunk`` tokens takes at one time, and the logits of a few.
 
     An encoder takes ``num_encoded`` tokens at once.
@@ -227,7 +242,7 @@ def working_bytes(spec: ModelSpec, chunk: int, num_encoded: int = 0) -> int:
     if spec.has_encoder:
         chunk = max(chunk, num_encoded)
     # Logits as floats, and three arrays of their size in double precision while sampling or scoring.
-    logits = HEAD_ROWS * spec.vocab_size * 4 + 3 * spec.vocab_size * 8
+    logits = max(HEAD_ROWS, 2 * num_answers) * spec.vocab_size * 4 + 3 * spec.vocab_size * 8
     return 4 * per_token * chunk + logits
 
 

@@ -5,6 +5,7 @@ Letters: T tokens, D width, V vocabulary.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class Session:
     def __init__(self, spec: ModelSpec, machinery: Machinery) -> None:
         self._spec = spec
         self._machinery = machinery
+        self.drawing = threading.Lock()  # the arrays that drawing a token takes are planned for once
         self._text: Text | None = None
 
     @property

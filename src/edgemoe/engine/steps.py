@@ -51,13 +51,13 @@ class StepMaker:
     """See Maker. Keeps what steps take."""
 
     def __init__(
-        self, decoder: Decoder, experts: StreamedExperts, pool: StatePool, num_rows: int, is_batched: bool
+        self, decoder: Decoder, experts: StreamedExperts, pool: StatePool, most: Limits, is_batched: bool
     ) -> None:
-        """Up to ``num_rows`` a step; ``is_batched``: rows of several texts may run together."""
+        """``most``: what there is memory for. ``is_batched``: rows of several texts may run together."""
         self._decoder = decoder
         self._experts = experts
         self._pool = pool
-        self._num_rows = num_rows
+        self._most = most
         self._is_batched = is_batched
         self._token_s = 0.0  # mean time of a step of answers
         self._waiting_share = 1.0  # of that, waiting for storage
@@ -67,9 +67,11 @@ class StepMaker:
     @property
     def limits(self) -> Limits:
         """How much runs together now."""
+        if not self._is_batched:
+            return Limits(self._most.num_rows, 1)
         holds_all = self._experts.cache.holds_all
-        num_answers = batch.answers_together(holds_all, self._waiting_share, is_allowed=self._is_batched)
-        return Limits(self._num_rows if self._is_batched else 1, num_answers)
+        num_answers = batch.answers_together(self._most.num_answers, holds_all, self._waiting_share)
+        return Limits(self._most.num_rows, num_answers)
 
     def gathering_s(self, waiting: Sequence[Job]) -> float:
         """See Maker."""
@@ -132,7 +134,7 @@ class StepMaker:
             if not part.wish.is_answer:
                 part.holding.state.keep()  # the next turn of a chat goes on from here
         for i, row in zip(wanted, logits, strict=True):
-            parts[i].logits = row
+            parts[i].logits = row if len(wanted) == 1 else row.copy()  # which keeps no others alive
 
     def _measure(self, parts: Sequence[Part], took_s: float, waited_s: float) -> None:
         now = time.monotonic()
