@@ -17,9 +17,10 @@ from helpers.tiny_models import FAMILIES, VOCAB_SIZE, write_checkpoint
 import edgemoe
 from edgemoe.checkpoint import open_checkpoint
 from edgemoe.cli.demo import demo_store
-from edgemoe.engine.batch import Limits
+from edgemoe.engine.loading import LoadOptions, load_engine
 from edgemoe.errors import ExpertReadError
 from edgemoe.models import Segment
+from edgemoe.store import open_store
 
 LENGTH = 24
 TEXTS = np.random.default_rng(7).integers(3, VOCAB_SIZE, (4, LENGTH)).astype(np.int32)
@@ -128,14 +129,11 @@ def test_samples_of_one_prompt_run_together_and_read_it_once(store, watched):
 def test_streamed_experts_serve_several_texts_in_a_step(store):
     """By default answers take turns there; together they say the same."""
     options = {"max_tokens": 12}
-    with edgemoe.load(store, "1GiB", context=256, cache="1MiB", num_texts=6) as model:
-        steps = model.engine.session._machinery.steps
-        type(steps).limits, kept = property(lambda self: Limits(512, 5)), type(steps).limits
-        try:
-            answers = at_once(model, **options)
-        finally:
-            type(steps).limits = kept
-    assert answers == alone(store, **options)
+    for answers_at_once in (2, 5):
+        loading = LoadOptions(1 << 30, 256, cache_bytes=1 << 20, num_texts=6, answers_at_once=answers_at_once)
+        with edgemoe.Model(load_engine(open_store(store), loading)) as model:
+            answers = model.generate_many(PROMPTS, **options)
+        assert [answer.token_ids for answer in answers] == alone(store, **options)
 
 
 def test_a_step_that_fails_fails_for_each_alone(store):

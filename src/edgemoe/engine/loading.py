@@ -80,6 +80,7 @@ class LoadOptions:
     device: Device | None = None  # reads are slowed down to its pace
     swaps_layers: bool = False  # read whole layers, as a baseline
     num_texts: int = 1  # whole contexts that all open texts share
+    answers_at_once: int | None = None  # written together, within what is planned; default: where it pays
     held_bytes: int = 0  # that the process may come to take without this model
     max_rehearsed: int = MAX_REHEARSED  # layers rehearsed while one waits for storage
     clock: Callable[[], float] | None = None  # seconds, by which reading ahead is paced; None: the machine's
@@ -134,7 +135,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
             next_use=next_use,
             max_rehearsed=options.max_rehearsed,
         )
-        session = _session(spec, weights, experts, memory)
+        session = _session(spec, weights, experts, memory, options.answers_at_once)
     except BaseException:
         reader.close()
         raise
@@ -150,7 +151,13 @@ def weights_id(manifest: Manifest) -> str:
     return xxhash.xxh3_64_hexdigest(json.dumps(sorted(entries)).encode())
 
 
-def _session(spec: ModelSpec, weights: DenseWeights, experts: StreamedExperts, memory: MemoryPlan) -> Session:
+def _session(
+    spec: ModelSpec,
+    weights: DenseWeights,
+    experts: StreamedExperts,
+    memory: MemoryPlan,
+    answers_at_once: int | None,
+) -> Session:
     forks.keep(experts)
     scheduler = Scheduler()
     pool = StatePool(spec, memory.context, memory.kv_format, memory.state_bytes, scheduler)
@@ -159,7 +166,7 @@ def _session(spec: ModelSpec, weights: DenseWeights, experts: StreamedExperts, m
     # Where an expert takes only so many tokens of a text, rows depend on each other.
     is_batched = not any(spec.moe(layer).router.capacity for layer in spec.moe_layers)
     most = Limits(memory.step_rows, memory.num_answers)
-    steps = StepMaker(decoder, experts, pool, most, is_batched)
+    steps = StepMaker(decoder, experts, pool, most, is_batched, answers_at_once)
     machinery = Machinery(decoder, encoder, experts, scheduler, steps, pool, memory.chunk_size)
     return (EncoderDecoderSession if spec.has_encoder else Session)(spec, machinery)
 

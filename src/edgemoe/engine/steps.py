@@ -51,13 +51,23 @@ class StepMaker:
     """See Maker. Keeps what steps take."""
 
     def __init__(
-        self, decoder: Decoder, experts: StreamedExperts, pool: StatePool, most: Limits, is_batched: bool
+        self,
+        decoder: Decoder,
+        experts: StreamedExperts,
+        pool: StatePool,
+        most: Limits,
+        is_batched: bool,
+        answers_at_once: int | None = None,
     ) -> None:
-        """``most``: what there is memory for. ``is_batched``: rows of several texts may run together."""
+        """``most``: what there is memory for. ``is_batched``: rows of several texts may run together.
+
+        ``answers_at_once`` takes the place of the rule that says how many answers pay.
+        """
         self._decoder = decoder
         self._experts = experts
         self._pool = pool
         self._most = most
+        self._answers_at_once = answers_at_once
         self._is_batched = is_batched
         self._token_s = 0.0  # mean time of a step of answers
         self._waiting_share = 1.0  # of that, waiting for storage
@@ -69,6 +79,8 @@ class StepMaker:
         """How much runs together now."""
         if not self._is_batched:
             return Limits(self._most.num_rows, 1)
+        if self._answers_at_once is not None:
+            return Limits(self._most.num_rows, min(self._answers_at_once, self._most.num_answers))
         holds_all = self._experts.cache.holds_all
         num_answers = batch.answers_together(self._most.num_answers, holds_all, self._waiting_share)
         return Limits(self._most.num_rows, num_answers)
