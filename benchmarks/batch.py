@@ -6,8 +6,8 @@ For every share and number of texts: tokens per second of all answers together, 
 ("in turn"), as the engine chooses ("chosen"), and all in one step whether that pays or not ("forced"); misses
 and bytes read per token beside them. Then as many samples of one prompt, two prompts read in turn and at
 once, and how long a stream waits between two tokens (95th percentile) alone and while another text's long
-prompt is read. With --gguf llama.cpp writes as many sequences in one batch, all of its weights in memory. Every
-way is run --repeats times and the median counts. One JSON line at the end has everything.
+prompt is read. With --gguf llama.cpp writes as many sequences in one batch, all of its weights in memory.
+Every way is run --repeats times and the median counts. One JSON line at the end has everything.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for pace in paces:
         print(
             f"{pace['share']:5.0%}  between two tokens, 95 in 100 within"
-            f" {pace['alone_s'] * 1e3:.1f} ms alone, {pace['beside_a_prompt_s'] * 1e3:.1f} ms beside a long prompt"
+            f" {pace['alone_s'] * 1e3:.1f} ms alone, {pace['beside_a_prompt_s'] * 1e3:.1f} ms beside a prompt"
         )
     line = json.dumps({"store": str(args.store), "rows": [asdict(row) for row in rows], "paces": paces})
     print(line)
