@@ -4,8 +4,8 @@
 
 1. Requests of mixed lengths, several at a time, some broken off at random. Every answer that comes to its end
    must equal the one that the request gets alone. Prints times to the first token and between tokens.
-2. Tokens per second, and processor time per token, through the API, through the server, and with a schema, in
-   turns. Processor time has engine, server and client in it; what the server adds is less than the difference.
+2. Tokens per second, and processor time per token, through the API, through the server, and with a schema,
+   in turns. Processor time has engine, server and client in it: the server adds less than the difference.
 
 Prints a card for people and one JSON line for programs.
 """
@@ -116,7 +116,7 @@ async def load(url: str, num_requests: int, at_once: int):
 
 
 def cost_of_server(url: str, num_tokens: int, schema: dict | None = None) -> tuple[float, float]:
-    """Tokens per second, and processor seconds per token, between the first and the last that a client gets."""
+    """Tokens per second, and processor seconds per token, from the request to the last that a client gets."""
     form = (
         {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
         if schema
@@ -147,8 +147,9 @@ def cost(times: list[tuple[float, float]]) -> tuple[float, float]:
 def cost_of_api(model, num_tokens: int) -> tuple[float, float]:
     """The same from the model itself."""
     messages = [{"role": "user", "content": "Tell a long story."}]
-    stream = model.stream_chat(messages, max_tokens=num_tokens, temperature=1.5, seed=1)
-    return cost([now() for _ in stream])
+    times = [now()]
+    times += [now() for _ in model.stream_chat(messages, max_tokens=num_tokens, temperature=1.5, seed=1)]
+    return cost(times)
 
 
 def share(values: list[float], part: float) -> float:
@@ -203,7 +204,7 @@ def main() -> None:
     }
     print(
         f"{len(ended)} of {arguments.requests} answers ended, {len(wrong)} wrong, {left} left over\n"
-        f"first token {record['first_token_s']} s, between tokens {record['between_tokens_s']} s (50 %, 99 %)\n"
+        f"first token {record['first_token_s']} s, between tokens {record['between_tokens_s']} s (50, 99 %)\n"
         f"memory grew by {grown / 2**20:.1f} MiB, peak {record['peak_bytes'] / 2**20:.1f} MiB\n"
         f"tokens/s {record['tokens_per_s']}\n"
         f"processor's ms per token {record['cpu_ms_per_token']}"
