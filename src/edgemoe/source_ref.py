@@ -212,7 +212,7 @@ class SourceRef:
             match step:
                 case Rows():
                     rows = step.start + step.stride * rows
-                case TakeRows():
+                case TakeRows() if step.order.min() >= 0:
                     rows = step.order[rows]
                 case _:
                     return None

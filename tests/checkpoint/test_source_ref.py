@@ -25,6 +25,11 @@ CASES = {
     "rows": ((Rows(2, 9),), STORED[2:9]),
     "every other row": ((Rows(1, 12, 2),), STORED[1::2]),
     "reordered": ((TakeRows(ORDER),), STORED[ORDER]),
+    "rows of zeros": ((TakeRows(np.array([3, -1, 0])),), np.stack([STORED[3], 0 * STORED[0], STORED[0]])),
+    "columns of zeros": (
+        (TakeColumns(np.array([2, -1])),),
+        np.stack([STORED[:, 2], 0 * STORED[:, 0]], axis=1),
+    ),
     "columns": ((TakeColumns(COLUMNS),), STORED[:, COLUMNS]),
     "transposed": ((Transposed(),), STORED.T),
     "blocks transposed": ((Transposed(3),), STORED.reshape(3, 4, 6).swapaxes(1, 2).reshape(18, 4)),
@@ -49,6 +54,13 @@ def test_any_rows_are_what_numpy_gives(name):
         part = read_part(ref.slice_rows(start, stop), STORED.shape, lambda a, b: STORED[a:b])
         assert part.flags.c_contiguous
         assert np.array_equal(part, expected[start:stop])
+
+
+def test_stored_rows_are_said_where_nothing_but_rows_is_chosen():
+    ref = SourceRef("x", rows=(1, 3), steps=(TakeRows(ORDER), Rows(0, 12, 2)))
+    assert ref.stored_rows(STORED.shape).tolist() == ORDER[::2][1:3].tolist()
+    assert SourceRef("x", steps=(TakeRows(np.array([3, -1])),)).stored_rows(STORED.shape) is None
+    assert SourceRef("x", steps=(Transposed(),)).stored_rows(STORED.shape) is None
 
 
 def test_slices_of_slices_count_from_the_first():
