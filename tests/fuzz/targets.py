@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from fuzz.mutations import mutate_bytes, mutate_json
 from golden.make_store import FOLDER as GOLDEN
 from helpers.chains import chain_weights, write_chain
@@ -27,10 +28,12 @@ import edgemoe
 from edgemoe.calib.measurements import read_values
 from edgemoe.calib.profile import read_facts
 from edgemoe.calib.trace import read_trace, record_trace
+from edgemoe.checkpoint import MemoryCheckpoint
 from edgemoe.convert import convert, estimate
 from edgemoe.engine.loading import LoadOptions, load_engine
 from edgemoe.experts.fitted import read_fitted
 from edgemoe.models import read_spec
+from edgemoe.models.families import family_of
 from edgemoe.quant import BitPlan, read_plan
 from edgemoe.store import attach_file, checksum, open_store
 from edgemoe.store.journal import Journal
@@ -219,11 +222,67 @@ def _read_profile(folder: Path) -> None:
     read_facts(folder)
 
 
+# Values at the edges of what a model can be; each must be refused, or run.
+_ODD = {
+    "hidden_size": (32, 64, 96, 544), "num_attention_heads": (1, 2, 3, 4, 33), "head_dim": (2, 6, 34, 200),
+    "num_key_value_heads": (1, 2, 3, 4, 33), "num_hidden_layers": (1, 2, 5), "num_experts": (1, 2, 7, 33),
+    "num_local_experts": (1, 2, 7, 33), "num_experts_per_tok": (1, 2, 7, 33), "vocab_size": (4, 33, 320),
+    "moe_intermediate_size": (32, 64, 160), "intermediate_size": (32, 96, 160), "sliding_window": (1, 2, 9),
+    "use_sliding_window": (True, False), "max_window_layers": (0, 1), "decoder_sparse_step": (1, 2, 3),
+    "mlp_only_layers": ([0], [1], [0, 1]), "max_position_embeddings": (1, 2, 9),
+    "rope_theta": (1.0, 1e-3, 1e9), "rms_norm_eps": (0.0, 0.9), "clip_qkv": (1e-6, 1e6),
+    "attention_bias": (True,), "qkv_bias": (True, False), "shared_expert_intermediate_size": (32, 96),
+    "tie_word_embeddings": (True, False), "norm_topk_prob": (True, False),
+    "hidden_act": ("gelu", "relu", "silu"), "partial_rotary_factor": (0.5,),
+    "rope_scaling": (
+        {"type": "linear", "factor": 4.0}, {"type": "dynamic", "factor": 8.0},
+        {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1},
+    ),
+}  # fmt: skip
+
+
+def _mutate_oddly(data: bytes, rng: random.Random) -> bytes:
+    config = json.loads(data)
+    for key in rng.sample(sorted(_ODD), rng.randrange(1, 9)):
+        config[key] = rng.choice(_ODD[key])
+    return json.dumps(config).encode()
+
+
+def _seed_odd(folder: Path) -> None:
+    config = dict(PUBLISHED["Qwen3-30B-A3B"], hidden_size=64, head_dim=16, moe_intermediate_size=32)
+    for name, base in (*PUBLISHED.items(), ("small", config)):
+        (folder / f"{name}.json").write_text(json.dumps({**base, "max_position_embeddings": 16}))
+
+
+def _run_odd(folder: Path) -> None:
+    """A model that agrees with its odd configuration, converted and run: compiled code must hold."""
+    path = min(folder.glob("*.json"), key=lambda path: -path.stat().st_mtime_ns)
+    config = json.loads(path.read_bytes())
+    spec = read_spec(config)
+    names, rng = family_of(spec).names, np.random.default_rng(0)
+    tensors = {}
+    for tensor in spec.dense_tensors():
+        shape = tensor.source_shape or tensor.shape
+        tensors[next(names.dense(spec, tensor.name)).name] = rng.standard_normal(shape).astype(np.float32)
+    for layer, expert in spec.experts():
+        for projection, shape in spec.expert_shapes(layer).items():
+            name = next(names.expert(spec, layer, expert, projection)).name
+            tensors[name] = rng.standard_normal(shape).astype(np.float32)
+    convert(MemoryCheckpoint(config, tensors), folder / "store", BitPlan.uniform("q4", "q8"))
+    options = LoadOptions(budget_bytes=2 << 30, context=min(8, spec.max_context), cache_bytes=1 << 20)
+    engine = load_engine(open_store(folder / "store"), options)
+    try:
+        engine.session.prefill([1, 2, 3, 0, 2][: options.context])
+    finally:
+        engine.close()
+
+
 TARGETS = {
     "config": Target(_seed_configs, {"*.json": mutate_json}, _read_configs),
     "store": Target(
         _seed_store, {"edgemoe.json": mutate_json, "config.json": mutate_json}, _run_store, _mend_store
     ),
+    "odd": Target(_seed_odd, {"*.json": _mutate_oddly}, _run_odd),
     "safetensors": Target(
         _seed_folder,
         {"model.safetensors": _mutate_header, "*_config.json": mutate_json},
