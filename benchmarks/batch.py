@@ -26,7 +26,8 @@ import numpy as np
 from make_model import token_chain
 
 import edgemoe
-from edgemoe.engine.generation import Request, Stream
+from edgemoe.engine.answer import Request
+from edgemoe.engine.generation import Stream
 from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.engine.together import write_all
 from edgemoe.store import Store, open_store

@@ -24,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe import native
+from edgemoe.engine.answer import Chunk, Generation
 from edgemoe.engine.async_stream import AsyncStream
-from edgemoe.engine.generation import Chunk, Generation, Stream, collect_logits, current_stats
+from edgemoe.engine.generation import Stream, collect_logits, current_stats
 from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.engine.memory import MemoryPlan
 from edgemoe.engine.pairs import Pair, PairScore, score_pairs

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from edgemoe.engine.generation import Chunk, Generation, Stream
+from edgemoe.engine.answer import Chunk, Generation
+from edgemoe.engine.generation import Stream
 
 
 class AsyncStream(AsyncIterator[Chunk]):

@@ -4,94 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from edgemoe.engine.answer import Chunk, Generation, Request
 from edgemoe.engine.loading import Engine
 from edgemoe.engine.machine import peak_resident_bytes, resident_bytes
-from edgemoe.engine.sampling import (
-    MAX_TOP_LOGPROBS,
-    Constraint,
-    Sampling,
-    TokenLogprob,
-    sample,
-    token_logprob,
-)
 from edgemoe.engine.scheduler import Cancelled
 from edgemoe.engine.stats import Stats
+from edgemoe.engine.writer import Writer
 from edgemoe.errors import RequestError
 from edgemoe.experts import LayerObserver
-from edgemoe.native import FloatArray
-from edgemoe.text import StopScanner, StreamDecoder
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to answer: the prompt's tokens, and how the answer is drawn and ended.
-
-    ``logprobs``: tell how likely each token was, beside so many of the likeliest. ``constraint``: says which
-    tokens may come next; of one request only. ``progress``: told (done, total) as the prompt is read.
-    """
-
-    token_ids: Sequence[int]
-    max_tokens: int = 256
-    sampling: Sampling = field(default_factory=Sampling)
-    stop: Sequence[str] = ()
-    stop_ids: frozenset[int] = frozenset()
-    logprobs: int | None = None
-    constraint: Constraint | None = None
-    progress: Callable[[int, int], None] | None = None
-
-    def __post_init__(self) -> None:
-        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_TOP_LOGPROBS:
-            raise RequestError(f"logprobs is {self.logprobs}; give 0 to {MAX_TOP_LOGPROBS}, or None")
-        if self.max_tokens < 1:
-            raise RequestError(f"max_tokens is {self.max_tokens}; it must be at least 1")
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A piece of an answer: text (whole characters, maybe none), its tokens, and the costs so far."""
-
-    text: str
-    token_ids: tuple[int, ...]
-    decode_tokens_per_s: float
-    elapsed_s: float  # since the request
-    stats: Stats
-    logprobs: tuple[TokenLogprob, ...] = ()  # of its tokens, where the request asks for them
-
-
-@dataclass(frozen=True)
-class Generation:
-    """An answer and what it cost.
-
-    ``finish_reason`` is "stop", "length", "cancelled" or "interrupted". Hits, misses, bytes and waiting are
-    those of the steps that the answer took part in.
-    """
-
-    text: str
-    token_ids: list[int]
-    num_prompt_tokens: int
-    prefill_tokens_per_s: float
-    decode_tokens_per_s: float
-    time_to_first_token_s: float
-    peak_rss_bytes: int
-    budget_bytes: int
-    expert_hits: int
-    expert_misses: int
-    bytes_read: int
-    wasted_bytes: int
-    waited_s: float
-    finish_reason: str
-    num_cached_tokens: int = 0  # of the prompt: what an earlier text had in common was not read again
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 class Stream(Iterator[Chunk]):
@@ -260,53 +185,6 @@ class Stream(Iterator[Chunk]):
     def _end(self) -> None:
         self._is_over = True
         self._text.close()
-
-
-class Writer:
-    """What an answer is so far: its tokens, their text, and what is known of how likely they were."""
-
-    def __init__(self, engine: Engine, request: Request) -> None:
-        self._request = request
-        self._generator = request.sampling.generator()
-        self._scanner = StopScanner(request.stop)
-        self._decoder: StreamDecoder | None = None
-        if engine.tokenizer.is_available:
-            # An encoder reads the prompt; the answer then follows nothing.
-            before = () if engine.spec.has_encoder else request.token_ids
-            self._decoder = StreamDecoder(engine.tokenizer, before)
-        self.text: list[str] = []
-        self.token_ids: list[int] = []
-        self.logprobs: list[TokenLogprob] = []
-
-    def write(self, logits: FloatArray, context: Sequence[int], is_full: bool) -> tuple[str, str | None]:
-        """Draw a token from logits (V,): the text that it completes, and why the answer ends, if it does."""
-        request = self._request
-        mask = None if request.constraint is None else request.constraint.mask()
-        token_id = sample(logits, request.sampling, self._generator, context, self.token_ids, mask)
-        self.token_ids.append(token_id)
-        if request.logprobs is not None:
-            self.logprobs.append(token_logprob(logits, token_id, request.logprobs))
-        is_end = token_id in request.stop_ids
-        if request.constraint is not None and not is_end:
-            request.constraint.accept(token_id)
-        reason = self._reason(token_id, is_end, is_full)
-        text = self._shown(token_id, is_end)
-        if self._scanner.is_stopped:
-            reason = "stop"
-        elif reason is not None and self._decoder is not None:
-            text += self._scanner.push(self._decoder.flush()) + self._scanner.flush()
-        self.text.append(text)
-        return text, reason
-
-    def _shown(self, token_id: int, is_end: bool) -> str:
-        if self._decoder is None or is_end:
-            return ""
-        return self._scanner.push(self._decoder.push(token_id))
-
-    def _reason(self, token_id: int, is_end: bool, is_full: bool) -> str | None:
-        if is_end:
-            return "stop"
-        return "length" if is_full or len(self.token_ids) >= self._request.max_tokens else None
 
 
 def current_stats(engine: Engine) -> Stats:

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from edgemoe.engine.generation import Request, Stream
+from edgemoe.engine.answer import Request
+from edgemoe.engine.generation import Stream
 from edgemoe.engine.loading import Engine
 from edgemoe.engine.perplexity import answer_nats
 from edgemoe.errors import RequestError

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypedDict
 
-from edgemoe.engine.generation import Request
+from edgemoe.engine.answer import Request
 from edgemoe.engine.sampling import Constraint, Sampling
 from edgemoe.errors import RequestError
 

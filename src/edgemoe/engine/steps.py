@@ -94,8 +94,12 @@ class StepMaker:
             return 0.0
         here = {id(job.holding) for job in waiting if isinstance(job, Part)}
         patience_s, now = batch.gathering_s(self._token_s), time.monotonic()
-        missing = [at for text, at in self._answering.items() if text not in here and now - at < patience_s]
-        return max(missing) + patience_s - now if missing else 0.0
+        missing = [(at, text) for text, at in list(self._answering.items()) if text not in here]
+        for at, text in missing:
+            if now - at >= patience_s:
+                self._answering.pop(text, None)
+        latest, _ = max(missing, default=(-patience_s, 0))
+        return max(0.0, latest + patience_s - now)
 
     def choose(self, waiting: Sequence[Job]) -> list[Job]:
         """See Maker."""

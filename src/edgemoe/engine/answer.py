@@ -1,0 +1,77 @@
+"""What is asked for, and what is answered: values only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from edgemoe.engine.sampling import MAX_TOP_LOGPROBS, Constraint, Sampling, TokenLogprob
+from edgemoe.engine.stats import Stats
+from edgemoe.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to answer: the prompt's tokens, and how the answer is drawn and ended.
+
+    ``logprobs``: tell how likely each token was, beside so many of the likeliest. ``constraint``: says which
+    tokens may come next; of one request only. ``progress``: told (done, total) as the prompt is read.
+    """
+
+    token_ids: Sequence[int]
+    max_tokens: int = 256
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: Sequence[str] = ()
+    stop_ids: frozenset[int] = frozenset()
+    logprobs: int | None = None
+    constraint: Constraint | None = None
+    progress: Callable[[int, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_TOP_LOGPROBS:
+            raise RequestError(f"logprobs is {self.logprobs}; give 0 to {MAX_TOP_LOGPROBS}, or None")
+        if self.max_tokens < 1:
+            raise RequestError(f"max_tokens is {self.max_tokens}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of an answer: text (whole characters, maybe none), its tokens, and the costs so far."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    decode_tokens_per_s: float
+    elapsed_s: float  # since the request
+    stats: Stats
+    logprobs: tuple[TokenLogprob, ...] = ()  # of its tokens, where the request asks for them
+
+
+@dataclass(frozen=True)
+class Generation:
+    """An answer and what it cost.
+
+    ``finish_reason`` is "stop", "length", "cancelled" or "interrupted". Hits, misses, bytes and waiting are
+    those of the steps that the answer took part in.
+    """
+
+    text: str
+    token_ids: list[int]
+    num_prompt_tokens: int
+    prefill_tokens_per_s: float
+    decode_tokens_per_s: float
+    time_to_first_token_s: float
+    peak_rss_bytes: int
+    budget_bytes: int
+    expert_hits: int
+    expert_misses: int
+    bytes_read: int
+    wasted_bytes: int
+    waited_s: float
+    finish_reason: str
+    num_cached_tokens: int = 0  # of the prompt: what an earlier text had in common was not read again
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
