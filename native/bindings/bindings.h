@@ -9,6 +9,7 @@ void bind_kernels(nanobind::module_& m);
 void bind_ops(nanobind::module_& m);
 void bind_attention(nanobind::module_& m);
 void bind_latent(nanobind::module_& m);
+void bind_mamba2(nanobind::module_& m);
 void bind_mixers(nanobind::module_& m);
 void bind_experts(nanobind::module_& m);
 void bind_io(nanobind::module_& m);

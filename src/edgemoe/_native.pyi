@@ -125,6 +125,36 @@ class GatedDeltaNet:
         self, x: _Floats, segments: Sequence[tuple[int, int, _Floats, _Floats]], commits: bool
     ) -> None: ...
 
+class Mamba2:
+    def __init__(
+        self,
+        norm: _Floats,
+        eps: float,
+        z: Matrix,
+        mixed: Matrix,
+        steps: Matrix,
+        in_bias: _Floats | None,
+        decay: _Floats,
+        dt_bias: _Floats,
+        skip: _Floats,
+        taps: _Floats,
+        conv_bias: _Floats | None,
+        output_norm: _Floats,
+        out: Matrix,
+        out_bias: _Floats | None,
+        *,
+        num_heads: int,
+        head_dim: int,
+        num_groups: int,
+        state_dim: int,
+        step_low: float,
+        step_high: float,
+        branch_scale: float = 1,
+    ) -> None: ...
+    def run(
+        self, x: _Floats, segments: Sequence[tuple[int, int, _Floats, _Floats]], commits: bool
+    ) -> None: ...
+
 class ShortConv:
     def __init__(
         self,

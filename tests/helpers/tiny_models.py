@@ -18,6 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from helpers.tiny_grouped import GROUPED, VOCAB_SIZE
 from helpers.tiny_hybrids import HYBRIDS
+from helpers.tiny_mamba import MAMBAS
 
 _COMMON = {
     "vocab_size": VOCAB_SIZE,
@@ -150,10 +151,11 @@ FAMILIES = {
     "gemma4": "gemma4_text",
     "gpt-oss": "gpt_oss",
 }
-VARIATIONS |= GROUPED | HYBRIDS
+VARIATIONS |= GROUPED | HYBRIDS | MAMBAS
 # What all tests of streaming run: each kind of router and residual once.
 FAMILIES |= {name: GROUPED[name][0] for name in ("glm4-groups-biases", "granite-shared")}
 FAMILIES |= {name: HYBRIDS[name][0] for name in ("qwen3.5", "lfm2")}
+FAMILIES |= {"nemotron": MAMBAS["nemotron"][0]}
 # One variation of every family, for what is tested of each.
 EVERY_FAMILY = tuple({family: name for name, (family, _) in reversed(VARIATIONS.items())}.values())
 

@@ -46,7 +46,7 @@ class DeltaNet:
         return reference.gated_delta_net(x, self.weights, (HK, HV), (DK, DV), 1e-6)
 
 
-MATRICES = ("qkv", "z", "beta", "alpha", "out", "in_")
+MATRICES = ("qkv", "z", "beta", "alpha", "out", "in_", "mixed", "steps")
 
 
 class ShortConv:
@@ -68,7 +68,41 @@ class ShortConv:
         return reference.short_conv(x, self.weights, 1e-6)
 
 
-MIXERS = (DeltaNet, ShortConv)
+H, P, G, N = 6, 16, 2, 24  # heads in two groups, a state that is longer than a head
+
+
+class Mamba2:
+    """See DeltaNet. Some steps are held back by the limits."""
+
+    LIMITS = (0.2, 1.5)
+
+    def __init__(self, format="f32", has_bias=True):
+        channels = H * P + 2 * G * N
+        self.weights = {
+            "norm": draw(D), "z": draw(H * P, D) / 8, "mixed": draw(channels, D) / 8, "steps": draw(H, D) / 8,
+            "decay": -np.exp(draw(H)), "dt_bias": draw(H, seed=1), "skip": draw(H, seed=2),
+            "taps": draw(K, channels) / 2, "conv_bias": draw(channels, seed=3) if has_bias else None,
+            "output_norm": draw(H * P), "out": draw(D, H * P) / 8,
+            "in_bias": draw(H * P + channels + H) / 4 if has_bias else None,
+            "out_bias": draw(D, seed=4) if has_bias else None,
+        }  # fmt: skip
+        packed = {
+            n: pack(w, "f32" if n == "steps" else format) if n in MATRICES else w
+            for n, w in self.weights.items()
+        }
+        self.compiled = native.Mamba2(
+            packed.pop("norm"), 1e-6, **packed, num_heads=H, head_dim=P, num_groups=G, state_dim=N,
+            step_low=self.LIMITS[0], step_high=self.LIMITS[1],
+        )  # fmt: skip
+
+    def state(self):
+        return np.zeros((H, N, P), np.float32), np.zeros((K - 1, H * P + 2 * G * N), np.float32)
+
+    def expected(self, x):
+        return reference.mamba2(x, self.weights, (H, P, G, N), self.LIMITS, 1e-6)
+
+
+MIXERS = (DeltaNet, ShortConv, Mamba2)
 
 
 def run(mixer, x, state, cuts=((0, T),), commits=True):
@@ -90,8 +124,9 @@ def test_a_mixer_matches_its_reference(kind, isa):
         native.force_isa(before)
 
 
-def test_biases_may_be_missing():
-    mixer, x = ShortConv(has_bias=False), draw(T, D)
+@pytest.mark.parametrize("kind", [ShortConv, Mamba2])
+def test_biases_may_be_missing(kind):
+    mixer, x = kind(has_bias=False), draw(T, D)
     np.testing.assert_allclose(run(mixer, x, mixer.state()), x + mixer.expected(x), rtol=1e-4, atol=1e-4)
 
 

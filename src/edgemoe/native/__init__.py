@@ -37,7 +37,7 @@ from edgemoe.native.matrix import (
     record_parts,
     refine,
 )
-from edgemoe.native.mixers import GatedDeltaNet, ShortConv
+from edgemoe.native.mixers import GatedDeltaNet, Mamba2, ShortConv
 from edgemoe.native.ops import combine, rms_norm
 from edgemoe.native.router import IntArray, Router, choose_experts
 from edgemoe.native.speculation import (
@@ -91,6 +91,7 @@ __all__ = [
     "LayerPace",
     "LoadFailed",
     "Loads",
+    "Mamba2",
     "Matrix",
     "Reads",
     "RecordPart",

@@ -79,3 +79,36 @@ def short_conv(x: FloatArray, weights: Mapping[str, FloatArray | None], eps: flo
     before, after, values = np.split(parts, 3, axis=1)
     mixed = after * causal_conv(before * values, taps, weights["conv_bias"])
     return plus(mixed @ out.astype(np.float64).T, "out_bias")
+
+
+def mamba2(
+    x: FloatArray,
+    weights: Mapping[str, FloatArray | None],
+    sizes: tuple[int, int, int, int],
+    limits: tuple[float, float],
+    eps: float,
+) -> Double:
+    """``weights`` by the names of ``Mamba2``'s arguments; ``sizes`` H, P, G, N; ``limits`` of a step."""
+    num_heads, head_dim, num_groups, state_dim = sizes
+    inner, groups = num_heads * head_dim, num_groups * state_dim
+    w = {name: values.astype(np.float64) for name, values in weights.items() if values is not None}
+    normed = rms_norm(x, w["norm"].astype(np.float32), eps)
+    projected = normed @ np.concatenate([w["z"], w["mixed"], w["steps"]]).T + w.get("in_bias", 0)
+    z, channels, steps = np.split(projected, [inner, 2 * inner + 2 * groups], axis=1)
+    mixed = silu(causal_conv(channels, w["taps"].astype(np.float32), weights["conv_bias"]))
+    values, along, query = np.split(mixed, [inner, inner + groups], axis=1)
+
+    def of_heads(y: Double) -> Double:
+        return np.repeat(y.reshape(len(x), num_groups, state_dim), num_heads // num_groups, axis=1)
+
+    values, along, query = values.reshape(len(x), num_heads, head_dim), of_heads(along), of_heads(query)
+    dt = np.clip(np.log1p(np.exp(steps + w["dt_bias"])), *limits)
+    state = np.zeros((num_heads, state_dim, head_dim))
+    found = np.empty((len(x), num_heads, head_dim))
+    for t in range(len(x)):
+        state *= np.exp(dt[t] * w["decay"])[:, None, None]
+        state += np.einsum("hn,hp->hnp", along[t], dt[t, :, None] * values[t])
+        found[t] = np.einsum("hnp,hn->hp", state, query[t]) + w["skip"][:, None] * values[t]
+    gated = (found.reshape(len(x), inner) * silu(z)).reshape(len(x), num_groups, -1)
+    gated /= np.sqrt((gated**2).mean(-1, keepdims=True) + eps)
+    return np.asarray((gated.reshape(len(x), inner) * w["output_norm"]) @ w["out"].T + w.get("out_bias", 0))

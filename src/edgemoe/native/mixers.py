@@ -19,6 +19,18 @@ D, D) makes a gate, another gate and values; values times the first gate pass th
 D), and what comes out times the second gate passes ``out`` (D, D). Biases may be None. A segment is (first
 row, number of rows, tail (K - 1, D)).
 
+``Mamba2(norm, eps, z, mixed, steps, in_bias, decay, dt_bias, skip, taps, conv_bias, output_norm, out,
+out_bias, *, num_heads, head_dim, num_groups, state_dim, step_low, step_high, branch_scale=1)`` (arXiv
+2405.21060): H heads of P entries, I = H P, in G groups, with states of length N; C = I + 2 G N. ``z`` (I, D)
+gates; ``mixed`` (C, D) makes values and, for each group, what they are written along and what is read along;
+``steps`` (H, D) says how far a token goes; ``in_bias`` (I + C + H,) is added to all three. What is mixed
+passes the convolution of ``taps`` (K, C) and ``conv_bias``, then silu. With dt = softplus(steps +
+``dt_bias``), kept between the limits, a head's state S (N, P) is multiplied by exp(``decay`` dt), and dt
+times the values is added along what they are written along. What is read of it, plus ``skip`` (H,) times the
+values, is multiplied by silu(z), normed group by group with ``output_norm`` (I,), passes ``out`` (D, I), and
+with ``out_bias`` is added to x, times ``branch_scale``. Biases may be None. A segment is (first row, number
+of rows, state (H, N, P), tail (K - 1, C)).
+
 ``run(x, segments, commits)`` adds to x (T, D) what its rows make of their texts, and moves the texts' states
 on; with ``commits`` false the states stay as they are and x gets the same bits. ValueError where shapes do
 not fit.
@@ -29,4 +41,5 @@ from __future__ import annotations
 import edgemoe._native as _native
 
 GatedDeltaNet = _native.GatedDeltaNet
+Mamba2 = _native.Mamba2
 ShortConv = _native.ShortConv

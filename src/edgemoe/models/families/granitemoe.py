@@ -98,7 +98,7 @@ GRANITE_EXPERTS: dict[str, Names] = {
     "up": (Name("block_sparse_moe.input_linear.weight", second_half), *EXPERTS["up"]),
     "down": ("block_sparse_moe.output_linear.weight", *EXPERTS["down"]),
 }
-_GGUF_KEYS = {
+GGUF_KEYS = {
     **{key: name for key, name in KEYS.items() if key != "expert_count"},
     "expert_count": "num_local_experts",
     "attention.key_length": "head_dim",
@@ -117,7 +117,7 @@ def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str])
 
 
 def _gguf(is_shared: bool) -> GgufFamily:
-    keys = dict(_GGUF_KEYS)
+    keys = dict(GGUF_KEYS)
     if is_shared:
         keys["expert_shared_feed_forward_length"] = "shared_intermediate_size"
     return GgufFamily(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from edgemoe.models.mixers.attention import Attention, FullAttention
 from edgemoe.models.mixers.delta_net import GatedDeltaNet, GatedDeltaNetSpec
 from edgemoe.models.mixers.latent import LatentAttention, LatentSpec
+from edgemoe.models.mixers.mamba2 import Mamba2, Mamba2Spec
 from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
 from edgemoe.models.mixers.short_conv import ShortConv, ShortConvSpec
 from edgemoe.models.spec import AttentionSpec
@@ -22,6 +23,7 @@ _MIXERS: Mapping[type, Callable[[MixerParts], TokenMixer]] = {
     AttentionSpec: Attention,
     LatentSpec: LatentAttention,
     GatedDeltaNetSpec: GatedDeltaNet,
+    Mamba2Spec: Mamba2,
     ShortConvSpec: ShortConv,
 }
 

@@ -1,0 +1,125 @@
+#include "mixers/mamba2.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <vector>
+
+#include "core/thread_pool.h"
+#include "kernels/clones.h"
+#include "kernels/kernels.h"
+#include "ops/ops.h"
+
+namespace edgemoe {
+namespace {
+
+// Beyond it ln(1 + e^x) is x in single precision.
+constexpr float kLargeForSoftplus = 20.0f;
+
+std::unique_ptr<float[]> floats(std::int64_t count) {
+    return std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(count));
+}
+
+float softplus(float x) { return x > kLargeForSoftplus ? x : std::log1p(std::exp(x)); }
+
+// One token of one head: S [N][P] decays, the values times `step` are added along `along`, `query` reads.
+EDGEMOE_FOR_EACH_ISA void scan_step(const float* values, const float* along, const float* query, float decay,
+                                    float step, float skip, std::int64_t state_dim, std::int64_t head_dim,
+                                    float* state, float* out) {
+    for (std::int64_t p = 0; p < head_dim; ++p) out[p] = skip * values[p];
+    for (std::int64_t n = 0; n < state_dim; ++n) {
+        float* const row = state + n * head_dim;
+        const float written = step * along[n], read = query[n];
+        for (std::int64_t p = 0; p < head_dim; ++p) {
+            row[p] = row[p] * decay + written * values[p];
+            out[p] += row[p] * read;
+        }
+    }
+}
+
+}  // namespace
+
+void Mamba2::run_head(std::int64_t head, const float* channels, const float* steps_of_rows,
+                      std::int64_t num_rows, float* state, float* outputs) const {
+    const std::int64_t inner = num_heads * head_dim;
+    const std::int64_t group = head / (num_heads / num_groups);
+    for (std::int64_t t = 0; t < num_rows; ++t) {
+        const float* const row = channels + t * conv.num_channels;
+        const float* const along = row + inner + group * state_dim;
+        const float raw = softplus(steps_of_rows[t * num_heads + head] + dt_bias[head]);
+        const float step = std::clamp(raw, step_low, step_high);
+        scan_step(row + head * head_dim, along, along + num_groups * state_dim, std::exp(step * decay[head]),
+                  step, skip[head], state_dim, head_dim, state, outputs + t * inner + head * head_dim);
+    }
+}
+
+void Mamba2::run_text(const float* projected, const float* steps_of_rows, const Segment& segment,
+                      bool commits, float* outputs) const {
+    const std::int64_t channels = conv.num_channels, rows = segment.num_rows;
+    std::vector<float> spare_tail;
+    float* tail = segment.tail;
+    if (!commits) {
+        spare_tail.assign(tail, tail + conv.tail_size());
+        tail = spare_tail.data();
+    }
+    const auto convolved = floats(rows * channels);
+    conv.run(projected, rows, tail, convolved.get());
+    const Kernels& kernels = active_kernels();
+    parallel_for(rows, 1, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t t = begin; t < end; ++t) {
+            kernels.activate(Activation::kSilu, convolved.get() + t * channels, nullptr, channels);
+        }
+    });
+    parallel_for(num_heads, 1, [&](std::int64_t begin, std::int64_t end) {
+        const std::int64_t state_size = state_dim * head_dim;
+        std::vector<float> spare;
+        for (std::int64_t h = begin; h < end; ++h) {
+            float* state = segment.state + h * state_size;
+            if (!commits) {
+                spare.assign(state, state + state_size);
+                state = spare.data();
+            }
+            run_head(h, convolved.get(), steps_of_rows, rows, state, outputs);
+        }
+    });
+}
+
+void Mamba2::run(float* x, std::int64_t num_rows, std::span<const Segment> segments, bool commits) const {
+    const std::int64_t width = z.cols, inner = num_heads * head_dim, channels = conv.num_channels;
+    const auto normed = floats(num_rows * width), projected = floats(num_rows * channels),
+               gates = floats(num_rows * inner), outputs = floats(num_rows * inner),
+               steps_of_rows = floats(num_rows * num_heads);
+    rms_norm(x, num_rows, width, norm, eps, normed.get());
+    const Product products[] = {{&z, gates.get()}, {&mixed, projected.get()}, {&steps, steps_of_rows.get()}};
+    matmul_each(normed.get(), num_rows, products);
+    if (in_bias != nullptr) {
+        const float* bias = in_bias;
+        for (const Product& product : products) {
+            add_to_rows(bias, num_rows, product.matrix->rows, product.out);
+            bias += product.matrix->rows;
+        }
+    }
+    for (const Segment& segment : segments) {
+        const std::int64_t at = segment.first_row;
+        run_text(projected.get() + at * channels, steps_of_rows.get() + at * num_heads, segment, commits,
+                 outputs.get() + at * inner);
+    }
+    const Kernels& kernels = active_kernels();
+    parallel_for(num_rows, 1, [&](std::int64_t begin, std::int64_t end) {
+        kernels.activate(Activation::kSilu, gates.get() + begin * inner, outputs.get() + begin * inner,
+                         (end - begin) * inner);
+    });
+    rms_norm(gates.get(), num_rows * num_groups, inner / num_groups, nullptr, eps, gates.get());
+    parallel_for(num_rows, 1, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t t = begin; t < end; ++t) {
+            float* const row = gates.get() + t * inner;
+            for (std::int64_t i = 0; i < inner; ++i) row[i] *= output_norm[i];
+        }
+    });
+    matmul(gates.get(), num_rows, out, normed.get());
+    if (out_bias != nullptr) add_to_rows(out_bias, num_rows, width, normed.get());
+    for (std::int64_t i = 0; i < num_rows * width; ++i)
+        x[i] += branch_scale * normed[static_cast<std::size_t>(i)];
+}
+
+}  // namespace edgemoe

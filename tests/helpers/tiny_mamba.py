@@ -1,0 +1,99 @@
+"""Configurations of families with Mamba-2 layers: groups, long states, odd heads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from helpers.tiny_grouped import VOCAB_SIZE
+
+_COMMON = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "num_experts_per_tok": 3,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 1,
+}
+_GRANITE = {
+    **_COMMON,
+    "num_hidden_layers": 4,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention", "linear_attention"],
+    "intermediate_size": 32,
+    "shared_intermediate_size": 64,
+    "num_local_experts": 10,
+    "mamba_n_heads": 8,
+    "mamba_d_head": 16,
+    "mamba_n_groups": 1,
+    "mamba_d_state": 24,
+    "mamba_chunk_size": 16,
+    "embedding_multiplier": 6.0,
+    "residual_multiplier": 0.4,
+    "attention_multiplier": 0.2,
+    "logits_scaling": 3.0,
+    "tie_word_embeddings": True,
+}
+_NEMOTRON = {
+    **_COMMON,
+    "layers_block_type": [
+        "linear_attention",
+        "moe",
+        "full_attention",
+        "moe",
+        "linear_attention",
+        "mlp",
+        "moe",
+    ],
+    "head_dim": 24,
+    "intermediate_size": 96,
+    "mamba_num_heads": 6,
+    "mamba_head_dim": 16,
+    "n_groups": 2,
+    "ssm_state_size": 24,
+    "chunk_size": 16,
+    "n_routed_experts": 10,
+    "moe_intermediate_size": 32,
+    "moe_shared_expert_intermediate_size": 64,
+    "routed_scaling_factor": 2.5,
+    # Of several tokens transformers lets no step be smaller than this, of one token any.
+    "time_step_min": 1e-30,
+}
+MAMBAS: dict[str, tuple[str, dict[str, Any]]] = {
+    "granite-hybrid": ("granitemoehybrid", {**_GRANITE}),
+    "granite-hybrid-rope": (
+        "granitemoehybrid",
+        {
+            **_GRANITE,
+            "position_embedding_type": "rope",
+            "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0},
+            "attention_bias": True,
+            "mamba_n_groups": 2,
+            "mamba_conv_bias": False,
+            "mamba_proj_bias": True,
+            "mamba_d_conv": 3,
+            "tie_word_embeddings": False,
+            "time_step_limit": [0.3, 0.9],
+        },
+    ),
+    "nemotron": ("nemotron_h", {**_NEMOTRON}),
+    "nemotron-groups": (
+        "nemotron_h",
+        {
+            **_NEMOTRON,
+            "layers_block_type": ["moe", "linear_attention", "moe", "full_attention"],
+            "n_routed_experts": 12,
+            "n_group": 3,
+            "topk_group": 2,
+            "norm_topk_prob": False,
+            "n_groups": 1,
+            "mamba_head_dim": 32,
+            "conv_kernel": 3,
+            "use_conv_bias": False,
+            "use_bias": True,
+            "mlp_hidden_act": "gelu",
+            "tie_word_embeddings": True,
+        },
+    ),
+}
