@@ -11,6 +11,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reports.published_configs import PUBLISHED_MORE
 
 from edgemoe.errors import UnsupportedModelError
 from edgemoe.models import read_spec
@@ -107,9 +108,18 @@ TOOLS = {
 }
 
 
-@pytest.mark.parametrize("config", PUBLISHED.values(), ids=PUBLISHED)
+@pytest.mark.parametrize(
+    "config", [*PUBLISHED.values(), *PUBLISHED_MORE.values()], ids=[*PUBLISHED, *PUBLISHED_MORE]
+)
 def test_published_configurations_are_read(config):
     assert read_spec(json.loads(json.dumps(config))).width == config["hidden_size"]
+
+
+@pytest.mark.parametrize("extra", TOOLS.values(), ids=TOOLS)
+@pytest.mark.parametrize("config", PUBLISHED_MORE.values(), ids=PUBLISHED_MORE)
+def test_what_tools_add_is_accepted_by_every_family(config, extra):
+    extra = {key: value for key, value in extra.items() if key != "rope_parameters"}
+    assert read_spec(config | extra) == read_spec(config)
 
 
 @pytest.mark.parametrize("extra", TOOLS.values(), ids=TOOLS)
@@ -208,6 +218,9 @@ def test_values_that_cannot_be_are_refused_at_once(change, message):
         read_spec(QWEN3_30B | change)
 
 
+ALL_KEYS = sorted(
+    {key for config in (QWEN3_CODER, QWEN15, OLMOE, *PUBLISHED_MORE.values()) for key in config}
+)
 VALUES = st.one_of(
     st.none(),
     st.booleans(),
@@ -222,8 +235,8 @@ VALUES = st.one_of(
 
 @settings(max_examples=400, deadline=None)
 @given(
-    config=st.sampled_from(list(PUBLISHED.values())),
-    changes=st.dictionaries(st.sampled_from(sorted({*QWEN3_CODER, *QWEN15, *OLMOE})), VALUES, max_size=4),
+    config=st.sampled_from([*PUBLISHED.values(), *PUBLISHED_MORE.values()]),
+    changes=st.dictionaries(st.sampled_from(ALL_KEYS), VALUES, max_size=4),
 )
 def test_any_value_gives_a_spec_or_one_line(config, changes):
     try:

@@ -99,7 +99,8 @@ def read_attention(
 
 def read_grouped_router(reader: ConfigReader) -> RouterSpec:
     """DeepSeek-V3's router (arXiv 2412.19437, section 2.1.2), by the keys that its followers have."""
-    reader.refuse("scoring_func", ("sigmoid",), "the family scores experts by the sigmoid")
+    # dots.llm1 is published with the name of DeepSeek-V3's whole rule, which scores by the sigmoid.
+    reader.refuse("scoring_func", ("sigmoid", "noaux_tc"), "the family scores experts by the sigmoid")
     reader.refuse("topk_method", ("noaux_tc",), "the family chooses experts with a bias, among groups")
     return RouterSpec(
         reader.require_size("n_routed_experts", "num_local_experts"),
