@@ -297,3 +297,30 @@ def test_profile_plan_and_convert_by_command(tiny_checkpoint, tmp_path, capsys):
     refused("is not the trace that the plan was measured with", *convert_again, "--trace", folder / "probes")
     refused("for experts of 2 to 6 bits", *convert_again[:3], "--bits", 8, "--trace", folder / "trace")
     refused("trace the text themselves", *convert_again[:3], "--size", "1MiB", "--trace", folder / "trace")
+
+
+def test_two_forms_of_the_model_share_the_budget(tiny_checkpoint, tmp_path, monkeypatch):
+    import edgemoe.calib.ladder as ladder
+    from edgemoe.errors import BudgetError
+
+    plans, load = [], ladder.load_engine
+
+    def recorded(store, options):
+        engine = load(store, options)
+        plans.append((options, sum(item.num_bytes for item in engine.memory.items)))
+        return engine
+
+    monkeypatch.setattr(ladder, "load_engine", recorded)
+    budget = 3 << 30
+    options = ProfileOptions(WINDOW, "q8", budget)
+    with Profile(tiny_checkpoint, tmp_path / "made", lambda store: WINDOWS, quiet, options) as made:
+        made.find_fast()
+        (_, reference), *others = plans
+        assert others
+        for used, beside in others:
+            assert used.budget_bytes == budget
+            assert used.held_bytes == reference  # what the reference may come to take counts
+            assert reference < beside <= budget
+    too_small = ProfileOptions(WINDOW, "q8", 1 << 20)
+    with pytest.raises(BudgetError):
+        Profile(tiny_checkpoint, tmp_path / "none", lambda store: WINDOWS, quiet, too_small)

@@ -98,14 +98,16 @@ def bench(
     token_ids = [] if followed is None else _tokens(opened[0], read_text(followed), num_written or 128)
     tests = Tests(num_prompt, num_written, token_ids, num_repeats)
     results: list[Measurement] = []
-    with count_progress("timing", "modes") as advance:
-        for done, (store, name, options) in enumerate(plan, 1):
-            results += run_mode(store, name, options, tests)
-            advance(done, len(plan))
-    if as_json:
-        print_json({"device": device, "results": [result.to_json() for result in results]})
-    else:
-        _print_results(results)
+    try:
+        with count_progress("timing", "modes") as advance:
+            for done, (store, name, options) in enumerate(plan, 1):
+                results += run_mode(store, name, options, tests)
+                advance(done, len(plan))
+    finally:  # what was timed stays, whatever ends the rest
+        if as_json and results:
+            print_json({"device": device, "results": [result.to_json() for result in results]})
+        elif results:
+            _print_results(results)
 
 
 def _cache_bytes(text: str | None, store: Store) -> int | None:

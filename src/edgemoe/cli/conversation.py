@@ -27,8 +27,10 @@ HELP = """\
 /load FILE     go on with one that was saved
 /stats         what the last answer cost
 /exit          end (Ctrl-D as well)
-A line that ends with \\ goes on in the next one; \"\"\" begins and ends a text of several lines; // stands
-for a slash at the beginning. Ctrl-C stops an answer."""
+//text         a text that begins with a slash
+text \\         goes on in the next line
+\"\"\"            begins and ends a text of several lines
+Ctrl-C         stops an answer"""
 # Of the context, what must be left for an answer before turns are dropped to make room for it.
 ROOM_SHARE = 0.25
 _ROLES = ("system", "user", "assistant", "tool")

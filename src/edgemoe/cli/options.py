@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 DEFAULT_WINDOW = 512
 
-StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="Folder made by convert.")]
+StoreArgument = Annotated[
+    Path, typer.Argument(metavar="STORE", help="Folder made by convert, or a name of your library.")
+]
 MemoryOption = Annotated[
     str | None,
     typer.Option(
@@ -78,7 +80,7 @@ WindowOption = Annotated[
 MaxTokensOption = Annotated[
     int, typer.Option("--max-tokens", metavar="N", min=1, help="Longest answer, in tokens.")
 ]
-_MODELS_OWN = "[default: what the model's generation_config.json says, else {}]"
+_MODELS_OWN = "[default: the model's own, else {}]"
 
 
 def _own(value: object) -> str:

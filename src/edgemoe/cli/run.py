@@ -34,7 +34,7 @@ def run(
     text: Annotated[
         str | None,
         typer.Argument(
-            metavar="[PROMPT]", help="Text to go on from; - or none: read stdin.", show_default=False
+            metavar="PROMPT", help="Text to go on from; - or none: read stdin.", show_default=False
         ),
     ] = None,
     prompt: Annotated[
@@ -57,13 +57,14 @@ def run(
 ) -> None:
     r"""Continue a prompt, or answer it, within a memory budget.
 
-    The text streams to stdout; stderr says how it is drawn and what it cost. Ctrl-C stops it.
+    The text streams to stdout; stderr says how it is drawn and what it cost. Ctrl-C stops it. Options for
+    drawing come before what the model's authors recommend in its generation_config.json, its own values.
 
     \b
     edgemoe run qwen.store "Once upon a time" --memory 6GiB --max-tokens 64
     edgemoe run qwen.store --chat "Why is the sky blue?" --memory 6GiB
-    edgemoe run qwen.store --chat --template-option enable_thinking=false "Name three rivers."
-    edgemoe run qwen.store --memory 6GiB --temperature 0.7 --top-p 0.9 --seed 1 < question.txt
+    edgemoe run qwen.store --chat --template-option enable_thinking=false "Why?"
+    edgemoe run qwen.store --memory 6GiB --temperature 0.7 --seed 1 < question.txt
     edgemoe run qwen.store --memory 2GiB "1, 2, 3," --json
     edgemoe run qwen.store --memory 2GiB "Once upon a time" --watch
     """

@@ -81,17 +81,19 @@ def simulate(
         for share in _shares(capacity)
         for name, predicted in [(BELADY, "none"), *((p, q) for p in policies for q in predictors)]
     ]
-    runs = []
-    with count_progress("replaying", "runs") as advance:
-        for share, name, predicted in plan:
-            runs.append(
-                simulate_one(setting, share, name, predictors.get(predicted, NoPredictor()), predicted)
-            )
-            advance(len(runs), len(plan))
-    if as_json:
-        print_json({"trace": str(trace), "device": device, "runs": [run.to_json() for run in runs]})
-    else:
-        _print_runs(runs, setting.num_tokens)
+    runs: list[SimulatedRun] = []
+    try:
+        with count_progress("replaying", "runs") as advance:
+            for share, name, predicted in plan:
+                runs.append(
+                    simulate_one(setting, share, name, predictors.get(predicted, NoPredictor()), predicted)
+                )
+                advance(len(runs), len(plan))
+    finally:  # what was replayed stays, whatever ends the rest
+        if as_json and runs:
+            print_json({"trace": str(trace), "device": device, "runs": [run.to_json() for run in runs]})
+        elif runs:
+            _print_runs(runs, setting.num_tokens)
     if picture is not None:  # after the results, which an error here must not take away
         _draw(runs, picture, f"{trace.name}, {setting.num_tokens} tokens, {device}")
         say(f"wrote {picture}")

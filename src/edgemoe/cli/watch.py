@@ -106,7 +106,7 @@ def watch(model: Model, stream: Stream, prompt: str) -> None:
 def _redraw(
     model: Model, stream: Stream, prompt: str, view: ExpertMap, console: Console, began_s: float
 ) -> None:
-    story = Text(prompt, style="bold")
+    story, last = Text(prompt, style="bold"), None
     with Live(
         console=console, refresh_per_second=REFRESH_PER_S, vertical_overflow="crop", transient=True
     ) as live:
@@ -116,7 +116,10 @@ def _redraw(
             room = max(3, console.height - MAP_LINES - 8)
             shown = Text("\n").join(lines[-room:])
             live.update(Group(shown, _panel(view, chunk, model, began_s, console)))
+            last = chunk
     print(story.plain, flush=True)
+    if last is not None:
+        console.print(_panel(view, last, model, began_s, console))
 
 
 def _panel(view: ExpertMap, chunk: Chunk, model: Model, waited_before_s: float, console: Console) -> Panel:
