@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         UnsupportedModelError,
         UnusedTensorError,
     )
+    from edgemoe.server import serve
 
 __version__ = "0.1.0"
 _OF_API = (
@@ -77,6 +78,7 @@ __all__ = [
     "UnusedTensorError",
     "__version__",
     "load",
+    "serve",
 ]
 
 
@@ -86,6 +88,10 @@ def __getattr__(name: str) -> Any:
         from edgemoe import api
 
         return getattr(api, name)
+    if name == "serve":
+        from edgemoe.server import serve
+
+        return serve
     if name in __all__:
         from edgemoe import errors
 

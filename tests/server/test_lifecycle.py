@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -263,3 +264,44 @@ def test_sigterm_lets_running_answers_end():
         process.kill()
         process.wait()
         process.stderr.close()
+
+
+def test_a_damaged_expert_fails_its_request_and_no_other(tmp_path):
+    """The experts of a layer are overwritten while the server runs; what needs none of them goes on."""
+    store = shutil.copytree(DEMO_STORE, tmp_path / "demo")
+    with live_server(store, aliases=("demo",)) as live, httpx.Client(base_url=live.url, timeout=60) as client:
+        file = store / "experts-00000.safetensors"
+        with file.open("r+b") as damaged:
+            damaged.seek(file.stat().st_size // 4)
+            damaged.write(b"\x5a" * (file.stat().st_size // 2))
+        body = {"model": "demo", "messages": ASK, "max_tokens": 4}
+        answer = client.post("/v1/chat/completions", json=body)
+        assert answer.status_code == 500
+        assert answer.json()["error"]["code"] == "engine_error"
+        assert "experts-00000.safetensors" in answer.json()["error"]["message"]
+        assert answer.headers["x-should-retry"] == "false"
+        message = client.post("/v1/messages", json=body)
+        assert message.json()["error"]["type"] == "api_error"
+        stream = client.post("/v1/chat/completions", json=body | {"stream": True}).text
+        assert '"error":' in stream
+        assert stream.endswith("data: [DONE]\n\n")
+        assert client.post("/v1/messages/count_tokens", json=body).status_code == 200
+        assert client.get("/health").status_code == 200
+        assert live.app.answers.queue.num_running == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere.store"], "nowhere.store"),
+        ([DEMO_STORE, "--memory", "1MiB"], "smallest"),
+        ([DEMO_STORE, DEMO_STORE], "two stores are called"),
+        ([DEMO_STORE, "--api-key", " "], "API key is empty"),
+    ],
+)
+def test_the_command_refuses_in_one_line(arguments, says):
+    command = [sys.executable, "-m", "edgemoe", "serve", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("edgemoe: ")]
+    assert says in line

@@ -47,6 +47,7 @@ class Record:
     model: str = ""
     finish: Finish | None = None
     num_completion: int = 0
+    failure: str | None = None  # the code of what broke the answer off
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,8 @@ class _Visit:
                 f"prompt={usage.num_prompt} cached={usage.num_cached} answer={record.num_completion}"
             )
             parts.append(f"finish={record.finish.reason}")
+        if record.failure is not None:
+            parts.append(f"failed={record.failure}")
         log.info("%s %s %s", self.method, self.path, " ".join(parts))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
@@ -11,9 +12,12 @@ from starlette.types import Receive, Scope, Send
 
 from edgemoe.server.answers import Answers, Record, Told
 from edgemoe.server.body import read_body
+from edgemoe.server.failures import Failure
 from edgemoe.server.request import AnswerRequest
 from edgemoe.server.streaming import Encoder, LineResponse, Sleep, encoded, until_gone
 from edgemoe.server.whole import Whole, collect
+
+log = logging.getLogger("edgemoe.server")
 
 
 class Exchange:
@@ -33,8 +37,15 @@ class Exchange:
 
     def stream(self, told: AsyncGenerator[Told], encoder: Encoder, asked: AnswerRequest) -> Response:
         """A response that sends events as they come."""
-        lines = encoded(told, encoder, self.options.heartbeat_s, self._sleep)
+        lines = encoded(told, encoder, self.options.heartbeat_s, self._sleep, self._note)
         return LineResponse(lines, ignored_header(asked), self.options.limits.send_s)
+
+    def _note(self, failure: Failure) -> None:
+        """An answer broke off after its status was sent."""
+        self.answers.metrics.failed(failure.status)
+        self.record.failure = failure.code
+        if failure.code == "internal_error":
+            log.exception("%s failed", self.request_id)
 
     async def whole(self, told: AsyncGenerator[Told]) -> list[Whole] | None:
         """All answers at once; None if the client has gone."""

@@ -63,9 +63,15 @@ def dump(value: Any) -> str:
 
 
 async def encoded(
-    told: AsyncGenerator[Told], encoder: Encoder, every_s: float, sleep: Sleep
+    told: AsyncGenerator[Told],
+    encoder: Encoder,
+    every_s: float,
+    sleep: Sleep,
+    note: Callable[[Failure], None],
 ) -> AsyncGenerator[str]:
-    """The lines of an answer, with a heartbeat after each silence. Errors end it in the protocol's way."""
+    """The lines of an answer, with a heartbeat after each silence. Errors end it in the protocol's way;
+    ``note`` is told of them, while the error is being handled.
+    """
     try:
         for line in encoder.opening():
             yield line
@@ -77,10 +83,10 @@ async def encoded(
         for line in encoder.closing():
             yield line
     except Exception as error:
-        for line in encoder.broken(failure_of(error)):
+        failure = failure_of(error)
+        note(failure)
+        for line in encoder.broken(failure):
             yield line
-        if not isinstance(error, Failure):
-            raise
 
 
 async def with_heartbeats(items: AsyncGenerator[T], every_s: float, sleep: Sleep) -> AsyncGenerator[T | None]:
