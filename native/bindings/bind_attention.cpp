@@ -92,7 +92,8 @@ class BoundAttentionLayer {
                         bool has_norms_of_heads, std::int64_t num_heads, std::int64_t num_kv_heads,
                         std::int64_t head_dim, float clip, float scale, std::int64_t window, bool has_gate,
                         bool normalizes_values, std::optional<Floats1> sinks,
-                        std::optional<Floats1> post_norm, float branch_scale)
+                        std::optional<Floats1> post_norm, float branch_scale,
+                        std::optional<Floats1> norm_bias)
         : layer_{} {
         require(num_kv_heads > 0 && num_heads > 0 && num_heads % num_kv_heads == 0, kLayer,
                 "query heads are not a multiple of key heads");
@@ -111,6 +112,7 @@ class BoundAttentionLayer {
         layer_.normalizes_values = normalizes_values;
         layer_.branch_scale = branch_scale;
         layer_.norm = keep(norm, width, "length of norm");
+        if (norm_bias) layer_.norm_bias = keep(*norm_bias, width, "length of norm_bias");
         layer_.q = projection(q, has_gate ? 2 * q_width : q_width, width);
         layer_.k = projection(k, kv_width, width);
         if (v) layer_.v = projection(*v, kv_width, width);
@@ -198,14 +200,14 @@ void bind_attention(nb::module_& m) {
         .def(nb::init<Floats1, float, Projection, Projection, std::optional<Projection>, Projection,
                       std::optional<std::pair<Floats1, Floats1>>, bool, std::int64_t, std::int64_t,
                       std::int64_t, float, float, std::int64_t, bool, bool, std::optional<Floats1>,
-                      std::optional<Floats1>, float>(),
+                      std::optional<Floats1>, float, std::optional<Floats1>>(),
              nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("q"), nb::arg("k"), nb::arg("v").none(),
              nb::arg("o"), nb::arg("qk_norms").none(), nb::kw_only(), nb::arg("has_norms_of_heads"),
              nb::arg("num_heads"), nb::arg("num_kv_heads"), nb::arg("head_dim"), nb::arg("clip") = 0.0f,
              nb::arg("scale"), nb::arg("window") = 0, nb::arg("has_gate") = false,
              nb::arg("normalizes_values") = false, nb::arg("sinks").none() = nb::none(),
              nb::arg("post_norm").none() = nb::none(), nb::arg("branch_scale") = 1.0f,
-             "Weights are kept, not copied.")
+             nb::arg("norm_bias").none() = nb::none(), "Weights are kept, not copied.")
         .def("run", &BoundAttentionLayer::run, nb::arg("x").noconvert(), nb::arg("segments"),
              "Add to x (T, D) what its rows see; see edgemoe.native.attention.");
 }

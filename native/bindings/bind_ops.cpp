@@ -22,6 +22,15 @@ void rms_norm_into(Floats2 x, Floats1 weight, float eps, MutableFloats2 out) {
     rms_norm(x.data(), size(x, 0), size(x, 1), weight.data(), eps, out.data());
 }
 
+void layer_norm_into(Floats2 x, Floats1 weight, Floats1 bias, float eps, MutableFloats2 out) {
+    require_equal(size(weight, 0), size(x, 1), "layer_norm", "length of weight");
+    require_equal(size(bias, 0), size(x, 1), "layer_norm", "length of bias");
+    require(out.shape(0) == x.shape(0) && out.shape(1) == x.shape(1), "layer_norm",
+            "out and x differ in shape");
+    nb::gil_scoped_release release;
+    layer_norm(x.data(), size(x, 0), size(x, 1), weight.data(), bias.data(), eps, out.data());
+}
+
 void choose_experts_into(Floats2 x, const PackedMatrix& matrix, std::optional<Floats1> bias,
                          const BoundRouter& router, Ints2 ids, MutableFloats2 weights,
                          MutableFloats2 choice) {
@@ -61,6 +70,8 @@ void combine_into(Floats2 parts, Floats2 weights, MutableFloats2 out) {
 void bind_ops(nb::module_& m) {
     m.def("rms_norm_into", &rms_norm_into, nb::arg("x").noconvert(), nb::arg("weight").noconvert(),
           nb::arg("eps"), nb::arg("out").noconvert());
+    m.def("layer_norm_into", &layer_norm_into, nb::arg("x").noconvert(), nb::arg("weight").noconvert(),
+          nb::arg("bias").noconvert(), nb::arg("eps"), nb::arg("out").noconvert());
     nb::class_<BoundRouter>(m, "Router")
         .def(nb::init<std::int64_t, std::int64_t, const std::string&, std::optional<Floats1>,
                       std::optional<Floats1>, std::int64_t, std::int64_t, bool, bool, float, bool, float,

@@ -63,7 +63,11 @@ void AttentionLayer::run(float* x, std::int64_t num_rows, std::span<const Segmen
     float* const seen = new_values + num_rows * kv_width;
     float* const gates = seen + num_rows * q_width;
 
-    rms_norm(x, num_rows, width, norm, eps, normed.get());
+    if (norm_bias != nullptr) {
+        layer_norm(x, num_rows, width, norm, norm_bias, eps, normed.get());
+    } else {
+        rms_norm(x, num_rows, width, norm, eps, normed.get());
+    }
     project(normed.get(), num_rows, queries, gates, new_keys, new_values);
     if (!has_norms_of_heads) norm_heads(queries, new_keys, num_rows);
     if (clip > 0) {

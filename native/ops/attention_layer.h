@@ -24,7 +24,8 @@ struct AttentionLayer {
     std::int64_t window;  // see Attention
     float clip;           // queries, keys and values are cut at -clip and clip; 0: they are not
     float eps;
-    const float* norm;  // [D]
+    const float* norm;                 // [D]
+    const float* norm_bias = nullptr;  // [D]: the norm is of mean and variance; nullptr: of the mean square
     Projection q;  // D columns; H C rows, with a gate 2 H C: of each head C of the query, then C of its gate
     Projection k, v;  // D columns, G C rows; a `v` without packed data: values are the keys as projected
     Projection o;     // H C columns, D rows

@@ -69,6 +69,21 @@ void rms_norm(const float* x, std::int64_t num_rows, std::int64_t width, const f
     });
 }
 
+void layer_norm(const float* x, std::int64_t num_rows, std::int64_t width, const float* weight,
+                const float* bias, float eps, float* out) {
+    parallel_for(num_rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t r = begin; r < end; ++r) {
+            const float* const from = x + r * width;
+            float* const to = out + r * width;
+            const double sum = std::accumulate(from, from + width, 0.0);
+            const auto mean = static_cast<float>(sum / static_cast<double>(width));
+            for (std::int64_t i = 0; i < width; ++i) to[i] = from[i] - mean;
+            norm_row(to, width, weight, eps, to);
+            for (std::int64_t i = 0; i < width; ++i) to[i] += bias[i];
+        }
+    });
+}
+
 void add_to_rows(const float* row, std::int64_t num_rows, std::int64_t width, float* x) {
     for (std::int64_t r = 0; r < num_rows; ++r) {
         for (std::int64_t i = 0; i < width; ++i) x[r * width + i] += row[i];

@@ -14,6 +14,10 @@ namespace edgemoe {
 void rms_norm(const float* x, std::int64_t num_rows, std::int64_t width, const float* weight, float eps,
               float* out);
 
+// out[r] = (x[r] - mean(x[r])) / sqrt(variance(x[r]) + eps) * weight + bias, for each row of D values.
+void layer_norm(const float* x, std::int64_t num_rows, std::int64_t width, const float* weight,
+                const float* bias, float eps, float* out);
+
 // Adds row [D] to each row of x.
 void add_to_rows(const float* row, std::int64_t num_rows, std::int64_t width, float* x);
 

@@ -194,6 +194,7 @@ class AttentionLayer:
         sinks: _Floats | None = None,
         post_norm: _Floats | None = None,
         branch_scale: float = 1,
+        norm_bias: _Floats | None = None,
     ) -> None: ...
     def run(
         self,
@@ -210,6 +211,8 @@ class AttentionLayer:
             ]
         ],
     ) -> None: ...
+
+def layer_norm_into(x: _Floats, weight: _Floats, bias: _Floats, eps: float, out: _Floats) -> None: ...
 
 class Router:
     def __init__(

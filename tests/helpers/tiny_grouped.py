@@ -134,6 +134,20 @@ GROUPED: dict[str, tuple[str, dict[str, Any]]] = {
          "v_head_dim": 16, "rope_interleave": False, "routed_scaling_factor": 1.2, "norm_topk_prob": False,
          "rope_parameters": {**_YARN, "mscale": 1.0, "mscale_all_dim": 0.8}},
     ),
+    "phi": (
+        "phimoe",
+        {**_COMMON, "num_experts_per_tok": 2, "intermediate_size": 32, "num_local_experts": 10,
+         "attention_bias": True, "lm_head_bias": True, "router_jitter_noise": 0.05,
+         "rope_parameters": {
+             "rope_type": "longrope", "rope_theta": 5000.0, "original_max_position_embeddings": 100,
+             "short_factor": [1.0 + 0.1 * i for i in range(8)], "long_factor": [2.0] * 8,
+             "short_mscale": 1.2, "long_mscale": 1.4, "factor": 2.0}},
+    ),
+    "phi-plain": (
+        "phimoe",
+        {**_COMMON, "num_experts_per_tok": 2, "intermediate_size": 64, "num_local_experts": 6,
+         "sliding_window": 9, "tie_word_embeddings": True, "head_dim": 24},
+    ),
     "qwen3vl": ("qwen3_vl_moe", {"text_config": _QWEN_VL, **VISION}),
     "qwen3vl-sections": (
         "qwen3_vl_moe",

@@ -33,6 +33,17 @@ def test_rms_norm_matches_the_reference(width):
     )
 
 
+@pytest.mark.parametrize("width", [1, 7, 33, 2048])
+def test_layer_norm_matches_torch(width):
+    torch = pytest.importorskip("torch")
+    x, weight, bias = normal(5, width) + 3, normal(width), normal(width)
+    theirs = [torch.from_numpy(values) for values in (x, weight, bias)]
+    expected = torch.nn.functional.layer_norm(theirs[0], (width,), *theirs[1:], 1e-5)
+    np.testing.assert_allclose(
+        native.layer_norm(x, weight, bias, 1e-5), expected.numpy(), rtol=1e-4, atol=1e-5
+    )
+
+
 def test_experts_are_chosen_by_hand():
     router = f32_matrix(np.eye(4, 32, dtype=np.float32))
     x = np.zeros((1, 32), np.float32)

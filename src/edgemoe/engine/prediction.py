@@ -192,4 +192,8 @@ def plain_weights(spec: ModelSpec, weights: DenseWeights, layer: int, ahead: int
     bias = weights.optional_vector(f"layers.{ahead}.router.bias")
     if bias is not None:
         padded[:, spec.width + num_experts] = bias
+    own_bias = weights.optional_vector(f"layers.{layer}.ffn_norm.bias")
+    next_bias = weights.optional_vector(f"layers.{ahead}.ffn_norm.bias")
+    if own_bias is not None and next_bias is not None:
+        padded[:, spec.width + num_experts] += rows @ (next_bias - ratio * own_bias)
     return padded

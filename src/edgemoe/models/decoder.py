@@ -53,6 +53,21 @@ class Cross:
         return slots
 
 
+class _Norm:
+    """By the mean square of a row, or where there is a bias by its mean and variance."""
+
+    def __init__(self, name: str, weights: DenseWeights, eps: float) -> None:
+        self._weight = weights.vector(f"{name}.weight")
+        self._bias = weights.optional_vector(f"{name}.bias")
+        self._eps = eps
+
+    def __call__(self, x: FloatArray) -> FloatArray:
+        """X (T, D) normed."""
+        if self._bias is None:
+            return native.rms_norm(x, self._weight, self._eps)
+        return native.layer_norm(x, self._weight, self._bias, self._eps)
+
+
 class Block:
     """One layer: a token mixer, maybe a look at the encoder's states, then experts or a dense network."""
 
@@ -75,7 +90,7 @@ class Block:
             self.feed_forward = build_feed_forward(
                 layer_spec.feed_forward, weights, layer, experts, self._eps
             )
-            self._ffn_norm = weights.vector(f"{prefix}.ffn_norm.weight")
+            self._ffn_norm = _Norm(f"{prefix}.ffn_norm", weights, self._eps)
         self._branch_scale = np.float32(layer_spec.residual.scale)
         self._post_norm = weights.optional_vector(f"{prefix}.ffn_post_norm.weight")
         self._stream_scale = weights.optional_vector(f"{prefix}.stream_scale.weight")
@@ -91,7 +106,7 @@ class Block:
         network = self.feed_forward
         if network is None:
             return self._scaled(x)
-        normed = native.rms_norm(x, self._ffn_norm, self._eps)
+        normed = self._ffn_norm(x)
         if not isinstance(network, MoELayer):
             return self.join(x, network(normed))
         turn = network.begin(normed, x)
@@ -114,7 +129,7 @@ class Block:
         network = self.feed_forward
         if network is None:
             return None, lambda _: self._scaled(x)
-        normed = native.rms_norm(x, self._ffn_norm, self._eps)
+        normed = self._ffn_norm(x)
         if not isinstance(network, MoELayer):
             return None, lambda _: self.join(x, network(normed))
         turn = network.begin(normed, x)
@@ -170,7 +185,8 @@ class Decoder:
         self._spec = spec
         self._embed = weights.matrix("embed.weight")
         self._head = self._embed if spec.has_tied_head else weights.matrix("head.weight")
-        self._norm = weights.vector("norm.weight")
+        self._norm = _Norm("norm", weights, spec.norm_eps)
+        self._head_bias = weights.optional_vector("head.bias")
         mixers = _build_mixers(spec, weights)
         self._blocks = [
             Block(spec, weights, layer, experts, mixer)
@@ -212,12 +228,14 @@ class Decoder:
         refuse_overflow(x)
         for segment in segments:
             segment.state.length += segment.num_rows
-        return native.rms_norm(x, self._norm, self._spec.norm_eps)
+        return self._norm(x)
 
     def head(self, hidden: FloatArray) -> FloatArray:
         """Logits (T, V) of hidden states (T, D)."""
         scale, cap = self._spec.head_scale, self._spec.logit_cap
         logits = native.matmul(hidden if scale == 1 else hidden * np.float32(scale), self._head)
+        if self._head_bias is not None:
+            logits += self._head_bias
         refuse_not_finite(logits)
         if cap is None:
             return logits

@@ -196,6 +196,8 @@ def _frequencies(spec: RopeSpec) -> FloatArray:
     if spec.kind == "proportional":
         is_turning = np.arange(len(plain)) < spec.scaling["num_turning"]
         return np.asarray(np.where(is_turning, plain / spec.scaling.get("factor", 1.0), 0), np.float32)
+    if spec.kind == "divided":
+        return np.asarray(plain / np.asarray(spec.divisors, np.float32), np.float32)
     if spec.kind == "linear":
         return np.asarray(plain / spec.scaling["factor"], np.float32)
     if spec.kind == "llama3":
@@ -235,6 +237,8 @@ def _yarn(plain: FloatArray, spec: RopeSpec) -> FloatArray:
 
 
 def _attention_factor(spec: RopeSpec) -> float:
+    if spec.kind == "divided":
+        return spec.scaling["attention_factor"]
     if spec.kind != "yarn":
         return 1.0
     scaling, factor = spec.scaling, spec.scaling["factor"]

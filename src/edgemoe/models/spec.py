@@ -19,13 +19,17 @@ ROW_MULTIPLE = 32  # what the packed formats ask of every row length
 
 @dataclass(frozen=True)
 class RopeSpec:
-    """Rotary position embedding: ``kind`` is default, linear, dynamic, llama3 or yarn."""
+    """Rotary position embedding: ``kind`` is default, linear, dynamic, llama3, yarn, proportional or divided.
+
+    The last divides the frequency of each pair by one of ``divisors`` (Phi-3's within its trained context).
+    """
 
     kind: str
     theta: float
     rotary_dim: int
     trained_context: int
     scaling: Mapping[str, float] = field(default_factory=dict)
+    divisors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -255,6 +259,8 @@ class ModelSpec:
     position_bias: PositionBiasSpec | None = None
     num_encoder_layers: int = 0
     head_scale: float = 1.0
+    has_layer_norms: bool = False  # norms around attention, experts and head are of mean and variance
+    has_head_bias: bool = False
     start_token_id: int = 0  # with an encoder: what every answer follows
     embed_scale: float = 1.0  # of what the first layer gets
     logit_cap: float | None = None  # logits z become cap tanh(z / cap)
@@ -319,11 +325,15 @@ class ModelSpec:
                 found += _attention_tensors(f"{prefix}.cross", layer.cross, self.width)
             if layer.feed_forward is not None:
                 found += _feed_forward_tensors(prefix, layer.feed_forward, self.width)
-            found += _norm_tensors(prefix, layer, self.width)
+            found += _norm_tensors(prefix, layer, self.width, self.has_layer_norms)
         if self.has_encoder:
             found.append(TensorSpec("encoder_norm.weight", (self.width,), "precise"))
         found += self._bias_tensors()
         found.append(TensorSpec("norm.weight", (self.width,), "precise"))
+        if self.has_layer_norms:
+            found.append(TensorSpec("norm.bias", (self.width,), "precise"))
+        if self.has_head_bias:
+            found.append(TensorSpec("head.bias", (self.vocab_size,), "precise"))
         if not self.has_tied_head:
             found.append(TensorSpec("head.weight", (self.vocab_size, self.width), "matrix"))
         return tuple(found)
@@ -372,7 +382,7 @@ class ModelSpec:
             yield TensorSpec(f"{name}.weight", (shape[0] * shape[1],), "precise", shape)
 
 
-def _norm_tensors(prefix: str, layer: LayerSpec, width: int) -> Iterator[TensorSpec]:
+def _norm_tensors(prefix: str, layer: LayerSpec, width: int, are_layer_norms: bool) -> Iterator[TensorSpec]:
     """The norms around the parts of a layer."""
     has_mixer, has_network = layer.mixer is not None, layer.feed_forward is not None
     has_post_norms = layer.residual.has_post_norms
@@ -386,6 +396,8 @@ def _norm_tensors(prefix: str, layer: LayerSpec, width: int) -> Iterator[TensorS
     for norm, is_there in norms.items():
         if is_there:
             yield TensorSpec(f"{prefix}.{norm}.weight", (width,), "precise")
+            if are_layer_norms:
+                yield TensorSpec(f"{prefix}.{norm}.bias", (width,), "precise")
     if layer.residual.has_stream_scale:
         yield TensorSpec(f"{prefix}.stream_scale.weight", (1,), "precise")
 

@@ -38,7 +38,7 @@ from edgemoe.native.matrix import (
     refine,
 )
 from edgemoe.native.mixers import GatedDeltaNet, Mamba2, ShortConv
-from edgemoe.native.ops import combine, rms_norm
+from edgemoe.native.ops import combine, layer_norm, rms_norm
 from edgemoe.native.router import IntArray, Router, choose_experts
 from edgemoe.native.speculation import (
     MAX_REHEARSED,
@@ -122,6 +122,7 @@ __all__ = [
     "force_isa",
     "get_num_threads",
     "keep_forever",
+    "layer_norm",
     "make_policy",
     "matmul",
     "pack_blocks",

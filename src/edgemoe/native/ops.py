@@ -18,6 +18,13 @@ def rms_norm(x: FloatArray, weight: FloatArray, eps: float) -> FloatArray:
     return out
 
 
+def layer_norm(x: FloatArray, weight: FloatArray, bias: FloatArray, eps: float) -> FloatArray:
+    """``(x - mean) / sqrt(variance + eps) * weight + bias`` for each row of x (T, D)."""
+    out = np.empty_like(x)
+    _native.layer_norm_into(x, weight, bias, eps, out)
+    return out
+
+
 def combine(parts: FloatArray, weights: FloatArray) -> FloatArray:
     """Sum over k, in the order 0..K-1, of weights (T, K) times rows t K + k of parts (T K, D): (T, D).
 

@@ -53,6 +53,8 @@ def read_model(
     default_share: float = 1.0,
     embed_scale: float = 1.0,
     head_scale: float = 1.0,
+    has_layer_norms: bool = False,
+    has_head_bias: bool = False,
 ) -> ModelSpec:
     """Embedding, norm, rope and head around the layers. ``default_share`` of a head's entries rotate."""
     rope = next((s.rope for s in layers if s.rope is not None), None)
@@ -71,6 +73,8 @@ def read_model(
         max_context=promised_context(rope),
         embed_scale=embed_scale,
         head_scale=head_scale,
+        has_layer_norms=has_layer_norms,
+        has_head_bias=has_head_bias,
     )
 
 

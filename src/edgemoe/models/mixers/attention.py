@@ -55,6 +55,7 @@ class Attention:
             sinks=weights.vector(f"{prefix}.sinks.weight") if spec.has_sinks else None,
             post_norm=parts.post_norm,
             branch_scale=parts.branch_scale,
+            norm_bias=weights.optional_vector(f"layers.{parts.layer}.attention_norm.bias"),
         )
 
     def add_to(self, x: FloatArray, segments: Sequence[Segment]) -> None:
