@@ -1,5 +1,6 @@
 // Readers and buffers for Python. Failures become OSError(errno, text, path).
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
@@ -11,9 +12,12 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/packed_matrix.h"
 #include "core/aligned_buffer.h"
 #include "core/read_memory.h"
 #include "io/file_reader.h"
+#include "io/packing_reader.h"
+#include "kernels/exact_blocks.h"
 
 namespace edgemoe::bindings {
 namespace {
@@ -33,6 +37,12 @@ nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>> aligned_empty(std::size_t num_
     throw nb::python_error();
 }
 
+[[noreturn]] void raise_system_error(const std::system_error& error) {
+    const int code = error.code().value();
+    const std::string what = error.what();
+    raise_os_error(code, std::strerror(code), what.substr(0, what.rfind(": ")));
+}
+
 std::unique_ptr<FileReader> open_files_of(const std::string& method, const std::vector<std::string>& paths,
                                           int max_depth, double bytes_per_s, double latency_s) {
     const auto found = kMethods.find(method);
@@ -40,9 +50,42 @@ std::unique_ptr<FileReader> open_files_of(const std::string& method, const std::
     try {
         return open_files(found->second, paths, max_depth, {bytes_per_s, latency_s});
     } catch (const std::system_error& error) {
-        const int code = error.code().value();
-        const std::string what = error.what();
-        raise_os_error(code, std::strerror(code), what.substr(0, what.rfind(": ")));
+        raise_system_error(error);
+    }
+}
+
+// File, offset, format, rows, columns.
+using SliceTuple = std::tuple<int, std::int64_t, std::string, std::int64_t, std::int64_t>;
+
+using RecordTuple = std::tuple<std::int64_t, std::vector<SliceTuple>>;
+
+BlockRecords records_of(const std::vector<RecordTuple>& given, std::size_t num_files) {
+    constexpr const char* kName = "open_block_files";
+    BlockRecords records;
+    for (const auto& [place, slices] : given) {
+        require(records.empty() || records.back().offset < place, kName, "records are not in their order");
+        records.push_back({place, {}});
+        for (const auto& [file, offset, format, rows, cols] : slices) {
+            const Format f = format_named(format);
+            require(file >= 0 && static_cast<std::size_t>(file) < num_files, kName, "no such file");
+            require(offset >= 0, kName, "negative offset");
+            require(packs_blocks(f), kName, "format " + format + " is not made of blocks");
+            check_shape(kName, rows, cols, f);
+            records.back().slices.push_back({file, offset, f, rows, cols});
+        }
+    }
+    return records;
+}
+
+std::unique_ptr<FileReader> open_block_files(const std::vector<std::string>& paths,
+                                             const std::vector<RecordTuple>& records, int max_depth,
+                                             bool is_direct, double bytes_per_s, double latency_s) {
+    BlockRecords checked = records_of(records, paths.size());
+    try {
+        return std::make_unique<PackingReader>(paths, std::move(checked), max_depth, is_direct,
+                                               Pace{bytes_per_s, latency_s});
+    } catch (const std::system_error& error) {
+        raise_system_error(error);
     }
 }
 
@@ -86,6 +129,8 @@ void bind_io(nb::module_& m) {
     m.def("read_memory", &read_memory_of, nb::arg("words").noconvert());
     m.def("open_files", &open_files_of, nb::arg("method"), nb::arg("paths"), nb::arg("max_depth"),
           nb::arg("bytes_per_s"), nb::arg("latency_s"));
+    m.def("open_block_files", &open_block_files, nb::arg("paths"), nb::arg("records"), nb::arg("max_depth"),
+          nb::arg("is_direct"), nb::arg("bytes_per_s"), nb::arg("latency_s"));
     nb::class_<Reader>(m, "Reader");
     nb::class_<FileReader, Reader>(m, "FileReader")
         .def("submit", &submit, nb::arg("file"), nb::arg("offset"), nb::arg("out").noconvert(),

@@ -67,8 +67,7 @@ std::int64_t pack_blocks_into(Array<const std::uint8_t, nb::ndim<2>> blocks, con
     const Format f = format_named(format);
     require(packs_blocks(f), kName, "format " + format + " is not made of blocks");
     check_shape(kName, size(blocks, 0), cols, f);
-    require_equal(size(blocks, 1), cols / traits(f).block_cols * traits(f).block_bytes, kName,
-                  "bytes of a row");
+    require_equal(size(blocks, 1), block_row_bytes(f, cols), kName, "bytes of a row");
     require_equal(size(packed, 0), packed_bytes(f, size(blocks, 0), cols), kName, "number of packed bytes");
     nb::gil_scoped_release release;
     return pack_blocks(blocks.data(), size(blocks, 0), cols, f, packed.data());

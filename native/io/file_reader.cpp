@@ -34,7 +34,8 @@ void close_all(std::vector<int>& descriptors) {
 }  // namespace
 
 std::string what_failed(const ReadResult& result) {
-    return result.is_short ? "unexpected end of file" : std::strerror(result.error);
+    if (result.is_short) return "unexpected end of file";
+    return result.error == EBADMSG ? "weights that are not finite" : std::strerror(result.error);
 }
 
 FileReader::FileReader(std::vector<std::string> paths, int max_depth, bool direct, Pace pace)
@@ -173,10 +174,6 @@ FileReader::Clock::time_point FileReader::take_turn(std::int64_t num_bytes) {
         line_is_free_ += seconds(static_cast<double>(num_bytes) / pace_.bytes_per_s);
     }
     return line_is_free_ + seconds(pace_.latency_s);
-}
-
-int FileReader::descriptor_of(const Read& read) const {
-    return descriptors_[static_cast<std::size_t>(read.result.request.file)];
 }
 
 bool FileReader::advance(Read& read, std::int64_t returned) const {

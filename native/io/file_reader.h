@@ -74,7 +74,8 @@ class FileReader : public Reader {
     // reached. The Read stays where it is until it is finished.
     std::optional<Ticket> take_next();
     Read& read_of(Ticket ticket) { return reads_.at(ticket); }
-    int descriptor_of(const Read& read) const;
+    int descriptor_of(const Read& read) const { return descriptor_of(read.result.request.file); }
+    int descriptor_of(int file) const { return descriptors_[static_cast<std::size_t>(file)]; }
     // Takes in what one call for the rest of a read has returned: bytes, or an errno below zero. False if
     // the rest is to be asked for again.
     bool advance(Read& read, std::int64_t returned) const;

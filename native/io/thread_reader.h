@@ -7,10 +7,14 @@
 
 namespace edgemoe {
 
-class ThreadReader final : public FileReader {
+class ThreadReader : public FileReader {
   public:
     ThreadReader(std::vector<std::string> paths, int num_threads, bool direct, Pace pace);
     ~ThreadReader() override;
+
+  protected:
+    // Reads all of it; the mutex is not held. On any of the threads.
+    virtual void read_all(Read& read) const;
 
   private:
     void queued() override;
@@ -19,8 +23,6 @@ class ThreadReader final : public FileReader {
     void stop() override;
 
     void work();
-    // Reads all of it; the mutex is not held.
-    void read_all(Read& read) const;
 
     std::condition_variable has_work_;
     std::vector<std::thread> threads_;

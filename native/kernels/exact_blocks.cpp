@@ -329,11 +329,24 @@ bool packs_blocks(Format format) { return row_packer(format) != nullptr; }
 std::int64_t pack_blocks(const std::uint8_t* blocks, std::int64_t rows, std::int64_t cols, Format format,
                          std::uint8_t* packed) {
     PackRow* const pack_row = row_packer(format);
-    const std::int64_t row_bytes = cols / traits(format).block_cols * traits(format).block_bytes;
+    const std::int64_t row_bytes = block_row_bytes(format, cols);
     return pack_rows(rows, cols, format, packed,
                      [=](std::int64_t row, std::uint8_t* group, std::int64_t lane) {
                          return pack_row(blocks + row * row_bytes, cols, group, lane);
                      });
+}
+
+bool pack_blocks_alone(const std::uint8_t* blocks, std::int64_t rows, std::int64_t cols, Format format,
+                       std::uint8_t* packed) {
+    PackRow* const pack_row = row_packer(format);
+    const std::int64_t row_bytes = block_row_bytes(format, cols);
+    std::memset(packed, 0, static_cast<std::size_t>(packed_bytes(format, rows, cols)));
+    bool is_finite = true;
+    for (std::int64_t row = 0; row < rows; ++row) {
+        std::uint8_t* group = packed + row / kRowGroup * group_bytes(format, cols);
+        is_finite &= pack_row(blocks + row * row_bytes, cols, group, row % kRowGroup);
+    }
+    return is_finite;
 }
 
 std::int64_t pack_mxfp4(const std::uint8_t* nibbles, const std::uint8_t* exponents, std::int64_t rows,

@@ -121,6 +121,11 @@ constexpr std::int64_t group_bytes(Format f, std::int64_t cols) {
     return group_header_bytes(f, cols) + cols / kBlock * block_code_bytes(f);
 }
 
+// Bytes of a row in the blocks that an exact format holds.
+constexpr std::int64_t block_row_bytes(Format f, std::int64_t cols) {
+    return cols / traits(f).block_cols * traits(f).block_bytes;
+}
+
 constexpr std::int64_t num_groups(std::int64_t rows) { return (rows + kRowGroup - 1) / kRowGroup; }
 
 constexpr std::int64_t packed_bytes(Format f, std::int64_t rows, std::int64_t cols) {

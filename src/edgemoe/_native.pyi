@@ -248,6 +248,14 @@ def read_memory(words: NDArray[np.uint64]) -> int: ...
 def open_files(
     method: str, paths: Sequence[str], max_depth: int, bytes_per_s: float, latency_s: float
 ) -> FileReader: ...
+def open_block_files(
+    paths: Sequence[str],
+    records: Sequence[tuple[int, Sequence[tuple[int, int, str, int, int]]]],
+    max_depth: int,
+    is_direct: bool,
+    bytes_per_s: float,
+    latency_s: float,
+) -> FileReader: ...
 
 class Reader: ...
 

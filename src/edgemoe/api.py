@@ -38,7 +38,7 @@ from edgemoe.engine.together import write_all
 from edgemoe.errors import RequestError
 from edgemoe.experts import DEFAULT_POLICY
 from edgemoe.models import KV_FORMATS, ModelSpec
-from edgemoe.store import find_device, open_store
+from edgemoe.store import Store, find_device, open_store
 from edgemoe.text import Message, Tokenizer
 from edgemoe.units import parse_size
 
@@ -82,7 +82,7 @@ def load(
     """Load a store so that the whole process stays within ``memory``.
 
     Args:
-        store: folder that ``edgemoe convert`` made.
+        store: folder that ``edgemoe convert`` made, or a GGUF file, which is run as it is.
         memory: cap such as "2GiB", or bytes. Default: what is free, minus a margin.
         context: longest prompt plus answer, in tokens. Default: 4096, or what the model was trained for.
             With an encoder: longest prompt, and longest answer. Default: 512.
@@ -125,10 +125,19 @@ def load(
         device=None if device is None else find_device(device),
         num_texts=num_texts,
     )
-    engine = load_engine(open_store(store), options)
+    engine = load_engine(_open(Path(store)), options)
     for note in engine.notes:
         warnings.warn(note, stacklevel=2)
     return Model(engine)
+
+
+def _open(path: Path) -> Store:
+    if path.suffix == ".gguf" and path.is_file():
+        # Only here: stores are opened without the code that reads checkpoints.
+        from edgemoe.convert import open_gguf
+
+        return open_gguf(path)
+    return open_store(path)
 
 
 def set_num_threads(num_threads: int) -> None:

@@ -73,7 +73,8 @@ def bench(
     """
     from edgemoe.api import set_num_threads
     from edgemoe.cli.bench_modes import MODES, Tests, mode_options, run_mode
-    from edgemoe.store import find_device, open_store
+    from edgemoe.convert import open_runnable
+    from edgemoe.store import find_device
     from edgemoe.units import parse_size
 
     if num_threads is not None:
@@ -81,7 +82,7 @@ def bench(
     followed = only_one(text, "--text")
     if not (num_prompt or num_written or followed):
         raise RequestError("nothing to time; give -p, -n or --text")
-    opened = [open_store(path) for path in stores]
+    opened = [open_runnable(path) for path in stores]
     modes = list(MODES) if mode == "all" else [name.strip() for name in mode.split(",")]
     plan = [
         (

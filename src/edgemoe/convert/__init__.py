@@ -3,6 +3,7 @@
 Peak memory is one packed expert plus one chunk of rows, however large the model is.
 """
 
+from edgemoe.convert.in_place import open_gguf, open_runnable
 from edgemoe.convert.preview import StoreEstimate, estimate, plan_as_stored
 from edgemoe.convert.run import ConversionReport, Progress, convert
 
@@ -12,5 +13,7 @@ __all__ = [
     "StoreEstimate",
     "convert",
     "estimate",
+    "open_gguf",
+    "open_runnable",
     "plan_as_stored",
 ]

@@ -114,6 +114,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
         predictor_num_bytes(spec, store, predictor_name, options.policy),
         options.num_texts,
         options.held_bytes,
+        MAX_DEPTH * store.reader_num_bytes,
     )
     weights = read_dense_weights(spec, store, options.reader)
     predictor = build_predictor(spec, weights, store, predictor_name)

@@ -129,11 +129,13 @@ def plan_memory(
     predictor_bytes: int = 0,
     num_texts: int = 1,
     held_bytes: int = 0,
+    reader_bytes: int = 0,
 ) -> MemoryPlan:
     """Divide a budget (default: ``default_budget``).
 
     The expert cache takes what is left, at most ``cache_bytes``. ``predictor_bytes`` is what forecasting
-    the next layers' experts takes. ``num_texts`` whole contexts have room at once, or more shorter texts.
+    the next layers' experts takes, ``reader_bytes`` what reads take besides records. ``num_texts`` whole
+    contexts have room at once, or more shorter texts.
     ``held_bytes`` is what the process may come to take without this model, such as for another one.
 
     Raises:
@@ -149,6 +151,8 @@ def plan_memory(
     fixed = _fixed_items(spec, manifest, context, kv_format, num_texts, held_bytes)
     if predictor_bytes:
         fixed.append(MemoryItem("predictor", "predictor", predictor_bytes))
+    if reader_bytes:
+        fixed.append(MemoryItem("reader", "reads under way", reader_bytes))
     sizes = [entry.num_bytes for entry in manifest.experts.values()]
     # One token's experts of a layer: fewer would read the same expert again within a layer.
     floor = max(spec.moe(layer).router.top_k for layer in spec.moe_layers) * max(sizes)

@@ -9,7 +9,14 @@ from edgemoe._native import (
 )
 from edgemoe.native.attention import AttentionLayer, attention, store_kv
 from edgemoe.native.eviction import EvictionPolicy, Residency, UseStatistics, make_policy
-from edgemoe.native.io import DIRECT_ALIGNMENT, READ_METHODS, FileReader, aligned_empty, read_memory
+from edgemoe.native.io import (
+    DIRECT_ALIGNMENT,
+    READ_METHODS,
+    BlockSlice,
+    FileReader,
+    aligned_empty,
+    read_memory,
+)
 from edgemoe.native.isa import active_isa
 from edgemoe.native.latent import LatentLayer
 from edgemoe.native.matrix import (
@@ -75,6 +82,7 @@ __all__ = [
     "READ_METHODS",
     "ROW_GROUP",
     "AttentionLayer",
+    "BlockSlice",
     "ByteArray",
     "EvictionPolicy",
     "ExpertCache",

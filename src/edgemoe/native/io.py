@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,16 @@ def read_memory(buffer: ByteArray) -> int:
         ValueError: its size is not a multiple of 8.
     """
     return _native.read_memory(buffer.view(np.uint64))
+
+
+class BlockSlice(NamedTuple):
+    """Rows of GGUF blocks (N, M) that lie one behind the other from ``offset`` of a file on."""
+
+    file: int
+    offset: int
+    format: str
+    num_rows: int
+    num_cols: int
 
 
 class FileReader:
@@ -52,6 +63,34 @@ class FileReader:
         self.method = method
         # A destination must outlive its read even when the caller forgets it.
         self._destinations: dict[int, ByteArray] = {}
+
+    @classmethod
+    def of_blocks(
+        cls,
+        paths: Sequence[str],
+        records: Sequence[tuple[int, Sequence[BlockSlice]]],
+        max_depth: int = 4,
+        method: str = "direct",
+        bytes_per_s: float = 0.0,
+        latency_s: float = 0.0,
+    ) -> FileReader:
+        """A reader of records that are packed of blocks while they arrive; ``method`` is not "ring".
+
+        ``records`` are in the order of their offsets, multiples of 4096 that stand for them: ``submit(0,
+        offset, out)`` reads the record's matrices in their packed form, then zeros. Takes ``max_depth``
+        threads with a MiB each, or with 16 rows where these take more.
+
+        Raises:
+            OSError: a file cannot be opened; with EINVAL where its file system refuses direct reads.
+            ValueError: a slice names a file or has a shape that cannot be.
+        """
+        made = cls.__new__(cls)
+        made._reader = _native.open_block_files(
+            list(paths), records, max_depth, method == "direct", bytes_per_s, latency_s
+        )
+        made.method = method
+        made._destinations = {}
+        return made
 
     @property
     def compiled(self) -> _native.Reader:

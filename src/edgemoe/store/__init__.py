@@ -1,6 +1,7 @@
 """Our file: the store and the readers of its experts."""
 
 from edgemoe.store.attach import attach_file
+from edgemoe.store.block_store import BLOCKS_FILE, VIRTUAL_FILE, BlockMap, BlockStore, open_block_store
 from edgemoe.store.expert_reader import (
     DEVICES,
     READER_KINDS,
@@ -27,9 +28,13 @@ from edgemoe.store.store import Store, leave_out, open_store
 from edgemoe.store.writer import StoreWriter
 
 __all__ = [
+    "BLOCKS_FILE",
     "DEVICES",
     "READER_KINDS",
     "VECTOR_FORMAT",
+    "VIRTUAL_FILE",
+    "BlockMap",
+    "BlockStore",
     "DenseEntry",
     "Device",
     "ExpertEntry",
@@ -49,6 +54,7 @@ __all__ = [
     "expert_record",
     "find_device",
     "leave_out",
+    "open_block_store",
     "open_reader",
     "open_store",
     "plan_layout",

@@ -52,6 +52,10 @@ def read_manifest(folder: Path) -> Manifest:
             raise NotAStoreError(f"{folder}: not a store, there is no such folder") from None
         is_checkpoint = (folder / "config.json").is_file()
         hint = "; it is a checkpoint: run `edgemoe convert` first" if is_checkpoint else ""
+        if folder.suffix == ".gguf":
+            hint = (
+                "; run, chat, bench and serve take a GGUF file as it is, for all else run `edgemoe convert`"
+            )
         raise NotAStoreError(f"{folder}: not a store, there is no {MANIFEST_FILE}{hint}") from None
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,11 @@ class Store:
         self.config = config
         self.expert_files = sorted({entry.file for entry in manifest.experts.values()})
         self._file_indices = {file: index for index, file in enumerate(self.expert_files)}
+
+    @property
+    def reader_num_bytes(self) -> int:
+        """Memory that its reader takes for each read under way, besides the record that it reads into."""
+        return 0
 
     def open_expert_reader(
         self, kind: str = "auto", max_depth: int = 4, device: Device | None = None
@@ -140,13 +146,14 @@ class Store:
         )
 
 
-def open_store(path: str | Path, *, checks_attached: bool = True) -> Store:
+def open_store(path: str | Path, *, checks_attached: bool = True, has_expert_files: bool = True) -> Store:
     """Open a store: read its manifest, configuration and tokenizer files, and check them.
 
     ``path`` is its folder, or its name in the user's library (library.py).
 
     What was added to the finished store and is damaged is left out, with a note: the model is whole without
-    it. ``checks_attached``: False leaves it in as it is, for who replaces it.
+    it. ``checks_attached``: False leaves it in as it is, for who replaces it. ``has_expert_files``: False
+    where experts lie elsewhere (block_store.py).
 
     Raises:
         NotAStoreError: the folder has no manifest.
@@ -161,7 +168,8 @@ def open_store(path: str | Path, *, checks_attached: bool = True) -> Store:
     manifest = read_manifest(folder)
     notes = []
     needed = {DENSE_FILE, *(entry.file for entry in manifest.experts.values())}
-    for name in list(manifest.files):
+    elsewhere = set() if has_expert_files else {entry.file for entry in manifest.experts.values()}
+    for name in manifest.files.keys() - elsewhere:
         is_attached = ATTACHED.fullmatch(name) is not None and name not in needed
         damage = None if is_attached and not checks_attached else _damage(folder, name, manifest)
         if damage is None:
@@ -193,7 +201,9 @@ def _damage(folder: Path, name: str, manifest: Manifest) -> str | None:
 def leave_out(store: Store, name: str | None, note: str) -> Store:
     """The store without a file that was added to it, and with a note that says why."""
     manifest = store.manifest if name is None else _without(store.manifest, name)
-    return Store(store.path, manifest, store.config, (*store.notes, note))
+    changed = copy(store)
+    changed.manifest, changed.notes = manifest, (*store.notes, note)
+    return changed
 
 
 def _without(manifest: Manifest, name: str) -> Manifest:

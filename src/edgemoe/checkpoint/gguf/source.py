@@ -74,6 +74,18 @@ class GgufCheckpoint:
         except ValueError as error:
             raise CheckpointError(f"{self._path}: tensor {ref.name}: {error}; fetch it again") from error
 
+    def paths(self) -> list[Path]:
+        """The files that hold the tensors, absolute, in their order."""
+        return sorted({tensor.path.resolve() for tensor in self._tensors.values()})
+
+    def place(self, ref: SourceRef) -> tuple[Path, int, int] | None:
+        """File, offset and number of the rows of a part, where they lie one behind the other."""
+        tensor, shape, offset = self._part(ref)
+        rows = ref.stored_rows(shape)
+        if rows is None or len(shape) != 2 or not bool(np.all(np.diff(rows) == 1)):
+            return None
+        return tensor.path.resolve(), offset + int(rows[0]) * tensor.row_num_bytes, len(rows)
+
     def files(self) -> Mapping[str, bytes]:
         """Tokenizer, chat template and generation settings, rebuilt from the metadata."""
         return self._text.files()

@@ -1,0 +1,44 @@
+// Experts read from files of another engine: the slices of an expert's matrices are packed as a store holds
+// them while they arrive, so that a slot gets the very bytes of a store's record.
+#pragma once
+
+#include "io/thread_reader.h"
+#include "kernels/layout.h"
+
+namespace edgemoe {
+
+// Rows of GGUF blocks that lie one behind the other, [N][M] of a format's block type.
+struct BlockSlice {
+    int file;
+    std::int64_t offset;
+    Format format;
+    std::int64_t rows, cols;
+};
+
+// A record of a file that is nowhere: its offset there, and the matrices that lie one behind the other in it,
+// packed.
+struct BlockRecord {
+    std::int64_t offset;
+    std::vector<BlockSlice> slices;
+};
+// In the order of their offsets.
+using BlockRecords = std::vector<BlockRecord>;
+
+class PackingReader final : public ThreadReader {
+  public:
+    // A request is for a whole record, its file 0; bytes beyond the packed matrices become zeros.
+    PackingReader(std::vector<std::string> paths, BlockRecords records, int num_threads, bool direct,
+                  Pace pace);
+    ~PackingReader() override;
+
+  private:
+    void read_all(Read& read) const override;
+    // Packs a slice to `to`; returns an errno, EBADMSG where a weight is not finite, or 0. `is_short`: the
+    // file ended.
+    int read_slice(const BlockSlice& slice, std::uint8_t* scratch, std::uint8_t* to, bool& is_short) const;
+
+    BlockRecords records_;
+    std::int64_t scratch_bytes_;  // that one thread reads into
+};
+
+}  // namespace edgemoe

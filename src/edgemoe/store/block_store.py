@@ -1,0 +1,140 @@
+"""A store whose experts lie in another engine's files, as blocks that a format holds value for value.
+
+Its folder is a store's, but for the expert files: ``blocks.json`` says where the blocks of each expert lie,
+which the reader packs while they arrive. The manifest gives each a place in a file that is nowhere.
+``first-reads.txt`` has the checksum of every record that was read, a line ``layer.expert checksum`` that is
+appended at its first read.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgemoe.errors import CorruptStoreError, ExpertReadError, RequestError, StoreError
+from edgemoe.native import BlockSlice, ByteArray, FileReader
+from edgemoe.store.expert_reader import READER_KINDS, Device, ExpertReader
+from edgemoe.store.format import ExpertKey, checksum
+from edgemoe.store.store import Store, open_store
+
+VIRTUAL_FILE = "experts.virtual"
+BLOCKS_FILE = "blocks.json"
+_FIRST_READS = "first-reads.txt"
+# What each thread of the reader takes; with more than 16 rows in a MiB, less than this.
+READER_THREAD_BYTES = (1 << 20) + (64 << 10)
+
+
+@dataclass(frozen=True)
+class BlockMap:
+    """Files with blocks, and for every expert its offset in the virtual file and the slices it is made of."""
+
+    paths: list[Path]
+    records: list[tuple[int, list[BlockSlice]]]
+
+    def to_json(self) -> str:
+        """The text of blocks.json; :meth:`from_json` is the inverse."""
+        return json.dumps({"paths": [str(path) for path in self.paths], "records": self.records})
+
+    @classmethod
+    def from_json(cls, text: str) -> BlockMap:
+        """What :meth:`to_json` wrote."""
+        fields = json.loads(text)
+        records = [(int(at), [BlockSlice(*one) for one in slices]) for at, slices in fields["records"]]
+        return cls([Path(path) for path in fields["paths"]], records)
+
+
+class BlockStore(Store):
+    """See the module; everything that reads a store reads this one too."""
+
+    def __init__(self, store: Store, blocks: BlockMap) -> None:
+        super().__init__(store.path, store.manifest, store.config, store.notes)
+        self._blocks = blocks
+        self._checksums = self._first_reads()
+
+    @property
+    def reader_num_bytes(self) -> int:
+        """See Store."""
+        return READER_THREAD_BYTES
+
+    def open_expert_reader(
+        self, kind: str = "auto", max_depth: int = 4, device: Device | None = None
+    ) -> ExpertReader:
+        """A reader that packs blocks on threads: "ring" is "direct" here; see ``open_reader``."""
+        if kind not in READER_KINDS:
+            raise RequestError(f"no reader {kind!r}; choose one of {', '.join(READER_KINDS)}")
+        names = [str(path) for path in self._blocks.paths]
+        speed = device or Device()
+        for method in ("direct", "buffered"):
+            if kind == "buffered" and method == "direct":
+                continue
+            try:
+                return FileReader.of_blocks(
+                    names, self._blocks.records, max_depth, method, speed.bytes_per_s, speed.latency_s
+                )
+            except OSError as error:
+                if method == "buffered" or error.errno != errno.EINVAL or kind != "auto":
+                    raise StoreError(f"{error.filename}: cannot be opened: {error.strerror}") from error
+        raise AssertionError("the last method returns or raises")
+
+    def is_sound(self, key: ExpertKey, record: ByteArray) -> bool:
+        """Whether a record is as it was when it was first read."""
+        found = checksum(record)
+        if key not in self._checksums:
+            self._checksums[key] = found
+            self._note_first_read(key, found)
+        return self._checksums[key] == found
+
+    def damage_error(self, key: ExpertKey) -> CorruptStoreError:
+        """See Store."""
+        return CorruptStoreError(
+            f"{self._where(key)} is not what it was when it was first read; fetch the file again"
+        )
+
+    def read_error(self, key: ExpertKey, reason: str | None) -> ExpertReadError:
+        """See Store."""
+        return ExpertReadError(f"{self._where(key)} cannot be read: {reason}; check the storage and the file")
+
+    def _where(self, key: ExpertKey) -> str:
+        offset = self.manifest.experts[key].offset
+        first = next(slices[0] for at, slices in self._blocks.records if at == offset)
+        path = self._blocks.paths[first.file]
+        return f"{path}: layer {key[0]} expert {key[1]} at offset {first.offset}"
+
+    def _first_reads(self) -> dict[ExpertKey, str]:
+        try:
+            lines = (self.path / _FIRST_READS).read_text("ascii").splitlines(keepends=True)
+        except (OSError, UnicodeDecodeError):
+            return {}
+        found: dict[ExpertKey, str] = {}
+        for line in lines:
+            name, _, value = line.partition(" ")
+            layer, _, expert = name.partition(".")
+            # The last line may have been torn by a crash.
+            if line.endswith("\n") and len(value) == 17 and layer.isdigit() and expert.isdigit():
+                found.setdefault((int(layer), int(expert)), value.strip())
+        return found
+
+    def _note_first_read(self, key: ExpertKey, value: str) -> None:
+        try:
+            with (self.path / _FIRST_READS).open("a", encoding="ascii") as file:
+                file.write(f"{key[0]}.{key[1]} {value}\n")
+        except OSError:
+            pass  # a full disk must not stop a model that only reads
+
+
+def open_block_store(folder: Path) -> BlockStore:
+    """Open a folder that was prepared for another engine's files.
+
+    Raises:
+        StoreError: it is not there, damaged, or of another version.
+    """
+    store = open_store(folder, has_expert_files=False)
+    try:
+        blocks = BlockMap.from_json((folder / BLOCKS_FILE).read_text("utf-8"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{folder / BLOCKS_FILE}: damaged ({error})") from error
+    if [at for at, _ in blocks.records] != sorted(e.offset for e in store.manifest.experts.values()):
+        raise StoreError(f"{folder / BLOCKS_FILE}: does not fit the manifest")
+    return BlockStore(store, blocks)

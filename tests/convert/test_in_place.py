@@ -1,0 +1,152 @@
+"""A GGUF file run as it is: the tokens of its store at any budget, and what is done about damage."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("gguf")
+from gguf import GGMLQuantizationType as Type
+from helpers.gguf_files import write_gguf
+from helpers.tiny_models import write_checkpoint
+
+import edgemoe
+from edgemoe import native
+from edgemoe.convert import convert, open_gguf, open_runnable, plan_as_stored
+from edgemoe.errors import CheckpointError, CorruptStoreError, ExpertReadError
+from edgemoe.store import open_store
+
+PROMPT = list(range(3, 20))
+WIDE = {"hidden_size": 256, "moe_intermediate_size": 256, "num_hidden_layers": 2, "head_dim": 64}
+
+
+def mixed_types(name):
+    if "ffn_down" in name:
+        return Type.Q6_K
+    return Type.Q4_K if "exps" in name else Type.Q8_0
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "edgemoe" / "gguf"
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("wide"), "qwen3", **WIDE)
+
+
+@pytest.fixture
+def file(wide, tmp_path):
+    return write_gguf(wide, tmp_path / "model.gguf", mixed_types)
+
+
+def records(store):
+    """The bytes of every expert, as its reader gives them."""
+    reader = store.open_expert_reader()
+    found = {}
+    for key, entry in store.manifest.experts.items():
+        buffer = native.aligned_empty(entry.num_bytes)
+        buffer[:] = 0xAA
+        reader.wait(reader.submit(store.file_index(entry), entry.offset, buffer))
+        found[key] = buffer.tobytes()
+    reader.close()
+    return found
+
+
+def answer(path, **options):
+    with edgemoe.load(path, context=64, **options) as model:
+        return model.generate(PROMPT, max_tokens=12).token_ids, model.logits(PROMPT)
+
+
+@pytest.mark.parametrize("form", [{}, {"split_tensors": 7}])
+def test_records_are_those_of_the_store(wide, tmp_path, form):
+    path = write_gguf(wide, tmp_path / "model.gguf", mixed_types, **form)
+    convert(path, tmp_path / "store", plan_as_stored(path))
+    assert records(open_runnable(path)) == records(open_runnable(tmp_path / "store"))
+
+
+@pytest.mark.parametrize("reader", ["auto", "buffered"])
+def test_answers_are_those_of_the_store_at_any_budget(file, tmp_path, reader):
+    convert(file, tmp_path / "store", plan_as_stored(file))
+    tokens, logits = answer(tmp_path / "store", memory="4GiB")
+    for cache in (None, "1MiB"):
+        own_tokens, own_logits = answer(file, memory="4GiB", cache=cache, reader=reader)
+        assert own_tokens == tokens
+        assert np.array_equal(own_logits, logits)
+
+
+def test_it_is_prepared_once_and_anew_when_the_file_has_changed(file, cache):
+    first = open_gguf(file).path
+    written = (first / "edgemoe.json").stat().st_mtime_ns
+    assert open_gguf(file).path == first
+    assert (first / "edgemoe.json").stat().st_mtime_ns == written
+    os.utime(file, ns=(1, 1))
+    second = open_gguf(file).path
+    assert second != first
+    assert [folder.name for folder in cache.iterdir()] == [second.name]
+
+
+def test_what_was_prepared_and_is_damaged_is_prepared_again(file):
+    folder = open_gguf(file).path
+    for name in ("edgemoe.json", "blocks.json", "dense.safetensors"):
+        (folder / name).write_bytes(b"{}")
+        assert records(open_gguf(file))
+
+
+def test_experts_that_change_after_their_first_read_are_refused(file):
+    store = open_gguf(file)
+    sound = records(store)
+    assert all(store.is_sound(key, np.frombuffer(data, np.uint8)) for key, data in sound.items())
+    again = open_gguf(file)
+    assert all(again.is_sound(key, np.frombuffer(data, np.uint8)) for key, data in sound.items())
+    data = bytearray(sound[1, 3])
+    data[100] ^= 1
+    assert not again.is_sound((1, 3), np.frombuffer(data, np.uint8))
+    assert isinstance(again.damage_error((1, 3)), CorruptStoreError)
+    # A line that a crash has torn is forgotten.
+    with (store.path / "first-reads.txt").open("ab") as lines:
+        lines.write(b"0.1 12ab")
+    assert open_gguf(file).is_sound((0, 1), np.frombuffer(sound[0, 1], np.uint8))
+
+
+def test_weights_that_are_not_finite_and_files_that_end_are_read_errors(file):
+    from edgemoe.store.block_store import BlockMap
+
+    store = open_gguf(file)
+    blocks = BlockMap.from_json((store.path / "blocks.json").read_text())
+    place = blocks.records[0][1][0].offset
+    data = bytearray(file.read_bytes())
+    data[place : place + 2] = b"\x00\x7c"
+    file.write_bytes(data)
+    for message in ("weights that are not finite", "unexpected end of file"):
+        reader = store.open_expert_reader()
+        entry = store.manifest.experts[0, 0]
+        buffer = native.aligned_empty(entry.num_bytes)
+        with pytest.raises(OSError, match=message):
+            reader.wait(reader.submit(0, entry.offset, buffer))
+        reader.close()
+        file.write_bytes(data[: place + 100])
+    assert isinstance(store.read_error((0, 0), "a reason"), ExpertReadError)
+
+
+def test_types_that_no_format_holds_are_converted_instead(wide, tmp_path, monkeypatch):
+    monkeypatch.setattr("helpers.gguf_files.random_blocks", lambda name, rows, cols: zeros(rows, cols))
+    path = write_gguf(
+        wide, tmp_path / "model.gguf", lambda name: Type.IQ2_XXS if "exps" in name else Type.Q8_0
+    )
+    with pytest.raises(CheckpointError, match=r"\(IQ2_XXS\) cannot be run as it is; make a store"):
+        open_gguf(path)
+
+
+def zeros(rows, cols):
+    return np.zeros((rows, cols // 256 * 66), np.uint8)
+
+
+def test_a_store_is_opened_as_a_store(file, tmp_path):
+    convert(file, tmp_path / "store", plan_as_stored(file))
+    assert type(open_runnable(tmp_path / "store")) is type(open_store(tmp_path / "store"))
