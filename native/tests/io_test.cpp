@@ -6,12 +6,16 @@
 #include <chrono>
 #include <cstring>
 #include <fstream>
+#include <iterator>
 #include <memory>
 #include <system_error>
 #include <thread>
+#include <vector>
 
 #include "core/aligned_buffer.h"
 #include "io/file_reader.h"
+#include "io/packing_reader.h"
+#include "kernels/exact_blocks.h"
 #include "tests/check.h"
 
 namespace edgemoe {
@@ -313,6 +317,53 @@ TEST(a_missing_file_is_named) {
     } catch (const std::system_error& error) {
         CHECK_EQUAL(error.code().value(), ENOENT);
         CHECK(std::string(error.what()).starts_with("no-such-file.bin"));
+    }
+}
+
+TEST(blocks_become_records_wherever_they_begin_and_end) {
+    constexpr std::int64_t kRows = 16, kCols = 64, kBytes = kRows * 2 * 17;
+    const TemporaryFile file(3 * kSector + 77);
+    std::string content;
+    {
+        std::ifstream stream(file.path(), std::ios::binary);
+        content.assign(std::istreambuf_iterator<char>(stream), {});
+    }
+    const auto* bytes = reinterpret_cast<const std::uint8_t*>(content.data());
+    BlockRecords records;
+    for (std::int64_t i = 0; i * 301 + kBytes <= 3 * kSector + 77; ++i) {
+        const BlockSlice slice = {0, i * 301, Format::kMxfp4, kRows, kCols};
+        records.push_back({i * kSector, {slice, slice}});
+    }
+    const auto count = static_cast<std::int64_t>(records.size());
+    records.push_back({count * kSector, {{0, 3 * kSector - 100, Format::kMxfp4, kRows, kCols}}});
+    for (const bool is_direct : {false, true}) {
+        std::unique_ptr<PackingReader> reader;
+        try {
+            reader = std::make_unique<PackingReader>(std::vector{file.path()}, records, 3, is_direct, Pace{});
+        } catch (const std::system_error&) {
+            continue;  // no direct reads here
+        }
+        std::int64_t num_finite = 0;
+        for (std::int64_t i = 0; i < count; ++i) {
+            AlignedBuffer record(kSector);
+            std::memset(record.data(), 0xaa, kSector);
+            std::vector<std::uint8_t> expected(kSector, 0);
+            const std::int64_t size = packed_bytes(Format::kMxfp4, kRows, kCols);
+            bool is_finite = true;
+            for (const std::int64_t at : {std::int64_t{0}, size}) {
+                is_finite &= pack_blocks_alone(bytes + i * 301, kRows, kCols, Format::kMxfp4, &expected[at]);
+            }
+            const auto ticket = reader->submit({0, i * kSector, kSector, record.data()}, 0);
+            const ReadResult result = reader->wait(ticket);
+            CHECK_EQUAL(result.error, is_finite ? 0 : EBADMSG);
+            if (!is_finite) continue;
+            ++num_finite;
+            CHECK_EQUAL(std::memcmp(record.data(), expected.data(), kSector), 0);
+        }
+        CHECK(num_finite > 0 && num_finite < count);
+        AlignedBuffer record(kSector);
+        CHECK(reader->wait(reader->submit({0, count * kSector, kSector, record.data()}, 0)).is_short);
+        CHECK_EQUAL(reader->wait(reader->submit({0, kSector / 2, kSector, record.data()}, 0)).error, EINVAL);
     }
 }
 
