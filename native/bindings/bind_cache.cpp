@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include <memory>
+
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "bindings/routed.h"
@@ -87,12 +89,17 @@ Verify verify_named(const std::string& name) {
     return Verify::kNever;
 }
 
-// Compares records without the interpreter.
-Loads::Check check_of(std::vector<std::uint64_t> checksums) {
-    return [sums = std::move(checksums)](int expert, const std::uint8_t* record, std::int64_t num_bytes) {
-        return checksum(record, num_bytes) == sums[static_cast<std::size_t>(expert)];
-    };
-}
+// Compares records without the interpreter. 0: not known, the first record's is taken.
+struct Checksums {
+    std::shared_ptr<std::vector<std::uint64_t>> sums;
+
+    bool operator()(int expert, const std::uint8_t* record, std::int64_t num_bytes) const {
+        std::uint64_t& expected = (*sums)[static_cast<std::size_t>(expert)];
+        const std::uint64_t found = checksum(record, num_bytes);
+        if (expected == 0) expected = found;
+        return found == expected;
+    }
+};
 
 void bind_memory(nb::module_& m) {
     constexpr auto kView = nb::rv_policy::reference_internal;
@@ -177,11 +184,13 @@ void bind_loads(nb::module_& m) {
                               "Loads", "number of checksums");
                 std::vector<RecordPlace> all;
                 for (const auto& [file, offset] : places) all.push_back({file, offset});
-                new (self) Loads(cache, reader, std::move(all), verify_named(verify),
-                                 check_of(std::move(checksums)));
+                new (self)
+                    Loads(cache, reader, std::move(all), verify_named(verify),
+                          Checksums{std::make_shared<std::vector<std::uint64_t>>(std::move(checksums))});
             },
             nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>(), nb::arg("cache"), nb::arg("reader"),
             nb::arg("places"), nb::arg("verify"), nb::arg("checksums"))
+        .def_prop_ro("checksums", [](const Loads& loads) { return *loads.check().target<Checksums>()->sums; })
         .def(
             "start",
             [](Loads& loads, int expert, int priority) {

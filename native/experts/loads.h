@@ -67,6 +67,7 @@ class Loads final : public Reads {
     void abandon() noexcept;
 
     const ExpertCache& cache() const { return cache_; }
+    const Check& check() const { return check_; }
     bool contains(int expert) const override { return ticket_of(expert) != kNone; }
     std::int64_t pending_bytes() const override { return pending_bytes_; }
     std::int64_t demanded_bytes() const override { return demanded_bytes_; }

@@ -26,6 +26,7 @@ from edgemoe.native import BlockSlice, ByteArray
 from edgemoe.quant import BitPlan
 from edgemoe.store import (
     BLOCKS_FILE,
+    NOT_YET_READ,
     VIRTUAL_FILE,
     BlockMap,
     BlockStore,
@@ -124,7 +125,7 @@ class _Parts(Conversion):
         experts, offset = {}, 0
         for key, formats in self._formats.items():
             num_bytes = expert_num_bytes(formats, self.spec.width, self._expert_width(key))
-            experts[key] = ExpertEntry(formats, VIRTUAL_FILE, offset, num_bytes, "")
+            experts[key] = ExpertEntry(formats, VIRTUAL_FILE, offset, num_bytes, NOT_YET_READ)
             offset += num_bytes
         return Manifest(
             found.generator,

@@ -29,7 +29,7 @@ class Loads(native.Loads):
         self._store = store
         self._keys = cache.catalog.keys
         # Stores that are put together of others, which nobody else can change, have none.
-        checksums = [0 if verify == "never" else int(entry.checksum, 16) for entry in entries]
+        checksums = [0 if verify == "never" else store.expert_checksum(key) for key in self._keys]
         super().__init__(cache, compiled_reader(reader), places, verify, checksums)
 
     def wait(self, experts: Sequence[int]) -> list[int]:
@@ -43,6 +43,10 @@ class Loads(native.Loads):
             return super().wait(experts)
         except native.LoadFailed as failure:
             raise self.error(failure) from None
+
+    def keep_checksums(self) -> None:
+        """Let the store keep those that first reads have made."""
+        self._store.keep_checksums(dict(zip(self._keys, self.checksums, strict=True)))
 
     def error(self, failure: native.LoadFailed) -> EdgeMoEError:
         """What to tell of an expert that is needed and cannot be had."""

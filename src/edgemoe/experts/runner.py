@@ -184,6 +184,7 @@ class StreamedExperts:
     def close(self) -> None:
         """Stop the reader; later calls of ``run`` fail."""
         self._reader.close()
+        self._loads.keep_checksums()
 
 
 def _telling(

@@ -12,7 +12,8 @@ absent expert into, evicting if need be, or None where too little may leave; the
 it. ``record(expert)`` is the record of a resident one. ``holds_all``: there is room for every expert.
 
 ``Loads(cache, reader, places, verify, checksums)`` brings experts from their (file, offset) ``places`` into
-the cache. ``checksums`` are those of the records as they were written (xxh3_64), by expert:
+the cache. ``checksums`` are those of the records as they were written (xxh3_64), by expert, 0 where a first
+read has to say; later it says what is known:
 
 * ``start(expert, priority)`` queues the read of an absent expert until ``begin()``; False if there is no
   room. Priority 0 is for those needed now; speculation has the number of layers until it is needed.

@@ -1,7 +1,14 @@
 """Our file: the store and the readers of its experts."""
 
 from edgemoe.store.attach import attach_file
-from edgemoe.store.block_store import BLOCKS_FILE, VIRTUAL_FILE, BlockMap, BlockStore, open_block_store
+from edgemoe.store.block_store import (
+    BLOCKS_FILE,
+    NOT_YET_READ,
+    VIRTUAL_FILE,
+    BlockMap,
+    BlockStore,
+    open_block_store,
+)
 from edgemoe.store.expert_reader import (
     DEVICES,
     READER_KINDS,
@@ -30,6 +37,7 @@ from edgemoe.store.writer import StoreWriter
 __all__ = [
     "BLOCKS_FILE",
     "DEVICES",
+    "NOT_YET_READ",
     "READER_KINDS",
     "VECTOR_FORMAT",
     "VIRTUAL_FILE",

@@ -2,14 +2,17 @@
 
 Its folder is a store's, but for the expert files: ``blocks.json`` says where the blocks of each expert lie,
 which the reader packs while they arrive. The manifest gives each a place in a file that is nowhere.
-``first-reads.txt`` has the checksum of every record that was read, a line ``layer.expert checksum`` that is
-appended at its first read.
+``first-reads.txt`` has the checksums of records as they were first read, a line ``layer.expert checksum``
+each, appended when a model is closed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +24,10 @@ from edgemoe.store.store import Store, open_store
 
 VIRTUAL_FILE = "experts.virtual"
 BLOCKS_FILE = "blocks.json"
+# Stands for the checksum of a record in the manifest.
+NOT_YET_READ = "0" * 16
 _FIRST_READS = "first-reads.txt"
+_FIRST_READ = re.compile(r"(\d{1,6})\.(\d{1,6}) ([0-9a-f]{16})\n")
 # What each thread of the reader takes; with more than 16 rows in a MiB, less than this.
 READER_THREAD_BYTES = (1 << 20) + (64 << 10)
 
@@ -78,13 +84,22 @@ class BlockStore(Store):
                     raise StoreError(f"{error.filename}: cannot be opened: {error.strerror}") from error
         raise AssertionError("the last method returns or raises")
 
+    def expert_checksum(self, key: ExpertKey) -> int:
+        """See Store."""
+        return self._checksums.get(key, 0)
+
+    def keep_checksums(self, found: Mapping[ExpertKey, int]) -> None:
+        """Append those of first reads to the folder's file."""
+        new = {key: value for key, value in found.items() if value and key not in self._checksums}
+        self._checksums.update(new)
+        lines = "".join(f"{layer}.{expert} {value:016x}\n" for (layer, expert), value in new.items())
+        # A full disk must not stop a model that only reads.
+        with contextlib.suppress(OSError), (self.path / _FIRST_READS).open("a", encoding="ascii") as file:
+            file.write(lines)
+
     def is_sound(self, key: ExpertKey, record: ByteArray) -> bool:
         """Whether a record is as it was when it was first read."""
-        found = checksum(record)
-        if key not in self._checksums:
-            self._checksums[key] = found
-            self._note_first_read(key, found)
-        return self._checksums[key] == found
+        return self.expert_checksum(key) in (0, int(checksum(record), 16))
 
     def damage_error(self, key: ExpertKey) -> CorruptStoreError:
         """See Store."""
@@ -102,26 +117,17 @@ class BlockStore(Store):
         path = self._blocks.paths[first.file]
         return f"{path}: layer {key[0]} expert {key[1]} at offset {first.offset}"
 
-    def _first_reads(self) -> dict[ExpertKey, str]:
+    def _first_reads(self) -> dict[ExpertKey, int]:
         try:
             lines = (self.path / _FIRST_READS).read_text("ascii").splitlines(keepends=True)
         except (OSError, UnicodeDecodeError):
             return {}
-        found: dict[ExpertKey, str] = {}
+        found: dict[ExpertKey, int] = {}
         for line in lines:
-            name, _, value = line.partition(" ")
-            layer, _, expert = name.partition(".")
-            # The last line may have been torn by a crash.
-            if line.endswith("\n") and len(value) == 17 and layer.isdigit() and expert.isdigit():
-                found.setdefault((int(layer), int(expert)), value.strip())
+            # The last one may have been torn by a crash.
+            if match := _FIRST_READ.fullmatch(line):
+                found.setdefault((int(match[1]), int(match[2])), int(match[3], 16))
         return found
-
-    def _note_first_read(self, key: ExpertKey, value: str) -> None:
-        try:
-            with (self.path / _FIRST_READS).open("a", encoding="ascii") as file:
-                file.write(f"{key[0]}.{key[1]} {value}\n")
-        except OSError:
-            pass  # a full disk must not stop a model that only reads
 
 
 def open_block_store(folder: Path) -> BlockStore:

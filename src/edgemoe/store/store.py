@@ -76,6 +76,13 @@ class Store:
         """Whether a record that was read is as it was written."""
         return checksum(record) == self.manifest.experts[key].checksum
 
+    def expert_checksum(self, key: ExpertKey) -> int:
+        """Checksum of a record as it was written; 0 where its first read has to say."""
+        return int(self.manifest.experts[key].checksum, 16)
+
+    def keep_checksums(self, found: Mapping[ExpertKey, int]) -> None:
+        """Keep the checksums that first reads have made; 0 of what was not read. All are known here."""
+
     def damage_error(self, key: ExpertKey) -> CorruptStoreError:
         """A damaged record of an expert as the error to raise."""
         return self._corrupt(f"layer {key[0]} expert {key[1]}", self.manifest.experts[key])
