@@ -34,6 +34,8 @@ def read_phimoe(reader: ConfigReader) -> ModelSpec:
     )
     moe = MoESpec(router, ExpertSpec(reader.require_size("intermediate_size"), read_activation(reader)))
     attention, context = _rotated(reader, attention)
+    if context is not None and attention.window >= context:
+        attention = replace(attention, window=0)  # longer than any text
     spec = read_model(
         reader,
         (LayerSpec(attention, moe),) * reader.require_size("num_hidden_layers"),
