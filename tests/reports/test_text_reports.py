@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 
 import pytest
 
@@ -269,3 +270,55 @@ def test_files_that_are_not_utf8_are_one_line(tmp_path):
         with pytest.raises(StoreError, match="is not UTF-8"):
             Tokenizer(folder, {}).template_names()
         path.write_bytes(kept or b"{}")
+
+
+DOUBLING = (
+    "{{% set ns = namespace(s={0}) %}}{{% for i in range(60) %}}{{% set ns.s = {1} %}}{{% endfor %}}"
+    "{{{{ ns.s }}}}"
+)
+GREEDY = {
+    "ranges in ranges": "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
+    "a long text": "{{ 'a' * (3 * 2**30) }}",
+    "a long list": "{{ [1] * 10**9 }}",
+    "a long number": DOUBLING.format("10", "ns.n ** 2").replace("ns.n", "ns.s"),
+    "doubled text": DOUBLING.format("'ab'", "ns.s ~ ns.s"),
+    "doubled list": DOUBLING.format("[1]", "[ns.s, ns.s]"),
+    "doubled object": DOUBLING.format("1", "dict(a=ns.s, b=ns.s)"),
+    "filled up": "{{ 'a' | center(10**9) }}",
+    "filled up by a method": "{{ 'a'.ljust(2**31) }}",
+    "a wide number": "{{ '%1000000000d' % 1 }}",
+    "a wide number in braces": "{{ '{:{}}'.format(1, 10**9) }}",
+    "replaced": "{% set a = 'a' * 1000000 %}{{ a.replace('a', a) }}",
+    "joined": "{% set a = 'a' * 1000000 %}{{ ([a] * 100000) | join(a) }}",
+    "indented": "{{ ('a\n' * 100000) | indent(100000) }}",
+    "tabs": "{{ ('\t' * 100000).expandtabs(100000) }}",
+    "summed lists": "{{ ([[1] * 1000] * 1000) | sum(start=[]) }}",
+    "text in a loop": "{% for a in range(100000) %}" + "x" * 10_000 + "{% endfor %}",
+    "words": "{{ ('a ' * 4000000).split() | length }}",
+    "kept in itself": "{% set a = namespace() %}{% set a.x = [a, a] %}{{ a }}",
+}
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_a_template_is_bounded_in_time_and_memory(tmp_path, name):
+    tokenizer = Tokenizer(write_folder(tmp_path / "m", chat_template__jinja=GREEDY[name]), {})
+    tracemalloc.start()
+    try:
+        with pytest.raises(RequestError, match="refuses this conversation: CostError") as caught:
+            tokenizer.render_chat(USER)
+        assert tracemalloc.get_traced_memory()[1] < 128 << 20
+    finally:
+        tracemalloc.stop()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_long_conversation_is_rendered(tmp_path):
+    template = (
+        "{% for m in messages %}{% if m.role == 'user' and m['content'] is string %}"
+        "<{{ m.content | trim }}>{% else %}[{{ m.content.strip().split('?')[-1] }}]{% endif %}{% endfor %}"
+    )
+    turn = [{"role": "user", "content": " word" * 4000}, {"role": "assistant", "content": "a? b" * 4000}]
+    messages = turn * 20
+    folder = write_folder(tmp_path / "m", chat_template__jinja=template)
+    ours, other = rendered_by_both(folder, messages)
+    assert ours == other
