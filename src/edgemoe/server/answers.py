@@ -60,6 +60,16 @@ class Prepared:
     prompt: Prompt | None = None
 
 
+@dataclass(frozen=True)
+class _Work:
+    """One answer that is to be written."""
+
+    local: LocalModel
+    request: AnswerRequest
+    prompt: Prompt
+    constraint: Constraint | None
+
+
 class Answers:
     """Answers requests; used by one event loop."""
 
@@ -135,21 +145,13 @@ class Answers:
                 prompt = await asyncio.to_thread(render, local, request, self._memory)
             make_constraint = await asyncio.to_thread(self._plan, local, request, prompt)
             for choice in range(request.num_choices):
-                await self._write(local, request, prompt, make_constraint, choice, record, emit)
+                work = _Work(local, request, prompt, make_constraint())
+                await self._write(work, choice, record, emit)
 
-    async def _write(
-        self,
-        local: LocalModel,
-        request: AnswerRequest,
-        prompt: Prompt,
-        make_constraint: Maker,
-        choice: int,
-        record: Record,
-        emit: Emit,
-    ) -> None:
+    async def _write(self, work: _Work, choice: int, record: Record, emit: Emit) -> None:
         """One answer, from the engine's thread to events."""
+        local, request, prompt = work.local, work.request, work.prompt
         writer = self._writer(local, request, prompt)
-        constraint = make_constraint()
         loop, pieces = asyncio.get_running_loop(), asyncio.Queue[Piece]()
         cancel = Cancel()
 
@@ -159,16 +161,14 @@ class Answers:
         if request.echoes_prompt and request.num_top_logprobs is None:
             text = prompt.text or local.model.tokenizer.decode_all(prompt.token_ids)
             emit((choice, Text(text)))
-        job = _job(local, request, prompt, choice, constraint)
+        job = _job(work, choice)
 
         def tell(frame: Frame) -> None:
             loop.call_soon_threadsafe(self._show, frame)
 
         observer = ExpertMap(local.model, tell) if self.watchers else None
         began_s = time.monotonic()
-        running = loop.run_in_executor(
-            self._threads, local.run, job, push, cancel, observer if self.watchers else None
-        )
+        running = loop.run_in_executor(self._threads, local.run, job, push, cancel, observer)
         try:
             while not isinstance(piece := await pieces.get(), End):
                 if isinstance(piece, Reading):
@@ -238,9 +238,8 @@ class Answers:
         self._threads.shutdown(wait=False)
 
 
-def _job(
-    local: LocalModel, request: AnswerRequest, prompt: Prompt, choice: int, constraint: Constraint | None
-) -> Job:
+def _job(work: _Work, choice: int) -> Job:
+    local, request, prompt = work.local, work.request, work.prompt
     draw = request.draw.given()
     if choice and "seed" in draw:
         draw["seed"] += choice  # answers to one prompt differ, and come again with the same seed
@@ -252,7 +251,7 @@ def _job(
         draw,
         stop_ids,
         request.num_top_logprobs,
-        constraint,
+        work.constraint,
         scores_prompt=request.echoes_prompt and request.num_top_logprobs is not None,
         only_scores=request.only_scores,
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgemoe.server.failures import refused, unsupported
 
+MAX_MESSAGES = 10_000
 TEXT_PARTS = {"text", "input_text", "output_text", "refusal", "summary_text", "reasoning_text"}
 
 

@@ -8,9 +8,8 @@ from typing import Any
 
 from edgemoe.server.failures import refused, unsupported
 from edgemoe.server.fields import Fields
-from edgemoe.server.messages import content_text, function_call, join_system
+from edgemoe.server.messages import MAX_MESSAGES, content_text, function_call, join_system
 from edgemoe.server.openai.chat_request import (
-    MAX_MESSAGES,
     MAX_TOKENS,
     check_schema_size,
     function_tool,

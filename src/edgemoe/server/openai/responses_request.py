@@ -7,9 +7,8 @@ from typing import Any
 
 from edgemoe.server.failures import refused, unsupported
 from edgemoe.server.fields import Fields
-from edgemoe.server.messages import call_arguments, content_text, function_call, join_system
+from edgemoe.server.messages import MAX_MESSAGES, call_arguments, content_text, function_call, join_system
 from edgemoe.server.openai.chat_request import (
-    MAX_MESSAGES,
     MAX_TOKENS,
     MAX_TOP_LOGPROBS,
     check_schema_size,
