@@ -18,6 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 import edgemoe.checkpoint
 from edgemoe.checkpoint import open_checkpoint
 from edgemoe.checkpoint.gguf import splitting
+from edgemoe.convert import convert, plan_as_stored
 from edgemoe.errors import CheckpointError, UnsupportedModelError
 from edgemoe.models import read_spec
 
@@ -404,3 +405,14 @@ def test_an_architecture_that_is_not_run_is_named(tmp_path):
     writer.close()
     with pytest.raises(UnsupportedModelError, match="'bert' is not supported"):
         open_checkpoint(tmp_path / "m")
+
+
+def test_what_was_guessed_and_what_fails_is_told_before_the_work(tmp_path):
+    keys = {"tokenizer.chat_template": "{{ raise_exception('no system role') }}"}
+    kinds = [1] * 256 + [3]
+    path = write_model(
+        tmp_path / "m.gguf", [*BYTES, "<|bos|>"], pre="my-own", merges=None, keys=keys, kinds=kinds
+    )
+    notes = convert(path, tmp_path / "store", plan_as_stored(path)).notes
+    assert any("splits text the way of 'my-own', which is not known" in note for note in notes)
+    assert any("`edgemoe chat` will not work" in note and "no system role" in note for note in notes)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgemoe import native
 from edgemoe.checkpoint import CheckpointSource, ExactSource, SourceRef, TensorInfo
-from edgemoe.convert.examine import examine, side_files, tokenizer_note
+from edgemoe.convert.examine import examine, side_files, text_notes
 from edgemoe.convert.soundness import refuse_misfit, refuse_not_finite
 from edgemoe.errors import CheckpointError
 from edgemoe.models import ModelSpec, TensorSources, TensorSpec
@@ -52,7 +52,8 @@ class Conversion:
         self.spec: ModelSpec = examined.spec
         self._sources: TensorSources = examined.sources
         self._side_files = side_files(source, self._config)
-        self.notes = (*examined.notes, *tokenizer_note(self._side_files))  # what to tell before the work
+        # Told before the work.
+        self.notes = (*examined.notes, *text_notes(source, self._side_files, self._config))
         self._dense = {t.name: (self._dense_format(t), t.shape) for t in self.spec.dense_tensors()}
         self._formats = {
             key: plan.formats_of(*key).of(self.spec.moe(key[0]).expert.projections)

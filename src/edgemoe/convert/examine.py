@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from edgemoe.checkpoint import CheckpointSource, TensorInfo
+from edgemoe.checkpoint import CheckpointSource, GgufCheckpoint, TensorInfo
 from edgemoe.checkpoint.stand_ins import parse_json, stand_in
-from edgemoe.errors import CheckpointError
+from edgemoe.errors import CheckpointError, StoreError
 from edgemoe.models import ModelSpec, TensorSources, find_sources, read_spec, stored_head
+from edgemoe.text import try_text_files
 
 TOKENIZER = "tokenizer.json"
 _GENERATION = "generation_config.json"
@@ -72,10 +73,20 @@ def side_files(source: CheckpointSource, config: Mapping[str, Any]) -> dict[str,
     return files
 
 
-def tokenizer_note(files: Mapping[str, bytes]) -> tuple[str, ...]:
-    """What to say where there is no tokenizer."""
+def text_notes(
+    source: CheckpointSource, files: Mapping[str, bytes], config: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """What to say of the tokenizer: that there is none, what was guessed, that the chat template fails.
+
+    Raises:
+        CheckpointError: a store with these files would not be loaded.
+    """
     if TOKENIZER in files:
-        return ()
+        guessed = source.notes() if isinstance(source, GgufCheckpoint) else ()
+        try:
+            return (*guessed, *try_text_files(files, config))
+        except StoreError as error:
+            raise CheckpointError(f"tokenizer files cannot be used: {error}") from error
     return (
         f"there is no {TOKENIZER}: the store will take token ids, not text; to have one, load the folder's"
         " tokenizer with transformers' AutoTokenizer, save it there and convert again",

@@ -3,5 +3,6 @@
 from edgemoe.text.stops import StopScanner
 from edgemoe.text.stream import StreamDecoder
 from edgemoe.text.tokenizer import Message, Tokenizer
+from edgemoe.text.trial import try_text_files
 
-__all__ = ["Message", "StopScanner", "StreamDecoder", "Tokenizer"]
+__all__ = ["Message", "StopScanner", "StreamDecoder", "Tokenizer", "try_text_files"]
