@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <system_error>
@@ -31,8 +32,10 @@ nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>> aligned_empty(std::size_t num_
     return {buffer->data(), {num_bytes}, owner};
 }
 
+// Paths are bytes: in which letters Python shows them is up to its locale.
 [[noreturn]] void raise_os_error(int error, const std::string& text, const std::string& path) {
-    nb::object exception = nb::module_::import_("builtins").attr("OSError")(error, text, path);
+    const nb::object name = nb::steal(PyUnicode_DecodeFSDefaultAndSize(path.data(), std::ssize(path)));
+    nb::object exception = nb::module_::import_("builtins").attr("OSError")(error, text, name);
     PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception.ptr())), exception.ptr());
     throw nb::python_error();
 }
@@ -43,10 +46,12 @@ nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>> aligned_empty(std::size_t num_
     raise_os_error(code, std::strerror(code), what.substr(0, what.rfind(": ")));
 }
 
-std::unique_ptr<FileReader> open_files_of(const std::string& method, const std::vector<std::string>& paths,
+std::unique_ptr<FileReader> open_files_of(const std::string& method, const std::vector<nb::bytes>& names,
                                           int max_depth, double bytes_per_s, double latency_s) {
     const auto found = kMethods.find(method);
     require(found != kMethods.end(), "open_files", "no method " + method);
+    std::vector<std::string> paths;
+    for (const nb::bytes& name : names) paths.emplace_back(name.c_str(), name.size());
     try {
         return open_files(found->second, paths, max_depth, {bytes_per_s, latency_s});
     } catch (const std::system_error& error) {

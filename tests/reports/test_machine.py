@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,6 +157,18 @@ def test_text_is_utf8_whatever_the_locale(tiny_store, locale):
     assert odd.returncode == 0, odd.stderr
     assert json.loads(odd.stdout)["token_ids"] == json.loads(plain.stdout)["token_ids"]
     assert json.loads(odd.stdout)["num_prompt_tokens"] == json.loads(plain.stdout)["num_prompt_tokens"]
+
+
+@pytest.mark.parametrize(
+    "locale", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}]
+)
+def test_names_of_stores_are_bytes_whatever_the_locale(tiny_store, tmp_path, locale):
+    store = shutil.copytree(tiny_store, tmp_path / "漢 é")
+    options = ["--memory", "300MiB", "--max-tokens", "1", "--json"]
+    done = edgemoe("run", store, "a 漢", *options, env=PLAIN | locale)
+    assert done.returncode == 0, done.stderr
+    right = edgemoe("run", tiny_store, "a 漢", *options, env=PLAIN | {"LC_ALL": "C.UTF-8"})
+    assert json.loads(done.stdout)["num_prompt_tokens"] == json.loads(right.stdout)["num_prompt_tokens"]
 
 
 def test_no_file_is_opened_in_the_encoding_of_the_locale(tiny_store):

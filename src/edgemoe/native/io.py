@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -59,7 +60,9 @@ class FileReader:
         bytes_per_s: float = 0.0,
         latency_s: float = 0.0,
     ) -> None:
-        self._reader = _native.open_files(method, list(paths), max_depth, bytes_per_s, latency_s)
+        self._reader = _native.open_files(
+            method, [os.fsencode(path) for path in paths], max_depth, bytes_per_s, latency_s
+        )
         self.method = method
         # A destination must outlive its read even when the caller forgets it.
         self._destinations: dict[int, ByteArray] = {}
