@@ -8,6 +8,7 @@ namespace edgemoe::bindings {
 void bind_kernels(nanobind::module_& m);
 void bind_ops(nanobind::module_& m);
 void bind_attention(nanobind::module_& m);
+void bind_kimi_delta(nanobind::module_& m);
 void bind_latent(nanobind::module_& m);
 void bind_mamba2(nanobind::module_& m);
 void bind_mixers(nanobind::module_& m);

@@ -16,6 +16,7 @@ NB_MODULE(_native, m) {
     edgemoe::bindings::bind_latent(m);
     edgemoe::bindings::bind_mixers(m);
     edgemoe::bindings::bind_mamba2(m);
+    edgemoe::bindings::bind_kimi_delta(m);
     edgemoe::bindings::bind_io(m);
     edgemoe::bindings::bind_experts(m);
     edgemoe::bindings::bind_speculation(m);

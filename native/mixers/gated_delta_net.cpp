@@ -8,13 +8,12 @@
 #include "core/thread_pool.h"
 #include "kernels/clones.h"
 #include "kernels/kernels.h"
+#include "mixers/delta_rule.h"
 #include "ops/ops.h"
 
 namespace edgemoe {
 namespace {
 
-// Under the root of a head's length, as the family was trained.
-constexpr float kLengthEps = 1e-6f;
 // Beyond it ln(1 + e^x) is x in single precision.
 constexpr float kLargeForSoftplus = 20.0f;
 
@@ -25,21 +24,6 @@ std::unique_ptr<float[]> floats(std::int64_t count) {
 float softplus(float x) { return x > kLargeForSoftplus ? x : std::log1p(std::exp(x)); }
 
 float logistic(float x) { return 1.0f / (1.0f + std::exp(-x)); }
-
-// x of one head becomes a vector of length `scale`.
-EDGEMOE_FOR_EACH_ISA void to_length(float* x, std::int64_t dim, float scale) {
-    constexpr std::int64_t kPartials = 16;
-    float partial[kPartials] = {};
-    std::int64_t i = 0;
-    for (; i + kPartials <= dim; i += kPartials) {
-        for (std::int64_t j = 0; j < kPartials; ++j) partial[j] += x[i + j] * x[i + j];
-    }
-    for (; i < dim; ++i) partial[0] += x[i] * x[i];
-    float sum = 0;
-    for (const float one : partial) sum += one;
-    const float factor = scale / std::sqrt(sum + kLengthEps);
-    for (i = 0; i < dim; ++i) x[i] *= factor;
-}
 
 // One token of one head: S decays, what the key finds in it is brought towards the value, the query reads.
 // found [Dv] is scratch.

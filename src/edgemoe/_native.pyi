@@ -125,6 +125,33 @@ class GatedDeltaNet:
         self, x: _Floats, segments: Sequence[tuple[int, int, _Floats, _Floats]], commits: bool
     ) -> None: ...
 
+class KimiDeltaNet:
+    def __init__(
+        self,
+        norm: _Floats,
+        eps: float,
+        q: Matrix,
+        k: Matrix,
+        v: Matrix,
+        forget: tuple[Matrix | None, Matrix],
+        gate: tuple[Matrix | None, Matrix],
+        beta: Matrix,
+        decay: _Floats,
+        dt_bias: _Floats,
+        taps: _Floats,
+        output_norm: _Floats,
+        out: Matrix,
+        *,
+        num_heads: int,
+        key_dim: int,
+        value_dim: int,
+        lowest_log: float = 0,
+        branch_scale: float = 1,
+    ) -> None: ...
+    def run(
+        self, x: _Floats, segments: Sequence[tuple[int, int, _Floats, _Floats]], commits: bool
+    ) -> None: ...
+
 class Mamba2:
     def __init__(
         self,

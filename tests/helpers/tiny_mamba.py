@@ -60,6 +60,21 @@ _NEMOTRON = {
     # Of several tokens transformers lets no step be smaller than this, of one token any.
     "time_step_min": 1e-30,
 }
+_KIMI = {
+    **_COMMON,
+    "num_key_value_heads": 4,
+    "num_hidden_layers": 4,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention", "linear_attention"],
+    "intermediate_size": 96,
+    "moe_intermediate_size": 32,
+    "num_local_experts": 10,
+    "kv_lora_rank": 32,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 24,
+    "v_head_dim": 16,
+    "linear_head_dim": 32,
+    "linear_num_heads": 3,
+}
 MAMBAS: dict[str, tuple[str, dict[str, Any]]] = {
     "granite-hybrid": ("granitemoehybrid", {**_GRANITE}),
     "granite-hybrid-rope": (
@@ -75,6 +90,30 @@ MAMBAS: dict[str, tuple[str, dict[str, Any]]] = {
             "mamba_d_conv": 3,
             "tie_word_embeddings": False,
             "time_step_limit": [0.3, 0.9],
+        },
+    ),
+    "kimi-linear": ("kimi_linear", {**_KIMI}),
+    "kimi-linear-groups": (
+        "kimi_linear",
+        {
+            **_KIMI,
+            "layer_types": None,
+            "linear_attn_config": {
+                "head_dim": 16,
+                "num_heads": 6,
+                "short_conv_kernel_size": 3,
+                "full_attn_layers": [1, 4],
+                "kda_layers": [2, 3],
+            },
+            "q_lora_rank": 32,
+            "num_local_experts": 12,
+            "n_group": 3,
+            "topk_group": 2,
+            "norm_topk_prob": False,
+            "n_shared_experts": 2,
+            "first_k_dense_replace": 2,
+            "routed_scaling_factor": 1.3,
+            "tie_word_embeddings": True,
         },
     ),
     "nemotron": ("nemotron_h", {**_NEMOTRON}),

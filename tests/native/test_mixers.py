@@ -102,7 +102,56 @@ class Mamba2:
         return reference.mamba2(x, self.weights, (H, P, G, N), self.LIMITS, 1e-6)
 
 
-MIXERS = (DeltaNet, ShortConv, Mamba2)
+class KimiDelta:
+    """See DeltaNet: forgetting through two matrices, without a bound."""
+
+    LOWEST = 0.0
+    RANK = 32
+
+    def __init__(self, format="f32"):
+        heads, keys, values = HV, HV * DK, HV * DV
+        self.weights = {
+            "norm": draw(D), "q": draw(keys, D) / 8, "k": draw(keys, D, seed=1) / 8, "v": draw(values, D) / 8,
+            "forget": self.two(keys), "gate": self.two(values),
+            "beta": draw(heads, D) / 8, "decay": -np.exp(draw(heads)), "dt_bias": draw(keys, seed=2),
+            "taps": draw(K, 2 * keys + values) / 2, "output_norm": draw(DV), "out": draw(D, values) / 8,
+        }  # fmt: skip
+        packed = dict(self.weights)
+        for name in ("q", "k", "v", "out"):
+            packed[name] = pack(packed[name], format)
+        packed["beta"] = pack(packed["beta"])
+        for name in ("forget", "gate"):
+            packed[name] = tuple(None if w is None else pack(w, format) for w in packed[name])
+        self.compiled = native.KimiDeltaNet(
+            packed.pop("norm"),
+            1e-6,
+            **packed,
+            num_heads=heads,
+            key_dim=DK,
+            value_dim=DV,
+            lowest_log=self.LOWEST,
+        )
+
+    def two(self, rows):
+        if not self.RANK:
+            return None, draw(rows, D, seed=3) / 8
+        return draw(self.RANK, D, seed=rows) / 8, draw(rows, self.RANK) / 6
+
+    def state(self):
+        return np.zeros((HV, DK, DV), np.float32), np.zeros((K - 1, HV * (2 * DK + DV)), np.float32)
+
+    def expected(self, x):
+        return reference.kimi_delta_net(x, self.weights, HV, (DK, DV), self.LOWEST, 1e-6)
+
+
+class BoundedKimiDelta(KimiDelta):
+    """Forgetting through one matrix, with a bound."""
+
+    LOWEST = -5.0
+    RANK = 0
+
+
+MIXERS = (DeltaNet, ShortConv, Mamba2, KimiDelta, BoundedKimiDelta)
 
 
 def run(mixer, x, state, cuts=((0, T),), commits=True):

@@ -44,7 +44,7 @@ from edgemoe.native.matrix import (
     record_parts,
     refine,
 )
-from edgemoe.native.mixers import GatedDeltaNet, Mamba2, ShortConv
+from edgemoe.native.mixers import GatedDeltaNet, KimiDeltaNet, Mamba2, ShortConv
 from edgemoe.native.ops import combine, layer_norm, rms_norm
 from edgemoe.native.router import IntArray, Router, choose_experts
 from edgemoe.native.speculation import (
@@ -95,6 +95,7 @@ __all__ = [
     "GatedDeltaNet",
     "HybridPredictor",
     "IntArray",
+    "KimiDeltaNet",
     "LatentLayer",
     "LayerPace",
     "LoadFailed",

@@ -6,6 +6,7 @@ Letters as in mixers.py. Each takes a text from its beginning and gives what is 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,3 +113,48 @@ def mamba2(
     gated = (found.reshape(len(x), inner) * silu(z)).reshape(len(x), num_groups, -1)
     gated /= np.sqrt((gated**2).mean(-1, keepdims=True) + eps)
     return np.asarray((gated.reshape(len(x), inner) * w["output_norm"]) @ w["out"].T + w.get("out_bias", 0))
+
+
+def kimi_delta_net(
+    x: FloatArray,
+    weights: Mapping[str, Any],
+    heads: int,
+    dims: tuple[int, int],
+    lowest_log: float,
+    eps: float,
+) -> Double:
+    """``weights`` by the names of ``KimiDeltaNet``'s arguments, forget and gate in twos; ``dims`` Dk, Dv."""
+    key_dim, value_dim = dims
+    w = {n: np.asarray(v, np.float64) for n, v in weights.items() if n not in ("forget", "gate")}
+    normed = rms_norm(x, weights["norm"], eps).astype(np.float64)
+
+    def through(two: tuple[FloatArray | None, FloatArray]) -> Double:
+        first, second = two
+        between = normed if first is None else normed @ first.astype(np.float64).T
+        return np.asarray(between @ second.astype(np.float64).T)
+
+    projected = normed @ np.concatenate([w["q"], w["k"], w["v"]]).T
+    mixed = silu(causal_conv(projected, weights["taps"]))
+    q, k, v = np.split(mixed, [heads * key_dim, 2 * heads * key_dim], axis=1)
+
+    def of_length_one(y: Double) -> Double:
+        rows = y.reshape(len(x), heads, key_dim)
+        return np.asarray(rows / np.sqrt((rows**2).sum(-1, keepdims=True) + 1e-6))
+
+    queries, keys = of_length_one(q) * key_dim**-0.5, of_length_one(k)
+    values = v.reshape(len(x), heads, value_dim)
+    beta = 1 / (1 + np.exp(-normed @ w["beta"].T))
+    steps = (through(weights["forget"]) + w["dt_bias"]).reshape(len(x), heads, key_dim)
+    rate = w["decay"][:, None]
+    bounded = lowest_log / (1 + np.exp(rate * steps))
+    decay = np.exp(bounded if lowest_log else rate * np.log1p(np.exp(steps)))
+    state = np.zeros((heads, key_dim, value_dim))
+    found = np.empty((len(x), heads, value_dim))
+    for t in range(len(x)):
+        state *= decay[t, :, :, None]
+        error = values[t] - np.einsum("hkv,hk->hv", state, keys[t])
+        state += np.einsum("hk,hv->hkv", keys[t], beta[t, :, None] * error)
+        found[t] = np.einsum("hkv,hk->hv", state, queries[t])
+    found /= np.sqrt((found**2).mean(-1, keepdims=True) + eps)
+    gates = 1 / (1 + np.exp(-through(weights["gate"])))
+    return np.asarray(((found * w["output_norm"]).reshape(len(x), -1) * gates) @ w["out"].T)

@@ -31,6 +31,14 @@ values, is multiplied by silu(z), normed group by group with ``output_norm`` (I,
 with ``out_bias`` is added to x, times ``branch_scale``. Biases may be None. A segment is (first row, number
 of rows, state (H, N, P), tail (K - 1, C)).
 
+``KimiDeltaNet(norm, eps, q, k, v, forget, gate, beta, decay, dt_bias, taps, output_norm, out, *, num_heads,
+key_dim, value_dim, lowest_log=0, branch_scale=1)`` (arXiv 2510.26692): as the gated delta net with as many
+key heads as value heads H, but each of the Dk rows of S is multiplied by a number of its own, exp(``decay``
+softplus(f + ``dt_bias``)), or with a bound exp(``lowest_log`` times the logistic function of -``decay`` (f +
+``dt_bias``)), where ``forget`` makes f (H Dk). ``forget`` and ``gate`` are two matrices each, one after the
+other, the first of which may be None; what heads make, normed, is multiplied by the logistic function of the
+gate. A segment is that of the gated delta net, C = 2 H Dk + H Dv.
+
 ``run(x, segments, commits)`` adds to x (T, D) what its rows make of their texts, and moves the texts' states
 on; with ``commits`` false the states stay as they are and x gets the same bits. ValueError where shapes do
 not fit.
@@ -41,5 +49,6 @@ from __future__ import annotations
 import edgemoe._native as _native
 
 GatedDeltaNet = _native.GatedDeltaNet
+KimiDeltaNet = _native.KimiDeltaNet
 Mamba2 = _native.Mamba2
 ShortConv = _native.ShortConv

@@ -51,7 +51,7 @@ def read_unrotated(
         layers=layers,
         norm_eps=eps,
         has_tied_head=reader.flag("tie_word_embeddings", False),
-        max_context=reader.require_size("max_position_embeddings"),
+        max_context=reader.require_size("max_position_embeddings", "model_max_length"),
         embed_scale=embed_scale,
         head_scale=head_scale,
     )

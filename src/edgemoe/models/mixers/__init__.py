@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from edgemoe.models.mixers.attention import Attention, FullAttention
 from edgemoe.models.mixers.delta_net import GatedDeltaNet, GatedDeltaNetSpec
+from edgemoe.models.mixers.kimi_delta import KimiDelta, KimiDeltaSpec
 from edgemoe.models.mixers.latent import LatentAttention, LatentSpec
 from edgemoe.models.mixers.mamba2 import Mamba2, Mamba2Spec
 from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
@@ -23,6 +24,7 @@ _MIXERS: Mapping[type, Callable[[MixerParts], TokenMixer]] = {
     AttentionSpec: Attention,
     LatentSpec: LatentAttention,
     GatedDeltaNetSpec: GatedDeltaNet,
+    KimiDeltaSpec: KimiDelta,
     Mamba2Spec: Mamba2,
     ShortConvSpec: ShortConv,
 }

@@ -1,0 +1,142 @@
+"""Kimi delta attention: spec and mixer. Letters as in native/mixers.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgemoe import native
+from edgemoe.models.mixers.mixer import MixerParts
+from edgemoe.models.mixers.recurrent_state import RecurrentState
+from edgemoe.models.segments import Segment
+from edgemoe.models.spec import ROW_MULTIPLE, TensorSpec
+from edgemoe.models.state import LayerState, StateSize
+from edgemoe.native import FloatArray, Matrix
+
+
+@dataclass(frozen=True)
+class KimiDeltaSpec:
+    """See MixerSpec. ``rank`` of what makes gates and forgetting; 0: one matrix each.
+
+    ``lowest_log``: the bound of logarithms of decay, 0 for none.
+    """
+
+    num_heads: int
+    head_dim: int
+    num_taps: int
+    rank: int = 0
+    lowest_log: float = 0.0
+
+    @property
+    def inner_width(self) -> int:
+        """All heads of a token: its queries, or its keys, or its values."""
+        return self.num_heads * self.head_dim
+
+    @property
+    def padded_rank(self) -> int:
+        """The rank rounded up to the columns that packed matrices have."""
+        return -(-self.rank // ROW_MULTIPLE) * ROW_MULTIPLE
+
+    def tensors(self, prefix: str, width: int) -> Iterator[TensorSpec]:
+        """See MixerSpec."""
+        prefix, inner = f"{prefix}.delta", self.inner_width
+        for name in "qkv":
+            yield TensorSpec(f"{prefix}.{name}.weight", (inner, width), "matrix")
+            taps = (inner, self.num_taps)
+            yield TensorSpec(f"{prefix}.conv_{name}.weight", (taps[0] * taps[1],), "precise", taps)
+        for name in ("forget", "gate"):
+            if not self.rank:
+                yield TensorSpec(f"{prefix}.{name}.weight", (inner, width), "matrix")
+                continue
+            yield TensorSpec(f"{prefix}.{name}_a.weight", (self.padded_rank, width), "matrix")
+            yield TensorSpec(f"{prefix}.{name}_b.weight", (inner, self.padded_rank), "matrix")
+        # Small, and what it says is raised to a power: it stays as precise as norms.
+        yield TensorSpec(f"{prefix}.beta.weight", (self.num_heads, width), "precise")
+        yield TensorSpec(f"{prefix}.decay", (self.num_heads,), "precise")
+        yield TensorSpec(f"{prefix}.dt_bias", (inner,), "precise")
+        yield TensorSpec(f"{prefix}.norm.weight", (self.head_dim,), "precise")
+        yield TensorSpec(f"{prefix}.out.weight", (width, inner), "matrix")
+
+    def row_lengths(self) -> dict[str, int]:
+        """See MixerSpec."""
+        return {"linear heads times their dimension": self.inner_width}
+
+    def new_state(self, size: StateSize) -> LayerState:
+        """See MixerSpec."""
+        return RecurrentState(self._shapes())
+
+    def state_num_bytes(self, size: StateSize) -> int:
+        """See MixerSpec."""
+        return RecurrentState.size_bytes(self._shapes())
+
+    def working_floats(self, width: int) -> int:
+        """See MixerSpec: normed rows, what the matrices make of them twice, the convolution's, the heads'."""
+        return width + 12 * self.inner_width + 2 * self.padded_rank + self.num_heads
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {
+            "state": (self.num_heads, self.head_dim, self.head_dim),
+            "tail": (self.num_taps - 1, 3 * self.inner_width),
+        }
+
+
+class KimiDelta:
+    """See TokenMixer."""
+
+    def __init__(self, parts: MixerParts) -> None:
+        spec: KimiDeltaSpec = parts.spec
+        assert not parts.has_post_norm, "no family has a norm after its delta net"
+        weights, prefix = parts.weights, f"layers.{parts.layer}.delta"
+        taps = [
+            weights.vector(f"{prefix}.conv_{name}.weight").reshape(spec.inner_width, spec.num_taps)
+            for name in "qkv"
+        ]
+
+        def matrix(name: str) -> Matrix:
+            return weights.matrix(f"{prefix}.{name}.weight")
+
+        def two(name: str) -> tuple[Matrix | None, Matrix]:
+            return (matrix(f"{name}_a"), matrix(f"{name}_b")) if spec.rank else (None, matrix(name))
+
+        self._place = parts.place
+        self._net = native.KimiDeltaNet(
+            parts.norm,
+            parts.eps,
+            matrix("q"),
+            matrix("k"),
+            matrix("v"),
+            two("forget"),
+            two("gate"),
+            matrix("beta"),
+            weights.vector(f"{prefix}.decay"),
+            weights.vector(f"{prefix}.dt_bias"),
+            np.ascontiguousarray(np.concatenate(taps).T),
+            weights.vector(f"{prefix}.norm.weight"),
+            matrix("out"),
+            num_heads=spec.num_heads,
+            key_dim=spec.head_dim,
+            value_dim=spec.head_dim,
+            lowest_log=spec.lowest_log,
+            branch_scale=parts.branch_scale,
+        )
+
+    def add_to(self, x: FloatArray, segments: Sequence[Segment]) -> None:
+        """See TokenMixer."""
+        for segment in segments:
+            self._state(segment).advance(segment.position, segment.num_rows)
+        self._net.run(x, [self._described(segment) for segment in segments], commits=True)
+
+    def rehearse(self, x: FloatArray, segment: Segment) -> None:
+        """See TokenMixer."""
+        self._net.run(x, [self._described(segment)], commits=False)
+
+    def _state(self, segment: Segment) -> RecurrentState:
+        state = segment.state.layers[self._place]
+        assert isinstance(state, RecurrentState), "a text's state was made for another model"
+        return state
+
+    def _described(self, segment: Segment) -> tuple[int, int, FloatArray, FloatArray]:
+        arrays = self._state(segment).arrays
+        return segment.first, segment.num_rows, arrays["state"], arrays["tail"]
