@@ -187,8 +187,8 @@ TEST(experts_of_a_token_have_the_bits_of_single_calls_on_any_number_of_threads) 
         for (int threads : {1, 3}) {
             set_num_threads(threads);
             expert_ffns_of_token(x.data(),
-                                 {{gate.matrix, up.matrix, down.matrix, together.data()},
-                                  {gate.matrix, up.matrix, down.matrix, together.data() + kWidth}},
+                                 {{{gate.matrix, up.matrix, down.matrix}, together.data()},
+                                  {{gate.matrix, up.matrix, down.matrix}, together.data() + kWidth}},
                                  Activation::kSilu);
             for (int i : {0, 1}) {
                 CHECK_EQUAL(std::memcmp(alone.data(), together.data() + i * kWidth, kWidth * sizeof(float)),
