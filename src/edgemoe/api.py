@@ -40,6 +40,7 @@ from edgemoe.experts import DEFAULT_POLICY
 from edgemoe.models import KV_FORMATS, ModelSpec
 from edgemoe.store import Store, find_device, open_store
 from edgemoe.text import Message, Tokenizer
+from edgemoe.text.pieces import PIECE_CHARACTERS
 from edgemoe.units import parse_size
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ class Model:
         """
         engine = self._open()
         tokenizer = engine.tokenizer
-        token_ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        token_ids = _prompt_ids(engine, prompt)
         return Stream(engine, make_request(token_ids, tokenizer.stop_ids, {**engine.sampling, **options}))
 
     def astream(self, prompt: str | Sequence[int], **options: Unpack[AnswerOptions]) -> AsyncStream:
@@ -332,7 +333,7 @@ class Model:
             RequestError: the prompt does not fit the context, or the file cannot be written.
         """
         engine = self._open()
-        token_ids = engine.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        token_ids = _prompt_ids(engine, prompt)
         text, begins_with = engine.session.open(token_ids, 1)
         text.save(Path(path), begins_with, engine.weights_id)
         text.close()
@@ -444,3 +445,17 @@ def _finish(stream: Stream) -> Generation:
         except KeyboardInterrupt:
             pass
         return stream.generation
+
+
+def _prompt_ids(engine: Engine, prompt: str | Sequence[int]) -> list[int]:
+    """The tokens of a prompt; one far too long for the context is not tokenised to its end."""
+    if not isinstance(prompt, str):
+        return list(prompt)
+    context = engine.memory.context
+    token_ids = engine.tokenizer.encode(prompt, most=context)
+    if len(token_ids) > context and len(prompt) > 2 * PIECE_CHARACTERS:
+        raise RequestError(
+            f"more than {context} tokens do not fit the context of {context}; shorten the text of"
+            f" {len(prompt)} characters, or load with a longer context, up to {engine.spec.max_context}"
+        )
+    return token_ids

@@ -12,6 +12,7 @@ import tokenizers
 
 from edgemoe.errors import RequestError, StoreError
 from edgemoe.text.added_tokens import read_special_tokens
+from edgemoe.text.pieces import PIECE_CHARACTERS, pieces
 from edgemoe.text.side_files import read_json_object, read_text_file
 from edgemoe.text.stream import Reach
 from edgemoe.text.templates import ChatTemplate, Message, read_templates
@@ -66,8 +67,11 @@ class Tokenizer:
         """The token that ends a text, as the tokenizer's settings name it; ``stop_ids`` has all of them."""
         return min(self._id_of("eos_token") or self.stop_ids, default=None)
 
-    def encode(self, text: str, *, adds_special: bool = True) -> list[int]:
+    def encode(self, text: str, *, adds_special: bool = True, most: int | None = None) -> list[int]:
         """Token ids of a text, with the tokens that the tokenizer puts around a text if wanted.
+
+        A long text is tokenised in pieces, where that gives the same tokens; one of more than ``most`` tokens
+        is not tokenised to its end then.
 
         Raises:
             RequestError: the store has no tokenizer, or the text is none.
@@ -76,9 +80,30 @@ class Tokenizer:
             text.encode()
         except UnicodeEncodeError as error:  # bytes of a command line that are not UTF-8
             raise RequestError(f"the text is not UTF-8: {error.reason} at {error.start}") from None
-        tokenizer = self._require()
+        self._require()
         with _one_line_errors(RequestError, "the text cannot be tokenised"):
-            return list(tokenizer.encode(text, add_special_tokens=adds_special).ids)
+            if len(text) <= 2 * PIECE_CHARACTERS:
+                return self._encode(text, adds_special)
+            around = self._around() if adds_special else ([], [])
+            if around is None:
+                return self._encode(text, adds_special)
+            found = list(around[0])
+            for piece in pieces(text, self._encode):
+                found += self._encode(piece)
+                if most is not None and len(found) > most:
+                    return found
+            return found + around[1]
+
+    def _encode(self, text: str, adds_special: bool = False) -> list[int]:
+        return list(self._require().encode(text, add_special_tokens=adds_special).ids)
+
+    def _around(self) -> tuple[list[int], list[int]] | None:
+        """What the tokenizer puts before and after a text; None where that cannot be told."""
+        bare, whole = self._encode("a"), self._encode("a", True)
+        for start in range(len(whole) - len(bare) + 1):
+            if whole[start : start + len(bare)] == bare:
+                return whole[:start], whole[start + len(bare) :]
+        return None
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out; sentinels, which T5 answers with, are kept."""

@@ -1,0 +1,91 @@
+"""Long texts are tokenised in pieces: the same tokens, memory for a piece, and no work on what cannot fit."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from tokenizers import Tokenizer as Library
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+import edgemoe
+from edgemoe.cli.demo import demo_store
+from edgemoe.errors import RequestError
+from edgemoe.text import Tokenizer
+from edgemoe.text.pieces import PIECE_CHARACTERS
+
+WORDS = (
+    *("the", "river", "was", "small", "and", "grey,", "'quoth", "he;", "12,345", "stones", "-", "über"),
+    *("alles", "✓", "naïve\t", "", "end."),
+)
+LETTERS = random.Random(4)
+LONG = "\n".join(" ".join(LETTERS.choice(WORDS) for _ in range(LETTERS.randrange(20))) for _ in range(6000))
+
+
+def byte_level(library):
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.decoder = decoders.ByteLevel()
+    return trainers.BpeTrainer(vocab_size=600, special_tokens=["<s>", "</s>"], show_progress=False)
+
+
+def sentence_piece(library):
+    library.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    library.decoder = decoders.Replace("▁", " ")
+    return trainers.BpeTrainer(
+        vocab_size=200, special_tokens=["<s>", "</s>"], show_progress=False, max_token_length=8
+    )
+
+
+def metaspace(library):
+    library.pre_tokenizer = pre_tokenizers.Metaspace()
+    library.decoder = decoders.Metaspace()
+    return trainers.BpeTrainer(vocab_size=400, special_tokens=["<s>", "</s>"], show_progress=False)
+
+
+@pytest.fixture(params=[byte_level, metaspace, sentence_piece], ids=lambda kind: kind.__name__)
+def folder(request, tmp_path):
+    library = Library(models.BPE(unk_token="<s>"))
+    trainer = request.param(library)
+    library.train_from_iterator([LONG[:3000]], trainer)
+    library.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    library.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("adds_special", [True, False])
+def test_a_long_text_has_the_tokens_of_the_whole(folder, adds_special):
+    assert len(LONG) > 6 * PIECE_CHARACTERS
+    expected = Library.from_file(str(folder / "tokenizer.json")).encode(LONG, add_special_tokens=adds_special)
+    assert Tokenizer(folder, {}).encode(LONG, adds_special=adds_special) == expected.ids
+
+
+def watched(tokenizer, monkeypatch):
+    lengths = []
+    encode = tokenizer._encode
+
+    def watches(text, adds_special=False):
+        lengths.append(len(text))
+        return encode(text, adds_special)
+
+    monkeypatch.setattr(tokenizer, "_encode", watches)
+    return lengths
+
+
+def test_no_piece_is_long(monkeypatch):
+    with demo_store() as path:
+        tokenizer = Tokenizer(path, {})
+    whole = tokenizer._encode(LONG, True)
+    lengths = watched(tokenizer, monkeypatch)
+    assert tokenizer.encode(LONG) == whole
+    assert max(lengths) <= 2 * PIECE_CHARACTERS
+    assert len(lengths) > 6
+
+
+def test_what_cannot_fit_is_not_tokenised_to_its_end(monkeypatch):
+    with demo_store() as path, edgemoe.load(path, "200MiB", context=64) as model:
+        lengths = watched(model.tokenizer, monkeypatch)
+        with pytest.raises(RequestError, match="more than 64 tokens do not fit the context of 64"):
+            model.stream(LONG)
+        assert sum(lengths) < len(LONG) / 2
