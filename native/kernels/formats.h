@@ -51,7 +51,9 @@ struct FormatTraits {
     int block_bytes;        // bytes of such a block
 };
 
-inline constexpr FormatTraits kFormats[] = {
+// Table and functions are of each file that includes them: objects of single instruction sets may export no function
+// or table that the linker could take for the others' (scripts/check-symbols).
+static constexpr FormatTraits kFormats[] = {
     {"q2",     2,  Scales::kE3M2Zeros,    0,   Values::kCodes, true,  true,  nullptr,  32,  0},
     {"q3",     3,  Scales::kE3M2Zeros,    0,   Values::kCodes, true,  true,  nullptr,  32,  0},
     {"q4",     4,  Scales::kE4M4Zeros,    0,   Values::kCodes, true,  true,  nullptr,  32,  0},
@@ -77,21 +79,21 @@ inline constexpr int kNumFormats = static_cast<int>(sizeof kFormats / sizeof *kF
 static_assert(kNumFormats == static_cast<int>(Format::kIq4Xs) + 1);
 // clang-format on
 
-constexpr const FormatTraits& traits(Format f) { return kFormats[static_cast<int>(f)]; }
+static constexpr const FormatTraits& traits(Format f) { return kFormats[static_cast<int>(f)]; }
 
 // Scales and codes, multiplied with activations in 8 bits; else floats.
-constexpr bool is_low_bit(Format f) { return traits(f).scales != Scales::kNone; }
+static constexpr bool is_low_bit(Format f) { return traits(f).scales != Scales::kNone; }
 
 // Scales are relative to one of the whole row.
-constexpr bool has_base(Format f) {
+static constexpr bool has_base(Format f) {
     const Scales s = traits(f).scales;
     return s == Scales::kE3M2Zeros || s == Scales::kE4M4Zeros || s == Scales::kE4M4;
 }
 
-constexpr int code_bits(Format f) { return traits(f).bits; }
+static constexpr int code_bits(Format f) { return traits(f).bits; }
 
 // Bits of the largest value that takes part in integer products.
-constexpr int value_bits(Format f) {
+static constexpr int value_bits(Format f) {
     const Values values = traits(f).values;
     return values == Values::kCodes ? code_bits(f) : values == Values::kE2M1 ? 5 : 8;
 }

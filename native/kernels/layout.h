@@ -58,14 +58,16 @@ inline constexpr std::int64_t kAlignment = 64;
 inline constexpr std::int64_t kSuperBlocks = 8;  // blocks that may share a number: 256 columns
 static_assert(kChunk == kAlignment, "codes stay aligned chunk by chunk");
 
-constexpr std::int64_t align_up(std::int64_t n) { return (n + kAlignment - 1) / kAlignment * kAlignment; }
+static constexpr std::int64_t align_up(std::int64_t n) {
+    return (n + kAlignment - 1) / kAlignment * kAlignment;
+}
 
-constexpr std::int64_t block_code_bytes(Format f) { return kRowGroup * kBlock * code_bits(f) / 8; }
+static constexpr std::int64_t block_code_bytes(Format f) { return kRowGroup * kBlock * code_bits(f) / 8; }
 static_assert(block_code_bytes(Format::kQ3) == 3 * kChunk);
 static_assert(block_code_bytes(Format::kQ6) == 6 * kChunk);
 
 // Scale bytes of a block in a row group.
-constexpr std::int64_t block_scale_bytes(Format f) {
+static constexpr std::int64_t block_scale_bytes(Format f) {
     switch (traits(f).scales) {
         case Scales::kNone:
             return 0;
@@ -83,7 +85,7 @@ constexpr std::int64_t block_scale_bytes(Format f) {
 }
 
 // Bytes of what the blocks of 256 columns share in a row group.
-constexpr std::int64_t shared_scale_bytes(Format f) {
+static constexpr std::int64_t shared_scale_bytes(Format f) {
     switch (traits(f).scales) {
         case Scales::kBytes:
         case Scales::kByteHalves:
@@ -97,38 +99,38 @@ constexpr std::int64_t shared_scale_bytes(Format f) {
     }
 }
 
-constexpr std::int64_t base_bytes(Format f) { return has_base(f) ? 2 * kRowGroup : 0; }
+static constexpr std::int64_t base_bytes(Format f) { return has_base(f) ? 2 * kRowGroup : 0; }
 
 // Where the numbers that 256 columns share begin, from the beginning of the group; those of its first block
 // follow them.
-constexpr std::int64_t shared_scale_offset(Format f, std::int64_t block) {
+static constexpr std::int64_t shared_scale_offset(Format f, std::int64_t block) {
     return base_bytes(f) +
            block / kSuperBlocks * (shared_scale_bytes(f) + kSuperBlocks * block_scale_bytes(f));
 }
-constexpr std::int64_t block_scale_offset(Format f, std::int64_t block) {
+static constexpr std::int64_t block_scale_offset(Format f, std::int64_t block) {
     return shared_scale_offset(f, block) + shared_scale_bytes(f) +
            block % kSuperBlocks * block_scale_bytes(f);
 }
 
 // Bytes before the codes of a row group.
-constexpr std::int64_t group_header_bytes(Format f, std::int64_t cols) {
+static constexpr std::int64_t group_header_bytes(Format f, std::int64_t cols) {
     const std::int64_t blocks = cols / kBlock;
     return align_up(base_bytes(f) + blocks * block_scale_bytes(f) +
                     blocks / kSuperBlocks * shared_scale_bytes(f));
 }
 
-constexpr std::int64_t group_bytes(Format f, std::int64_t cols) {
+static constexpr std::int64_t group_bytes(Format f, std::int64_t cols) {
     return group_header_bytes(f, cols) + cols / kBlock * block_code_bytes(f);
 }
 
 // Bytes of a row in the blocks that an exact format holds.
-constexpr std::int64_t block_row_bytes(Format f, std::int64_t cols) {
+static constexpr std::int64_t block_row_bytes(Format f, std::int64_t cols) {
     return cols / traits(f).block_cols * traits(f).block_bytes;
 }
 
-constexpr std::int64_t num_groups(std::int64_t rows) { return (rows + kRowGroup - 1) / kRowGroup; }
+static constexpr std::int64_t num_groups(std::int64_t rows) { return (rows + kRowGroup - 1) / kRowGroup; }
 
-constexpr std::int64_t packed_bytes(Format f, std::int64_t rows, std::int64_t cols) {
+static constexpr std::int64_t packed_bytes(Format f, std::int64_t rows, std::int64_t cols) {
     return num_groups(rows) * group_bytes(f, cols);
 }
 // No exact format takes more than its blocks elsewhere, but for iq4_xs, whose scales take 8 bits for 6.
@@ -153,7 +155,7 @@ alignas(16) inline constexpr std::uint8_t kE2M1Table[16] = {16, 17, 18, 19, 20, 
                                                             16, 15, 14, 13, 12, 10, 8,  4};
 alignas(16) inline constexpr std::uint8_t kIq4Table[16] = {1,   24,  45,  63,  79,  93,  106, 118,
                                                            129, 141, 153, 166, 181, 197, 217, 241};
-constexpr const std::uint8_t* value_table(Format f) {
+static constexpr const std::uint8_t* value_table(Format f) {
     return traits(f).values == Values::kE2M1  ? kE2M1Table
            : traits(f).values == Values::kIq4 ? kIq4Table
                                               : nullptr;
@@ -162,7 +164,7 @@ constexpr const std::uint8_t* value_table(Format f) {
 inline constexpr int kByteScaleZero = 128;
 inline constexpr int kSixBitScaleZero = 32;
 // Smallest zero of q2 and q3; the centre of the code range is step 4.
-constexpr float first_zero(Format f) { return f == Format::kQ2 ? 0.5f : 2.5f; }
+static constexpr float first_zero(Format f) { return f == Format::kQ2 ? 0.5f : 2.5f; }
 
 [[gnu::always_inline]] inline float float_of_bits(std::uint32_t bits) {
     float value;
