@@ -259,7 +259,8 @@ def test_profile_plan_and_convert_by_command(tiny_checkpoint, tmp_path, capsys):
     record = json.loads(run("profile", tiny_checkpoint, "--text", text, "-o", folder, *common, "--json"))
     assert record["num_experts"] == 24
     plan = ["plan", tiny_checkpoint, "--profile", folder, "--text", more, "-o", out, "--memory", "4GiB"]
-    assert "next: edgemoe convert" in run(*plan, "--bits", "7")
+    assert run_app([str(argument) for argument in (*plan, "--bits", "7")]) == 0
+    assert "next: edgemoe convert" in capsys.readouterr().err
     run("convert", tiny_checkpoint, store, "--plan", out)
     with edgemoe.load(store, "4GiB", context=64) as model:
         assert len(model.generate([5, 6, 7], max_tokens=4).token_ids) == 4
@@ -288,7 +289,7 @@ def test_profile_plan_and_convert_by_command(tiny_checkpoint, tmp_path, capsys):
     refused("no method 'foo'", *plan[:-4], "-o", tmp_path / "other.json", "--bits", "7", "--method", "foo")
     (tmp_path / "plan.json.trace").rmdir()
     shutil.move(tmp_path / "kept.json", out)
-    refused("choose another folder for the report", "report", folder, "-o", report)
+    refused("exists; choose another name, or remove it", "report", folder, "-o", report)
     refused("is no profile", "report", tiny_checkpoint, "-o", tmp_path / "none")
     refused("leave out --window", *plan[:-4], "-o", tmp_path / "other.json", "--bits", "7", "--window", "32")
     refused("no method 'slow'", "profile", tiny_checkpoint, "--text", text, "-o", folder, "--method", "slow")

@@ -74,6 +74,9 @@ def parts(checkpoint):
 
 
 def load_slow(path, cache_share, **options):
+    # Computing takes no time by this clock, so that a busy machine leaves time to rehearse too.
+    ticks = itertools.count()
+    options["clock"] = lambda: next(ticks) * 1e-7
     store = open_store(path)
     sizes = [entry.num_bytes for entry in store.manifest.experts.values()]
     cache_bytes = max(*sizes, int(cache_share * sum(sizes)))
@@ -106,7 +109,7 @@ def test_streamed_with_rehearsals_equals_all_in_memory(checkpoint, parts, tmp_pa
         engine.session.prefill(TOKENS[:1].tolist())
         for token, logits in zip(TOKENS[1:].tolist(), expected[1:], strict=True):
             assert np.array_equal(engine.session.step(token), logits)
-        assert num_rehearsals(engine.experts) > 0
+        assert (num_rehearsals(engine.experts) > 0) == (len(spec.moe_layers) > 1)
     finally:
         engine.experts.close()
 
@@ -157,9 +160,7 @@ def test_what_a_rehearsal_raises_ends_the_layer_and_nothing_else():
 def test_rehearsals_hold_more_often_than_forecasts():
     """Of a trained model, on storage that has to be waited for."""
     with demo_store() as path:
-        # Computing takes no time by this clock, so that a busy machine leaves time to rehearse too.
-        ticks = itertools.count()
-        engine = load_slow(path, 0.5, context=256, predictor="gate", clock=lambda: next(ticks) * 1e-7)
+        engine = load_slow(path, 0.5, context=256, predictor="gate")
         try:
             tokens = engine.tokenizer.encode(STORY)
             engine.session.prefill(tokens[:1])

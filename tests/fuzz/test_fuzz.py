@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("torch")
-from fuzz.campaign import run_campaign
 from fuzz.targets import TARGETS
 
+SCRIPT = Path(__file__).parents[2] / "scripts" / "fuzz"
 
-@pytest.mark.parametrize("name", TARGETS)
-def test_damaged_files_give_a_result_or_one_line(name):
-    num_inputs, faults = run_campaign(1.5, [name])
-    assert num_inputs > 0
-    assert [str(fault) for fault in faults] == []
+
+def test_damaged_files_give_a_result_or_one_line():
+    # In a process of its own: the campaign forks, and a fork of one that has run PyTorch's threads may crash.
+    seconds = 1.5 * len(TARGETS)
+    environment = {**os.environ, "PYTHON": sys.executable}
+    run = subprocess.run([SCRIPT, "--seconds", str(seconds)], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.endswith(" inputs, 0 faults\n")

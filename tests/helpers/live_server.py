@@ -14,7 +14,7 @@ import uvicorn
 from edgemoe.server.running import create_app
 
 DEMO_STORE = Path(str(files("edgemoe").joinpath("demo_store")))
-MEMORY = "900MiB"  # the process holds several models and whatever else the tests load
+MEMORY = "3GiB"  # the process holds several models and whatever else the tests load
 
 
 @dataclass(frozen=True)

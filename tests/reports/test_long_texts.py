@@ -84,7 +84,7 @@ def test_no_piece_is_long(monkeypatch):
 
 
 def test_what_cannot_fit_is_not_tokenised_to_its_end(monkeypatch):
-    with demo_store() as path, edgemoe.load(path, "200MiB", context=64) as model:
+    with demo_store() as path, edgemoe.load(path, "4GiB", context=64) as model:
         lengths = watched(model.tokenizer, monkeypatch)
         with pytest.raises(RequestError, match="more than 64 tokens do not fit the context of 64"):
             model.stream(LONG)

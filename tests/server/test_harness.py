@@ -16,7 +16,7 @@ TEXT = "Once upon a time there was a fox"
 
 @pytest.fixture(scope="module")
 def model():
-    with edgemoe.load(DEMO_STORE, "900MiB") as loaded:
+    with edgemoe.load(DEMO_STORE, "3GiB") as loaded:
         yield loaded
 
 
