@@ -11,10 +11,12 @@ from pathlib import Path
 
 import uvicorn
 
+from edgemoe.engine.machine import resident_bytes
 from edgemoe.server.running import create_app
+from edgemoe.units import MIB
 
 DEMO_STORE = Path(str(files("edgemoe").joinpath("demo_store")))
-MEMORY = "3GiB"  # the process holds several models and whatever else the tests load
+EXTRA_BYTES = 600 * MIB  # beyond what the tests before have left in the process
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class LiveServer:
 @contextmanager
 def live_server(stores=DEMO_STORE, **options):
     """Serve until the block ends."""
-    app = options.pop("app", None) or create_app(stores, MEMORY, **options)
+    app = options.pop("app", None) or create_app(stores, resident_bytes() + EXTRA_BYTES, **options)
     config = uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

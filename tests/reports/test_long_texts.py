@@ -10,9 +10,11 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 import edgemoe
 from edgemoe.cli.demo import demo_store
+from edgemoe.engine.machine import resident_bytes
 from edgemoe.errors import RequestError
 from edgemoe.text import Tokenizer
 from edgemoe.text.pieces import PIECE_CHARACTERS
+from edgemoe.units import MIB
 
 WORDS = (
     *("the", "river", "was", "small", "and", "grey,", "'quoth", "he;", "12,345", "stones", "-", "über"),
@@ -84,7 +86,7 @@ def test_no_piece_is_long(monkeypatch):
 
 
 def test_what_cannot_fit_is_not_tokenised_to_its_end(monkeypatch):
-    with demo_store() as path, edgemoe.load(path, "4GiB", context=64) as model:
+    with demo_store() as path, edgemoe.load(path, resident_bytes() + 150 * MIB, context=64) as model:
         lengths = watched(model.tokenizer, monkeypatch)
         with pytest.raises(RequestError, match="more than 64 tokens do not fit the context of 64"):
             model.stream(LONG)

@@ -7,16 +7,17 @@ import json
 import httpx
 import numpy as np
 import pytest
-from helpers.live_server import DEMO_STORE
+from helpers.live_server import DEMO_STORE, EXTRA_BYTES
 
 import edgemoe
+from edgemoe.engine.machine import resident_bytes
 
 TEXT = "Once upon a time there was a fox"
 
 
 @pytest.fixture(scope="module")
 def model():
-    with edgemoe.load(DEMO_STORE, "3GiB") as loaded:
+    with edgemoe.load(DEMO_STORE, resident_bytes() + EXTRA_BYTES) as loaded:
         yield loaded
 
 
