@@ -31,6 +31,16 @@ void layer_norm_into(Floats2 x, Floats1 weight, Floats1 bias, float eps, Mutable
     layer_norm(x.data(), size(x, 0), size(x, 1), weight.data(), bias.data(), eps, out.data());
 }
 
+bool are_finite(Floats2 x) {
+    nb::gil_scoped_release release;
+    return all_finite(x.data(), size(x, 0) * size(x, 1));
+}
+
+bool have_finite_squares(Floats2 x) {
+    nb::gil_scoped_release release;
+    return squares_finite(x.data(), size(x, 0), size(x, 1));
+}
+
 void choose_experts_into(Floats2 x, const PackedMatrix& matrix, std::optional<Floats1> bias,
                          const BoundRouter& router, Ints2 ids, MutableFloats2 weights,
                          MutableFloats2 choice) {
@@ -72,6 +82,8 @@ void bind_ops(nb::module_& m) {
           nb::arg("eps"), nb::arg("out").noconvert());
     m.def("layer_norm_into", &layer_norm_into, nb::arg("x").noconvert(), nb::arg("weight").noconvert(),
           nb::arg("bias").noconvert(), nb::arg("eps"), nb::arg("out").noconvert());
+    m.def("all_finite", &are_finite, nb::arg("x").noconvert());
+    m.def("squares_finite", &have_finite_squares, nb::arg("x").noconvert());
     nb::class_<BoundRouter>(m, "Router")
         .def(nb::init<std::int64_t, std::int64_t, const std::string&, std::optional<Floats1>,
                       std::optional<Floats1>, std::int64_t, std::int64_t, bool, bool, float, bool, float,

@@ -1,6 +1,7 @@
 #include "ops/ops.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
 #include <stdexcept>
@@ -50,7 +51,18 @@ EDGEMOE_FOR_EACH_ISA void combine_row(const float* parts, const std::int32_t* pl
     }
 }
 
+EDGEMOE_FOR_EACH_ISA float mean_square_of_row(const float* x, std::int64_t n) { return mean_square(x, n); }
+
 // Without branches, for the compiler to fill vectors with.
+EDGEMOE_FOR_EACH_ISA bool has_special(const float* x, std::int64_t n) {
+    constexpr std::uint32_t kExponent = 0x7f800000;
+    std::uint32_t num_special = 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+        num_special += (std::bit_cast<std::uint32_t>(x[i]) & kExponent) == kExponent;
+    }
+    return num_special != 0;
+}
+
 bool all_finite(const std::uint16_t* halves, std::int64_t n) {
     constexpr std::uint16_t kExponent = 0x7c00;
     int num_special = 0;
@@ -59,6 +71,21 @@ bool all_finite(const std::uint16_t* halves, std::int64_t n) {
 }
 
 }  // namespace
+
+bool all_finite(const float* x, std::int64_t n) {
+    constexpr std::int64_t kPiece = std::int64_t{1} << 24;  // whose special numbers 32 bits can count
+    for (std::int64_t i = 0; i < n; i += kPiece) {
+        if (has_special(x + i, std::min(kPiece, n - i))) return false;
+    }
+    return true;
+}
+
+bool squares_finite(const float* x, std::int64_t num_rows, std::int64_t width) {
+    for (std::int64_t r = 0; r < num_rows; ++r) {
+        if (!std::isfinite(mean_square_of_row(x + r * width, width))) return false;
+    }
+    return true;
+}
 
 void rms_norm(const float* x, std::int64_t num_rows, std::int64_t width, const float* weight, float eps,
               float* out) {

@@ -25,6 +25,12 @@ void add_to_rows(const float* row, std::int64_t num_rows, std::int64_t width, fl
 void rope(float* x, std::int64_t num_tokens, std::int64_t num_heads, std::int64_t head_dim, const float* cos,
           const float* sin, std::int64_t num_pairs);
 
+// Whether every number of x is finite.
+bool all_finite(const float* x, std::int64_t n);
+
+// Whether rms_norm can take all rows of x: they are finite, and so are the sums of their squares.
+bool squares_finite(const float* x, std::int64_t num_rows, std::int64_t width);
+
 struct KvLayout {
     std::int64_t num_heads;  // G
     std::int64_t num_slots;  // S

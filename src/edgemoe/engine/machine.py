@@ -7,6 +7,7 @@ import platform
 import resource
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -106,9 +107,15 @@ def _cgroup_rooms() -> Iterator[tuple[int, int]]:
 def resident_bytes() -> int:
     """Memory of this process now; without /proc, the most it has had."""
     try:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+        return int(os.pread(_statm(os.getpid()), 128, 0).split()[1]) * _PAGE
     except (OSError, ValueError, IndexError):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@lru_cache(maxsize=1)
+def _statm(process_id: int) -> int:
+    """A descriptor of /proc/self/statm: every token's statistics read it, which opening would triple."""
+    return os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def peak_resident_bytes() -> int:

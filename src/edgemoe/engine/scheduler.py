@@ -53,7 +53,8 @@ class Scheduler:
     """A fair line for the model, and for whatever else has to be waited for. Thread-safe."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition(threading.Lock())  # held for moments, never during a step
+        self.lock = threading.Lock()  # held for moments, never during a step
+        self._changed = threading.Condition(self.lock)
         self._line: deque[object] = deque()  # jobs, and tickets of those who want the model to themselves
         self._num_asleep = 0
         self._owner: int | None = None  # the thread whose step is running
@@ -74,39 +75,52 @@ class Scheduler:
             maker.make([job])
             return
         try:
-            with self.changed:
+            with self.lock:
                 self._line.append(job)
                 self.notify()
-            while not job.is_done:
-                with self.changed:
-                    while not job.is_done and (self._owner is not None or self._line[0] is not job):
-                        self.wait(job.is_cancelled)
-                    if job.is_done:
-                        return
-                    if job.is_cancelled():
-                        raise Cancelled
-                    self._owner = me
-                    jobs = self._begin(maker)
+                jobs = self._begin(job, maker)
+            while jobs:
                 self._make(jobs, maker)
-        finally:
-            with self.changed:
-                self._release(me)
-                while job.is_running:  # in another thread's step, which must not lose its text
-                    self._sleep()
-                if job in self._line:
-                    self._line.remove(job)
-                self.notify()
+                if job.is_done:
+                    return
+                with self.lock:
+                    jobs = self._begin(job, maker)
+        except BaseException:
+            self._withdraw(job)
+            raise
 
-    def _begin(self, maker: Maker) -> list[Job]:
-        """Wait a little for others, and take the jobs of the next step out of the line."""
-        while (seconds := maker.gathering_s(self._waiting())) > 0:
+    def _begin(self, job: Job, maker: Maker) -> list[Job]:
+        """Wait for this job's turn, and a little for others, and take those of the next step out of the line.
+
+        None where another thread's step has done it meanwhile.
+        """
+        while not job.is_done and (self._owner is not None or self._line[0] is not job):
+            self.wait(job.is_cancelled)
+        if job.is_done:
+            return []
+        if job.is_cancelled():
+            raise Cancelled
+        self._owner = threading.get_ident()
+        waiting = self._waiting()
+        while (seconds := maker.gathering_s(waiting)) > 0:
             self._sleep(seconds)
             self.check()
-        jobs = maker.choose(self._waiting())
-        for job in jobs:
-            self._line.remove(job)
-            job.is_running = True
+            waiting = self._waiting()
+        jobs = maker.choose(waiting)
+        for chosen in jobs:
+            self._line.remove(chosen)
+            chosen.is_running = True
         return jobs
+
+    def _withdraw(self, job: Job) -> None:
+        """Take a job back whose thread has been interrupted, wherever that was."""
+        with self.lock:
+            self._release(threading.get_ident())
+            while job.is_running:  # in another thread's step, which must not lose its text
+                self._sleep()
+            if job in self._line:
+                self._line.remove(job)
+            self.notify()
 
     def _waiting(self) -> list[Job]:
         """The jobs at the head of the line, as far as the first who wants the model alone."""
@@ -127,7 +141,7 @@ class Scheduler:
             if len(jobs) == 1:
                 raise
         finally:
-            with self.changed:
+            with self.lock:
                 for job in reversed(jobs):
                     job.is_running = False
                     job.is_done = is_made
@@ -146,7 +160,7 @@ class Scheduler:
             return
         ticket = object()
         try:
-            with self.changed:
+            with self.lock:
                 self._line.append(ticket)
                 while self._owner is not None or self._line[0] is not ticket:
                     self.wait(is_cancelled)
@@ -157,7 +171,7 @@ class Scheduler:
                 self._owner = me
             yield
         finally:
-            with self.changed:
+            with self.lock:
                 self._release(me)
                 if ticket in self._line:
                     self._line.remove(ticket)
@@ -169,7 +183,7 @@ class Scheduler:
             self.notify()
 
     def wait(self, is_cancelled: Callable[[], bool], timeout_s: float | None = None) -> None:
-        """Wait, with ``changed`` held, until something may have changed. Raises as ``run``."""
+        """Wait, with ``lock`` held, until something may have changed. Raises as ``run``."""
         self.check()
         if is_cancelled():
             raise Cancelled
@@ -177,20 +191,20 @@ class Scheduler:
         self.check()
 
     def notify(self) -> None:
-        """With ``changed`` held: let all who wait look again. Without them it costs nothing."""
+        """With ``lock`` held: let all who wait look again. Without them it costs nothing."""
         if self._num_asleep:
-            self.changed.notify_all()
+            self._changed.notify_all()
 
     def _sleep(self, timeout_s: float | None = None) -> None:
         self._num_asleep += 1
         try:
-            self.changed.wait(timeout_s)
+            self._changed.wait(timeout_s)
         finally:
             self._num_asleep -= 1
 
     def wake(self) -> None:
         """Let all who wait look again."""
-        with self.changed:
+        with self.lock:
             self.notify()
 
     def check(self) -> None:
@@ -211,7 +225,7 @@ class Scheduler:
         """Let no step begin any more, and wait for the one that is running."""
         if self.is_forked:
             return
-        with self.changed:
+        with self.lock:
             self._is_closed = True
             self.notify()
             while self._owner not in (None, threading.get_ident()):
@@ -224,7 +238,7 @@ class Scheduler:
         """
         if self._is_closed or self.is_forked:
             return
-        with self.changed:
+        with self.lock:
             self._line.appendleft(self)
             while self._owner not in (None, threading.get_ident()):
                 self._sleep()
@@ -233,4 +247,5 @@ class Scheduler:
     def abandon(self) -> None:
         """See Watched: the model's threads and its ring have stayed with the parent."""
         self.is_forked = True
-        self.changed = threading.Condition(threading.Lock())  # another thread may have held the old one
+        self.lock = threading.Lock()  # another thread may have held the old one
+        self._changed = threading.Condition(self.lock)

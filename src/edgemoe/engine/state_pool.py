@@ -88,7 +88,7 @@ class StatePool:
         needed = self._bytes(min(num_slots, self.context))
         ticket = object(), threading.get_ident()
         scheduler = self._scheduler
-        with scheduler.changed:
+        with scheduler.lock:
             self._line.append(ticket)
             try:
                 scheduler.notify()  # what this thread has may be what another waits for
@@ -123,7 +123,7 @@ class StatePool:
 
     def pin(self, holding: Holding) -> bool:
         """Keep a state from being taken away until ``unpin``; False if that has happened already."""
-        with self._scheduler.changed:
+        with self._scheduler.lock:
             if holding.is_lost:
                 return False
             holding.num_pins += 1
@@ -131,34 +131,34 @@ class StatePool:
 
     def unpin(self, holding: Holding) -> None:
         """The text's step is over."""
-        with self._scheduler.changed:
+        with self._scheduler.lock:
             self._note_use(holding)
             holding.num_pins -= 1
             self._scheduler.notify()
 
     def give_back(self, holding: Holding, *, is_kept: bool = True) -> None:
         """The text has ended; its state is kept for one that begins alike, as long as there is room."""
-        with self._scheduler.changed:
+        with self._scheduler.lock:
             self._give_back(holding, is_kept)
 
     def leave(self, holding: Holding) -> None:
         """As ``give_back``, from wherever the last reference to a text may go: nothing is waited for."""
         self._left.append(holding)
-        changed = self._scheduler.changed
-        if changed.acquire(blocking=False):
+        lock = self._scheduler.lock
+        if lock.acquire(blocking=False):
             try:
                 self._collect()
             finally:
-                changed.release()
+                lock.release()
 
     def rewind(self, holding: Holding, length: int) -> None:
         """Forget a text's tokens from ``length`` on."""
-        with self._scheduler.changed:  # others may be copying its beginning
+        with self._scheduler.lock:  # others may be copying its beginning
             _rewind(holding, length)
 
     def forget(self) -> None:
         """Keep nothing of texts that have ended."""
-        with self._scheduler.changed:
+        with self._scheduler.lock:
             for holding in list(self._kept):
                 self._lose(holding)
 

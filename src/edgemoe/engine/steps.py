@@ -143,7 +143,7 @@ class StepMaker:
         logits: Sequence[FloatArray] = ()
         if wanted:
             last = [segments[i].first + segments[i].num_rows - 1 for i in wanted]
-            logits = list(self._decoder.head(hidden[last]))
+            logits = list(self._decoder.head(hidden if len(last) == len(hidden) else hidden[last]))
         for part, segment in zip(parts, segments, strict=True):
             part.hidden = hidden[segment.rows]
             part.holding.token_ids += part.token_ids

@@ -46,20 +46,20 @@ class ExpertCounts:
 
     def __add__(self, other: ExpertCounts) -> ExpertCounts:
         return ExpertCounts(
-            hits=self.hits + other.hits,
-            misses=self.misses + other.misses,
-            bytes_read=self.bytes_read + other.bytes_read,
-            waited_s=self.waited_s + other.waited_s,
-            wasted_bytes=self.wasted_bytes + other.wasted_bytes,
+            self.hits + other.hits,
+            self.misses + other.misses,
+            self.bytes_read + other.bytes_read,
+            self.waited_s + other.waited_s,
+            self.wasted_bytes + other.wasted_bytes,
         )
 
     def __sub__(self, other: ExpertCounts) -> ExpertCounts:
         return ExpertCounts(
-            hits=self.hits - other.hits,
-            misses=self.misses - other.misses,
-            bytes_read=self.bytes_read - other.bytes_read,
-            waited_s=self.waited_s - other.waited_s,
-            wasted_bytes=self.wasted_bytes - other.wasted_bytes,
+            self.hits - other.hits,
+            self.misses - other.misses,
+            self.bytes_read - other.bytes_read,
+            self.waited_s - other.waited_s,
+            self.wasted_bytes - other.wasted_bytes,
         )
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
-
+from edgemoe import native
 from edgemoe.errors import NumericError
 from edgemoe.native import FloatArray
 
@@ -35,9 +34,7 @@ def refuse_overflow(x: FloatArray) -> None:
     Raises:
         NumericError: there are some.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        is_finite = bool(np.isfinite(np.einsum("td,td->t", x, x)).all())
-    if not is_finite:
+    if not native.squares_finite(x):
         raise NumericError(f"the model's states are not finite; {_REMEDY}")
 
 
@@ -47,6 +44,5 @@ def refuse_not_finite(logits: FloatArray) -> None:
     Raises:
         NumericError: there are some.
     """
-    # Without an array of their size: NaN passes through both.
-    if logits.size and not (np.isfinite(logits.max()) and np.isfinite(logits.min())):
+    if not native.all_finite(logits):
         raise NumericError(f"the model's logits are not finite; {_REMEDY}")

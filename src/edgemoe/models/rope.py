@@ -155,6 +155,12 @@ def _check(spec: RopeSpec, head_dim: int) -> None:
         )
 
 
+# Where a text grows token by token: positions whose angles are made at once, which takes hardly longer than
+# those of one, and how many such tables are kept.
+_TABLE_ROWS = 16
+_MOST_TABLES = 16
+
+
 class Rotation:
     """The angles by which a text's queries and keys are rotated."""
 
@@ -162,6 +168,7 @@ class Rotation:
         self._spec = spec
         self._frequencies = _frequencies(spec)[None, :]
         self._factor = np.float32(_attention_factor(spec))
+        self._tables: dict[int, tuple[FloatArray, FloatArray]] = {}
 
     def __call__(self, start: int, num_tokens: int) -> tuple[FloatArray, FloatArray]:
         """Cos and sin (T, R) of positions [start, start + T).
@@ -169,6 +176,18 @@ class Rotation:
         "dynamic" rotates each position with the base that belongs to a text ending there, as transformers
         does step by step; so the result does not depend on how a prompt is cut into chunks.
         """
+        number, first = divmod(start, _TABLE_ROWS)
+        if num_tokens > 1 or self._spec.kind == "dynamic":
+            return self._angles(start, num_tokens)
+        table = self._tables.get(number)
+        if table is None:
+            if len(self._tables) == _MOST_TABLES:
+                self._tables.clear()
+            table = self._tables[number] = self._angles(start - first, _TABLE_ROWS)
+        cos, sin = table
+        return cos[first : first + 1], sin[first : first + 1]
+
+    def _angles(self, start: int, num_tokens: int) -> tuple[FloatArray, FloatArray]:
         spec, frequencies = self._spec, self._frequencies
         if spec.kind == "dynamic" and start + num_tokens > spec.trained_context:
             frequencies = np.stack([_dynamic(spec, start + t + 1) for t in range(num_tokens)])

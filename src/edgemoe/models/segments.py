@@ -17,7 +17,7 @@ class Segment:
         self.first = first
         self.num_rows = num_rows
         self.state = state
-        self._angles: dict[int, tuple[FloatArray, FloatArray]] = {}
+        self._angles: dict[Rotation, tuple[FloatArray, FloatArray]] = {}
 
     @property
     def position(self) -> int:
@@ -33,9 +33,9 @@ class Segment:
         """Cos and sin (num_rows, R) for these rows; made once for all layers that share a rotation."""
         if rotation is None:
             return None
-        found = self._angles.get(id(rotation))
+        found = self._angles.get(rotation)
         if found is None:
-            found = self._angles[id(rotation)] = rotation(self.position, self.num_rows)
+            found = self._angles[rotation] = rotation(self.position, self.num_rows)
         return found
 
     def bias(self, bias: DistanceBias | None) -> FloatArray | None:

@@ -94,6 +94,7 @@ class Slots:
         shape = (num_heads, num_slots(size, window), head_dim)
         self._memory = LazyMemory((shape, shape), size.dtype)
         self.keys, self.values = self._memory.arrays
+        self._room = shape[1]
         self._first = 0  # position of the first slot
         self._length = 0
 
@@ -104,7 +105,7 @@ class Slots:
 
     def place(self, position: int, num_rows: int) -> int:
         """The slot of a position that is written next, after making room for so many rows from there on."""
-        slot, room = position - self._first, self.keys.shape[1]
+        slot, room = position - self._first, self._room
         if slot + num_rows > room:
             kept = self._window - 1
             assert self._window > 0, "more tokens than a state was made for"

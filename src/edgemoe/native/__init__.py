@@ -45,7 +45,7 @@ from edgemoe.native.matrix import (
     refine,
 )
 from edgemoe.native.mixers import GatedDeltaNet, KimiDeltaNet, Mamba2, ShortConv
-from edgemoe.native.ops import combine, layer_norm, rms_norm
+from edgemoe.native.ops import all_finite, combine, layer_norm, rms_norm, squares_finite
 from edgemoe.native.router import IntArray, Router, choose_experts
 from edgemoe.native.speculation import (
     MAX_REHEARSED,
@@ -116,6 +116,7 @@ __all__ = [
     "UseStatistics",
     "active_isa",
     "aligned_empty",
+    "all_finite",
     "attention",
     "available_isas",
     "bits_per_weight",
@@ -143,5 +144,6 @@ __all__ = [
     "refine",
     "rms_norm",
     "set_num_threads",
+    "squares_finite",
     "store_kv",
 ]

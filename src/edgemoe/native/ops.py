@@ -25,6 +25,16 @@ def layer_norm(x: FloatArray, weight: FloatArray, bias: FloatArray, eps: float) 
     return out
 
 
+def all_finite(x: FloatArray) -> bool:
+    """Whether every number of x (T, D) is finite."""
+    return _native.all_finite(x)
+
+
+def squares_finite(x: FloatArray) -> bool:
+    """Whether ``rms_norm`` can take x (T, D): all finite, and so is the sum of each row's squares."""
+    return _native.squares_finite(x)
+
+
 def combine(parts: FloatArray, weights: FloatArray) -> FloatArray:
     """Sum over k, in the order 0..K-1, of weights (T, K) times rows t K + k of parts (T K, D): (T, D).
 

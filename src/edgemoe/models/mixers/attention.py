@@ -67,18 +67,12 @@ class Attention:
         self._layer.run(x, [self._described(segment)])
 
     def _described(self, segment: Segment) -> _Described:
-        slots = segment.state.layers[self._place]
+        state, num_rows = segment.state, segment.num_rows
+        slots = state.layers[self._place]
         assert isinstance(slots, Slots), "a text's state was made for another model"
-        start = slots.place(segment.position, segment.num_rows)
-        return (
-            segment.first,
-            segment.num_rows,
-            slots.keys,
-            slots.values,
-            start,
-            segment.angles(self._rotation),
-            segment.bias(self._bias),
-        )
+        start = slots.place(state.length, num_rows)
+        angles, bias = segment.angles(self._rotation), segment.bias(self._bias)
+        return segment.first, num_rows, slots.keys, slots.values, start, angles, bias
 
 
 class FullAttention:
