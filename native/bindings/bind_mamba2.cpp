@@ -1,11 +1,6 @@
 // Mamba-2 for Python: checks shapes, releases the GIL, calls the core.
-#include <nanobind/stl/optional.h>
-#include <nanobind/stl/tuple.h>
-#include <nanobind/stl/vector.h>
 
 #include <optional>
-#include <tuple>
-#include <vector>
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
@@ -15,7 +10,7 @@
 namespace edgemoe::bindings {
 namespace {
 
-class BoundMamba2 {
+class BoundMamba2 : public BoundMixer<Mamba2> {
   public:
     BoundMamba2(Floats1 norm, float eps, nb::object z, nb::object mixed, nb::object steps,
                 std::optional<Floats1> in_bias, Floats1 decay, Floats1 dt_bias, Floats1 skip, Floats2 taps,
@@ -23,59 +18,37 @@ class BoundMamba2 {
                 std::optional<Floats1> out_bias, std::int64_t num_heads, std::int64_t head_dim,
                 std::int64_t num_groups, std::int64_t state_dim, float step_low, float step_high,
                 float branch_scale)
-        : parts_(kName), mamba_{} {
+        : BoundMixer(kName) {
         require(num_groups > 0 && num_heads > 0 && num_heads % num_groups == 0, kName,
                 "heads are not a multiple of groups");
         require(head_dim > 0 && state_dim > 0, kName, "a head without entries");
         require(step_low <= step_high, kName, "a step's limits are the wrong way round");
         const std::int64_t width = size(norm, 0), inner = num_heads * head_dim;
         const std::int64_t channels = inner + 2 * num_groups * state_dim;
-        mamba_.num_heads = num_heads;
-        mamba_.head_dim = head_dim;
-        mamba_.num_groups = num_groups;
-        mamba_.state_dim = state_dim;
-        mamba_.eps = eps;
-        mamba_.step_low = step_low;
-        mamba_.step_high = step_high;
-        mamba_.branch_scale = branch_scale;
-        mamba_.norm = parts_.vector(norm, width, "length of norm");
-        mamba_.z = parts_.matrix(z, inner, width, "shape of z");
-        mamba_.mixed = parts_.matrix(mixed, channels, width, "shape of mixed");
-        mamba_.steps = parts_.matrix(steps, num_heads, width, "shape of steps");
-        mamba_.in_bias = parts_.vector(in_bias, inner + channels + num_heads, "length of in_bias");
-        mamba_.decay = parts_.vector(decay, num_heads, "length of decay");
-        mamba_.dt_bias = parts_.vector(dt_bias, num_heads, "length of dt_bias");
-        mamba_.skip = parts_.vector(skip, num_heads, "length of skip");
-        mamba_.conv = parts_.conv(taps, channels, conv_bias);
-        mamba_.output_norm = parts_.vector(output_norm, inner, "length of output_norm");
-        mamba_.out = parts_.matrix(out, width, inner, "shape of out");
-        mamba_.out_bias = parts_.vector(out_bias, width, "length of out_bias");
-    }
-
-    // First row, number of rows, state, tail.
-    using Segment = std::tuple<std::int64_t, std::int64_t, MutableFloats3, MutableFloats2>;
-
-    void run(MutableFloats2 x, const std::vector<Segment>& segments, bool commits) const {
-        require_equal(size(x, 1), mamba_.z.cols, kName, "input row length");
-        std::vector<Mamba2::Segment> checked;
-        for (const auto& [first_row, num_rows, state, tail] : segments) {
-            require(size(state, 0) == mamba_.num_heads && size(state, 1) == mamba_.state_dim &&
-                        size(state, 2) == mamba_.head_dim,
-                    kName, "a state of another shape");
-            require(size(tail, 0) == mamba_.conv.num_taps - 1 && size(tail, 1) == mamba_.conv.num_channels,
-                    kName, "a tail of another shape");
-            checked.push_back({first_row, num_rows, state.data(), tail.data()});
-        }
-        require_cover(checked, size(x, 0), kName);
-        nb::gil_scoped_release release;
-        mamba_.run(x.data(), size(x, 0), checked, commits);
+        mixer_.num_heads = num_heads;
+        mixer_.head_dim = head_dim;
+        mixer_.num_groups = num_groups;
+        mixer_.state_dim = state_dim;
+        mixer_.eps = eps;
+        mixer_.step_low = step_low;
+        mixer_.step_high = step_high;
+        mixer_.branch_scale = branch_scale;
+        mixer_.norm = parts_.vector(norm, width, "length of norm");
+        mixer_.z = parts_.matrix(z, inner, width, "shape of z");
+        mixer_.mixed = parts_.matrix(mixed, channels, width, "shape of mixed");
+        mixer_.steps = parts_.matrix(steps, num_heads, width, "shape of steps");
+        mixer_.in_bias = parts_.vector(in_bias, inner + channels + num_heads, "length of in_bias");
+        mixer_.decay = parts_.vector(decay, num_heads, "length of decay");
+        mixer_.dt_bias = parts_.vector(dt_bias, num_heads, "length of dt_bias");
+        mixer_.skip = parts_.vector(skip, num_heads, "length of skip");
+        mixer_.conv = parts_.conv(taps, channels, conv_bias);
+        mixer_.output_norm = parts_.vector(output_norm, inner, "length of output_norm");
+        mixer_.out = parts_.matrix(out, width, inner, "shape of out");
+        mixer_.out_bias = parts_.vector(out_bias, width, "length of out_bias");
     }
 
   private:
     static constexpr const char* kName = "Mamba2";
-
-    Parts parts_;
-    Mamba2 mamba_;
 };
 
 }  // namespace
@@ -94,7 +67,7 @@ void bind_mamba2(nb::module_& m) {
              nb::arg("step_low"), nb::arg("step_high"), nb::arg("branch_scale") = 1.0f,
              "Weights are kept, not copied.")
         .def("run", &BoundMamba2::run, nb::arg("x").noconvert(), nb::arg("segments"), nb::arg("commits"),
-             "Add to x (T, D) what its rows make of their texts; see edgemoe.native.mixers.");
+             kRunDoc);
 }
 
 }  // namespace edgemoe::bindings

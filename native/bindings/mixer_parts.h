@@ -1,13 +1,19 @@
 // What the bindings of token mixers with a state of fixed size share.
 #pragma once
 
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
 #include <cstdint>
 #include <optional>
+#include <tuple>
 #include <vector>
 
 #include "bindings/arrays.h"
 #include "bindings/packed_matrix.h"
 #include "mixers/causal_conv.h"
+#include "mixers/recurrent.h"
 
 namespace edgemoe::bindings {
 
@@ -15,6 +21,8 @@ namespace edgemoe::bindings {
 class Parts {
   public:
     explicit Parts(const char* name) : name_(name) {}
+
+    const char* name() const { return name_; }
 
     const float* vector(const Floats1& values, std::int64_t length, const char* what) {
         require_equal(size(values, 0), length, name_, what);
@@ -48,16 +56,54 @@ class Parts {
     std::vector<nb::object> objects_;
 };
 
-// Segments follow each other and cover all rows of x.
-template <typename Segments>
-void require_cover(const Segments& segments, std::int64_t num_rows, const char* name) {
-    std::int64_t row = 0;
-    for (const auto& segment : segments) {
-        require_equal(segment.first_row, row, name, "first row of a segment");
-        require(segment.num_rows > 0, name, "a segment without rows");
-        row += segment.num_rows;
+inline constexpr const char* kRunDoc =
+    "Add to x (T, D) what its rows make of their texts; see edgemoe.native.mixers.";
+
+// A mixer that Python gives its weights and then runs.
+template <typename Mixer>
+class BoundMixer {
+  public:
+    // First row, number of rows, state (H, rows, columns) or None, tail (K - 1, C).
+    using Segment = std::tuple<std::int64_t, std::int64_t, std::optional<MutableFloats3>, MutableFloats2>;
+
+    void run(MutableFloats2 x, const std::vector<Segment>& segments, bool commits) const {
+        require_equal(size(x, 1), mixer_.width(), parts_.name(), "input row length");
+        std::vector<RecurrentSegment> checked;
+        std::int64_t row = 0;
+        for (const auto& [first_row, num_rows, state, tail] : segments) {
+            require_equal(first_row, row, parts_.name(), "first row of a segment");
+            require(num_rows > 0, parts_.name(), "a segment without rows");
+            row += num_rows;
+            checked.push_back({first_row, num_rows, checked_state(state), checked_tail(tail)});
+        }
+        require_equal(row, size(x, 0), parts_.name(), "number of rows in segments");
+        nb::gil_scoped_release release;
+        mixer_.run(x.data(), row, checked, commits);
     }
-    require_equal(row, num_rows, name, "number of rows in segments");
-}
+
+  protected:
+    explicit BoundMixer(const char* name) : parts_(name), mixer_{} {}
+
+    Parts parts_;
+    Mixer mixer_;
+
+  private:
+    float* checked_state(const std::optional<MutableFloats3>& state) const {
+        const StateShape shape = mixer_.state_shape();
+        require(state.has_value() == (shape.num_heads > 0), parts_.name(),
+                "a state where there is none, or none");
+        if (!state) return nullptr;
+        require(size(*state, 0) == shape.num_heads && size(*state, 1) == shape.num_rows &&
+                    size(*state, 2) == shape.num_cols,
+                parts_.name(), "a state of another shape");
+        return state->data();
+    }
+
+    float* checked_tail(const MutableFloats2& tail) const {
+        require(size(tail, 0) == mixer_.conv.num_taps - 1 && size(tail, 1) == mixer_.conv.num_channels,
+                parts_.name(), "a tail of another shape");
+        return tail.data();
+    }
+};
 
 }  // namespace edgemoe::bindings

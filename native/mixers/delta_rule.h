@@ -1,11 +1,24 @@
-// What delta nets have in common.
+// What delta nets have in common: a matrix a head that forgets, and that each token writes to and reads from.
+// Letters: T rows of one text, Hk key heads, Dk and Dv the dimensions of keys and values.
 #pragma once
 
 #include <cstdint>
 
 namespace edgemoe {
 
-// x [N], of one head, becomes a vector of length `scale`.
-void to_length(float* x, std::int64_t dim, float scale);
+// Channels of a row: queries and keys of Hk heads, then whatever follows.
+struct DeltaChannels {
+    std::int64_t num_channels;   // of a row
+    std::int64_t num_key_heads;  // Hk
+    std::int64_t key_dim;        // Dk
+};
+
+// mixed [T][num_channels] passes silu; then queries get the length Dk^-0.5, keys 1.
+void activate_channels(const DeltaChannels& channels, std::int64_t num_rows, float* mixed);
+
+// One token of one head: each row of state [Dk][Dv] decays by its own factor, decays [Dk]; what the key finds
+// in it is brought towards the value, by the share `beta`; the query reads. found [Dv] is scratch.
+void delta_step(const float* query, const float* key, const float* value, const float* decays, float beta,
+                std::int64_t key_dim, std::int64_t value_dim, float* state, float* found, float* out);
 
 }  // namespace edgemoe

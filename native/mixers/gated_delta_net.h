@@ -13,6 +13,7 @@
 
 #include "kernels/matmul.h"
 #include "mixers/causal_conv.h"
+#include "mixers/recurrent.h"
 
 namespace edgemoe {
 
@@ -35,22 +36,18 @@ struct GatedDeltaNet {
     Matrix out;                // Hv Dv columns, D rows
     float branch_scale = 1;
 
-    // Rows of one text, and what it has left behind: state [Hv][Dk][Dv] and tail [K - 1][C].
-    struct Segment {
-        std::int64_t first_row;
-        std::int64_t num_rows;
-        float* state;
-        float* tail;
-    };
+    StateShape state_shape() const { return {num_value_heads, key_dim, value_dim}; }
+    std::int64_t width() const { return qkv.cols; }  // D
 
     // x [T][D] += what its rows make of their texts. Segments cover all rows, each once. Without `commits`
     // the texts are left as they were; the result has the same bits.
-    void run(float* x, std::int64_t num_rows, std::span<const Segment> segments, bool commits) const;
+    void run(float* x, std::int64_t num_rows, std::span<const RecurrentSegment> segments, bool commits) const;
 
   private:
     struct Projected;
 
-    void run_text(const Projected& projected, const Segment& segment, bool commits, float* outputs) const;
+    void run_text(const Projected& projected, const RecurrentSegment& segment, bool commits,
+                  float* outputs) const;
 };
 
 }  // namespace edgemoe

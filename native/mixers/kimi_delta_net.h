@@ -12,6 +12,7 @@
 
 #include "kernels/matmul.h"
 #include "mixers/causal_conv.h"
+#include "mixers/recurrent.h"
 
 namespace edgemoe {
 
@@ -39,23 +40,19 @@ struct KimiDeltaNet {
     Matrix out;                // J columns, D rows
     float branch_scale = 1;
 
-    // Rows of one text, and what it has left behind: state [H][Dk][Dv] and tail [K - 1][C].
-    struct Segment {
-        std::int64_t first_row;
-        std::int64_t num_rows;
-        float* state;
-        float* tail;
-    };
+    StateShape state_shape() const { return {num_heads, key_dim, value_dim}; }
+    std::int64_t width() const { return q.cols; }  // D
 
     // x [T][D] += what its rows make of their texts. Segments cover all rows, each once. Without `commits`
     // the texts are left as they were; the result has the same bits.
-    void run(float* x, std::int64_t num_rows, std::span<const Segment> segments, bool commits) const;
+    void run(float* x, std::int64_t num_rows, std::span<const RecurrentSegment> segments, bool commits) const;
 
   private:
     struct Projected;
 
     Projected project(const float* x, std::int64_t num_rows) const;
-    void run_text(const Projected& projected, const Segment& segment, bool commits, float* outputs) const;
+    void run_text(const Projected& projected, const RecurrentSegment& segment, bool commits,
+                  float* outputs) const;
     void run_head(std::int64_t head, const float* mixed, const float* forgotten, const float* betas,
                   std::int64_t num_rows, float* state, float* outputs) const;
     float kept(std::int64_t head, std::int64_t channel, float forgotten) const;

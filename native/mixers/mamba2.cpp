@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
-#include <vector>
 
 #include "core/thread_pool.h"
 #include "kernels/clones.h"
@@ -12,15 +10,6 @@
 
 namespace edgemoe {
 namespace {
-
-// Beyond it ln(1 + e^x) is x in single precision.
-constexpr float kLargeForSoftplus = 20.0f;
-
-std::unique_ptr<float[]> floats(std::int64_t count) {
-    return std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(count));
-}
-
-float softplus(float x) { return x > kLargeForSoftplus ? x : std::log1p(std::exp(x)); }
 
 // One token of one head: S [N][P] decays, the values times `step` are added along `along`, `query` reads.
 EDGEMOE_FOR_EACH_ISA void scan_step(const float* values, const float* along, const float* query, float decay,
@@ -53,42 +42,28 @@ void Mamba2::run_head(std::int64_t head, const float* channels, const float* ste
     }
 }
 
-void Mamba2::run_text(const float* projected, const float* steps_of_rows, const Segment& segment,
+void Mamba2::run_text(const float* projected, const float* steps_of_rows, const RecurrentSegment& segment,
                       bool commits, float* outputs) const {
     const std::int64_t channels = conv.num_channels, rows = segment.num_rows;
-    std::vector<float> spare_tail;
-    float* tail = segment.tail;
-    if (!commits) {
-        spare_tail.assign(tail, tail + conv.tail_size());
-        tail = spare_tail.data();
-    }
-    const auto convolved = floats(rows * channels);
-    conv.run(projected, rows, tail, convolved.get());
+    const FloatBuffer convolved = uninitialized(rows * channels);
+    convolve(conv, projected, segment, commits, convolved.get());
     const Kernels& kernels = active_kernels();
     parallel_for(rows, 1, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t t = begin; t < end; ++t) {
             kernels.activate(Activation::kSilu, convolved.get() + t * channels, nullptr, channels);
         }
     });
-    parallel_for(num_heads, 1, [&](std::int64_t begin, std::int64_t end) {
-        const std::int64_t state_size = state_dim * head_dim;
-        std::vector<float> spare;
-        for (std::int64_t h = begin; h < end; ++h) {
-            float* state = segment.state + h * state_size;
-            if (!commits) {
-                spare.assign(state, state + state_size);
-                state = spare.data();
-            }
-            run_head(h, convolved.get(), steps_of_rows, rows, state, outputs);
-        }
+    for_each_head(segment, state_shape(), commits, [&](std::int64_t head, float* state) {
+        run_head(head, convolved.get(), steps_of_rows, rows, state, outputs);
     });
 }
 
-void Mamba2::run(float* x, std::int64_t num_rows, std::span<const Segment> segments, bool commits) const {
+void Mamba2::run(float* x, std::int64_t num_rows, std::span<const RecurrentSegment> segments,
+                 bool commits) const {
     const std::int64_t width = z.cols, inner = num_heads * head_dim, channels = conv.num_channels;
-    const auto normed = floats(num_rows * width), projected = floats(num_rows * channels),
-               gates = floats(num_rows * inner), outputs = floats(num_rows * inner),
-               steps_of_rows = floats(num_rows * num_heads);
+    const auto normed = uninitialized(num_rows * width), projected = uninitialized(num_rows * channels),
+               gates = uninitialized(num_rows * inner), outputs = uninitialized(num_rows * inner),
+               steps_of_rows = uninitialized(num_rows * num_heads);
     rms_norm(x, num_rows, width, norm, eps, normed.get());
     const Product products[] = {{&z, gates.get()}, {&mixed, projected.get()}, {&steps, steps_of_rows.get()}};
     matmul_each(normed.get(), num_rows, products);
@@ -99,7 +74,7 @@ void Mamba2::run(float* x, std::int64_t num_rows, std::span<const Segment> segme
             bias += product.matrix->rows;
         }
     }
-    for (const Segment& segment : segments) {
+    for (const RecurrentSegment& segment : segments) {
         const std::int64_t at = segment.first_row;
         run_text(projected.get() + at * channels, steps_of_rows.get() + at * num_heads, segment, commits,
                  outputs.get() + at * inner);
@@ -118,8 +93,7 @@ void Mamba2::run(float* x, std::int64_t num_rows, std::span<const Segment> segme
     });
     matmul(gates.get(), num_rows, out, normed.get());
     if (out_bias != nullptr) add_to_rows(out_bias, num_rows, width, normed.get());
-    for (std::int64_t i = 0; i < num_rows * width; ++i)
-        x[i] += branch_scale * normed[static_cast<std::size_t>(i)];
+    add_scaled(normed.get(), num_rows * width, branch_scale, x);
 }
 
 }  // namespace edgemoe

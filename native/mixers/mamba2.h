@@ -12,6 +12,7 @@
 
 #include "kernels/matmul.h"
 #include "mixers/causal_conv.h"
+#include "mixers/recurrent.h"
 
 namespace edgemoe {
 
@@ -36,21 +37,16 @@ struct Mamba2 {
     const float* out_bias;      // [D], or nullptr
     float branch_scale = 1;
 
-    // Rows of one text, and what it has left behind: state [H][N][P] and tail [K - 1][C].
-    struct Segment {
-        std::int64_t first_row;
-        std::int64_t num_rows;
-        float* state;
-        float* tail;
-    };
+    StateShape state_shape() const { return {num_heads, state_dim, head_dim}; }
+    std::int64_t width() const { return z.cols; }  // D
 
     // x [T][D] += what its rows make of their texts. Segments cover all rows, each once. Without `commits`
     // the texts are left as they were; the result has the same bits.
-    void run(float* x, std::int64_t num_rows, std::span<const Segment> segments, bool commits) const;
+    void run(float* x, std::int64_t num_rows, std::span<const RecurrentSegment> segments, bool commits) const;
 
   private:
-    void run_text(const float* projected, const float* steps_of_rows, const Segment& segment, bool commits,
-                  float* outputs) const;
+    void run_text(const float* projected, const float* steps_of_rows, const RecurrentSegment& segment,
+                  bool commits, float* outputs) const;
     void run_head(std::int64_t head, const float* channels, const float* steps_of_rows, std::int64_t num_rows,
                   float* state, float* outputs) const;
 };

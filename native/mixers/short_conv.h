@@ -8,6 +8,7 @@
 
 #include "kernels/matmul.h"
 #include "mixers/causal_conv.h"
+#include "mixers/recurrent.h"
 
 namespace edgemoe {
 
@@ -21,16 +22,12 @@ struct ShortConv {
     const float* out_bias;  // [D], or nullptr
     float branch_scale = 1;
 
-    // Rows of one text, and the last K - 1 gated values before them, tail [K - 1][D].
-    struct Segment {
-        std::int64_t first_row;
-        std::int64_t num_rows;
-        float* tail;
-    };
+    StateShape state_shape() const { return {0, 0, 0}; }
+    std::int64_t width() const { return in.cols; }  // D
 
     // x [T][D] += what its rows make of their texts. Segments cover all rows, each once. Without `commits`
     // the texts are left as they were; the result has the same bits.
-    void run(float* x, std::int64_t num_rows, std::span<const Segment> segments, bool commits) const;
+    void run(float* x, std::int64_t num_rows, std::span<const RecurrentSegment> segments, bool commits) const;
 };
 
 }  // namespace edgemoe

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 _Floats = NDArray[np.float32]
 _Bytes = NDArray[np.uint8]
 _Ints = NDArray[np.int32]
+_RecurrentSegment = tuple[int, int, _Floats | None, _Floats]
 
 LAYOUT_VERSION: int
 ROW_GROUP: int
@@ -121,9 +122,7 @@ class GatedDeltaNet:
         value_dim: int,
         branch_scale: float = 1,
     ) -> None: ...
-    def run(
-        self, x: _Floats, segments: Sequence[tuple[int, int, _Floats, _Floats]], commits: bool
-    ) -> None: ...
+    def run(self, x: _Floats, segments: Sequence[_RecurrentSegment], commits: bool) -> None: ...
 
 class KimiDeltaNet:
     def __init__(
@@ -148,9 +147,7 @@ class KimiDeltaNet:
         lowest_log: float = 0,
         branch_scale: float = 1,
     ) -> None: ...
-    def run(
-        self, x: _Floats, segments: Sequence[tuple[int, int, _Floats, _Floats]], commits: bool
-    ) -> None: ...
+    def run(self, x: _Floats, segments: Sequence[_RecurrentSegment], commits: bool) -> None: ...
 
 class Mamba2:
     def __init__(
@@ -178,9 +175,7 @@ class Mamba2:
         step_high: float,
         branch_scale: float = 1,
     ) -> None: ...
-    def run(
-        self, x: _Floats, segments: Sequence[tuple[int, int, _Floats, _Floats]], commits: bool
-    ) -> None: ...
+    def run(self, x: _Floats, segments: Sequence[_RecurrentSegment], commits: bool) -> None: ...
 
 class ShortConv:
     def __init__(
@@ -196,7 +191,7 @@ class ShortConv:
         *,
         branch_scale: float = 1,
     ) -> None: ...
-    def run(self, x: _Floats, segments: Sequence[tuple[int, int, _Floats]], commits: bool) -> None: ...
+    def run(self, x: _Floats, segments: Sequence[_RecurrentSegment], commits: bool) -> None: ...
 
 class AttentionLayer:
     def __init__(

@@ -154,10 +154,14 @@ class BoundedKimiDelta(KimiDelta):
 MIXERS = (DeltaNet, ShortConv, Mamba2, KimiDelta, BoundedKimiDelta)
 
 
+def segment(first, num_rows, state):
+    return first, num_rows, state[0] if len(state) == 2 else None, state[-1]
+
+
 def run(mixer, x, state, cuts=((0, T),), commits=True):
     out = x.copy()
     for start, stop in cuts:
-        mixer.compiled.run(out[start:stop], [(0, stop - start, *state)], commits)
+        mixer.compiled.run(out[start:stop], [segment(0, stop - start, state)], commits)
     return out
 
 
@@ -203,10 +207,10 @@ def test_a_peek_gives_the_same_bits_and_leaves_the_state_alone(kind):
     run(mixer, x, state, ((0, T - 1),))
     before = [array.copy() for array in state]
     peeked, taken = x[T - 1 :].copy(), x[T - 1 :].copy()
-    mixer.compiled.run(peeked, [(0, 1, *state)], False)
+    mixer.compiled.run(peeked, [segment(0, 1, state)], False)
     for a, b in zip(before, state, strict=True):
         assert np.array_equal(a, b)
-    mixer.compiled.run(taken, [(0, 1, *state)], True)
+    mixer.compiled.run(taken, [segment(0, 1, state)], True)
     assert np.array_equal(peeked, taken)
     assert not np.array_equal(before[-1], state[-1])
 
@@ -216,17 +220,21 @@ def test_texts_of_one_step_do_not_see_each_other(kind):
     mixer, x = kind("q4"), draw(T, D)
     alone = [run(mixer, x[:4], mixer.state(), ((0, 4),)), run(mixer, x[4:], mixer.state(), ((0, T - 4),))]
     together = x.copy()
-    mixer.compiled.run(together, [(0, 4, *mixer.state()), (4, T - 4, *mixer.state())], True)
+    mixer.compiled.run(together, [segment(0, 4, mixer.state()), segment(4, T - 4, mixer.state())], True)
     assert np.array_equal(together, np.concatenate(alone))
 
 
 @pytest.mark.parametrize("kind", MIXERS)
 def test_what_does_not_fit_is_refused(kind):
     mixer, x = kind(), draw(2, D)
-    for segments in ([(1, 2, *mixer.state())], [(0, 1, *mixer.state())], [(0, 0, *mixer.state())]):
+    for first, num_rows in ((1, 2), (0, 1), (0, 0)):
         with pytest.raises(ValueError, match="segment"):
-            mixer.compiled.run(x, segments, True)
+            mixer.compiled.run(x, [segment(first, num_rows, mixer.state())], True)
     with pytest.raises(ValueError, match="tail of another shape"):
-        mixer.compiled.run(x, [(0, 2, *mixer.state()[:-1], np.zeros((K, D), np.float32))], True)
+        mixer.compiled.run(x, [segment(0, 2, (*mixer.state()[:-1], np.zeros((K, D), np.float32)))], True)
     with pytest.raises(ValueError, match="input row length"):
-        mixer.compiled.run(draw(2, 32), [(0, 2, *mixer.state())], True)
+        mixer.compiled.run(draw(2, 32), [segment(0, 2, mixer.state())], True)
+    state, tail = segment(0, 2, mixer.state())[2:]
+    other = np.zeros((1, 1, 1), np.float32) if state is None else None
+    with pytest.raises(ValueError, match="state"):
+        mixer.compiled.run(x, [(0, 2, other, tail)], True)

@@ -33,6 +33,21 @@ def test_rms_norm_matches_the_reference(width):
     )
 
 
+@pytest.mark.parametrize("width", [1, 16, 33])
+def test_numbers_that_are_not_finite_are_found_anywhere(width):
+    for place in range(2 * width):
+        x = normal(2, width)
+        assert native.all_finite(x)
+        assert native.squares_finite(x)
+        for wrong in (np.nan, np.inf, -np.inf):
+            x.flat[place] = wrong
+            assert not native.all_finite(x)
+            assert not native.squares_finite(x)
+        x.flat[place] = 1e30  # finite, but not its square
+        assert native.all_finite(x)
+        assert not native.squares_finite(x)
+
+
 @pytest.mark.parametrize("width", [1, 7, 33, 2048])
 def test_layer_norm_matches_torch(width):
     torch = pytest.importorskip("torch")

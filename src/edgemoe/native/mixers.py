@@ -17,7 +17,7 @@ rows, state (Hv, Dk, Dv), tail (K - 1, C)).
 ``ShortConv(norm, eps, in_, in_bias, taps, conv_bias, out, out_bias, *, branch_scale=1)`` (LFM2): ``in_`` (3
 D, D) makes a gate, another gate and values; values times the first gate pass the convolution of ``taps`` (K,
 D), and what comes out times the second gate passes ``out`` (D, D). Biases may be None. A segment is (first
-row, number of rows, tail (K - 1, D)).
+row, number of rows, None, tail (K - 1, D)).
 
 ``Mamba2(norm, eps, z, mixed, steps, in_bias, decay, dt_bias, skip, taps, conv_bias, output_norm, out,
 out_bias, *, num_heads, head_dim, num_groups, state_dim, step_low, step_high, branch_scale=1)`` (arXiv

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgemoe import native
 from edgemoe.models.mixers.mixer import MixerParts
-from edgemoe.models.mixers.recurrent_state import RecurrentState
-from edgemoe.models.segments import Segment
+from edgemoe.models.mixers.recurrent_mixer import RecurrentMixer, RecurrentSpec
 from edgemoe.models.spec import TensorSpec
-from edgemoe.models.state import LayerState, StateSize
-from edgemoe.native import FloatArray
 
 
 @dataclass(frozen=True)
-class GatedDeltaNetSpec:
+class GatedDeltaNetSpec(RecurrentSpec):
     """See MixerSpec. ``num_taps`` of the convolution over queries, keys and values."""
 
     num_key_heads: int
@@ -55,26 +52,19 @@ class GatedDeltaNetSpec:
         """See MixerSpec."""
         return {"linear value heads times their dimension": self.inner_width}
 
-    def new_state(self, size: StateSize) -> LayerState:
-        """See MixerSpec."""
-        return RecurrentState(self._shapes())
-
-    def state_num_bytes(self, size: StateSize) -> int:
-        """See MixerSpec."""
-        return RecurrentState.size_bytes(self._shapes())
-
     def working_floats(self, width: int) -> int:
         """See MixerSpec: normed rows, what the matrices make of them, the convolution's and the heads'."""
         return width + 2 * self.num_channels + 2 * self.inner_width + 2 * self.num_value_heads
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """See RecurrentSpec."""
         return {
             "state": (self.num_value_heads, self.key_dim, self.value_dim),
             "tail": (self.num_taps - 1, self.num_channels),
         }
 
 
-class GatedDeltaNet:
+class GatedDeltaNet(RecurrentMixer):
     """See TokenMixer."""
 
     def __init__(self, parts: MixerParts) -> None:
@@ -82,8 +72,7 @@ class GatedDeltaNet:
         assert not parts.has_post_norm, "no family has a norm after its delta net"
         weights, prefix = parts.weights, f"layers.{parts.layer}.delta"
         taps = weights.vector(f"{prefix}.conv.weight").reshape(spec.num_channels, spec.num_taps)
-        self._place = parts.place
-        self._net = native.GatedDeltaNet(
+        compiled = native.GatedDeltaNet(
             parts.norm,
             parts.eps,
             weights.matrix(f"{prefix}.qkv.weight"),
@@ -101,22 +90,4 @@ class GatedDeltaNet:
             value_dim=spec.value_dim,
             branch_scale=parts.branch_scale,
         )
-
-    def add_to(self, x: FloatArray, segments: Sequence[Segment]) -> None:
-        """See TokenMixer."""
-        for segment in segments:
-            self._state(segment).advance(segment.position, segment.num_rows)
-        self._net.run(x, [self._described(segment) for segment in segments], commits=True)
-
-    def rehearse(self, x: FloatArray, segment: Segment) -> None:
-        """See TokenMixer."""
-        self._net.run(x, [self._described(segment)], commits=False)
-
-    def _state(self, segment: Segment) -> RecurrentState:
-        state = segment.state.layers[self._place]
-        assert isinstance(state, RecurrentState), "a text's state was made for another model"
-        return state
-
-    def _described(self, segment: Segment) -> tuple[int, int, FloatArray, FloatArray]:
-        arrays = self._state(segment).arrays
-        return segment.first, segment.num_rows, arrays["state"], arrays["tail"]
+        super().__init__(parts.place, compiled)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgemoe import native
 from edgemoe.models.mixers.mixer import MixerParts
-from edgemoe.models.mixers.recurrent_state import RecurrentState
-from edgemoe.models.segments import Segment
+from edgemoe.models.mixers.recurrent_mixer import RecurrentMixer, RecurrentSpec
 from edgemoe.models.spec import ROW_MULTIPLE, TensorSpec
-from edgemoe.models.state import LayerState, StateSize
-from edgemoe.native import FloatArray, Matrix
+from edgemoe.native import Matrix
 
 
 @dataclass(frozen=True)
-class KimiDeltaSpec:
+class KimiDeltaSpec(RecurrentSpec):
     """See MixerSpec. ``rank`` of what makes gates and forgetting; 0: one matrix each.
 
     ``lowest_log``: the bound of logarithms of decay, 0 for none.
@@ -63,26 +61,19 @@ class KimiDeltaSpec:
         """See MixerSpec."""
         return {"linear heads times their dimension": self.inner_width}
 
-    def new_state(self, size: StateSize) -> LayerState:
-        """See MixerSpec."""
-        return RecurrentState(self._shapes())
-
-    def state_num_bytes(self, size: StateSize) -> int:
-        """See MixerSpec."""
-        return RecurrentState.size_bytes(self._shapes())
-
     def working_floats(self, width: int) -> int:
         """See MixerSpec: normed rows, what the matrices make of them twice, the convolution's, the heads'."""
         return width + 12 * self.inner_width + 2 * self.padded_rank + self.num_heads
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """See RecurrentSpec."""
         return {
             "state": (self.num_heads, self.head_dim, self.head_dim),
             "tail": (self.num_taps - 1, 3 * self.inner_width),
         }
 
 
-class KimiDelta:
+class KimiDelta(RecurrentMixer):
     """See TokenMixer."""
 
     def __init__(self, parts: MixerParts) -> None:
@@ -100,8 +91,7 @@ class KimiDelta:
         def two(name: str) -> tuple[Matrix | None, Matrix]:
             return (matrix(f"{name}_a"), matrix(f"{name}_b")) if spec.rank else (None, matrix(name))
 
-        self._place = parts.place
-        self._net = native.KimiDeltaNet(
+        compiled = native.KimiDeltaNet(
             parts.norm,
             parts.eps,
             matrix("q"),
@@ -121,22 +111,4 @@ class KimiDelta:
             lowest_log=spec.lowest_log,
             branch_scale=parts.branch_scale,
         )
-
-    def add_to(self, x: FloatArray, segments: Sequence[Segment]) -> None:
-        """See TokenMixer."""
-        for segment in segments:
-            self._state(segment).advance(segment.position, segment.num_rows)
-        self._net.run(x, [self._described(segment) for segment in segments], commits=True)
-
-    def rehearse(self, x: FloatArray, segment: Segment) -> None:
-        """See TokenMixer."""
-        self._net.run(x, [self._described(segment)], commits=False)
-
-    def _state(self, segment: Segment) -> RecurrentState:
-        state = segment.state.layers[self._place]
-        assert isinstance(state, RecurrentState), "a text's state was made for another model"
-        return state
-
-    def _described(self, segment: Segment) -> tuple[int, int, FloatArray, FloatArray]:
-        arrays = self._state(segment).arrays
-        return segment.first, segment.num_rows, arrays["state"], arrays["tail"]
+        super().__init__(parts.place, compiled)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgemoe import native
 from edgemoe.models.mixers.mixer import MixerParts
-from edgemoe.models.mixers.recurrent_state import RecurrentState
-from edgemoe.models.segments import Segment
+from edgemoe.models.mixers.recurrent_mixer import RecurrentMixer, RecurrentSpec
 from edgemoe.models.spec import TensorSpec
-from edgemoe.models.state import LayerState, StateSize
-from edgemoe.native import FloatArray
 
 
 @dataclass(frozen=True)
-class Mamba2Spec:
+class Mamba2Spec(RecurrentSpec):
     """See MixerSpec. ``step_limits``: what a token's step is kept between."""
 
     num_heads: int
@@ -64,26 +61,19 @@ class Mamba2Spec:
         """See MixerSpec."""
         return {"Mamba heads times their dimension": self.inner_width}
 
-    def new_state(self, size: StateSize) -> LayerState:
-        """See MixerSpec."""
-        return RecurrentState(self._shapes())
-
-    def state_num_bytes(self, size: StateSize) -> int:
-        """See MixerSpec."""
-        return RecurrentState.size_bytes(self._shapes())
-
     def working_floats(self, width: int) -> int:
         """See MixerSpec: normed rows, what the matrices make of them, the convolution's and the heads'."""
         return width + 2 * self.num_channels + 2 * self.inner_width + self.num_heads
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """See RecurrentSpec."""
         return {
             "state": (self.num_heads, self.state_dim, self.head_dim),
             "tail": (self.num_taps - 1, self.num_channels),
         }
 
 
-class Mamba2:
+class Mamba2(RecurrentMixer):
     """See TokenMixer."""
 
     def __init__(self, parts: MixerParts) -> None:
@@ -91,8 +81,7 @@ class Mamba2:
         assert not parts.has_post_norm, "no family has a norm after its Mamba layers"
         weights, prefix = parts.weights, f"layers.{parts.layer}.mamba"
         taps = weights.vector(f"{prefix}.conv.weight").reshape(spec.num_channels, spec.num_taps)
-        self._place = parts.place
-        self._mamba = native.Mamba2(
+        compiled = native.Mamba2(
             parts.norm,
             parts.eps,
             weights.matrix(f"{prefix}.z.weight"),
@@ -115,22 +104,4 @@ class Mamba2:
             step_high=spec.step_limits[1],
             branch_scale=parts.branch_scale,
         )
-
-    def add_to(self, x: FloatArray, segments: Sequence[Segment]) -> None:
-        """See TokenMixer."""
-        for segment in segments:
-            self._state(segment).advance(segment.position, segment.num_rows)
-        self._mamba.run(x, [self._described(segment) for segment in segments], commits=True)
-
-    def rehearse(self, x: FloatArray, segment: Segment) -> None:
-        """See TokenMixer."""
-        self._mamba.run(x, [self._described(segment)], commits=False)
-
-    def _state(self, segment: Segment) -> RecurrentState:
-        state = segment.state.layers[self._place]
-        assert isinstance(state, RecurrentState), "a text's state was made for another model"
-        return state
-
-    def _described(self, segment: Segment) -> tuple[int, int, FloatArray, FloatArray]:
-        arrays = self._state(segment).arrays
-        return segment.first, segment.num_rows, arrays["state"], arrays["tail"]
+        super().__init__(parts.place, compiled)

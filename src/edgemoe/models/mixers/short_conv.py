@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgemoe import native
 from edgemoe.models.mixers.mixer import MixerParts
-from edgemoe.models.mixers.recurrent_state import RecurrentState
-from edgemoe.models.segments import Segment
+from edgemoe.models.mixers.recurrent_mixer import RecurrentMixer, RecurrentSpec
 from edgemoe.models.spec import TensorSpec
-from edgemoe.models.state import LayerState, StateSize
-from edgemoe.native import FloatArray
 
 
 @dataclass(frozen=True)
-class ShortConvSpec:
+class ShortConvSpec(RecurrentSpec):
     """See MixerSpec; the convolution is over the model's ``width``."""
 
     width: int
@@ -39,23 +36,16 @@ class ShortConvSpec:
         """See MixerSpec."""
         return {}
 
-    def new_state(self, size: StateSize) -> LayerState:
-        """See MixerSpec."""
-        return RecurrentState(self._shapes())
-
-    def state_num_bytes(self, size: StateSize) -> int:
-        """See MixerSpec."""
-        return RecurrentState.size_bytes(self._shapes())
-
     def working_floats(self, width: int) -> int:
         """See MixerSpec: the normed rows, what the matrix makes of them, gated and mixed values."""
         return 6 * width
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """See RecurrentSpec."""
         return {"tail": (self.num_taps - 1, self.width)}
 
 
-class ShortConv:
+class ShortConv(RecurrentMixer):
     """See TokenMixer."""
 
     def __init__(self, parts: MixerParts) -> None:
@@ -63,8 +53,7 @@ class ShortConv:
         assert not parts.has_post_norm, "no family has a norm after its short convolution"
         weights, prefix = parts.weights, f"layers.{parts.layer}.conv"
         taps = weights.vector(f"{prefix}.conv.weight").reshape(spec.width, spec.num_taps)
-        self._place = parts.place
-        self._conv = native.ShortConv(
+        compiled = native.ShortConv(
             parts.norm,
             parts.eps,
             weights.matrix(f"{prefix}.in.weight"),
@@ -75,21 +64,4 @@ class ShortConv:
             weights.optional_vector(f"{prefix}.out.bias"),
             branch_scale=parts.branch_scale,
         )
-
-    def add_to(self, x: FloatArray, segments: Sequence[Segment]) -> None:
-        """See TokenMixer."""
-        for segment in segments:
-            self._state(segment).advance(segment.position, segment.num_rows)
-        self._conv.run(x, [self._described(segment) for segment in segments], commits=True)
-
-    def rehearse(self, x: FloatArray, segment: Segment) -> None:
-        """See TokenMixer."""
-        self._conv.run(x, [self._described(segment)], commits=False)
-
-    def _state(self, segment: Segment) -> RecurrentState:
-        state = segment.state.layers[self._place]
-        assert isinstance(state, RecurrentState), "a text's state was made for another model"
-        return state
-
-    def _described(self, segment: Segment) -> tuple[int, int, FloatArray]:
-        return segment.first, segment.num_rows, self._state(segment).arrays["tail"]
+        super().__init__(parts.place, compiled)
