@@ -10,8 +10,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from edgemoe.cli.demo import demo_store
 from edgemoe.engine import state_pool
+from edgemoe.engine.holding import common_prefix
 from edgemoe.engine.scheduler import Cancelled, Scheduler
-from edgemoe.engine.state_pool import StatePool, common_prefix
+from edgemoe.engine.state_pool import StatePool
 from edgemoe.models import read_spec
 from edgemoe.store import open_store
 

@@ -11,6 +11,7 @@ import typer
 
 from edgemoe.cli.options import ContextOption, MemoryOption, ThreadsOption
 from edgemoe.cli.output import say
+from edgemoe.units import parse_size
 
 
 def serve(
@@ -60,6 +61,19 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    park: Annotated[
+        Path | None,
+        typer.Option(
+            "--park",
+            metavar="FOLDER",
+            help="Keep what was read there: it is not read again after a restart, or when memory was needed "
+            "for others. The files tell what people wrote.",
+            show_default=False,
+        ),
+    ] = None,
+    park_size: Annotated[
+        str, typer.Option("--park-size", metavar="SIZE", help="The most that --park may take.")
+    ] = "8GiB",
     cors_origin: Annotated[
         list[str] | None,
         typer.Option(
@@ -87,6 +101,7 @@ def serve(
     \b
     edgemoe serve qwen.store --memory 8GiB
     edgemoe serve qwen.store olmoe.store --memory 8GiB --idle-unload 600
+    edgemoe serve qwen.store --memory 8GiB --park ~/.cache/edgemoe/texts --park-size 20GiB
     edgemoe serve qwen.store --host 0.0.0.0 --api-key "$KEY" --alias qwen
     """
     from edgemoe.server import ServerOptions
@@ -98,6 +113,8 @@ def serve(
         api_key=api_key,
         parallel=parallel,
         idle_unload_s=idle_unload,
+        park=park.expanduser() if park else None,
+        park_bytes=parse_size(park_size),
         cors_origins=tuple(cors_origin or ()),
         allowed_hosts=tuple(allowed_host or ()),
     )

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from edgemoe.engine.holding import Holding, common_prefix
 from edgemoe.engine.scheduler import Cancelled, Scheduler
 from edgemoe.engine.state_file import write_state
-from edgemoe.engine.state_pool import Holding, StatePool, common_prefix
+from edgemoe.engine.state_pool import StatePool
 from edgemoe.engine.steps import Part, StepMaker
 from edgemoe.errors import RequestError
 from edgemoe.experts import ExpertCounts, LayerObserver, StreamedExperts

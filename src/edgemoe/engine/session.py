@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgemoe.engine.memory import HEAD_ROWS
+from edgemoe.engine.parking import Parking
 from edgemoe.engine.sequence import Machinery, Text
 from edgemoe.engine.state_file import open_state
 from edgemoe.errors import RequestError
@@ -148,6 +149,17 @@ class Session:
         self._check(len(saved.token_ids), saved.token_ids)
         self._machinery.pool.restore(saved.prompt, saved.token_ids, saved.fill)
         return len(saved.prompt or saved.token_ids)
+
+    def parking(self, folder: Path, max_bytes: int, weights_id: str) -> Parking | None:
+        """What parks texts in a folder of so many bytes; None for a model with an encoder, whose prompts are
+        read in one step.
+
+        Raises:
+            RequestError: the folder cannot be used.
+        """
+        if self._machinery.encoder is not None:
+            return None
+        return Parking(self._machinery.pool, folder, max_bytes, weights_id)
 
     def close(self) -> None:
         """Let no step begin any more, and give all states back; waits for the step that is running."""

@@ -18,7 +18,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from edgemoe.engine.state_pool import Holding
+from edgemoe.engine.holding import Holding
 from edgemoe.errors import CorruptStoreError, RequestError, StoreError
 from edgemoe.models import SequenceState
 from edgemoe.safetensors_header import TensorRange, build_header, read_header
@@ -60,11 +60,28 @@ class SavedState:
                         if file.readinto(part) != part.nbytes:
                             raise CorruptStoreError(f"{self.path}: cut off; save it again")
                         digest.update(part)
+                _drop_cached(file.fileno())
         except OSError as error:
             raise RequestError(f"{self.path} cannot be read: {error.strerror}") from error
         if digest.hexdigest() != self._checksum:
             raise CorruptStoreError(f"{self.path}: its bytes are not those that were written; save it again")
         state.keep()
+
+
+def state_num_bytes(holding: Holding) -> int:
+    """What a text's tokens and pieces take in a file.
+
+    Raises:
+        RequestError: the model has states that cannot be stored.
+    """
+    return 4 * (len(holding.token_ids) + len(holding.prompt)) + sum(p.nbytes for p in _pieces(holding))
+
+
+def _pieces(holding: Holding) -> list[NDArray[Any]]:
+    try:
+        return holding.state.pieces()
+    except NotImplementedError as error:
+        raise RequestError(f"this model has layers whose states cannot be stored ({error})") from None
 
 
 def write_state(path: Path, holding: Holding, weights_id: str, kv_format: str) -> None:
@@ -73,10 +90,7 @@ def write_state(path: Path, holding: Holding, weights_id: str, kv_format: str) -
     Raises:
         RequestError: the model has states that cannot be stored, or the file cannot be written.
     """
-    try:
-        pieces = holding.state.pieces()
-    except NotImplementedError as error:
-        raise RequestError(f"{path}: this model has layers whose states cannot be stored ({error})") from None
+    pieces = _pieces(holding)
     ids = [np.asarray(holding.token_ids, np.int32), np.asarray(holding.prompt, np.int32)]
     arrays = [*ids, *pieces]
     digest = xxhash.xxh3_64()
@@ -100,6 +114,7 @@ def write_state(path: Path, holding: Holding, weights_id: str, kv_format: str) -
                     file.write(part)
             file.flush()
             os.fsync(file.fileno())
+            _drop_cached(file.fileno())
         os.replace(new, path)
         sync_folder(path.parent)
     except OSError as error:
@@ -143,6 +158,11 @@ def _read_ids(path: Path, place: TensorRange) -> tuple[int, ...]:
         file.seek(place.offset)
         ids: Sequence[int] = np.frombuffer(file.read(place.num_bytes // 4 * 4), np.int32).tolist()
     return tuple(ids)
+
+
+def _drop_cached(descriptor: int) -> None:
+    """Keep no copy in the page cache, which counts against a memory cgroup."""
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _parts(array: NDArray[Any]) -> Iterator[memoryview]:

@@ -17,8 +17,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
+from edgemoe.engine.holding import Holding, common_prefix
 from edgemoe.engine.scheduler import Scheduler
 from edgemoe.models import ModelSpec, SequenceState
 
@@ -26,21 +26,6 @@ from edgemoe.models import ModelSpec, SequenceState
 PAUSE_S = 1.0
 # Tokens that are computed again rather than copied: to keep a text of few more is not worth its room.
 FEW_TOKENS = 16
-
-
-@dataclass(eq=False)
-class Holding:
-    """The state of a text, and the tokens it has seen; the text's own as long as it is not lost."""
-
-    state: SequenceState
-    claim_bytes: int
-    prompt: tuple[int, ...]  # what the encoder reads, where there is one
-    token_ids: list[int] = field(default_factory=list)
-    has_read_prompt: bool = False
-    is_lost: bool = False
-    num_pins: int = 0
-    thread: int = 0  # that used it last
-    used_s: float = 0.0
 
 
 class StatePool:
@@ -102,15 +87,19 @@ class StatePool:
                 scheduler.notify()
 
     def restore(
-        self, prompt: Sequence[int], token_ids: Sequence[int], fill: Callable[[SequenceState], None]
+        self,
+        prompt: Sequence[int],
+        token_ids: Sequence[int],
+        fill: Callable[[SequenceState], None],
+        is_cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         """Keep a text that was computed elsewhere, as one that has ended; ``fill`` gives a new state its.
 
         Raises:
-            RequestError: as ``borrow``; and whatever ``fill`` raises, after which nothing is kept.
+            Cancelled, RequestError: as ``borrow``; and whatever ``fill`` raises, after which nothing is kept.
         """
         num_slots = max(len(token_ids), len(prompt))
-        holding = self.borrow(prompt, token_ids, num_slots, is_reusing=False)
+        holding = self.borrow(prompt, token_ids, num_slots, is_cancelled, is_reusing=False)
         try:
             fill(holding.state)
         except BaseException:
@@ -121,10 +110,59 @@ class StatePool:
         self.unpin(holding)
         self.give_back(holding)
 
+    def kept(self) -> list[Holding]:
+        """Texts that have ended and are kept, the one used last at the end."""
+        with self._scheduler.lock:
+            self._collect()
+            return list(self._kept)
+
+    def num_common(self, token_ids: Sequence[int]) -> int:
+        """How many tokens ``borrow`` would find in an earlier text, if it were asked now."""
+        with self._scheduler.lock:
+            source, common = self._longest_beginning((), token_ids)
+            return 0 if source is None else source.state.reachable(common)
+
+    def reachable(self, num_tokens: int, length: int) -> int:
+        """The longest beginning of at most ``length`` tokens to which a text can be taken back that
+        ``restore`` was given with ``num_tokens``.
+        """
+        state = self._spec.new_state(self.context, self.kv_format)
+        state.resume(num_tokens, 0)
+        return state.reachable(length)
+
+    def about_to_go(self, token_ids: Sequence[int], num_slots: int) -> list[Holding]:
+        """Texts that have ended and that ``borrow``, if it were asked now, would take away or cut short."""
+        with self._scheduler.lock:
+            self._collect()
+            needed = self._bytes(min(num_slots, self.context))
+            source, common = self._longest_beginning((), token_ids)
+            going, claimed = [], self.claimed_bytes + needed
+            if source is not None and self._is_better_taken(source, common, needed):
+                claimed -= source.claim_bytes
+                going = [source] if len(source.token_ids) - common > FEW_TOKENS else []
+            else:
+                source = None
+            for holding in self._kept:
+                if holding is not source and claimed > self.capacity_bytes:
+                    claimed -= holding.claim_bytes
+                    going.append(holding)
+            return going
+
     def pin(self, holding: Holding) -> bool:
         """Keep a state from being taken away until ``unpin``; False if that has happened already."""
         with self._scheduler.lock:
             if holding.is_lost:
+                return False
+            holding.num_pins += 1
+            return True
+
+    def pin_kept(self, holding: Holding) -> bool:
+        """Keep the state of a text that has ended as it is until ``unpin``; False if it is not kept any more.
+
+        Others may copy it meanwhile.
+        """
+        with self._scheduler.lock:
+            if holding not in self._kept:
                 return False
             holding.num_pins += 1
             return True
@@ -154,7 +192,7 @@ class StatePool:
     def rewind(self, holding: Holding, length: int) -> None:
         """Forget a text's tokens from ``length`` on."""
         with self._scheduler.lock:  # others may be copying its beginning
-            _rewind(holding, length)
+            holding.rewind(length)
 
     def forget(self) -> None:
         """Keep nothing of texts that have ended."""
@@ -188,8 +226,12 @@ class StatePool:
 
     def _can_get(self, needed: int) -> bool:
         """Whether there is room, or can be."""
-        removable = sum(h.claim_bytes for h in (*self._kept, *self._interruptible()))
+        removable = sum(h.claim_bytes for h in self._removable())
         return self.claimed_bytes - removable + needed <= self.capacity_bytes
+
+    def _removable(self) -> list[Holding]:
+        """Texts whose room may be taken, in that order."""
+        return [*(h for h in self._kept if not h.num_pins), *self._interruptible()]
 
     def _interruptible(self) -> list[Holding]:
         """Open texts whose state may be taken, those unused for longest first."""
@@ -206,7 +248,7 @@ class StatePool:
         if source is not None and self._is_better_taken(source, common, needed):
             self._kept.remove(source)
             holding = source
-            _rewind(holding, common)
+            holding.rewind(common)
             holding.state.trim(max(num_slots, len(prompt)))
             holding.claim_bytes = needed
             self._make_room(needed)
@@ -229,7 +271,8 @@ class StatePool:
         best: tuple[Holding | None, int] = None, 0
         for holding in (*self._lent, *self._kept):
             # One in the middle of a step is not what it seems to be.
-            if holding.prompt != prompt or not token_ids or holding.num_pins:
+            is_moving = holding.num_pins > 0 and holding not in self._kept
+            if holding.prompt != prompt or not token_ids or is_moving:
                 continue
             common = min(common_prefix(holding.token_ids, token_ids), len(token_ids) - 1)
             if common > best[1] or (best[0] is None and prompt and holding.has_read_prompt):
@@ -238,7 +281,7 @@ class StatePool:
 
     def _is_better_taken(self, source: Holding, common: int, needed: int) -> bool:
         """Whether to go on with the state itself rather than with a copy."""
-        if source not in self._kept:
+        if source not in self._kept or source.num_pins:
             return False
         if len(source.token_ids) - common <= FEW_TOKENS:
             return True
@@ -246,7 +289,7 @@ class StatePool:
 
     def _make_room(self, needed: int, spared: Holding | None = None) -> None:
         """Take away what has to go, the text that is to be copied last."""
-        leaving = [*self._kept, *self._interruptible()]
+        leaving = self._removable()
         leaving.sort(key=lambda holding: holding is spared)
         for holding in leaving:
             if self.claimed_bytes + needed <= self.capacity_bytes:
@@ -256,13 +299,3 @@ class StatePool:
     def _lose(self, holding: Holding) -> None:
         holding.is_lost = True
         (self._kept if holding in self._kept else self._lent).remove(holding)
-
-
-def _rewind(holding: Holding, length: int) -> None:
-    reached = holding.state.rewind(length)  # which may be less
-    del holding.token_ids[reached:]
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading tokens two texts share."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

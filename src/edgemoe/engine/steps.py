@@ -12,8 +12,9 @@ import numpy as np
 
 from edgemoe.engine import batch
 from edgemoe.engine.batch import Limits, Wish
+from edgemoe.engine.holding import Holding
 from edgemoe.engine.scheduler import Job
-from edgemoe.engine.state_pool import Holding, StatePool
+from edgemoe.engine.state_pool import StatePool
 from edgemoe.experts import ExpertCounts, LayerObserver, StreamedExperts
 from edgemoe.models import Decoder, Segment
 from edgemoe.native import FloatArray

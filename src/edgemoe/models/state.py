@@ -197,7 +197,7 @@ class SequenceState:
 
         What came from an encoder stays.
         """
-        length = self._reachable(min(self.length, length))
+        length = self.reachable(min(self.length, length))
         for state in self._states():
             state.rewind(length)
         self.length = length
@@ -210,7 +210,7 @@ class SequenceState:
 
     def copy_from(self, other: SequenceState, length: int) -> int:
         """Begin as another text does, with its first ``length`` tokens or, if need be, fewer; how many."""
-        length = other._reachable(min(other.length, length))
+        length = other.reachable(min(other.length, length))
         for mine, theirs in zip(self._states(), other._states(), strict=True):
             mine.copy_from(theirs, length)
         for slots, encoded in zip(self.cross, other.cross, strict=True):
@@ -254,7 +254,7 @@ class SequenceState:
     def _states(self) -> list[LayerState]:
         return [state for state in self.layers if state is not None]
 
-    def _reachable(self, length: int) -> int:
+    def reachable(self, length: int) -> int:
         """The longest beginning of at most ``length`` tokens that every layer can go back to."""
         states = self._states()
         while (reached := min((state.reachable(length) for state in states), default=length)) < length:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.requests import Request
@@ -24,6 +24,7 @@ from edgemoe.server.shelf import Shelf
 from edgemoe.server.streaming import Sleep
 
 IDLE_CHECK_S = 5.0
+PARK_CHECK_S = 2.0
 
 
 class Application:
@@ -38,6 +39,7 @@ class Application:
         self.metrics.watch_queue(
             lambda: self.answers.queue.num_running, lambda: self.answers.queue.num_waiting
         )
+        self.metrics.watch_parking(lambda: shelf.resident.parking if shelf.resident else None)
         self.metrics.watch_engine(lambda: shelf.resident.model.stats() if shelf.resident else None)
         openai = OpenAIRoutes(self.answers, sleep)
         responses = ResponsesRoutes(self.answers, sleep)
@@ -74,13 +76,13 @@ class Application:
         first = next(iter(self.shelf.stores))
         async with self.shelf.use(first):
             pass
-        idle = asyncio.create_task(self._unload_idle())
+        chores = [asyncio.create_task(chore) for chore in (self._unload_idle(), self._park_idle())]
         try:
             yield
         finally:
-            idle.cancel()
-            with suppress(asyncio.CancelledError):
-                await idle
+            for chore in chores:
+                chore.cancel()
+            await asyncio.gather(*chores, return_exceptions=True)
             self.drain()
             await self.shelf.close()
             self.answers.close()
@@ -91,6 +93,14 @@ class Application:
         while True:
             await asyncio.sleep(min(IDLE_CHECK_S, self.options.idle_unload_s))
             await self.shelf.unload_if_idle(self.options.idle_unload_s)
+
+    async def _park_idle(self) -> None:
+        """Write states of texts to disk while nobody asks for anything."""
+        queue = self.answers.queue
+        while self.options.park is not None:
+            await asyncio.sleep(PARK_CHECK_S)
+            if queue.num_running == 0:
+                await self.shelf.park(lambda: queue.num_running > 0)
 
     def _own_routes(self) -> Sequence[BaseRoute]:
         return [

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from edgemoe.api import Constraint, Generation, Model, Stream, TokenLogprob
+from edgemoe.engine.parking import Parking
 from edgemoe.engine.sampling import token_logprob
 from edgemoe.experts import LayerObserver
 from edgemoe.server.constraint import Vocabulary
@@ -99,9 +100,11 @@ class Cancel:
 class LocalModel:
     """A model that is in memory under the name that clients know it by."""
 
-    def __init__(self, name: str, model: Model) -> None:
+    def __init__(self, name: str, model: Model, parking: Parking | None = None) -> None:
+        """``parking``: keeps texts on disk whose room in memory is needed."""
         self.name = name
         self.model = model
+        self.parking = parking
         self.loaded_at = int(time.time())
         self.turn_end_ids = model.tokenizer.turn_end_ids() if model.tokenizer.is_available else frozenset()
         self.template = "\n".join(model.tokenizer.template_sources())
@@ -139,6 +142,12 @@ class LocalModel:
         """
         return self.model.tokenizer.render_chat(messages, tools, None, **options)
 
+    def close(self) -> None:
+        """Park what can be parked, and free the memory."""
+        if self.parking is not None:
+            self.parking.write()
+        self.model.close()
+
     def run(self, job: Job, emit: Emit, cancel: Cancel, observer: LayerObserver | None) -> None:
         """Write one answer, in the calling thread. The last piece is an ``End``, whatever happens."""
         try:
@@ -151,6 +160,9 @@ class LocalModel:
             emit(Scored(self._score(job.token_ids, job.num_top_logprobs or 0, cancel)))
         if job.only_scores or cancel.is_set:
             return End("stop")
+        if self.parking is not None:
+            room = len(job.token_ids) + job.max_tokens
+            self.parking.fetch(job.token_ids, room, lambda: cancel.is_set)
         decoder = StreamDecoder(_Marked(self.model.tokenizer), job.token_ids)
         stream = self.model.stream(
             job.token_ids,

@@ -15,6 +15,7 @@ from prometheus_client import (
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from edgemoe.engine.parking import Parking
 from edgemoe.engine.stats import Stats
 from edgemoe.server.events import Finish
 
@@ -68,6 +69,10 @@ class Metrics:
     def watch_engine(self, stats: Callable[[], Stats | None]) -> None:
         """Show what the engine counts; None when no model is loaded."""
         self.registry.register(_EngineCollector(stats))
+
+    def watch_parking(self, parking: Callable[[], Parking | None]) -> None:
+        """Show what is parked on disk; None when nothing is."""
+        self.registry.register(_ParkingCollector(parking))
 
     def first_token(self, record: Record) -> None:
         """A request's first token came."""
@@ -124,3 +129,22 @@ class _EngineCollector:
             yield CounterMetricFamily(name, text, value=value)
         yield GaugeMetricFamily("edgemoe_resident_bytes", "Memory of the process.", stats.resident_bytes)
         yield GaugeMetricFamily("edgemoe_budget_bytes", "The cap on it.", stats.budget_bytes)
+
+
+class _ParkingCollector:
+    """Reads what is parked when the page is asked for; counts are the loaded model's."""
+
+    def __init__(self, parking: Callable[[], Parking | None]) -> None:
+        self._parking = parking
+
+    def collect(self) -> Iterator[Metric]:
+        parking = self._parking()
+        if parking is None:
+            return
+        yield GaugeMetricFamily("edgemoe_parked_bytes", "Size of parked texts.", parking.num_bytes)
+        yield GaugeMetricFamily("edgemoe_parked_texts", "Texts of this model.", parking.num_texts)
+        for name, text, value in (
+            ("edgemoe_parked_hits", "Prompts whose beginning was read from disk.", parking.num_hits),
+            ("edgemoe_parked_tokens_saved", "Tokens of theirs.", parking.num_tokens_saved),
+        ):
+            yield CounterMetricFamily(name, text, value=value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from edgemoe.errors import RequestError
 
@@ -38,6 +39,8 @@ class ServerOptions:
     cors_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()  # names beside loopback that the Host header may say
     logs_prompts: bool = False
+    park: Path | None = None  # folder for states of texts; None: they are in memory only
+    park_bytes: int = 8 << 30
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -47,6 +50,8 @@ class ServerOptions:
             raise RequestError(f"port is {self.port}; give 0 to 65535")
         if not 0 < self.heartbeat_s <= 15:
             raise RequestError(f"heartbeat_s is {self.heartbeat_s}; give up to 15 seconds")
+        if self.park_bytes < MIB:
+            raise RequestError(f"{self.park_bytes} bytes for parked texts; give at least 1MiB")
         if self.api_key is not None and not self.api_key.strip():
             raise RequestError("the API key is empty; give a text, or leave the option out")
 

@@ -16,6 +16,8 @@ from edgemoe.server.options import ServerOptions
 log = logging.getLogger("edgemoe.server")
 
 if TYPE_CHECKING:
+    from edgemoe.api import Model
+    from edgemoe.engine.parking import Parking
     from edgemoe.server.app import Application
 
 
@@ -84,14 +86,30 @@ def create_app(
     _require_packages()
     import edgemoe
     from edgemoe.server.app import Application
+    from edgemoe.server.local_model import LocalModel
     from edgemoe.server.shelf import Shelf, name_stores
 
-    load_options.setdefault("num_texts", (options or ServerOptions()).parallel)
+    options = options or ServerOptions()
+    load_options.setdefault("num_texts", options.parallel)
     paths = [Path(stores)] if isinstance(stores, str | Path) else [Path(store) for store in stores]
     if not paths:
         raise RequestError("there is no store to serve; give at least one")
-    shelf = Shelf(name_stores(paths, aliases), lambda path: edgemoe.load(path, memory, **load_options))
-    return Application(shelf, options or ServerOptions(), asyncio.sleep)
+
+    def load(name: str, path: Path) -> LocalModel:
+        model = edgemoe.load(path, memory, **load_options)
+        try:
+            return LocalModel(name, model, _parking(model, options))
+        except BaseException:
+            model.close()
+            raise
+
+    return Application(Shelf(name_stores(paths, aliases), load), options, asyncio.sleep)
+
+
+def _parking(model: Model, options: ServerOptions) -> Parking | None:
+    if options.park is None:
+        return None
+    return model.engine.session.parking(options.park, options.park_bytes, model.engine.weights_id)
 
 
 def _require_packages() -> None:

@@ -13,7 +13,7 @@ from edgemoe.errors import RequestError
 from edgemoe.server.failures import Failure
 from edgemoe.server.local_model import LocalModel
 
-Loader = Callable[[Path], Any]
+Loader = Callable[[str, Path], LocalModel]
 
 
 def name_stores(stores: Sequence[Path], aliases: Sequence[str]) -> dict[str, Path]:
@@ -74,7 +74,7 @@ class Shelf:
     def load_first(self) -> None:
         """Load the first store, before the event loop runs. Errors as of ``edgemoe.load``."""
         name, path = next(iter(self.stores.items()))
-        self.resident = LocalModel(name, self._load(path))
+        self.resident = self._load(name, path)
 
     @asynccontextmanager
     async def use(self, name: str) -> AsyncIterator[LocalModel]:
@@ -87,26 +87,31 @@ class Shelf:
             if self.resident is None or self.resident.name != name:
                 await self._is_free.wait()
                 await _to_its_end(self._swap(name))
-            self._num_users += 1
-            self._is_free.clear()
+            self._enter()
         assert self.resident is not None
         try:
             yield self.resident
         finally:
-            self._num_users -= 1
             self._used_s = time.monotonic()
-            if self._num_users == 0:
-                self._is_free.set()
+            self._leave()
+
+    def _enter(self) -> None:
+        self._num_users += 1
+        self._is_free.clear()
+
+    def _leave(self) -> None:
+        self._num_users -= 1
+        if self._num_users == 0:
+            self._is_free.set()
 
     async def _swap(self, name: str) -> None:
         await self._unload()
-        model = await asyncio.to_thread(self._load, self.stores[name])
-        self.resident = LocalModel(name, model)
+        self.resident = await asyncio.to_thread(self._load, name, self.stores[name])
 
     async def _unload(self) -> None:
         if self.resident is not None:
             resident, self.resident = self.resident, None
-            await asyncio.to_thread(resident.model.close)
+            await asyncio.to_thread(resident.close)
 
     async def unload_if_idle(self, idle_s: float) -> bool:
         """Unload the model if nobody has used it for so long; whether it was."""
@@ -116,6 +121,18 @@ class Shelf:
                 return False
             await self._unload()
             return True
+
+    async def park(self, should_stop: Callable[[], bool]) -> None:
+        """Write texts to disk that have ended, if the model in memory does that."""
+        async with self._door:
+            parking = self.resident.parking if self.resident else None
+            if parking is None or not parking.has_work:
+                return
+            self._enter()  # which is no use that keeps the model from being unloaded
+        try:
+            await _to_its_end(asyncio.to_thread(parking.write, should_stop))
+        finally:
+            self._leave()
 
     async def close(self) -> None:
         """Unload whatever is in memory once its users are done."""
