@@ -1,5 +1,6 @@
 // AVX2 with FMA and F16C: 8 rows a vector. Byte products are summed in 16 bits as long as those hold them:
-// pairs of products with codes of the input, which are at most 128 in size.
+// pairs of products with codes of the input, which are at most 128 in size. Where EDGEMOE_DPBUSD_256 is an
+// instruction that adds quads of products to 32 bits (avxvnni.cpp), that takes their place.
 #include <immintrin.h>
 
 #include "kernels/half.h"
@@ -24,6 +25,20 @@ inline I shift(I v) {
     if constexpr (n > 0) return _mm256_slli_epi16(v, n);
     return _mm256_srli_epi16(v, n < 0 ? -n : 0);
 }
+#ifdef EDGEMOE_DPBUSD_256
+template <int bits>
+struct Sums {
+    I sum;
+
+    template <int g>
+    void add(I w, const std::int8_t* x) {
+        std::int32_t quad;
+        __builtin_memcpy(&quad, x, sizeof quad);
+        sum = EDGEMOE_DPBUSD_256(sum, w, _mm256_set1_epi32(quad));
+    }
+    I total() const { return sum; }
+};
+#else
 inline I multiply_pairs(I w, const std::int8_t* x) {
     std::int32_t quad;
     __builtin_memcpy(&quad, x, sizeof quad);
@@ -82,6 +97,7 @@ struct Sums<8> {
     }
     I total() const { return add_pairs(add_pairs(sum, low, 1), high, 16); }
 };
+#endif
 inline I load_bytes(const std::uint8_t* p) {
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
 }
@@ -133,10 +149,18 @@ inline float sum_of(F v) {
 #include "kernels/block_scales.h"
 #include "kernels/loops.h"
 
+#ifdef EDGEMOE_DPBUSD_256
+constexpr Kernels kKernels = {"avxvnni", quantize_rows, matmul, activate, attend, to_halves};
+#else
 constexpr Kernels kKernels = {"avx2", quantize_rows, matmul, activate, attend, to_halves};
+#endif
 
 }  // namespace
 
+#ifdef EDGEMOE_DPBUSD_256
+const Kernels* avxvnni_kernels() { return &kKernels; }
+#else
 const Kernels* avx2_kernels() { return &kKernels; }
+#endif
 
 }  // namespace edgemoe

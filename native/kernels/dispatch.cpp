@@ -19,6 +19,15 @@ bool runs_avx2() {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 }
 #endif
+#ifdef EDGEMOE_HAVE_AVXVNNI
+bool runs_avxvnni() {
+#ifdef EDGEMOE_AVXVNNI_BY_AVX512
+    return runs_avx2() && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+#else
+    return runs_avx2() && __builtin_cpu_supports("avxvnni");
+#endif
+}
+#endif
 #ifdef EDGEMOE_HAVE_AVX512
 bool runs_avx512() {
     return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -48,6 +57,9 @@ std::vector<const Kernels*> available_kernels() {
     std::vector<const Kernels*> found = {scalar_kernels()};
 #ifdef EDGEMOE_HAVE_AVX2
     if (runs_avx2()) found.push_back(avx2_kernels());
+#endif
+#ifdef EDGEMOE_HAVE_AVXVNNI
+    if (runs_avxvnni()) found.push_back(avxvnni_kernels());
 #endif
 #ifdef EDGEMOE_HAVE_AVX512
     if (runs_avx512()) found.push_back(avx512_kernels());

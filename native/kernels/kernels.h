@@ -92,6 +92,9 @@ const Kernels* scalar_kernels();
 #ifdef EDGEMOE_HAVE_AVX2
 const Kernels* avx2_kernels();
 #endif
+#ifdef EDGEMOE_HAVE_AVXVNNI
+const Kernels* avxvnni_kernels();
+#endif
 #ifdef EDGEMOE_HAVE_AVX512
 const Kernels* avx512_kernels();
 #endif
