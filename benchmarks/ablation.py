@@ -33,7 +33,7 @@ import edgemoe
 from edgemoe.calib import Setting, Trace, fit_routing, record_trace, simulate
 from edgemoe.cli.bench_modes import held_to, mode_options
 from edgemoe.engine.loading import LoadOptions, load_engine, read_dense_weights
-from edgemoe.engine.storage import MAX_DEPTH, tune_depth
+from edgemoe.engine.storage import tune_depth
 from edgemoe.experts import FORECAST, NoPredictor, save_fitted
 from edgemoe.models import read_spec
 from edgemoe.store import DEVICES, Device, Store, find_device, open_store
@@ -127,7 +127,7 @@ def storage_bytes_per_s(store: Store, device: Device | None) -> float:
     """What the device delivers, or this machine's storage as the engine measures it."""
     if device is not None:
         return device.bytes_per_s
-    reader = store.open_expert_reader("auto", MAX_DEPTH, None)
+    reader = store.open_expert_reader("auto", store.depths[-1], None)
     try:
         return tune_depth(store, reader).bytes_per_s
     finally:

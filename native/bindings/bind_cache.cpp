@@ -66,6 +66,10 @@ class PythonReader : public Reader {
         const nb::gil_scoped_acquire acquire;
         return nb::cast<bool>(reader_.attr("cancel")(ticket));
     }
+    void abandon(Ticket ticket) override {
+        const nb::gil_scoped_acquire acquire;
+        reader_.attr("abandon")(ticket);
+    }
 
   private:
     nb::object reader_;

@@ -17,6 +17,7 @@
 #include "core/aligned_buffer.h"
 #include "core/read_memory.h"
 #include "io/file_reader.h"
+#include "io/hole.h"
 #include "io/packing_reader.h"
 #include "kernels/exact_blocks.h"
 
@@ -107,6 +108,11 @@ std::int64_t submit(FileReader& reader, int file, std::int64_t offset, MutableBy
     return reader.submit({file, offset, num_bytes, out.data()}, priority);
 }
 
+void punch_hole_in(int descriptor, std::int64_t offset, std::int64_t num_bytes) {
+    const int error = punch_hole(descriptor, offset, num_bytes);
+    if (error != 0) raise_os_error(error, std::strerror(error), "");
+}
+
 std::uint64_t read_memory_of(Array<const std::uint64_t, nb::ndim<1>> words) {
     nb::gil_scoped_release release;
     return read_memory(words.data(), static_cast<std::int64_t>(words.size()));
@@ -136,6 +142,7 @@ void bind_io(nb::module_& m) {
           nb::arg("bytes_per_s"), nb::arg("latency_s"));
     m.def("open_block_files", &open_block_files, nb::arg("paths"), nb::arg("records"), nb::arg("max_depth"),
           nb::arg("is_direct"), nb::arg("bytes_per_s"), nb::arg("latency_s"));
+    m.def("punch_hole", &punch_hole_in, nb::arg("descriptor"), nb::arg("offset"), nb::arg("num_bytes"));
     nb::class_<Reader>(m, "Reader");
     nb::class_<FileReader, Reader>(m, "FileReader")
         .def("submit", &submit, nb::arg("file"), nb::arg("offset"), nb::arg("out").noconvert(),

@@ -87,8 +87,7 @@ void Loads::abandon() noexcept {
     while (!reads_.empty()) {
         const Read read = forget(reads_.end() - 1);
         try {
-            reader_.cancel(read.ticket);
-            reader_.wait(read.ticket);
+            reader_.abandon(read.ticket);
         } catch (...) {
             // The first error is the one to report.
         }

@@ -44,6 +44,12 @@ class Reader {
     virtual std::vector<Ticket> wait_some(const std::vector<Ticket>& tickets, bool block) = 0;
     // True when the read had not started: it never will, and its destination is free.
     virtual bool cancel(Ticket ticket) = 0;
+    // Instead of wait(): nobody wants the read any more. Its destination is free when this returns, which a
+    // reader of slow storage can see to without the read's end.
+    virtual void abandon(Ticket ticket) {
+        cancel(ticket);
+        wait(ticket);
+    }
 };
 
 }  // namespace edgemoe

@@ -79,11 +79,13 @@ def load(
     verify: str = "always",
     device: str | None = None,
     num_texts: int = 1,
+    tier: str | int | None = None,
 ) -> Model:
     """Load a store so that the whole process stays within ``memory``.
 
     Args:
-        store: folder that ``edgemoe convert`` made, or a GGUF file, which is run as it is.
+        store: folder that ``edgemoe convert`` made, the URL of one, such as "s3://bucket/store", or a GGUF
+            file, which is run as it is.
         memory: cap such as "2GiB", or bytes. Default: what is free, minus a margin.
         context: longest prompt plus answer, in tokens. Default: 4096, or what the model was trained for.
             With an encoder: longest prompt, and longest answer. Default: 512.
@@ -102,6 +104,8 @@ def load(
             "network".
         num_texts: whole contexts to keep room for. Texts share that room: short ones are many, and what an
             ended one has computed is kept for others that begin alike. A text that finds none waits.
+        tier: of a store at a URL, how much of this disk experts may take that were read; 0: none. Default:
+            as much as they all take, or a quarter of what is free.
 
     Raises:
         NotAStoreError, StoreVersionError, CorruptStoreError: the store cannot be used.
@@ -125,6 +129,7 @@ def load(
         predictor=predictor,
         device=None if device is None else find_device(device),
         num_texts=num_texts,
+        tier_bytes=None if tier is None else parse_size(tier),
     )
     engine = load_engine(_open(Path(store)), options)
     for note in engine.notes:

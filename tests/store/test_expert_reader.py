@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from helpers.remote_server import Remote, serve
 
 from edgemoe.errors import RequestError, StoreError
 from edgemoe.native import FileReader, aligned_empty
@@ -23,8 +25,29 @@ def contents():
     return [rng.integers(0, 256, NUM_BLOCKS * BLOCK, dtype=np.uint8) for _ in range(2)]
 
 
-@pytest.fixture(params=["ring", "direct", "buffered", "memory", "memory-slow-shuffled"])
-def reader(request, contents, tmp_path):
+@contextmanager
+def far_reader(contents, folder, monkeypatch):
+    """A reader of files behind a server."""
+    pytest.importorskip("obstore")
+    from edgemoe.store.remote import files
+    from edgemoe.store.remote.address import parse_address
+    from edgemoe.store.remote.reader import RemoteReader
+
+    monkeypatch.setattr(files, "FIRST_PAUSE_S", 1e-4)
+    for number, data in enumerate(contents):
+        (folder / f"{number}.bin").write_bytes(data.tobytes())
+    with serve(Remote({"far": folder}, latency_s=1e-3)) as address:
+        remote = files.RemoteFiles(parse_address(f"{address}/far"))
+        yield RemoteReader(remote, [f"{number}.bin" for number in range(len(contents))], 4)
+
+
+@pytest.fixture(params=["ring", "direct", "buffered", "memory", "memory-slow-shuffled", "remote"])
+def reader(request, contents, tmp_path, monkeypatch):
+    if request.param == "remote":
+        with far_reader(contents, tmp_path, monkeypatch) as made:
+            yield made
+            made.close()
+        return
     if request.param.startswith("memory"):
         slow = request.param != "memory"
         made = MemoryReader(contents, latency_s=0.001 if slow else 0, seed=1 if slow else None)
@@ -87,6 +110,18 @@ def test_closing_with_reads_under_way_ends_them_all(reader):
     assert sorted(reader.wait_some(tickets, block=False)) == tickets
     for ticket in tickets:
         reader.wait(ticket)
+
+
+def test_an_abandoned_read_is_collected_and_its_destination_free(reader, contents):
+    tickets = [reader.submit(0, i * BLOCK, aligned_empty(BLOCK)) for i in range(NUM_BLOCKS)]
+    reader.begin()
+    for ticket in tickets:
+        reader.abandon(ticket)
+        with pytest.raises(ValueError, match=f"unknown ticket {ticket}"):
+            reader.wait(ticket)
+    out = aligned_empty(BLOCK)
+    reader.wait(reader.submit(1, BLOCK, out))
+    assert np.array_equal(out, contents[1][BLOCK : 2 * BLOCK])
 
 
 def test_misuse_is_refused_alike_by_every_reader(reader):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgemoe.cli.options import JsonOption, MemoryOption, ThreadsOption, only_one, read_text
+from edgemoe.cli.options import JsonOption, MemoryOption, ThreadsOption, TierOption, only_one, read_text
 from edgemoe.cli.output import count_progress, new_table, print_json, print_table
 from edgemoe.errors import RequestError
 
@@ -58,6 +58,7 @@ def bench(
     ] = None,
     num_repeats: Annotated[int, typer.Option("--repetitions", "-r", metavar="N", min=1)] = 3,
     num_threads: ThreadsOption = None,
+    tier: TierOption = None,
     as_json: JsonOption = False,
 ) -> None:
     r"""Time reading a prompt (pp512), writing (tg128), real text.
@@ -91,6 +92,7 @@ def bench(
             mode_options(
                 *(name, store, None if memory is None else parse_size(memory), _cache_bytes(cache, store)),
                 None if device is None else find_device(device),
+                None if tier is None else parse_size(tier),
             ),
         )
         for store in opened
@@ -161,5 +163,9 @@ def _print_results(results: list[Measurement]) -> None:
             f"{result.peak_bytes / MIB:.0f}",
         )
     print_table(table)
+    for result in results:
+        if result.far_bytes_per_token or result.tier_bytes_per_token:
+            far, near = result.far_bytes_per_token / 1024, result.tier_bytes_per_token / 1024
+            print(f"{result.mode} {result.test}: per token {far:.0f} KiB from afar, {near:.0f} from the tier")
     for how in dict.fromkeys(result.bounded_by for result in results if result.bounded_by):
         print(f"storage bounded by {how}")

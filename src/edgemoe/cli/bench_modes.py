@@ -43,6 +43,8 @@ class Measurement:
     stall_s_per_token: float
     peak_bytes: int
     bounded_by: str | None  # what made storage as slow as the device asked for
+    far_bytes_per_token: float = 0.0  # of a store at a URL: over the network
+    tier_bytes_per_token: float = 0.0  # and from its copy on this disk
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -68,7 +70,7 @@ def run_mode(store: Store, mode: str, options: LoadOptions, tests: Tests) -> lis
             if mode == "resident":
                 engine.experts.preload()
             return [
-                _measure(engine, store.path, mode, name, tests, bounded_by) for name in _test_names(tests)
+                _measure(engine, store.name, mode, name, tests, bounded_by) for name in _test_names(tests)
             ]
         finally:
             engine.experts.close()
@@ -92,7 +94,12 @@ def held_to(device: Device | None, path: Path, memory_bytes: int | None) -> Iter
 
 
 def mode_options(
-    mode: str, store: Store, memory_bytes: int | None, cache_bytes: int | None, device: Device | None
+    mode: str,
+    store: Store,
+    memory_bytes: int | None,
+    cache_bytes: int | None,
+    device: Device | None,
+    tier_bytes: int | None = None,
 ) -> LoadOptions:
     """How a mode differs from what the user asked for.
 
@@ -119,6 +126,7 @@ def mode_options(
         predictor="auto" if mode == "full" else "none",
         device=None if mode == "resident" else device,
         swaps_layers=mode == "swap",
+        tier_bytes=tier_bytes,
     )
 
 
@@ -129,31 +137,33 @@ def _test_names(tests: Tests) -> list[str]:
 
 
 def _measure(
-    engine: Engine, path: Path, mode: str, name: str, tests: Tests, bounded_by: str | None
+    engine: Engine, store: str, mode: str, name: str, tests: Tests, bounded_by: str | None
 ) -> Measurement:
     rates = []
     prepare, run, num_tokens = _test(engine, name, tests)
     prepare()
     run()  # once for nothing: the cache settles
-    before = _counts(engine)
+    before = engine.experts.counts
     for _ in range(tests.num_repeats):
         prepare()
         began_s = time.perf_counter()
         run()
         rates.append(num_tokens / (time.perf_counter() - began_s))
-    hits, misses, num_bytes, wasted, waited_s = (b - a for a, b in zip(before, _counts(engine), strict=True))
+    counts = engine.experts.counts - before
     tokens = tests.num_repeats * num_tokens
     return Measurement(
-        store=str(path),
+        store=store,
         mode=mode,
         test=name,
         tokens_per_s=rates,
-        hit_share=hits / max(1, hits + misses),
-        bytes_per_token=num_bytes / tokens,
-        wasted_bytes_per_token=wasted / tokens,
-        stall_s_per_token=waited_s / tokens,
+        hit_share=counts.hits / max(1, counts.hits + counts.misses),
+        bytes_per_token=counts.bytes_read / tokens,
+        wasted_bytes_per_token=counts.wasted_bytes / tokens,
+        stall_s_per_token=counts.waited_s / tokens,
         peak_bytes=peak_resident_bytes(),
         bounded_by=bounded_by,
+        far_bytes_per_token=counts.far_bytes / tokens,
+        tier_bytes_per_token=counts.tier_bytes / tokens,
     )
 
 
@@ -188,11 +198,6 @@ def _test(engine: Engine, name: str, tests: Tests) -> tuple[Any, Any, int]:
     return (
         (clear, write, tests.num_written) if name.startswith("tg") else (read_context, follow, len(followed))
     )
-
-
-def _counts(engine: Engine) -> tuple[float, ...]:
-    counts = engine.experts.counts
-    return (counts.hits, counts.misses, counts.bytes_read, counts.wasted_bytes, counts.waited_s)
 
 
 def _forget_peak() -> None:

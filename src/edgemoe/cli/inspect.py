@@ -39,6 +39,7 @@ def inspect(
     edgemoe inspect qwen.store
     edgemoe inspect qwen.store --memory 6GiB --context 8192
     edgemoe inspect qwen.store --verify
+    edgemoe inspect hf://organisation/qwen.store
     """
     from edgemoe.store import open_store
 
@@ -118,7 +119,7 @@ def _describe(store: Store) -> dict[str, Any]:
     per_token, besides = spec.text_num_bytes()
     tokenizer = Tokenizer(store.path, store.config)
     return {
-        "store": str(store.path),
+        "store": store.name,
         "version": VERSION,
         "model_type": store.config.get("model_type"),
         "max_context": spec.max_context,
@@ -145,7 +146,7 @@ def _print_store(store: Store) -> None:
     from edgemoe.units import format_size
 
     record = _describe(store)
-    say(f"{store.path}: {record['model_type']}, store version {record['version']}")
+    say(f"{store.name}: {record['model_type']}, store version {record['version']}")
     besides = record["text_bytes_besides"]
     more = f", and {format_size(besides)} besides" if besides else ""
     print(f"context   {record['max_context']} tokens")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_WINDOW = 512
 
 StoreArgument = Annotated[
-    Path, typer.Argument(metavar="STORE", help="Folder made by convert, or a name of your library.")
+    Path, typer.Argument(metavar="STORE", help="Folder made by convert, a name of your library, or a URL.")
 ]
 MemoryOption = Annotated[
     str | None,
@@ -51,6 +51,15 @@ ThreadsOption = Annotated[
         metavar="N",
         min=1,
         help="Threads that compute. [default: one per core]",
+        show_default=False,
+    ),
+]
+TierOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tier",
+        metavar="SIZE",
+        help="Of a store at a URL: room on this disk for experts that were read; 0: none.",
         show_default=False,
     ),
 ]
@@ -94,6 +103,7 @@ class LoadArguments:
     memory: MemoryOption = None
     context: ContextOption = None
     num_threads: ThreadsOption = None
+    tier: TierOption = None
 
     @contextmanager
     def load(self, store: Path) -> Iterator[Model]:
@@ -102,7 +112,12 @@ class LoadArguments:
         from edgemoe.cli.output import say_budget, waiting
 
         with waiting(f"loading {store.name or store}"):
-            model = edgemoe.load(store, self.memory, context=self.context, num_threads=self.num_threads)
+            model = edgemoe.load(
+                *(store, self.memory),
+                context=self.context,
+                num_threads=self.num_threads,
+                tier=self.tier,
+            )
         with model:
             say_budget(model, self.memory)
             yield model

@@ -67,6 +67,7 @@ def run(
     edgemoe run qwen.store --memory 6GiB --temperature 0.7 --seed 1 < question.txt
     edgemoe run qwen.store --memory 2GiB "1, 2, 3," --json
     edgemoe run qwen.store --memory 2GiB "Once upon a time" --watch
+    edgemoe run s3://bucket/qwen.store --memory 8GiB --tier 20GiB "Once upon a time"
     """
     if watches and as_json:
         raise RequestError("--watch draws for people; leave out --watch or --json")
@@ -130,12 +131,14 @@ def status_line(generation: Generation) -> str:
 
     asked = generation.expert_hits + generation.expert_misses
     hit_share = f"{generation.expert_hits / asked:.0%}" if asked else "no"
+    far, near = generation.far_bytes, generation.tier_bytes
+    origin = f" ({format_size(far)} from afar, {format_size(near)} from the tier)" if far or near else ""
     count = len(generation.token_ids)
     speed = f"{generation.decode_tokens_per_s:.1f} tokens/s, " if count > 1 else ""
     return (
         f"[{count} token{'' if count == 1 else 's'}, {speed}"
         f"first after {format_duration(generation.time_to_first_token_s)}, "
-        f"{hit_share} cache hits, {format_size(generation.bytes_read)} read, "
+        f"{hit_share} cache hits, {format_size(generation.bytes_read)} read{origin}, "
         f"{format_size(generation.peak_rss_bytes)} of {format_size(generation.budget_bytes)} used]"
     )
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from edgemoe.cli.options import ContextOption, MemoryOption, ThreadsOption
+from edgemoe.cli.options import ContextOption, MemoryOption, ThreadsOption, TierOption
 from edgemoe.cli.output import say
 from edgemoe.units import parse_size
 
@@ -17,7 +17,7 @@ from edgemoe.units import parse_size
 def serve(
     stores: Annotated[
         list[Path],
-        typer.Argument(metavar="STORE...", help="Folders made by convert; one is loaded at a time."),
+        typer.Argument(metavar="STORE...", help="Folders made by convert, or URLs; one is loaded at a time."),
     ],
     memory: MemoryOption = None,
     host: Annotated[
@@ -51,6 +51,7 @@ def serve(
     ] = 1,
     context: ContextOption = None,
     num_threads: ThreadsOption = None,
+    tier: TierOption = None,
     idle_unload: Annotated[
         float | None,
         typer.Option(
@@ -128,4 +129,5 @@ def serve(
         options=options,
         context=context,
         num_threads=num_threads,
+        tier=tier,
     )

@@ -71,6 +71,8 @@ class Generation:
     finish_reason: str
     num_cached_tokens: int = 0  # of the prompt: what an earlier text had in common was not read again
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    far_bytes: int = 0  # of a store at a URL: that came over the network
+    tier_bytes: int = 0  # and that its copy on this disk spared it
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

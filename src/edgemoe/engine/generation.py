@@ -134,6 +134,8 @@ class Stream(Iterator[Chunk]):
             bytes_read=counts.bytes_read,
             wasted_bytes=counts.wasted_bytes,
             waited_s=counts.waited_s,
+            far_bytes=counts.far_bytes,
+            tier_bytes=counts.tier_bytes,
             finish_reason=self._finish_reason,
             logprobs=list(self._writer.logprobs),
         )
@@ -198,6 +200,8 @@ def current_stats(engine: Engine) -> Stats:
         waited_s=counts.waited_s,
         resident_bytes=resident_bytes(),
         budget_bytes=engine.memory.budget_bytes,
+        far_bytes=counts.far_bytes,
+        tier_bytes=counts.tier_bytes,
     )
 
 

@@ -27,7 +27,7 @@ from edgemoe.engine.sequence import Machinery
 from edgemoe.engine.session import Session
 from edgemoe.engine.state_pool import StatePool
 from edgemoe.engine.steps import StepMaker
-from edgemoe.engine.storage import MAX_DEPTH, tune_depth
+from edgemoe.engine.storage import tune_depth
 from edgemoe.errors import StoreError
 from edgemoe.experts import (
     DEFAULT_POLICY,
@@ -78,6 +78,7 @@ class LoadOptions:
     verify: str = "always"
     predictor: str = "auto"
     device: Device | None = None  # reads are slowed down to its pace
+    tier_bytes: int | None = None  # of this disk, for experts of a store at a URL; None: its own choice
     swaps_layers: bool = False  # read whole layers, as a baseline
     num_texts: int = 1  # whole contexts that all open texts share
     answers_at_once: int | None = None  # written together, within what is planned; default: where it pays
@@ -97,6 +98,8 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
     spec = read_spec(store.config)
     check_store(spec, store)
     store = without_misfit(spec, store, options.predictor)
+    if options.tier_bytes is not None:
+        store = store.with_tier(options.tier_bytes)
     if options.budget_bytes is not None:
         check_budget(options.budget_bytes)
     # Loaded before the plan is made: its memory is measured rather than guessed.
@@ -114,7 +117,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
         predictor_num_bytes(spec, store, predictor_name, options.policy),
         options.num_texts,
         options.held_bytes,
-        MAX_DEPTH * store.reader_num_bytes,
+        store.depths[-1] * store.reader_num_bytes,
     )
     weights = read_dense_weights(spec, store, options.reader)
     predictor = build_predictor(spec, weights, store, predictor_name)
@@ -124,7 +127,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
         predictor = StepPredictor(predictor, catalog.first_step)
     next_use = build_next_use(spec, store, options.policy, catalog.first_step)
     cache = ExpertCache(catalog, memory.expert_cache_bytes, policy)
-    reader = store.open_expert_reader(options.reader, MAX_DEPTH, options.device)
+    reader = store.open_expert_reader(options.reader, store.depths[-1], options.device)
     try:
         speed = tune_depth(store, reader)
         pace = LayerPace(speed.bytes_per_s, speed.latency_s, speed.handling_s, options.clock)

@@ -11,6 +11,7 @@ class Stats:
 
     A miss is an expert that was not resident when its router asked for it, though it may have been on
     its way. ``wasted_bytes`` were read ahead and not used; ``waited_s`` is time spent waiting for reads.
+    Of a store at a URL ``far_bytes`` came over the network and ``tier_bytes`` from its copy on this disk.
     """
 
     expert_hits: int
@@ -20,6 +21,8 @@ class Stats:
     waited_s: float
     resident_bytes: int
     budget_bytes: int
+    far_bytes: int = 0
+    tier_bytes: int = 0
 
     @property
     def hit_share(self) -> float:

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from edgemoe.native import aligned_empty
 from edgemoe.store import ExpertReader, Store
 
-# Reads at a time. One place stays free for what is needed now, so one alone would never read ahead.
-DEPTHS = (2, 4, 8)
-MAX_DEPTH = DEPTHS[-1]
 # A deeper queue must gain this much: reads inside the device cannot be overtaken any more, and they arrive
 # together, where one after the other would each be computed while the next one comes.
 WORTHWHILE = 1.15
@@ -37,12 +34,10 @@ def tune_depth(store: Store, reader: ExpertReader) -> StorageSpeed:
     A read that fails is left to the one who needs the expert.
     """
     probe, began_s = _Probe(store, reader), _kernel_s()
-    reader.set_depth(1)
-    alone = probe.bytes_per_s()
-    best_depth, best = DEPTHS[0], 0.0
-    for depth in DEPTHS:
-        reader.set_depth(depth)
-        bytes_per_s = probe.bytes_per_s()
+    alone = probe.bytes_per_s(1)
+    best_depth, best = store.depths[0], 0.0
+    for depth in store.depths:
+        bytes_per_s = probe.bytes_per_s(depth)
         if bytes_per_s < best * WORTHWHILE:
             break
         best_depth, best = depth, bytes_per_s
@@ -64,30 +59,32 @@ class _Probe:
     """Reads experts to see how fast they come, and counts what it has read."""
 
     def __init__(self, store: Store, reader: ExpertReader) -> None:
-        self._store, self._reader = store, reader
-        self._entries = list(store.manifest.experts.values())[:MAX_READS]
+        self._store = store
+        self._reader, self._entries = store.sample(reader, MAX_READS)
         largest = max(entry.num_bytes for entry in self._entries)
         # More than are read at a time: the queue must not run dry before the last.
-        count = max(1, min(4 * MAX_DEPTH, MAX_BYTES // largest))
+        count = max(1, min(4 * store.depths[-1], MAX_BYTES // largest))
         self._buffers = [aligned_empty(largest) for _ in range(count)]
         for buffer in self._buffers:
             buffer[:] = 0  # else the system would clear pages while reads are timed
         self.num_reads = self.num_bytes = 0
 
-    def bytes_per_s(self) -> float:
-        """The best of several tries that take little time."""
+    def bytes_per_s(self, depth: int) -> float:
+        """The best of several tries that take little time, of so many reads at a time."""
+        self._reader.set_depth(depth)
         began_s = time.perf_counter()
-        best = self._try()
+        best = self._try(depth)
         for _ in range(MAX_TRIES - 1):
             if time.perf_counter() - began_s > MAX_SECONDS:
                 break
-            best = max(best, self._try())
+            best = max(best, self._try(depth))
         return best
 
-    def _try(self) -> float:
+    def _try(self, depth: int) -> float:
         began_s, num_bytes = time.perf_counter(), 0
-        for start in range(0, len(self._entries), len(self._buffers)):
-            batch = self._entries[start : start + len(self._buffers)]
+        num_queued = min(len(self._buffers), 4 * depth)
+        for start in range(0, len(self._entries), num_queued):
+            batch = self._entries[start : start + num_queued]
             tickets = [
                 self._reader.submit(self._store.file_index(entry), entry.offset, buffer[: entry.num_bytes])
                 for entry, buffer in zip(batch, self._buffers, strict=False)

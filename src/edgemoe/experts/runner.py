@@ -21,7 +21,7 @@ from edgemoe.experts.next_use import NextUse
 from edgemoe.experts.predictors import Predictor
 from edgemoe.experts.speculation import ForecastRecord, forecast_records, speculate
 from edgemoe.native import FloatArray, IntArray, LayerPace, Rehearsal
-from edgemoe.store import ExpertReader, Store
+from edgemoe.store import ExpertReader, Store, traffic_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class ExpertCounts:
     bytes_read: int = 0
     waited_s: float = 0.0
     wasted_bytes: int = 0  # read ahead for a layer that chose otherwise
+    far_bytes: int = 0  # that came over a network
+    tier_bytes: int = 0  # that a local copy of far storage spared it
 
     def __add__(self, other: ExpertCounts) -> ExpertCounts:
         return ExpertCounts(
@@ -51,6 +53,8 @@ class ExpertCounts:
             self.bytes_read + other.bytes_read,
             self.waited_s + other.waited_s,
             self.wasted_bytes + other.wasted_bytes,
+            self.far_bytes + other.far_bytes,
+            self.tier_bytes + other.tier_bytes,
         )
 
     def __sub__(self, other: ExpertCounts) -> ExpertCounts:
@@ -60,6 +64,8 @@ class ExpertCounts:
             self.bytes_read - other.bytes_read,
             self.waited_s - other.waited_s,
             self.wasted_bytes - other.wasted_bytes,
+            self.far_bytes - other.far_bytes,
+            self.tier_bytes - other.tier_bytes,
         )
 
 
@@ -137,8 +143,10 @@ class StreamedExperts:
         """Costs so far."""
         stream, loads, ahead = self._stream, self._loads, self._speculation
         wasted_bytes = 0 if ahead is None else ahead.wasted_bytes
+        traffic = traffic_of(self._reader)
         return ExpertCounts(
-            stream.num_hits, stream.num_misses, loads.bytes_read, loads.waited_s, wasted_bytes
+            *(stream.num_hits, stream.num_misses, loads.bytes_read, loads.waited_s, wasted_bytes),
+            *(traffic.far_bytes, traffic.tier_bytes),
         )
 
     def run(

@@ -15,6 +15,7 @@ from edgemoe.native.io import (
     BlockSlice,
     FileReader,
     aligned_empty,
+    punch_hole,
     read_memory,
 )
 from edgemoe.native.isa import active_isa
@@ -138,6 +139,7 @@ __all__ = [
     "pack_blocks",
     "pack_mxfp4",
     "packed_num_bytes",
+    "punch_hole",
     "quantize",
     "read_memory",
     "record_parts",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -27,6 +28,15 @@ def read_memory(buffer: ByteArray) -> int:
         ValueError: its size is not a multiple of 8.
     """
     return _native.read_memory(buffer.view(np.uint64))
+
+
+def punch_hole(descriptor: int, offset: int, num_bytes: int) -> None:
+    """Give a range of a file back to its file system: it reads as zeros then, and the file keeps its size.
+
+    Raises:
+        OSError: with EOPNOTSUPP where the file system cannot.
+    """
+    _native.punch_hole(descriptor, offset, num_bytes)
 
 
 class BlockSlice(NamedTuple):
@@ -138,6 +148,12 @@ class FileReader:
     def cancel(self, ticket: int) -> bool:
         """Drop a read that has not started. True: its destination is free; wait() returns at once."""
         return self._reader.cancel(ticket)
+
+    def abandon(self, ticket: int) -> None:
+        """Instead of wait(): nobody wants the read any more; its destination is free afterwards."""
+        self.cancel(ticket)
+        with contextlib.suppress(OSError):
+            self.wait(ticket)
 
     def close(self) -> None:
         """Drop what is queued, finish what is being read, close the files. Later calls do nothing."""

@@ -123,6 +123,12 @@ class _EngineCollector:
             ("edgemoe_expert_hits", "Experts that were resident when asked for.", stats.expert_hits),
             ("edgemoe_expert_misses", "Experts that were not.", stats.expert_misses),
             ("edgemoe_read_bytes", "Bytes of experts read.", stats.bytes_read),
+            ("edgemoe_far_bytes", "Of a store at a URL: bytes over the network.", stats.far_bytes),
+            (
+                "edgemoe_tier_bytes",
+                "Of a store at a URL: bytes from its copy on this disk.",
+                stats.tier_bytes,
+            ),
             ("edgemoe_prefetch_wasted_bytes", "Bytes read ahead in vain.", stats.wasted_bytes),
             ("edgemoe_stall_seconds", "Time spent waiting for reads.", stats.waited_s),
         ):

@@ -15,8 +15,10 @@ from edgemoe.store.expert_reader import (
     Device,
     ExpertReader,
     MemoryReader,
+    Traffic,
     find_device,
     open_reader,
+    traffic_of,
 )
 from edgemoe.store.format import (
     VECTOR_FORMAT,
@@ -31,7 +33,8 @@ from edgemoe.store.format import (
     expert_record,
 )
 from edgemoe.store.layout import Place, StoreLayout, plan_layout
-from edgemoe.store.store import Store, leave_out, open_store
+from edgemoe.store.opening import open_store
+from edgemoe.store.store import Store, leave_out
 from edgemoe.store.writer import StoreWriter
 
 __all__ = [
@@ -54,6 +57,7 @@ __all__ = [
     "Store",
     "StoreLayout",
     "StoreWriter",
+    "Traffic",
     "attach_file",
     "checksum",
     "expert_matrices",
@@ -66,4 +70,5 @@ __all__ = [
     "open_reader",
     "open_store",
     "plan_layout",
+    "traffic_of",
 ]

@@ -6,6 +6,7 @@ latency, bandwidth, faults and reordering on request.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -53,6 +54,20 @@ def find_device(name: str) -> Device:
     return DEVICES[name]
 
 
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes that came over the network, and those that a local copy spared it."""
+
+    far_bytes: int = 0
+    tier_bytes: int = 0
+
+
+def traffic_of(reader: ExpertReader) -> Traffic:
+    """What a reader of storage that is far has moved so far; nothing of any other."""
+    found = getattr(reader, "traffic", None)
+    return found if isinstance(found, Traffic) else Traffic()
+
+
 class ExpertReader(Protocol):
     """Fetches ranges of a fixed list of files. Thread-safe; every ticket is waited for once."""
 
@@ -94,6 +109,10 @@ class ExpertReader(Protocol):
 
     def cancel(self, ticket: int) -> bool:
         """Drop a read that has not started; True if so, and then wait() returns at once."""
+        ...
+
+    def abandon(self, ticket: int) -> None:
+        """Instead of ``wait``: nobody wants the read any more. Its destination is free afterwards."""
         ...
 
     def close(self) -> None:
@@ -215,6 +234,12 @@ class MemoryReader:
             self._errors[ticket] = 0
             self._changed.notify_all()
             return True
+
+    def abandon(self, ticket: int) -> None:
+        """See ExpertReader."""
+        self.cancel(ticket)
+        with contextlib.suppress(OSError):
+            self.wait(ticket)
 
     def close(self) -> None:
         """See ExpertReader."""

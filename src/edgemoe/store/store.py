@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgemoe.errors import CorruptStoreError, ExpertReadError, StoreError
+from edgemoe.errors import CorruptStoreError, ExpertReadError, RequestError, StoreError
 from edgemoe.json_object import parse_json_object
 from edgemoe.native import ByteArray, active_isa, aligned_empty
 from edgemoe.safetensors_header import read_exactly, read_header
@@ -33,6 +33,10 @@ from edgemoe.store.manifest import read_manifest
 
 Progress = Callable[[int, int], None]
 
+# Reads at a time that suit local storage. One place stays free for what is needed now, so one alone would
+# never read ahead.
+DEPTHS = (2, 4, 8)
+
 
 class Store:
     """A store whose manifest has been read and whose files have the sizes it says."""
@@ -49,6 +53,16 @@ class Store:
         self._file_indices = {file: index for index, file in enumerate(self.expert_files)}
 
     @property
+    def name(self) -> str:
+        """What messages and reports call it: its folder, or where it lies."""
+        return str(self.path)
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Numbers of reads at a time that are worth trying, the last one the most there will be."""
+        return DEPTHS
+
+    @property
     def reader_num_bytes(self) -> int:
         """Memory that its reader takes for each read under way, besides the record that it reads into."""
         return 0
@@ -58,6 +72,18 @@ class Store:
     ) -> ExpertReader:
         """A reader of the expert files, numbered as in ``expert_files``; see ``open_reader``."""
         return open_reader([self.path / file for file in self.expert_files], kind, max_depth, device)
+
+    def with_tier(self, num_bytes: int) -> Store:
+        """The store with so many bytes of this disk for experts that lie far.
+
+        Raises:
+            RequestError: they lie on this disk.
+        """
+        raise RequestError(f"{self.name} lies on this disk; a tier (--tier) is for stores at a URL")
+
+    def sample(self, reader: ExpertReader, count: int) -> tuple[ExpertReader, list[ExpertEntry]]:
+        """A reader, and so many experts or fewer, by which to measure how fast ``reader`` will mostly be."""
+        return reader, list(self.manifest.experts.values())[:count]
 
     def file_index(self, entry: ExpertEntry) -> int:
         """The number of an expert's file for that reader."""
@@ -118,10 +144,8 @@ class Store:
     def verify(self, progress: Progress | None = None) -> Iterator[str]:
         """Read everything and yield one line for every damaged part; nothing when all is well."""
         yield from self.notes
-        yield from _header_damages(self.path / DENSE_FILE, self.manifest.dense)
-        for file in self.expert_files:
-            inside = {expert_name(k): e for k, e in self.manifest.experts.items() if e.file == file}
-            yield from _header_damages(self.path / file, inside)
+        yield from header_damages(self.path / DENSE_FILE, self.manifest.dense)
+        yield from self._expert_header_damages(self.path)
         total = sum(e.num_bytes for e in self.manifest.experts.values())
         try:
             self.read_dense()
@@ -146,6 +170,12 @@ class Store:
         finally:
             reader.close()
 
+    def _expert_header_damages(self, folder: Path) -> Iterator[str]:
+        """Differences between expert files, of which the headers are in this folder, and the manifest."""
+        for file in self.expert_files:
+            inside = {expert_name(k): e for k, e in self.manifest.experts.items() if e.file == file}
+            yield from header_damages(folder / file, inside)
+
     def _corrupt(self, what: str, entry: DenseEntry | ExpertEntry) -> CorruptStoreError:
         return CorruptStoreError(
             f"{self.path / entry.file}: {what} at offset {entry.offset} differs from what was written;"
@@ -153,14 +183,20 @@ class Store:
         )
 
 
-def open_store(path: str | Path, *, checks_attached: bool = True, has_expert_files: bool = True) -> Store:
+def open_store(
+    path: str | Path,
+    *,
+    checks_attached: bool = True,
+    has_expert_files: bool = True,
+    has_dense_file: bool = True,
+) -> Store:
     """Open a store: read its manifest, configuration and tokenizer files, and check them.
 
     ``path`` is its folder, or its name in the user's library (library.py).
 
     What was added to the finished store and is damaged is left out, with a note: the model is whole without
     it. ``checks_attached``: False leaves it in as it is, for who replaces it. ``has_expert_files``: False
-    where experts lie elsewhere (block_store.py).
+    where experts lie elsewhere (block_store.py), and ``has_dense_file`` where dense weights do too.
 
     Raises:
         NotAStoreError: the folder has no manifest.
@@ -176,6 +212,7 @@ def open_store(path: str | Path, *, checks_attached: bool = True, has_expert_fil
     notes = []
     needed = {DENSE_FILE, *(entry.file for entry in manifest.experts.values())}
     elsewhere = set() if has_expert_files else {entry.file for entry in manifest.experts.values()}
+    elsewhere |= set() if has_dense_file else {DENSE_FILE}
     for name in manifest.files.keys() - elsewhere:
         is_attached = ATTACHED.fullmatch(name) is not None and name not in needed
         damage = None if is_attached and not checks_attached else _damage(folder, name, manifest)
@@ -243,7 +280,7 @@ def _read_whole(path: Path, buffer: ByteArray, num_bytes: int, kind: str) -> Non
         reader.close()
 
 
-def _header_damages(path: Path, entries: Mapping[str, DenseEntry | ExpertEntry]) -> Iterator[str]:
+def header_damages(path: Path, entries: Mapping[str, DenseEntry | ExpertEntry]) -> Iterator[str]:
     """Differences between a file's own header, which other tools go by, and the manifest."""
     try:
         tensors = read_header(path).tensors
