@@ -19,6 +19,7 @@ inline I set1_i(std::int32_t v) { return _mm256_set1_epi32(v); }
 inline I load_codes(const std::uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const I*>(p)); }
 inline I and8(I v, int mask) { return _mm256_and_si256(v, _mm256_set1_epi8(static_cast<char>(mask))); }
 inline I or8(I a, I b) { return _mm256_or_si256(a, b); }
+inline I xor8(I a, I b) { return _mm256_xor_si256(a, b); }
 template <int n>
 inline I shift(I v) {
     if constexpr (n == 0) return v;
@@ -108,6 +109,23 @@ inline I load_nibbles(const std::uint8_t* p, std::int64_t lane) {
     const I bytes = _mm256_srl_epi32(load_bytes(p), _mm_cvtsi32_si128(lane < 8 ? 0 : 4));
     return _mm256_and_si256(bytes, _mm256_set1_epi32(15));
 }
+struct PathRows {
+    I rows, middle, next;
+
+    PathRows(const std::uint8_t* chunk, std::int64_t lane) : rows(load_codes(chunk + lane * kQuad)) {
+        const I others = load_codes(chunk + (lane ^ kLanes) * kQuad);
+        // After the last row of a column comes the first one of the next.
+        next = lane == 0 ? others : or8(_mm256_srli_epi32(others, 8), _mm256_slli_epi32(others, 24));
+        middle = _mm256_permute2x128_si256(rows, next, 0x21);
+    }
+    template <int k>
+    I after() const {
+        if constexpr (k == 0) return rows;
+        if constexpr (k < 4) return _mm256_alignr_epi8(middle, rows, 4 * k % 16);
+        if constexpr (k == 4) return middle;
+        return _mm256_alignr_epi8(next, middle, 4 * (k - 4) & 15);
+    }
+};
 inline I look_up(const std::uint8_t* table, I codes) {
     const __m128i entries = _mm_load_si128(reinterpret_cast<const __m128i*>(table));
     return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(entries), codes);
@@ -147,6 +165,7 @@ inline float sum_of(F v) {
 #include "kernels/elementwise.h"
 #include "kernels/attention.h"
 #include "kernels/block_scales.h"
+#include "kernels/trellis_quads.h"
 #include "kernels/loops.h"
 
 #ifdef EDGEMOE_DPBUSD_256

@@ -17,6 +17,7 @@ inline I set1_i(std::int32_t v) { return _mm512_set1_epi32(v); }
 inline I load_codes(const std::uint8_t* p) { return _mm512_loadu_si512(p); }
 inline I and8(I v, int mask) { return _mm512_and_si512(v, _mm512_set1_epi8(static_cast<char>(mask))); }
 inline I or8(I a, I b) { return _mm512_or_si512(a, b); }
+inline I xor8(I a, I b) { return _mm512_xor_si512(a, b); }
 template <int n>
 inline I shift(I v) {
     if constexpr (n == 0) return v;
@@ -46,6 +47,16 @@ inline I load_nibbles(const std::uint8_t* p, std::int64_t) {
     const __m128i both = _mm_unpacklo_epi64(bytes, _mm_srli_epi16(bytes, 4));
     return _mm512_cvtepu8_epi32(_mm_and_si128(both, _mm_set1_epi8(15)));
 }
+struct PathRows {
+    I rows, next;  // the rows of each column follow those of the column before
+
+    PathRows(const std::uint8_t* chunk, std::int64_t)
+        : rows(load_codes(chunk)), next(_mm512_ror_epi32(rows, 8)) {}
+    template <int k>
+    I after() const {
+        return _mm512_alignr_epi32(next, rows, k);
+    }
+};
 inline I look_up(const std::uint8_t* table, I codes) {
     const __m128i entries = _mm_load_si128(reinterpret_cast<const __m128i*>(table));
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(entries), codes);
@@ -81,6 +92,7 @@ inline float sum_of(F v) { return _mm512_reduce_add_ps(v); }
 #include "kernels/elementwise.h"
 #include "kernels/attention.h"
 #include "kernels/block_scales.h"
+#include "kernels/trellis_quads.h"
 #include "kernels/loops.h"
 
 constexpr Kernels kKernels = {"avx512", quantize_rows, matmul, activate, attend, to_halves};

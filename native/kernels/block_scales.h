@@ -37,6 +37,8 @@ inline WholeScale whole_scale(const ScalePlace& at) {
     const F none = set1(0.0f);
     if constexpr (kScales == Scales::kF16) {
         return {load_half_of_row(at.block, at.lane), none};
+    } else if constexpr (kScales == Scales::kNibbles) {
+        return {to_float(look_up(kNibbleScales, load_nibbles(at.block, at.lane))), none};
     } else if constexpr (kScales == Scales::kE8M0) {
         return {half_e8m0(load_bytes(at.block + at.lane)), none};
     } else if constexpr (kScales == Scales::kBytes) {

@@ -4,6 +4,7 @@
 
 #include "kernels/half.h"
 #include "kernels/layout.h"
+#include "kernels/trellis.h"
 
 namespace edgemoe {
 
@@ -24,13 +25,17 @@ inline float load_f16_of_row(const std::uint8_t* halves, std::int64_t row) {
     return float_of_f16(load_u16(halves + 2 * row));
 }
 
+// The 4-bit number of a row, of the 8 bytes of 16 rows.
+inline int decode_nibble(const std::uint8_t* nibbles, std::int64_t row) {
+    return nibbles[row % 8] >> (row < 8 ? 0 : 4) & 15;
+}
+
 // The two 6-bit numbers of a row, of the 24 bytes of a block.
 struct SixBitPair {
     int first, second;
 };
 inline SixBitPair decode_six_bits(const std::uint8_t* block, std::int64_t row) {
-    const int low = block[kRowGroup + row % 8] >> (row < 8 ? 0 : 4) & 15;
-    return {block[row] & 63, block[row] >> 6 << 4 | low};
+    return {block[row] & 63, block[row] >> 6 << 4 | decode_nibble(block + kRowGroup, row)};
 }
 
 // 2^(code - 128): half of what the code stands for, as the table has doubled values.
@@ -77,6 +82,8 @@ inline BlockScale decode_scale(Format f, const std::uint8_t* shared, const std::
             return {load_f16_of_row(shared, row) * static_cast<float>(scale), zero,
                     load_f16_of_row(shared + 2 * kRowGroup, row) * static_cast<float>(minimum)};
         }
+        case Scales::kNibbles:
+            return {static_cast<float>(kNibbleScales[decode_nibble(block, row)]), zero, 0};
     }
     return {};
 }
@@ -88,9 +95,11 @@ inline BlockScale scale_in_group(Format f, const std::uint8_t* group, std::int64
                         half);
 }
 
-// What a code stands for, before the zero is taken off.
-inline int value_of_code(Format f, std::uint8_t code) {
+// What a block holds for a column, before the zero is taken off.
+inline int value_in_block(Format f, const std::uint8_t* codes, std::int64_t row, std::int64_t col) {
     const std::uint8_t* table = value_table(f);
+    if (is_trellis(f)) return table[trellis_number(f, codes, row, col)];
+    const std::uint8_t code = get_code(f, codes, row, col);
     return table == nullptr ? code : table[code];
 }
 
@@ -103,7 +112,7 @@ inline int value_of_code(Format f, std::uint8_t code) {
     const std::int64_t block = col / kBlock;
     const std::uint8_t* codes = group + group_header_bytes(f, cols) + block * block_code_bytes(f);
     const BlockScale s = scale_in_group(f, group, block, row, col % kBlock / 16);
-    const auto value = static_cast<float>(value_of_code(f, get_code(f, codes, row, col % kBlock)));
+    const auto value = static_cast<float>(value_in_block(f, codes, row, col % kBlock));
     const float product = decode_base(f, group, row) * s.scale * (value - s.zero);
     return s.minimum != 0 ? product - s.minimum : product;
 }

@@ -3,6 +3,8 @@
 // take turns until nothing changes. Then each row's base, one factor for all of its weights, is set to the
 // best one and the codes have a second go.
 //
+// The codes of a trellis are chosen for a quad of columns at a time, by the encoder.
+//
 // A change of column j by d changes the gradient of the row by -d times row j of the gram. The 16 rows of a
 // group share each row of the gram while it is in the cache.
 #include "kernels/descent.h"
@@ -15,6 +17,7 @@
 #include "core/thread_pool.h"
 #include "kernels/clones.h"
 #include "kernels/decode.h"
+#include "kernels/trellis.h"
 
 namespace edgemoe {
 namespace {
@@ -40,7 +43,7 @@ class Group {
   public:
     Group(const float* w, std::int64_t rows, std::int64_t cols, Format format, const float* gram,
           std::uint8_t* packed)
-        : rows_(rows), cols_(cols), format_(format), gram_(gram), packed_(packed) {
+        : rows_(rows), cols_(cols), format_(format), levels_(format), gram_(gram), packed_(packed) {
         for (auto* array : {&scale_, &zero_, &code_, &value_}) array->resize(rows * cols);
         unpack();
         std::vector<float> error(value_.size());
@@ -49,7 +52,7 @@ class Group {
     }
 
     void descend() {
-        for (int i = 0; i < kSweeps && sweep(); ++i) {
+        for (int i = 0; i < kSweeps && (is_trellis(format_) ? sweep_quads() : sweep()); ++i) {
         }
     }
 
@@ -77,6 +80,7 @@ class Group {
     }
 
     void store_codes() {
+        if (is_trellis(format_)) return;  // stored as they were found
         for (std::int64_t r = 0; r < rows_; ++r) {
             for (std::int64_t j = 0; j < cols_; ++j) {
                 set_code(format_, block_codes(j), r, j % kBlock,
@@ -98,7 +102,8 @@ class Group {
                 const BlockScale s = scale_in_group(format_, packed_, j / kBlock, r, j % kBlock / 16);
                 scale_[i] = base * s.scale;
                 zero_[i] = s.zero;
-                code_[i] = get_code(format_, block_codes(j), r, j % kBlock);
+                code_[i] = is_trellis(format_) ? value_in_block(format_, block_codes(j), r, j % kBlock)
+                                               : get_code(format_, block_codes(j), r, j % kBlock);
                 value_[i] = scale_[i] * (code_[i] - zero_[i]);
             }
         }
@@ -137,8 +142,81 @@ class Group {
         return has_changed;
     }
 
+    // For the best values of a column all others stay as they are, but for those of the quad that come
+    // before.
+    struct Wanted : QuadTarget {
+        Wanted(const Group& group_, std::int64_t first_) : group(group_), first(first_) {
+            for (std::int64_t c = 0; c < kQuad; ++c) begin_column(c, nullptr);
+            follows = true;
+        }
+
+        void begin_column(std::int64_t col, const std::uint8_t* numbers) override {
+            const std::int64_t j = first + col;
+            const float weight = group.gram_[j * group.cols_ + j];
+            for (std::int64_t r = 0; r < group.rows_; ++r) {
+                const std::int64_t i = r * group.cols_ + j, place = cycle_place(r, j);
+                if (!(group.scale_[i] > 0)) continue;
+                float gradient = group.gradient_[i];
+                for (std::int64_t c = col + 1; numbers != nullptr && c < kQuad; ++c) {
+                    const std::int64_t k = i + c - col;
+                    const float value = group.scale_[k] * group.levels_.values[numbers[cycle_place(r, c)]];
+                    gradient += (group.value_[k] - value) * group.gram_[j * group.cols_ + first + c];
+                }
+                wanted[place] = (group.value_[i] + gradient / weight) / group.scale_[i];
+                weights[place] = weight * group.scale_[i] * group.scale_[i];
+            }
+        }
+
+        const Group& group;
+        std::int64_t first;
+    };
+
+    // One turn of every quad of columns.
+    bool sweep_quads() {
+        bool has_changed = false;
+        for (std::int64_t j = 0; j < cols_; j += kQuad) has_changed |= choose_quad(j);
+        return has_changed;
+    }
+
+    // The encoder's choice for columns [first, first + kQuad) as if these were unrelated, if the error falls.
+    bool choose_quad(std::int64_t first) {
+        Wanted target(*this, first);
+        QuadCodes codes;
+        encode_quad(levels_, target, codes);
+        float change[kRowGroup][kQuad];
+        for (std::int64_t r = 0; r < rows_; ++r) {
+            for (std::int64_t c = 0; c < kQuad; ++c) {
+                const std::int64_t i = r * cols_ + first + c;
+                change[r][c] = value_[i] - scale_[i] * levels_.values[codes.numbers[cycle_place(r, c)]];
+            }
+        }
+        if (!(error_change(change, first) < 0)) return false;
+        for (std::int64_t r = 0; r < rows_; ++r) {
+            add_four_scaled(&gradient_[r * cols_], gram_ + first * cols_, change[r], cols_);
+            for (std::int64_t c = 0; c < kQuad; ++c) value_[r * cols_ + first + c] -= change[r][c];
+        }
+        set_quad(format_, block_codes(first), first % kBlock / kQuad, codes);
+        return true;
+    }
+
+    // What the squared error changes by when values fall by `change`.
+    double error_change(const float (&change)[kRowGroup][kQuad], std::int64_t first) const {
+        double sum = 0;
+        for (std::int64_t r = 0; r < rows_; ++r) {
+            for (std::int64_t c = 0; c < kQuad; ++c) {
+                double pull = 2.0 * gradient_[r * cols_ + first + c];
+                for (std::int64_t d = 0; d < kQuad; ++d) {
+                    pull += double{change[r][d]} * gram_[(first + c) * cols_ + first + d];
+                }
+                sum += change[r][c] * pull;
+            }
+        }
+        return sum;
+    }
+
     std::int64_t rows_, cols_;
     Format format_;
+    TrellisLevels levels_;
     const float* gram_;
     std::uint8_t* packed_;
     std::vector<float> scale_, zero_, code_, value_, gradient_, product_;

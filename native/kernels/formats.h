@@ -13,6 +13,7 @@ namespace edgemoe {
 enum class Format : int {
     kQ2, kQ3, kQ4, kQ6, kQ8, kBf16, kF16, kF32,
     kMxfp4, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ2K, kQ3K, kQ4K, kQ5K, kQ6K, kIq4Nl, kIq4Xs,
+    kT2, kT3,
 };
 
 // How the scales of 16 rows x 32 columns are written; layout.h has the bytes.
@@ -29,6 +30,7 @@ enum class Scales {
     kNibbleHalves,   // per 16 columns: 4-bit scale and minimum, times f16 of 256 columns each
     kSixBitHalves,   // per 16 columns: an integer of 6 bits, times f16 of 256 columns
     kSixBitMins,     // 6-bit scale and minimum, times f16 of 256 columns each
+    kNibbles,        // one of 16 integers, the number of which has 4 bits
 };
 
 // What a code stands for.
@@ -36,6 +38,7 @@ enum class Values {
     kCodes,  // itself
     kE2M1,   // a 4-bit float, doubled: 0 1 2 3 4 6 8 12 and the negatives
     kIq4,    // one of 16 integers of IQ4_NL
+    kTrellis8, kTrellis16,  // with its neighbours', one of so many integers (trellis.h)
 };
 
 struct FormatTraits {
@@ -74,9 +77,11 @@ static constexpr FormatTraits kFormats[] = {
     {"q6_k",   6,  Scales::kByteHalves,   32,  Values::kCodes, false, false, "Q6_K",   256, 210},
     {"iq4_nl", 4,  Scales::kF16,          128, Values::kIq4,   false, false, "IQ4_NL", 32,  18},
     {"iq4_xs", 4,  Scales::kBytes,        128, Values::kIq4,   false, false, "IQ4_XS", 256, 136},
+    {"t2",     2,  Scales::kNibbles,      16,  Values::kTrellis8,  true, true, nullptr, 32, 0},
+    {"t3",     3,  Scales::kNibbles,      32,  Values::kTrellis16, true, true, nullptr, 32, 0},
 };
 inline constexpr int kNumFormats = static_cast<int>(sizeof kFormats / sizeof *kFormats);
-static_assert(kNumFormats == static_cast<int>(Format::kIq4Xs) + 1);
+static_assert(kNumFormats == static_cast<int>(Format::kT3) + 1);
 // clang-format on
 
 static constexpr const FormatTraits& traits(Format f) { return kFormats[static_cast<int>(f)]; }
@@ -87,15 +92,29 @@ static constexpr bool is_low_bit(Format f) { return traits(f).scales != Scales::
 // Scales are relative to one of the whole row.
 static constexpr bool has_base(Format f) {
     const Scales s = traits(f).scales;
-    return s == Scales::kE3M2Zeros || s == Scales::kE4M4Zeros || s == Scales::kE4M4;
+    return s == Scales::kE3M2Zeros || s == Scales::kE4M4Zeros || s == Scales::kE4M4 || s == Scales::kNibbles;
 }
 
 static constexpr int code_bits(Format f) { return traits(f).bits; }
 
+// Codes have a meaning only together with those of their quad.
+static constexpr bool is_trellis(Format f) {
+    return traits(f).values == Values::kTrellis8 || traits(f).values == Values::kTrellis16;
+}
+
 // Bits of the largest value that takes part in integer products.
 static constexpr int value_bits(Format f) {
-    const Values values = traits(f).values;
-    return values == Values::kCodes ? code_bits(f) : values == Values::kE2M1 ? 5 : 8;
+    switch (traits(f).values) {
+        case Values::kCodes:
+            return code_bits(f);
+        case Values::kE2M1:
+        case Values::kTrellis8:
+            return 5;
+        case Values::kTrellis16:
+            return 6;
+        default:
+            return 8;
+    }
 }
 
 }  // namespace edgemoe

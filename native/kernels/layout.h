@@ -25,6 +25,7 @@
 //   q2_k            two f16 [16] shared; scale the first times the low nibble, minimum the second times the
 //                   high nibble of u8 halves
 //   q4_k, q5_k      two f16 [16] shared; scale the first times 6 bits, minimum the second times 6 bits
+//   t2, t3          scale number n of kNibbleScales, n of 4 bits a row; zero 16 and 32
 // E4M4 and E3M2 are floats without sign. Two numbers a and b of 6 bits of each row take 24 bytes:
 // a | b >> 4 << 6 [16], then 8 bytes with the low four bits of b, row r in the low and r + 8 in the high
 // nibble.
@@ -37,6 +38,11 @@
 //   3 bits  as 2, then one chunk whose bit g is bit 2 of quad g
 //   5 bits  as 4, then one chunk whose bit g is bit 4 of quad g
 //   6 bits  as 4 for the low four bits, then as 2 for the high two
+// Trellis codes (t2, t3) number the 64 weights of a quad by 16 * (column % 4) + row, and go round: after 63
+// comes 0. Each has a path bit p[0], p[k] is that of the weight k numbers further, and one or two own bits.
+// Its value is number 4 * own + 2 * (p[0] ^ p[1] ^ p[6]) + (p[2] ^ p[4]) of a table. A byte [row][column
+// % 4] of chunk 0 has the path bits of quads 0..7 in bits 0 4 2 6 1 5 3 7; of t2's chunk 1 the own bits in
+// bits 2 6 1 5 3 7 0 4; of t3's chunks 1 and 2 the own bits of quads 0..3 and 4..7, from bits 0 4 2 6 on.
 #pragma once
 
 #include <cstdint>
@@ -71,6 +77,8 @@ static constexpr std::int64_t block_scale_bytes(Format f) {
     switch (traits(f).scales) {
         case Scales::kNone:
             return 0;
+        case Scales::kNibbles:
+            return kRowGroup / 2;
         case Scales::kE8M0:
         case Scales::kBytes:
             return kRowGroup;
@@ -143,6 +151,8 @@ static_assert(packed_bytes(Format::kQ3, 16, 2048) * 8 <= 3.52 * 16 * 2048);
 static_assert(packed_bytes(Format::kQ4, 16, 2048) * 8 <= 4.6 * 16 * 2048);
 static_assert(packed_bytes(Format::kQ6, 16, 2048) * 8 <= 6.6 * 16 * 2048);
 static_assert(packed_bytes(Format::kQ8, 16, 2048) * 8 <= 8.6 * 16 * 2048);
+static_assert(packed_bytes(Format::kT2, 16, 2048) * 8 <= 2.15 * 16 * 2048);
+static_assert(packed_bytes(Format::kT3, 16, 2048) * 8 <= 3.15 * 16 * 2048);
 
 inline constexpr float kLargestE4M4 = 1.9375f;
 inline constexpr float kLargestE3M2 = 1.75f;
@@ -155,11 +165,28 @@ alignas(16) inline constexpr std::uint8_t kE2M1Table[16] = {16, 17, 18, 19, 20, 
                                                             16, 15, 14, 13, 12, 10, 8,  4};
 alignas(16) inline constexpr std::uint8_t kIq4Table[16] = {1,   24,  45,  63,  79,  93,  106, 118,
                                                            129, 141, 153, 166, 181, 197, 217, 241};
+// Close to the best 8 and 16 values of a Gaussian that is coded so and whose blocks have these scales.
+alignas(16) inline constexpr std::uint8_t kTrellis8Table[16] = {1, 8, 12, 15, 17, 20, 24, 31};
+alignas(16) inline constexpr std::uint8_t kTrellis16Table[16] = {10, 14, 19, 22, 25, 27, 29, 31,
+                                                                 33, 35, 37, 39, 42, 45, 50, 54};
 static constexpr const std::uint8_t* value_table(Format f) {
-    return traits(f).values == Values::kE2M1  ? kE2M1Table
-           : traits(f).values == Values::kIq4 ? kIq4Table
-                                              : nullptr;
+    switch (traits(f).values) {
+        case Values::kCodes:
+            return nullptr;
+        case Values::kE2M1:
+            return kE2M1Table;
+        case Values::kIq4:
+            return kIq4Table;
+        case Values::kTrellis8:
+            return kTrellis8Table;
+        case Values::kTrellis16:
+            return kTrellis16Table;
+    }
+    return nullptr;
 }
+// Scales of 4 bits relative to the row's: nothing, then steps of a factor of 1.22.
+alignas(16) inline constexpr std::uint8_t kNibbleScales[16] = {0,  16, 19, 23,  28,  35,  42,  52,
+                                                               63, 77, 94, 115, 140, 171, 209, 255};
 // Byte scales and 6-bit halves are signed by taking these off.
 inline constexpr int kByteScaleZero = 128;
 inline constexpr int kSixBitScaleZero = 32;

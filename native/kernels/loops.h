@@ -12,6 +12,9 @@
 //   Sums<bits>{sum}             running dot products of values of so many bits, from sum [L] on; add<g>(w, x) adds
 //                               sum_j w[4 l + j] * x[j], quad g after g - 1, 4 or 8 quads; total() is int32 [L]
 //   kDot8Zero                   zero of 8-bit values as these take them: 128, or 0 where they make them signed
+//   xor8(a, b)                  byte-wise
+//   PathRows(chunk, lane)       4 L bytes of rows [lane, lane + L) of a chunk; after<k>() is what cycles of quads
+//                               (trellis.h) have k places further, for k of 0, 1, 2, 4 and 6
 //   load_bytes(p)               L bytes, zero-extended to int32
 //   load_nibbles(p, lane)       nibbles of rows [lane, lane + L) of 8 bytes, row r low and r + 8 high
 //   set1_i(c), to_float(v), as_float(v), shift32<n>(v), add32(v, c), and32(v, c), max32(v, c)
@@ -73,30 +76,53 @@ inline I unpack_quad(const std::uint8_t* codes) {
     }
 }
 
-template <Format f, int g>
-inline I unpack_values(const std::uint8_t* codes) {
-    const I quad = unpack_quad<code_bits(f), g>(codes);
-    if constexpr (traits(f).values == Values::kCodes) return quad;
-    return look_up(value_table(f), quad);
+// Values of the quads of one block and L rows, whose codes begin at `codes`.
+template <Format f, bool = is_trellis(f)>
+struct BlockValues {
+    BlockValues(const std::uint8_t* first, std::int64_t) : codes(first) {}
+
+    template <int g>
+    I quad() const {
+        const I found = unpack_quad<code_bits(f), g>(codes);
+        if constexpr (traits(f).values == Values::kCodes) return found;
+        return look_up(value_table(f), found);
+    }
+
+    const std::uint8_t* codes;
+};
+template <Format f>
+struct BlockValues<f, true> {
+    BlockValues(const std::uint8_t* first, std::int64_t lane) : numbers(first, lane) {}
+
+    template <int g>
+    I quad() const {
+        return look_up(value_table(f), numbers.template quad<g>());
+    }
+
+    TrellisNumbers<f> numbers;
+};
+
+template <Format f, int T, int g>
+inline void add_quad(I w, const TokenBlock<T>& x, Sums<value_bits(f)> (&sums)[T]) {
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) sums[t].template add<g>(w, x.codes[t] + g * kQuad);
 }
 
 template <Format f, int T, int g_begin, int g_end>
-inline void add_quads(const std::uint8_t* codes, const TokenBlock<T>& x, Sums<value_bits(f)> (&sums)[T]) {
+inline void add_quads(const BlockValues<f>& block, const TokenBlock<T>& x, Sums<value_bits(f)> (&sums)[T]) {
     if constexpr (g_begin < g_end) {
-        const I w = unpack_values<f, g_begin>(codes);
-#pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) sums[t].template add<g_begin>(w, x.codes[t] + g_begin * kQuad);
-        add_quads<f, T, g_begin + 1, g_end>(codes, x, sums);
+        add_quad<f, T, g_begin>(block.template quad<g_begin>(), x, sums);
+        add_quads<f, T, g_begin + 1, g_end>(block, x, sums);
     }
 }
 
 // Adds the products of quads [g_begin, g_end).
 template <Format f, int T, int g_begin, int g_end>
-inline void dot_quads(const std::uint8_t* codes, const TokenBlock<T>& x, I (&sum)[T]) {
+inline void dot_quads(const BlockValues<f>& block, const TokenBlock<T>& x, I (&sum)[T]) {
     Sums<value_bits(f)> sums[T];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) sums[t].sum = sum[t];
-    add_quads<f, T, g_begin, g_end>(codes, x, sums);
+    add_quads<f, T, g_begin, g_end>(block, x, sums);
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) sum[t] = sums[t].total();
 }
@@ -104,18 +130,19 @@ inline void dot_quads(const std::uint8_t* codes, const TokenBlock<T>& x, I (&sum
 template <Format f, int T>
 inline void accumulate_halves(const std::uint8_t* codes, const ScalePlace& place, const TokenBlock<T>& x,
                               F (&acc)[T]) {
+    const BlockValues<f> block(codes, place.lane);
     I sum[T];
     F product[T];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) sum[t] = set1_i(start_of_half<f>(x, 0, t));
-    dot_quads<f, T, 0, 4>(codes, x, sum);
+    dot_quads<f, T, 0, 4>(block, x, sum);
     const auto [scale, minimum] = half_scales<f>(place);
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
         product[t] = mul(scale[0], to_float(sum[t]));
         sum[t] = set1_i(start_of_half<f>(x, 1, t));
     }
-    dot_quads<f, T, 4, 8>(codes, x, sum);
+    dot_quads<f, T, 4, 8>(block, x, sum);
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
         const F dots = fma(scale[1], to_float(sum[t]), product[t]);
@@ -133,13 +160,14 @@ inline void accumulate_halves(const std::uint8_t* codes, const ScalePlace& place
 template <Format f, int T>
 inline void accumulate_whole(const std::uint8_t* codes, const ScalePlace& place, const TokenBlock<T>& x,
                              F (&acc)[T]) {
+    const BlockValues<f> block(codes, place.lane);
     I sum[T];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) sum[t] = set1_i(start_of_block<f>(x, t));
     if constexpr (f == Format::kQ4) {
         const F scale = scale_e4m4(load_bytes(place.block + place.lane));
         const F zero = mul(to_float(load_bytes(place.block + kRowGroup + place.lane)), set1(kZeroStepQ4));
-        dot_quads<f, T, 0, 8>(codes, x, sum);
+        dot_quads<f, T, 0, 8>(block, x, sum);
 #pragma GCC unroll 8
         for (int t = 0; t < T; ++t) {
             const F dots = mul(to_float(sum[t]), set1(x.scales[t]));
@@ -147,7 +175,7 @@ inline void accumulate_whole(const std::uint8_t* codes, const ScalePlace& place,
         }
     } else {
         const auto [scale, minimum] = whole_scale<f>(place);
-        dot_quads<f, T, 0, 8>(codes, x, sum);
+        dot_quads<f, T, 0, 8>(block, x, sum);
 #pragma GCC unroll 8
         for (int t = 0; t < T; ++t) {
             if constexpr (has_minimum(f)) acc[t] = fnma(minimum, set1(x.sums[t]), acc[t]);

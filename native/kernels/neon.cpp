@@ -23,6 +23,7 @@ inline I and8(I v, int mask) {
     return of_bytes(vandq_u8(bytes_of(v), vdupq_n_u8(static_cast<std::uint8_t>(mask))));
 }
 inline I or8(I a, I b) { return vorrq_s32(a, b); }
+inline I xor8(I a, I b) { return veorq_s32(a, b); }
 template <int n>
 inline I shift(I v) {
     return vreinterpretq_s32_u16(vshlq_u16(vreinterpretq_u16_s32(v), vdupq_n_s16(n)));
@@ -53,6 +54,25 @@ inline I load_nibbles(const std::uint8_t* p, std::int64_t lane) {
     const I bytes = vshlq_s32(load_bytes(p + lane % 8), vdupq_n_s32(lane < 8 ? 0 : -4));
     return vandq_s32(bytes, vdupq_n_s32(15));
 }
+struct PathRows {
+    I rows[3];
+
+    PathRows(const std::uint8_t* chunk, std::int64_t lane) {
+        for (int i = 0; i < 3; ++i) {
+            const std::int64_t row = lane + i * kLanes;
+            const I found = load_codes(chunk + row % kRowGroup * kQuad);
+            // After the last row of a column comes the first one of the next.
+            const uint32x4_t words = vreinterpretq_u32_s32(found);
+            rows[i] = row < kRowGroup ? found
+                                      : vreinterpretq_s32_u32(vsliq_n_u32(vshrq_n_u32(words, 8), words, 24));
+        }
+    }
+    template <int k>
+    I after() const {
+        if constexpr (k % 4 == 0) return rows[k / 4];
+        return vextq_s32(rows[k / 4], rows[k / 4 + 1], k % 4);
+    }
+};
 inline I look_up(const std::uint8_t* table, I codes) {
     return of_bytes(vqtbl1q_u8(vld1q_u8(table), bytes_of(codes)));
 }
@@ -79,6 +99,7 @@ inline float sum_of(F v) { return vaddvq_f32(v); }
 #include "kernels/elementwise.h"
 #include "kernels/attention.h"
 #include "kernels/block_scales.h"
+#include "kernels/trellis_quads.h"
 #include "kernels/loops.h"
 
 constexpr Kernels kKernels = {"neon", quantize_rows, matmul, activate, attend, to_halves};

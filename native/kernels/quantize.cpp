@@ -10,6 +10,7 @@
 #include "core/thread_pool.h"
 #include "kernels/clones.h"
 #include "kernels/decode.h"
+#include "kernels/trellis.h"
 
 namespace edgemoe {
 namespace {
@@ -251,6 +252,12 @@ void quantize(const float* w, std::int64_t rows, std::int64_t cols, Format forma
         for (std::int64_t g = begin; g < end; ++g) {
             std::uint8_t* group = packed + g * group_bytes(format, cols);
             std::memset(group, 0, static_cast<std::size_t>(group_bytes(format, cols)));
+            if (is_trellis(format)) {
+                const std::int64_t first = g * kRowGroup;
+                quantize_trellis_group(w + first * cols, std::min(kRowGroup, rows - first), cols, format,
+                                       importance, group);
+                continue;
+            }
             for (std::int64_t lane = 0; lane < kRowGroup; ++lane) {
                 const std::int64_t row = g * kRowGroup + lane;
                 const float* values = row < rows ? w + row * cols : zeros.data();

@@ -34,7 +34,7 @@ float low_bit_dot(const Matrix& w, const std::uint8_t* group, std::int64_t row, 
         const std::uint8_t* block_codes = codes + block * block_code_bytes(f);
         std::int32_t sum = 0;
         for (std::int64_t col = half % 2 * 16; col < half % 2 * 16 + 16; ++col) {
-            sum += value_of_code(f, get_code(f, block_codes, row, col)) * blocks[block].codes[0][col];
+            sum += value_in_block(f, block_codes, row, col) * blocks[block].codes[0][col];
         }
         const auto [scale, zero, minimum] = scale_in_group(f, group, block, row, half % 2);
         const float dots = static_cast<float>(sum) * blocks[block].scales[0];

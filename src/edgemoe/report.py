@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemoe.calib.ladder import OPTIONS, UNIFORM
+from edgemoe.calib.ladder import OPTIONS, UNIFORM, WIDTHS
 from edgemoe.calib.measurements import read_values
 from edgemoe.calib.planning import by_rank, knapsack
 from edgemoe.calib.profile import MEASURED, REFERENCE, read_facts
@@ -93,7 +93,13 @@ def _read(profile: Path, plans: Sequence[Path]) -> _Facts:
     spec = read_spec(open_store(profile / REFERENCE).config)
     keys = list(spec.experts())
     found = read_values(profile / MEASURED)
-    wanted = [f"peak {expert_name(key)}" for key in keys] + [f"layer {layer}" for layer in spec.moe_layers]
+    wanted = [f"layer {layer}" for layer in spec.moe_layers]
+    wanted += [
+        f"{part} {expert_name(key)} {width}"
+        for key in keys
+        for part in ("raised", "down")
+        for width in WIDTHS
+    ]
     if not found.keys() >= set(wanted):
         raise RequestError(f"{profile} is not finished; run `edgemoe profile` again, it goes on where it was")
     sizes = {

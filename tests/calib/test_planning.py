@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgemoe
-from edgemoe.calib import WIDTHS, Ladder, Quality, compare, knapsack, smallest_within
+from edgemoe.calib import Ladder, Quality, compare, knapsack, smallest_within
 from edgemoe.calib.ladder import OPTIONS, UNIFORM
 from edgemoe.calib.planning import by_rank
 from edgemoe.calib.quality import METRICS, PERPLEXITY
@@ -23,6 +23,7 @@ from edgemoe.quant import BitPlan, ExpertFormats
 from edgemoe.store import open_store
 
 BITS = {"q2": 3, "q3": 4, "q4": 5, "q6": 7, "q8": 9}
+WIDTHS = tuple(BITS)
 KEYS = [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
@@ -129,13 +130,13 @@ def ladder(tiny_checkpoint, tmp_path_factory):
 
 def test_a_ladder_runs_any_mix_as_the_store_of_that_mix_does(ladder, tiny_checkpoint, tmp_path):
     rng = np.random.default_rng(3)
-    widths = {key: OPTIONS[rng.integers(0, 25)] for key in ladder.keys}
+    widths = {key: OPTIONS[rng.integers(0, len(OPTIONS))] for key in ladder.keys}
     convert(tiny_checkpoint, tmp_path / "mixed", BitPlan(ExpertFormats.uniform("q4"), "q8", widths))
     prompt = rng.integers(3, 320, 60).tolist()
     engine = ladder.load(widths, 128, 4 << 30)
     picked = np.concatenate([rows.copy() for rows in engine.session.logits(prompt)])
     engine.experts.close()
-    for cache in (None, "64KiB"):  # records of five sizes in a cache of a few
+    for cache in (None, "64KiB"):  # records of many sizes in a cache of a few
         with edgemoe.load(tmp_path / "mixed", "4GiB", context=128, cache=cache) as model:
             assert np.array_equal(model.logits(prompt), picked)
 

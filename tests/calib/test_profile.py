@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 import edgemoe
 from edgemoe.calib import Profile, ProfileOptions, compare, read_inputs, read_trace
-from edgemoe.calib.ladder import OPTIONS, UNIFORM
+from edgemoe.calib.ladder import UNIFORM
 from edgemoe.calib.measurements import Measurements
 from edgemoe.calib.replay import Replay
 from edgemoe.calib.search import Goal, PlanSearch
@@ -88,9 +88,11 @@ def test_ranks_correlate_as_they_should():
 def test_errors_of_matrices_add_up_and_fall_with_bits(profile):
     errors = output_errors(profile.ladder.keys, profile.found)
     for row in errors.values():
-        assert row[OPTIONS[0]] >= row[OPTIONS[6]] >= row[OPTIONS[12]], "q2, q3, q4 in all matrices"
+        q2, q3, q4, t2, t3 = (row[ExpertFormats.uniform(name)] for name in ("q2", "q3", "q4", "t2", "t3"))
+        assert q2 >= q3 >= q4
+        assert t2 >= t3 >= q4
         mixed = row[ExpertFormats("q2", "q2", "q4")] + row[ExpertFormats("q4", "q4", "q2")]
-        assert mixed == pytest.approx(row[UNIFORM[0]] + row[UNIFORM[2]])
+        assert mixed == pytest.approx(q2 + q4)
 
 
 def test_rounding_for_inputs_changes_outputs_less(profile, tiny_checkpoint, tmp_path):
@@ -98,7 +100,8 @@ def test_rounding_for_inputs_changes_outputs_less(profile, tiny_checkpoint, tmp_
     convert(tiny_checkpoint, tmp_path / "plain", BitPlan.uniform("q2", "q8"))
     with edgemoe.load(tmp_path / "plain", "4GiB", context=WINDOW) as model:
         plain = compare(profile.reference, model.engine, OTHERS)
-    rounded = profile.measure(dict.fromkeys(profile.ladder.keys, UNIFORM[0]), OTHERS)
+    q2 = ExpertFormats.uniform("q2")
+    rounded = profile.measure(dict.fromkeys(profile.ladder.keys, q2), OTHERS)
     assert rounded.mean_divergence < 0.85 * plain.mean_divergence
 
 

@@ -15,6 +15,7 @@ SHAPES = [(1, 32), (3, 64), (15, 96), (16, 128), (17, 160), (33, 704), (64, 1408
 # Exact formats, made of other engines' blocks, are tested in test_exact_formats.py.
 ROUNDED = [t.name for t in native.FORMAT_TRAITS.values() if t.is_rounded]
 LOW_BIT = [t.name for t in native.FORMAT_TRAITS.values() if t.is_rounded and t.is_low_bit]
+TRELLIS = ("t2", "t3")  # which have no zero beside other values
 
 
 @pytest.fixture(params=native.available_isas())
@@ -84,8 +85,8 @@ def test_f32_and_f16_keep_what_they_can():
 
 
 # Root-mean-square error on a Gaussian, relative to its deviation; measured
-# 0.268, 0.133, 0.0735, 0.0189, 0.0054.
-LARGEST_ERROR = {"q2": 0.28, "q3": 0.14, "q4": 0.076, "q6": 0.0205, "q8": 0.0058}
+# 0.268, 0.133, 0.0735, 0.0189, 0.0054; 0.278, 0.142.
+LARGEST_ERROR = {"q2": 0.28, "q3": 0.14, "q4": 0.076, "q6": 0.0205, "q8": 0.0058, "t2": 0.283, "t3": 0.145}
 
 
 @pytest.mark.parametrize("format", LOW_BIT)
@@ -95,7 +96,7 @@ def test_quantisation_error_of_a_gaussian(format):
     assert np.sqrt((error**2).mean()) < LARGEST_ERROR[format]
 
 
-@pytest.mark.parametrize("format", ["q2", "q3", "q4"])
+@pytest.mark.parametrize("format", ["q2", "q3", "q4", "t2", "t3"])
 def test_importance_lowers_the_weighted_error(format):
     rng = np.random.default_rng(5)
     weights = rng.standard_normal((64, 512)).astype(np.float32)
@@ -118,7 +119,7 @@ def test_row_chunks_pack_to_slices_of_the_whole(seed, format, num_groups, num_bl
 
 
 # q8 has f16 scales, which lose precision for weights below about 0.005.
-@given(st.sampled_from(["q2", "q3", "q4", "q6"]), st.floats(-30, 30))
+@given(st.sampled_from(["q2", "q3", "q4", "q6", "t2", "t3"]), st.floats(-30, 30))
 @settings(max_examples=60, deadline=None)
 def test_scaling_by_powers_of_two_scales_the_result(format, exponent):
     weights = np.random.default_rng(0).standard_normal((16, 64)).astype(np.float32)
@@ -133,8 +134,11 @@ def test_zeros_stay_zero_and_outliers_survive(format):
     weights = np.zeros((16, 96), np.float32)
     weights[3, 40] = 100.0
     out = native.dequantize(native.quantize(weights, format), format, 16, 96)
-    assert np.array_equal(out == 0, weights == 0)
-    assert out[3, 40] == pytest.approx(100.0, rel=0.1)
+    shown = out == 0
+    assert np.array_equal(shown[:, :32], weights[:, :32] == 0)
+    assert np.array_equal(shown, weights == 0) or format in TRELLIS
+    assert np.abs(out).sum() < (400 if format in TRELLIS else 111)
+    assert out[3, 40] == pytest.approx(100.0, rel=0.15 if format in TRELLIS else 0.1)
 
 
 def test_expert_ffn_is_down_of_gated_up(isa):

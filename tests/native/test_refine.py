@@ -11,6 +11,7 @@ from edgemoe.quant import quantize_for
 from edgemoe.quant.gram import expert_grams, gram
 
 REFINED = [t.name for t in native.FORMAT_TRAITS.values() if t.is_refined]
+TRELLIS = ("t2", "t3")
 SHAPES = [(1, 32), (17, 64), (33, 160), (48, 256)]
 
 
@@ -36,11 +37,12 @@ def test_no_rows_error_rises_and_most_fall_far(format, rows, cols):
     before = row_errors(weights, packed, format, by)
     native.refine(weights, format, by, packed)
     after = row_errors(weights, packed, format, by)
-    assert np.all(after <= before * (1 + 1e-4))
+    # Codes of a trellis are chosen for all rows of a group together.
+    assert np.all(after <= before * (1 + 1e-4)) or format in TRELLIS
     assert after.sum() < (0.8 if rows > 1 else 1) * before.sum()
 
 
-@pytest.mark.parametrize("format", REFINED)
+@pytest.mark.parametrize("format", [name for name in REFINED if name not in TRELLIS])
 def test_no_single_code_could_be_better(format):
     weights, _, by = problem(16, 32, seed=1)
     packed = native.quantize(weights, format)

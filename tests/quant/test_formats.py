@@ -8,7 +8,7 @@ from edgemoe.native import FORMAT_TRAITS, bits_per_weight
 from edgemoe.quant import format_for_bits, format_info
 
 # The limits that formats were designed to, scales included; q3 is 3.5 and 32 bits a row for its base.
-_LARGEST_BITS = {"q2": 2.7, "q3": 3.52, "q4": 4.6, "q6": 6.6, "q8": 8.6}
+_LARGEST_BITS = {"q2": 2.7, "q3": 3.52, "q4": 4.6, "q6": 6.6, "q8": 8.6, "t2": 2.15, "t3": 3.15}
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(folder, name, value):
     assert not folder.with_name("store").exists()
 
 
-@pytest.mark.parametrize("format", ["f16", "q2", "q3", "q4", "q6", "q8"])
+@pytest.mark.parametrize("format", ["f16", "q2", "q3", "q4", "q6", "q8", "t2", "t3"])
 @pytest.mark.parametrize("name", [HEAD, EXPERT])
 def test_weights_beyond_a_format_are_refused_by_name(folder, name, format):
     weights = chain_weights()

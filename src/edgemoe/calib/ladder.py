@@ -34,7 +34,7 @@ from edgemoe.store import (
 from edgemoe.store.durable import LOCK_FILE
 
 # Widths that plans are made of, and the one that stands for the unquantised model.
-WIDTHS = ("q2", "q3", "q4", "q6", "q8")
+WIDTHS = ("t2", "q2", "t3", "q3", "q4", "q6", "q8")
 REFERENCE = "bf16"
 
 # What an expert can have: one width for gate and up, which are alike, and one for down.

@@ -1,7 +1,7 @@
 """A profile: a folder with all that is measured of a checkpoint on a text, from which plans are made.
 
     profile.json       the calibration windows, and how they were fed
-    bf16, q2, ... q8   the checkpoint at every width (ladder.py); the quantised ones rounded for the trace
+    bf16, t2, ... q8   the checkpoint at every width (ladder.py); the quantised ones rounded for the trace
     trace              what the calibration windows feed the experts: also for `convert --trace`
     probes             the same of other windows, on which errors are measured
     measured.jsonl     what was measured so far (sensitivity.py)
@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import xxhash
 
 from edgemoe.calib.inputs import TraceInputs
-from edgemoe.calib.ladder import REFERENCE, UNCHANGED, UNIFORM, Ladder, Widths, refuse_foreign
+from edgemoe.calib.ladder import REFERENCE, UNCHANGED, UNIFORM, WIDTHS, Ladder, Widths, refuse_foreign
 from edgemoe.calib.measurements import Measurements
 from edgemoe.calib.quality import Quality, States, compare
 from edgemoe.calib.replay import Replay
@@ -94,7 +94,7 @@ class Profile:
         try:
             with steps("converting to every width", "widths") as advance:
                 self.ladder = Ladder(source, folder, options.dense_format, advance, self._record)
-            identity = f"{self.inputs.identity} {_digest(self.windows)}"
+            identity = f"{self.inputs.identity} {_digest(self.windows)} {' '.join(WIDTHS)}"
             self._measured = Measurements(folder / MEASURED, identity)
             self._budget_bytes = options.budget_bytes or default_budget()[0]
             self.reference: Engine = self._load_reference()

@@ -30,8 +30,9 @@ def convert(
         str | None,
         typer.Option(
             "--bits",
-            metavar="2|3|4|6|8|bf16|f16|f32",
-            help="Width of the expert weights.  [default: as stored in GGUF and MXFP4, else 4]",
+            metavar="2|3|4|6|8|t2|t3|bf16|f16|f32",
+            help="Width of the expert weights; t2 and t3 are 2.1 and 3.1 bits."
+            "  [default: as stored in GGUF and MXFP4, else 4]",
             show_default=False,
         ),
     ] = None,

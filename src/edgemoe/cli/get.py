@@ -36,8 +36,9 @@ def get(
         str | None,
         typer.Option(
             "--bits",
-            metavar="2|3|4|6|8|bf16",
-            help="Width of the expert weights.  [default: 4; of a GGUF file: as stored]",
+            metavar="2|3|4|6|8|t2|t3|bf16",
+            help="Width of the expert weights; t2 and t3 are 2.1 and 3.1 bits."
+            "  [default: 4; of a GGUF file: as stored]",
             show_default=False,
         ),
     ] = None,

@@ -19,10 +19,27 @@ _ALIGNMENT = 64
 _SUPER_BLOCKS = 8
 _E2M1 = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
 _IQ4 = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
+# Values of trellis codes (t2, t3), their positive half, and scales of 4 bits.
+_T2 = np.array([1, 4, 8, 15], np.float32)
+_T3 = np.array([1, 3, 5, 7, 10, 13, 18, 22], np.float32)
+_TRELLIS = {name: np.concatenate([-half[::-1], half]) for name, half in (("t2", _T2), ("t3", _T3))}
+NIBBLE_SCALES = np.array([0, 16, 19, 23, 28, 35, 42, 52, 63, 77, 94, 115, 140, 171, 209, 255], np.float32)
+# Bits of a byte in which quads 0 to 7 have their path bits, and their own one or two bits.
+_PATH_BITS, _OWN_BITS = (0, 4, 2, 6, 1, 5, 3, 7), {"t2": (2, 6, 1, 5, 3, 7, 0, 4), "t3": (0, 4, 2, 6) * 2}
 _TABLES = {"mxfp4": _E2M1, "iq4_nl": _IQ4, "iq4_xs": _IQ4}
-_WITH_BASE = ("q2", "q3", "q4", "q6")
+_WITH_BASE = ("q2", "q3", "q4", "q6", "t2", "t3")
 # Bytes of 16 rows: of the scales of a block, and of what the blocks of 256 columns share.
-_SCALE_BYTES = {"mxfp4": 16, "iq4_xs": 16, "q3_k": 24, "q4_k": 24, "q5_k": 24, "q4_1": 64, "q5_1": 64}
+_SCALE_BYTES = {
+    "t2": 8,
+    "t3": 8,
+    "mxfp4": 16,
+    "iq4_xs": 16,
+    "q3_k": 24,
+    "q4_k": 24,
+    "q5_k": 24,
+    "q4_1": 64,
+    "q5_1": 64,
+}
 _SHARED_BYTES = {"iq4_xs": 32, "q6_k": 32, "q3_k": 32, "q2_k": 64, "q4_k": 64, "q5_k": 64}
 # Taken off every code.
 _ZEROS = {"q8": 128, "q6": 32, "q4_0": 8, "q5_0": 16, "q3_k": 4, "q6_k": 32}
@@ -93,6 +110,8 @@ def _scale(format: str, shared: ByteArray, own: ByteArray) -> _Scale:
             return _Scale(
                 _minifloat(halves >> np.uint8(3), 2, 7), np.float32(first) + (halves & 7) / np.float32(4)
             )
+        case "t2" | "t3":
+            return _Scale(NIBBLE_SCALES[np.concatenate([own & 15, own >> 4])][:, None])
         case "iq4_xs" | "q6_k":
             return _Scale(super_scale * (halves.astype(np.float32) - 128), zero)
         case "q2_k":
@@ -123,8 +142,24 @@ def _wide(part: FloatArray) -> FloatArray:
 
 def _block_values(data: ByteArray, format: str) -> FloatArray:
     """What the codes of a block stand for, (16, 32)."""
+    if format in _TRELLIS:
+        return _trellis_values(data.reshape(-1, ROW_GROUP, 4), format)
     codes = _codes(data, FORMAT_TRAITS[format].bits)
     return _TABLES[format][codes] if format in _TABLES else codes.astype(np.float32)
+
+
+def _trellis_values(chunks: ByteArray, format: str) -> FloatArray:
+    """What a block of trellis codes stands for, (16, 32), from its chunks (C, 16 rows, 4 columns)."""
+    quads = []
+    for g in range(8):
+        # By number in the cycle: columns first.
+        path = ((chunks[0] >> _PATH_BITS[g]) & 1).T.ravel()
+        after = {k: np.roll(path, -k) for k in (1, 2, 4, 6)}
+        subset = 2 * (path ^ after[1] ^ after[6]) + (after[2] ^ after[4])
+        own = chunks[1] if format == "t2" else chunks[1 + g // 4]
+        number = 4 * ((own >> _OWN_BITS[format][g]) & (1 if format == "t2" else 3)) + subset.reshape(4, -1).T
+        quads.append(_TRELLIS[format][number])
+    return np.concatenate(quads, axis=1)
 
 
 def _codes(data: ByteArray, bits: int) -> ByteArray:
