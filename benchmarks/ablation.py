@@ -30,7 +30,8 @@ from make_model import token_chain
 from turns import TURN_TOKENS, Way, take_turns
 
 import edgemoe
-from edgemoe.calib import Setting, Trace, fit_routing, record_trace, simulate
+from edgemoe.calib.routing import Setting, fit_routing, simulate
+from edgemoe.calib.trace import Trace, record_trace
 from edgemoe.cli.bench_modes import held_to, mode_options
 from edgemoe.engine.loading import LoadOptions, load_engine, read_dense_weights
 from edgemoe.engine.storage import tune_depth

@@ -16,7 +16,8 @@ from pathlib import Path
 from make_model import token_chain
 
 import edgemoe
-from edgemoe.calib import Setting, record_trace, simulate
+from edgemoe.calib.routing import Setting, simulate
+from edgemoe.calib.trace import record_trace
 from edgemoe.experts import NoPredictor
 from edgemoe.store import find_device
 

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import edgemoe
-from edgemoe.calib import Setting, Trace, fit_routing, measure_recall, record_trace, simulate
+from edgemoe.calib.routing import Setting, fit_routing, measure_recall, simulate
+from edgemoe.calib.trace import Trace, record_trace
 from edgemoe.convert import convert
 from edgemoe.engine.loading import LoadOptions, load_engine, read_dense_weights
 from edgemoe.engine.prediction import build_next_use, build_predictor

@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from edgemoe.calib import WIDTHS, Profile, ProfileOptions, Quality, compare
-from edgemoe.calib.ladder import Widths
-from edgemoe.calib.planning import Choice
-from edgemoe.calib.profile import read_facts
-from edgemoe.calib.quality import States
-from edgemoe.calib.search import METHODS, Goal, PlanSearch
+from edgemoe.calib.widths import WIDTHS, Profile, ProfileOptions, Quality, compare
+from edgemoe.calib.widths.ladder import Widths
+from edgemoe.calib.widths.planning import Choice
+from edgemoe.calib.widths.profile import read_facts
+from edgemoe.calib.widths.quality import States
+from edgemoe.calib.widths.search import METHODS, Goal, PlanSearch
 from edgemoe.cli.profile import Text
 from edgemoe.convert import convert
 from edgemoe.engine.loading import LoadOptions, load_engine

@@ -21,7 +21,7 @@ from evaluate import full_precision_store, held_out_tokens
 from matplotlib.figure import Figure
 
 import edgemoe
-from edgemoe.calib import record_trace
+from edgemoe.calib.trace import record_trace
 
 TOP_PATHS = 0.2
 SEED = 1  # of the shuffle

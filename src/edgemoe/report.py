@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemoe.calib.ladder import OPTIONS, UNIFORM, WIDTHS
-from edgemoe.calib.measurements import read_values
-from edgemoe.calib.planning import by_rank, knapsack
-from edgemoe.calib.profile import MEASURED, REFERENCE, read_facts
-from edgemoe.calib.sensitivity import expert_name, output_errors, predicted_divergence, super_experts
+from edgemoe.calib.widths.ladder import OPTIONS, UNIFORM, WIDTHS
+from edgemoe.calib.widths.measurements import read_values
+from edgemoe.calib.widths.planning import by_rank, knapsack
+from edgemoe.calib.widths.profile import MEASURED, REFERENCE, read_facts
+from edgemoe.calib.widths.sensitivity import expert_name, output_errors, predicted_divergence, super_experts
 from edgemoe.errors import RequestError
 from edgemoe.models import read_spec
 from edgemoe.quant import BitPlan, ExpertFormats, format_info, read_plan

@@ -11,7 +11,8 @@ import pytest
 import safetensors.numpy
 
 import edgemoe
-from edgemoe.calib import Setting, fit_routing, measure_recall, read_trace, record_trace, simulate
+from edgemoe.calib.routing import Setting, fit_routing, measure_recall, simulate
+from edgemoe.calib.trace import read_trace, record_trace
 from edgemoe.engine.loading import read_dense_weights
 from edgemoe.engine.prediction import build_predictor, fitted_predictor
 from edgemoe.errors import RequestError, StoreError, TraceError

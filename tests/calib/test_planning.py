@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgemoe
-from edgemoe.calib import Ladder, Quality, compare, knapsack, smallest_within
-from edgemoe.calib.ladder import OPTIONS, UNIFORM
-from edgemoe.calib.planning import by_rank
-from edgemoe.calib.quality import METRICS, PERPLEXITY
-from edgemoe.calib.sensitivity import scaled_to
+from edgemoe.calib.widths import Ladder, Quality, compare, knapsack, smallest_within
+from edgemoe.calib.widths.ladder import OPTIONS, UNIFORM
+from edgemoe.calib.widths.planning import by_rank
+from edgemoe.calib.widths.quality import METRICS, PERPLEXITY
+from edgemoe.calib.widths.sensitivity import scaled_to
 from edgemoe.cli.app import run_app
 from edgemoe.convert import convert
 from edgemoe.errors import PlanError, RequestError

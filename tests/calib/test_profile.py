@@ -15,12 +15,20 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import edgemoe
-from edgemoe.calib import Profile, ProfileOptions, compare, read_inputs, read_trace
-from edgemoe.calib.ladder import UNIFORM
-from edgemoe.calib.measurements import Measurements
-from edgemoe.calib.replay import Replay
-from edgemoe.calib.search import Goal, PlanSearch
-from edgemoe.calib.sensitivity import (
+from edgemoe.calib.trace import read_trace
+from edgemoe.calib.widths import (
+    CalibrationOptions,
+    Profile,
+    ProfileOptions,
+    choose_widths,
+    compare,
+    read_inputs,
+)
+from edgemoe.calib.widths.ladder import UNIFORM
+from edgemoe.calib.widths.measurements import Measurements
+from edgemoe.calib.widths.replay import Replay
+from edgemoe.calib.widths.search import Goal, PlanSearch
+from edgemoe.calib.widths.sensitivity import (
     measured_alone,
     output_errors,
     predicted_divergence,
@@ -118,7 +126,7 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[3])
 from pathlib import Path
 from calib.test_profile import make
-from edgemoe.calib.measurements import Measurements
+from edgemoe.calib.widths.measurements import Measurements
 count = 0
 whole = Measurements.add
 def add(self, values):
@@ -264,6 +272,11 @@ def test_profile_plan_and_convert_by_command(tiny_checkpoint, tmp_path, capsys):
     plan = ["plan", tiny_checkpoint, "--profile", folder, "--text", more, "-o", out, "--memory", "4GiB"]
     assert run_app([str(argument) for argument in (*plan, "--bits", "7")]) == 0
     assert "next: edgemoe convert" in capsys.readouterr().err
+    options = CalibrationOptions(budget_bytes=4 << 30)
+    texts = {"more.txt": TEXT.upper()}
+    chosen = choose_widths(tiny_checkpoint, texts, Goal(bits_per_weight=7), folder, options, has_profile=True)
+    assert chosen.plan.to_json() == json.loads(out.read_text())
+    assert chosen.inputs.identity == chosen.plan.origin["inputs"]
     run("convert", tiny_checkpoint, store, "--plan", out)
     with edgemoe.load(store, "4GiB", context=64) as model:
         assert len(model.generate([5, 6, 7], max_tokens=4).token_ids) == 4
@@ -304,7 +317,7 @@ def test_profile_plan_and_convert_by_command(tiny_checkpoint, tmp_path, capsys):
 
 
 def test_two_forms_of_the_model_share_the_budget(tiny_checkpoint, tmp_path, monkeypatch):
-    import edgemoe.calib.ladder as ladder
+    import edgemoe.calib.widths.ladder as ladder
     from edgemoe.errors import BudgetError
 
     plans, load = [], ladder.load_engine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgemoe.calib.regression import RIDGES, Ridge
+from edgemoe.calib.routing.regression import RIDGES, Ridge
 
 
 def test_it_finds_what_made_the_data_and_shrinks_towards_where_it_starts():

@@ -10,8 +10,9 @@ pytest.importorskip("torch")
 from helpers.tiny_switch import write_switch
 
 import edgemoe
-from edgemoe.calib import fit_routing, record_trace
-from edgemoe.calib.quality import compare
+from edgemoe.calib.routing import fit_routing
+from edgemoe.calib.trace import record_trace
+from edgemoe.calib.widths.quality import compare
 from edgemoe.convert import convert
 from edgemoe.engine.loading import read_dense_weights
 from edgemoe.quant import BitPlan, ExpertFormats

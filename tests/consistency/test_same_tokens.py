@@ -15,7 +15,8 @@ from helpers.resident import load_resident
 from helpers.tiny_models import EVERY_FAMILY, FAMILIES, VOCAB_SIZE, write_checkpoint
 
 import edgemoe
-from edgemoe.calib import fit_routing, record_trace
+from edgemoe.calib.routing import fit_routing
+from edgemoe.calib.trace import record_trace
 from edgemoe.checkpoint import open_checkpoint
 from edgemoe.convert import convert
 from edgemoe.engine.loading import LoadOptions, load_engine, read_dense_weights

@@ -26,9 +26,9 @@ from reports.published_configs import PUBLISHED_MORE
 from reports.test_configs import PUBLISHED, TOOLS
 
 import edgemoe
-from edgemoe.calib.measurements import read_values
-from edgemoe.calib.profile import read_facts
 from edgemoe.calib.trace import read_trace, record_trace
+from edgemoe.calib.widths.measurements import read_values
+from edgemoe.calib.widths.profile import read_facts
 from edgemoe.checkpoint import MemoryCheckpoint
 from edgemoe.convert import convert, estimate
 from edgemoe.engine.loading import LoadOptions, load_engine
@@ -202,7 +202,7 @@ def _seed_trace(folder: Path) -> None:
 
 
 def _read_trace(folder: Path) -> None:
-    from edgemoe.calib.inputs import TraceInputs
+    from edgemoe.calib.widths.inputs import TraceInputs
 
     trace = read_trace(folder).of_steps()
     TraceInputs(trace).rows(trace.catalog.layers[0], 0)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgemoe.cli.options import JsonOption
-from edgemoe.cli.output import byte_progress, print_json, quoted, say
-from edgemoe.cli.plan import TRACE, describe, read_goal, search_plan, trace_beside
+from edgemoe.cli.options import JsonOption, read_texts
+from edgemoe.cli.output import byte_progress, count_progress, print_json, quoted, say
+from edgemoe.cli.plan import TRACE, describe, read_goal, trace_beside
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
+    from edgemoe.calib.widths import Goal
     from edgemoe.convert import ConversionReport, StoreEstimate
     from edgemoe.quant import BitPlan, ExpertInputs
 
@@ -139,12 +140,8 @@ def convert(
         if not texts:
             raise RequestError("--tolerance and --size measure on text; give some with --text FILE")
         work = out.with_name(f"{out.name}.work")
-        plan, choice = search_plan(
-            source, texts, read_goal(tolerance, size, None), work, dense_bits=dense_bits
-        )
+        plan = _search_plan(source, texts, read_goal(tolerance, size, None), work, dense_bits)
         trace = work / TRACE
-        for line in () if as_json else describe(plan, choice):
-            say(line)
     else:
         plan = _choose_plan(source, bits, dense_bits, plan_file)
         if trace is None and plan_file is not None and trace_beside(plan_file).exists():
@@ -168,6 +165,18 @@ def convert(
         _say_report(report, out, elapsed_s, is_rounded_for_inputs=inputs is not None)
 
 
+def _search_plan(source: Path, texts: list[Path], goal: Goal, work: Path, dense_bits: str | None) -> BitPlan:
+    from edgemoe.calib.widths import CalibrationOptions, choose_widths
+    from edgemoe.quant import format_for_bits
+
+    dense_format = None if dense_bits is None else format_for_bits(dense_bits)
+    options = CalibrationOptions(dense_format=dense_format)
+    chosen = choose_widths(source, read_texts(texts), goal, work, options, steps=count_progress)
+    for line in describe(chosen):
+        say(line)
+    return chosen.plan
+
+
 def _choose_plan(source: Path, bits: str | None, dense_bits: str | None, plan_file: Path | None) -> BitPlan:
     from edgemoe.checkpoint import is_gguf
     from edgemoe.convert import plan_as_stored
@@ -188,7 +197,7 @@ def _choose_plan(source: Path, bits: str | None, dense_bits: str | None, plan_fi
 
 def _read_inputs(source: Path, plan: BitPlan, trace: Path | None) -> ExpertInputs | None:
     """What the experts are to be rounded for: the trace that the plan was measured with, if there was one."""
-    from edgemoe.calib.inputs import read_inputs
+    from edgemoe.calib.widths.inputs import read_inputs
     from edgemoe.checkpoint import open_checkpoint
     from edgemoe.models import read_spec
     from edgemoe.quant import refines

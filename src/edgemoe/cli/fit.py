@@ -11,7 +11,7 @@ from edgemoe.cli.options import JsonOption
 from edgemoe.cli.output import count_progress, new_table, print_json, print_table
 
 if TYPE_CHECKING:
-    from edgemoe.calib import FitReport
+    from edgemoe.calib.routing import FitReport
 
 
 def fit(
@@ -30,7 +30,8 @@ def fit(
     edgemoe trace qwen.store --text book.txt -o book.trace
     edgemoe fit book.trace -o qwen.store
     """
-    from edgemoe.calib import fit_routing, read_trace
+    from edgemoe.calib.routing import fit_routing
+    from edgemoe.calib.trace import read_trace
     from edgemoe.engine.loading import check_store, read_dense_weights
     from edgemoe.experts import save_fitted
     from edgemoe.models import read_spec

@@ -19,8 +19,6 @@ from edgemoe.errors import RequestError
 if TYPE_CHECKING:
     from edgemoe.api import Model
 
-DEFAULT_WINDOW = 512
-
 StoreArgument = Annotated[
     Path, typer.Argument(metavar="STORE", help="Folder made by convert, a name of your library, or a URL.")
 ]
@@ -256,6 +254,7 @@ def as_utf8(text: str) -> str:
 
 def window_within(store: Path, window: int | None) -> int:
     """The window asked for, or the default one as far as the model of a store takes it."""
+    from edgemoe.calib.text import DEFAULT_WINDOW
     from edgemoe.models import read_spec
     from edgemoe.store import open_store
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,16 +15,17 @@ from edgemoe.cli.options import (
     MaxTextTokensOption,
     MemoryOption,
     WindowOption,
+    read_texts,
     refuse_output,
 )
-from edgemoe.cli.output import print_json, quoted, say
-from edgemoe.cli.profile import Text, make_profile, open_profile
+from edgemoe.cli.output import count_progress, print_json, quoted, say
+from edgemoe.cli.profile import calibration_options
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
-    from edgemoe.calib.quality import Metric
-    from edgemoe.calib.search import Goal, Plan, PlanSearch
-    from edgemoe.quant import BitPlan, ExpertFormats
+    from edgemoe.calib.widths import ChosenWidths, Goal
+    from edgemoe.calib.widths.quality import Metric
+    from edgemoe.quant import BitPlan
 
 TRACE = "trace"  # in the folder of a profile
 
@@ -100,8 +100,9 @@ def plan(
     edgemoe convert ./OLMoE-1B-7B olmoe.store --plan olmoe-plan.json
     edgemoe plan ./OLMoE-1B-7B --text book.txt --bits 2.75 -o olmoe-plan.json
     """
-    from edgemoe.calib.quality import find_metric
-    from edgemoe.calib.search import METHODS
+    from edgemoe.calib.widths import choose_widths
+    from edgemoe.calib.widths.quality import find_metric
+    from edgemoe.calib.widths.search import METHODS
 
     refuse_output(out)
     _refuse_foreign_trace(trace_beside(out))
@@ -110,18 +111,18 @@ def plan(
     limit = find_metric(metric)
     goal = read_goal(tolerance, size, bits, limit)
     work = profile or out.with_name(f"{out.name}.work")
-    chosen, choice = search_plan(
-        *(source, texts, goal, work, method, dense_bits, limit),
-        is_profile=profile is not None, max_tokens=max_tokens, window=window, memory=memory,
+    chosen = choose_widths(
+        *(source, read_texts(texts), goal, work, calibration_options(max_tokens, window, dense_bits, memory)),
+        method=method, metric=limit, has_profile=profile is not None, steps=count_progress,
     )  # fmt: skip
-    _keep(chosen, out, work / TRACE)
+    _keep(chosen.plan, out, work / TRACE)
     if profile is None and not keeps_work:
         shutil.rmtree(work)
     if as_json:
-        counts = count_widths(choice)
-        print_json({"plan": str(out), "expert_bytes": choice.num_bytes, "widths": counts, **chosen.origin})
+        made = {"plan": str(out), "expert_bytes": chosen.choice.num_bytes, "widths": chosen.num_experts}
+        print_json({**made, **chosen.plan.origin})
         return
-    for line in describe(chosen, choice):
+    for line in describe(chosen):
         print(line)
     say("next: " + quoted("edgemoe", "convert", source, out.with_suffix(".store"), "--plan", out))
 
@@ -153,57 +154,16 @@ def _refuse_foreign_trace(folder: Path) -> None:
         raise RequestError(f"{folder} is no trace, and the plan's would replace it; choose another name")
 
 
-def search_plan(
-    source: Path,
-    texts: list[Path],
-    goal: Goal,
-    work: Path,
-    method: str = "knapsack",
-    dense_bits: str | None = None,
-    metric: Metric | None = None,
-    *,
-    is_profile: bool = False,
-    max_tokens: int = 32768,
-    window: int | None = None,
-    memory: str | None = None,
-) -> tuple[BitPlan, Plan]:
-    """Choose widths by measuring on texts; ``work`` is a profile, or becomes one."""
-    from edgemoe.calib.quality import PERPLEXITY
-    from edgemoe.calib.search import PlanSearch
-
-    text = Text(texts, max_tokens)
-    if is_profile:
-        with open_profile(source, work, window, dense_bits, memory) as found:
-            windows = text.windows(work / "bf16", found.options.window)
-            return _search(PlanSearch(found, windows, metric or PERPLEXITY), goal, method, text)
-    with make_profile(source, work, text, window, dense_bits, memory) as found:
-        windows = text.windows(work / "bf16", found.options.window)
-        return _search(PlanSearch(found, windows[1::2], metric or PERPLEXITY), goal, method, text)
-
-
-def _search(search: PlanSearch, goal: Goal, method: str, text: Text) -> tuple[BitPlan, Plan]:
-    choice = search.choose(goal, method)
-    return search.bit_plan(choice, method, text.names), choice
-
-
-def count_widths(choice: Plan) -> dict[str, int]:
-    """How many experts have which widths: "q3", or "q3/q4" for gate and up, and down."""
-    return dict(sorted(Counter(_short(formats) for formats in choice.widths.values()).items()))
-
-
-def _short(formats: ExpertFormats) -> str:
-    return formats.up if formats.up == formats.down else f"{formats.up}/{formats.down}"
-
-
-def describe(plan: BitPlan, choice: Plan) -> list[str]:
+def describe(chosen: ChosenWidths) -> list[str]:
     """What was chosen and what it costs, in two lines."""
+    plan = chosen.plan
     low, high = plan.origin["interval"]
     accuracy = (
         f"accuracy {-plan.origin['accuracy_loss']:+.2%}, " if plan.origin["metric"] == "accuracy" else ""
     )
     return [
         f"{plan.origin['bits_per_weight']:.2f} bits per expert weight (gate and up/down): "
-        + ", ".join(f"{name} ×{count}" for name, count in count_widths(choice).items()),
+        + ", ".join(f"{name} ×{count}" for name, count in chosen.num_experts.items()),
         f"{accuracy}perplexity {plan.origin['perplexity_increase']:+.2%} ({low:+.2%} to {high:+.2%}),"
         f" divergence {plan.origin['divergence']:.4f} nats on {plan.origin['num_tokens']} tokens that the"
         " plan was not made from",
@@ -214,7 +174,7 @@ def read_goal(
     tolerance: str | None, size: str | None, bits: float | None, metric: Metric | None = None
 ) -> Goal:
     """What a plan is to reach, of the options that people give."""
-    from edgemoe.calib.search import Goal
+    from edgemoe.calib.widths.search import Goal
     from edgemoe.units import parse_size
 
     if sum(value is not None for value in (tolerance, size, bits)) != 1:

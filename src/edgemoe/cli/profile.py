@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgemoe.cli.options import (
-    DEFAULT_WINDOW,
     DenseBitsOption,
     JsonOption,
     MaxTextTokensOption,
     MemoryOption,
     WindowOption,
-    read_text,
+    read_texts,
     refuse_folder_of,
 )
 from edgemoe.cli.output import count_progress, print_json, quoted, say
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
-    from edgemoe.calib import Profile
+    from edgemoe.calib.widths import CalibrationOptions, Profile
 
-# No text has more characters per token than this on average: the rest of a long file need not be encoded.
-CHARACTERS = 32
-_DENSE = "8"
 # Qwen3-30B-A3B has 48 layers of 128: the model whose cost is told beside one's own.
 _LARGE = 48 * 128
 
@@ -63,10 +57,13 @@ def profile(
     edgemoe plan ./OLMoE-1B-7B --profile olmoe.profile --text book.txt --tolerance 2% -o olmoe-plan.json
     edgemoe convert ./OLMoE-1B-7B olmoe.store --plan olmoe-plan.json
     """
+    from edgemoe.calib.widths import make_profile
+
     if method not in ("fast", "exact"):
         raise RequestError(f"no method {method!r}; choose one of fast, exact")
     refuse_folder_of(out)
-    with make_profile(source, out, Text(texts, max_tokens), window, dense_bits, memory) as found:
+    options = calibration_options(max_tokens, window, dense_bits, memory)
+    with make_profile(source, out, read_texts(texts), options, count_progress) as found:
         found.find_fast()
         if method == "exact":
             found.find_exact()
@@ -77,13 +74,27 @@ def profile(
     for line in _describe(record):
         print(line)
     plan_file = out.with_name(f"{out.stem}-plan.json")
-    options = ["--profile", out, *(part for text in texts for part in ("--text", text))]
-    say("next: " + quoted("edgemoe", "plan", source, *options, "--tolerance", "2%", "-o", plan_file))
+    given = ["--profile", out, *(part for text in texts for part in ("--text", text))]
+    say("next: " + quoted("edgemoe", "plan", source, *given, "--tolerance", "2%", "-o", plan_file))
+
+
+def calibration_options(
+    max_tokens: int, window: int | None, dense_bits: str | None, memory: str | None
+) -> CalibrationOptions:
+    """How a model is measured, of the options that people give."""
+    from edgemoe.calib.widths import CalibrationOptions
+    from edgemoe.quant import format_for_bits
+    from edgemoe.units import parse_size
+
+    dense_format = None if dense_bits is None else format_for_bits(dense_bits)
+    return CalibrationOptions(
+        max_tokens, window, dense_format, None if memory is None else parse_size(memory)
+    )
 
 
 def _summary(found: Profile, out: str, is_exact: bool) -> dict[str, Any]:
-    from edgemoe.calib.ladder import UNIFORM
-    from edgemoe.calib.sensitivity import (
+    from edgemoe.calib.widths.ladder import UNIFORM
+    from edgemoe.calib.widths.sensitivity import (
         measured_alone,
         output_errors,
         predicted_divergence,
@@ -128,72 +139,3 @@ def _describe(record: dict[str, Any]) -> list[str]:
     if "rank_correlation" in record:
         lines.append(f"rank correlation of fast with exact: {record['rank_correlation']:.2f}")
     return lines
-
-
-class Text:
-    """Text files as windows of tokens, each file with the same share."""
-
-    def __init__(self, paths: Sequence[Path], max_tokens: int) -> None:
-        """Reads the files.
-
-        Raises:
-            RequestError: one is not UTF-8.
-        """
-        self.names = ", ".join(path.name for path in paths)
-        self._contents = [read_text(path) for path in paths]
-        self._share = max_tokens // len(paths)
-
-    def windows(self, folder: Path, length: int) -> list[list[int]]:
-        """Whole windows, by the tokenizer of a store; none reaches from one file into the next."""
-        from edgemoe.text import Tokenizer
-
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        tokenizer, share = Tokenizer(folder, config), self._share
-        encoded = [tokenizer.encode(text[: CHARACTERS * share])[:share] for text in self._contents]
-        return [
-            ids[start : start + length]
-            for ids in encoded
-            for start in range(0, len(ids) - length + 1, length)
-        ]
-
-
-def make_profile(
-    source: Path, folder: Path, text: Text, window: int | None, dense_bits: str | None, memory: str | None
-) -> Profile:
-    """A profile of every other window of a text, or what an earlier run has left of the same."""
-    from edgemoe.calib import Profile, ProfileOptions
-    from edgemoe.checkpoint import open_checkpoint
-    from edgemoe.models import read_spec
-    from edgemoe.quant import format_for_bits
-    from edgemoe.units import parse_size
-
-    if window is None:
-        opened = open_checkpoint(source)
-        window = min(DEFAULT_WINDOW, read_spec(opened.config()).max_context)
-        opened.close()
-    length = window
-    options = ProfileOptions(
-        length, format_for_bits(dense_bits or _DENSE), None if memory is None else parse_size(memory)
-    )
-    return Profile(source, folder, lambda store: text.windows(store, length)[::2], count_progress, options)
-
-
-def open_profile(
-    source: Path, folder: Path, window: int | None, dense_bits: str | None, memory: str | None
-) -> Profile:
-    """A profile that has been made; what it was made with cannot be asked for again otherwise."""
-    from edgemoe.calib import Profile, ProfileOptions
-    from edgemoe.calib.profile import read_facts
-    from edgemoe.quant import format_for_bits
-    from edgemoe.units import parse_size
-
-    facts = read_facts(folder)
-    if window not in (None, facts["window"]) or (
-        dense_bits is not None and format_for_bits(dense_bits) != facts["dense"]
-    ):
-        raise RequestError(
-            f"{folder} has windows of {facts['window']} tokens and dense weights at {facts['dense']};"
-            " leave out --window and --dense-bits, or make another profile"
-        )
-    options = ProfileOptions(facts["window"], facts["dense"], None if memory is None else parse_size(memory))
-    return Profile(source, folder, lambda _: facts["windows"], count_progress, options)

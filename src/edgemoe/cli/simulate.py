@@ -12,7 +12,8 @@ from edgemoe.cli.output import count_progress, new_table, print_json, print_tabl
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
-    from edgemoe.calib import SimulatedRun, Trace
+    from edgemoe.calib.routing import SimulatedRun
+    from edgemoe.calib.trace import Trace
     from edgemoe.experts import NextUse, Predictor
     from edgemoe.store import Store
 
@@ -62,8 +63,9 @@ def simulate(
     edgemoe simulate book.trace --policy forecast --predictor all --store qwen.store --device rpi4-sd
     edgemoe simulate book.trace --layer-ms 2.5 --picture caching.png
     """
-    from edgemoe.calib import BELADY, Setting, read_trace
-    from edgemoe.calib import simulate as simulate_one
+    from edgemoe.calib.routing import BELADY, Setting
+    from edgemoe.calib.routing import simulate as simulate_one
+    from edgemoe.calib.trace import read_trace
     from edgemoe.experts import NoPredictor
     from edgemoe.store import find_device
 

@@ -19,9 +19,6 @@ from edgemoe.cli.options import (
 )
 from edgemoe.cli.output import count_progress, print_json
 
-# No text has more characters per token than this on average: the rest of a long file need not be encoded.
-CHARACTERS = 32
-
 
 def trace(
     store: StoreArgument,
@@ -47,19 +44,15 @@ def trace(
     edgemoe trace qwen.store --text chat.txt --text code.txt --max-tokens 40000 -o mixed.trace
     """
     import edgemoe
-    from edgemoe.calib import record_trace
-    from edgemoe.calib.trace import refuse_existing
+    from edgemoe.calib.text import share_tokens
+    from edgemoe.calib.trace import record_trace, refuse_existing
 
     refuse_existing(out)
     refuse_folder_of(out)
     contents = read_texts(texts)
     context = window_within(store, window)
     with edgemoe.load(store, memory, context=context, num_threads=num_threads, predictor="none") as model:
-        share = max(2, max_tokens // len(contents))
-        token_ids = {
-            name: model.tokenizer.encode(text[: CHARACTERS * share])[:share]
-            for name, text in contents.items()
-        }
+        token_ids = share_tokens(model.tokenizer, contents, max_tokens)
         with count_progress("tracing", "tokens") as advance:
             made = record_trace(model.engine, token_ids, out, advance)
     if as_json:

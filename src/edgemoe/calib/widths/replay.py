@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe.calib.disk_array import new_disk_array
-from edgemoe.calib.ladder import Ladder
-from edgemoe.calib.quality import Quality, quality_of, token_losses
+from edgemoe.calib.widths.ladder import Ladder
+from edgemoe.calib.widths.quality import Quality, quality_of, token_losses
 from edgemoe.engine.loading import Engine, read_dense_weights
 from edgemoe.engine.memory import HEAD_ROWS
 from edgemoe.models import Decoder, ExpertRunner, Segment

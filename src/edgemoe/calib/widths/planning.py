@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from edgemoe.calib.quality import PERPLEXITY, Metric, Quality
+from edgemoe.calib.widths.quality import PERPLEXITY, Metric, Quality
 from edgemoe.errors import PlanError
 from edgemoe.store import ExpertKey
 from edgemoe.units import ceil_size, format_size

@@ -21,13 +21,13 @@ from typing import Any, Protocol
 
 import xxhash
 
-from edgemoe.calib.inputs import TraceInputs
-from edgemoe.calib.ladder import REFERENCE, UNCHANGED, UNIFORM, WIDTHS, Ladder, Widths, refuse_foreign
-from edgemoe.calib.measurements import Measurements
-from edgemoe.calib.quality import Quality, States, compare
-from edgemoe.calib.replay import Replay
-from edgemoe.calib.sensitivity import measure_alone, measure_layers, measure_outputs
 from edgemoe.calib.trace import read_trace, record_trace
+from edgemoe.calib.widths.inputs import TraceInputs
+from edgemoe.calib.widths.ladder import REFERENCE, UNCHANGED, UNIFORM, WIDTHS, Ladder, Widths, refuse_foreign
+from edgemoe.calib.widths.measurements import Measurements
+from edgemoe.calib.widths.quality import Quality, States, compare
+from edgemoe.calib.widths.replay import Replay
+from edgemoe.calib.widths.sensitivity import measure_alone, measure_layers, measure_outputs
 from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.engine.machine import resident_bytes
 from edgemoe.engine.memory import default_budget

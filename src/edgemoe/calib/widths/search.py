@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgemoe.calib.ladder import UNIFORM, Widths
-from edgemoe.calib.planning import Choice, Costs, Sizes, by_rank, knapsack, smallest_within
-from edgemoe.calib.profile import Profile, Window
-from edgemoe.calib.quality import CONFIDENCE, PERPLEXITY, Metric, Quality
-from edgemoe.calib.sensitivity import (
+from edgemoe.calib.widths.ladder import UNIFORM, Widths
+from edgemoe.calib.widths.planning import Choice, Costs, Sizes, by_rank, knapsack, smallest_within
+from edgemoe.calib.widths.profile import Profile, Window
+from edgemoe.calib.widths.quality import CONFIDENCE, PERPLEXITY, Metric, Quality
+from edgemoe.calib.widths.sensitivity import (
     measured_alone,
     output_errors,
     predicted_divergence,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe import native
-from edgemoe.calib.storage_model import StorageLine
+from edgemoe.calib.routing.storage_model import StorageLine
 from edgemoe.calib.trace import Trace
 from edgemoe.experts import (
     NextUse,

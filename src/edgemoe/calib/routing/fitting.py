@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemoe.calib.recall import Recall, measure_recall
-from edgemoe.calib.regression import Ridge
-from edgemoe.calib.succession import smoothed, smoothed_pairs
+from edgemoe.calib.routing.recall import Recall, measure_recall
+from edgemoe.calib.routing.regression import Ridge
+from edgemoe.calib.routing.succession import smoothed, smoothed_pairs
 from edgemoe.calib.trace import Trace
 from edgemoe.engine.prediction import LOOKAHEAD, choice_routers, fitted_predictor, plain_weights
 from edgemoe.errors import RequestError

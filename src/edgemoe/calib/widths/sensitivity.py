@@ -18,12 +18,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgemoe.calib.ladder import OPTIONS, UNCHANGED, UNIFORM, WIDTHS, Ladder
-from edgemoe.calib.measurements import Measurements
-from edgemoe.calib.planning import Costs
-from edgemoe.calib.quality import compare
-from edgemoe.calib.replay import Replay
 from edgemoe.calib.trace import Trace
+from edgemoe.calib.widths.ladder import OPTIONS, UNCHANGED, UNIFORM, WIDTHS, Ladder
+from edgemoe.calib.widths.measurements import Measurements
+from edgemoe.calib.widths.planning import Costs
+from edgemoe.calib.widths.quality import compare
+from edgemoe.calib.widths.replay import Replay
 from edgemoe.engine.loading import Engine
 from edgemoe.quant import ExpertFormats
 from edgemoe.store import ExpertKey

@@ -1,0 +1,139 @@
+"""Widths for a checkpoint in one call: a profile is made, or gone on with, and a plan chosen over it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgemoe.calib.text import DEFAULT_WINDOW, windows_of
+from edgemoe.calib.trace import read_trace
+from edgemoe.calib.widths.inputs import TraceInputs
+from edgemoe.calib.widths.ladder import REFERENCE
+from edgemoe.calib.widths.profile import TRACE, Profile, ProfileOptions, Steps, read_facts
+from edgemoe.calib.widths.quality import PERPLEXITY, Metric
+from edgemoe.calib.widths.search import Goal, Plan, PlanSearch
+from edgemoe.checkpoint import open_checkpoint
+from edgemoe.errors import RequestError
+from edgemoe.models import read_spec
+from edgemoe.quant import BitPlan, ExpertFormats, ExpertInputs
+
+DEFAULT_TOKENS = 32768
+_DENSE = "q8"
+
+
+@contextmanager
+def untold(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Steps whose progress nobody wants to know."""
+    yield lambda done, total: None
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """How a model is measured. None: as an existing profile was, or the default."""
+
+    max_tokens: int = DEFAULT_TOKENS  # of all texts together
+    window: int | None = None  # tokens; 512, or the model's context
+    dense_format: str | None = None  # q8
+    budget_bytes: int | None = None  # what the machine has free
+
+
+@dataclass(frozen=True)
+class ChosenWidths:
+    """A plan to convert with, what the experts are to be rounded for, and what the plan was chosen by."""
+
+    plan: BitPlan
+    inputs: ExpertInputs
+    choice: Plan
+
+    @property
+    def num_experts(self) -> dict[str, int]:
+        """How many experts have which widths: "q3", or "q3/q4" for gate and up, and down."""
+        return dict(sorted(Counter(_short(formats) for formats in self.choice.widths.values()).items()))
+
+
+def choose_widths(
+    source: Path,
+    texts: Mapping[str, str],
+    goal: Goal,
+    folder: Path,
+    options: CalibrationOptions | None = None,
+    *,
+    method: str = "knapsack",
+    metric: Metric = PERPLEXITY,
+    has_profile: bool = False,
+    steps: Steps = untold,
+) -> ChosenWidths:
+    """Choose a width for every expert of a checkpoint by measuring on texts, given by their names.
+
+    ``folder`` becomes a profile on half of the windows, and the others measure the plan; if it
+    ``has_profile`` already, all of the texts measure. An interrupted call goes on when it is made again.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged or not supported.
+        ConversionError: the disk is full, or another process works on the profile.
+        PlanError: nothing reaches the goal.
+        RequestError: the texts are too short, or the folder holds something else.
+    """
+    options = options or CalibrationOptions()
+    opened = open_profile if has_profile else make_profile
+    with opened(source, folder, texts, options, steps) as profile:
+        windows = windows_of(folder / REFERENCE, texts, options.max_tokens, profile.options.window)
+        search = PlanSearch(profile, windows if has_profile else windows[1::2], metric)
+        choice = search.choose(goal, method)
+        inputs = TraceInputs(read_trace(folder / TRACE))
+        return ChosenWidths(search.bit_plan(choice, method, ", ".join(texts)), inputs, choice)
+
+
+def make_profile(
+    source: Path,
+    folder: Path,
+    texts: Mapping[str, str],
+    options: CalibrationOptions | None = None,
+    steps: Steps = untold,
+) -> Profile:
+    """A profile of every other window of the texts, or what an earlier run has left of the same. Close it.
+
+    Raises:
+        CheckpointError, ConversionError, RequestError: as ``choose_widths``.
+    """
+    options = options or CalibrationOptions()
+    window = options.window or _usual_window(source)
+
+    def find_windows(store: Path) -> list[list[int]]:
+        return windows_of(store, texts, options.max_tokens, window)[::2]
+
+    made = ProfileOptions(window, options.dense_format or _DENSE, options.budget_bytes)
+    return Profile(source, folder, find_windows, steps, made)
+
+
+def open_profile(
+    source: Path, folder: Path, texts: Mapping[str, str], options: CalibrationOptions, steps: Steps = untold
+) -> Profile:
+    """A profile that has been made; what it was made with cannot be asked for again otherwise. Close it.
+
+    Raises:
+        RequestError: it was made with another window or another format of the dense weights.
+    """
+    facts = read_facts(folder)
+    if options.window not in (None, facts["window"]) or options.dense_format not in (None, facts["dense"]):
+        raise RequestError(
+            f"{folder} has windows of {facts['window']} tokens and dense weights at {facts['dense']};"
+            " leave out --window and --dense-bits, or make another profile"
+        )
+    made = ProfileOptions(facts["window"], facts["dense"], options.budget_bytes)
+    return Profile(source, folder, lambda _: facts["windows"], steps, made)
+
+
+def _usual_window(source: Path) -> int:
+    opened = open_checkpoint(source)
+    try:
+        return min(DEFAULT_WINDOW, read_spec(opened.config()).max_context)
+    finally:
+        opened.close()
+
+
+def _short(formats: ExpertFormats) -> str:
+    return formats.up if formats.up == formats.down else f"{formats.up}/{formats.down}"
