@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemoe import native
+from edgemoe import arguments, native
 from edgemoe.engine.answer import Chunk, Generation
 from edgemoe.engine.async_stream import AsyncStream
 from edgemoe.engine.generation import Stream, collect_logits, current_stats
@@ -31,6 +31,7 @@ from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.engine.memory import MemoryPlan
 from edgemoe.engine.pairs import Pair, PairScore, score_pairs
 from edgemoe.engine.perplexity import Progress, Score, score_text
+from edgemoe.engine.prompts import read_prompt
 from edgemoe.engine.requests import AnswerOptions, make_request
 from edgemoe.engine.sampling import Constraint, Sampling, TokenLogprob
 from edgemoe.engine.stats import Stats
@@ -40,7 +41,6 @@ from edgemoe.experts import DEFAULT_POLICY
 from edgemoe.models import KV_FORMATS, ModelSpec
 from edgemoe.store import Store, find_device, open_store
 from edgemoe.text import Message, Tokenizer
-from edgemoe.text.pieces import PIECE_CHARACTERS
 from edgemoe.units import parse_size
 
 if TYPE_CHECKING:
@@ -112,8 +112,12 @@ def load(
         BudgetError: the budget cannot work; the message names the smallest that can.
         RequestError: an option has no such value.
     """
+    if not isinstance(store, str | os.PathLike):
+        raise RequestError(f"store is {store!r:.60}; give the path of a store's folder or of a GGUF file")
     if kv_format not in KV_FORMATS:
         raise RequestError(f"no KV format {kv_format!r}; choose one of {', '.join(KV_FORMATS)}")
+    context = None if context is None else arguments.whole("context", context, 1)
+    num_texts = arguments.whole("num_texts", num_texts, 1)
     if num_threads is not None:
         set_num_threads(num_threads)
     budget_bytes = None if memory is None else parse_size(memory)
@@ -153,9 +157,9 @@ def set_num_threads(num_threads: int) -> None:
         RequestError: none, or so many that they only hold each other up.
     """
     most = max(16, 4 * (os.cpu_count() or 1))
-    if not 1 <= num_threads <= most:
+    if not 1 <= arguments.whole("num_threads", num_threads, 0) <= most:
         raise RequestError(f"num_threads is {num_threads}; give 1 to {most}, best one for each core")
-    native.set_num_threads(num_threads)
+    native.set_num_threads(int(num_threads))
 
 
 class Model:
@@ -214,8 +218,8 @@ class Model:
         """
         engine = self._open()
         tokenizer = engine.tokenizer
-        token_ids = _prompt_ids(engine, prompt)
-        return Stream(engine, make_request(token_ids, tokenizer.stop_ids, {**engine.sampling, **options}))
+        token_ids = read_prompt(engine, prompt)
+        return Stream(engine, make_request(token_ids, tokenizer.stop_ids, options, engine.sampling))
 
     def astream(self, prompt: str | Sequence[int], **options: Unpack[AnswerOptions]) -> AsyncStream:
         """As ``stream``, for ``async for``: computed on a worker thread, a step at a time."""
@@ -235,13 +239,13 @@ class Model:
         Raises:
             RequestError: as ``stream``; fewer than one answer, or a constraint, which is of one answer only.
         """
-        if n < 1:
-            raise RequestError(f"n is {n}; give at least 1")
+        n = arguments.whole("n", n, 1)
         if n > 1 and options.get("constraint") is not None:
             raise RequestError(
                 "a constraint is of one answer only: call generate once for each, with its own"
             )
         seed = options.get("seed")
+        seed = None if seed is None else arguments.whole("seed", seed, 0)
         streams = []
         for i in range(n):
             own: AnswerOptions = {**options, "seed": None if seed is None else seed + i}
@@ -273,6 +277,8 @@ class Model:
             raise RequestError(
                 "a constraint is of one answer only: call generate once for each, with its own"
             )
+        if isinstance(prompts, str | bytes):
+            raise RequestError("prompts is one text; give a list of them, or call generate")
         streams = [self.stream(prompt, **options) for prompt in prompts]
         if not streams:
             return []
@@ -305,8 +311,8 @@ class Model:
         engine = self._open()
         tokenizer = engine.tokenizer
         stop_ids = tokenizer.stop_ids | tokenizer.turn_end_ids()
-        token_ids = tokenizer.encode_chat(messages, **(template_options or {}))
-        return Stream(engine, make_request(token_ids, stop_ids, {**engine.sampling, **options}))
+        token_ids = tokenizer.encode_chat(messages, **_template_options(template_options))
+        return Stream(engine, make_request(token_ids, stop_ids, options, engine.sampling))
 
     def astream_chat(
         self,
@@ -338,7 +344,7 @@ class Model:
             RequestError: the prompt does not fit the context, or the file cannot be written.
         """
         engine = self._open()
-        token_ids = _prompt_ids(engine, prompt)
+        token_ids = read_prompt(engine, prompt)
         text, begins_with = engine.session.open(token_ids, 1)
         text.save(Path(path), begins_with, engine.weights_id)
         text.close()
@@ -367,8 +373,9 @@ class Model:
             RequestError: the text is empty, too long, or has ids outside the vocabulary; or the model has
                 an encoder and only one text is given, or none and two are.
         """
-        answer = None if decoder_token_ids is None else list(decoder_token_ids)
-        return collect_logits(self._open(), list(token_ids), answer)
+        engine = self._open()
+        answer = None if decoder_token_ids is None else arguments.token_ids("the answer", decoder_token_ids)
+        return collect_logits(engine, arguments.token_ids("the text", token_ids), answer)
 
     def perplexity(
         self,
@@ -386,9 +393,14 @@ class Model:
             RequestError: the text is too short, or window and stride do not fit.
         """
         engine = self._open()
-        token_ids = engine.tokenizer.encode(text) if isinstance(text, str) else list(text)
-        window = window or min(engine.memory.context, max(2, len(token_ids)))
-        return score_text(engine.session, token_ids, window, stride or max(1, window // 2), progress)
+        if isinstance(text, str):
+            token_ids = engine.tokenizer.encode(text)
+        else:
+            token_ids = arguments.token_ids("the text", text)
+        most = min(engine.memory.context, max(2, len(token_ids)))
+        window = most if window is None else arguments.whole("window", window, 2)
+        stride = max(1, window // 2) if stride is None else arguments.whole("stride", stride, 1)
+        return score_text(engine.session, token_ids, window, stride, progress)
 
     def score_pairs(
         self, pairs: Sequence[Pair], *, max_tokens: int = 128, progress: Progress | None = None
@@ -437,9 +449,12 @@ class Model:
         return engine
 
 
-def _refuse_constraint(options: AnswerOptions) -> None:
-    if options.get("constraint") is not None:
-        raise RequestError("a constraint is of one answer only: call generate for each, with its own")
+def _template_options(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if options is not None and not isinstance(options, Mapping):
+        raise RequestError(f"template_options is {options!r:.60}; give a table of names and values")
+    if options and "messages" in options:
+        raise RequestError("template_options has 'messages', which are the conversation itself")
+    return options or {}
 
 
 def _finish(stream: Stream) -> Generation:
@@ -450,17 +465,3 @@ def _finish(stream: Stream) -> Generation:
         except KeyboardInterrupt:
             pass
         return stream.generation
-
-
-def _prompt_ids(engine: Engine, prompt: str | Sequence[int]) -> list[int]:
-    """The tokens of a prompt; one far too long for the context is not tokenised to its end."""
-    if not isinstance(prompt, str):
-        return list(prompt)
-    context = engine.memory.context
-    token_ids = engine.tokenizer.encode(prompt, most=context)
-    if len(token_ids) > context and len(prompt) > 2 * PIECE_CHARACTERS:
-        raise RequestError(
-            f"more than {context} tokens do not fit the context of {context}; shorten the text of"
-            f" {len(prompt)} characters, or load with a longer context, up to {engine.spec.max_context}"
-        )
-    return token_ids

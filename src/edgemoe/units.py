@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from numbers import Real
 
 from edgemoe.errors import RequestError
 
@@ -20,15 +22,15 @@ _UNITS = {
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
 
 
-def parse_size(size: str | int) -> int:
+def parse_size(size: str | float) -> int:
     """Bytes of a size such as ``"2GiB"``, ``"1.5 GB"``, ``"800M"`` (= MiB) or a plain number.
 
     Raises:
-        RequestError: the text is not a size.
+        RequestError: the text is not a size, or the number not one of whole bytes.
     """
-    if isinstance(size, int):
-        return size
-    match = _SIZE.fullmatch(size)
+    if isinstance(size, Real) and not isinstance(size, bool) and math.isfinite(size) and size == int(size):
+        return int(size)
+    match = _SIZE.fullmatch(size) if isinstance(size, str) else None
     if match is None or match[2].lower() not in _UNITS:
         raise RequestError(f"{size!r} is not a size; write for example 2GiB, 800MiB or 1.5GB")
     return int(float(match[1]) * _UNITS[match[2].lower()])

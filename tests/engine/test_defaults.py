@@ -55,7 +55,7 @@ def test_words():
     ("text", "message"),
     [
         ('{"temperature": "hot"}', "temperature is 'hot'; it must be a number"),
-        ('{"top_p": 0}', "top_p is 0; it must be above 0"),
+        ('{"top_p": -1}', "top_p is -1; it must be between 0 and 1"),
         ('{"do_sample": true, "temperature": true}', "temperature is True"),
         ('{"top_k": Infinity}', "top_k is inf"),
         ("[1]", "is not a JSON object"),

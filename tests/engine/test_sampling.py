@@ -23,6 +23,7 @@ def test_greedy_takes_the_likeliest_and_the_first_of_equals():
         (Sampling(temperature=1, top_k=2), [1, 3], [4 / 7, 3 / 7]),
         (Sampling(temperature=1, top_p=0.5), [1, 3], [4 / 7, 3 / 7]),
         (Sampling(temperature=1, top_p=0.01), [1], [1.0]),
+        (Sampling(temperature=1, top_p=0), [1], [1.0]),
         (Sampling(temperature=1, min_p=0.6), [1, 3], [4 / 7, 3 / 7]),
     ],
 )
@@ -47,7 +48,7 @@ def test_draws_follow_the_probabilities_and_the_seed():
     np.testing.assert_allclose(np.bincount(draws) / 4000, [0.1, 0.4, 0.2, 0.3], atol=0.031)
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": -0.1}, {"top_k": -1}, {"top_p": 0}, {"min_p": 2},
+@pytest.mark.parametrize("wrong", [{"temperature": -0.1}, {"top_k": -1}, {"top_p": -1}, {"min_p": 2},
                                    {"repetition_penalty": 0}])  # fmt: skip
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(RequestError, match=f"{next(iter(wrong))} is"):

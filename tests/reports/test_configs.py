@@ -161,6 +161,41 @@ def test_what_would_mean_something_is_refused_by_name(config, change, named):
         read_spec(config | change)
 
 
+@pytest.mark.parametrize(
+    ("config", "extra"),
+    [
+        (QWEN3_30B, {"layer_types": ["full_attention"] * 48}),
+        (OLMOE, {"layer_types": ["full_attention"] * 16}),
+        (OLMOE, {"sliding_window": 4096, "use_sliding_window": False, "max_window_layers": 28}),
+        (OLMOE, {"sliding_window": None, "use_sliding_window": True}),
+        (MIXTRAL, {"max_window_layers": 28, "use_sliding_window": False}),
+        (MIXTRAL, {"_comment": "merged by hand", "partial_rotary_factor": 1.0}),
+        (MIXTRAL, {"num_experts": 8}),
+    ],
+)
+def test_what_other_families_say_of_themselves_changes_nothing(config, extra):
+    assert read_spec(config | extra) == read_spec(config)
+
+
+@pytest.mark.parametrize("config", [QWEN3_30B, MIXTRAL, OLMOE])
+def test_a_share_of_rotation_is_refused_where_heads_turn_as_a_whole(config):
+    both = {"rope_theta": 1e4, "rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}
+    for change in ({"partial_rotary_factor": 0.5}, both):
+        with pytest.raises(UnsupportedModelError, match=r"partial_rotary_factor = 0.5 is not supported"):
+            read_spec(config | change)
+
+
+def test_two_names_of_one_thing_must_agree():
+    with pytest.raises(UnsupportedModelError, match="num_local_experts is 8 and num_experts is 16"):
+        read_spec(MIXTRAL | {"num_experts": 16})
+
+
+def test_a_model_may_have_no_shared_expert():
+    config = PUBLISHED_MORE["DeepSeek-V2-Lite"]
+    layers = read_spec(config | {"n_shared_experts": 0}).layers
+    assert layers[-1].feed_forward.shared is None
+
+
 def test_a_key_stands_in_one_table():
     assert not IGNORED & NEUTRAL.keys()
 
@@ -205,7 +240,7 @@ def test_scaling_reaches_the_context_it_promises(scaling, trained, context):
             {"rope_scaling": {"type": "yarn", "factor": 4, "original_max_position_embeddings": 0}},
             "gives no finite angles",
         ),
-        ({"partial_rotary_factor": 1.5}, "cannot be rotated in pairs"),
+        ({"partial_rotary_factor": 1.5}, "heads are rotated as a whole"),
         ({"mlp_only_layers": "all"}, "mlp_only_layers is 'all', not a list"),
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no', not true or false"),
         ({"hidden_act": ["silu"]}, r"hidden_act = \['silu'\] is not supported"),

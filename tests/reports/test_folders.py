@@ -252,6 +252,12 @@ def test_foreign_names_say_what_they_are(folder, names, said):
     refused(folder, said)
 
 
+def test_a_tensor_without_entries_is_nothing_that_could_be_missing(folder):
+    save_file({**chain_weights(), "model.layers.0.mlp.shared.weight": np.zeros((0, 64), np.float32)},
+              folder / "model.safetensors")  # fmt: skip
+    assert follows(folder) == follower(5)
+
+
 def test_types_that_cannot_be_read_are_found_before_the_work(folder):
     weights = chain_weights()
     weights[EXPERT] = np.ones(weights[EXPERT].shape, np.int64)

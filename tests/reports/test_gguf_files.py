@@ -176,6 +176,70 @@ def test_named_templates_and_advice_for_sampling_are_kept(tmp_path):
     assert json.loads(files["generation_config.json"]) == {"temperature": 0.5, "do_sample": True, "top_k": 20}
 
 
+@pytest.mark.parametrize("template", ["", " \n", 5])
+def test_an_empty_template_is_none(tmp_path, template):
+    keys = {"tokenizer.chat_template": template}
+    path = write_model(tmp_path / "m.gguf", BYTES, pre="qwen2", merges=None, keys=keys)
+    files = open_checkpoint(path).files()
+    assert "chat_template.jinja" not in files
+    assert "chat_template" not in json.loads(files["tokenizer_config.json"])
+
+
+@pytest.mark.parametrize(("value", "adds"), [(True, True), (1, True), (False, False), (0, False)])
+def test_numbers_may_stand_for_true_and_false(tmp_path, value, adds):
+    tokens = [*BYTES, "<|bos|>"]
+    keys = {"tokenizer.ggml.bos_token_id": 256, "tokenizer.ggml.add_bos_token": value}
+    path = write_model(
+        tmp_path / "m.gguf", tokens, pre="qwen2", merges=None, keys=keys, kinds=[1] * 256 + [3]
+    )
+    assert (rebuilt(path).encode("a").ids[0] == 256) == adds
+
+
+@pytest.mark.parametrize("value", ["false", 2, 0.5])
+def test_what_is_neither_true_nor_false_is_named(tmp_path, value):
+    keys = {"tokenizer.ggml.add_bos_token": value}
+    path = write_model(tmp_path / "m.gguf", BYTES, pre="qwen2", merges=None, keys=keys)
+    with pytest.raises(CheckpointError, match=r"add_bos_token is .* neither true nor false"):
+        rebuilt(path)
+
+
+NEUTRAL = {
+    "attention.causal": True, "attention.sliding_window": 0, "expert_group_count": 1, "logit_scale": 0.0,
+    "nextn_predict_layers": 0, "attention.clamp_kqv": 0.0, "tensor_data_layout": "reference",
+}  # fmt: skip
+
+
+def test_keys_at_values_that_mean_nothing_are_no_reason_to_refuse(tmp_path):
+    keys = {f"llama.{name}": value for name, value in NEUTRAL.items()}
+    plain = write_model(tmp_path / "m.gguf", BYTES, pre="qwen2", merges=None)
+    path = write_model(tmp_path / "n.gguf", BYTES, pre="qwen2", merges=None, keys=keys)
+    assert read_spec(open_checkpoint(path).config()) == read_spec(open_checkpoint(plain).config())
+    for name, value in {"attention.causal": False, "expert_group_count": 8, "logit_scale": 0.5}.items():
+        path = write_model(
+            tmp_path / "o.gguf", BYTES, pre="qwen2", merges=None, keys={f"llama.{name}": value}
+        )
+        with pytest.raises(UnsupportedModelError, match=name):
+            open_checkpoint(path)
+
+
+@pytest.mark.parametrize(("kind", "said"), [("adapter", "an adapter"), ("mmproj", "the tower for images")])
+def test_other_kinds_of_files_are_named(tmp_path, kind, said):
+    keys = {"general.type": kind}
+    tensors = {"token_embd.weight": None}
+    path = write_model(tmp_path / "m.gguf", BYTES, pre="qwen2", merges=None, keys=keys, tensors=tensors)
+    with pytest.raises(CheckpointError, match=said):
+        open_checkpoint(path)
+
+
+def test_a_vocabulary_beyond_the_embedding_is_told(tmp_path):
+    tensors = {
+        name: value[:-2] for name, value in make_tensors(len(BYTES)).items() if len(value) == len(BYTES)
+    }
+    path = write_model(tmp_path / "m.gguf", BYTES, pre="qwen2", merges=None, tensors=tensors)
+    notes = convert(path, tmp_path / "store", plan_as_stored(open_checkpoint(path))).notes
+    assert any("ids up to 255, and the model embeddings of 254" in note for note in notes)
+
+
 def test_defaults_are_those_of_llama_cpp(tmp_path):
     for architecture in ("llama", "qwen2moe", "qwen3moe"):
         skip = ("rope.freq_base", "attention.head_count_kv", "expert_feed_forward_length")

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ def say_drawing(model: Model, options: Mapping[str, Any]) -> None:
 
 def quoted(*words: object) -> str:
     """Words as a shell takes them: a line that can be pasted."""
-    return shlex.join(str(word) for word in words)
+    return shlex.join(
+        f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words
+    )
 
 
 @contextmanager

@@ -167,4 +167,5 @@ def _read_prompt(text: str | None, prompt: str | None) -> str:
         return as_utf8(given)
     if sys.stdin.isatty():
         say("reading the prompt; end it with Ctrl-D")
-    return sys.stdin.read().removesuffix("\n").removesuffix("\r")
+    # Some programs begin a text with a mark of its encoding.
+    return sys.stdin.read().removeprefix("\ufeff").removesuffix("\n").removesuffix("\r")

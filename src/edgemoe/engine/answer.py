@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from edgemoe.arguments import whole
 from edgemoe.engine.sampling import MAX_TOP_LOGPROBS, Constraint, Sampling, TokenLogprob
 from edgemoe.engine.stats import Stats
 from edgemoe.errors import RequestError
@@ -29,10 +30,14 @@ class Request:
     progress: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:
-        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_TOP_LOGPROBS:
+        """Raises RequestError if a value is of another kind, or none that can be."""
+        whole("max_tokens", self.max_tokens, 1)
+        if self.logprobs is not None and whole("logprobs", self.logprobs, 0) > MAX_TOP_LOGPROBS:
             raise RequestError(f"logprobs is {self.logprobs}; give 0 to {MAX_TOP_LOGPROBS}, or None")
-        if self.max_tokens < 1:
-            raise RequestError(f"max_tokens is {self.max_tokens}; it must be at least 1")
+        if self.progress is not None and not callable(self.progress):
+            raise RequestError("progress is no function of (tokens done, tokens of all)")
+        if self.constraint is not None and not hasattr(self.constraint, "mask"):
+            raise RequestError("constraint has no mask; see edgemoe.engine.sampling.Constraint")
 
 
 @dataclass(frozen=True)

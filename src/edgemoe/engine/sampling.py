@@ -10,9 +10,19 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemoe.arguments import biases, number, whole
 from edgemoe.errors import RequestError
 from edgemoe.native import FloatArray
 
+_NUMBERS = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+)
+_LARGEST_PENALTY = 1_000_000  # beyond it logits overflow single precision
 MAX_TOP_LOGPROBS = 256  # alternatives told of with a token; a client that wants all wants ``Model.logits``
 
 
@@ -34,8 +44,8 @@ class Sampling:
 
     Applied in this order: repetition, presence and frequency penalty, logit_bias, a constraint, temperature,
     top_k, top_p, min_p. 0 (top_k, min_p, presence and frequency penalty) and 1 (top_p, repetition_penalty)
-    switch a filter off. The repetition penalty counts the tokens of prompt and answer, the other two those
-    of the answer only, as OpenAI has them.
+    switch a filter off; top_p 0 leaves the likeliest token alone. The repetition penalty counts the tokens of
+    prompt and answer, the other two those of the answer only, as OpenAI has them.
     """
 
     temperature: float = 0.0
@@ -49,19 +59,23 @@ class Sampling:
     logit_bias: Mapping[int, float] = field(default_factory=dict)  # added to the logits of these tokens
 
     def __post_init__(self) -> None:
+        """Raises RequestError if a value is of another kind, or none that can be."""
+        for name in _NUMBERS:
+            number(name, getattr(self, name))
+        whole("top_k", self.top_k, 0)
+        if self.seed is not None:
+            whole("seed", self.seed, 0)
+        object.__setattr__(self, "logit_bias", biases("logit_bias", self.logit_bias))
         _require(0 <= self.temperature < math.inf, "temperature", self.temperature, "0 or more")
-        _require(self.top_k >= 0, "top_k", self.top_k, "0 or more")
-        _require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
+        _require(0 <= self.top_p <= 1, "top_p", self.top_p, "between 0 and 1")
         _require(0 <= self.min_p <= 1, "min_p", self.min_p, "between 0 and 1")
+        penalty = self.repetition_penalty
         _require(
-            0 < self.repetition_penalty < math.inf, "repetition_penalty", self.repetition_penalty, "above 0"
+            0 < penalty <= _LARGEST_PENALTY, "repetition_penalty", penalty, f"above 0, to {_LARGEST_PENALTY}"
         )
-        _require(self.seed is None or self.seed >= 0, "seed", self.seed or 0, "0 or more")
         for name in ("presence_penalty", "frequency_penalty"):
             value = getattr(self, name)
             _require(math.isfinite(value), name, value, "a finite number")
-        for token_id, bias in self.logit_bias.items():
-            _require(not math.isnan(bias) and bias < math.inf, f"logit_bias of {token_id}", bias, "a number")
 
     def generator(self) -> np.random.Generator:
         """A fresh random generator for one answer."""
@@ -156,7 +170,7 @@ def candidates(logits: FloatArray, sampling: Sampling) -> tuple[NDArray[np.intp]
     probabilities /= probabilities.sum()
     if sampling.top_p < 1:
         before = np.cumsum(probabilities) - probabilities
-        probabilities = probabilities[before < sampling.top_p]
+        probabilities = probabilities[: max(1, int(np.count_nonzero(before < sampling.top_p)))]
     if sampling.min_p > 0:
         probabilities = probabilities[probabilities >= sampling.min_p * probabilities[0]]
     return order[: len(probabilities)], probabilities / probabilities.sum()

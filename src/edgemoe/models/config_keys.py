@@ -28,6 +28,8 @@ IGNORED = frozenset(
         # what a call gives back
         *("output_attentions", "output_hidden_states", "output_scores", "output_logits", "output_past"),
         *("output_router_logits", "return_dict", "return_dict_in_generate", "return_legacy_cache"),
+        # windows, where use_sliding_window says of them; families that have windows read it
+        "max_window_layers",
         # training
         *("initializer_range", "attention_dropout", "hidden_dropout", "router_aux_loss_coef"),
         *("router_jitter_noise", "router_z_loss_coef", "aux_loss_alpha", "seq_aux", "z_loss_coeff"),

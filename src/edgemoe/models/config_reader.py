@@ -32,11 +32,21 @@ class ConfigReader:
         return key in self._config
 
     def optional(self, key: str, default: Any, *aliases: str) -> Any:
-        """The value of the first of these keys that is there and not null, else ``default``."""
+        """The value of the first of these keys that is there and not null, else ``default``.
+
+        Raises:
+            UnsupportedModelError: two of them are there, with different values.
+        """
         self._read.update((key, *aliases))
-        for name in (key, *aliases):
-            if self._config.get(name) is not None:
-                return self._config[name]
+        found = [name for name in (key, *aliases) if self._config.get(name) is not None]
+        for name in found[1:]:
+            if self._config[name] != self._config[found[0]]:
+                raise UnsupportedModelError(
+                    f"config.json: {found[0]} is {shown(self._config[found[0]])} and {name} is"
+                    f" {shown(self._config[name])}, which mean the same; take away the wrong one"
+                )
+        if found:
+            return self._config[found[0]]
         if key not in self._config and self._defaults.get(key) is not None:
             return self._defaults[key]
         return default
@@ -114,9 +124,18 @@ class ConfigReader:
 
     def _is_harmless(self, key: str) -> bool:
         value = self._config[key]
-        if key in IGNORED or key in SAMPLING or value is None:
+        if key in IGNORED or key in SAMPLING or key.startswith("_") or value is None:
             return True
+        if key in ("sliding_window", "use_sliding_window") and not _has_window(self._config):
+            return True
+        if key == "layer_types" and isinstance(value, list):
+            return all(kind == "full_attention" for kind in value)
         return value in NEUTRAL.get(key, _EMPTY)
+
+
+def _has_window(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration both has a window and does not say that it is unused."""
+    return bool(config.get("sliding_window")) and config.get("use_sliding_window") is not False
 
 
 def check_size(key: str, value: Any, at_least: int = 1) -> int:

@@ -44,10 +44,11 @@ def read_rope(
     head_dim: int,
     default_theta: float,
     default_rope: Mapping[str, Any] | None = None,
-    default_share: float = 1.0,
+    default_share: float | None = None,
 ) -> RopeSpec:
-    """The RopeSpec of a configuration in either spelling; ``default_share`` of a head's entries rotate.
+    """The RopeSpec of a configuration in either spelling.
 
+    ``default_share`` of a head's entries rotate, unless a key says otherwise; None: all do in this family.
     Older files have ``rope_theta`` and ``rope_scaling``, newer ones ``rope_parameters``; ``default_rope``
     are the latter of files that have neither.
 
@@ -58,8 +59,13 @@ def read_rope(
     parameters = {**reader.table("rope_scaling"), **reader.table("rope_parameters")} or {
         **(default_rope or {})
     }
-    share = reader.number("partial_rotary_factor", default_share)
+    share = reader.number("partial_rotary_factor", default_share or 1.0)
     parameters = {"rope_theta": theta, "partial_rotary_factor": share, **parameters}
+    if default_share is None and parameters["partial_rotary_factor"] != 1:
+        raise UnsupportedModelError(
+            f"config.json: partial_rotary_factor = {shown(parameters['partial_rotary_factor'])} is not"
+            " supported: heads are rotated as a whole in this family"
+        )
     original = reader.optional("original_max_position_embeddings", None)
     if original is not None and _kind(parameters) in _STRETCHED:
         parameters["original_max_position_embeddings"] = original

@@ -218,8 +218,11 @@ class StoreWriter:
         except ConversionError:
             raise
         except OSError as error:
-            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            what = "disk full; free some space and" if is_full else f"cannot be written: {error.strerror};"
+            what = f"cannot be written: {error.strerror};"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                what = "disk full; free some space and"
+            elif error.errno == errno.EFBIG:
+                what = "files of this size are not allowed here; raise the limit (ulimit -f) and"
             raise ConversionError(f"{self._partial.parent}: {what} repeat the command, it resumes") from error
 
     def _close_files(self) -> None:

@@ -43,6 +43,9 @@ class ChatTemplate:
         """
         from edgemoe.text.sandbox import compile_template
 
+        if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
+            example = "[{'role': 'user', 'content': 'Hi'}]"
+            raise RequestError(f"the messages are {messages!r:.60}; give a list such as {example}")
         with self._lock:
             try:
                 values = _plain({**variables, "tools": tools, "documents": documents})

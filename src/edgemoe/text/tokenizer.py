@@ -10,6 +10,7 @@ from typing import Any
 
 import tokenizers
 
+from edgemoe.arguments import token_ids as ids
 from edgemoe.errors import RequestError, StoreError
 from edgemoe.text.added_tokens import read_special_tokens
 from edgemoe.text.pieces import PIECE_CHARACTERS, pieces
@@ -58,6 +59,11 @@ class Tokenizer:
         return self._tokenizer is not None
 
     @property
+    def num_ids(self) -> int:
+        """One more than the largest id of a token."""
+        return 1 + max(self._require().get_vocab(with_added_tokens=True).values(), default=-1)
+
+    @property
     def bos_id(self) -> int | None:
         """The token that a text begins with, where the checkpoint names one."""
         return min(self._id_of("bos_token"), default=None)
@@ -76,6 +82,8 @@ class Tokenizer:
         Raises:
             RequestError: the store has no tokenizer, or the text is none.
         """
+        if not isinstance(text, str):
+            raise RequestError(f"the text is {type(text).__name__}; give it as str")
         try:
             text.encode()
         except UnicodeEncodeError as error:  # bytes of a command line that are not UTF-8
@@ -94,6 +102,14 @@ class Tokenizer:
                     return found
             return found + around[1]
 
+    def encode_prompt(self, text: str, most: int | None = None) -> list[int]:
+        """As ``encode``, but a text that brings its own first token gets no second one.
+
+        Rendered templates do; models that read it twice answer worse.
+        """
+        found = self.encode(text, most=most)
+        return found[1:] if len(found) > 1 and found[0] == found[1] == self.bos_id else found
+
     def _encode(self, text: str, adds_special: bool = False) -> list[int]:
         return list(self._require().encode(text, add_special_tokens=adds_special).ids)
 
@@ -108,7 +124,7 @@ class Tokenizer:
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out; sentinels, which T5 answers with, are kept."""
         tokenizer = self._require()
-        shown = [token_id for token_id in token_ids if self.shows(token_id)]
+        shown = [token_id for token_id in ids("the text", token_ids) if self.shows(token_id)]
         with _one_line_errors(RequestError, "the tokens cannot be decoded"):
             text = str(tokenizer.decode(shown, skip_special_tokens=False))
         return tidy(text) if self._is_tidied else text
@@ -116,7 +132,7 @@ class Tokenizer:
     def decode_all(self, token_ids: Sequence[int]) -> str:
         """Text of token ids, special tokens written out: by them models mark thoughts and calls."""
         with _one_line_errors(RequestError, "the tokens cannot be decoded"):
-            text = str(self._require().decode(list(token_ids), skip_special_tokens=False))
+            text = str(self._require().decode(ids("the text", token_ids), skip_special_tokens=False))
         return tidy(text) if self._is_tidied else text
 
     def shows(self, token_id: int) -> bool:

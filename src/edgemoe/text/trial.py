@@ -26,10 +26,27 @@ def try_text_files(files: Mapping[str, bytes], config: Mapping[str, Any]) -> tup
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         tokenizer = Tokenizer(folder, config)
-        if not tokenizer.is_available or not tokenizer.template_names():
+        if not tokenizer.is_available:
             return ()
-        try:
-            tokenizer.encode_chat(_TURN)
-        except RequestError as error:
-            return (f"`edgemoe chat` will not work with this model: {error}",)
-    return ()
+        notes = _vocabulary_notes(tokenizer.num_ids, config)
+        if tokenizer.template_names():
+            try:
+                tokenizer.encode_chat(_TURN)
+            except RequestError as error:
+                notes.append(f"`edgemoe chat` will not work with this model: {_without(folder, error)}")
+    return tuple(notes)
+
+
+def _vocabulary_notes(num_ids: int, config: Mapping[str, Any]) -> list[str]:
+    vocab_size = config.get("vocab_size")
+    if not isinstance(vocab_size, int) or num_ids <= vocab_size:
+        return []
+    return [
+        f"the tokenizer has ids up to {num_ids - 1}, and the model embeddings of {vocab_size}: texts with the"
+        " tokens beyond are refused; is it another model's tokenizer?"
+    ]
+
+
+def _without(folder: Path, error: RequestError) -> str:
+    """The reason, without the name of a folder that is gone when it is read."""
+    return str(error).removeprefix(f"{folder}: ")

@@ -57,7 +57,7 @@ def _byte_level(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> Built:
 def _sentence_piece(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> Built:
     if not vocabulary.scores:
         raise BuildError("has a SentencePiece vocabulary without scores")
-    has_prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
+    has_prefix = _flag(metadata, "add_space_prefix", True)
     tokenizer = _of_characters(vocabulary, _merges_of_scores(vocabulary), has_prefix)
     return _finished(tokenizer, metadata, vocabulary, True, [])
 
@@ -81,9 +81,9 @@ def _unigram(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> Built:
     charsmap = metadata.get("tokenizer.ggml.precompiled_charsmap")
     if charsmap:
         tokenizer.normalizer = normalizers.Precompiled(bytes(value & 0xFF for value in charsmap))
-    scheme = "always" if metadata.get("tokenizer.ggml.add_space_prefix", True) else "never"
+    scheme = "always" if _flag(metadata, "add_space_prefix", True) else "never"
     space = pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme=scheme)
-    removes = metadata.get("tokenizer.ggml.remove_extra_whitespaces", False)
+    removes = _flag(metadata, "remove_extra_whitespaces", False)
     tokenizer.pre_tokenizer = (
         pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), space]) if removes else space
     )
@@ -98,6 +98,14 @@ BUILDERS: dict[str, Callable[[Mapping[str, Any], Vocabulary], Built]] = {
     "gemma4": _characters,
     "t5": _unigram,
 }
+
+
+def _flag(metadata: Mapping[str, Any], name: str, default: bool) -> bool:
+    """True or false; some writers have a number for it."""
+    value = metadata.get(f"tokenizer.ggml.{name}", default)
+    if value not in (0, 1):
+        raise BuildError(f"tokenizer.ggml.{name} is {value!r:.40}, neither true nor false")
+    return bool(value)
 
 
 def _of_characters(vocabulary: Vocabulary, merges: list[tuple[str, str]], has_prefix: bool) -> Any:
@@ -184,7 +192,7 @@ def _finished(
         tokenizer.add_tokens(added)
     around = {}
     for role, is_usual in (("bos", adds_bos), ("eos", False)):
-        if not metadata.get(f"tokenizer.ggml.add_{role}_token", is_usual):
+        if not _flag(metadata, f"add_{role}_token", is_usual):
             continue
         text = vocabulary.text(role)
         if text is None:

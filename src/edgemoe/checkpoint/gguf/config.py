@@ -29,12 +29,31 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "expert_gating_func": (0, 1),
     "expert_weights_scale": (0.0, 1.0),
     "expert_shared_count": (0, 1),
+    "expert_shared_feed_forward_length": (0,),
+    "expert_group_count": (0, 1),
+    "expert_group_used_count": (0, 1),
     "leading_dense_block_count": (0,),
+    "nextn_predict_layers": (0,),
+    "interleave_moe_layer_step": (0, 1),
+    "moe_every_n_layers": (0, 1),
+    "attention.causal": (True,),
+    "attention.sliding_window": (0,),
+    "attention.clamp_kqv": (0.0,),
+    "attention.max_alibi_bias": (0.0,),
+    "attn_logit_softcapping": (0.0,),
+    "final_logit_softcapping": (0.0,),
+    "router_logit_softcapping": (0.0,),
+    "logit_scale": (0.0, 1.0),
+    "embedding_scale": (0.0, 1.0),
+    "residual_scale": (0.0, 1.0),
+    "pooling_type": (0,),
     "rope.scaling.finetuned": (True, False),
     "rope.scaling.attn_factor": (1.0,),
     "rope.scaling.yarn_attn_factor": (1.0,),
     "rope.scaling.yarn_ext_factor": (1.0, -1.0),
 }
+# Keys that say how the tensors were laid out before they were converted.
+_HISTORY = ("tensor_data_layout", "source.hf_repository")
 _EMBEDDING = "token_embd.weight"
 # Without these llama.cpp refuses a file as well.
 _REQUIRED = (
@@ -140,7 +159,7 @@ def _check_rest(gguf: GgufFamily, own: dict[str, Any], config: dict[str, Any]) -
     expected = {**config}
     expected.setdefault("head_dim", config.get("hidden_size", 0) // (config.get("num_attention_heads") or 1))
     for key, value in own.items():
-        if key in gguf.keys or key in gguf.ignored:
+        if key in gguf.keys or key in gguf.ignored or key in _HISTORY:
             continue
         if key in gguf.checked:
             allowed = gguf.checked[key]

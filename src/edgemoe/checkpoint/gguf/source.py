@@ -25,6 +25,13 @@ from edgemoe.safetensors_header import read_exactly
 from edgemoe.source_ref import read_part
 
 _SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
+# What a file holds by its key general.type, where it is no model of language, and what to do.
+_OTHERS = {
+    "adapter": "an adapter, not a model: merge it into its base model and take that",
+    "mmproj": "the tower for images that belongs to a model: give the file of the model itself",
+    "imatrix": "measurements that quantisers use, not a model: give the file of the model itself",
+    "vocab": "a vocabulary without a model: give the file of the model itself",
+}
 _FLOATS = {"F32": "f4", "F16": "f2"}
 
 
@@ -179,6 +186,9 @@ def _check_whole(
     expected = metadata.get("split.tensors.count", len(tensors))
     if len(tensors) != expected:
         raise CheckpointError(f"{path}: its files hold {len(tensors)} tensors of {expected}; is one cut?")
+    kind = metadata.get("general.type", "model")
+    if "token_embd.weight" not in tensors and kind in _OTHERS:
+        raise CheckpointError(f"{path}: is {_OTHERS[kind]}")
     if "token_embd.weight" not in tensors:
         raise MissingTensorError(f"{path}: has no tensor token_embd.weight; not a language model")
     for tensor in tensors.values():

@@ -108,8 +108,9 @@ def _templates(metadata: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     for key, value in metadata.items():
         name = key.removeprefix(_TEMPLATE).removeprefix(".") or "default"
-        if key == _TEMPLATE or key.startswith(_TEMPLATE + "."):
-            found[name] = str(value)
+        # Some writers leave the text empty where there is no template.
+        if (key == _TEMPLATE or key.startswith(_TEMPLATE + ".")) and isinstance(value, str) and value.strip():
+            found[name] = value
     return found
 
 

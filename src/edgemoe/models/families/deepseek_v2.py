@@ -21,7 +21,7 @@ def read_deepseek_v2(reader: ConfigReader) -> ModelSpec:
     """Spec of a ``deepseek_v2`` configuration."""
     reader.refuse("mlp_bias", (False,), "networks have no biases here")
     reader.refuse("moe_layer_freq", (1,), "experts are in every layer after the first dense ones")
-    moe = read_moe(reader, _read_router(reader), reader.size("n_shared_experts", 2))
+    moe = read_moe(reader, _read_router(reader), reader.size("n_shared_experts", 2, at_least=0))
     dense = read_mlp(reader)
     is_dense = read_is_dense(reader, reader.size("first_k_dense_replace", 0, at_least=0))
     mixer = read_latent(reader, rotates_pairs=True)

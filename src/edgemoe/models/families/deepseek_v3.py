@@ -25,7 +25,7 @@ from edgemoe.models.spec import LayerSpec, ModelSpec
 def read_deepseek_v3(reader: ConfigReader) -> ModelSpec:
     """Spec of a ``deepseek_v3`` configuration."""
     reader.refuse("moe_layer_freq", (1,), "experts are in every layer after the first dense ones")
-    moe = read_moe(reader, read_grouped_router(reader), reader.size("n_shared_experts", 1))
+    moe = read_moe(reader, read_grouped_router(reader), reader.size("n_shared_experts", 1, at_least=0))
     dense = read_mlp(reader)
     is_dense = read_is_dense(reader, reader.size("first_k_dense_replace", 3, at_least=0))
     mixer = read_latent(reader)

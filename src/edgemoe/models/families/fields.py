@@ -50,13 +50,13 @@ def read_model(
     default_theta: float,
     default_rope: Mapping[str, Any] | None = None,
     *,
-    default_share: float = 1.0,
+    default_share: float | None = None,
     embed_scale: float = 1.0,
     head_scale: float = 1.0,
     has_layer_norms: bool = False,
     has_head_bias: bool = False,
 ) -> ModelSpec:
-    """Embedding, norm, rope and head around the layers. ``default_share`` of a head's entries rotate."""
+    """Embedding, norm, rope and head around the layers. ``default_share``: as of ``read_rope``."""
     rope = next((s.rope for s in layers if s.rope is not None), None)
     if rope is None:
         head_dims = [s.mixer.head_dim for s in layers if isinstance(s.mixer, AttentionSpec)]

@@ -27,11 +27,11 @@ def read_glm4(reader: ConfigReader) -> ModelSpec:
         "head" if reader.flag("use_qk_norm", False) else "none",
         has_qkv_bias=reader.flag("attention_bias", False),
     )
-    moe = read_moe(reader, read_grouped_router(reader), reader.size("n_shared_experts", 1))
+    moe = read_moe(reader, read_grouped_router(reader), reader.size("n_shared_experts", 1, at_least=0))
     dense = read_mlp(reader)
     is_dense = read_is_dense(reader, reader.size("first_k_dense_replace", 1, at_least=0))
     layers = tuple(LayerSpec(attention, dense if is_mlp else moe) for is_mlp in is_dense)
-    return read_model(reader, layers, default_eps=1e-5, default_theta=10000.0)
+    return read_model(reader, layers, default_eps=1e-5, default_theta=10000.0, default_share=1.0)
 
 
 def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str]) -> None:

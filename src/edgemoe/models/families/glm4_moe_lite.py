@@ -22,7 +22,7 @@ from edgemoe.models.spec import LayerSpec, ModelSpec
 
 def read_glm4_lite(reader: ConfigReader) -> ModelSpec:
     """Spec of a ``glm4_moe_lite`` configuration; the first layer is dense unless it says otherwise."""
-    moe = read_moe(reader, read_grouped_router(reader), reader.size("n_shared_experts", 1))
+    moe = read_moe(reader, read_grouped_router(reader), reader.size("n_shared_experts", 1, at_least=0))
     dense, mixer = read_mlp(reader), read_latent(reader)
     layers = tuple(LayerSpec(mixer, dense if is_mlp else moe) for is_mlp in read_is_dense(reader, 1))
     return read_model(reader, layers, default_eps=1e-5, default_theta=10000.0)

@@ -26,7 +26,7 @@ def read_hy(reader: ConfigReader) -> ModelSpec:
         sum_eps=1e-20,
         scale=reader.number("router_scaling_factor", 2.826),
     )
-    moe = read_moe(reader, router, reader.size("num_shared_experts", 1))
+    moe = read_moe(reader, router, reader.size("num_shared_experts", 1, at_least=0))
     dense = read_mlp(reader)
     attention = read_attention(reader, "head", has_qkv_bias=has_bias, has_o_bias=has_bias)
     first = reader.size("first_k_dense_replace", 1, at_least=0)

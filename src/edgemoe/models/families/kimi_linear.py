@@ -25,7 +25,9 @@ def read_kimi_linear(reader: ConfigReader) -> ModelSpec:
     """Spec of a ``kimi_linear`` configuration."""
     reader.refuse("moe_layer_freq", (1,), "experts are in every layer after the first dense ones")
     reader.refuse("mla_use_nope", (True,), "latent attention does not rotate in this family")
-    moe = read_moe(reader, _read_router(reader), reader.size("n_shared_experts", 1, "num_shared_experts"))
+    moe = read_moe(
+        reader, _read_router(reader), reader.size("n_shared_experts", 1, "num_shared_experts", at_least=0)
+    )
     dense = read_mlp(reader)
     is_dense = read_is_dense(reader, reader.size("first_k_dense_replace", 1, at_least=0))
     linear = reader.table("linear_attn_config")

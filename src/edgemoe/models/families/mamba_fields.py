@@ -51,10 +51,17 @@ def read_unrotated(
         layers=layers,
         norm_eps=eps,
         has_tied_head=reader.flag("tie_word_embeddings", False),
-        max_context=reader.require_size("max_position_embeddings", "model_max_length"),
+        max_context=_read_context(reader),
         embed_scale=embed_scale,
         head_scale=head_scale,
     )
+
+
+def _read_context(reader: ConfigReader) -> int:
+    """Where both keys are there, the second is the tokenizer's."""
+    if reader.has("max_position_embeddings"):
+        return reader.require_size("max_position_embeddings")
+    return reader.require_size("model_max_length")
 
 
 def check_mamba(mamba: Mamba2Spec) -> None:

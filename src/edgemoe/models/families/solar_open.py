@@ -12,11 +12,11 @@ from edgemoe.models.spec import LayerSpec, ModelSpec
 def read_solar(reader: ConfigReader) -> ModelSpec:
     """Spec of a ``solar_open`` configuration; o_proj never has a bias."""
     attention = read_attention(reader, has_qkv_bias=reader.flag("attention_bias", False))
-    moe = read_moe(reader, read_grouped_router(reader), reader.size("n_shared_experts", 1))
+    moe = read_moe(reader, read_grouped_router(reader), reader.size("n_shared_experts", 1, at_least=0))
     reader.refuse("first_k_dense_replace", (0,), "all layers of the family have experts")
     reader.refuse("use_qk_norm", (False,), "queries and keys are not normed in this family")
     layers = (LayerSpec(attention, moe),) * reader.require_size("num_hidden_layers")
-    return read_model(reader, layers, default_eps=1e-5, default_theta=1000000.0)
+    return read_model(reader, layers, default_eps=1e-5, default_theta=1000000.0, default_share=1.0)
 
 
 FAMILY = Family(

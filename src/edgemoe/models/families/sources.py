@@ -50,7 +50,9 @@ def match_sources(spec: ModelSpec, naming: Naming, shapes: Mapping[str, Shape]) 
         for layer, expert in spec.experts()
         for projection, shape in spec.expert_shapes(layer).items()
     }
-    return TensorSources(dense, experts, _passed_over(spec, naming, set(shapes) - matcher.used))
+    # Of a tensor without entries nothing can be missing.
+    left = {name for name, shape in shapes.items() if 0 not in shape} - matcher.used
+    return TensorSources(dense, experts, _passed_over(spec, naming, left))
 
 
 def _passed_over(spec: ModelSpec, naming: Naming, names: set[str]) -> dict[str, int]:

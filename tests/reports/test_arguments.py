@@ -1,0 +1,173 @@
+"""What callers pass to the Python interface, as clients of other libraries are used to pass it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import edgemoe
+from edgemoe.errors import RequestError
+from edgemoe.units import GIB
+
+PROMPT = [5, 6, 7]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_store):
+    with edgemoe.load(tiny_store, memory="2GiB") as loaded:
+        yield loaded
+
+
+class Tensor:
+    """As torch has them: an array whose entries are no integers before ``tolist``."""
+
+    ndim = 1
+
+    def __iter__(self):
+        return iter(["tensor(5)"])
+
+    def tolist(self):
+        return PROMPT
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [tuple(PROMPT), range(5, 8), np.array(PROMPT), np.array(PROMPT, np.uint8), iter(PROMPT), Tensor()],
+)
+def test_token_ids_in_any_sequence(model, prompt):
+    assert model.generate(prompt, max_tokens=2).token_ids == model.generate(PROMPT, max_tokens=2).token_ids
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        (b"abc", "the prompt is bytes, not token ids"),
+        (bytearray(b"abc"), "the prompt is bytearray"),
+        (None, "of type NoneType"),
+        (5, "of type int"),
+        ({"input_ids": PROMPT}, "of type dict"),
+        ([PROMPT], "one text at a time"),
+        (np.array([PROMPT]), "one text at a time"),
+        (["a", "b"], "has 'a', which is no token id"),
+        ([5.0], "has 5.0, which is no token id"),
+        (np.array([5.5]), "no token id"),
+        ([True], "has True"),
+        ([None], "has None"),
+        ([-1], "token id -1 is outside"),
+        ([2**70], "is outside the vocabulary"),
+        ([], "the prompt is empty"),
+    ],
+)
+def test_what_is_no_prompt_is_refused_by_name(model, prompt, said):
+    with pytest.raises(RequestError, match=said):
+        model.generate(prompt, max_tokens=1)
+    if prompt is not None and not isinstance(prompt, int):
+        with pytest.raises(RequestError):
+            model.logits(prompt)
+        with pytest.raises(RequestError):
+            model.perplexity(prompt)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"max_tokens": value} for value in (0, -1, 1.5, "3", True)),
+        *({"temperature": value} for value in (-1, "0.5", float("nan"), float("inf"), True, [1])),
+        *({"top_k": value} for value in (-1, 1.5, "5")),
+        *({"top_p": value} for value in (-0.1, 1.1, "0.9")),
+        *({"min_p": value} for value in (2, "0")),
+        *({"repetition_penalty": value} for value in (0, -1, 1e300, "1")),
+        *({"presence_penalty": value} for value in (float("inf"), "0")),
+        *({"seed": value} for value in (-1, 1.5, "x", True)),
+        *({"stop": value} for value in (5, [5], b"a", [None])),
+        *({"logprobs": value} for value in (-1, 10**6, 1.5)),
+        *({"logit_bias": value} for value in ([1], {5: "a"}, {5.5: 1}, {"x": 1}, {-1: 1}, {10**9: 1})),
+        {"progress": 5},
+        {"constraint": 5},
+    ],
+    ids=str,
+)
+def test_options_are_checked_at_once(model, options):
+    name = next(iter(options))
+    with pytest.raises(RequestError, match=name):
+        model.stream(PROMPT, **options)
+
+
+def test_what_is_none_is_left_out(model):
+    names = edgemoe.AnswerOptions.__annotations__
+    plain = model.generate(PROMPT, max_tokens=3).token_ids
+    nothing = dict.fromkeys(names.keys() - {"max_tokens"})
+    assert model.generate(PROMPT, max_tokens=3, **nothing).token_ids == plain
+
+
+def test_values_that_clients_send_mean_what_they_do_elsewhere(model):
+    greedy = model.generate(PROMPT, max_tokens=3).token_ids
+    for options in ({"top_p": 0}, {"top_k": 1}, {"top_p": 0.0, "temperature": 0}, {"temperature": 1e-30}):
+        assert model.generate(PROMPT, max_tokens=3, **{"temperature": 2.0} | options).token_ids == greedy
+    assert model.generate(PROMPT, max_tokens=2, logit_bias={"9": 1e9}).token_ids == [9, 9]
+    assert model.generate(PROMPT, max_tokens=np.int64(2), stop=["", "x"], top_k=np.int32(0)).token_ids
+    assert len(model.generate(PROMPT, max_tokens=1, temperature=1.0, seed=2**200).token_ids) == 1
+
+
+def test_other_calls_check_as_well(model):
+    for call in (
+        lambda: model.generate_many("abc"),
+        lambda: model.generate_n(PROMPT, 1.5),
+        lambda: model.generate_n(PROMPT, 2, seed="x"),
+        lambda: model.chat("hi"),
+        lambda: model.chat(None),
+        lambda: model.chat([{"role": "user", "content": "a"}], template_options={"messages": []}),
+        lambda: model.chat([{"role": "user", "content": "a"}], template_options=5),
+        lambda: model.perplexity(PROMPT, window=0),
+        lambda: model.perplexity(PROMPT, window=2.5),
+        lambda: model.perplexity(PROMPT, stride=0),
+        lambda: model.tokenizer.encode(b"a"),
+        lambda: model.tokenizer.decode(5),
+        lambda: model.tokenizer.decode("abc"),
+    ):
+        with pytest.raises(RequestError):
+            call()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"memory": value} for value in (True, b"2GiB", 1.5, float("inf"), "50%", "")),
+        *({"context": value} for value in (0, "64", 64.5, True)),
+        *({"num_threads": value} for value in (0, "2", 1.5, 10**6)),
+        *({"num_texts": value} for value in (0, 1.5)),
+    ],
+    ids=str,
+)
+def test_options_of_loading_are_checked(tiny_store, options):
+    with pytest.raises(RequestError):
+        edgemoe.load(tiny_store, **{"memory": "2GiB"} | options)
+
+
+@pytest.mark.parametrize("store", [None, 5, ["a"], b"/tmp"])
+def test_what_is_no_path_is_refused(store):
+    with pytest.raises(RequestError, match="give the path"):
+        edgemoe.load(store)
+
+
+def test_sizes_of_whole_bytes_in_any_number(tiny_store):
+    for memory in (2e9, np.int64(2 * GIB)):
+        with edgemoe.load(tiny_store, memory=memory, context=np.int64(16)) as loaded:
+            assert loaded.memory.context == 16
+
+
+def test_a_text_that_brings_its_first_token_gets_no_second(tmp_path):
+    from helpers.vocabularies import make_tokenizer
+    from tokenizers.processors import TemplateProcessing
+
+    from edgemoe.text import Tokenizer
+
+    tokenizer = make_tokenizer("byte-level")
+    tokenizer.add_special_tokens(["<s>"])
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<s>"}', encoding="utf-8")
+    ours = Tokenizer(tmp_path, {})
+    assert ours.encode_prompt("<s>a") == ours.encode_prompt("a") == ours.encode("a")
+    assert ours.encode_prompt("<s><s>a") == [1, *ours.encode("a")]
+    assert ours.encode_prompt("") == [1]
