@@ -18,8 +18,10 @@ import httpx
 import pytest
 from helpers.live_server import DEMO_STORE, live_server
 
+from edgemoe.server.failures import Failure
 from edgemoe.server.options import Limits, ServerOptions
-from edgemoe.server.streaming import with_heartbeats
+from edgemoe.server.outbox import Outbox
+from edgemoe.server.streaming import LineResponse
 from edgemoe.server.waiting import FairQueue
 
 ASK = [{"role": "user", "content": "Tell me a story about a fox."}]
@@ -124,33 +126,78 @@ def test_turns_go_round_among_clients():
     assert asyncio.run(run()) == ["a", "b", "c", "a"]
 
 
-def test_silence_is_broken_by_heartbeats_of_a_clock():
+def test_a_client_that_takes_nothing_is_given_up():
     async def run():
-        ticks, seen = asyncio.Queue(), []
+        is_closed = asyncio.Event()
 
-        async def sleep(seconds):
-            assert seconds == 10
-            await ticks.get()
+        async def lines():
+            try:
+                while True:
+                    yield "more"
+            finally:
+                is_closed.set()
 
-        go = asyncio.Event()
+        async def send(message):
+            if message["type"] == "http.response.body":
+                await asyncio.Event().wait()
 
-        async def slow():
-            yield "first"
-            await go.wait()
-            yield "second"
+        response = LineResponse(lines(), {}, 0.01)
+        with pytest.raises(Failure, match="took nothing"):
+            await response({}, asyncio.Event().wait, send)
+        assert is_closed.is_set()
 
-        beats = with_heartbeats(slow(), 10, sleep)
-        seen.append(await anext(beats))
-        for _ in range(3):
-            ticks.put_nowait(None)
-            seen.append(await anext(beats))
-        go.set()
-        seen.append(await anext(beats))
-        with pytest.raises(StopAsyncIteration):
-            await anext(beats)
+    asyncio.run(run())
+
+
+class Clock:
+    """Calls back when it is told to."""
+
+    def __init__(self):
+        self.waiting = []
+
+    def later(self, seconds, function):
+        assert seconds == 10
+        self.waiting.append(function)
+        return self
+
+    def cancel(self):
+        del self.waiting[-1]
+
+    def strike(self):
+        self.waiting[-1]()
+
+
+def test_silence_is_broken_by_a_clock_and_what_waits_is_taken_at_once():
+    async def run():
+        clock = Clock()
+        box, seen = Outbox(clock.later), []
+
+        async def take():
+            seen.append(await box.take(10))
+
+        async def meanwhile(*happens):
+            task = asyncio.create_task(take())
+            for happen in happens:
+                await asyncio.sleep(0)
+                happen()
+            await task
+
+        box.put("first")
+        box.put("second")
+        await take()
+        await meanwhile(clock.strike)
+        await meanwhile(clock.strike)
+        await meanwhile(lambda: box.put("third"))
+        box.put("fourth")
+        box.replace("fifth")
+        box.close(ValueError("broken"))
+        await take()
+        with pytest.raises(ValueError, match="broken"):
+            await take()
+        assert not clock.waiting
         return seen
 
-    assert asyncio.run(run()) == ["first", None, None, None, "second"]
+    assert asyncio.run(run()) == [["first", "second"], None, None, ["third"], ["fifth"]]
 
 
 def test_heartbeats_have_each_protocols_form():

@@ -42,7 +42,8 @@ def lines_of(encoder, events):
 
 async def told(events):
     for event in events:
-        yield 0, event
+        yield [(0, event)]
+        yield None
 
 
 def whole(events):

@@ -18,6 +18,7 @@ class Request:
 
     ``logprobs``: tell how likely each token was, beside so many of the likeliest. ``constraint``: says which
     tokens may come next; of one request only. ``progress``: told (done, total) as the prompt is read.
+    ``has_text``: tokens are decoded; else whoever asks does that, and ``stop`` has no effect.
     """
 
     token_ids: Sequence[int]
@@ -28,6 +29,7 @@ class Request:
     logprobs: int | None = None
     constraint: Constraint | None = None
     progress: Callable[[int, int], None] | None = None
+    has_text: bool = True
 
     def __post_init__(self) -> None:
         """Raises RequestError if a value is of another kind, or none that can be."""

@@ -19,7 +19,7 @@ class Writer:
         self._generator = request.sampling.generator()
         self._scanner = StopScanner(request.stop)
         self._decoder: StreamDecoder | None = None
-        if engine.tokenizer.is_available:
+        if request.has_text and engine.tokenizer.is_available:
             # An encoder reads the prompt; the answer then follows nothing.
             before = () if engine.spec.has_encoder else request.token_ids
             self._decoder = StreamDecoder(engine.tokenizer, before)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -19,19 +19,22 @@ from edgemoe.api import Constraint
 from edgemoe.server.call_memory import CallMemory
 from edgemoe.server.constraining import Maker, plan_constraint
 from edgemoe.server.conversation import Prompt, render
+from edgemoe.server.desk import Desk
 from edgemoe.server.dialects import VERBATIM, Dialect, find_dialect
-from edgemoe.server.events import Event, Finish, Progress, Text
+from edgemoe.server.events import Event, Finish, Text
 from edgemoe.server.expert_map import ExpertMap, Frame
 from edgemoe.server.failures import Failure
-from edgemoe.server.local_model import Cancel, End, Job, LocalModel, Piece, Reading, Scored
+from edgemoe.server.local_model import Cancel, Job, LocalModel
 from edgemoe.server.metrics import Metrics
 from edgemoe.server.options import ServerOptions
+from edgemoe.server.outbox import Outbox
 from edgemoe.server.request import AnswerRequest
 from edgemoe.server.shelf import Shelf
 from edgemoe.server.waiting import FairQueue
 from edgemoe.server.writer import AnswerWriter
 
 Told = tuple[int, Event]  # which of the answers to one prompt, and what happened in it
+Burst = Sequence[Told] | None  # None: it has been silent for a while
 Emit = Callable[[Told], None]
 
 
@@ -79,7 +82,7 @@ class Answers:
         self.metrics = metrics
         self.queue = FairQueue(options.parallel, options.limits.num_waiting)
         self._memory = CallMemory()
-        self.watchers: set[asyncio.Queue[Frame]] = set()  # pages that show the map of experts
+        self.watchers: set[Outbox[Frame]] = set()  # pages that show the map of experts
         self._threads = ThreadPoolExecutor(options.parallel, thread_name_prefix="edgemoe-answer")
 
     async def prepare(self, request: AnswerRequest) -> Prepared:
@@ -104,20 +107,19 @@ class Answers:
             prompt = await asyncio.to_thread(render, local, request, self._memory)
         return len(prompt.token_ids)
 
-    async def events(self, prepared: Prepared, record: Record) -> AsyncGenerator[Told]:
-        """The events of all answers that a request asks for; close it to cancel.
+    async def events(self, prepared: Prepared, record: Record) -> AsyncGenerator[Burst]:
+        """The events of all answers that a request asks for, as many at a time as there are; None after each
+        silence of ``heartbeat_s``. Close it to cancel.
 
         Raises:
             Failure: the answer cannot be made, or not to its end.
         """
-        told: asyncio.Queue[Told | BaseException | None] = asyncio.Queue()
-        task = asyncio.create_task(self._make(prepared, record, told.put_nowait))
-        task.add_done_callback(lambda done: told.put_nowait(None if done.cancelled() else done.exception()))
+        outbox: Outbox[Told] = Outbox()
+        task = asyncio.create_task(self._make(prepared, record, outbox.put))
+        task.add_done_callback(lambda done: outbox.close(None if done.cancelled() else done.exception()))
         try:
-            while (item := await told.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
+            while (burst := await outbox.take(self.options.heartbeat_s)) != []:
+                yield burst
         finally:
             task.cancel()
             await asyncio.wait([task])
@@ -151,13 +153,15 @@ class Answers:
     async def _write(self, work: _Work, choice: int, record: Record, emit: Emit) -> None:
         """One answer, from the engine's thread to events."""
         local, request, prompt = work.local, work.request, work.prompt
-        writer = self._writer(local, request, prompt)
-        loop, pieces = asyncio.get_running_loop(), asyncio.Queue[Piece]()
-        cancel = Cancel()
-
-        def push(piece: Piece) -> None:
-            loop.call_soon_threadsafe(pieces.put_nowait, piece)
-
+        writer, cancel = self._writer(local, request, prompt), Cancel()
+        loop = asyncio.get_running_loop()
+        desk = Desk(
+            writer,
+            cancel,
+            lambda event: emit((choice, event)),
+            lambda at_s: self._note_token(record, at_s),
+            prompt.text,
+        )
         if request.echoes_prompt and request.num_top_logprobs is None:
             text = prompt.text or local.model.tokenizer.decode_all(prompt.token_ids)
             emit((choice, Text(text)))
@@ -167,29 +171,15 @@ class Answers:
             loop.call_soon_threadsafe(self._show, frame)
 
         observer = ExpertMap(local.model, tell) if self.watchers else None
-        began_s = time.monotonic()
-        running = loop.run_in_executor(self._threads, local.run, job, push, cancel, observer)
+        running = loop.run_in_executor(self._threads, local.run, job, desk.push, cancel, observer)
         try:
-            while not isinstance(piece := await pieces.get(), End):
-                if isinstance(piece, Reading):
-                    elapsed_s = time.monotonic() - began_s
-                    emit((choice, Progress(piece.done, piece.total, elapsed_s)))
-                    continue
-                if isinstance(piece, Scored):
-                    text = prompt.text or "".join(chance.text for chance in piece.chances)
-                    emit((choice, Text(text, tuple(piece.chances))))
-                    continue
-                self._note_token(record)
-                for event in writer.push(piece):
-                    emit((choice, event))
-                if writer.is_done:
-                    cancel.set()
+            end = await desk.ended
         finally:
             cancel.set()
             await asyncio.wait([running])
-        if piece.error is not None:
-            raise piece.error
-        last = writer.finish(piece)
+        if end.error is not None:
+            raise end.error
+        last = writer.finish(end)
         if writer.calls and (turn := writer.turn()).text:
             self._memory.keep(turn)
         for event in last:
@@ -220,18 +210,15 @@ class Answers:
     def _show(self, frame: Frame) -> None:
         """Hand a map to the pages; one that is slow gets the newest."""
         for frames in self.watchers:
-            while not frames.empty():
-                frames.get_nowait()
-            frames.put_nowait(frame)
+            frames.replace(frame)
 
-    def _note_token(self, record: Record) -> None:
-        now_s = time.monotonic()
+    def _note_token(self, record: Record, at_s: float) -> None:
         if record.first_s is None:
-            record.first_s = now_s
+            record.first_s = at_s
             self.metrics.first_token(record)
         elif record.last_s is not None:
-            self.metrics.next_token(record.model, now_s - record.last_s)
-        record.last_s = now_s
+            self.metrics.next_token(record.model, at_s - record.last_s)
+        record.last_s = at_s
 
     def close(self) -> None:
         """Let the threads end; call it when no answer runs."""

@@ -12,15 +12,13 @@ from edgemoe.server.answers import Answers
 from edgemoe.server.anthropic.answer import MessageEncoder, whole_body
 from edgemoe.server.anthropic.request import read_messages_request
 from edgemoe.server.routes import Exchange, Nothing, answered
-from edgemoe.server.streaming import Sleep
 
 
 class AnthropicRoutes:
     """Anthropic's protocol."""
 
-    def __init__(self, answers: Answers, sleep: Sleep) -> None:
+    def __init__(self, answers: Answers) -> None:
         self._answers = answers
-        self._sleep = sleep
 
     def routes(self) -> Sequence[BaseRoute]:
         """All paths."""
@@ -30,7 +28,7 @@ class AnthropicRoutes:
         ]
 
     async def _messages(self, request: Request) -> Response:
-        exchange = Exchange(self._answers, self._sleep, request)
+        exchange = Exchange(self._answers, request)
         body = await exchange.body()
         asked = read_messages_request(body, exchange.options.limits, needs_max_tokens=True)
         prepared = await self._answers.prepare(asked)
@@ -43,7 +41,7 @@ class AnthropicRoutes:
         return answered(whole_body(prepared.name, wholes[0]), asked) if wholes else Nothing()
 
     async def _count(self, request: Request) -> Response:
-        exchange = Exchange(self._answers, self._sleep, request)
+        exchange = Exchange(self._answers, request)
         body = await exchange.body()
         asked = read_messages_request(body, exchange.options.limits, needs_max_tokens=False)
         return JSONResponse({"input_tokens": await self._answers.count(asked)})

@@ -21,7 +21,6 @@ from edgemoe.server.options import ServerOptions
 from edgemoe.server.page_routes import PageRoutes
 from edgemoe.server.responses_routes import ResponsesRoutes
 from edgemoe.server.shelf import Shelf
-from edgemoe.server.streaming import Sleep
 
 IDLE_CHECK_S = 5.0
 PARK_CHECK_S = 2.0
@@ -30,7 +29,7 @@ PARK_CHECK_S = 2.0
 class Application:
     """An ASGI application; ``drain`` makes it refuse new work."""
 
-    def __init__(self, shelf: Shelf, options: ServerOptions, sleep: Sleep) -> None:
+    def __init__(self, shelf: Shelf, options: ServerOptions) -> None:
         self.shelf = shelf
         self.options = options
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -41,10 +40,10 @@ class Application:
         )
         self.metrics.watch_parking(lambda: shelf.resident.parking if shelf.resident else None)
         self.metrics.watch_engine(lambda: shelf.resident.model.stats() if shelf.resident else None)
-        openai = OpenAIRoutes(self.answers, sleep)
-        responses = ResponsesRoutes(self.answers, sleep)
-        anthropic = AnthropicRoutes(self.answers, sleep)
-        page = PageRoutes(self.answers, sleep)
+        openai = OpenAIRoutes(self.answers)
+        responses = ResponsesRoutes(self.answers)
+        anthropic = AnthropicRoutes(self.answers)
+        page = PageRoutes(self.answers)
         routes = [
             *openai.routes(),
             *responses.routes(),

@@ -69,7 +69,9 @@ class Guard:
         if failure.code == "internal_error":
             log.exception("%s %s failed", visit.request_id, visit.path)
         self._metrics.failed(failure.status)
-        if visit.status is None:
+        if visit.status is not None:
+            visit.record.failure = failure.code
+        else:
             is_anthropic = visit.path.startswith("/v1/messages")
             body = failure.anthropic(visit.request_id) if is_anthropic else failure.openai()
             await visit.answer(failure.status, body, failure.headers())

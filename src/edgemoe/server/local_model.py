@@ -8,12 +8,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from edgemoe.api import Constraint, Generation, Model, Stream, TokenLogprob
 from edgemoe.engine.parking import Parking
+from edgemoe.engine.requests import make_request
 from edgemoe.engine.sampling import token_logprob
 from edgemoe.experts import LayerObserver
 from edgemoe.server.constraint import Vocabulary
@@ -29,6 +30,7 @@ class Token:
     text: str
     token_id: int | None  # None: text that was held back until no token could change it
     chance: TokenChance | None = None
+    at_s: float = 0.0  # when it was drawn, by time.monotonic
 
 
 @dataclass(frozen=True)
@@ -164,23 +166,27 @@ class LocalModel:
             room = len(job.token_ids) + job.max_tokens
             self.parking.fetch(job.token_ids, room, lambda: cancel.is_set)
         decoder = StreamDecoder(_Marked(self.model.tokenizer), job.token_ids)
-        stream = self.model.stream(
-            job.token_ids,
-            max_tokens=job.max_tokens,
-            logprobs=job.num_top_logprobs,
-            constraint=job.constraint,
-            progress=lambda done, total: emit(Reading(done, total)),
-            **job.draw,
-        )
-        with stream:
+        with self._stream(job, lambda done, total: emit(Reading(done, total))) as stream:
             stream.observer = observer
             cancel.attach(stream)
             reason = self._write(stream, job.stop_ids, decoder, emit)
         if rest := decoder.flush():
-            emit(Token(rest, None))
+            emit(Token(rest, None, at_s=time.monotonic()))
         generation = stream.generation
         reason = reason or generation.finish_reason
         return End(reason, generation.num_cached_tokens, _timings(generation))
+
+    def _stream(self, job: Job, progress: Callable[[int, int], None]) -> Stream:
+        """The engine's answer, without its text: what the server shows has special tokens in it."""
+        engine = self.model.engine
+        options = {
+            "max_tokens": job.max_tokens,
+            "logprobs": job.num_top_logprobs,
+            "constraint": job.constraint,
+            "progress": progress,
+        }
+        request = make_request(job.token_ids, job.stop_ids, {**engine.sampling, **job.draw, **options})
+        return Stream(engine, replace(request, has_text=False))
 
     def _write(
         self, stream: Stream, stop_ids: frozenset[int], decoder: StreamDecoder, emit: Emit
@@ -191,7 +197,7 @@ class LocalModel:
             if token_id in stop_ids:
                 return "stop"
             chance = self._chance(chunk.logprobs[0]) if chunk.logprobs else None
-            emit(Token(decoder.push(token_id), token_id, chance))
+            emit(Token(decoder.push(token_id), token_id, chance, time.monotonic()))
         return None
 
     def _score(self, token_ids: Sequence[int], num_top: int, cancel: Cancel) -> Sequence[TokenChance]:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from edgemoe.server.answers import Answers, Prepared, Told
+from edgemoe.server.answers import Answers, Burst, Prepared
 from edgemoe.server.failures import Failure, refused
 from edgemoe.server.fields import Fields
 from edgemoe.server.model_list import describe
@@ -19,15 +19,13 @@ from edgemoe.server.openai.chat_request import read_chat
 from edgemoe.server.openai.completions_answer import CompletionsEncoder, completions_body
 from edgemoe.server.openai.completions_request import read_completions
 from edgemoe.server.routes import Exchange, Nothing, answered
-from edgemoe.server.streaming import Sleep
 
 
 class OpenAIRoutes:
     """OpenAI's protocols."""
 
-    def __init__(self, answers: Answers, sleep: Sleep) -> None:
+    def __init__(self, answers: Answers) -> None:
         self._answers = answers
-        self._sleep = sleep
 
     def routes(self) -> Sequence[BaseRoute]:
         """All paths."""
@@ -40,7 +38,7 @@ class OpenAIRoutes:
         ]
 
     async def _chat(self, request: Request) -> Response:
-        exchange = Exchange(self._answers, self._sleep, request)
+        exchange = Exchange(self._answers, request)
         body = await exchange.body()
         streams, includes_usage = stream_options(body)
         asked = read_chat(body, exchange.options.limits)
@@ -58,7 +56,7 @@ class OpenAIRoutes:
         return answered(chat_body(prepared.name, wholes), asked) if wholes else Nothing()
 
     async def _completions(self, request: Request) -> Response:
-        exchange = Exchange(self._answers, self._sleep, request)
+        exchange = Exchange(self._answers, request)
         body = await exchange.body()
         streams, includes_usage = stream_options(body)
         asked = read_completions(body, exchange.options.limits)
@@ -75,13 +73,13 @@ class OpenAIRoutes:
 
     async def _one_after_another(
         self, prepared: Sequence[Prepared], exchange: Exchange
-    ) -> AsyncGenerator[Told]:
+    ) -> AsyncGenerator[Burst]:
         """The events of several prompts, their answers numbered through."""
         before = 0
         for one in prepared:
             async with aclosing(self._answers.events(one, exchange.record)) as told:
-                async for choice, event in told:
-                    yield before + choice, event
+                async for burst in told:
+                    yield burst and [(before + choice, event) for choice, event in burst]
             before += one.request.num_choices
 
     async def _embeddings(self, _: Request) -> Response:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from importlib.resources import files
 
@@ -13,7 +12,8 @@ from starlette.routing import BaseRoute, Route
 from edgemoe.server.answers import Answers
 from edgemoe.server.expert_map import Frame, frame
 from edgemoe.server.failures import Failure
-from edgemoe.server.streaming import LineResponse, Sleep, data, with_heartbeats
+from edgemoe.server.outbox import Outbox
+from edgemoe.server.streaming import LineResponse, data
 
 FILES = {
     "index.html": "text/html",
@@ -37,9 +37,8 @@ MAX_WATCHERS = 16
 class PageRoutes:
     """The page and what it draws."""
 
-    def __init__(self, answers: Answers, sleep: Sleep) -> None:
+    def __init__(self, answers: Answers) -> None:
         self._answers = answers
-        self._sleep = sleep
 
     def routes(self) -> Sequence[BaseRoute]:
         """All paths."""
@@ -57,14 +56,13 @@ class PageRoutes:
         return LineResponse(self._lines(), {}, self._answers.options.limits.send_s)
 
     async def _lines(self) -> AsyncGenerator[str]:
-        frames: asyncio.Queue[Frame] = asyncio.Queue(1)
+        frames: Outbox[Frame] = Outbox()
         self._answers.watchers.add(frames)
         try:
             yield data(self._now())
-            async for item in with_heartbeats(
-                _newest(frames), self._answers.options.heartbeat_s, self._sleep
-            ):
-                yield data(self._now() if item is None else item)
+            while True:
+                new = await frames.take(self._answers.options.heartbeat_s)
+                yield data(new[-1] if new else self._now())
         finally:
             self._answers.watchers.discard(frames)
 
@@ -76,11 +74,6 @@ class PageRoutes:
         if self._answers.queue.num_running:
             return {}
         return frame(resident.model, resident.model.engine.experts.cache)
-
-
-async def _newest(frames: asyncio.Queue[Frame]) -> AsyncGenerator[Frame]:
-    while True:
-        yield await frames.get()
 
 
 def page_file(name: str) -> Response:

@@ -10,19 +10,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from edgemoe.server.answers import Answers, Told
+from edgemoe.server.answers import Answers, Burst
 from edgemoe.server.openai.responses_answer import ResponsesEncoder
 from edgemoe.server.openai.responses_request import read_responses
 from edgemoe.server.routes import Exchange, Nothing, answered
-from edgemoe.server.streaming import Sleep, until_gone
+from edgemoe.server.streaming import until_gone
 
 
 class ResponsesRoutes:
     """OpenAI's newer protocol."""
 
-    def __init__(self, answers: Answers, sleep: Sleep) -> None:
+    def __init__(self, answers: Answers) -> None:
         self._answers = answers
-        self._sleep = sleep
 
     def routes(self) -> Sequence[BaseRoute]:
         """All paths."""
@@ -32,7 +31,7 @@ class ResponsesRoutes:
         ]
 
     async def _responses(self, request: Request) -> Response:
-        exchange = Exchange(self._answers, self._sleep, request)
+        exchange = Exchange(self._answers, request)
         body = await exchange.body()
         asked = read_responses(body, exchange.options.limits)
         prepared = await self._answers.prepare(asked)
@@ -44,16 +43,17 @@ class ResponsesRoutes:
         return Nothing() if response is None else answered(response, asked)
 
     async def _count(self, request: Request) -> Response:
-        exchange = Exchange(self._answers, self._sleep, request)
+        exchange = Exchange(self._answers, request)
         asked = read_responses(await exchange.body(), exchange.options.limits)
         count = await self._answers.count(asked)
         return JSONResponse({"object": "response.input_tokens", "input_tokens": count})
 
 
-async def _whole(told: AsyncGenerator[Told], encoder: ResponsesEncoder) -> dict[str, Any]:
+async def _whole(told: AsyncGenerator[Burst], encoder: ResponsesEncoder) -> dict[str, Any]:
     """The response at its end."""
-    async with aclosing(told) as events:
-        async for choice, event in events:
-            for _ in encoder.encode(choice, event):
-                pass
+    async with aclosing(told) as bursts:
+        async for burst in bursts:
+            for item in burst or ():
+                for _ in encoder.encode(*item):
+                    pass
     return encoder.response

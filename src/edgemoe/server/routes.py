@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from edgemoe.server.answers import Answers, Record, Told
+from edgemoe.server.answers import Answers, Burst, Record
 from edgemoe.server.body import read_body
 from edgemoe.server.failures import Failure
 from edgemoe.server.request import AnswerRequest
-from edgemoe.server.streaming import Encoder, LineResponse, Sleep, encoded, until_gone
+from edgemoe.server.streaming import Encoder, LineResponse, encoded, until_gone
 from edgemoe.server.whole import Whole, collect
 
 log = logging.getLogger("edgemoe.server")
@@ -23,21 +23,20 @@ log = logging.getLogger("edgemoe.server")
 class Exchange:
     """One request being answered."""
 
-    def __init__(self, answers: Answers, sleep: Sleep, request: Request) -> None:
+    def __init__(self, answers: Answers, request: Request) -> None:
         self.answers = answers
         self.options = answers.options
         self.request_id: str = request.state.request_id
         self.record: Record = request.state.record
-        self._sleep = sleep
         self._request = request
 
     async def body(self) -> Mapping[str, Any]:
         """The JSON object that the client sent."""
         return await read_body(self._request, self.options.limits)
 
-    def stream(self, told: AsyncGenerator[Told], encoder: Encoder, asked: AnswerRequest) -> Response:
+    def stream(self, told: AsyncGenerator[Burst], encoder: Encoder, asked: AnswerRequest) -> Response:
         """A response that sends events as they come."""
-        lines = encoded(told, encoder, self.options.heartbeat_s, self._sleep, self._note)
+        lines = encoded(told, encoder, self._note)
         return LineResponse(lines, ignored_header(asked), self.options.limits.send_s)
 
     def _note(self, failure: Failure) -> None:
@@ -47,7 +46,7 @@ class Exchange:
         if failure.code == "internal_error":
             log.exception("%s failed", self.request_id)
 
-    async def whole(self, told: AsyncGenerator[Told]) -> list[Whole] | None:
+    async def whole(self, told: AsyncGenerator[Burst]) -> list[Whole] | None:
         """All answers at once; None if the client has gone."""
         return await until_gone(self._request.receive, collect(told))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
 from collections.abc import Sequence
@@ -103,7 +102,7 @@ def create_app(
             model.close()
             raise
 
-    return Application(Shelf(name_stores(paths, aliases), load), options, asyncio.sleep)
+    return Application(Shelf(name_stores(paths, aliases), load), options)
 
 
 def _parking(model: Model, options: ServerOptions) -> Parking | None:

@@ -8,16 +8,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
-import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from edgemoe.server.answers import Told
+from edgemoe.server.answers import Burst
 from edgemoe.server.events import Event
 from edgemoe.server.failures import Failure, failure_of
+from edgemoe.server.patience import Patience
 
 T = TypeVar("T")
-Sleep = Callable[[float], Awaitable[None]]
 
 SSE_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -47,6 +46,9 @@ class Encoder(Protocol):
         """What ends an answer that cannot go on."""
 
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def data(value: Mapping[str, Any]) -> str:
     """One event without a name."""
     return f"data: {dump(value)}\n\n"
@@ -59,65 +61,30 @@ def named(value: Mapping[str, Any]) -> str:
 
 def dump(value: Any) -> str:
     """Compact JSON. Line separators that JSON allows and SSE does not cannot occur: they are escaped."""
-    return json.dumps(value, separators=(",", ":"))
+    return _encode(value)
 
 
 async def encoded(
-    told: AsyncGenerator[Told],
+    told: AsyncGenerator[Burst],
     encoder: Encoder,
-    every_s: float,
-    sleep: Sleep,
     note: Callable[[Failure], None],
 ) -> AsyncGenerator[str]:
-    """The lines of an answer, with a heartbeat after each silence. Errors end it in the protocol's way;
-    ``note`` is told of them, while the error is being handled.
+    """The lines of an answer, all of a burst as one text, with a heartbeat after each silence. Errors end it
+    in the protocol's way; ``note`` is told of them, while the error is being handled.
     """
     try:
-        for line in encoder.opening():
-            yield line
-        async with aclosing(with_heartbeats(told, every_s, sleep)) as items:
-            async for item in items:
-                lines = encoder.heartbeat() if item is None else encoder.encode(*item)
-                for line in lines:
-                    yield line
-        for line in encoder.closing():
-            yield line
+        yield "".join(encoder.opening())
+        async with aclosing(told) as bursts:
+            async for burst in bursts:
+                if burst is None:
+                    yield "".join(encoder.heartbeat())
+                else:
+                    yield "".join([line for item in burst for line in encoder.encode(*item)])
+        yield "".join(encoder.closing())
     except Exception as error:
         failure = failure_of(error)
         note(failure)
-        for line in encoder.broken(failure):
-            yield line
-
-
-async def with_heartbeats(items: AsyncGenerator[T], every_s: float, sleep: Sleep) -> AsyncGenerator[T | None]:
-    """Items as they come, and None whenever ``every_s`` have passed since the last of either."""
-    pending = asyncio.ensure_future(_next(items))
-    timer: asyncio.Future[None] | None = None
-    try:
-        while True:
-            timer = asyncio.ensure_future(sleep(every_s))
-            await asyncio.wait({pending, timer}, return_when=asyncio.FIRST_COMPLETED)
-            if not pending.done():
-                yield None
-                continue
-            timer.cancel()
-            if (found := pending.result()) is None:
-                return
-            yield found[0]
-            pending = asyncio.ensure_future(_next(items))
-    finally:
-        if timer is not None:
-            timer.cancel()
-        pending.cancel()
-        await asyncio.wait([pending])
-        await items.aclose()
-
-
-async def _next(items: AsyncGenerator[T]) -> tuple[T] | None:
-    try:
-        return (await anext(items),)
-    except StopAsyncIteration:
-        return None
+        yield "".join(encoder.broken(failure))
 
 
 class LineResponse(Response):
@@ -139,10 +106,13 @@ class LineResponse(Response):
 
     async def _send_lines(self, send: Send) -> None:
         async with aclosing(self._lines) as lines:
-            async for line in lines:
-                body = {"type": "http.response.body", "body": line.encode(), "more_body": True}
-                with anyio.fail_after(self._send_s):
-                    await send(body)
+            with Patience(self._send_s) as patience:
+                async for line in lines:
+                    if line:
+                        body = {"type": "http.response.body", "body": line.encode(), "more_body": True}
+                        patience.begin()
+                        await send(body)
+                        patience.end()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
-from edgemoe.server.answers import Told
+from edgemoe.server.answers import Burst
 from edgemoe.server.events import Finish, Reasoning, Text, TokenChance, ToolDelta, ToolOpen, Usage
 
 
@@ -34,10 +34,11 @@ class Whole:
         return self.finish.reason if self.finish else "stop"
 
 
-async def collect(told: AsyncGenerator[Told]) -> list[Whole]:
+async def collect(told: AsyncGenerator[Burst]) -> list[Whole]:
     """All answers, in order. Errors as of the events."""
+    events = [item async for burst in told for item in burst or ()]
     wholes: list[Whole] = []
-    async for choice, event in told:
+    for choice, event in events:
         while len(wholes) <= choice:
             wholes.append(Whole())
         whole = wholes[choice]

@@ -19,7 +19,7 @@ from edgemoe.server.events import (
 )
 from edgemoe.server.failures import Failure
 from edgemoe.server.request import new_id
-from edgemoe.server.streaming import data
+from edgemoe.server.streaming import data, dump
 from edgemoe.server.whole import Whole, usage_of
 
 FINISH_REASONS = {"stop": "stop", "stop_sequence": "stop", "length": "length", "tool_calls": "tool_calls"}
@@ -62,6 +62,13 @@ class ChatEncoder:
         self._includes_usage = includes_usage
         self._reports_progress = reports_progress
         self._usage: Usage | None = None
+        # What stands before a piece of text in a chunk, by choice: most chunks differ in nothing else.
+        self._before_text = [self._split_chunk(choice)[0] for choice in range(num_choices)]
+        self._after_text = self._split_chunk(0)[1]
+
+    def _split_chunk(self, choice: int) -> tuple[str, str]:
+        before, after = self._chunk(choice, {"content": ""}).split('"content":""')
+        return f'{before}"content":', after
 
     def opening(self) -> Iterable[str]:
         """The role of each choice, before anything is computed."""
@@ -71,8 +78,11 @@ class ChatEncoder:
     def encode(self, choice: int, event: Event) -> Iterable[str]:
         """The chunks of an event."""
         if isinstance(event, Text):
-            logprobs = logprobs_body(event.chances) if event.chances else None
-            yield self._chunk(choice, {"content": event.text}, logprobs=logprobs)
+            if event.chances:
+                logprobs = logprobs_body(event.chances)
+                yield self._chunk(choice, {"content": event.text}, logprobs=logprobs)
+            else:
+                yield f"{self._before_text[choice]}{dump(event.text)}{self._after_text}"
         elif isinstance(event, Reasoning):
             yield self._chunk(choice, {"reasoning_content": event.text})
         elif isinstance(event, ToolOpen):
