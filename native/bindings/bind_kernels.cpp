@@ -11,6 +11,7 @@
 #include "bindings/bindings.h"
 #include "bindings/packed_matrix.h"
 #include "core/thread_pool.h"
+#include "kernels/block_writing.h"
 #include "kernels/descent.h"
 #include "kernels/exact_blocks.h"
 #include "kernels/matmul.h"
@@ -84,6 +85,25 @@ std::int64_t pack_mxfp4_into(Array<const std::uint8_t, nb::ndim<3>> nibbles,
     require_equal(size(packed, 0), packed_bytes(Format::kMxfp4, rows, cols), kName, "number of packed bytes");
     nb::gil_scoped_release release;
     return pack_mxfp4(nibbles.data(), exponents.data(), rows, cols, packed.data());
+}
+
+// The block type that write_blocks makes of a format, or None.
+std::optional<std::string> written_type(const std::string& format, std::int64_t cols) {
+    const Format f = format_named(format);
+    if (!writes_blocks(f, cols)) return std::nullopt;
+    return traits(carrier(f, cols)).block_type;
+}
+
+void write_blocks_into(const PackedMatrix& matrix, Array<std::uint8_t, nb::ndim<2>> blocks) {
+    constexpr const char* kName = "write_blocks";
+    const Matrix& m = *matrix;
+    require(writes_blocks(m.format, m.cols), kName,
+            std::string("format ") + traits(m.format).name + " has no blocks for rows of this length");
+    require_equal(size(blocks, 0), m.rows, kName, "number of rows");
+    require_equal(size(blocks, 1), block_row_bytes(carrier(m.format, m.cols), m.cols), kName,
+                  "bytes of a row");
+    nb::gil_scoped_release release;
+    write_blocks(m.packed, m.rows, m.cols, m.format, blocks.data());
 }
 
 void dequantize_rows_into(const PackedMatrix& matrix, Array<const std::int32_t, nb::ndim<1>> rows,
@@ -227,6 +247,8 @@ void bind_kernels(nb::module_& m) {
           nb::arg("num_cols"), nb::arg("packed").noconvert());
     m.def("pack_mxfp4_into", &pack_mxfp4_into, nb::arg("nibbles").noconvert(),
           nb::arg("exponents").noconvert(), nb::arg("packed").noconvert());
+    m.def("written_type", &written_type, nb::arg("format"), nb::arg("num_cols"));
+    m.def("write_blocks_into", &write_blocks_into, nb::arg("matrix"), nb::arg("blocks").noconvert());
     m.def("dequantize_rows_into", &dequantize_rows_into, nb::arg("matrix"), nb::arg("rows").noconvert(),
           nb::arg("out").noconvert());
     m.def("matmul_into", &matmul_into, nb::arg("x").noconvert(), nb::arg("matrix"),

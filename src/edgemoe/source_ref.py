@@ -124,9 +124,10 @@ class Transposed:
 
 @dataclass(frozen=True)
 class Reshaped:
-    """The same values in another shape."""
+    """The same values in another shape; ``stored`` is the one before, where who writes it knows that."""
 
     to: Shape
+    stored: Shape | None = None
 
     def shape(self, below: Shape) -> Shape:
         """See Step."""

@@ -44,6 +44,8 @@ from edgemoe.native.matrix import (
     quantize,
     record_parts,
     refine,
+    write_blocks,
+    written_type,
 )
 from edgemoe.native.mixers import GatedDeltaNet, KimiDeltaNet, Mamba2, ShortConv
 from edgemoe.native.ops import all_finite, combine, layer_norm, rms_norm, squares_finite
@@ -148,4 +150,6 @@ __all__ = [
     "set_num_threads",
     "squares_finite",
     "store_kv",
+    "write_blocks",
+    "written_type",
 ]

@@ -133,6 +133,26 @@ def pack_mxfp4(nibbles: ByteArray, exponents: ByteArray) -> ByteArray:
     return packed
 
 
+def written_type(format: str, num_cols: int) -> str | None:
+    """The GGUF block type that :func:`write_blocks` makes of rows of this length; None: it makes none.
+
+    Of exact formats it is their own. Of our rounded ones it is one that holds the same codes, with scales
+    rounded to what its blocks have: Q4_1 for q4, Q6_K for q2, q3 and q6.
+    """
+    return _native.written_type(format, num_cols)
+
+
+def write_blocks(matrix: Matrix, num_bytes_of_row: int) -> ByteArray:
+    """Rows (N, bytes of a row) of blocks of ``written_type``; the inverse of :func:`pack_blocks`.
+
+    Raises:
+        ValueError: there is no such type, or the bytes of a row are not those of its blocks.
+    """
+    blocks = np.empty((matrix.num_rows, num_bytes_of_row), np.uint8)
+    _native.write_blocks_into(matrix, blocks)
+    return blocks
+
+
 def _refuse_infinite(row: int) -> None:
     if row >= 0:
         raise ValueError(f"row {row} holds weights that are not finite")

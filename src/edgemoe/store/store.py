@@ -136,10 +136,19 @@ class Store:
         tensors = {}
         for name, entry in self.manifest.dense.items():
             data = buffer[entry.offset : entry.offset + entry.num_bytes]
-            if checksum(data) != entry.checksum:
-                raise self._corrupt(f"tensor {name}", entry)
+            self.verify_dense(name, data)
             tensors[name] = data
         return tensors
+
+    def verify_dense(self, name: str, data: ByteArray) -> None:
+        """Compare the stored bytes of a dense tensor, read elsewhere, with its checksum.
+
+        Raises:
+            CorruptStoreError: naming file, tensor and offset.
+        """
+        entry = self.manifest.dense[name]
+        if checksum(data) != entry.checksum:
+            raise self._corrupt(f"tensor {name}", entry)
 
     def verify(self, progress: Progress | None = None) -> Iterator[str]:
         """Read everything and yield one line for every damaged part; nothing when all is well."""

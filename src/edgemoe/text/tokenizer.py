@@ -73,6 +73,24 @@ class Tokenizer:
         """The token that ends a text, as the tokenizer's settings name it; ``stop_ids`` has all of them."""
         return min(self._id_of("eos_token") or self.stop_ids, default=None)
 
+    def definition(self) -> dict[str, Any]:
+        """The tokenizer as tokenizer.json would have it, with the tokens that stand in other files.
+
+        Raises:
+            RequestError: the store has no tokenizer.
+        """
+        described: dict[str, Any] = json.loads(self._require().to_str())
+        return described
+
+    def token_id(self, text: str) -> int | None:
+        """The id of a token, if it is one."""
+        token_id: int | None = self._require().token_to_id(text)
+        return token_id
+
+    def chat_templates(self) -> dict[str, str]:
+        """The chat templates by name, "default" first; empty where there is none."""
+        return {name: template.source for name, template in self._all_templates().items()}
+
     def encode(self, text: str, *, adds_special: bool = True, most: int | None = None) -> list[int]:
         """Token ids of a text, with the tokens that the tokenizer puts around a text if wanted.
 
@@ -256,7 +274,7 @@ class Tokenizer:
         text = self.special_tokens.get(name)
         if self._tokenizer is None or text is None:
             return frozenset()
-        token_id = self._tokenizer.token_to_id(text)
+        token_id = self.token_id(text)
         return frozenset() if token_id is None else frozenset([token_id])
 
 

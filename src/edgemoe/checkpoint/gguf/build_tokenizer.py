@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgemoe.checkpoint.gguf.splitting import find_splitting, names
+from edgemoe.checkpoint.gguf.splitting import Splitting, find_splitting, names
 from edgemoe.checkpoint.gguf.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Vocabulary
 
 _SPACE = "▁"
@@ -29,7 +29,7 @@ class Built:
 
 
 def _byte_level(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> Built:
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models, normalizers
 
     name = metadata.get("tokenizer.ggml.pre")
     if name in _OF_CHARACTERS:
@@ -44,14 +44,21 @@ def _byte_level(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> Built:
     tokenizer = Tokenizer(model)
     if splitting.is_composed:
         tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    tokenizer.pre_tokenizer = splitter(splitting)
+    tokenizer.decoder = decoders.ByteLevel()
+    return _finished(tokenizer, metadata, vocabulary, splitting.adds_bos, [note] if note else [])
+
+
+def splitter(splitting: Splitting) -> Any:
+    """What parts a text into words by such a rule, and each word into its bytes."""
+    from tokenizers import Regex, pre_tokenizers
+
+    return pre_tokenizers.Sequence(
         [
             *(pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in splitting.patterns),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    tokenizer.decoder = decoders.ByteLevel()
-    return _finished(tokenizer, metadata, vocabulary, splitting.adds_bos, [note] if note else [])
 
 
 def _sentence_piece(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> Built:

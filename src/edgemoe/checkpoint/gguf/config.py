@@ -111,6 +111,12 @@ def read_config(metadata: Mapping[str, Any], shapes: Mapping[str, Shape]) -> dic
     return config
 
 
+def takes_key(gguf: GgufFamily, key: str) -> bool:
+    """Whether files of a family may have a key, which stands without the architecture's name."""
+    known = (*gguf.keys, *gguf.ignored, *gguf.checked, *_REPEATED, *_FIXED)
+    return key in known or key.startswith("rope.scaling.")
+
+
 def _check_required(gguf: GgufFamily, own: Mapping[str, Any]) -> None:
     for key in _REQUIRED:
         if key in gguf.keys and own.get(key) is None:

@@ -212,6 +212,14 @@ def find_splitting(name: str | None, architecture: str) -> tuple[Splitting, str 
     return _BY_NAME[usual], f"the file {what}{known}; split as {architecture} usually does ({usual})"
 
 
+def candidates(architecture: str) -> Iterator[tuple[str, Splitting]]:
+    """All rules with their names, the usual one of an architecture first."""
+    usual = _BY_ARCHITECTURE.get(architecture)
+    if usual is not None:
+        yield usual, _BY_NAME[usual]
+    yield from _BY_NAME.items()
+
+
 def names() -> Iterator[str]:
     """All names that are known."""
     return iter(_BY_NAME)

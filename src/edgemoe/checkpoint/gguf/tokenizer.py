@@ -18,9 +18,9 @@ from edgemoe.errors import CheckpointError
 
 _BESIDE = "put the model's tokenizer.json beside it"
 _SETTING_NAMES = {"unknown": "unk", "padding": "pad", "seperator": "sep"}
-_TEMPLATE = "tokenizer.chat_template"
+TEMPLATE = "tokenizer.chat_template"
 # Advice for sampling, from the file's names to those of generation_config.json.
-_SAMPLING = {
+SAMPLING = {
     "temp": "temperature",
     "top_k": "top_k",
     "top_p": "top_p",
@@ -107,9 +107,9 @@ def _templates(metadata: Mapping[str, Any]) -> dict[str, str]:
     """Chat templates by name: the usual one, and those that stand under names of their own."""
     found = {}
     for key, value in metadata.items():
-        name = key.removeprefix(_TEMPLATE).removeprefix(".") or "default"
+        name = key.removeprefix(TEMPLATE).removeprefix(".") or "default"
         # Some writers leave the text empty where there is no template.
-        if (key == _TEMPLATE or key.startswith(_TEMPLATE + ".")) and isinstance(value, str) and value.strip():
+        if (key == TEMPLATE or key.startswith(TEMPLATE + ".")) and isinstance(value, str) and value.strip():
             found[name] = value
     return found
 
@@ -119,7 +119,7 @@ def _generation(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str
     ends = vocabulary.end_ids()
     if ends:
         settings["eos_token_id"] = ends
-    for name, ours in _SAMPLING.items():
+    for name, ours in SAMPLING.items():
         value = metadata.get(f"general.sampling.{name}")
         if isinstance(value, int | float) and not isinstance(value, bool):
             settings[ours] = value

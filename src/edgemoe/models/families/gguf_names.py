@@ -21,7 +21,8 @@ class GgufFamily:
     """How GGUF files hold a family: ``keys`` from theirs to Hugging Face's, and what they leave unsaid.
 
     A key that stands neither in ``keys`` nor in ``checked`` (with the values that are run), nor repeats
-    another, is refused. ``is_ours`` tells families of one architecture apart.
+    another, is refused. ``is_ours`` tells families of one architecture apart. ``unheeded``: keys of ``keys``
+    that llama.cpp passes over: it runs a model right only where they say what is implied without them.
     """
 
     architecture: str
@@ -33,6 +34,7 @@ class GgufFamily:
     per_layer: tuple[str, ...] = ()  # keys that may have a value for each layer
     finish: Finish | None = None
     is_ours: Callable[[dict[str, Any]], bool] | None = None
+    unheeded: tuple[str, ...] = ()
 
 
 KEYS: dict[str, str] = {

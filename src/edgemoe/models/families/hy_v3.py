@@ -67,7 +67,7 @@ FAMILY = Family(
             "expert_shared_count": "num_shared_experts",
             "expert_weights_scale": "router_scaling_factor",
         },
-        gguf_table(extra_layers=MTP),
+        gguf_table({"router.choice_bias": ("exp_probs_b", "exp_probs_b.bias")}, extra_layers=MTP),
         checked=SIGMOID,
         ignored=("nextn_predict_layers", "expert_shared_feed_forward_length", "expert_weights_norm"),
         finish=_finish,

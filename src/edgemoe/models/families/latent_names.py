@@ -77,14 +77,16 @@ def _keys_apart(spec: ModelSpec, layer: int) -> Steps:
     """GGUF's (H, L, N): transposed already."""
     latent = _spec(spec, layer)
     shape = (latent.num_heads * latent.latent_dim, latent.plain_dim)
-    return (Reshaped(shape), *_padded_keys(latent))
+    stored = (latent.num_heads, latent.latent_dim, latent.plain_dim)
+    return (Reshaped(shape, stored), *_padded_keys(latent))
 
 
 def _values_apart(spec: ModelSpec, layer: int) -> Steps:
     """GGUF's (H, C, L)."""
     latent = _spec(spec, layer)
     heads, size = latent.num_heads, latent.value_dim
-    steps: Steps = (Reshaped((heads * size, latent.latent_dim)),)
+    stored = (heads, size, latent.latent_dim)
+    steps: Steps = (Reshaped((heads * size, latent.latent_dim), stored),)
     if latent.padded_value_dim == size:
         return steps
     return (*steps, _rows_of_heads(latent, 0, size, size, latent.padded_value_dim))

@@ -102,7 +102,9 @@ def _minus_exp(spec: ModelSpec, layer: int) -> Steps:
 
 
 def _flat(spec: ModelSpec, layer: int) -> Steps:
-    return (Reshaped((_mamba(spec, layer).inner_width,)),)
+    mamba = _mamba(spec, layer)
+    width = mamba.inner_width
+    return (Reshaped((width,), (mamba.num_groups, width // mamba.num_groups)),)
 
 
 def mamba_names(part: str) -> dict[str, Names]:

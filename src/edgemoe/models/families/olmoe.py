@@ -53,5 +53,6 @@ FAMILY = Family(
         },
         gguf_table(),
         {"norm_topk_prob": False},
+        unheeded=("expert_weights_norm", "attention.clamp_kqv"),
     ),
 )

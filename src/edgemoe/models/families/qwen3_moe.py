@@ -38,5 +38,6 @@ FAMILY = Family(
         },
         gguf_table(),
         {"norm_topk_prob": True},
+        unheeded=("expert_weights_norm",),
     ),
 )

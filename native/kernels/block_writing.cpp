@@ -1,0 +1,359 @@
+// The inverse of exact_blocks.cpp: codes and scales of a row are gathered, then one writer per block type
+// puts them where ggml has them.
+#include "kernels/block_writing.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "core/thread_pool.h"
+#include "kernels/decode.h"
+#include "kernels/exact_blocks.h"
+#include "kernels/half.h"
+
+namespace edgemoe {
+namespace {
+
+constexpr int kLargestBlock = 256;
+constexpr int kHalves = kLargestBlock / 16;
+
+// The scales of one row from a block of 32 columns on.
+class RowScales {
+  public:
+    RowScales(Format f, const std::uint8_t* group, std::int64_t first_block, std::int64_t row)
+        : format_(f), group_(group), first_block_(first_block), row_(row) {}
+
+    std::uint16_t shared(int i) const {
+        return load_u16(group_ + shared_scale_offset(format_, first_block_) + 2 * kRowGroup * i + 2 * row_);
+    }
+    std::uint16_t block_half(int i) const { return load_u16(block(0) + 2 * kRowGroup * i + 2 * row_); }
+    std::uint8_t byte(int block_number, int i) const { return block(block_number)[kRowGroup * i + row_]; }
+    SixBitPair six_bits(int block_number) const { return decode_six_bits(block(block_number), row_); }
+
+    // Of rounded formats: the scale relative to the row's base, and the zero, of 16 columns.
+    BlockScale of_half(int half) const {
+        return scale_in_group(format_, group_, first_block_ + half / 2, row_, half % 2);
+    }
+    float base() const { return decode_base(format_, group_, row_); }
+
+  private:
+    const std::uint8_t* block(int i) const { return group_ + block_scale_offset(format_, first_block_ + i); }
+
+    Format format_;
+    const std::uint8_t* group_;
+    std::int64_t first_block_, row_;
+};
+
+void put_u16(std::uint8_t* p, std::uint16_t value) { std::memcpy(p, &value, sizeof value); }
+
+// Byte i = codes[i] in its low nibble, codes[n + i] in the high one.
+void join_nibbles(const std::uint8_t* codes, int n, std::uint8_t* bytes) {
+    for (int i = 0; i < n; ++i) bytes[i] = static_cast<std::uint8_t>((codes[i] & 15) | codes[n + i] << 4);
+}
+
+// Bit i of 32 = bit `place` of code i.
+void join_bits(const std::uint8_t* codes, int place, std::uint8_t* bytes) {
+    std::uint32_t bits = 0;
+    for (int i = 0; i < 32; ++i) bits |= static_cast<std::uint32_t>(codes[i] >> place & 1) << i;
+    std::memcpy(bytes, &bits, sizeof bits);
+}
+
+// Byte i of 32 = two bits, from `place` on, of codes i, 32 + i, 64 + i, 96 + i.
+void join_pairs(const std::uint8_t* codes, int place, std::uint8_t* bytes) {
+    for (int i = 0; i < 32; ++i) {
+        int all = 0;
+        for (int j = 0; j < 4; ++j) all |= (codes[32 * j + i] >> place & 3) << 2 * j;
+        bytes[i] = static_cast<std::uint8_t>(all);
+    }
+}
+
+template <Format f>
+void write_block(const RowScales& scales, const std::uint8_t* codes, std::uint8_t* block);
+
+template <>
+void write_block<Format::kMxfp4>(const RowScales& scales, const std::uint8_t* codes, std::uint8_t* block) {
+    block[0] = scales.byte(0, 0);
+    join_nibbles(codes, 16, block + 1);
+}
+
+template <>
+void write_block<Format::kQ8>(const RowScales& scales, const std::uint8_t* codes, std::uint8_t* block) {
+    put_u16(block, scales.block_half(0));
+    for (int i = 0; i < kBlock; ++i) block[2 + i] = codes[i] ^ 128;
+}
+
+template <>
+void write_block<Format::kQ4_0>(const RowScales& scales, const std::uint8_t* codes, std::uint8_t* block) {
+    put_u16(block, scales.block_half(0));
+    join_nibbles(codes, 16, block + 2);
+}
+
+template <>
+void write_block<Format::kIq4Nl>(const RowScales& scales, const std::uint8_t* codes, std::uint8_t* block) {
+    write_block<Format::kQ4_0>(scales, codes, block);
+}
+
+// Minimums are taken off here and added there.
+void write_scale_and_minimum(const RowScales& scales, std::uint8_t* block) {
+    put_u16(block, scales.block_half(0));
+    put_u16(block + 2, scales.block_half(1) ^ 0x8000);
+}
+
+template <>
+void write_block<Format::kQ4_1>(const RowScales& scales, const std::uint8_t* codes, std::uint8_t* block) {
+    write_scale_and_minimum(scales, block);
+    join_nibbles(codes, 16, block + 4);
+}
+
+template <>
+void write_block<Format::kQ5_0>(const RowScales& scales, const std::uint8_t* codes, std::uint8_t* block) {
+    put_u16(block, scales.block_half(0));
+    join_bits(codes, 4, block + 2);
+    join_nibbles(codes, 16, block + 6);
+}
+
+template <>
+void write_block<Format::kQ5_1>(const RowScales& scales, const std::uint8_t* codes, std::uint8_t* block) {
+    write_scale_and_minimum(scales, block);
+    join_bits(codes, 4, block + 4);
+    join_nibbles(codes, 16, block + 8);
+}
+
+template <>
+void write_block<Format::kQ2K>(const RowScales& scales, const std::uint8_t* codes, std::uint8_t* block) {
+    for (int i = 0; i < 16; ++i) block[i] = scales.byte(i / 2, i % 2);
+    for (int i = 0; i < 2; ++i) join_pairs(codes + 128 * i, 0, block + 16 + 32 * i);
+    put_u16(block + 80, scales.shared(0));
+    put_u16(block + 82, scales.shared(1));
+}
+
+template <>
+void write_block<Format::kQ3K>(const RowScales& scales, const std::uint8_t* codes, std::uint8_t* block) {
+    std::memset(block, 0, 32);
+    for (int i = 0; i < 256; ++i) block[i % 32] |= static_cast<std::uint8_t>((codes[i] >> 2 & 1) << i / 32);
+    for (int i = 0; i < 2; ++i) join_pairs(codes + 128 * i, 0, block + 32 + 32 * i);
+    std::uint8_t *low = block + 96, *high = block + 104;
+    std::memset(low, 0, 12);
+    for (int i = 0; i < kHalves; ++i) {
+        const auto [first, second] = scales.six_bits(i / 2);
+        const int scale = i % 2 == 0 ? first : second;
+        low[i % 8] |= static_cast<std::uint8_t>((scale & 15) << i / 8 * 4);
+        high[i % 4] |= static_cast<std::uint8_t>(scale >> 4 << i / 4 * 2);
+    }
+    put_u16(block + 108, scales.shared(0));
+}
+
+void write_six_bit_minimums(const RowScales& scales, std::uint8_t* block) {
+    put_u16(block, scales.shared(0));
+    put_u16(block + 2, scales.shared(1));
+    std::uint8_t *d = block + 4, *m = block + 8, *low = block + 12;
+    for (int i = 0; i < 4; ++i) {
+        const SixBitPair near = scales.six_bits(i), far = scales.six_bits(4 + i);
+        d[i] = static_cast<std::uint8_t>(near.first | far.first >> 4 << 6);
+        m[i] = static_cast<std::uint8_t>(near.second | far.second >> 4 << 6);
+        low[i] = static_cast<std::uint8_t>((far.first & 15) | (far.second & 15) << 4);
+    }
+}
+
+template <>
+void write_block<Format::kQ4K>(const RowScales& scales, const std::uint8_t* codes, std::uint8_t* block) {
+    write_six_bit_minimums(scales, block);
+    for (int i = 0; i < 4; ++i) join_nibbles(codes + 64 * i, 32, block + 16 + 32 * i);
+}
+
+template <>
+void write_block<Format::kQ5K>(const RowScales& scales, const std::uint8_t* codes, std::uint8_t* block) {
+    write_six_bit_minimums(scales, block);
+    std::memset(block + 16, 0, 32);
+    for (int i = 0; i < 256; ++i) {
+        block[16 + i % 32] |= static_cast<std::uint8_t>((codes[i] >> 4 & 1) << i / 32);
+    }
+    for (int i = 0; i < 4; ++i) join_nibbles(codes + 64 * i, 32, block + 48 + 32 * i);
+}
+
+// Codes of six bits as Q6_K has them.
+void write_q6_k_codes(const std::uint8_t* codes, std::uint8_t* block) {
+    for (int i = 0; i < 2; ++i) {
+        join_nibbles(codes + 128 * i, 64, block + 64 * i);
+        join_pairs(codes + 128 * i, 4, block + 128 + 32 * i);
+    }
+}
+
+template <>
+void write_block<Format::kQ6K>(const RowScales& scales, const std::uint8_t* codes, std::uint8_t* block) {
+    write_q6_k_codes(codes, block);
+    for (int i = 0; i < kHalves; ++i) block[192 + i] = scales.byte(i / 2, i % 2) ^ 128;
+    put_u16(block + 208, scales.shared(0));
+}
+
+template <>
+void write_block<Format::kIq4Xs>(const RowScales& scales, const std::uint8_t* codes, std::uint8_t* block) {
+    put_u16(block, scales.shared(0));
+    std::memset(block + 2, 0, 6);
+    int high = 0;
+    for (int i = 0; i < 8; ++i) {
+        join_nibbles(codes + 32 * i, 16, block + 8 + 16 * i);
+        const int scale = scales.byte(i, 0) - kByteScaleZero + 32;
+        block[4 + i / 2] |= static_cast<std::uint8_t>((scale & 15) << i % 2 * 4);
+        high |= scale >> 4 << 2 * i;
+    }
+    put_u16(block + 2, static_cast<std::uint16_t>(high));
+}
+
+// Q4_1: the scale and minus scale times zero, each rounded to f16.
+template <>
+void write_block<Format::kQ4>(const RowScales& scales, const std::uint8_t* codes, std::uint8_t* block) {
+    const BlockScale s = scales.of_half(0);
+    const float scale = scales.base() * s.scale;
+    put_u16(block, f16_of_float(scale));
+    put_u16(block + 2, f16_of_float(-scale * s.zero));
+    join_nibbles(codes, 16, block + 4);
+}
+
+// Q6_K: `steps` of a code make one of its own; the largest scale becomes an integer of 64 to 127 without
+// rounding, and so do all that are not much smaller, as ours have few bits.
+void carry_in_q6_k(const RowScales& scales, const std::uint8_t* codes, float steps, std::uint8_t* block) {
+    BlockScale all[kHalves];
+    float largest = 0;
+    for (int i = 0; i < kHalves; ++i) {
+        all[i] = scales.of_half(i);
+        largest = std::max(largest, all[i].scale);
+    }
+    const float unit = std::ldexp(1.0f, std::ilogb(largest) - 6);
+    std::uint8_t own[kLargestBlock];
+    for (int i = 0; i < kLargestBlock; ++i) {
+        own[i] = static_cast<std::uint8_t>(
+            32 + std::lround(steps * (static_cast<float>(codes[i]) - all[i / 16].zero)));
+    }
+    write_q6_k_codes(own, block);
+    for (int i = 0; i < kHalves; ++i) {
+        block[192 + i] = static_cast<std::uint8_t>(std::lround(all[i].scale / unit));
+    }
+    put_u16(block + 208, f16_of_float(scales.base() * unit / steps));
+}
+
+template <>
+void write_block<Format::kQ6>(const RowScales& scales, const std::uint8_t* codes, std::uint8_t* block) {
+    carry_in_q6_k(scales, codes, 1, block);
+}
+template <>
+void write_block<Format::kQ3>(const RowScales& scales, const std::uint8_t* codes, std::uint8_t* block) {
+    carry_in_q6_k(scales, codes, 1 / kZeroStepQ23, block);
+}
+template <>
+void write_block<Format::kQ2>(const RowScales& scales, const std::uint8_t* codes, std::uint8_t* block) {
+    carry_in_q6_k(scales, codes, 1 / kZeroStepQ23, block);
+}
+
+// The codes of one row in a block of 32 columns; place_codes of exact_blocks.cpp is the inverse.
+template <int bits>
+void take_codes(const std::uint8_t* block, std::int64_t row, std::uint8_t* codes) {
+    constexpr std::uint32_t kOnes = 0x01010101;
+    const auto chunk = [=](int c) {
+        std::uint32_t four;
+        std::memcpy(&four, block + c * kChunk + row * kQuad, sizeof four);
+        return four;
+    };
+    for (int g = 0; g < kQuads; ++g) {
+        std::uint32_t four;
+        if constexpr (bits == 8) {
+            four = chunk(g);
+        } else if constexpr (bits >= 4) {
+            four = chunk(g % 4) >> g / 4 * 4 & 15 * kOnes;
+        } else {
+            four = chunk(g / 4) >> g % 4 * 2 & 3 * kOnes;
+        }
+        if constexpr (bits == 6) four |= (chunk(4 + g / 4) >> g % 4 * 2 & 3 * kOnes) << 4;
+        if constexpr (bits == 3 || bits == 5) four |= (chunk(bits - 1) >> g & kOnes) << (bits - 1);
+        std::memcpy(codes + g * kQuad, &four, sizeof four);
+    }
+}
+
+constexpr Format carrier_of(Format f) {
+    if (f == Format::kQ4) return Format::kQ4_1;
+    return f == Format::kQ2 || f == Format::kQ3 || f == Format::kQ6 ? Format::kQ6K : f;
+}
+
+template <Format f>
+void write_row(const std::uint8_t* group, std::int64_t cols, std::int64_t row, std::uint8_t* blocks) {
+    constexpr Format kWritten = carrier_of(f);
+    constexpr int kBlocks = traits(kWritten).block_cols / kBlock;
+    const std::uint8_t* packed = group + group_header_bytes(f, cols);
+    std::uint8_t codes[kLargestBlock];
+    for (std::int64_t first = 0; first < cols / kBlock; first += kBlocks) {
+        for (int i = 0; i < kBlocks; ++i) {
+            take_codes<code_bits(f)>(packed + (first + i) * block_code_bytes(f), row, codes + i * kBlock);
+        }
+        write_block<f>(RowScales(f, group, first, row), codes, blocks);
+        blocks += traits(kWritten).block_bytes;
+    }
+}
+
+using WriteRow = void(const std::uint8_t*, std::int64_t, std::int64_t, std::uint8_t*);
+
+// nullptr of floats.
+WriteRow* row_writer(Format f) {
+    switch (f) {
+        case Format::kQ2:
+            return write_row<Format::kQ2>;
+        case Format::kQ3:
+            return write_row<Format::kQ3>;
+        case Format::kQ4:
+            return write_row<Format::kQ4>;
+        case Format::kQ6:
+            return write_row<Format::kQ6>;
+        case Format::kQ8:
+            return write_row<Format::kQ8>;
+        case Format::kMxfp4:
+            return write_row<Format::kMxfp4>;
+        case Format::kQ4_0:
+            return write_row<Format::kQ4_0>;
+        case Format::kQ4_1:
+            return write_row<Format::kQ4_1>;
+        case Format::kQ5_0:
+            return write_row<Format::kQ5_0>;
+        case Format::kQ5_1:
+            return write_row<Format::kQ5_1>;
+        case Format::kQ2K:
+            return write_row<Format::kQ2K>;
+        case Format::kQ3K:
+            return write_row<Format::kQ3K>;
+        case Format::kQ4K:
+            return write_row<Format::kQ4K>;
+        case Format::kQ5K:
+            return write_row<Format::kQ5K>;
+        case Format::kQ6K:
+            return write_row<Format::kQ6K>;
+        case Format::kIq4Nl:
+            return write_row<Format::kIq4Nl>;
+        case Format::kIq4Xs:
+            return write_row<Format::kIq4Xs>;
+        default:
+            return nullptr;
+    }
+}
+
+}  // namespace
+
+Format carrier(Format f, std::int64_t cols) {
+    const Format found = carrier_of(f);
+    return cols % traits(found).block_cols == 0 ? found : f;
+}
+
+bool writes_blocks(Format f, std::int64_t cols) {
+    return row_writer(f) != nullptr && cols % traits(carrier_of(f)).block_cols == 0;
+}
+
+void write_blocks(const std::uint8_t* packed, std::int64_t rows, std::int64_t cols, Format f,
+                  std::uint8_t* blocks) {
+    WriteRow* const write = row_writer(f);
+    const std::int64_t row_bytes = block_row_bytes(carrier(f, cols), cols);
+    parallel_for(num_groups(rows), 1, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t row = begin * kRowGroup; row < std::min(end * kRowGroup, rows); ++row) {
+            write(packed + row / kRowGroup * group_bytes(f, cols), cols, row % kRowGroup,
+                  blocks + row * row_bytes);
+        }
+    });
+}
+
+}  // namespace edgemoe

@@ -1,0 +1,151 @@
+"""Writing a GGUF file: its beginning by the gguf package, its tensors where and when they are ready.
+
+The file has a name of its own until it is whole and on disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from edgemoe.errors import ConversionError
+from edgemoe.native import ByteArray
+from edgemoe.source_ref import Shape
+from edgemoe.store.durable import sync_folder
+from edgemoe.units import ceil_size, format_size
+
+# What a file system takes besides the tensors, and the beginning of the file with its vocabulary.
+_DISK_MARGIN_BYTES = 64 << 20
+
+
+class GgufFile:
+    """A file being written; a context manager that leaves nothing behind unless ``finish`` was called."""
+
+    def __init__(self, path: Path, overwrite: bool = False) -> None:
+        """Nothing is written before ``begin``.
+
+        Raises:
+            ConversionError: the path is taken.
+        """
+        if path.exists() and not (overwrite and path.is_file()):
+            raise ConversionError(f"{path} exists; choose another place or give --overwrite")
+        if path.name in ("", "..") or path.is_dir():
+            raise ConversionError(f"{path} is no name for a new file; give one such as model.gguf")
+        self._path = path
+        self._partial = path.with_name(f"{path.name}.partial")
+        self._offsets: dict[str, int] = {}
+        self._descriptor: int | None = None
+
+    def begin(
+        self,
+        architecture: str,
+        keys: Mapping[str, Any],
+        tensors: Mapping[str, tuple[Shape, str, int]],
+    ) -> int:
+        """Write everything but the tensors, which are given by shape, block type and bytes.
+
+        Returns the size of the whole file.
+
+        Raises:
+            ConversionError: there is no room, or no such folder.
+        """
+        from gguf import GGMLQuantizationType, GGUFWriter
+
+        self._check_disk(sum(num_bytes for *_, num_bytes in tensors.values()))
+        with self._failing_clearly():
+            writer = GGUFWriter(self._partial, architecture)
+            for key, value in keys.items():
+                _add_key(writer, key, value)
+            for name, (shape, block_type, num_bytes) in tensors.items():
+                kind = GGMLQuantizationType[block_type]
+                writer.add_tensor_info(name, shape, np.dtype(np.float32), num_bytes, raw_dtype=kind)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
+            writer.close()
+            end = writer.ggml_pad(self._partial.stat().st_size, writer.data_alignment)
+            for name, (_, _, num_bytes) in tensors.items():
+                self._offsets[name] = end
+                end += writer.ggml_pad(num_bytes, writer.data_alignment)
+            self._descriptor = os.open(self._partial, os.O_WRONLY | os.O_CLOEXEC)
+            os.truncate(self._descriptor, end)
+        return end
+
+    def write(self, name: str, data: ByteArray, offset: int = 0) -> None:
+        """Bytes of a tensor from an offset within it on.
+
+        Raises:
+            ConversionError: the disk is full or failed.
+        """
+        assert self._descriptor is not None, "begin comes first"
+        view, place = memoryview(np.ascontiguousarray(data).reshape(-1)), self._offsets[name] + offset
+        with self._failing_clearly():
+            while view:
+                count = os.pwrite(self._descriptor, view, place)
+                view, place = view[count:], place + count
+
+    def finish(self) -> None:
+        """Force the file to disk and give it its name."""
+        assert self._descriptor is not None, "begin comes first"
+        with self._failing_clearly():
+            os.fsync(self._descriptor)
+            os.replace(self._partial, self._path)
+            sync_folder(self._path.absolute().parent)
+
+    def __enter__(self) -> GgufFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        with contextlib.suppress(OSError):
+            self._partial.unlink(missing_ok=True)
+
+    def _check_disk(self, num_bytes: int) -> None:
+        with self._failing_clearly():
+            stat = os.statvfs(self._path.absolute().parent)
+        needed, free = num_bytes + _DISK_MARGIN_BYTES, stat.f_bavail * stat.f_frsize
+        if needed > free:
+            raise ConversionError(
+                f"{self._path}: needs {format_size(needed)}, {format_size(free)} are free;"
+                f" free {ceil_size(needed - free)} or choose another place"
+            )
+
+    @contextlib.contextmanager
+    def _failing_clearly(self) -> Any:
+        """A failed system call becomes the ConversionError that says what to do."""
+        try:
+            yield
+        except OSError as error:
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            what = "disk full; free some space" if is_full else f"cannot be written: {error.strerror}"
+            raise ConversionError(f"{self._path}: {what}") from error
+
+
+def tensor_num_bytes(shape: Shape, row_bytes: int) -> int:
+    """Bytes of a tensor whose last axis takes so many."""
+    return math.prod(shape[:-1]) * row_bytes
+
+
+def _add_key(writer: Any, key: str, value: Any) -> None:
+    match value:
+        case bool():
+            writer.add_bool(key, value)
+        case int():
+            writer.add_uint32(key, value)
+        case float():
+            writer.add_float32(key, value)
+        case str():
+            writer.add_string(key, value)
+        case _:
+            writer.add_array(key, value)

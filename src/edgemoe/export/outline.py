@@ -1,0 +1,96 @@
+"""Which tensors a GGUF file of a model has, and which of the model's own each is made of.
+
+The families' tables of names, which say where the tensors of a file are read to, backwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from edgemoe.errors import UnsupportedModelError
+from edgemoe.export.undo import stored_shape
+from edgemoe.models import ModelSpec, family_of
+from edgemoe.models.families import Family, GgufFamily
+from edgemoe.source_ref import Shape, SourceRef
+
+ExpertPart = tuple[int, int, str]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tensor of the model: its canonical name or its expert's, its shape, and where a file has it."""
+
+    of: str | ExpertPart
+    shape: Shape
+    ref: SourceRef
+
+
+@dataclass
+class Target:
+    """A tensor of the file. ``entry``: the shape of what parts are of, one of ``num_entries`` of a stack."""
+
+    name: str
+    is_matrix: bool
+    num_entries: int = 0  # 0: no stack
+    entry: Shape = ()
+    parts: list[Part] = field(default_factory=list)
+
+    @property
+    def shape(self) -> Shape:
+        """As in the file, axes of length 1 before the others left out."""
+        entry = self.entry[1:] if len(self.entry) == 2 and self.entry[0] == 1 else self.entry
+        return (self.num_entries, *self.entry) if self.num_entries else entry
+
+
+def gguf_family(spec: ModelSpec) -> tuple[Family, GgufFamily]:
+    """The family, and how GGUF files hold it.
+
+    Raises:
+        UnsupportedModelError: no GGUF file holds it.
+    """
+    family = family_of(spec)
+    if family.gguf is None:
+        raise UnsupportedModelError(f"{family.title} cannot be exported: no GGUF architecture is known for it")
+    return family, family.gguf
+
+
+def outline(spec: ModelSpec) -> list[Target]:
+    """All tensors of the file, those of a layer's experts behind all others.
+
+    Raises:
+        UnsupportedModelError: the family has no names in such files, or not of all its tensors.
+    """
+    family, _ = gguf_family(spec)
+    targets: dict[str, Target] = {}
+    for part, is_matrix in _parts(spec):
+        target = targets.setdefault(part.ref.name, Target(part.ref.name, is_matrix))
+        try:
+            entry = stored_shape(part.ref, part.shape)
+        except ValueError as error:
+            raise UnsupportedModelError(
+                f"{family.title} cannot be exported: tensor {part.of}: {error}"
+            ) from error
+        # Parts of one entry lie one behind the other: the last one tells its size.
+        target.entry = max(target.entry, entry)
+        target.is_matrix = target.is_matrix and is_matrix
+        if part.ref.index is not None:
+            target.num_entries = max(target.num_entries, part.ref.index + 1)
+        target.parts.append(part)
+    return list(targets.values())
+
+
+def _parts(spec: ModelSpec) -> Iterator[tuple[Part, bool]]:
+    family, gguf = gguf_family(spec)
+    for tensor in spec.dense_tensors():
+        ref = next(gguf.names.dense(spec, tensor.name), None)
+        if ref is None:
+            raise UnsupportedModelError(
+                f"{family.title} cannot be exported: GGUF files have no name for {tensor.name}"
+            )
+        is_matrix = tensor.kind == "matrix" and len(tensor.shape) == 2
+        yield Part(tensor.name, tensor.source_shape or tensor.shape, ref), is_matrix
+    for layer, expert in spec.experts():
+        for projection, shape in spec.expert_shapes(layer).items():
+            ref = next(gguf.names.expert(spec, layer, expert, projection))
+            yield Part((layer, expert, projection), shape, ref), True

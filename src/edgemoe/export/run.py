@@ -1,0 +1,247 @@
+"""An export from beginning to end: what goes where is settled, then one dense tensor or expert at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgemoe import native
+from edgemoe.engine.defaults import read_sampling_defaults
+from edgemoe.errors import CheckpointError
+from edgemoe.export.gguf_file import GgufFile, tensor_num_bytes
+from edgemoe.export.metadata import model_keys
+from edgemoe.export.outline import Part, Target, gguf_family, outline
+from edgemoe.export.undo import undo
+from edgemoe.export.vocabulary import sampling_keys, template_keys, vocabulary_keys
+from edgemoe.export.weights import Rounding, check_writable, choose_type, of_values, row_num_bytes, to_blocks
+from edgemoe.models import ModelSpec, read_spec
+from edgemoe.native import ByteArray, FloatArray, Matrix
+from edgemoe.safetensors_header import read_exactly
+from edgemoe.store import ExpertKey, Store, expert_matrices, open_store
+from edgemoe.text import Tokenizer
+
+Progress = Callable[[int, int], None]
+_PRECISE = "F32"
+_QUANTIZATION_VERSION = 2
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export did; sizes in bytes.
+
+    ``num_matrices``: how many became what, by "format → block type", one count for every expert's.
+    ``rounding``: relative root-mean-square change of the weights by the same, measured on the first rows of
+    each matrix; 0 where none changes. ``splitting``: llama.cpp's name of how text is parted into words.
+    """
+
+    path: str
+    architecture: str
+    num_bytes: int
+    num_tensors: int
+    num_matrices: dict[str, int]
+    rounding: dict[str, float]
+    splitting: str
+    has_template: bool
+    elapsed_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def export_gguf(
+    store: Store | str | Path,
+    out: str | Path,
+    *,
+    block_type: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ExportReport:
+    """Write what a store holds as one GGUF file that llama.cpp runs.
+
+    Blocks that came from a GGUF file are written as they came; of our own formats the codes are kept, where
+    a block type holds them. ``block_type`` makes all matrices of one type instead. ``progress(done, total)``
+    is called in bytes of the file, which appears only when it is whole.
+
+    Raises:
+        UnsupportedModelError: GGUF files cannot hold this model, or its tokenizer.
+        StoreError, CorruptStoreError: the store is damaged.
+        ConversionError: ``out`` exists, or the disk is full.
+        RequestError: no such block type.
+    """
+    started = time.monotonic()
+    _require_library()
+    opened = store if isinstance(store, Store) else open_store(store)
+    with GgufFile(Path(out), overwrite) as file:
+        export = _Export(opened, file, None if block_type is None else check_writable(block_type))
+        num_bytes = export.begin()
+        for done in export.write_all():
+            if progress is not None:
+                progress(min(done, num_bytes), num_bytes)
+        file.finish()
+    if progress is not None:
+        progress(num_bytes, num_bytes)
+    return ExportReport(
+        path=str(out),
+        architecture=export.architecture,
+        num_bytes=num_bytes,
+        num_tensors=len(export.targets),
+        num_matrices=export.rounding.num_matrices,
+        rounding=export.rounding.relative(),
+        splitting=export.splitting,
+        has_template=export.has_template,
+        elapsed_s=time.monotonic() - started,
+    )
+
+
+class _Export:
+    """One store and the file that it becomes."""
+
+    def __init__(self, store: Store, file: GgufFile, block_type: str | None) -> None:
+        self._store, self._file = store, file
+        self.spec: ModelSpec = read_spec(store.config)
+        self.architecture = gguf_family(self.spec)[1].architecture
+        self.targets = outline(self.spec)
+        self._types = {target.name: self._type_of(target, block_type) for target in self.targets}
+        self.rounding = Rounding()
+        self.splitting, self.has_template = "none", False
+
+    def begin(self) -> int:
+        """Settle what the file says, and write that; the size of the file."""
+        shapes = {target.name: target.shape for target in self.targets}
+        keys: dict[str, Any] = {
+            "general.name": self._store.path.absolute().name.removesuffix(".store"),
+            "general.quantized_by": f"edgemoe {version('edgemoe')}",
+            "general.quantization_version": _QUANTIZATION_VERSION,
+            **model_keys(self.spec, self._store.config, shapes),
+        }
+        tokenizer = Tokenizer(self._store.path, self._store.config)
+        vocabulary, self.splitting = vocabulary_keys(tokenizer, self.spec.vocab_size, self.architecture)
+        templates = template_keys(tokenizer)
+        self.has_template = bool(templates)
+        keys |= vocabulary | templates | sampling_keys(read_sampling_defaults(self._store.path))
+        tensors = {}
+        for name, shape in shapes.items():
+            row = row_num_bytes(self._types[name], shape[-1])
+            tensors[name] = (shape, self._types[name], tensor_num_bytes(shape, row))
+        return self._file.begin(self.architecture, keys, tensors)
+
+    def write_all(self) -> Iterator[int]:
+        """Write all tensors; yields the bytes written so far."""
+        done = 0
+        of_experts = [target for target in self.targets if isinstance(target.parts[0].of, tuple)]
+        for target in self.targets:
+            if target not in of_experts:
+                tensors = [(part, self._dense(str(part.of))) for part in target.parts]
+                done += self._write(target, 0, tensors)
+                yield done
+        members: dict[ExpertKey, list[tuple[Target, Part]]] = {}
+        for target in of_experts:
+            for part in target.parts:
+                assert isinstance(part.of, tuple), "these are tensors of experts"
+                members.setdefault(part.of[:2], []).append((target, part))
+        for key, record in self._records():
+            done += self._write_expert(key, record, members[key])
+            yield done
+
+    def _write_expert(self, key: ExpertKey, record: ByteArray, members: list[tuple[Target, Part]]) -> int:
+        formats, width = self._store.manifest.experts[key].formats, self.spec.width
+        found = expert_matrices(record, formats, width, self.spec.moe(key[0]).expert.width)
+        matrices = dict(zip(("gate", "up", "down"), found, strict=True))
+        done = 0
+        for target in {id(target): target for target, _ in members}.values():
+            parts = [part for other, part in members if other is target]
+            tensors = [(part, matrices[part.of[2]]) for part in parts if isinstance(part.of, tuple)]
+            done += self._write(target, parts[0].ref.index or 0, [(p, m) for p, m in tensors if m is not None])
+        return done
+
+    def _write(self, target: Target, index: int, tensors: list[tuple[Part, Matrix | FloatArray]]) -> int:
+        """Write an entry of a target, made of all of its parts; returns its bytes."""
+        block_type = self._types[target.name]
+        data = self._by_rows(target, tensors, block_type)
+        if data is None:
+            values = sum(undo(part.ref, _values(part, tensor), target.entry) for part, tensor in tensors)
+            rows = np.asarray(values, np.float32).reshape(-1, target.shape[-1])
+            data = of_values(rows, block_type)
+        self._file.write(target.name, data, index * data.nbytes)
+        return data.nbytes
+
+    def _by_rows(
+        self, target: Target, tensors: list[tuple[Part, Matrix | FloatArray]], block_type: str
+    ) -> ByteArray | None:
+        """Blocks of matrices whose rows only stand in another order; None where more is to be done."""
+        placed: list[tuple[Any, Matrix]] = []
+        for part, tensor in tensors:
+            rows = part.ref.stored_rows(target.entry)
+            if isinstance(tensor, np.ndarray) or rows is None or len(target.entry) != 2:
+                return None
+            placed.append((rows, tensor))
+        if len(placed) == 1 and bool(np.all(np.diff(placed[0][0]) == 1)):
+            return to_blocks(placed[0][1], block_type, self.rounding)
+        blocks = np.zeros((target.entry[0], row_num_bytes(block_type, target.entry[1])), np.uint8)
+        for rows, matrix in placed:
+            blocks[rows] = to_blocks(matrix, block_type, self.rounding)
+        return blocks
+
+    def _type_of(self, target: Target, asked: str | None) -> str:
+        if not target.is_matrix:
+            return _PRECISE
+        manifest = self._store.manifest
+        formats = set()
+        for part in target.parts:
+            if isinstance(part.of, str):
+                formats.add(manifest.dense[part.of].format)
+            else:
+                formats.add(getattr(manifest.experts[part.of[:2]].formats, part.of[2]))
+        return choose_type(formats, target.shape[-1], asked)
+
+    def _dense(self, name: str) -> Matrix | FloatArray:
+        """A dense tensor, compared with its checksum: floats of a vector, else a packed matrix."""
+        entry = self._store.manifest.dense[name]
+        path = self._store.path / entry.file
+        with path.open("rb") as file:
+            data = np.frombuffer(read_exactly(file.fileno(), entry.num_bytes, entry.offset), np.uint8)
+        self._store.verify_dense(name, data)
+        if len(entry.shape) == 1:
+            return data[: 4 * entry.shape[0]].view(np.float32)
+        rows, cols = entry.shape
+        return Matrix(data[: native.packed_num_bytes(entry.format, rows, cols)], entry.format, rows, cols)
+
+    def _records(self) -> Iterator[tuple[ExpertKey, ByteArray]]:
+        """Every expert's record, compared with its checksum; good until the next one."""
+        entries = self._store.manifest.experts
+        reader = self._store.open_expert_reader()
+        buffer = native.aligned_empty(max(entry.num_bytes for entry in entries.values()))
+        try:
+            for key, entry in entries.items():
+                record = buffer[: entry.num_bytes]
+                try:
+                    reader.wait(reader.submit(self._store.file_index(entry), entry.offset, record))
+                except OSError as error:
+                    raise self._store.read_error(key, error.strerror) from error
+                self._store.verify_expert(key, record)
+                yield key, record
+        finally:
+            reader.close()
+
+
+def _values(part: Part, tensor: Matrix | FloatArray) -> FloatArray:
+    if isinstance(tensor, np.ndarray):
+        return tensor.reshape(part.shape)
+    rows = np.arange(tensor.num_rows, dtype=np.int32)
+    return native.dequantize_rows(tensor, rows).reshape(part.shape)
+
+
+def _require_library() -> None:
+    try:
+        import gguf  # noqa: F401
+    except ImportError:
+        raise CheckpointError(
+            "writing GGUF needs the gguf library; install it with: pip install 'edgemoe[gguf]'"
+        ) from None
