@@ -14,6 +14,9 @@ from helpers.resident import load_resident
 from helpers.tiny_models import VOCAB_SIZE, write_checkpoint
 
 from edgemoe.checkpoint import open_checkpoint
+from edgemoe.convert import convert
+from edgemoe.export import export_gguf
+from edgemoe.quant import BitPlan
 
 TOKENS = np.random.default_rng(5).integers(0, VOCAB_SIZE, 32).astype(np.int32)
 # llama.cpp keeps keys and values in f16 and rounds activations to f16 before f16 products: 2^-11 each.
@@ -26,6 +29,45 @@ def test_llama_cpp_gives_the_same_logits(tmp_path, variation):
     changes = {"num_key_value_heads": 4} if variation == "olmoe" else {}
     folder = write_checkpoint(tmp_path / "hf", variation, **changes)
     path = write_gguf(folder, tmp_path / "model.gguf", lambda name: Type.F32)
+    compare(path)
+
+
+EXPORTED = {
+    "qwen3": {},
+    "qwen2": {},
+    "mixtral": {},
+    "glm4-groups-biases": {},
+    "minimax": {},
+    "ernie": {},
+    "hy": {},
+    "granite-shared": {},
+    "deepseek2": {},
+    "deepseek3": {},
+    "qwen3vl": {},
+    # llama.cpp rounds the bounds of YaRN and clamps at 7.
+    "gpt-oss": {"swiglu_limit": 7.0, "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0}},
+}
+
+
+@pytest.mark.parametrize("variation", EXPORTED)
+def test_llama_cpp_runs_what_is_exported(tmp_path, variation):
+    folder = write_checkpoint(tmp_path / "hf", variation, **EXPORTED[variation])
+    convert(folder, tmp_path / "store", BitPlan.uniform("f32", "f32"))
+    export_gguf(tmp_path / "store", tmp_path / "model.gguf")
+    compare(tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize("bits", ["q3", "q4"])
+def test_llama_cpp_runs_our_codes(tmp_path, bits):
+    wide = {"hidden_size": 256, "head_dim": 64, "moe_intermediate_size": 256}
+    folder = write_checkpoint(tmp_path / "hf", "qwen3", **wide)
+    convert(folder, tmp_path / "store", BitPlan.uniform(bits, "f32"))
+    export_gguf(tmp_path / "store", tmp_path / "model.gguf")
+    # llama.cpp rounds activations to 8 bits; a wrong code would change the logits by their whole size.
+    compare(tmp_path / "model.gguf", 0.1, agreement=0.7)
+
+
+def compare(path, relative=RELATIVE, agreement=0.9):
     source = open_checkpoint(path)
     spec, decoder = load_resident(source)
     source.close()
@@ -35,5 +77,5 @@ def test_llama_cpp_gives_the_same_logits(tmp_path, variation):
     theirs = np.array(rival.scores[: len(TOKENS)])
     errors = np.linalg.norm(ours - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
     # The median over positions: where two experts nearly tie, rounding picks the other for one token.
-    assert np.median(errors) < RELATIVE
-    assert (ours.argmax(1) == theirs.argmax(1)).mean() > 0.9
+    assert np.median(errors) < relative
+    assert (ours.argmax(1) == theirs.argmax(1)).mean() > agreement

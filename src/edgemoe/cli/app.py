@@ -15,6 +15,7 @@ from edgemoe.cli.convert import convert
 from edgemoe.cli.demo import demo
 from edgemoe.cli.doctor import doctor
 from edgemoe.cli.evaluate import evaluate
+from edgemoe.cli.export import export
 from edgemoe.cli.fit import fit
 from edgemoe.cli.get import get
 from edgemoe.cli.inspect import inspect
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_stores,
     "remove": remove,
     "convert": convert,
+    "export": export,
     "profile": profile,
     "plan": plan,
     "report": report,

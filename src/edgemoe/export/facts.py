@@ -18,6 +18,8 @@ _STRETCH = {
     "beta_fast": "yarn_beta_fast",
     "beta_slow": "yarn_beta_slow",
 }
+_NUM_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_SHARED_WIDTH = ("shared_expert_intermediate_size", "shared_intermediate_size")
 _COUNTS = ("original_context_length",)
 
 
@@ -44,13 +46,11 @@ def configuration_facts(spec: ModelSpec) -> dict[str, Any]:
     facts |= dict.fromkeys(("routed_scaling_factor", "router_scaling_factor"), router.scale)
     # Dense layers come first, where there are any.
     facts |= dict.fromkeys(("first_k_dense_replace", "moe_layer_start_index"), spec.moe_layers[0])
-    names = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-    facts |= dict.fromkeys(names, router.num_experts)
+    facts |= dict.fromkeys(_NUM_EXPERTS, router.num_experts)
     facts |= dict.fromkeys(("num_experts_per_tok", "moe_k", "top_k_experts"), router.top_k)
     if shared is not None:
         facts |= dict.fromkeys(("n_shared_experts", "num_shared_experts"), shared.width // width)
-        names = ("shared_expert_intermediate_size", "shared_intermediate_size")
-        facts |= dict.fromkeys(names, shared.width)
+        facts |= dict.fromkeys(_SHARED_WIDTH, shared.width)
     dense = next((s.feed_forward.width for s in spec.layers if isinstance(s.feed_forward, MLPSpec)), None)
     return {**facts, "intermediate_size": dense, **_of_attention(spec)}
 

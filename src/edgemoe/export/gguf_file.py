@@ -86,7 +86,7 @@ class GgufFile:
             ConversionError: the disk is full or failed.
         """
         assert self._descriptor is not None, "begin comes first"
-        view, place = memoryview(np.ascontiguousarray(data).reshape(-1)), self._offsets[name] + offset
+        view, place = np.ascontiguousarray(data).reshape(-1).data, self._offsets[name] + offset
         with self._failing_clearly():
             while view:
                 count = os.pwrite(self._descriptor, view, place)

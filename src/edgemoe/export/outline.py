@@ -51,7 +51,9 @@ def gguf_family(spec: ModelSpec) -> tuple[Family, GgufFamily]:
     """
     family = family_of(spec)
     if family.gguf is None:
-        raise UnsupportedModelError(f"{family.title} cannot be exported: no GGUF architecture is known for it")
+        raise UnsupportedModelError(
+            f"{family.title} cannot be exported: no GGUF architecture is known for it"
+        )
     return family, family.gguf
 
 

@@ -158,7 +158,9 @@ class _Export:
         for target in {id(target): target for target, _ in members}.values():
             parts = [part for other, part in members if other is target]
             tensors = [(part, matrices[part.of[2]]) for part in parts if isinstance(part.of, tuple)]
-            done += self._write(target, parts[0].ref.index or 0, [(p, m) for p, m in tensors if m is not None])
+            done += self._write(
+                target, parts[0].ref.index or 0, [(p, m) for p, m in tensors if m is not None]
+            )
         return done
 
     def _write(self, target: Target, index: int, tensors: list[tuple[Part, Matrix | FloatArray]]) -> int:

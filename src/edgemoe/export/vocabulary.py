@@ -1,8 +1,8 @@
 """A store's tokenizer, chat templates and ways to draw → the keys of a GGUF file.
 
 Of how text is parted into words a GGUF file has but a name. The name is found by what it does: the rule of
-that name must part a text that has everything in it as the tokenizer does. In the end the keys are read again,
-and the tokenizer that comes of them must give the same tokens.
+that name must part a text that has everything in it as the tokenizer does. In the end the keys are read
+again, and the tokenizer that comes of them must give the same tokens.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.checkpoint.gguf.build_tokenizer import BUILDERS, BuildError, splitter
-from edgemoe.checkpoint.gguf.splitting import Splitting, candidates
+from edgemoe.checkpoint.gguf.splitting import candidates
 from edgemoe.checkpoint.gguf.tokenizer import SAMPLING, TEMPLATE
 from edgemoe.checkpoint.gguf.vocabulary import (
     BYTE,
@@ -32,7 +32,8 @@ from edgemoe.text import Tokenizer
 _PROBE = (
     "Hello, World!  I'm 12345678 and don't; he'LL've 3.14159e-10 (x_1 + y²) == [a, b];\t\tif\n\n  \n return"
     "  camelCaseHTMLParser __init__  \r\n\r\nNaïve café cafe\u0301 Ελληνικά Кириллица עברית العربية हिन्दी ไทย"
-    " 你好，世界。カタカナ ひらがな 한국어 １２３ ⅷ 🚀👩‍👩‍👧 \u200b\u00a0…—–“quotes” 100% $5 #tag @you a.b/c\\d ~~ ^^ ||\n"
+    " 你好，世界。カタカナ ひらがな 한국어 １２３ ⅷ 🚀👩‍👩‍👧 \u200b\u00a0…—–“quotes” "
+    " 100% $5 #tag @you a.b/c\\d ~~ ^^ ||\n"
     " 7 77 777 7777 77777 777777 7777777 x7y77z777 'S 'Re 'T Don'T \n\n\n\t \u3000 end "
 )
 _ROLES = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding",
@@ -55,9 +56,10 @@ def vocabulary_keys(tokenizer: Tokenizer, vocab_size: int, architecture: str) ->
     if model["type"] != "BPE":
         raise _refusal(f"it is of the kind {model['type']}, and BPE alone is written")
     tokens, kinds = _tokens(record, vocab_size)
+    special = _special_keys(tokenizer)
     keys: dict[str, Any] = {f"{_KEY}tokens": tokens}
     if _is_byte_level(record["pre_tokenizer"]):
-        name = _splitting_name(tokenizer, architecture, bool(model.get("ignore_merges")))
+        name = _splitting_name(record, architecture, special[f"{_KEY}add_bos_token"])
         keys |= {f"{_KEY}model": "gpt2", f"{_KEY}pre": name, f"{_KEY}merges": _merges(model)}
     elif architecture == "gemma4":
         name = "gemma4"
@@ -68,7 +70,7 @@ def vocabulary_keys(tokenizer: Tokenizer, vocab_size: int, architecture: str) ->
         keys |= {f"{_KEY}model": "llama", f"{_KEY}scores": _scores(model, tokens)}
         keys |= {f"{_KEY}pre": "default", f"{_KEY}add_space_prefix": has_prefix}
         kinds = [BYTE if _is_byte(token) else kind for token, kind in zip(tokens, kinds, strict=True)]
-    keys |= {f"{_KEY}token_type": kinds, **_special_keys(tokenizer)}
+    keys |= {f"{_KEY}token_type": kinds, **special}
     _check(tokenizer, keys)
     return keys, name
 
@@ -97,8 +99,16 @@ def _tokens(record: Mapping[str, Any], vocab_size: int) -> tuple[list[str], list
     if by_id and max(by_id) >= vocab_size:
         raise _refusal(f"it has token {max(by_id)}, and the model {vocab_size} tokens")
     found = [by_id.get(i, (f"[PAD{i}]", UNUSED)) for i in range(vocab_size)]
-    kinds = [UNKNOWN if text == unknown else kind for text, kind in found]
+    kinds = [
+        UNKNOWN if text == unknown else UNUSED if text in _names_of_none(i) else kind
+        for i, (text, kind) in enumerate(found)
+    ]
     return [text for text, _ in found], kinds
+
+
+def _names_of_none(token_id: int) -> tuple[str, ...]:
+    """What readers and writers of GGUF files call an id that no text has."""
+    return (f"[PAD{token_id}]", f"[EMPTY_{token_id}]", f"[TWICE_{token_id}]")
 
 
 def _is_byte(token: str) -> bool:
@@ -131,37 +141,36 @@ def _scores(model: Mapping[str, Any], tokens: list[str]) -> list[float]:
     return [-float(ranks.get(token, len(ranks))) for token in tokens]
 
 
-def _splitting_name(tokenizer: Tokenizer, architecture: str, ignores_merges: bool) -> str:
-    """The name of the first rule that does the same, one that agrees in all else if there is such."""
-    words, composes = _words(tokenizer.definition())
-    fitting: list[tuple[bool, bool, str]] = []
+def _splitting_name(record: Mapping[str, Any], architecture: str, adds_bos: bool) -> str:
+    """The name of a rule that does the same: the first, or the first of those that agree in more."""
+    from tokenizers import Tokenizer as Library
+
+    words = _words(Library.from_str(json.dumps(record)).pre_tokenizer)
+    ignores_merges = bool(record["model"].get("ignore_merges"))
+    composes = '"NFC"' in json.dumps(record["normalizer"])
+    fitting: list[tuple[tuple[bool, ...], str]] = []
     seen: dict[tuple[str, ...], bool] = {}
     for name, rule in candidates(architecture):
         if rule.patterns not in seen:
-            seen[rule.patterns] = _words_of(rule) == words
+            seen[rule.patterns] = _words(splitter(rule)) == words
         if seen[rule.patterns]:
-            fitting.append((rule.ignores_merges != ignores_merges, rule.is_composed != composes, name))
+            others = (rule.ignores_merges, rule.is_composed, rule.adds_bos)
+            wanted = (ignores_merges, composes, adds_bos)
+            fitting.append((tuple(a != b for a, b in zip(others, wanted, strict=True)), name))
     if not fitting:
         raise _refusal("no rule of llama.cpp that is known here parts text into words as it does")
-    return min(fitting, key=lambda one: one[:2])[2]
+    return min(fitting, key=lambda one: one[0])[1]
 
 
-def _words(record: Mapping[str, Any]) -> tuple[list[str], bool]:
-    """What the tokenizer parts the probe into, and whether it composes characters first."""
-    from tokenizers import Tokenizer as Library
-
-    library = Library.from_str(json.dumps(record))
-    composes = '"NFC"' in json.dumps(record["normalizer"])
-    return [word for word, _ in library.pre_tokenizer.pre_tokenize_str(_PROBE)], composes
-
-
-def _words_of(rule: Splitting) -> list[str]:
-    return [word for word, _ in splitter(rule).pre_tokenize_str(_PROBE)]
+def _words(splits: Any) -> list[str]:
+    return [word for word, _ in splits.pre_tokenize_str(_PROBE)]
 
 
 def _special_keys(tokenizer: Tokenizer) -> dict[str, Any]:
     """Tokens with a role, and which of them stand around every text."""
-    named = {_ROLES[n]: tokenizer.token_id(text) for n, text in tokenizer.special_tokens.items() if n in _ROLES}
+    named = {
+        _ROLES[n]: tokenizer.token_id(text) for n, text in tokenizer.special_tokens.items() if n in _ROLES
+    }
     ids = {role: token_id for role, token_id in named.items() if token_id is not None}
     if tokenizer.eos_id is not None:
         ids["eos"] = tokenizer.eos_id

@@ -1,0 +1,176 @@
+"""Stores written as GGUF: the bytes that came from such a file, the same model for everything else."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from itertools import cycle
+
+import gguf
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+from gguf import GGMLQuantizationType as Type
+from helpers.exact_blocks import EXACT
+from helpers.gguf_files import write_gguf
+from helpers.resident import load_resident
+from helpers.tiny_models import VOCAB_SIZE, write_checkpoint
+
+from edgemoe.checkpoint import open_checkpoint
+from edgemoe.convert import convert, plan_as_stored
+from edgemoe.errors import ConversionError, CorruptStoreError, RequestError, UnsupportedModelError
+from edgemoe.export import export_gguf
+from edgemoe.quant import BitPlan, ExpertFormats
+from edgemoe.store import open_store
+from edgemoe.text import Tokenizer
+
+TOKENS = np.random.default_rng(3).integers(0, VOCAB_SIZE, 24).astype(np.int32)
+# Rows of 256 columns, as types with that many in a block need.
+WIDE = {"hidden_size": 256, "num_hidden_layers": 2, "head_dim": 64}
+# One of each kind of difference between what files and stores have: order of rows, shapes, keys.
+VARIATIONS = (
+    *("mixtral", "glm4-groups-biases", "granite-shared", "deepseek2", "minimax", "ernie", "hy", "qwen3vl"),
+    "qwen2",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_checkpoint(
+        tmp_path_factory.mktemp("hf") / "qwen3", "qwen3", **WIDE, moe_intermediate_size=256
+    )
+
+
+def tensors(path):
+    return {t.name: (t.tensor_type, tuple(t.shape), t.data.tobytes()) for t in gguf.GGUFReader(path).tensors}
+
+
+def logits(path):
+    source = open_checkpoint(path)
+    spec, decoder = load_resident(source)
+    files = source.files()
+    source.close()
+    return decoder.head(decoder.forward(TOKENS, spec.new_state(len(TOKENS), "f32"))), files
+
+
+@pytest.mark.parametrize("variation", ["qwen3", "mixtral"])
+def test_a_file_comes_back_byte_for_byte(tmp_path, folder, variation):
+    """Every type that is held as it is; mixtral's queries and keys are stored in another order of rows."""
+    if variation == "mixtral":
+        folder = write_checkpoint(tmp_path / "hf", "mixtral", **WIDE, intermediate_size=256)
+    kinds = cycle([*(Type[t.block_type] for t in EXACT), Type.F16, Type.BF16, Type.F32])
+    chosen: dict[str, Type] = {}
+    path = write_gguf(folder, tmp_path / "model.gguf", lambda name: chosen.setdefault(name, next(kinds)))
+    convert(path, tmp_path / "store", plan_as_stored(path))
+    report = export_gguf(tmp_path / "store", tmp_path / "again.gguf")
+    assert tensors(tmp_path / "again.gguf") == tensors(path)
+    assert set(report.rounding.values()) == {0.0}
+    assert report.num_bytes == (tmp_path / "again.gguf").stat().st_size
+    before, after = (gguf.GGUFReader(p).fields for p in (path, tmp_path / "again.gguf"))
+    for key in before.keys() - {"GGUF.tensor_count", "GGUF.kv_count"}:
+        assert before[key].contents() == after[key].contents(), key
+
+
+@pytest.mark.parametrize("variation", VARIATIONS)
+def test_a_folder_becomes_a_file_of_the_same_model(tmp_path, variation):
+    """Weights bit for bit and the same logits, read again; the tokenizer gives the same tokens."""
+    folder = write_checkpoint(tmp_path / "hf", variation)
+    convert(folder, tmp_path / "store", BitPlan.uniform("f32", "f32"))
+    export_gguf(tmp_path / "store", tmp_path / "model.gguf")
+    (theirs, _), (ours, files) = logits(folder), logits(tmp_path / "model.gguf")
+    assert np.array_equal(ours, theirs)
+    (tmp_path / "read").mkdir()
+    for name, data in files.items():
+        (tmp_path / "read" / name).write_bytes(data)
+    read, stored = (Tokenizer(tmp_path / place, {}) for place in ("read", "store"))
+    text = "Once upon a time, 123 grey stones\n\tétait <|im_end|>"
+    assert read.encode(text) == stored.encode(text)
+    assert read.stop_ids >= stored.stop_ids
+    assert read.chat_templates() == stored.chat_templates()
+
+
+def test_widths_of_a_plan_become_types_that_hold_their_codes(tmp_path, folder):
+    plan = BitPlan(
+        ExpertFormats("q4", "q3", "q6"),
+        "q8",
+        {(0, 1): ExpertFormats("q4", "q2", "q6"), (1, 0): ExpertFormats("q2", "q3", "bf16")},
+    )
+    convert(folder, tmp_path / "store", plan)
+    report = export_gguf(tmp_path / "store", tmp_path / "model.gguf")
+    types = {t.name: t.tensor_type.name for t in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
+    stacks = [[types[f"blk.{i}.ffn_{p}_exps.weight"] for p in ("gate", "up", "down")] for i in range(2)]
+    # No type holds codes of q4 and of q2; and 16 bits stay 16 bits.
+    assert stacks == [["Q4_1", "Q6_K", "Q6_K"], ["Q8_0", "Q6_K", "BF16"]]
+    assert types["token_embd.weight"] == "Q8_0"
+    assert types["blk.0.ffn_gate_inp.weight"] == "F32"
+    assert report.rounding["q8 → Q8_0"] == 0
+    assert 0 < report.rounding["q4 → Q4_1"] < 1e-3
+    assert max(report.rounding.values()) < 0.01
+    assert report.num_matrices["q3 → Q6_K"] == 8 + 7
+
+
+def test_one_type_may_be_asked_for(tmp_path, folder):
+    convert(folder, tmp_path / "store", BitPlan.uniform("q4", "q8"))
+    export_gguf(tmp_path / "store", tmp_path / "model.gguf", block_type="f16")
+    reader = gguf.GGUFReader(tmp_path / "model.gguf")
+    assert {t.tensor_type.name for t in reader.tensors if "exps" in t.name or "attn_q." in t.name} == {"F16"}
+    with pytest.raises(RequestError, match="--type q4_k: choose one of f32, f16, q4_0"):
+        export_gguf(tmp_path / "store", tmp_path / "other.gguf", block_type="q4_k")
+    assert not list(tmp_path.glob("other*"))
+
+
+@pytest.mark.parametrize(
+    ("variation", "changes", "message"),
+    [
+        ("qwen3", {"norm_topk_prob": False}, "llama.cpp passes over qwen3moe.expert_weights_norm = False"),
+        ("qwen3-llama3", {}, "rope.kind = 'llama3' GGUF files say 'default'"),
+        ("phi", {}, "no GGUF architecture is known for it"),
+    ],
+)
+def test_what_a_file_cannot_say_is_refused_before_the_work(tmp_path, variation, changes, message):
+    changes = {"norm_topk_prob": True, **changes} if variation != "phi" else {}
+    folder = write_checkpoint(tmp_path / "hf", variation, num_hidden_layers=1, **changes)
+    convert(folder, tmp_path / "store", BitPlan.uniform("q8", "q8"))
+    with pytest.raises(UnsupportedModelError, match=message):
+        export_gguf(tmp_path / "store", tmp_path / "model.gguf")
+    assert not list(tmp_path.glob("model*"))
+
+
+def test_damage_and_places_that_are_taken_leave_no_file(tmp_path, folder):
+    convert(folder, tmp_path / "store", BitPlan.uniform("q4", "q8"))
+    entry = open_store(tmp_path / "store").manifest.experts[1, 3]
+    with (tmp_path / "store" / entry.file).open("r+b") as file:
+        file.seek(entry.offset + 100)
+        file.write(b"damage")
+    with pytest.raises(CorruptStoreError, match="layer 1 expert 3 at offset"):
+        export_gguf(tmp_path / "store", tmp_path / "model.gguf")
+    assert not list(tmp_path.glob("model*"))
+    (tmp_path / "taken.gguf").write_bytes(b"mine")
+    with pytest.raises(ConversionError, match="exists; choose another place or give --overwrite"):
+        export_gguf(tmp_path / "store", tmp_path / "taken.gguf")
+    assert (tmp_path / "taken.gguf").read_bytes() == b"mine"
+
+
+def test_the_command_reports_and_a_full_disk_is_one_line(tmp_path, folder):
+    convert(folder, tmp_path / "store", BitPlan.uniform("q8", "q8"))
+
+    def run(out, **options):
+        command = [sys.executable, "-m", "edgemoe", "export", tmp_path / "store", tmp_path / out, "--json"]
+        return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+    report = json.loads(run("model.gguf").stdout)
+    assert report["architecture"] == "qwen3moe"
+    assert report["splitting"] == "gpt-2"
+    assert report["has_template"]
+    assert report["num_bytes"] == (tmp_path / "model.gguf").stat().st_size
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    full = run("other.gguf", preexec_fn=limit)
+    assert full.returncode == 2
+    assert full.stderr.splitlines()[-1].endswith("other.gguf: disk full; free some space")
+    assert not list(tmp_path.glob("other*"))
