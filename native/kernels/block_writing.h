@@ -1,5 +1,5 @@
-// Packed matrices become blocks of GGUF again: of exact formats the very bytes that were packed, of our rounded
-// formats the blocks that hold the same codes.
+// Packed matrices become blocks of GGUF again: of exact formats the very bytes that were packed, of our
+// rounded formats the blocks that hold the same codes.
 #pragma once
 
 #include <cstdint>
@@ -8,9 +8,9 @@
 
 namespace edgemoe {
 
-// The format whose blocks hold a matrix of so many columns: the same one for exact formats and floats. Of q4 it
-// is Q4_1, of q2, q3 and q6 it is Q6_K: every code is kept, and scales are rounded to what those blocks have.
-// Without such blocks for rows of this length, the format itself, which has no block type.
+// The format whose blocks hold a matrix of so many columns: the same one for exact formats and floats. Of q4
+// it is Q4_1, of q2, q3 and q6 it is Q6_K: every code is kept, and scales are rounded to what those blocks
+// have. Without such blocks for rows of this length, the format itself, which has no block type.
 Format carrier(Format f, std::int64_t cols);
 
 // Whether write_blocks can write the blocks of a matrix in this format.

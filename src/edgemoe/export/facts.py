@@ -85,9 +85,8 @@ def file_facts(spec: ModelSpec, gguf: GgufFamily) -> dict[str, Any]:
     if "expert_weights_norm" in gguf.ignored:
         facts["expert_weights_norm"] = moe.router.renormalize
     if shared is not None:
-        facts["expert_shared_feed_forward_length"] = shared.width
-        if "expert_shared_count" in gguf.ignored:
-            facts["expert_shared_count"] = shared.width // expert.width
+        counts = {"feed_forward_length": shared.width, "count": shared.width // expert.width}
+        facts |= {f"expert_shared_{k}": n for k, n in counts.items() if f"expert_shared_{k}" in gguf.ignored}
     rope = _rope(spec)
     if rope is not None:
         # Pairs take turns on the three axes of an image, on which the positions of a text are the same; the
