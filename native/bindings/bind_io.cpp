@@ -17,11 +17,20 @@
 #include "core/aligned_buffer.h"
 #include "core/read_memory.h"
 #include "io/file_reader.h"
-#include "io/hole.h"
 #include "io/packing_reader.h"
 #include "kernels/exact_blocks.h"
 
 namespace edgemoe::bindings {
+
+// Paths are bytes: in which letters Python shows them is up to its locale.
+void raise_os_error(int error, const std::string& text, const std::string& path) {
+    const nb::object name = nb::steal(PyUnicode_DecodeFSDefaultAndSize(path.data(), std::ssize(path)));
+    const nb::object kind = nb::module_::import_("builtins").attr("OSError");
+    const nb::object exception = path.empty() ? kind(error, text) : kind(error, text, name);
+    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception.ptr())), exception.ptr());
+    throw nb::python_error();
+}
+
 namespace {
 
 const std::map<std::string, ReadMethod> kMethods = {
@@ -31,14 +40,6 @@ nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>> aligned_empty(std::size_t num_
     auto* buffer = new AlignedBuffer(num_bytes);
     nb::capsule owner(buffer, [](void* p) noexcept { delete static_cast<AlignedBuffer*>(p); });
     return {buffer->data(), {num_bytes}, owner};
-}
-
-// Paths are bytes: in which letters Python shows them is up to its locale.
-[[noreturn]] void raise_os_error(int error, const std::string& text, const std::string& path) {
-    const nb::object name = nb::steal(PyUnicode_DecodeFSDefaultAndSize(path.data(), std::ssize(path)));
-    nb::object exception = nb::module_::import_("builtins").attr("OSError")(error, text, name);
-    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception.ptr())), exception.ptr());
-    throw nb::python_error();
 }
 
 [[noreturn]] void raise_system_error(const std::system_error& error) {
@@ -108,11 +109,6 @@ std::int64_t submit(FileReader& reader, int file, std::int64_t offset, MutableBy
     return reader.submit({file, offset, num_bytes, out.data()}, priority);
 }
 
-void punch_hole_in(int descriptor, std::int64_t offset, std::int64_t num_bytes) {
-    const int error = punch_hole(descriptor, offset, num_bytes);
-    if (error != 0) raise_os_error(error, std::strerror(error), "");
-}
-
 std::uint64_t read_memory_of(Array<const std::uint64_t, nb::ndim<1>> words) {
     nb::gil_scoped_release release;
     return read_memory(words.data(), static_cast<std::int64_t>(words.size()));
@@ -142,7 +138,6 @@ void bind_io(nb::module_& m) {
           nb::arg("bytes_per_s"), nb::arg("latency_s"));
     m.def("open_block_files", &open_block_files, nb::arg("paths"), nb::arg("records"), nb::arg("max_depth"),
           nb::arg("is_direct"), nb::arg("bytes_per_s"), nb::arg("latency_s"));
-    m.def("punch_hole", &punch_hole_in, nb::arg("descriptor"), nb::arg("offset"), nb::arg("num_bytes"));
     nb::class_<Reader>(m, "Reader");
     nb::class_<FileReader, Reader>(m, "FileReader")
         .def("submit", &submit, nb::arg("file"), nb::arg("offset"), nb::arg("out").noconvert(),

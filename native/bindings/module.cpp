@@ -21,5 +21,6 @@ NB_MODULE(_native, m) {
     edgemoe::bindings::bind_experts(m);
     edgemoe::bindings::bind_speculation(m);
     edgemoe::bindings::bind_cache(m);
+    edgemoe::bindings::bind_remote(m);
     edgemoe::bindings::bind_streaming(m);
 }

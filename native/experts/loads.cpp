@@ -130,7 +130,7 @@ std::optional<int> Loads::arrive(Ticket ticket) {
     const ReadResult result = reader_.wait(ticket);
     Read read = forget(find(ticket));
     // A read that was cancelled, as by closing the reader, has no error and no bytes either.
-    if (result.error == 0 && !result.is_cancelled && is_sound(read.expert)) {
+    if (result.error == 0 && !result.is_cancelled && (result.is_checked || is_sound(read.expert))) {
         bytes_read_ += cache_.record_num_bytes(read.expert);
         cache_.admit(read.expert);
         return read.expert;

@@ -8,6 +8,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 
 import pytest
 from helpers.live_server import DEMO_STORE
@@ -35,6 +37,34 @@ def test_tokens_are_those_of_the_local_store_with_and_without_a_tier(far, local_
     assert none.token_ids == local_tokens
     assert none.tier_bytes == 0
     assert none.far_bytes >= none.bytes_read - none.wasted_bytes
+
+
+def test_a_damaged_record_of_the_tier_is_read_anew(far, local_tokens, own_cache):
+    answer(far.url)
+    (path,) = own_cache.glob("*/tier-*/experts-00000.safetensors")
+    # All that is there is wrong, whatever the index says.
+    with path.open("r+b") as file:
+        for entry in open_store(DEMO_STORE).manifest.experts.values():
+            file.seek(entry.offset + 100)
+            file.write(b"not what was written")
+    found = answer(far.url)
+    assert found.token_ids == local_tokens
+    assert found.far_bytes > 0
+    again = answer(far.url)
+    assert again.token_ids == local_tokens
+    assert again.tier_bytes > 0
+
+
+def test_two_processes_at_once_share_a_tier(far, local_tokens):
+    code = (
+        f"import edgemoe\nwith edgemoe.load({far.url!r}, tier='2MiB', **{SMALL!r}) as model:\n"
+        f"    print(model.generate({PROMPT!r}, max_tokens={NUM_TOKENS}).token_ids)"
+    )
+    command = [sys.executable, "-c", code]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate()[0] for process in both] == [f"{local_tokens}\n"] * 2
+    held = [file for file in os.scandir(open_store(far.url).tier_folder) if file.name != "index"]
+    assert 0 < sum(file.stat().st_blocks * 512 for file in held) <= 2 << 20
 
 
 def test_opening_fetches_no_weights_and_a_second_time_asks_for_the_manifest_alone(far, capsys):
@@ -228,3 +258,11 @@ def test_nothing_can_be_added_to_a_store_at_a_url(far, capfd):
 def test_a_tier_is_refused_where_nothing_is_far():
     with pytest.raises(RequestError, match=r"a tier .* is for stores at a URL"):
         edgemoe.load(DEMO_STORE, tier="1GiB")
+
+
+def test_a_model_that_nobody_closes_ends_quietly(far, tmp_path):
+    code = (
+        f"import edgemoe; model = edgemoe.load({far.url!r}, **{SMALL!r}); model.generate('a', max_tokens=2)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")

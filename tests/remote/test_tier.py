@@ -49,8 +49,9 @@ def held(tier):
 
 
 def read(tier, number):
-    out = aligned_empty(SIZE)
-    tier.reader.wait(tier.reader.submit(0, RECORDS[number].offset, out))
+    out, reader = aligned_empty(SIZE), tier.open_reader()
+    reader.wait(reader.submit(0, RECORDS[number].offset, out))
+    reader.close()
     return out
 
 
@@ -81,7 +82,7 @@ def test_its_bound_holds_and_what_is_used_stays(opened, tmp_path):
     tier = opened(3)
     offer(tier, 0, 1, 2)
     for number in (0, 2, 2):
-        tier.use(RECORDS[number])
+        tier.use(number)
     offer(tier, 3)
     assert held(tier) == [0, 2, 3]
     assert tier.held_bytes == num_allocated(tmp_path) == 3 * SIZE
@@ -91,7 +92,7 @@ def test_what_was_used_much_long_ago_leaves_in_the_end(opened):
     tier = opened(2)
     offer(tier, 0)
     for _ in range(3):
-        tier.use(RECORDS[0])
+        tier.use(0)
     for number in range(1, COUNT):
         offer(tier, number)
     assert 0 not in held(tier)

@@ -13,7 +13,7 @@ from helpers.remote_server import Remote, serve
 
 from edgemoe.errors import RequestError, StoreError
 from edgemoe.native import FileReader, aligned_empty
-from edgemoe.store import MemoryReader, expert_reader, open_reader
+from edgemoe.store import MemoryReader, checksum, expert_reader, open_reader
 
 BLOCK = 4096
 NUM_BLOCKS = 24
@@ -26,25 +26,41 @@ def contents():
 
 
 @contextmanager
-def far_reader(contents, folder, monkeypatch):
-    """A reader of files behind a server."""
+def far_reader(contents, folder, monkeypatch, has_tier):
+    """A reader of files behind a server, and with a tier that has every third block."""
     pytest.importorskip("obstore")
     from edgemoe.store.remote import files
     from edgemoe.store.remote.address import parse_address
-    from edgemoe.store.remote.reader import RemoteReader
+    from edgemoe.store.remote.reader import RemoteReader, TieredReader
+    from edgemoe.store.remote.tier import Record, Tier
 
     monkeypatch.setattr(files, "FIRST_PAUSE_S", 1e-4)
     for number, data in enumerate(contents):
         (folder / f"{number}.bin").write_bytes(data.tobytes())
     with serve(Remote({"far": folder}, latency_s=1e-3)) as address:
         remote = files.RemoteFiles(parse_address(f"{address}/far"))
-        yield RemoteReader(remote, [f"{number}.bin" for number in range(len(contents))], 4)
+        names = [f"{number}.bin" for number in range(len(contents))]
+        if not has_tier:
+            yield RemoteReader(remote, names, 4)
+            return
+        records = [
+            Record(file, i * BLOCK, BLOCK, checksum(data[i * BLOCK : (i + 1) * BLOCK]))
+            for file, data in enumerate(contents)
+            for i in range(1, NUM_BLOCKS)
+        ]
+        tier = Tier(folder / "tier", dict.fromkeys(names, NUM_BLOCKS * BLOCK), records, 1 << 30)
+        for record in records[::3]:
+            tier.offer(record.file, record.offset, contents[record.file][record.offset :][:BLOCK])
+            tier.flush()
+        yield TieredReader(RemoteReader(remote, names, 4, tier), tier)
 
 
-@pytest.fixture(params=["ring", "direct", "buffered", "memory", "memory-slow-shuffled", "remote"])
+@pytest.fixture(
+    params=["ring", "direct", "buffered", "memory", "memory-slow-shuffled", "remote", "remote-tier"]
+)
 def reader(request, contents, tmp_path, monkeypatch):
-    if request.param == "remote":
-        with far_reader(contents, tmp_path, monkeypatch) as made:
+    if request.param.startswith("remote"):
+        with far_reader(contents, tmp_path, monkeypatch, "tier" in request.param) as made:
             yield made
             made.close()
         return

@@ -71,6 +71,7 @@ from edgemoe.native.streaming import (
     Rehearsal,
     Rehearsed,
     SlotArena,
+    TieredReader,
     compiled_reader,
 )
 
@@ -116,6 +117,7 @@ __all__ = [
     "Speculation",
     "StepPredictor",
     "TablePredictor",
+    "TieredReader",
     "UseStatistics",
     "active_isa",
     "aligned_empty",

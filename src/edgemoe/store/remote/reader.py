@@ -1,8 +1,8 @@
-"""Reads experts of a remote store: from the local tier where it has them, else over the network.
+"""Reads experts of a remote store: by range over the network, and from the local tier where it has them.
 
-Requests over the network run on a thread of their own, many at a time, the most urgent first. Their bytes go
-to their destination when all are there, and are then offered to the tier. A record from the tier is compared
-with its checksum here; one that is damaged is forgotten and read over the network as if it had not been.
+Requests run on the network's thread, many at a time, the most urgent first. Their bytes go to their
+destination when all are there, and are then offered to the tier. What the tier has is read in compiled code
+(native/io/tiered_reader.h), which comes here for the rest and for what it finds damaged.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from edgemoe import native
 from edgemoe.native import ByteArray
-from edgemoe.store.expert_reader import Traffic
+from edgemoe.store.expert_reader import Device, Traffic
 from edgemoe.store.remote import network
 from edgemoe.store.remote.failures import RemoteFailure
 from edgemoe.store.remote.files import NUM_TRIES, RemoteFiles
 from edgemoe.store.remote.tier import MAX_DEPTH as TIER_DEPTH
-from edgemoe.store.remote.tier import Record, Tier
+from edgemoe.store.remote.tier import Tier
 
 
 @dataclass(slots=True)
@@ -29,14 +30,13 @@ class _Read:
     offset: int
     out: ByteArray
     priority: int
-    near: tuple[int, Record] | None = None  # ticket of the tier's reader, while it is read from there
-    request: Future[None] | None = None  # while it is read over the network
+    request: Future[None] | None = None  # while it is under way
     is_done: bool = False
     failure: RemoteFailure | None = None
 
 
 class RemoteReader:
-    """See ExpertReader; ``names`` are the files by their numbers. Closes the tier when it is closed."""
+    """See ExpertReader; ``names`` are the files by their numbers. What it brings is offered to ``tier``."""
 
     def __init__(
         self, files: RemoteFiles, names: Sequence[str], max_depth: int = 16, tier: Tier | None = None
@@ -44,20 +44,20 @@ class RemoteReader:
         self.failures: dict[tuple[int, int], RemoteFailure] = {}  # the last one, by file and offset
         self._files = files
         self._names = names
-        self.tier = tier
+        self._tier = tier
         self._depth = max_depth
         self._reads: dict[int, _Read] = {}
         self._queue: list[tuple[int, int]] = []  # priority, ticket
         self._num_active = 0
         self._next_ticket = 0
-        self._far_bytes = self._tier_bytes = 0
+        self._num_bytes = 0
         self._is_closed = False
         self._changed = threading.Condition()
 
     @property
     def traffic(self) -> Traffic:
         """Bytes so far."""
-        return Traffic(self._far_bytes, self._tier_bytes)
+        return Traffic(far_bytes=self._num_bytes)
 
     def submit(self, file: int, offset: int, out: ByteArray, priority: int = 0) -> int:
         """See ExpertReader."""
@@ -69,61 +69,41 @@ class RemoteReader:
             if self._is_closed:
                 raise RuntimeError("the reader is closed")
             ticket, self._next_ticket = self._next_ticket, self._next_ticket + 1
-            read = self._reads[ticket] = _Read(file, offset, out, priority)
-            record = None if self.tier is None else self.tier.find(file, offset, len(out))
-            if record is None or self.tier is None:
-                heapq.heappush(self._queue, (priority, ticket))
-            else:
-                read.near = (self.tier.reader.submit(file, offset, out, priority), record)
+            self._reads[ticket] = _Read(file, offset, out, priority)
+            heapq.heappush(self._queue, (priority, ticket))
         return ticket
 
     def begin(self) -> None:
         """See ExpertReader."""
-        if self.tier is not None:
-            self.tier.reader.begin()
         with self._changed:
             self._start_queued()
 
     def wait(self, ticket: int) -> None:
         """See ExpertReader; the text of the error says what failed."""
-        self._check((ticket,), "wait")
-        while not self.wait_some([ticket]):
-            pass
         with self._changed:
-            read = self._reads.pop(ticket)
+            read = self._find(ticket, "wait")
+            self._start_queued()
+            self._changed.wait_for(lambda: read.is_done)
+            del self._reads[ticket]
         if read.failure is not None:
             address = self._files.address.of(self._names[read.file])
             raise OSError(read.failure.code, read.failure.reason, address)
 
     def wait_some(self, tickets: Sequence[int], block: bool = True) -> list[int]:
-        """See ExpertReader.
-
-        Reads from the tier end soon: while there are any, they are what is waited for.
-        """
+        """See ExpertReader."""
         if not tickets:
             raise ValueError("wait_some: no tickets")
-        self._check(tickets, "wait_some")
-        while True:
-            with self._changed:
-                self._start_queued()
-                reads = {ticket: self._reads[ticket] for ticket in tickets}
-                done = [ticket for ticket, read in reads.items() if read.is_done]
-                near = [ticket for ticket, read in reads.items() if read.near is not None]
-                if not near and (done or not block):
-                    return done
-                if not near:
-                    self._changed.wait()
-                    continue
-            has_settled = self._settle(near, block and not done)
-            if not has_settled and (done or not block):
-                return done
+        with self._changed:
+            reads = {ticket: self._find(ticket, "wait_some") for ticket in tickets}
+            self._start_queued()
+            if block:
+                self._changed.wait_for(lambda: any(read.is_done for read in reads.values()))
+            return [ticket for ticket, read in reads.items() if read.is_done]
 
     def set_depth(self, depth: int) -> None:
         """See ExpertReader."""
         with self._changed:
             self._depth = depth
-        if self.tier is not None:
-            self.tier.reader.set_depth(min(depth, TIER_DEPTH))
 
     def cancel(self, ticket: int) -> bool:
         """See ExpertReader."""
@@ -131,60 +111,42 @@ class RemoteReader:
             read = self._reads.get(ticket)
             if read is None or read.is_done or read.request is not None:
                 return False
-            if read.near is None:
-                self._queue.remove((read.priority, ticket))
-                heapq.heapify(self._queue)
-            elif self.tier is not None and self.tier.reader.cancel(read.near[0]):
-                self.tier.reader.wait(read.near[0])
-            else:
-                return False
+            self._queue.remove((read.priority, ticket))
+            heapq.heapify(self._queue)
             self._end(read)
             return True
 
     def abandon(self, ticket: int) -> None:
         """See ExpertReader; a request under way is given up and not waited for."""
-        while not self.cancel(ticket):
-            with self._changed:
-                read = self._reads[ticket]
-                self._give_up(read)
-                if read.is_done:
-                    break
-            self._settle([ticket], block=True)
         with self._changed:
+            if not self.cancel(ticket):
+                self._give_up(self._find(ticket, "abandon"))
             del self._reads[ticket]
 
     def close(self) -> None:
         """See ExpertReader; requests under way are given up."""
         with self._changed:
-            if self._is_closed:
-                return
             self._is_closed = True
             self._queue.clear()
             for read in self._reads.values():
                 self._give_up(read)
-                if read.near is None:
-                    self._end(read)
-            near = [ticket for ticket, read in self._reads.items() if read.near is not None]
-        if self.tier is not None:
-            self.tier.close()
-        self._settle(near, block=False)
 
-    def _check(self, tickets: Sequence[int], operation: str) -> None:
-        with self._changed:
-            for ticket in tickets:
-                if ticket not in self._reads:
-                    raise ValueError(f"{operation}: unknown ticket {ticket}")
+    def _find(self, ticket: int, operation: str) -> _Read:
+        if ticket not in self._reads:
+            raise ValueError(f"{operation}: unknown ticket {ticket}")
+        return self._reads[ticket]
 
     def _end(self, read: _Read) -> None:
         """Nothing is written to its destination any more; under the lock."""
-        read.near = read.request = None
+        read.request = None
         read.is_done = True
         self._changed.notify_all()
 
     def _give_up(self, read: _Read) -> None:
-        """Cancel a request under way, if there is one; under the lock."""
+        """End a read that is not done; under the lock."""
         if read.request is not None:
             read.request.cancel()
+        if not read.is_done:
             self._end(read)
 
     def _start_queued(self) -> None:
@@ -216,53 +178,46 @@ class RemoteReader:
             with self._changed:
                 if not read.is_done:
                     self._take(read, data, failure)
-        if data is not None and self.tier is not None:
-            self.tier.offer(read.file, read.offset, data)
+        if data is not None and self._tier is not None:
+            self._tier.offer(read.file, read.offset, data)
 
     def _take(self, read: _Read, data: ByteArray | None, failure: RemoteFailure | None) -> None:
         """What came of a request; under the lock, so that nobody gives its destination away meanwhile."""
         if data is not None:
             read.out[:] = data
-            self._far_bytes += len(data)
+            self._num_bytes += len(data)
             self.failures.pop((read.file, read.offset), None)
         elif failure is None:
             failure = RemoteFailure("given up", is_lasting=False, code=errno.ECANCELED)
         read.failure = failure
         self._end(read)
 
-    def _settle(self, tickets: Sequence[int], block: bool) -> bool:
-        """Take in reads from the tier that have ended; False if none has."""
-        with self._changed:
-            near: dict[int, _Read] = {}
-            for ticket in tickets:
-                read = self._reads.get(ticket)
-                if read is not None and read.near is not None:
-                    near[read.near[0]] = read
-        if self.tier is None or not near:
-            return False
-        ended = self.tier.reader.wait_some(list(near), block)
-        for number in ended:
-            self._take_near(number, near[number], self.tier)
-        return bool(ended)
 
-    def _take_near(self, number: int, read: _Read, tier: Tier) -> None:
-        assert read.near is not None
-        record = read.near[1]
-        try:
-            tier.reader.wait(number)
-            is_sound = record.is_sound(read.out)
-        except OSError:
-            is_sound = False
-        with self._changed:
-            if is_sound or self._is_closed:
-                self._tier_bytes += len(read.out) if is_sound else 0
-                self._end(read)
-            else:
-                read.near = None
-                ticket = next(t for t, other in self._reads.items() if other is read)
-                heapq.heappush(self._queue, (read.priority, ticket))
-                self._start_queued()
-        if is_sound:
-            tier.use(record)
-        elif not self._is_closed:
-            tier.forget(record)
+class TieredReader(native.TieredReader):
+    """See ExpertReader: the tier, and behind it the network; both are closed with it."""
+
+    def __init__(
+        self, far: RemoteReader, tier: Tier, kind: str = "auto", device: Device | None = None
+    ) -> None:
+        """``kind`` and ``device`` are for the tier; see ``open_reader``."""
+        self.tier = tier
+        self._far = far
+        self._near = tier.open_reader(kind, device)
+        records = [(r.file, r.offset, r.num_bytes, int(r.checksum, 16)) for r in tier.records]
+        super().__init__(self._near, far, records, tier.table, tier.forget)
+
+    @property
+    def traffic(self) -> Traffic:
+        """Bytes so far."""
+        return Traffic(self._far.traffic.far_bytes, self.near_bytes)
+
+    def set_depth(self, depth: int) -> None:
+        """See ExpertReader."""
+        self._far.set_depth(depth)
+        self._near.set_depth(min(depth, TIER_DEPTH))
+
+    def close(self) -> None:
+        """See ExpertReader."""
+        self._far.close()
+        self._near.close()
+        self.tier.close()

@@ -26,12 +26,12 @@ from edgemoe.store.remote.address import Address
 from edgemoe.store.remote.copy import LocalCopy, copy_of
 from edgemoe.store.remote.failures import RemoteFailure
 from edgemoe.store.remote.files import RemoteFiles
-from edgemoe.store.remote.reader import RemoteReader
+from edgemoe.store.remote.reader import RemoteReader, TieredReader
 from edgemoe.store.remote.tier import NUM_WAITING, Record, Tier
 from edgemoe.store.store import Progress, Store, open_store
 
 # Requests at a time that are tried, as far as their records fit: round trips are long, and servers many.
-_DEPTHS = (4, 8, 16, 32)
+_DEPTHS = (2, 4, 8, 16, 32)
 _MOST_UNDER_WAY_BYTES = 64 << 20
 _CONNECTION_BYTES = 128 << 10  # what a request takes besides its record
 # Of what the disk has free, where nobody says how much the tier may take.
@@ -57,7 +57,7 @@ class RemoteStore(Store):
     def depths(self) -> tuple[int, ...]:
         """See Store."""
         most = _MOST_UNDER_WAY_BYTES // self._largest_num_bytes
-        return tuple(depth for depth in _DEPTHS if depth <= max(most, _DEPTHS[0]))
+        return tuple(depth for depth in _DEPTHS if depth <= max(most, _DEPTHS[1]))
 
     @property
     def reader_num_bytes(self) -> int:
@@ -82,16 +82,17 @@ class RemoteStore(Store):
         self, kind: str = "auto", max_depth: int = 4, device: Device | None = None
     ) -> ExpertReader:
         """A reader over the network behind the tier; ``kind`` and ``device`` are for the tier."""
-        reader = RemoteReader(self._files, self.expert_files, max_depth, self._open_tier(kind, device))
-        self._readers.append(reader)
-        return reader
+        tier = self._open_tier()
+        far = RemoteReader(self._files, self.expert_files, max_depth, tier)
+        self._readers.append(far)
+        return far if tier is None else TieredReader(far, tier, kind, device)
 
     def sample(self, reader: ExpertReader, count: int) -> tuple[ExpertReader, list[ExpertEntry]]:
         """See Store: the tier where it has half of the experts or more, else the network alone."""
         entries = list(self.manifest.experts.values())
-        tier = reader.tier if isinstance(reader, RemoteReader) else None
-        if tier is not None:
-            near = [e for e in entries if tier.find(self.file_index(e), e.offset, e.num_bytes) is not None]
+        if isinstance(reader, TieredReader):
+            find = reader.tier.find
+            near = [e for e in entries if find(self.file_index(e), e.offset, e.num_bytes) is not None]
             if 2 * len(near) >= len(entries):
                 return reader, near[:count]
         return RemoteReader(self._files, self.expert_files, self.depths[-1]), entries[:count]
@@ -163,7 +164,7 @@ class RemoteStore(Store):
         free = shutil.disk_usage(self._local.root).free + held
         return min(wanted, int(_USUAL_SHARE * free))
 
-    def _open_tier(self, kind: str, device: Device | None) -> Tier | None:
+    def _open_tier(self) -> Tier | None:
         capacity_bytes = self._capacity_bytes()
         for other in self._local.root.glob("tier-*"):
             if other != self.tier_folder:
@@ -175,7 +176,7 @@ class RemoteStore(Store):
             Record(self.file_index(e), e.offset, e.num_bytes, e.checksum)
             for e in self.manifest.experts.values()
         ]
-        return Tier(self.tier_folder, sizes, records, capacity_bytes, kind, device)
+        return Tier(self.tier_folder, sizes, records, capacity_bytes)
 
 
 def open_remote_store(address: Address, files: RemoteFiles | None = None) -> RemoteStore:

@@ -56,23 +56,21 @@ class Tier:
         file_sizes: Mapping[str, int],
         records: Sequence[Record],
         capacity_bytes: int,
-        kind: str = "auto",
-        device: Device | None = None,
     ) -> None:
-        """``file_sizes`` by name, in the order of the records' file numbers; ``kind`` as of ``open_reader``.
+        """``file_sizes`` by name, in the order of the records' file numbers.
 
         Raises:
             StoreError: the folder cannot be written, or its file system has no files with holes.
         """
-        self._records = records
+        self.records = records
         self._capacity_bytes = capacity_bytes
         self._numbers = {(record.file, record.offset): i for i, record in enumerate(records)}
         self._waiting: queue.Queue[tuple[int, ByteArray] | None] = queue.Queue(NUM_WAITING)
         self._is_refused = False  # the disk is full or failed: nothing more is kept
-        paths = [folder / name for name in file_sizes]
+        self._paths = [folder / name for name in file_sizes]
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._descriptors = [_open_sparse(p, s) for p, s in zip(paths, file_sizes.values(), strict=True)]
+            self._descriptors = [_open_sparse(folder / name, size) for name, size in file_sizes.items()]
             self._index = TierIndex(folder / _INDEX_FILE, [record.num_bytes for record in records])
             self._tidy()
         except OSError as error:
@@ -82,30 +80,37 @@ class Tier:
                     f" {HOME}, or give --tier 0"
                 ) from error
             raise StoreError(f"{folder}: cannot be written: {error.strerror}") from error
-        self.reader: FileReader = open_reader(paths, kind, MAX_DEPTH, device)
         self._thread = threading.Thread(target=self._work, name="edgemoe-tier", daemon=True)
         self._thread.start()
+
+    @property
+    def table(self) -> ByteArray:
+        """What the index says, in memory that is shared; see native.TieredReader."""
+        return self._index.table
 
     @property
     def held_bytes(self) -> int:
         """Room that its records take."""
         return self._index.held_bytes
 
+    def open_reader(self, kind: str = "auto", device: Device | None = None) -> FileReader:
+        """A reader of its files, of which nothing may be believed; see ``open_reader``."""
+        return open_reader(self._paths, kind, MAX_DEPTH, device)
+
     def find(self, file: int, offset: int, num_bytes: int) -> Record | None:
         """The record at a place, if it is believed to be here."""
         number = self._numbers.get((file, offset))
         if number is None or not self._index.is_whole(number):
             return None
-        record = self._records[number]
+        record = self.records[number]
         return record if record.num_bytes == num_bytes else None
 
-    def use(self, record: Record) -> None:
+    def use(self, number: int) -> None:
         """A record was read from here."""
-        self._index.use(self._number(record))
+        self._index.use(number)
 
-    def forget(self, record: Record) -> None:
+    def forget(self, number: int) -> None:
         """A record is not what it should be."""
-        number = self._number(record)
         with self._index.locked():
             if self._index.is_whole(number):
                 self._remove(number)
@@ -113,7 +118,7 @@ class Tier:
     def offer(self, file: int, offset: int, data: ByteArray) -> None:
         """A record that came over the network, to be kept if there is room and time; never blocks."""
         number = self._numbers.get((file, offset))
-        if number is None or self._is_refused or self._records[number].num_bytes > self._capacity_bytes:
+        if number is None or self._is_refused or self.records[number].num_bytes > self._capacity_bytes:
             return
         if not self._index.is_whole(number):
             with contextlib.suppress(queue.Full):
@@ -128,14 +133,10 @@ class Tier:
         if self._descriptors:
             self._waiting.put(None)
             self._thread.join()
-            self.reader.close()
             self._index.close()
             for descriptor in self._descriptors:
                 os.close(descriptor)
             self._descriptors = []
-
-    def _number(self, record: Record) -> int:
-        return self._numbers[record.file, record.offset]
 
     def _tidy(self) -> None:
         """Give back what a crash left, and what a smaller tier has no room for."""
@@ -143,7 +144,7 @@ class Tier:
             allocated = sum(os.fstat(descriptor).st_blocks * 512 for descriptor in self._descriptors)
             half_done = [n for n in self._index.not_whole() if self._index.is_taken(n)]
             # More than is accounted for: the index was lost, or is older than the files.
-            is_astray = allocated > self._index.held_bytes + _BLOCK * (len(self._records) + 1)
+            is_astray = allocated > self._index.held_bytes + _BLOCK * (len(self.records) + 1)
             for number in self._index.not_whole() if is_astray else half_done:
                 self._remove(number)
             self._make_room(0)
@@ -152,7 +153,7 @@ class Tier:
         while (waiting := self._waiting.get()) is not None:
             number, data = waiting
             try:
-                if self._records[number].is_sound(data):
+                if self.records[number].is_sound(data):
                     self._keep(number, data)
             except OSError:
                 self._is_refused = True
@@ -162,7 +163,7 @@ class Tier:
         self._waiting.task_done()
 
     def _keep(self, number: int, data: ByteArray) -> None:
-        record = self._records[number]
+        record = self.records[number]
         descriptor = self._descriptors[record.file]
         with self._index.locked():
             # Another process may have it, or be writing it.
@@ -192,7 +193,7 @@ class Tier:
         return victims is not None
 
     def _remove(self, number: int) -> None:
-        record = self._records[number]
+        record = self.records[number]
         self._index.leaves(number)
         punch_hole(self._descriptors[record.file], record.offset, record.num_bytes)
 

@@ -20,7 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
+from edgemoe.native import ByteArray
+
 _ABSENT, _TAKEN, _WHOLE = 0, 1, 2
+# As native/io/tiered_reader.h has it, which reads and counts uses.
 _ENTRY = np.dtype([("state", "<u4"), ("uses", "<u4"), ("worth", "<f8")])
 
 
@@ -42,8 +45,9 @@ class TierIndex:
             if os.fstat(self._descriptor).st_size != num_bytes:
                 os.ftruncate(self._descriptor, 0)
                 os.ftruncate(self._descriptor, num_bytes)
-        table = np.memmap(path, _ENTRY, "r+", shape=(1 + len(sizes),))
-        self._age, self._table = table[:1], table[1:]
+        mapped = np.memmap(path, _ENTRY, "r+", shape=(1 + len(sizes),))
+        self.table: ByteArray = mapped.view(np.ndarray).view(np.uint8)  # the whole file
+        self._age, self._table = mapped[:1], mapped[1:]
 
     @contextmanager
     def locked(self) -> Iterator[None]:
