@@ -6,6 +6,7 @@ weight_files.py has which files count.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from edgemoe.checkpoint.coded import CodedTensor, merge_coded
 from edgemoe.checkpoint.quantisation import empty_biases, find_coded, without_quantisation
 from edgemoe.checkpoint.source import SourceRef, TensorInfo
 from edgemoe.checkpoint.stand_ins import read_json, refuse_stand_in
+from edgemoe.checkpoint.tokenizer_model import build_tokenizer
 from edgemoe.checkpoint.torch_file import read_torch_file
 from edgemoe.checkpoint.weight_files import find_weight_files, refuse_others
 from edgemoe.errors import CheckpointError, MissingTensorError
@@ -33,9 +35,12 @@ SIDE_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "chat_template.jinja",
+    "chat_template.json",
     "generation_config.json",
 )
+_MORE_TEMPLATES = "additional_chat_templates"
 
 
 class FolderCheckpoint:
@@ -86,9 +91,16 @@ class FolderCheckpoint:
         return mxfp4.pack_mxfp4(ref.name, *self._mxfp4_rows(ref.name, ref.index, rows))
 
     def files(self) -> Mapping[str, bytes]:
-        """Tokenizer, chat template and generation settings, those that exist."""
+        """Tokenizer, chat templates and generation settings, those that exist.
+
+        Where there is no tokenizer.json, it is built of the files that training left, if these are known.
+        """
         paths = (self._folder / name for name in SIDE_FILES)
-        return {path.name: path.read_bytes() for path in paths if path.is_file()}
+        found = {path.name: path.read_bytes() for path in paths if path.is_file()}
+        built = None if "tokenizer.json" in found else build_tokenizer(self._folder, self._config)
+        if built is not None:
+            found["tokenizer.json"] = built
+        return _with_more_templates(self._folder, found)
 
     def close(self) -> None:
         """Close the shards."""
@@ -183,6 +195,21 @@ class FolderCheckpoint:
         if path not in self._descriptors:
             self._descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         return self._descriptors[path]
+
+
+def _with_more_templates(folder: Path, files: dict[str, bytes]) -> dict[str, bytes]:
+    """Templates of a folder of their own become named ones of tokenizer_config.json: stores are flat."""
+    more = sorted((folder / _MORE_TEMPLATES).glob("*.jinja"))
+    if not more:
+        return files
+    sources = {path.stem: path.read_text("utf-8") for path in more}
+    default = files.pop("chat_template.jinja", None)
+    if default is not None:
+        sources = {"default": default.decode("utf-8"), **sources}
+    path = folder / "tokenizer_config.json"
+    settings = read_json(path) if path.is_file() else {}
+    settings["chat_template"] = [{"name": name, "template": text} for name, text in sources.items()]
+    return {**files, path.name: json.dumps(settings, ensure_ascii=False).encode()}
 
 
 def _locate(place: TensorRange, index: int | None, start: int, stop: int) -> tuple[tuple[int, ...], int, int]:
