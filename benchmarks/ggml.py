@@ -11,7 +11,15 @@ import numpy as np
 
 Product = Callable[[], object]
 # Number of the type that stands beside each of our formats, and its bytes per 256 weights.
-RIVALS = {"q2": (10, 84), "q3": (11, 110), "q4": (12, 144), "q6": (14, 210), "q8": (8, 272)}
+RIVALS = {
+    "t2": (10, 84),
+    "q2": (10, 84),
+    "t3": (11, 110),
+    "q3": (11, 110),
+    "q4": (12, 144),
+    "q6": (14, 210),
+    "q8": (8, 272),
+}
 # Where ggml_tensor keeps what the rearranged kernels know of it, in bytes from its beginning.
 _EXTRA_OFFSET = 320
 

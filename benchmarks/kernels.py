@@ -35,7 +35,7 @@ MANY_TOKENS, MANY_ROWS = 512, 2048
 # Threads of an engine go on spinning for some milliseconds, on a core that the next one needs. Reading memory
 # meanwhile, and not sleeping, keeps the processor awake.
 NUM_SPACERS = 3
-FORMATS = ("q2", "q3", "q4", "q6", "q8", "bf16", "f16")
+FORMATS = ("t2", "q2", "t3", "q3", "q4", "q6", "q8", "bf16", "f16")
 
 
 def our_product(format: str, weights: np.ndarray, num_rows: int, x: np.ndarray) -> Product:
