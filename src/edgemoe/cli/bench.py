@@ -143,9 +143,10 @@ def _print_results(results: list[Measurement]) -> None:
     told_apart = len(names) > 1
     table = new_table(
         ("" if told_apart else f"{names[0]}: ")
-        + "tokens per second; per token KiB read, KiB wasted, ms waiting",
+        + "tokens per second; per token KiB read, KiB wasted, ms waiting, mJ ("
+        + f"{results[0].energy_source})",
         *(("store",) if told_apart else ()),
-        *("mode", "test", "t/s", "hits", "read", "wasted", "wait", "peak MiB"),
+        *("mode", "test", "t/s", "hits", "read", "wasted", "wait", "mJ", "peak MiB"),
         is_narrow=True,
     )
     for result in results:
@@ -160,6 +161,7 @@ def _print_results(results: list[Measurement]) -> None:
             f"{result.bytes_per_token / 1024:.0f}",
             f"{result.wasted_bytes_per_token / 1024:.0f}",
             f"{1000 * result.stall_s_per_token:.2f}",
+            f"{1000 * result.joules_per_token:.3g}",
             f"{result.peak_bytes / MIB:.0f}",
         )
     print_table(table)

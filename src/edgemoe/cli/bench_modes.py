@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgemoe.engine.device_cgroup import CgroupUnavailable, bounded
+from edgemoe.engine.generation import current_stats
 from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.engine.machine import peak_resident_bytes
 from edgemoe.errors import RequestError
@@ -45,6 +46,8 @@ class Measurement:
     bounded_by: str | None  # what made storage as slow as the device asked for
     far_bytes_per_token: float = 0.0  # of a store at a URL: over the network
     tier_bytes_per_token: float = 0.0  # and from its copy on this disk
+    joules_per_token: float = 0.0
+    energy_source: str = "estimate"  # or the counters that say it
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -143,13 +146,13 @@ def _measure(
     prepare, run, num_tokens = _test(engine, name, tests)
     prepare()
     run()  # once for nothing: the cache settles
-    before = engine.experts.counts
+    before, joules = engine.experts.counts, current_stats(engine).joules
     for _ in range(tests.num_repeats):
         prepare()
         began_s = time.perf_counter()
         run()
         rates.append(num_tokens / (time.perf_counter() - began_s))
-    counts = engine.experts.counts - before
+    counts, stats = engine.experts.counts - before, current_stats(engine)
     tokens = tests.num_repeats * num_tokens
     return Measurement(
         store=store,
@@ -164,6 +167,8 @@ def _measure(
         bounded_by=bounded_by,
         far_bytes_per_token=counts.far_bytes / tokens,
         tier_bytes_per_token=counts.tier_bytes / tokens,
+        joules_per_token=(stats.joules - joules) / tokens,
+        energy_source=stats.energy_source,
     )
 
 

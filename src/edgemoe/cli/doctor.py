@@ -38,12 +38,14 @@ def doctor(
     """
     from edgemoe.cli.demo import demo_store
     from edgemoe.cli.machine_speed import measure_memory
+    from edgemoe.engine.energy import find_counters
     from edgemoe.engine.machine import describe_machine
 
     folder = stores[0].absolute().parent if stores else Path.cwd()
     say(f"measuring memory and the storage of {folder} ...")
     record: dict[str, Any] = {
         "machine": describe_machine().to_json(),
+        "energy_source": find_counters().source or "estimate",
         "memory_bytes_per_s": measure_memory(),
         "storage": _measured(folder),
         "stores": [_plan(store) for store in stores or ()],
@@ -110,6 +112,9 @@ def _print_machine(record: dict[str, Any]) -> None:
         f" {format_size(machine['memory_bytes'])}, cgroup limit {format_size(limit) if limit else 'none'},"
         f" reads at {format_size(record['memory_bytes_per_s'])}/s"
     )
+    source = record["energy_source"]
+    how = "estimated, as no counter can be read" if source == "estimate" else f"from {source}"
+    print(f"energy     {how}")
     if storage["method"] is None:
         print(f"storage    not measured at {storage['folder']}")
         return

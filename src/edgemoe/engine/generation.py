@@ -192,6 +192,7 @@ class Stream(Iterator[Chunk]):
 def current_stats(engine: Engine) -> Stats:
     """Counts and memory now."""
     counts = engine.experts.counts
+    joules = engine.energy.joules(counts.hits + counts.misses, counts.bytes_read)
     return Stats(
         expert_hits=counts.hits,
         expert_misses=counts.misses,
@@ -202,6 +203,8 @@ def current_stats(engine: Engine) -> Stats:
         budget_bytes=engine.memory.budget_bytes,
         far_bytes=counts.far_bytes,
         tier_bytes=counts.tier_bytes,
+        joules=joules,
+        energy_source=engine.energy.source,
     )
 
 

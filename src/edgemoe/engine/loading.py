@@ -14,6 +14,7 @@ from edgemoe.engine import forks
 from edgemoe.engine.batch import Limits
 from edgemoe.engine.defaults import read_sampling_defaults
 from edgemoe.engine.encoder_session import EncoderDecoderSession
+from edgemoe.engine.energy import EnergyMeter, find_counters, memory_bytes_per_use
 from edgemoe.engine.memory import MemoryPlan, check_budget, plan_memory
 from edgemoe.engine.prediction import (
     build_next_use,
@@ -56,6 +57,7 @@ class Engine:
     session: Session
     sampling: Mapping[str, float]  # what the model's authors say of drawing tokens
     weights_id: str  # the same for stores of the same weights in the same formats
+    energy: EnergyMeter
     notes: tuple[str, ...] = ()  # what of the store is not used, and why
 
     def close(self) -> None:
@@ -144,7 +146,15 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
         reader.close()
         raise
     return Engine(
-        spec, memory, tokenizer, experts, session, sampling, weights_id(store.manifest), store.notes
+        spec,
+        memory,
+        tokenizer,
+        experts,
+        session,
+        sampling,
+        weights_id(store.manifest),
+        EnergyMeter(find_counters(), memory_bytes_per_use(spec, store.manifest)),
+        store.notes,
     )
 
 

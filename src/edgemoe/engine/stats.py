@@ -11,7 +11,9 @@ class Stats:
 
     A miss is an expert that was not resident when its router asked for it, though it may have been on
     its way. ``wasted_bytes`` were read ahead and not used; ``waited_s`` is time spent waiting for reads.
-    Of a store at a URL ``far_bytes`` came over the network and ``tier_bytes`` from its copy on this disk.
+    ``joules`` are of the whole machine where ``energy_source`` is a counter, else an estimate of this process
+    (engine/energy.py). Of a store at a URL ``far_bytes`` came over the network and ``tier_bytes`` from its
+    copy on this disk.
     """
 
     expert_hits: int
@@ -23,6 +25,8 @@ class Stats:
     budget_bytes: int
     far_bytes: int = 0
     tier_bytes: int = 0
+    joules: float = 0.0
+    energy_source: str = "estimate"
 
     @property
     def hit_share(self) -> float:

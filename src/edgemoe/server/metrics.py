@@ -133,6 +133,11 @@ class _EngineCollector:
             ("edgemoe_stall_seconds", "Time spent waiting for reads.", stats.waited_s),
         ):
             yield CounterMetricFamily(name, text, value=value)
+        energy = CounterMetricFamily(
+            "edgemoe_energy_joules", "Energy, by what says it: a counter, or an estimate.", labels=["source"]
+        )
+        energy.add_metric([stats.energy_source], stats.joules)
+        yield energy
         yield GaugeMetricFamily("edgemoe_resident_bytes", "Memory of the process.", stats.resident_bytes)
         yield GaugeMetricFamily("edgemoe_budget_bytes", "The cap on it.", stats.budget_bytes)
 
