@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,18 +35,48 @@ def run_capped(command: Sequence[str], limit_bytes: int) -> CappedRun:
     Raises:
         CgroupUnavailable: no cgroup can be made.
     """
+    with memory_group(limit_bytes) as group:
+        started = time.perf_counter()
+        done = subprocess.run(group.inside(command), capture_output=True, text=True, check=False)
+        elapsed_s = time.perf_counter() - started
+        return CappedRun(
+            done.returncode, done.stdout, done.stderr, group.peak_bytes(), group.num_oom_kills(), elapsed_s
+        )
+
+
+@dataclass(frozen=True)
+class Group:
+    """A memory cgroup."""
+
+    folder: Path
+    is_v2: bool
+
+    def inside(self, command: Sequence[str]) -> list[str]:
+        """The command so that it runs in the group, which it enters first: everything it takes is counted."""
+        return ["sh", "-c", f'echo $$ > "{self.folder}/cgroup.procs" && exec "$@"', "sh", *command]
+
+    def peak_bytes(self) -> int:
+        """The kernel's count, page cache included."""
+        name = "memory.peak" if self.is_v2 else "memory.max_usage_in_bytes"
+        return int((self.folder / name).read_text())
+
+    def num_oom_kills(self) -> int:
+        """Processes that the kernel ended for want of memory."""
+        return _oom_kills(self.folder / ("memory.events" if self.is_v2 else "memory.oom_control"))
+
+
+@contextmanager
+def memory_group(limit_bytes: int) -> Iterator[Group]:
+    """A new memory cgroup of exactly this size, until the block ends.
+
+    Raises:
+        CgroupUnavailable: no cgroup can be made.
+    """
     is_v2 = (_ROOT / "cgroup.controllers").is_file()
     folder = (_ROOT if is_v2 else _ROOT / "memory") / f"edgemoe-benchmark-{os.getpid()}"
     _make(folder, is_v2, limit_bytes)
     try:
-        started = time.perf_counter()
-        # The child enters the group before it becomes the command: everything it takes is counted.
-        enter = ["sh", "-c", f'echo $$ > "{folder}/cgroup.procs" && exec "$@"', "sh", *command]
-        done = subprocess.run(enter, capture_output=True, text=True, check=False)
-        elapsed_s = time.perf_counter() - started
-        peak = int((folder / ("memory.peak" if is_v2 else "memory.max_usage_in_bytes")).read_text())
-        kills = _oom_kills(folder / ("memory.events" if is_v2 else "memory.oom_control"))
-        return CappedRun(done.returncode, done.stdout, done.stderr, peak, kills, elapsed_s)
+        yield Group(folder, is_v2)
     finally:
         _remove(folder)
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from functools import cache
+from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("canitoolcall")
 from canitoolcall.checks import case_status, run_checks
 from canitoolcall.fixtures import load_families, load_fixtures
 from canitoolcall.results import Observation, ParsedToolCall, ParseResult, Status
+from server.test_constraints import TOOLS
 
 from edgemoe.server.dialects import DIALECTS, Call
 from edgemoe.server.events import Reasoning
@@ -93,3 +98,40 @@ def test_cutting_changes_nothing(family):
         whole = parse(fixture, [fixture.raw_output])
         for name, pieces in cuts(fixture.raw_output):
             assert parse(fixture, pieces) == whole, (fixture.id, name)
+
+
+@cache
+def scraps(family):
+    """What answers of a family are made of: marks, and what stands between them."""
+    outputs = [fixture.raw_output for fixture in fixtures(family)[::4]]
+    pattern = r"<[^<>]{1,30}>|\[[A-Z_]+\]|[^<\[]{1,24}"
+    return sorted({scrap for text in outputs for scrap in re.findall(pattern, text)})
+
+
+@pytest.mark.parametrize("family", DIALECTS)
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_whatever_is_written_is_read_the_same_in_any_pieces(family, data):
+    """Marks in any order, halves of calls and of marks: nothing that a real model has to write."""
+    parts = data.draw(st.lists(st.sampled_from([*scraps(family), " ", "\n", "{", '"', "<"]), max_size=12))
+    text = "".join(parts)
+    places = data.draw(st.lists(st.integers(0, len(text)), max_size=12))
+    pieces = [text[start:end] for start, end in pairwise([0, *sorted(places), len(text)])]
+    is_cut = data.draw(st.booleans())
+    assert read_in(family, pieces, is_cut) == read_in(family, [text], is_cut)
+
+
+def read_in(family, pieces, is_cut):
+    """Thoughts, texts and calls in their order, neighbours of one kind joined."""
+    reader = DIALECTS[family].reader("", TOOLS, takes_calls=True)
+    out = [item for piece in pieces for item in reader.push(piece)] + reader.finish(is_cut=is_cut)
+    joined = []
+    for item in out:
+        kind = type(item).__name__
+        if isinstance(item, Call):
+            joined.append((kind, (item.name, item.arguments)))
+        elif joined and joined[-1][0] == kind:
+            joined[-1] = (kind, joined[-1][1] + item.text)
+        else:
+            joined.append((kind, item.text))
+    return joined

@@ -47,12 +47,15 @@ ECHOED: Mapping[str, Any] = {
     "user": None,
 }
 
+# What a function has where it was left out; clients that check types want all of it.
+FUNCTION: Mapping[str, Any] = {"description": None, "parameters": None, "strict": None}
+
 
 def usage_body(usage: Usage) -> dict[str, Any]:
     """``usage`` as this API counts it."""
     return {
         "input_tokens": usage.num_prompt,
-        "input_tokens_details": {"cached_tokens": usage.num_cached},
+        "input_tokens_details": {"cached_tokens": usage.num_cached, "cache_write_tokens": 0},
         "output_tokens": usage.num_completion,
         "output_tokens_details": {"reasoning_tokens": usage.num_reasoning},
         "total_tokens": usage.num_prompt + usage.num_completion,
@@ -64,6 +67,10 @@ class ResponsesEncoder:
 
     def __init__(self, model: str, body: Mapping[str, Any], asked: AnswerRequest) -> None:
         echoed = {key: default if body.get(key) is None else body[key] for key, default in ECHOED.items()}
+        echoed["tools"] = [
+            FUNCTION | tool if tool["type"] == "function" else tool for tool in echoed["tools"]
+        ]
+        echoed["text"] = ECHOED["text"] | echoed["text"]
         reasoning = body.get("reasoning")
         effort = reasoning.get("effort") if isinstance(reasoning, dict) else None
         self.response: dict[str, Any] = {

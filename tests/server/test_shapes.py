@@ -1,0 +1,119 @@
+"""Bodies and events, not as clients repair them but as they are sent, by the types of the official clients,
+and by what the Open Responses specification demands: its cases but the one with an image.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from anthropic.types import Message, RawMessageStreamEvent
+from openai.types import Completion, Model
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
+from server.test_constraints import TOOLS, WEATHER
+
+SAY = [{"role": "user", "content": "Tell me of the fox."}]
+FUNCTION = {"type": "function", "name": "get_weather", "description": "Weather.", "parameters": WEATHER}
+# What a response must have, null or not.
+REQUIRED = """id object created_at completed_at status incomplete_details model previous_response_id
+instructions output error tools tool_choice truncation parallel_tool_calls text top_p presence_penalty
+frequency_penalty top_logprobs temperature reasoning user usage max_output_tokens max_tool_calls store
+background service_tier metadata safety_identifier prompt_cache_key"""
+ASKS_TOOL = {"input": SAY, "tools": [FUNCTION], "tool_choice": "required", "text": {}}
+# Ends the answer soon, as a model that knows when to stop would.
+BRIEF = {"format": {"type": "json_schema", "name": "x", "schema": {"enum": ["yes", "no"]}}}
+
+
+def events_of(text):
+    lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+def strictly(kind, value):
+    """A value by a client's type, without turning one type into another."""
+    TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
+
+
+OPEN_RESPONSES = {
+    "basic": {"input": SAY},
+    "streaming": {"input": SAY, "stream": True},
+    "system": {"input": [{"type": "message", "role": "system", "content": "You are a pirate."}, *SAY]},
+    "tool": ASKS_TOOL | {"text": {"verbosity": "low"}},
+    "tool streaming": ASKS_TOOL | {"stream": True},
+    "turns": {
+        "input": [
+            *SAY,
+            {"type": "message", "role": "assistant", "content": "He ran."},
+            {"type": "message", "role": "user", "content": "Where to?"},
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("case", OPEN_RESPONSES)
+def test_open_responses(http, case):
+    body = {"model": "demo", "temperature": 0, "text": BRIEF} | OPEN_RESPONSES[case]
+    answer = http.post("/v1/responses", json=body)
+    response = answer.json() if not body.get("stream") else events_of(answer.text)[-1]["response"]
+    assert set(REQUIRED.split()) <= set(response)
+    assert response["status"] == "completed"
+    assert response["completed_at"] >= response["created_at"]
+    assert response["text"]["format"]
+    strictly(Response, response)
+    wanted = "function_call" if "tools" in body else "message"
+    assert [item["type"] for item in response["output"]] == [wanted]
+    for tool in response["tools"]:
+        assert {"name", "description", "parameters", "strict"} <= set(tool)
+    if not body.get("stream"):
+        return
+    events = events_of(answer.text)
+    for event in events:
+        strictly(ResponseStreamEvent, event)
+    named = [line.removeprefix("event: ") for line in answer.text.splitlines() if line.startswith("event: ")]
+    assert named == [event["type"] for event in events]
+    kinds = {(event["type"], event.get("item", {}).get("type")) for event in events}
+    assert {("response.output_item.added", wanted), ("response.output_item.done", wanted)} <= kinds
+    if wanted == "function_call":
+        assert ("response.function_call_arguments.delta", None) in kinds
+        assert ("response.function_call_arguments.done", None) in kinds
+
+
+@pytest.mark.parametrize(
+    "extra", [{}, {"logprobs": True, "top_logprobs": 2}, {"tools": TOOLS, "tool_choice": "required"}]
+)
+def test_chat(http, extra):
+    body = {"model": "demo", "messages": SAY, "max_tokens": 60} | extra
+    strictly(ChatCompletion, http.post("/v1/chat/completions", json=body).json())
+    body |= {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True}
+    chunks = events_of(http.post("/v1/chat/completions", json=body).text)
+    for chunk in chunks:
+        strictly(ChatCompletionChunk, chunk)
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    finish = [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]]
+    assert finish[-1] is not None
+    assert set(finish[:-1]) == {None}
+    assert chunks[-1]["choices"] == []
+
+
+def test_completions_and_models(http):
+    body = {"model": "demo", "prompt": "Once", "max_tokens": 3, "logprobs": 1}
+    strictly(Completion, http.post("/v1/completions", json=body).json())
+    for chunk in events_of(http.post("/v1/completions", json=body | {"stream": True}).text):
+        strictly(Completion, chunk | {"choices": [c | {"finish_reason": "stop"} for c in chunk["choices"]]})
+    for model in http.get("/v1/models").json()["data"]:
+        strictly(Model, model)
+
+
+@pytest.mark.parametrize(
+    "extra", [{}, {"tools": [{"name": "f", "input_schema": WEATHER}], "tool_choice": {"type": "any"}}]
+)
+def test_messages(http, extra):
+    body = {"model": "demo", "messages": SAY, "max_tokens": 60} | extra
+    strictly(Message, http.post("/v1/messages", json=body).json())
+    events = events_of(http.post("/v1/messages", json=body | {"stream": True}).text)
+    for event in events:
+        if event["type"] != "ping":
+            strictly(RawMessageStreamEvent, event)
+    assert "timings" not in json.dumps(events)
