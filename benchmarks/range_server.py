@@ -78,8 +78,13 @@ def serve(folder: Path, link: Link) -> None:
                     while first < stop:
                         first += os.sendfile(self.connection.fileno(), file.fileno(), first, stop - first)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:
+            """Clients may hang up."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(f"http://127.0.0.1:{server.server_address[1]}/{folder.name}", flush=True)
     sys.stdin.read()

@@ -237,11 +237,18 @@ def test_a_name_with_a_colon_is_still_a_folder(tmp_path):
         open_store(tmp_path / "a:b")
 
 
-def test_a_password_is_sent_and_never_told(far):
+def test_a_password_is_sent_and_never_told(far, capfd):
+    from edgemoe.cli.main import main
+
     url = far.url.replace("//", "//user:pa55word@")
+    assert main(["run", url, "a", "--max-tokens", "1", "--context", "64", "--threads", "1"]) == 0
+    shown = "".join(capfd.readouterr())
+    assert f"edgemoe run {far.url} --chat" in shown
+    assert "pa55word" not in shown
     store = open_store(url)
     assert store.name == far.url
     assert far.server.passwords == {"Basic " + base64.b64encode(b"user:pa55word").decode()}
+    store._local.forget_dense()
     far.server.fault = lambda name, number: 403
     with pytest.raises(StoreError) as caught:
         store.read_dense()

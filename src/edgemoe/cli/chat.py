@@ -18,7 +18,7 @@ from edgemoe.cli.options import (
     as_utf8,
     template_options,
 )
-from edgemoe.cli.output import say, say_drawing
+from edgemoe.cli.output import say, say_drawing, shown_store
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
@@ -64,8 +64,10 @@ def chat(
     with load.load(store) as model:
         options = answer.options(model, DEFAULTS)
         if not model.tokenizer.template_names():
-            raise RequestError(f"{store} has no chat template; `edgemoe run` continues a plain prompt")
-        _say_header(model, str(store))
+            raise RequestError(
+                f"{shown_store(store)} has no chat template; `edgemoe run` continues a plain prompt"
+            )
+        _say_header(model, str(shown_store(store)))
         say_drawing(model, options)
         turns = Turns(model, None if system is None else as_utf8(system), options, values, drops_oldest)
         Conversation(turns, prints_json=as_json).hold()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgemoe.cli.options import JsonOption
-from edgemoe.cli.output import new_table, print_json, print_table, say
+from edgemoe.cli.output import new_table, print_json, print_table, say, shown_store
 from edgemoe.errors import RequestError
 
 READ_METHOD_NAMES = {
@@ -41,7 +41,7 @@ def doctor(
     from edgemoe.engine.energy import find_counters
     from edgemoe.engine.machine import describe_machine
 
-    folder = stores[0].absolute().parent if stores else Path.cwd()
+    folder = next((store.absolute().parent for store in stores or () if store.exists()), Path.cwd())
     say(f"measuring memory and the storage of {folder} ...")
     record: dict[str, Any] = {
         "machine": describe_machine().to_json(),
@@ -90,7 +90,7 @@ def _plan(path: Path) -> dict[str, Any]:
     smallest_bytes = plan_for(resident_bytes).smallest_num_bytes
     plan = plan_for(max(default_bytes, smallest_bytes))
     return {
-        "store": str(path),
+        "store": str(shown_store(path)),
         "smallest_budget_bytes": smallest_bytes,
         "resident_budget_bytes": resident_bytes,
         "default_budget_bytes": default_bytes,

@@ -70,6 +70,15 @@ def quoted(*words: object) -> str:
     )
 
 
+def shown_store(path: Path) -> Path | str:
+    """A store as a line shows it: a URL as it was written, without its password."""
+    if ":" not in str(path):
+        return path
+    from edgemoe.store import shown_name
+
+    return shown_name(path)
+
+
 @contextmanager
 def reading_prompt() -> Iterator[Advance]:
     """A bar of the prompt's tokens until all are read, if that lasts. Yields the function to tell."""

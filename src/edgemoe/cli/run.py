@@ -17,7 +17,7 @@ from edgemoe.cli.options import (
     as_utf8,
     template_options,
 )
-from edgemoe.cli.output import print_json, quoted, reading_prompt, say, say_drawing
+from edgemoe.cli.output import print_json, quoted, reading_prompt, say, say_drawing, shown_store
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def run(
         options = answer.options(model, DEFAULTS)
         say_drawing(model, options)
         if not is_chat and model.tokenizer.template_names():
-            command = quoted("edgemoe", "run", store, "--chat")
+            command = quoted("edgemoe", "run", shown_store(store), "--chat")
             say(f"hint: this model has a chat template; to ask with it: {command}")
         with reading_prompt() as progress:
             options["progress"] = progress

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from edgemoe.cli.options import ContextOption, MemoryOption, ThreadsOption, TierOption
-from edgemoe.cli.output import say
+from edgemoe.cli.output import say, shown_store
 from edgemoe.units import parse_size
 
 
@@ -121,7 +121,7 @@ def serve(
     )
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    say(f"loading {stores[0]}")
+    say(f"loading {shown_store(stores[0])}")
     run_server(
         list(stores),
         memory,

@@ -33,7 +33,7 @@ from edgemoe.store.format import (
     expert_record,
 )
 from edgemoe.store.layout import Place, StoreLayout, plan_layout
-from edgemoe.store.opening import open_store
+from edgemoe.store.opening import open_store, shown_name
 from edgemoe.store.store import Store, leave_out
 from edgemoe.store.writer import StoreWriter
 
@@ -70,5 +70,6 @@ __all__ = [
     "open_reader",
     "open_store",
     "plan_layout",
+    "shown_name",
     "traffic_of",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from edgemoe.errors import RequestError
@@ -33,4 +34,13 @@ def open_store(path: str | Path, *, checks_attached: bool = True) -> Store:
     return open_remote_store(address)
 
 
+def shown_name(path: str | Path) -> str:
+    """What a message calls a store: as it was written, but for a password in its URL."""
+    found = _URL.fullmatch(str(path))
+    if found is None or Path(path).exists():
+        return str(path)
+    return re.sub(r"//[^/@]*@", "//", f"{found[1]}://{found[2]}")
+
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+(.*)")
 _MEANT = ("s3:", "gs:", "az:", "https:", "http:", "hf:")
