@@ -26,6 +26,7 @@ from typing import Any
 
 from ablation import fit_made_up, read_tokens
 from range_server import start_server
+from tables import replace_between
 from turns import TURN_TOKENS, Way, take_turns
 
 from edgemoe.engine.loading import LoadOptions, load_engine
@@ -117,6 +118,16 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
         )
 
 
+def write_rows(document: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Put the table between its marks."""
+    lines = ["| way | tokens/s | of this disk | MiB/token | hits |", "|---|---|---|---|---|"]
+    for r in rows:
+        read = f"{r['bytes_per_token'] / MIB:.0f}"
+        speed = f"{r['tokens_per_s']:.1f} | {r['share_of_local']:.0%}"
+        lines.append(f"| {r['way']} | {speed} | {read} | {r['hit_share']:.0%} |")
+    replace_between(document, "remote", lines)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -132,6 +143,7 @@ def main() -> None:
     parser.add_argument("--turn-tokens", type=int, default=TURN_TOKENS, help="tokens of a turn")
     parser.add_argument("--tokens", type=int, default=600, help="length of the text")
     parser.add_argument("--out", "-o", type=Path)
+    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="put the table there")
     args = parser.parse_args()
     local = open_store(args.store)
     if args.fit_made_up:
@@ -160,6 +172,8 @@ def main() -> None:
     print(json.dumps(record))
     if args.out:
         args.out.write_text(json.dumps(record) + "\n")
+    if args.write:
+        write_rows(args.write, rows)
 
 
 if __name__ == "__main__":
