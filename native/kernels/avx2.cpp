@@ -3,6 +3,7 @@
 // instruction that adds quads of products to 32 bits (avxvnni.cpp), that takes their place.
 #include <immintrin.h>
 
+#include "kernels/grids.h"
 #include "kernels/half.h"
 #include "kernels/kernels.h"
 
@@ -13,7 +14,12 @@ using F = __m256;
 using I = __m256i;
 constexpr int kLanes = 8;
 constexpr int kMaxTokens = 4;
+constexpr bool has_kernels_of(Format) { return true; }
 constexpr int kDot8Zero = 128;
+
+struct QuadPair {
+    I first, second;
+};
 
 inline I set1_i(std::int32_t v) { return _mm256_set1_epi32(v); }
 inline I load_codes(const std::uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const I*>(p)); }
@@ -85,6 +91,8 @@ template <>
 struct Sums<5> : ShortSums<4> {};
 template <>
 struct Sums<6> : ShortSums<2> {};
+template <>
+struct Sums<7> : ShortSums<1> {};
 // Eight bits are two codes below 16.
 template <>
 struct Sums<8> {
@@ -130,6 +138,35 @@ inline I look_up(const std::uint8_t* table, I codes) {
     const __m128i entries = _mm_load_si128(reinterpret_cast<const __m128i*>(table));
     return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(entries), codes);
 }
+// Loads one by one: gathers are slow on many processors that have nothing wider.
+inline QuadPair look_up_points(const std::uint64_t* points, I numbers) {
+    alignas(32) std::uint32_t n[8];
+    _mm256_store_si256(reinterpret_cast<I*>(n), numbers);
+    const auto two = [&](int i) {
+        const __m128d first = _mm_load_sd(reinterpret_cast<const double*>(points + n[i]));
+        return _mm_castpd_si128(_mm_loadh_pd(first, reinterpret_cast<const double*>(points + n[i + 1])));
+    };
+    const auto four = [&](int i) {
+        return _mm256_castsi256_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(two(i)), two(i + 4), 1));
+    };
+    const F first = four(0), last = four(2);  // rows 0, 1, 4, 5 and 2, 3, 6, 7
+    return {_mm256_castps_si256(_mm256_shuffle_ps(first, last, 0x88)),
+            _mm256_castps_si256(_mm256_shuffle_ps(first, last, 0xdd))};
+}
+inline I look_up_points(const std::uint32_t* points, I numbers) {
+    alignas(32) std::uint32_t n[8];
+    _mm256_store_si256(reinterpret_cast<I*>(n), numbers);
+    const auto four = [&](int i) {
+        __m128i rows = _mm_cvtsi32_si128(static_cast<int>(points[n[i]]));
+        rows = _mm_insert_epi32(rows, static_cast<int>(points[n[i + 1]]), 1);
+        rows = _mm_insert_epi32(rows, static_cast<int>(points[n[i + 2]]), 2);
+        return _mm_insert_epi32(rows, static_cast<int>(points[n[i + 3]]), 3);
+    };
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(four(0)), four(4), 1);
+}
+inline I negate_where(I v, I signs, int twice) {
+    return _mm256_blendv_epi8(v, _mm256_sub_epi8(_mm256_set1_epi8(static_cast<char>(twice)), v), signs);
+}
 template <int n>
 inline I shift32(I v) {
     if constexpr (n >= 0) return _mm256_slli_epi32(v, n);
@@ -166,6 +203,7 @@ inline float sum_of(F v) {
 #include "kernels/attention.h"
 #include "kernels/block_scales.h"
 #include "kernels/trellis_quads.h"
+#include "kernels/grid_quads.h"
 #include "kernels/loops.h"
 
 #ifdef EDGEMOE_DPBUSD_256

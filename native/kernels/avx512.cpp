@@ -1,98 +1,60 @@
 // AVX-512 with VNNI: 16 rows a vector, one dot-product instruction per quad of columns.
 #include <immintrin.h>
 
+#include "kernels/grids.h"
 #include "kernels/half.h"
 #include "kernels/kernels.h"
 
 namespace edgemoe {
 namespace {
 
-using F = __m512;
-using I = __m512i;
-constexpr int kLanes = 16;
-constexpr int kMaxTokens = 8;
-constexpr int kDot8Zero = 128;
+#include "kernels/avx512.h"
 
-inline I set1_i(std::int32_t v) { return _mm512_set1_epi32(v); }
-inline I load_codes(const std::uint8_t* p) { return _mm512_loadu_si512(p); }
-inline I and8(I v, int mask) { return _mm512_and_si512(v, _mm512_set1_epi8(static_cast<char>(mask))); }
-inline I or8(I a, I b) { return _mm512_or_si512(a, b); }
-inline I xor8(I a, I b) { return _mm512_xor_si512(a, b); }
-template <int n>
-inline I shift(I v) {
-    if constexpr (n == 0) return v;
-    if constexpr (n > 0) return _mm512_slli_epi16(v, n);
-    return _mm512_srli_epi16(v, n < 0 ? -n : 0);
-}
-template <int bits>
-struct Sums {
-    I sum;
+constexpr bool has_kernels_of(Format) { return true; }
 
-    template <int g>
-    void add(I w, const std::int8_t* x) {
-        std::int32_t quad;
-        __builtin_memcpy(&quad, x, sizeof quad);
-        sum = _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(quad));
-    }
-    I total() const { return sum; }
-};
-inline I load_bytes(const std::uint8_t* p) {
-    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+// Single loads take the time of gathers here, and much less where those are held up for safety's sake.
+inline __m256i four_points(const std::uint64_t* points, const std::uint32_t* a, const std::uint32_t* b) {
+    const auto two = [=](const std::uint32_t* n) {
+        const __m128d first = _mm_load_sd(reinterpret_cast<const double*>(points + n[0]));
+        return _mm_castpd_si128(_mm_loadh_pd(first, reinterpret_cast<const double*>(points + n[1])));
+    };
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(two(a)), two(b), 1);
 }
-inline F to_float(I v) { return _mm512_cvtepi32_ps(v); }
-inline F as_float(I v) { return _mm512_castsi512_ps(v); }
-// L 4-bit numbers of rows [lane, lane + L) from 8 bytes.
-inline I load_nibbles(const std::uint8_t* p, std::int64_t) {
-    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
-    const __m128i both = _mm_unpacklo_epi64(bytes, _mm_srli_epi16(bytes, 4));
-    return _mm512_cvtepu8_epi32(_mm_and_si128(both, _mm_set1_epi8(15)));
+inline QuadPair look_up_points(const std::uint64_t* points, I numbers) {
+    alignas(64) std::uint32_t n[16];
+    _mm512_store_si512(n, numbers);
+    const auto eight = [&](int i) {
+        const I low = _mm512_castsi256_si512(four_points(points, n + i, n + i + 4));
+        return _mm512_castsi512_ps(_mm512_inserti64x4(low, four_points(points, n + i + 8, n + i + 12), 1));
+    };
+    const F first = eight(0), last = eight(2);  // rows 0, 1, 4, 5 ... and 2, 3, 6, 7 ...
+    return {_mm512_castps_si512(_mm512_shuffle_ps(first, last, 0x88)),
+            _mm512_castps_si512(_mm512_shuffle_ps(first, last, 0xdd))};
 }
-struct PathRows {
-    I rows, next;  // the rows of each column follow those of the column before
-
-    PathRows(const std::uint8_t* chunk, std::int64_t)
-        : rows(load_codes(chunk)), next(_mm512_ror_epi32(rows, 8)) {}
-    template <int k>
-    I after() const {
-        return _mm512_alignr_epi32(next, rows, k);
-    }
-};
-inline I look_up(const std::uint8_t* table, I codes) {
-    const __m128i entries = _mm_load_si128(reinterpret_cast<const __m128i*>(table));
-    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(entries), codes);
+inline I look_up_points(const std::uint32_t* points, I numbers) {
+    alignas(64) std::uint32_t n[16];
+    _mm512_store_si512(n, numbers);
+    const auto four = [&](int i) {
+        __m128i rows = _mm_cvtsi32_si128(static_cast<int>(points[n[i]]));
+        rows = _mm_insert_epi32(rows, static_cast<int>(points[n[i + 1]]), 1);
+        rows = _mm_insert_epi32(rows, static_cast<int>(points[n[i + 2]]), 2);
+        return _mm_insert_epi32(rows, static_cast<int>(points[n[i + 3]]), 3);
+    };
+    const auto eight = [&](int i) {
+        return _mm256_inserti128_si256(_mm256_castsi128_si256(four(i)), four(i + 4), 1);
+    };
+    return _mm512_inserti64x4(_mm512_castsi256_si512(eight(0)), eight(8), 1);
 }
-template <int n>
-inline I shift32(I v) {
-    if constexpr (n >= 0) return _mm512_slli_epi32(v, n);
-    return _mm512_srli_epi32(v, n < 0 ? -n : 0);
+inline I negate_where(I v, I signs, int twice) {
+    return _mm512_mask_sub_epi8(v, _mm512_movepi8_mask(signs), _mm512_set1_epi8(static_cast<char>(twice)), v);
 }
-inline I max32(I v, int c) { return _mm512_max_epi32(v, _mm512_set1_epi32(c)); }
-inline I add32(I v, int c) { return _mm512_add_epi32(v, _mm512_set1_epi32(c)); }
-inline I and32(I v, int c) { return _mm512_and_si512(v, _mm512_set1_epi32(c)); }
-inline F load_f32(const float* p) { return _mm512_loadu_ps(p); }
-inline F load_f16(const std::uint16_t* p) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-}
-inline F load_bf16(const std::uint16_t* p) {
-    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    return as_float(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
-}
-inline F set1(float v) { return _mm512_set1_ps(v); }
-inline F mul(F a, F b) { return _mm512_mul_ps(a, b); }
-inline F add(F a, F b) { return _mm512_add_ps(a, b); }
-inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
-inline F fnma(F a, F b, F c) { return _mm512_fnmadd_ps(a, b, c); }
-inline void store(float* p, F v) { _mm512_storeu_ps(p, v); }
-inline void store_f16(std::uint16_t* p, F v) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
-}
-inline float sum_of(F v) { return _mm512_reduce_add_ps(v); }
 
 // In this order: each builds on those before.
 #include "kernels/elementwise.h"
 #include "kernels/attention.h"
 #include "kernels/block_scales.h"
 #include "kernels/trellis_quads.h"
+#include "kernels/grid_quads.h"
 #include "kernels/loops.h"
 
 constexpr Kernels kKernels = {"avx512", quantize_rows, matmul, activate, attend, to_halves};

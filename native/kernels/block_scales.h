@@ -10,6 +10,14 @@ inline F load_half_of_row(const std::uint8_t* halves, std::int64_t lane) {
 }
 inline F of_signed(I code, int zero) { return to_float(add32(code, -zero)); }
 
+inline F half_ue4m3(I code) { return mul(as_float(shift32<20>(code)), set1(kHalfUe4M3Unit)); }
+// Odd multiples of the unit of a grid's scales; no product of these or with f16 is rounded.
+template <Format f>
+inline F odd_multiple(I number) {
+    constexpr float kUnit = grid_traits(f).unit;
+    return fma(to_float(number), set1(2 * kUnit), set1(kUnit));
+}
+
 // Scale bytes of one block: what it shares with others of its 256 columns, its own, and the first of L rows.
 struct ScalePlace {
     const std::uint8_t* shared;
@@ -39,6 +47,11 @@ inline WholeScale whole_scale(const ScalePlace& at) {
         return {load_half_of_row(at.block, at.lane), none};
     } else if constexpr (kScales == Scales::kNibbles) {
         return {to_float(look_up(kNibbleScales, load_nibbles(at.block, at.lane))), none};
+    } else if constexpr (kScales == Scales::kShared) {
+        return {load_half_of_row(at.shared, at.lane), none};
+    } else if constexpr (kScales == Scales::kOdd) {
+        const F multiple = odd_multiple<f>(load_nibbles(at.block, at.lane));
+        return {mul(load_half_of_row(at.shared, at.lane), multiple), none};
     } else if constexpr (kScales == Scales::kE8M0) {
         return {half_e8m0(load_bytes(at.block + at.lane)), none};
     } else if constexpr (kScales == Scales::kBytes) {
@@ -67,6 +80,11 @@ inline HalfScales half_scales(const ScalePlace& at) {
         const auto [first, second] = load_six_bits(at);
         found.scale[0] = mul(shared, of_signed(first, kSixBitScaleZero));
         found.scale[1] = mul(shared, of_signed(second, kSixBitScaleZero));
+    } else if constexpr (kScales == Scales::kOddHalves) {
+        const F shared = load_half_of_row(at.shared, at.lane);
+        const I byte = load_bytes(at.block + at.lane);
+        found.scale[0] = mul(shared, odd_multiple<f>(and32(byte, 15)));
+        found.scale[1] = mul(shared, odd_multiple<f>(shift32<-4>(byte)));
     } else {
         const I bytes[2] = {load_bytes(at.block + at.lane), load_bytes(at.block + kRowGroup + at.lane)};
 #pragma GCC unroll 2
@@ -74,6 +92,8 @@ inline HalfScales half_scales(const ScalePlace& at) {
             F& scale = found.scale[half];
             if constexpr (kScales == Scales::kE4M4) {
                 scale = scale_e4m4(bytes[half]);
+            } else if constexpr (kScales == Scales::kUe4M3) {
+                scale = half_ue4m3(bytes[half]);
             } else if constexpr (kScales == Scales::kE3M2Zeros) {
                 scale = scale_e3m2(and32(bytes[half], 0xf8));
                 const F zero = fma(to_float(and32(bytes[half], 7)), set1(kZeroStepQ23), set1(first_zero(f)));

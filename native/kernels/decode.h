@@ -2,6 +2,7 @@
 // kernels, dequantisation and the tests rest on it.
 #pragma once
 
+#include "kernels/grids.h"
 #include "kernels/half.h"
 #include "kernels/layout.h"
 #include "kernels/trellis.h"
@@ -41,6 +42,15 @@ inline SixBitPair decode_six_bits(const std::uint8_t* block, std::int64_t row) {
 // 2^(code - 128): half of what the code stands for, as the table has doubled values.
 inline float decode_half_e8m0(std::uint8_t code) {
     return float_of_bits(code < 2 ? std::uint32_t{0x00200000} << code : std::uint32_t{code - 1u} << 23);
+}
+
+// A float of 4 bits of exponent and 3 of mantissa without a sign, halved: the table has doubled values.
+inline float decode_half_ue4m3(std::uint8_t code) {
+    return float_of_bits(std::uint32_t{code} << 20) * kHalfUe4M3Unit;
+}
+
+inline float odd_scale(Format f, int number) {
+    return static_cast<float>(2 * number + 1) * grid_traits(f).unit;
 }
 
 // Scale of columns [16 half, 16 half + 16) of one block, whose own scale bytes are `block` and those that it
@@ -84,6 +94,14 @@ inline BlockScale decode_scale(Format f, const std::uint8_t* shared, const std::
         }
         case Scales::kNibbles:
             return {static_cast<float>(kNibbleScales[decode_nibble(block, row)]), zero, 0};
+        case Scales::kShared:
+            return {load_f16_of_row(shared, row), zero, 0};
+        case Scales::kUe4M3:
+            return {decode_half_ue4m3(of_half()), zero, 0};
+        case Scales::kOdd:
+            return {load_f16_of_row(shared, row) * odd_scale(f, decode_nibble(block, row)), zero, 0};
+        case Scales::kOddHalves:
+            return {load_f16_of_row(shared, row) * odd_scale(f, block[row] >> 4 * half & 15), zero, 0};
     }
     return {};
 }
@@ -95,8 +113,41 @@ inline BlockScale scale_in_group(Format f, const std::uint8_t* group, std::int64
                         half);
 }
 
+// The number of a point of a block, whose codes and own scale bytes these are.
+inline int point_number(Format f, const std::uint8_t* codes, const std::uint8_t* block, std::int64_t row,
+                        std::int64_t point) {
+    const int low = codes[point / 4 * kChunk + row * kQuad + point % 4];
+    const std::uint8_t* high = block + own_scale_bytes(f);
+    const int bits = grid_traits(f).high_bits, mask = (1 << bits) - 1;
+    switch (high_bits_of_row(f)) {
+        case 0:
+            return low;
+        case 4:
+            return low | (decode_nibble(high, row) >> bits * point & mask) << 8;
+        case 8:
+            return low | (high[row] >> bits * point & mask) << 8;
+        default:
+            return low | (high[point / 2 * kRowGroup + row] >> bits * (point % 2) & mask) << 8;
+    }
+}
+
+// What the grid has for a column of a block, before the zero is taken off.
+inline int value_in_grid(Format f, const std::uint8_t* codes, const std::uint8_t* block, std::int64_t row,
+                         std::int64_t col) {
+    const GridTraits grid = grid_traits(f);
+    const int number = point_number(f, codes, block, row, col / grid.cols);
+    if (!grid.has_signs) {
+        return byte_of_point(f, number % kPoints1, col % grid.cols) | number / kPoints1 * kRaise1;
+    }
+    const int value = byte_of_point(f, number, col % grid.cols);
+    const std::uint8_t signs = codes[block_points(f) / 4 * kChunk + row * kQuad + col % kQuad];
+    return (signs >> col / kQuad & 1) != 0 ? 2 * traits(f).zero - value : value;
+}
+
 // What a block holds for a column, before the zero is taken off.
-inline int value_in_block(Format f, const std::uint8_t* codes, std::int64_t row, std::int64_t col) {
+inline int value_in_block(Format f, const std::uint8_t* codes, const std::uint8_t* block, std::int64_t row,
+                          std::int64_t col) {
+    if (has_grid(f)) return value_in_grid(f, codes, block, row, col);
     const std::uint8_t* table = value_table(f);
     if (is_trellis(f)) return table[trellis_number(f, codes, row, col)];
     const std::uint8_t code = get_code(f, codes, row, col);
@@ -104,6 +155,11 @@ inline int value_in_block(Format f, const std::uint8_t* codes, std::int64_t row,
 }
 
 [[gnu::always_inline]] inline float decode_base(Format f, const std::uint8_t* group, std::int64_t row) {
+    if (base_bytes(f) == 4 * kRowGroup) {
+        float base;
+        std::memcpy(&base, group + 4 * row, sizeof base);
+        return base;
+    }
     return has_base(f) ? float_of_bf16(load_u16(group + 2 * row)) : 1.0f;
 }
 
@@ -112,7 +168,8 @@ inline int value_in_block(Format f, const std::uint8_t* codes, std::int64_t row,
     const std::int64_t block = col / kBlock;
     const std::uint8_t* codes = group + group_header_bytes(f, cols) + block * block_code_bytes(f);
     const BlockScale s = scale_in_group(f, group, block, row, col % kBlock / 16);
-    const auto value = static_cast<float>(value_in_block(f, codes, row, col % kBlock));
+    const std::uint8_t* own = group + block_scale_offset(f, block);
+    const auto value = static_cast<float>(value_in_block(f, codes, own, row, col % kBlock));
     const float product = decode_base(f, group, row) * s.scale * (value - s.zero);
     return s.minimum != 0 ? product - s.minimum : product;
 }

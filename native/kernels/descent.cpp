@@ -102,7 +102,8 @@ class Group {
                 const BlockScale s = scale_in_group(format_, packed_, j / kBlock, r, j % kBlock / 16);
                 scale_[i] = base * s.scale;
                 zero_[i] = s.zero;
-                code_[i] = is_trellis(format_) ? value_in_block(format_, block_codes(j), r, j % kBlock)
+                const std::uint8_t* own = packed_ + block_scale_offset(format_, j / kBlock);
+                code_[i] = is_trellis(format_) ? value_in_block(format_, block_codes(j), own, r, j % kBlock)
                                                : get_code(format_, block_codes(j), r, j % kBlock);
                 value_[i] = scale_[i] * (code_[i] - zero_[i]);
             }

@@ -35,6 +35,9 @@ bool runs_avx512() {
            __builtin_cpu_supports("avx512vnni");
 }
 #endif
+#ifdef EDGEMOE_HAVE_AVX512VBMI
+bool runs_avx512vbmi() { return runs_avx512() && __builtin_cpu_supports("avx512vbmi"); }
+#endif
 #ifdef EDGEMOE_HAVE_NEON
 bool runs_neon() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
 #endif
@@ -63,6 +66,9 @@ std::vector<const Kernels*> available_kernels() {
 #endif
 #ifdef EDGEMOE_HAVE_AVX512
     if (runs_avx512()) found.push_back(avx512_kernels());
+#endif
+#ifdef EDGEMOE_HAVE_AVX512VBMI
+    if (runs_avx512vbmi()) found.push_back(avx512vbmi_kernels());
 #endif
 #ifdef EDGEMOE_HAVE_NEON
     if (runs_neon()) found.push_back(neon_kernels());

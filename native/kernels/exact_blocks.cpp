@@ -9,54 +9,13 @@
 #include "core/thread_pool.h"
 #include "kernels/clones.h"
 #include "kernels/half.h"
+#include "kernels/pack_row.h"
 
 namespace edgemoe {
 namespace {
 
 constexpr int kLargestBlock = 256;
 
-// Where the scales of one row and block of columns go.
-class ScaleRow {
-  public:
-    ScaleRow(Format f, std::uint8_t* group, std::int64_t first_block, std::int64_t row)
-        : format_(f), group_(group), first_block_(first_block), row_(row) {}
-
-    std::uint8_t* block(int i) const { return group_ + block_scale_offset(format_, first_block_ + i); }
-
-    // Number i of those of one f16 a row; says whether it is finite.
-    bool put_shared(int i, std::uint16_t half) const {
-        return put_half(group_ + shared_scale_offset(format_, first_block_) + 2 * kRowGroup * i, half);
-    }
-    bool put_block_half(int block_number, int i, std::uint16_t half) const {
-        return put_half(block(block_number) + 2 * kRowGroup * i, half);
-    }
-    void put_byte(int block_number, int i, std::uint8_t byte) const {
-        block(block_number)[kRowGroup * i + row_] = byte;
-    }
-    void put_six_bits(int block_number, int first, int second) const {
-        std::uint8_t* bytes = block(block_number);
-        bytes[row_] = static_cast<std::uint8_t>(first | second >> 4 << 6);
-        std::uint8_t& low = bytes[kRowGroup + row_ % 8];
-        const int shift = row_ < 8 ? 0 : 4;
-        low = static_cast<std::uint8_t>((low & ~(15 << shift)) | (second & 15) << shift);
-    }
-
-  private:
-    bool put_half(std::uint8_t* halves, std::uint16_t half) const {
-        std::memcpy(halves + 2 * row_, &half, sizeof half);
-        return (half & 0x7c00) != 0x7c00;
-    }
-
-    Format format_;
-    std::uint8_t* group_;
-    std::int64_t first_block_, row_;
-};
-
-std::uint16_t u16_at(const std::uint8_t* p) {
-    std::uint16_t value;
-    std::memcpy(&value, p, sizeof value);
-    return value;
-}
 std::uint16_t negated(std::uint16_t half) { return half ^ 0x8000; }
 
 // codes[i] = the low nibble of byte i, codes[n + i] = the high one.
@@ -210,6 +169,47 @@ bool read_block<Format::kIq4Xs>(const std::uint8_t* block, const ScaleRow& scale
     return scales.put_shared(0, u16_at(block));
 }
 
+// A float without sign of 4 bits of exponent and 3 of mantissa for 16 columns each; where all are set, no
+// number.
+template <>
+bool read_block<Format::kNvfp4>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+    bool is_finite = true;
+    for (int i = 0; i < 4; ++i) {
+        split_nibbles(block + 4 + 8 * i, 8, codes + 16 * i);
+        const std::uint8_t scale = block[i] & 127;
+        scales.put_byte(i / 2, i % 2, scale);
+        is_finite &= scale != 127;
+    }
+    scales.put_row_factor(1.0f);
+    return is_finite;
+}
+
+// Five digits to the base of 3 in a byte, as a fraction of 256: three times as much has the first above 8
+// bits.
+void split_digits(const std::uint8_t* bytes, int n, int num_digits, std::uint8_t* codes) {
+    for (int i = 0; i < n; ++i) {
+        int fraction = bytes[i];
+        for (int j = 0; j < num_digits; ++j) {
+            codes[j * n + i] = static_cast<std::uint8_t>(fraction * 3 >> 8);
+            fraction = fraction * 3 & 255;
+        }
+    }
+}
+
+template <>
+bool read_block<Format::kTq1_0>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+    split_digits(block, 32, 5, codes);
+    split_digits(block + 32, 16, 5, codes + 160);
+    split_digits(block + 48, 4, 4, codes + 240);
+    return scales.put_shared(0, u16_at(block + 52));
+}
+
+template <>
+bool read_block<Format::kTq2_0>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+    for (int i = 0; i < 2; ++i) split_pairs(block + 32 * i, codes + 128 * i);
+    return scales.put_shared(0, u16_at(block + 64));
+}
+
 std::uint32_t quad_at(const std::uint8_t* codes, int quad) {
     std::uint32_t four;
     std::memcpy(&four, codes + quad * kQuad, sizeof four);
@@ -266,8 +266,6 @@ bool pack_row(const std::uint8_t* blocks, std::int64_t cols, std::uint8_t* group
     return is_finite;
 }
 
-using PackRow = bool(const std::uint8_t*, std::int64_t, std::uint8_t*, std::int64_t);
-
 // nullptr where blocks of a format are not packed.
 PackRow* row_packer(Format f) {
     switch (f) {
@@ -297,8 +295,14 @@ PackRow* row_packer(Format f) {
             return pack_row<Format::kIq4Nl>;
         case Format::kIq4Xs:
             return pack_row<Format::kIq4Xs>;
+        case Format::kNvfp4:
+            return pack_row<Format::kNvfp4>;
+        case Format::kTq1_0:
+            return pack_row<Format::kTq1_0>;
+        case Format::kTq2_0:
+            return pack_row<Format::kTq2_0>;
         default:
-            return nullptr;
+            return has_grid(f) ? grid_row_packer(f) : nullptr;
     }
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -97,6 +98,9 @@ const Kernels* avxvnni_kernels();
 #endif
 #ifdef EDGEMOE_HAVE_AVX512
 const Kernels* avx512_kernels();
+#endif
+#ifdef EDGEMOE_HAVE_AVX512VBMI
+const Kernels* avx512vbmi_kernels();
 #endif
 #ifdef EDGEMOE_HAVE_NEON
 const Kernels* neon_kernels();

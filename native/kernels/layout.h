@@ -5,7 +5,8 @@
 // costs a few shifts. Non-goals: a layout shared with other engines, random access to one weight.
 //
 // A matrix is a sequence of row groups of 16 rows; a short last group is padded with zero rows.
-// Low-bit group:  base    bf16[16], where scales are relative to one scale per row, the largest of the row
+// Low-bit group:  base    bf16[16], where scales are relative to one scale per row, the largest of the row;
+//                         f32[16] in nvfp4, a factor of the row
 //                 scales  per 256 columns what those share, then each of their blocks of 32; padded to 64
 //                 bytes codes   per block of 32 columns, 16 rows x 32 codes
 // f32, f16, bf16: values[M][16], that is the transposed group.
@@ -26,9 +27,16 @@
 //                   high nibble of u8 halves
 //   q4_k, q5_k      two f16 [16] shared; scale the first times 6 bits, minimum the second times 6 bits
 //   t2, t3          scale number n of kNibbleScales, n of 4 bits a row; zero 16 and 32
-// E4M4 and E3M2 are floats without sign. Two numbers a and b of 6 bits of each row take 24 bytes:
-// a | b >> 4 << 6 [16], then 8 bytes with the low four bits of b, row r in the low and r + 8 in the high
-// nibble.
+//   tq1_0, tq2_0    f16 [16] shared; zero 1
+//   nvfp4           scale UE4M3 halves, which has subnormals as IEEE's floats do
+//   iq1_s, iq2_xxs, iq3_xxs, iq3_s   f16 [16] shared; scale that times (2 n + 1) unit, n of 4 bits a row
+//   iq1_m, iq2_xs, iq2_s             the same with n of the first 16 columns in the low nibble of a byte a
+//   row
+// Nibbles of 16 rows take 8 bytes: row r in the low and r + 8 in the high nibble. The iq formats then have
+// what the numbers of a block's points have beyond 8 bits, h bits each: together 4 bits a row are nibbles, 8
+// bits a byte a row, 16 bits two [16] of bytes. The last bit of iq1 raises the point (grids.h). E4M4 and E3M2
+// are floats without sign. Two numbers a and b of 6 bits of each row take 24 bytes: a | b >> 4 << 6 [16],
+// then 8 bytes with the low four bits of b, row r in the low and r + 8 in the high nibble.
 //
 // Codes of a block: columns form 8 quads g = 0..7 of 4 columns; a quad of 16 rows is 64 codes in the
 // order [row][column % 4], the operand of one 512-bit dot-product instruction. With chunk = 64 bytes:
@@ -43,6 +51,9 @@
 // Its value is number 4 * own + 2 * (p[0] ^ p[1] ^ p[6]) + (p[2] ^ p[4]) of a table. A byte [row][column
 // % 4] of chunk 0 has the path bits of quads 0..7 in bits 0 4 2 6 1 5 3 7; of t2's chunk 1 the own bits in
 // bits 2 6 1 5 3 7 0 4; of t3's chunks 1 and 2 the own bits of quads 0..3 and 4..7, from bits 0 4 2 6 on.
+// Codes of grids: chunks with the low 8 bits of the numbers of points, [row][point % 4]: one with points of 8
+// columns, two with points of 4; then, where values have signs, a chunk whose bit g is set for what is
+// negative in quad g.
 #pragma once
 
 #include <cstdint>
@@ -72,14 +83,24 @@ static constexpr std::int64_t block_code_bytes(Format f) { return kRowGroup * kB
 static_assert(block_code_bytes(Format::kQ3) == 3 * kChunk);
 static_assert(block_code_bytes(Format::kQ6) == 6 * kChunk);
 
-// Scale bytes of a block in a row group.
-static constexpr std::int64_t block_scale_bytes(Format f) {
+// Points of a block, and bytes of their high bits in a row group.
+static constexpr std::int64_t block_points(Format f) { return kBlock / grid_traits(f).cols; }
+static constexpr std::int64_t high_bits_of_row(Format f) {
+    return has_grid(f) ? block_points(f) * grid_traits(f).high_bits : 0;
+}
+static constexpr std::int64_t high_bit_bytes(Format f) { return kRowGroup * high_bits_of_row(f) / 8; }
+
+// Bytes in which a block has its own scales in a row group.
+static constexpr std::int64_t own_scale_bytes(Format f) {
     switch (traits(f).scales) {
         case Scales::kNone:
+        case Scales::kShared:
             return 0;
         case Scales::kNibbles:
+        case Scales::kOdd:
             return kRowGroup / 2;
         case Scales::kE8M0:
+        case Scales::kOddHalves:
         case Scales::kBytes:
             return kRowGroup;
         case Scales::kSixBitHalves:
@@ -92,12 +113,18 @@ static constexpr std::int64_t block_scale_bytes(Format f) {
     }
 }
 
+// The same with the high bits, which follow them.
+static constexpr std::int64_t block_scale_bytes(Format f) { return own_scale_bytes(f) + high_bit_bytes(f); }
+
 // Bytes of what the blocks of 256 columns share in a row group.
 static constexpr std::int64_t shared_scale_bytes(Format f) {
     switch (traits(f).scales) {
         case Scales::kBytes:
         case Scales::kByteHalves:
         case Scales::kSixBitHalves:
+        case Scales::kShared:
+        case Scales::kOdd:
+        case Scales::kOddHalves:
             return 2 * kRowGroup;
         case Scales::kNibbleHalves:
         case Scales::kSixBitMins:
@@ -107,7 +134,9 @@ static constexpr std::int64_t shared_scale_bytes(Format f) {
     }
 }
 
-static constexpr std::int64_t base_bytes(Format f) { return has_base(f) ? 2 * kRowGroup : 0; }
+static constexpr std::int64_t base_bytes(Format f) {
+    return traits(f).scales == Scales::kUe4M3 ? 4 * kRowGroup : has_base(f) ? 2 * kRowGroup : 0;
+}
 
 // Where the numbers that 256 columns share begin, from the beginning of the group; those of its first block
 // follow them.
@@ -141,9 +170,13 @@ static constexpr std::int64_t num_groups(std::int64_t rows) { return (rows + kRo
 static constexpr std::int64_t packed_bytes(Format f, std::int64_t rows, std::int64_t cols) {
     return num_groups(rows) * group_bytes(f, cols);
 }
-// No exact format takes more than its blocks elsewhere, but for iq4_xs, whose scales take 8 bits for 6.
+// Few exact formats take more than their blocks elsewhere: iq4_xs, whose scales take 8 bits for 6; tq1_0,
+// whose digits are not packed by five; and those with 8 signs for 7 (the last follows from the others) or a
+// bit for every point of iq1.
 static_assert(packed_bytes(Format::kQ4K, 16, 2048) == 16 * 8 * traits(Format::kQ4K).block_bytes);
 static_assert(packed_bytes(Format::kQ3K, 16, 2048) == 16 * 8 * traits(Format::kQ3K).block_bytes);
+static_assert(packed_bytes(Format::kIq2S, 16, 2048) == 16 * 8 * traits(Format::kIq2S).block_bytes);
+static_assert(packed_bytes(Format::kIq3S, 16, 2048) == 16 * 8 * traits(Format::kIq3S).block_bytes);
 static_assert(packed_bytes(Format::kMxfp4, 16, 2048) == 16 * 64 * traits(Format::kMxfp4).block_bytes);
 // The limits of the design: 2.7, 3.5, 4.6, 6.6, 8.6 bits per weight for a row of 2048.
 static_assert(packed_bytes(Format::kQ2, 16, 2048) * 8 <= 2.7 * 16 * 2048);
@@ -171,8 +204,6 @@ alignas(16) inline constexpr std::uint8_t kTrellis16Table[16] = {10, 14, 19, 22,
                                                                  33, 35, 37, 39, 42, 45, 50, 54};
 static constexpr const std::uint8_t* value_table(Format f) {
     switch (traits(f).values) {
-        case Values::kCodes:
-            return nullptr;
         case Values::kE2M1:
             return kE2M1Table;
         case Values::kIq4:
@@ -181,8 +212,9 @@ static constexpr const std::uint8_t* value_table(Format f) {
             return kTrellis8Table;
         case Values::kTrellis16:
             return kTrellis16Table;
+        default:
+            return nullptr;
     }
-    return nullptr;
 }
 // Scales of 4 bits relative to the row's: nothing, then steps of a factor of 1.22.
 alignas(16) inline constexpr std::uint8_t kNibbleScales[16] = {0,  16, 19, 23,  28,  35,  42,  52,
@@ -190,6 +222,8 @@ alignas(16) inline constexpr std::uint8_t kNibbleScales[16] = {0,  16, 19, 23,  
 // Byte scales and 6-bit halves are signed by taking these off.
 inline constexpr int kByteScaleZero = 128;
 inline constexpr int kSixBitScaleZero = 32;
+// Bits of a UE4M3 above the mantissa of a float32 stand for that much less, halved.
+inline constexpr float kHalfUe4M3Unit = 0x1p119f;
 // Smallest zero of q2 and q3; the centre of the code range is step 4.
 static constexpr float first_zero(Format f) { return f == Format::kQ2 ? 0.5f : 2.5f; }
 

@@ -20,6 +20,7 @@
 //   set1_i(c), to_float(v), as_float(v), shift32<n>(v), add32(v, c), and32(v, c), max32(v, c)
 //   load_f32(p), load_f16(p), load_bf16(p), set1(c), mul(a, b), add(a, b), store(p, v)
 //   fma(a, b, c), fnma(a, b, c) a b + c, c - a b
+//   has_kernels_of(f)           whether it has its own for a format; else matmul() is not called for it
 //   kMaxTokens                  tokens that share one unpacking (4 or 8), by the number of registers
 // clang-format on
 
@@ -27,7 +28,8 @@
 constexpr bool has_half_scales(Format f) {
     const Scales s = traits(f).scales;
     return s == Scales::kE3M2Zeros || s == Scales::kE4M4 || s == Scales::kByteHalves ||
-           s == Scales::kNibbleHalves || s == Scales::kSixBitHalves;
+           s == Scales::kNibbleHalves || s == Scales::kSixBitHalves || s == Scales::kUe4M3 ||
+           s == Scales::kOddHalves;
 }
 // Formats whose scales come with something to take off.
 constexpr bool has_minimum(Format f) {
@@ -79,7 +81,7 @@ inline I unpack_quad(const std::uint8_t* codes) {
 // Values of the quads of one block and L rows, whose codes begin at `codes`.
 template <Format f, bool = is_trellis(f)>
 struct BlockValues {
-    BlockValues(const std::uint8_t* first, std::int64_t) : codes(first) {}
+    BlockValues(const std::uint8_t* first, const ScalePlace&) : codes(first) {}
 
     template <int g>
     I quad() const {
@@ -92,7 +94,7 @@ struct BlockValues {
 };
 template <Format f>
 struct BlockValues<f, true> {
-    BlockValues(const std::uint8_t* first, std::int64_t lane) : numbers(first, lane) {}
+    BlockValues(const std::uint8_t* first, const ScalePlace& at) : numbers(first, at.lane) {}
 
     template <int g>
     I quad() const {
@@ -101,6 +103,8 @@ struct BlockValues<f, true> {
 
     TrellisNumbers<f> numbers;
 };
+template <Format f>
+using Block = std::conditional_t<has_grid(f), GridBlock<f>, BlockValues<f>>;
 
 template <Format f, int T, int g>
 inline void add_quad(I w, const TokenBlock<T>& x, Sums<value_bits(f)> (&sums)[T]) {
@@ -109,16 +113,23 @@ inline void add_quad(I w, const TokenBlock<T>& x, Sums<value_bits(f)> (&sums)[T]
 }
 
 template <Format f, int T, int g_begin, int g_end>
-inline void add_quads(const BlockValues<f>& block, const TokenBlock<T>& x, Sums<value_bits(f)> (&sums)[T]) {
+inline void add_quads(const Block<f>& block, const TokenBlock<T>& x, Sums<value_bits(f)> (&sums)[T]) {
     if constexpr (g_begin < g_end) {
-        add_quad<f, T, g_begin>(block.template quad<g_begin>(), x, sums);
-        add_quads<f, T, g_begin + 1, g_end>(block, x, sums);
+        if constexpr (has_grid(f)) {
+            const auto [first, second] = block.template quads<g_begin>();
+            add_quad<f, T, g_begin>(first, x, sums);
+            add_quad<f, T, g_begin + 1>(second, x, sums);
+        } else {
+            add_quad<f, T, g_begin>(block.template quad<g_begin>(), x, sums);
+            add_quad<f, T, g_begin + 1>(block.template quad<g_begin + 1>(), x, sums);
+        }
+        add_quads<f, T, g_begin + 2, g_end>(block, x, sums);
     }
 }
 
 // Adds the products of quads [g_begin, g_end).
 template <Format f, int T, int g_begin, int g_end>
-inline void dot_quads(const BlockValues<f>& block, const TokenBlock<T>& x, I (&sum)[T]) {
+inline void dot_quads(const Block<f>& block, const TokenBlock<T>& x, I (&sum)[T]) {
     Sums<value_bits(f)> sums[T];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) sums[t].sum = sum[t];
@@ -130,7 +141,7 @@ inline void dot_quads(const BlockValues<f>& block, const TokenBlock<T>& x, I (&s
 template <Format f, int T>
 inline void accumulate_halves(const std::uint8_t* codes, const ScalePlace& place, const TokenBlock<T>& x,
                               F (&acc)[T]) {
-    const BlockValues<f> block(codes, place.lane);
+    const Block<f> block{codes, place};
     I sum[T];
     F product[T];
 #pragma GCC unroll 8
@@ -160,7 +171,7 @@ inline void accumulate_halves(const std::uint8_t* codes, const ScalePlace& place
 template <Format f, int T>
 inline void accumulate_whole(const std::uint8_t* codes, const ScalePlace& place, const TokenBlock<T>& x,
                              F (&acc)[T]) {
-    const BlockValues<f> block(codes, place.lane);
+    const Block<f> block{codes, place};
     I sum[T];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) sum[t] = set1_i(start_of_block<f>(x, t));
@@ -212,6 +223,15 @@ inline void prefetch_ahead(const std::uint8_t* codes, std::int64_t block) {
     for (std::int64_t i = 0; i < kBytes; i += kAlignment) __builtin_prefetch(next + i);
 }
 
+// What is common to all weights of L rows.
+template <Format f>
+inline F load_base(const std::uint8_t* group, std::int64_t lane) {
+    if constexpr (base_bytes(f) == 4 * kRowGroup)
+        return load_f32(reinterpret_cast<const float*>(group) + lane);
+    if constexpr (has_base(f)) return load_bf16(reinterpret_cast<const std::uint16_t*>(group) + lane);
+    return set1(1.0f);
+}
+
 // V vectors of rows from `lane` on: their part of a block is read at once.
 template <Format f, int T, int V>
 void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activations& x, const TokenRange& range,
@@ -245,8 +265,7 @@ void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activation
     for (int v = 0; v < V; ++v) {
         const std::int64_t row = v * kLanes;
         if (num_rows <= row) break;
-        const auto* bases = reinterpret_cast<const std::uint16_t*>(group) + lane + row;
-        const F base = has_base(f) ? load_bf16(bases) : set1(1.0f);
+        const F base = load_base<f>(group, lane + row);
 #pragma GCC unroll 8
         for (int t = 0; t < T; ++t) {
             // The tokens that an unfilled tile lacks are computed and dropped.
@@ -331,11 +350,16 @@ void matmul_of(const Matrix& w, const Activations& x, std::int64_t group_begin, 
 
 using MatmulOfFormat = void(const Matrix&, const Activations&, std::int64_t, std::int64_t, float*,
                             std::int64_t);
+template <Format f>
+constexpr MatmulOfFormat* kernel_of() {
+    if constexpr (has_kernels_of(f)) return matmul_of<f>;
+    return nullptr;
+}
 template <typename Numbers>
 struct MatmulTable;
 template <int... f>
 struct MatmulTable<std::integer_sequence<int, f...>> {
-    static constexpr MatmulOfFormat* kEntries[] = {matmul_of<static_cast<Format>(f)>...};
+    static constexpr MatmulOfFormat* kEntries[] = {kernel_of<static_cast<Format>(f)>()...};
 };
 
 void matmul(const Matrix& w, const Activations& x, std::int64_t begin, std::int64_t end, float* out,

@@ -2,6 +2,7 @@
 // are signed as they are, 8-bit codes become the weights themselves.
 #include <arm_neon.h>
 
+#include "kernels/grids.h"
 #include "kernels/half.h"
 #include "kernels/kernels.h"
 
@@ -12,10 +13,15 @@ using F = float32x4_t;
 using I = int32x4_t;
 constexpr int kLanes = 4;
 constexpr int kMaxTokens = 8;
+constexpr bool has_kernels_of(Format) { return true; }
 constexpr int kDot8Zero = 0;
 
 inline I of_bytes(uint8x16_t v) { return vreinterpretq_s32_u8(v); }
 inline uint8x16_t bytes_of(I v) { return vreinterpretq_u8_s32(v); }
+
+struct QuadPair {
+    I first, second;
+};
 
 inline I set1_i(std::int32_t v) { return vdupq_n_s32(v); }
 inline I load_codes(const std::uint8_t* p) { return of_bytes(vld1q_u8(p)); }
@@ -76,6 +82,27 @@ struct PathRows {
 inline I look_up(const std::uint8_t* table, I codes) {
     return of_bytes(vqtbl1q_u8(vld1q_u8(table), bytes_of(codes)));
 }
+inline QuadPair look_up_points(const std::uint64_t* points, I numbers) {
+    std::uint32_t n[4];
+    vst1q_u32(n, vreinterpretq_u32_s32(numbers));
+    const auto two = [&](int i) {
+        return vreinterpretq_s32_u64(vcombine_u64(vld1_u64(points + n[i]), vld1_u64(points + n[i + 1])));
+    };
+    const I first = two(0), last = two(2);
+    return {vuzp1q_s32(first, last), vuzp2q_s32(first, last)};
+}
+inline I look_up_points(const std::uint32_t* points, I numbers) {
+    std::uint32_t n[4];
+    vst1q_u32(n, vreinterpretq_u32_s32(numbers));
+    uint32x4_t rows = vld1q_dup_u32(points + n[0]);
+    rows = vld1q_lane_u32(points + n[1], rows, 1);
+    rows = vld1q_lane_u32(points + n[2], rows, 2);
+    return vreinterpretq_s32_u32(vld1q_lane_u32(points + n[3], rows, 3));
+}
+inline I negate_where(I v, I signs, int twice) {
+    const uint8x16_t others = vsubq_u8(vdupq_n_u8(static_cast<std::uint8_t>(twice)), bytes_of(v));
+    return of_bytes(vbslq_u8(vcltzq_s8(vreinterpretq_s8_s32(signs)), others, bytes_of(v)));
+}
 template <int n>
 inline I shift32(I v) {
     return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(v), vdupq_n_s32(n)));
@@ -100,6 +127,7 @@ inline float sum_of(F v) { return vaddvq_f32(v); }
 #include "kernels/attention.h"
 #include "kernels/block_scales.h"
 #include "kernels/trellis_quads.h"
+#include "kernels/grid_quads.h"
 #include "kernels/loops.h"
 
 constexpr Kernels kKernels = {"neon", quantize_rows, matmul, activate, attend, to_halves};

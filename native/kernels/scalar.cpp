@@ -32,9 +32,10 @@ float low_bit_dot(const Matrix& w, const std::uint8_t* group, std::int64_t row, 
     for (std::int64_t half = 0; half < w.cols / 16; ++half) {
         const std::int64_t block = half / 2;
         const std::uint8_t* block_codes = codes + block * block_code_bytes(f);
+        const std::uint8_t* own = group + block_scale_offset(f, block);
         std::int32_t sum = 0;
         for (std::int64_t col = half % 2 * 16; col < half % 2 * 16 + 16; ++col) {
-            sum += value_in_block(f, block_codes, row, col) * blocks[block].codes[0][col];
+            sum += value_in_block(f, block_codes, own, row, col) * blocks[block].codes[0][col];
         }
         const auto [scale, zero, minimum] = scale_in_group(f, group, block, row, half % 2);
         const float dots = static_cast<float>(sum) * blocks[block].scales[0];

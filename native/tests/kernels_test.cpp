@@ -40,7 +40,13 @@ Shape fitting(Format f, Shape shape) {
 std::pair<int, int> half_offsets(Format f) {
     switch (f) {
         case Format::kMxfp4:
+        case Format::kNvfp4:
+        case Format::kIq1M:
             return {-1, -1};
+        case Format::kTq1_0:
+            return {52, -1};
+        case Format::kTq2_0:
+            return {64, -1};
         case Format::kQ4_1:
         case Format::kQ5_1:
         case Format::kQ4K:
@@ -68,6 +74,11 @@ std::vector<std::uint8_t> random_blocks(Format f, Shape shape, unsigned seed) {
     for (std::size_t i = 0; i < count; ++i) {
         std::uint8_t* const block = blocks.data() + i * size;
         if (f == Format::kMxfp4) block[0] = static_cast<std::uint8_t>(118 + generator() % 6);
+        if (f == Format::kNvfp4) {
+            for (int scale = 0; scale < 4; ++scale) block[scale] %= 127;
+        }
+        // The exponent of the f16 number that has a nibble in each of four words.
+        if (f == Format::kIq1M) block[55] = static_cast<std::uint8_t>((block[55] & 0x8f) | 0x10);
         for (const int offset : {first, second}) {
             // The exponent of f16 numbers from 0.001 to 0.03.
             if (offset >= 0)

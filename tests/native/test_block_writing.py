@@ -13,8 +13,12 @@ from edgemoe import native
 # largest is at least 64, so that what is smaller than it by far loses most.
 CARRIED = {"q4": ("Q4_1", 1e-3), "q6": ("Q6_K", 5e-3), "q3": ("Q6_K", 1e-2), "q2": ("Q6_K", 1e-2)}
 
+# Only read so far.
+UNWRITTEN = ("NVFP4", "TQ1_0", "TQ2_0", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")
+WRITTEN = [t for t in EXACT if t.block_type not in UNWRITTEN]
 
-@pytest.mark.parametrize("traits", EXACT, ids=[t.name for t in EXACT])
+
+@pytest.mark.parametrize("traits", WRITTEN, ids=[t.name for t in WRITTEN])
 def test_exact_formats_give_back_the_bytes_that_were_packed(traits):
     for rows, cols in ((1, traits.block_cols), (17, 3 * traits.block_cols), (33, 512)):
         blocks = random_blocks(traits.block_type, rows, cols, seed=rows)
@@ -42,6 +46,7 @@ def test_rows_that_are_no_whole_blocks_have_no_type():
     assert native.written_type("q6", 96) is None
     assert native.written_type("q4", 96) == "Q4_1"
     assert native.written_type("bf16", 256) is None
+    assert native.written_type("iq2_s", 256) is None
     matrix = native.Matrix(native.quantize(np.ones((4, 96), np.float32), "q6"), "q6", 4, 96)
     with pytest.raises(ValueError, match="has no blocks for rows of this length"):
         native.write_blocks(matrix, 210)

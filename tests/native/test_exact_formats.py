@@ -84,6 +84,8 @@ def test_the_largest_codes_and_scales_do_not_overflow(isa, traits):
                 put_half(block, traits.block_type, slice(None), number, 0.01 * (1 + number))
             if traits.block_type == "MXFP4":
                 block[:, 0] = 120
+            if traits.block_type == "NVFP4":
+                block[:, :4] = 0x7E
         packed = native.pack_blocks(blocks, traits.name, 512)
         matrix = native.Matrix(packed, traits.name, 16, 512)
         for sign in (1, -1):
@@ -122,6 +124,33 @@ def test_every_exponent_of_mxfp4_is_exact_or_refused(isa):
         assert np.allclose(product, expected[0, 1], rtol=1e-6, atol=0)
 
 
+def test_every_scale_of_nvfp4_is_exact_or_refused(isa):
+    nibbles = (np.arange(32, dtype=np.uint8) % 16) * 17
+    for scale in range(256):
+        row = np.concatenate([np.full(4, scale, np.uint8), nibbles])[None]
+        if scale % 128 == 127:
+            with pytest.raises(ValueError, match="row 0 holds weights that are not finite"):
+                native.pack_blocks(row, "nvfp4", 64)
+            continue
+        packed = native.pack_blocks(row, "nvfp4", 64)
+        expected = gguf.dequantize(row, gguf.GGMLQuantizationType.NVFP4)
+        assert np.array_equal(native.dequantize(packed, "nvfp4", 1, 64), expected)
+        x = np.zeros((1, 64), np.float32)
+        x[0, 1] = 1
+        product = native.matmul(x, native.Matrix(packed, "nvfp4", 1, 64))
+        assert np.allclose(product, expected[0, 1], rtol=1e-6, atol=0)
+
+
+def test_every_point_of_every_grid_is_that_of_gguf():
+    """Blocks that count through the numbers of points, with both signs of each column."""
+    for traits in EXACT:
+        if not traits.block_type.startswith(("IQ1", "IQ2", "IQ3")):
+            continue
+        blocks = random_blocks(traits.block_type, 512, 512, seed=5)
+        weights = native.dequantize(native.pack_blocks(blocks, traits.name, 512), traits.name, 512, 512)
+        assert np.array_equal(weights, gguf.dequantize(blocks, gguf_type(traits.block_type)))
+
+
 def test_large_exponents_of_mxfp4_hold_small_codes():
     for exponent, largest in ((253, 5), (254, 3)):
         for code in range(8):
@@ -150,6 +179,16 @@ GOLDEN = {
     "q6_k": "217b7da6bed3be14",
     "iq4_nl": "bed0ecc6d4eca32c",
     "iq4_xs": "e47d9d428f89fea4",
+    "nvfp4": "64a0b5ca3cb7467f",
+    "tq1_0": "3c90e0185dc26027",
+    "tq2_0": "81983b90d8c5c1cf",
+    "iq1_s": "27f9d82cde8ae9e3",
+    "iq1_m": "575a5e935a87a349",
+    "iq2_xxs": "5bd86ec276aa2c7d",
+    "iq2_xs": "b899ee39090ca625",
+    "iq2_s": "ceba96fbf55740cd",
+    "iq3_xxs": "25653f7c236ad67a",
+    "iq3_s": "d1baf6b611c371c5",
 }
 
 
@@ -157,8 +196,9 @@ GOLDEN = {
 def test_the_packed_form_never_changes(traits):
     size = 512 // traits.block_cols * gguf.GGML_QUANT_SIZES[gguf_type(traits.block_type)][1]
     steps = np.arange(20 * size, dtype=np.uint64)
-    # Without bit 2 of any byte no f16 is infinite.
-    blocks = (steps * steps * 2654435761 >> 13 & 0xFB).astype(np.uint8).reshape(20, size)
+    # Without bit 2 of any byte no f16 is infinite; nor is one of four nibbles without bit 6.
+    mask = 0xBB if traits.block_type == "IQ1_M" else 0xFB
+    blocks = (steps * steps * 2654435761 >> 13 & mask).astype(np.uint8).reshape(20, size)
     assert checksum(native.pack_blocks(blocks, traits.name, 512)) == GOLDEN[traits.name]
 
 

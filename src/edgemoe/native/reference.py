@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemoe.native.grid_reference import GRIDS, grid_values, nibbles
 from edgemoe.native.matrix import BLOCK, FORMAT_TRAITS, ROW_GROUP, ByteArray, FloatArray
 
 _CHUNK = 64
@@ -26,7 +27,7 @@ _TRELLIS = {name: np.concatenate([-half[::-1], half]) for name, half in (("t2", 
 NIBBLE_SCALES = np.array([0, 16, 19, 23, 28, 35, 42, 52, 63, 77, 94, 115, 140, 171, 209, 255], np.float32)
 # Bits of a byte in which quads 0 to 7 have their path bits, and their own one or two bits.
 _PATH_BITS, _OWN_BITS = (0, 4, 2, 6, 1, 5, 3, 7), {"t2": (2, 6, 1, 5, 3, 7, 0, 4), "t3": (0, 4, 2, 6) * 2}
-_TABLES = {"mxfp4": _E2M1, "iq4_nl": _IQ4, "iq4_xs": _IQ4}
+_TABLES = {"mxfp4": _E2M1, "nvfp4": _E2M1, "iq4_nl": _IQ4, "iq4_xs": _IQ4}
 _WITH_BASE = ("q2", "q3", "q4", "q6", "t2", "t3")
 # Bytes of 16 rows: of the scales of a block, and of what the blocks of 256 columns share.
 _SCALE_BYTES = {
@@ -42,7 +43,11 @@ _SCALE_BYTES = {
 }
 _SHARED_BYTES = {"iq4_xs": 32, "q6_k": 32, "q3_k": 32, "q2_k": 64, "q4_k": 64, "q5_k": 64}
 # Taken off every code.
-_ZEROS = {"q8": 128, "q6": 32, "q4_0": 8, "q5_0": 16, "q3_k": 4, "q6_k": 32}
+_ZEROS = {"q8": 128, "q6": 32, "q4_0": 8, "q5_0": 16, "q3_k": 4, "q6_k": 32, "tq1_0": 1, "tq2_0": 1}
+
+
+_SHARED_BYTES |= dict.fromkeys(("tq1_0", "tq2_0", *GRIDS), 32)
+_SCALE_BYTES |= {"tq1_0": 0, "tq2_0": 0, **{name: grid.scale_bytes for name, grid in GRIDS.items()}}
 
 
 class _Scale(NamedTuple):
@@ -73,11 +78,16 @@ def _values(data: ByteArray, format: str) -> FloatArray:
 def _low_bit_group(group: ByteArray, format: str, num_cols: int) -> FloatArray:
     """Weights (16, M) of one row group."""
     num_blocks = num_cols // BLOCK
-    base_bytes = 2 * ROW_GROUP if format in _WITH_BASE else 0
+    base_format = "f32" if format == "nvfp4" else "bf16"
+    base_bytes = 4 * ROW_GROUP if format == "nvfp4" else 2 * ROW_GROUP if format in _WITH_BASE else 0
     scale_bytes, shared_bytes = _SCALE_BYTES.get(format, 32), _SHARED_BYTES.get(format, 0)
     unpadded = base_bytes + num_blocks * scale_bytes + num_blocks // _SUPER_BLOCKS * shared_bytes
     header = -(-unpadded // _ALIGNMENT) * _ALIGNMENT
-    base = _values(group[:base_bytes], "bf16")[:, None] if base_bytes else np.ones((ROW_GROUP, 1), np.float32)
+    base = (
+        _values(group[:base_bytes], base_format)[:, None]
+        if base_bytes
+        else np.ones((ROW_GROUP, 1), np.float32)
+    )
     codes = group[header:].reshape(num_blocks, -1)
     blocks = []
     for i in range(num_blocks):
@@ -85,7 +95,8 @@ def _low_bit_group(group: ByteArray, format: str, num_cols: int) -> FloatArray:
         own = shared + shared_bytes + i % _SUPER_BLOCKS * scale_bytes
         found = _scale(format, group[shared : shared + shared_bytes], group[own : own + scale_bytes])
         scale, zero, minimum = (_wide(np.asarray(part, np.float32)) for part in found)
-        blocks.append(base * scale * (_block_values(codes[i], format) - zero) - minimum)
+        values = _block_values(codes[i], format, group[own : own + scale_bytes])
+        blocks.append(base * scale * (values - zero) - minimum)
     return np.concatenate(blocks, axis=1)
 
 
@@ -111,7 +122,13 @@ def _scale(format: str, shared: ByteArray, own: ByteArray) -> _Scale:
                 _minifloat(halves >> np.uint8(3), 2, 7), np.float32(first) + (halves & 7) / np.float32(4)
             )
         case "t2" | "t3":
-            return _Scale(NIBBLE_SCALES[np.concatenate([own & 15, own >> 4])][:, None])
+            return _Scale(NIBBLE_SCALES[nibbles(own)][:, None])
+        case "nvfp4":  # the table has doubled values
+            return _Scale(_ue4m3(halves) / np.float32(2))
+        case "tq1_0" | "tq2_0":
+            return _Scale(super_scale, zero)
+        case _ if format in GRIDS:
+            return _Scale(super_scale * GRIDS[format].scales(own))
         case "iq4_xs" | "q6_k":
             return _Scale(super_scale * (halves.astype(np.float32) - 128), zero)
         case "q2_k":
@@ -125,8 +142,15 @@ def _scale(format: str, shared: ByteArray, own: ByteArray) -> _Scale:
 
 def _six_bits(own: ByteArray) -> FloatArray:
     """The two 6-bit numbers of each row (16, 2) of the 24 bytes of a block."""
-    low = np.concatenate([own[ROW_GROUP:] & 15, own[ROW_GROUP:] >> 4])
+    low = nibbles(own[ROW_GROUP:])
     return np.stack([own[:ROW_GROUP] & 63, own[:ROW_GROUP] >> 6 << 4 | low], axis=1).astype(np.float32)
+
+
+def _ue4m3(code: ByteArray) -> FloatArray:
+    mantissa = (code & 7).astype(np.float32) / 8
+    exponent = (code >> 3).astype(np.float32)
+    value = np.where(exponent == 0, mantissa * 2**-6, (1 + mantissa) * np.exp2(exponent - 7))
+    return np.asarray(value, np.float32)
 
 
 def _minifloat(code: ByteArray, mantissa_bits: int, bias: int) -> FloatArray:
@@ -140,8 +164,10 @@ def _wide(part: FloatArray) -> FloatArray:
     return part if part.ndim == 0 else np.repeat(part, BLOCK // part.shape[1], axis=1)
 
 
-def _block_values(data: ByteArray, format: str) -> FloatArray:
-    """What the codes of a block stand for, (16, 32)."""
+def _block_values(data: ByteArray, format: str, own: ByteArray) -> FloatArray:
+    """What the codes of a block stand for, (16, 32); a grid's have more bits with its own scales."""
+    if format in GRIDS:
+        return grid_values(data, format, own)
     if format in _TRELLIS:
         return _trellis_values(data.reshape(-1, ROW_GROUP, 4), format)
     codes = _codes(data, FORMAT_TRAITS[format].bits)
