@@ -23,6 +23,7 @@ ARCHITECTURES = {
     "minimax_m2": "minimax-m2",
     "ernie4_5_moe": "ernie4_5-moe",
     "hy_v3": "hy_v3",
+    "bailing_moe_v2": "bailingmoe2",
     "granitemoe": "granitemoe",
     "granitemoeshared": "granitemoe",
     "qwen3_vl_moe": "qwen3vlmoe",
@@ -33,6 +34,10 @@ ARCHITECTURES = {
 # In order: the first that matches is taken.
 _NAMES = (
     (r"model\.embed_tokens\.(\w+)", r"token_embd.\1"),
+    (r"model\.word_embeddings\.(\w+)", r"token_embd.\1"),
+    (r"model\.layers\.(\d+)\.attention\.query_key_value\.(\w+)", r"blk.\1.attn_qkv.\2"),
+    (r"model\.layers\.(\d+)\.attention\.dense\.(\w+)", r"blk.\1.attn_output.\2"),
+    (r"model\.layers\.(\d+)\.attention\.(q|k)\w+_layernorm\.(\w+)", r"blk.\1.attn_\2_norm.\3"),
     (r"model\.norm\.(\w+)", r"output_norm.\1"),
     (r"lm_head\.(\w+)", r"output.\1"),
     (r"model\.layers\.(\d+)\.input_layernorm\.(\w+)", r"blk.\1.attn_norm.\2"),
@@ -173,6 +178,11 @@ def _grouped(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
         writer.add_expert_group_used_count(config["topk_group"])
 
 
+def _bailing(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
+    _grouped(writer, config)
+    writer.add_expert_shared_feed_forward_length(config["moe_intermediate_size"])
+
+
 def _latent(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     """Sizes of latent attention, and of whichever router stands beside it."""
     plain, rotary = config["qk_nope_head_dim"], config["qk_rope_head_dim"]
@@ -254,6 +264,7 @@ _KEYS: dict[str, Callable[[gguf.GGUFWriter, dict[str, Any]], None]] = {
     "solar_open": _grouped,
     "dots1": _grouped,
     "hy_v3": _grouped,
+    "bailing_moe_v2": _bailing,
     "minimax_m2": _minimax,
     "ernie4_5_moe": _ernie,
     "granitemoe": _granite,

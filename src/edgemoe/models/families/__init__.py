@@ -9,6 +9,7 @@ from typing import Any
 from edgemoe.errors import CheckpointError, UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader, shown
 from edgemoe.models.families import (
+    bailing_moe,
     deepseek_v2,
     deepseek_v3,
     dots1,
@@ -56,6 +57,7 @@ __all__ = [
 ]
 
 ALL_FAMILIES: tuple[Family, ...] = (
+    bailing_moe.FAMILY,
     deepseek_v2.FAMILY,
     deepseek_v3.FAMILY,
     dots1.FAMILY,
