@@ -59,9 +59,8 @@ def read_unrotated(
 
 def _read_context(reader: ConfigReader) -> int:
     """Where both keys are there, the second is the tokenizer's."""
-    if reader.has("max_position_embeddings"):
-        return reader.require_size("max_position_embeddings")
-    return reader.require_size("model_max_length")
+    is_alone = reader.has("model_max_length") and not reader.has("max_position_embeddings")
+    return reader.require_size("model_max_length" if is_alone else "max_position_embeddings")
 
 
 def check_mamba(mamba: Mamba2Spec) -> None:
