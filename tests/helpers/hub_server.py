@@ -38,6 +38,7 @@ def serve(hub: Hub) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else a body waits until the client has acknowledged the headers
 
         def log_message(self, *_: object) -> None:
             pass

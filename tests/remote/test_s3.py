@@ -53,8 +53,8 @@ def credentials(endpoint, monkeypatch):
 
 def test_a_store_in_a_bucket_gives_the_tokens_of_the_local_one(local_tokens):
     url = f"s3://{BUCKET}/deep/demo.store"
-    for tier in (0, "1GiB", "1GiB"):
-        with edgemoe.load(url, **SMALL, tier=tier) as model:
+    for _ in range(2):
+        with edgemoe.load(url, **SMALL, tier="1GiB") as model:
             found = model.generate(PROMPT, max_tokens=NUM_TOKENS)
         assert found.token_ids == local_tokens
     assert found.tier_bytes > found.far_bytes
