@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,13 +17,13 @@ from edgemoe.errors import CheckpointError
 from edgemoe.export.gguf_file import GgufFile, tensor_num_bytes
 from edgemoe.export.metadata import model_keys
 from edgemoe.export.outline import Part, Target, gguf_family, outline
+from edgemoe.export.records import read_dense, read_experts
 from edgemoe.export.undo import undo
 from edgemoe.export.vocabulary import sampling_keys, template_keys, vocabulary_keys
 from edgemoe.export.weights import Rounding, check_writable, choose_type, of_values, row_num_bytes, to_blocks
 from edgemoe.models import ModelSpec, read_spec
 from edgemoe.native import ByteArray, FloatArray, Matrix
-from edgemoe.safetensors_header import read_exactly
-from edgemoe.store import ExpertKey, Store, expert_matrices, open_store
+from edgemoe.store import ExpertKey, Store, open_store
 from edgemoe.text import Tokenizer
 
 Progress = Callable[[int, int], None]
@@ -76,7 +76,7 @@ def export_gguf(
         RequestError: no such block type.
     """
     started = time.monotonic()
-    _require_library()
+    require_library()
     opened = store if isinstance(store, Store) else open_store(store)
     with GgufFile(Path(out), overwrite) as file:
         export = _Export(opened, file, None if block_type is None else check_writable(block_type))
@@ -138,7 +138,7 @@ class _Export:
         of_experts = [target for target in self.targets if isinstance(target.parts[0].of, tuple)]
         for target in self.targets:
             if target not in of_experts:
-                tensors = [(part, self._dense(str(part.of))) for part in target.parts]
+                tensors = [(part, read_dense(self._store, str(part.of))) for part in target.parts]
                 done += self._write(target, 0, tensors)
                 yield done
         members: dict[ExpertKey, list[tuple[Target, Part]]] = {}
@@ -146,21 +146,18 @@ class _Export:
             for part in target.parts:
                 assert isinstance(part.of, tuple), "these are tensors of experts"
                 members.setdefault(part.of[:2], []).append((target, part))
-        for key, record in self._records():
-            done += self._write_expert(key, record, members[key])
+        for key, matrices, _ in read_experts(self._store, self.spec):
+            done += self._write_expert(matrices, members[key])
             yield done
 
-    def _write_expert(self, key: ExpertKey, record: ByteArray, members: list[tuple[Target, Part]]) -> int:
-        formats, width = self._store.manifest.experts[key].formats, self.spec.width
-        found = expert_matrices(record, formats, width, self.spec.moe(key[0]).expert.width)
-        matrices = dict(zip(("gate", "up", "down"), found, strict=True))
+    def _write_expert(self, matrices: Mapping[str, Matrix], members: list[tuple[Target, Part]]) -> int:
         done = 0
         for target in {id(target): target for target, _ in members}.values():
             parts = [part for other, part in members if other is target]
-            tensors = [(part, matrices[part.of[2]]) for part in parts if isinstance(part.of, tuple)]
-            done += self._write(
-                target, parts[0].ref.index or 0, [(p, m) for p, m in tensors if m is not None]
-            )
+            tensors: list[tuple[Part, Matrix | FloatArray]] = [
+                (part, matrices[part.of[2]]) for part in parts if isinstance(part.of, tuple)
+            ]
+            done += self._write(target, parts[0].ref.index or 0, tensors)
         return done
 
     def _write(self, target: Target, index: int, tensors: list[tuple[Part, Matrix | FloatArray]]) -> int:
@@ -203,35 +200,6 @@ class _Export:
                 formats.add(getattr(manifest.experts[part.of[:2]].formats, part.of[2]))
         return choose_type(formats, target.shape[-1], asked)
 
-    def _dense(self, name: str) -> Matrix | FloatArray:
-        """A dense tensor, compared with its checksum: floats of a vector, else a packed matrix."""
-        entry = self._store.manifest.dense[name]
-        path = self._store.path / entry.file
-        with path.open("rb") as file:
-            data = np.frombuffer(read_exactly(file.fileno(), entry.num_bytes, entry.offset), np.uint8)
-        self._store.verify_dense(name, data)
-        if len(entry.shape) == 1:
-            return data[: 4 * entry.shape[0]].view(np.float32)
-        rows, cols = entry.shape
-        return Matrix(data[: native.packed_num_bytes(entry.format, rows, cols)], entry.format, rows, cols)
-
-    def _records(self) -> Iterator[tuple[ExpertKey, ByteArray]]:
-        """Every expert's record, compared with its checksum; good until the next one."""
-        entries = self._store.manifest.experts
-        reader = self._store.open_expert_reader()
-        buffer = native.aligned_empty(max(entry.num_bytes for entry in entries.values()))
-        try:
-            for key, entry in entries.items():
-                record = buffer[: entry.num_bytes]
-                try:
-                    reader.wait(reader.submit(self._store.file_index(entry), entry.offset, record))
-                except OSError as error:
-                    raise self._store.read_error(key, error.strerror) from error
-                self._store.verify_expert(key, record)
-                yield key, record
-        finally:
-            reader.close()
-
 
 def _values(part: Part, tensor: Matrix | FloatArray) -> FloatArray:
     if isinstance(tensor, np.ndarray):
@@ -240,7 +208,8 @@ def _values(part: Part, tensor: Matrix | FloatArray) -> FloatArray:
     return native.dequantize_rows(tensor, rows).reshape(part.shape)
 
 
-def _require_library() -> None:
+def require_library() -> None:
+    """Raises CheckpointError where the gguf library is not there, with how to get it."""
     try:
         import gguf  # noqa: F401
     except ImportError:
