@@ -59,7 +59,7 @@ def make_recipe(store: Store) -> Recipe:
         UnsupportedModelError: the family has no names in GGUF files.
     """
     spec = read_spec(store.config)
-    errors = {name: _error(name) for name in _TYPES}
+    errors: dict[str, float] = {}
     types: dict[str, str] = {}
     planned, rounded, count = 0.0, 0.0, 0
     for target in outline(spec):
@@ -67,13 +67,16 @@ def make_recipe(store: Store) -> Recipe:
         if not keys:
             continue
         formats = [str(getattr(store.manifest.experts[key[:2]].formats, key[2])) for key in keys]
-        if len(set(formats)) == 1 and formats[0] not in _TYPES:
-            types[target.name] = str(FORMAT_TRAITS[formats[0]].block_type).lower()
+        own = FORMAT_TRAITS[formats[0]].block_type
+        if len(set(formats)) == 1 and own is not None:
+            types[target.name] = own.lower()
             continue
         bits = float(np.mean([FORMAT_TRAITS[name].bits for name in formats]))
         nearest = min(_TYPES, key=lambda name: abs(FORMAT_TRAITS[name].bits - bits))
         types[target.name] = _TYPES[nearest]
-        planned += sum(errors.get(name, 0.0) ** 2 for name in formats)
+        for name in {nearest, *formats} - errors.keys():
+            errors[name] = _error(name)
+        planned += sum(errors[name] ** 2 for name in formats)
         rounded += len(formats) * errors[nearest] ** 2
         count += len(formats)
     return Recipe(types, (planned / max(1, count)) ** 0.5, (rounded / max(1, count)) ** 0.5)
@@ -195,6 +198,9 @@ def _squares(
 
 
 def _error(format: str) -> float:
+    """Of a Gaussian; none where blocks are held as they are."""
+    if not FORMAT_TRAITS[format].is_rounded:
+        return 0.0
     weights = np.random.default_rng(0).standard_normal(_GAUSSIAN).astype(np.float32)
     restored = native.dequantize(native.quantize(weights, format), format, *_GAUSSIAN)
     return float(np.sqrt(np.mean((restored - weights) ** 2)))
