@@ -22,6 +22,7 @@ from edgemoe.cli.inspect import inspect
 from edgemoe.cli.library import list_stores, remove
 from edgemoe.cli.plan import plan
 from edgemoe.cli.profile import profile
+from edgemoe.cli.push import push
 from edgemoe.cli.report import report
 from edgemoe.cli.run import run
 from edgemoe.cli.serve import serve
@@ -35,6 +36,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "remove": remove,
     "convert": convert,
     "export": export,
+    "push": push,
     "profile": profile,
     "plan": plan,
     "report": report,

@@ -1,0 +1,43 @@
+"""``edgemoe push``: a store goes to the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgemoe.cli.options import JsonOption, StoreArgument
+from edgemoe.cli.output import print_json, say, waiting
+
+
+def push(
+    store: StoreArgument,
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="Repository on the Hub: org/name.")],
+    is_private: Annotated[bool, typer.Option("--private", help="Make it private, if it is new.")] = False,
+    is_dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the card, and upload nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    r"""Upload a store to the Hugging Face Hub, with a card that says how it was made and measured.
+
+    Everything is read and compared with its checksums first, and goes into one commit. Needs a token that
+    may write: `hf auth login`, or HF_TOKEN.
+
+    \b
+    edgemoe push qwen.store me/Qwen3-30B-A3B-edgemoe --dry-run
+    edgemoe push qwen.store me/Qwen3-30B-A3B-edgemoe
+    """
+    from edgemoe.export import model_card, push_store
+    from edgemoe.store import open_store
+
+    opened = open_store(store)
+    if is_dry_run:
+        print(model_card(opened, repo))
+        return
+    with waiting(f"uploading {store.name or store}"):
+        url = push_store(opened, repo, is_private=is_private)
+    if as_json:
+        print_json({"repo": repo, "commit": url})
+    else:
+        say(f"uploaded to {url}")
