@@ -15,6 +15,8 @@ from edgemoe.quant import BitPlan
 from edgemoe.store import open_store
 
 REPO = "me/demo"
+# The library's own way to send bytes.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")

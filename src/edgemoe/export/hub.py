@@ -124,4 +124,5 @@ def _remedy(error: Exception) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
         return "the Hub refuses it: run `hf auth login` with a token that may write there"
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    reasons = (str(one) for one in (error, error.__cause__) if one is not None)
+    return " ".join(": ".join(reasons).split())[:300] or type(error).__name__
