@@ -43,7 +43,7 @@ WORDS = TEXT.split()
 NUM_KINDS = 60  # different requests; each is asked many times
 LEAVES_SHARE = 0.2
 WARM_SHARE = 0.25  # of the requests, before memory is first measured
-STALL_S, STALL_EVERY = 3.0, 150  # storage stands still for so long after so many reads
+STALL_S, STALL_EVERY, MOST_STALLS = 3.0, 100, 10  # storage stands still for so long after so many reads
 ENV = os.environ | {"PYTHONUNBUFFERED": "1"}
 
 
@@ -103,7 +103,7 @@ class StallingReader:
 
     def _stall(self) -> None:
         self._num_waits += 1
-        if self._num_waits % STALL_EVERY == 0:
+        if self._num_waits % STALL_EVERY == 0 and self._num_waits <= MOST_STALLS * STALL_EVERY:
             time.sleep(STALL_S)
 
     def wait(self, ticket: int) -> None:

@@ -94,8 +94,8 @@ class Answers:
         name = self.shelf.resolve(request.model)
         self.queue.check()
         local = self.shelf.resident
-        if local is None or local.name != name:
-            return Prepared(request, name)
+        if local is None or local.name != name or self.shelf.is_swapping:
+            return Prepared(request, name)  # nobody waits for another model without a sign of life
         async with self.shelf.use(name) as local:
             prompt = await asyncio.to_thread(render, local, request, self._memory)
             await asyncio.to_thread(self._plan, local, request, prompt)  # a schema that is wrong says so here

@@ -54,6 +54,11 @@ class Shelf:
         """The model in memory."""
         return self.resident.name if self.resident else None
 
+    @property
+    def is_swapping(self) -> bool:
+        """Whether somebody waits for another model, or for one to be loaded or unloaded."""
+        return self._door.locked()
+
     def resolve(self, name: str) -> str:
         """The store's name for what a client asked for.
 
