@@ -29,8 +29,8 @@ struct Span {
 
 struct Choice {
     float error = HUGE_VALF;
-    std::uint8_t scale_code = 0, zero_code = 0;
     float scale = 0, zero = 0;
+    std::uint16_t scale_code = 0, zero_code = 0;
 };
 
 Span make_span(const float* w, const float* importance, int size) {
@@ -164,9 +164,15 @@ float spanning_scale(const Grid& grid, const Span& span) {
             choice.zero = first_zero(grid.format) + kZeroStepQ23 * static_cast<float>(zero_code);
     }
     choice.error = error_of(span, choice.scale, choice.zero, grid.largest_code);
-    choice.scale_code = static_cast<std::uint8_t>(scale_code);
-    choice.zero_code = static_cast<std::uint8_t>(zero_code);
-    if (choice.error < best.error) best = choice;
+    choice.scale_code = static_cast<std::uint16_t>(scale_code);
+    choice.zero_code = static_cast<std::uint16_t>(zero_code);
+    // Words chosen by a mask: no processor foretells a branch on which of two errors is smaller.
+    std::uint32_t words[sizeof(Choice) / 4], kept[sizeof(Choice) / 4];
+    std::memcpy(words, &choice, sizeof choice);
+    std::memcpy(kept, &best, sizeof best);
+    const std::uint32_t mask = 0u - static_cast<std::uint32_t>(choice.error < best.error);
+    for (std::size_t i = 0; i < sizeof(Choice) / 4; ++i) kept[i] ^= (kept[i] ^ words[i]) & mask;
+    std::memcpy(&best, kept, sizeof best);
 }
 
 int zero_code_q4(float zero) {
@@ -237,13 +243,12 @@ void quantize_low_bit_row(const float* w, std::int64_t cols, const Grid& grid, c
         const std::int64_t block = col / kBlock;
         std::uint8_t* place = scales + block * block_scale_bytes(grid.format) + row;
         if (grid.format == Format::kQ4) {
-            place[0] = choice.scale_code;
-            place[kRowGroup] = choice.zero_code;
+            place[0] = static_cast<std::uint8_t>(choice.scale_code);
+            place[kRowGroup] = static_cast<std::uint8_t>(choice.zero_code);
         } else {
             const bool has_zero = grid.format != Format::kQ6;
-            place[col % kBlock / 16 * kRowGroup] =
-                has_zero ? static_cast<std::uint8_t>(choice.scale_code << 3 | choice.zero_code)
-                         : choice.scale_code;
+            place[col % kBlock / 16 * kRowGroup] = static_cast<std::uint8_t>(
+                has_zero ? choice.scale_code << 3 | choice.zero_code : choice.scale_code);
         }
         pack_codes(grid, span, choice, codes + block * block_code_bytes(grid.format), row, col % kBlock);
     }
