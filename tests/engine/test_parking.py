@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 
 import pytest
@@ -203,9 +204,23 @@ def test_a_folder_that_cannot_be_written_costs_no_answer(plain_store, tmp_path, 
         (folder,) = tmp_path.iterdir()
         expected, _ = host.answer(prompt(0))
         folder.rmdir()
+        folder.write_text("")
         host.parking.write()
         assert host.answer(prompt(0))[0] == expected
+        assert host.parking.num_bytes == 0
     assert sum("not parked" in record.message for record in caplog.records) == 1
+
+
+def test_a_folder_that_somebody_removes_is_made_again(plain_store, tmp_path):
+    with Host(plain_store, tmp_path / "texts") as host:
+        host.answer(prompt(0))
+        host.parking.write()
+        shutil.rmtree(tmp_path / "texts")
+        assert host.parking.num_bytes == 0
+        host.model.engine.session.forget()
+        assert host.answer(prompt(0))[1] == 0  # it is not there, and nothing else happens
+        host.parking.write()
+        assert len(parked(tmp_path / "texts")) == 1
 
 
 def test_a_file_in_the_folders_place_is_refused(plain_store, tmp_path):

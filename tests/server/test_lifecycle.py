@@ -272,6 +272,18 @@ def test_two_stores_share_the_memory():
         assert len(set(texts)) == 1
 
 
+def test_nobody_waits_for_another_model_without_a_sign_of_life():
+    """One answer runs; a request for the other model waits for it, and the next for the first behind that."""
+    with live_server([DEMO_STORE, DEMO_STORE], aliases=("demo", "other"),
+                     options=ServerOptions(parallel=3)) as live, running(live.url):  # fmt: skip
+        eventually(lambda: live.app.answers.queue.num_running == 1, "nothing runs")
+        other = {"model": "other", "messages": ASK, "max_tokens": 1, "stream": True}
+        with running(live.url, other):
+            eventually(lambda: live.app.shelf.is_swapping, "nobody waits for the other model")
+            with running(live.url, other | {"model": "demo"}) as lines:
+                assert '"role":"assistant"' in next(lines)
+
+
 def test_metrics_count_what_answers_say(server, openai_client, http):
     def count(name):
         lines = http.get("/metrics").text.splitlines()

@@ -14,6 +14,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,12 +113,17 @@ class ParkedFiles:
 
     def note_use(self, path: Path) -> None:
         """It was of use now."""
-        _touch(path)
+        with suppress(OSError):
+            os.utime(path)
 
     def path_for(self, token_ids: Sequence[int], num_bytes: int) -> Path | None:
         """Where to write a text, once there is room for a file of so many bytes; None if it is worth less
         than what would have to go.
+
+        Raises:
+            OSError: somebody took the folder away, and it cannot be made again.
         """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         now_s = time.time()
         files = sorted(self._all(), key=lambda file: file.worth(now_s))
         free = self._max_bytes - sum(file.num_bytes for file in files) - num_bytes
@@ -163,15 +169,16 @@ class ParkedFiles:
 
     def _all(self) -> Iterator[ParkedFile]:
         """Files of all models, by what is in the folder now."""
-        for folder in self._root.iterdir():
-            if MODEL_FOLDER.fullmatch(folder.name) and folder.is_dir():
-                for path in folder.iterdir():
+        for folder in _inside(self._root):
+            if MODEL_FOLDER.fullmatch(folder.name):
+                for path in _inside(folder):
                     if (name := FILE_NAME.fullmatch(path.name)) and (stat := _stat(path)):
                         yield ParkedFile(path, int(name[2]), max(1, stat.st_size), stat.st_mtime)
 
     def _remove(self, path: Path) -> None:
         self._texts.pop(path, None)
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
 
 
 def _num_common(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
@@ -180,18 +187,17 @@ def _num_common(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
     return int(differs[0]) if len(differs) else length
 
 
+def _inside(folder: Path) -> list[Path]:
+    """What a folder holds; nothing if it is none or has gone."""
+    with suppress(OSError):
+        return list(folder.iterdir())
+    return []
+
+
 def _stat(path: Path) -> os.stat_result | None:
-    try:
+    with suppress(OSError):
         return path.stat()
-    except FileNotFoundError:
-        return None
-
-
-def _touch(path: Path) -> None:
-    try:
-        os.utime(path)
-    except FileNotFoundError:
-        return
+    return None
 
 
 def _is_abandoned(path: Path) -> bool:
@@ -200,5 +206,6 @@ def _is_abandoned(path: Path) -> bool:
     if stat is None or not path.name.endswith(".state.new"):
         return False
     if time.time() - stat.st_mtime > ABANDONED_S:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
     return True

@@ -120,7 +120,7 @@ class Parking:
                 return
             try:
                 self._write_pinned(holding)
-            except RequestError as error:
+            except (RequestError, OSError) as error:
                 self._paused_until_s = time.monotonic() + PAUSE_S
                 log.warning("a text is not parked: %s", error)
             finally:
