@@ -162,7 +162,7 @@ void expert_ffn_into(Floats2 x, const PackedMatrix* gate, const PackedMatrix& up
                       "number of biases");
     }
     const Activation act = activation_named(activation);
-    require(g != nullptr || act.kind != Activation::kClampedSwiglu, kName, "clamped_swiglu needs a gate");
+    require(g != nullptr || !act.needs_gate(), kName, "the activation needs a gate");
     nb::gil_scoped_release release;
     expert_ffn(x.data(), tokens, g, u, d, act, out.data(), rows ? rows->data() : nullptr,
                biases ? biases->data() : nullptr);

@@ -23,12 +23,19 @@ inline Activation activation_named(const std::string& name) {
     if (name == "gelu_tanh") return Activation::kGeluTanh;
     if (name == "relu") return Activation::kRelu;
     if (name == "relu2") return Activation::kRelu2;
-    float limit = 0, alpha = 0;
+    float gate_limit = 0, limit = 0, alpha = 0, raise = 0;
     if (std::sscanf(name.c_str(), "clamped_swiglu:%f:%f", &limit, &alpha) == 2) {
-        return {Activation::kClampedSwiglu, limit, alpha};
+        return {Activation::kClampedSwiglu, limit, limit, alpha, 1};
+    }
+    if (std::sscanf(name.c_str(), "clamped_glu:%f:%f:%f:%f", &gate_limit, &limit, &alpha, &raise) == 4) {
+        return {Activation::kClampedSwiglu, gate_limit, limit, alpha, raise};
+    }
+    if (std::sscanf(name.c_str(), "capped_swiglu:%f:%f", &gate_limit, &limit) == 2) {
+        return {Activation::kCappedSwiglu, gate_limit, limit};
     }
     throw std::invalid_argument("unknown activation '" + name +
-                                "'; known: silu, gelu, gelu_tanh, relu, relu2, clamped_swiglu:limit:alpha");
+                                "'; known: silu, gelu, gelu_tanh, relu, relu2, clamped_swiglu:limit:alpha, "
+                                "clamped_glu:gate_limit:limit:alpha:raise, capped_swiglu:gate_cap:cap");
 }
 
 inline void check_shape(const char* operation, std::int64_t rows, std::int64_t cols,

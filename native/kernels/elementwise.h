@@ -126,12 +126,22 @@ void activate(Activation activation, float* gate, const float* up, std::int64_t 
             }
             break;
         case Activation::kClampedSwiglu: {
-            const float limit = activation.limit, alpha = activation.alpha;
+            const float gate_limit = activation.gate_limit, limit = activation.limit;
+            const float alpha = activation.alpha, raise = activation.raise;
             for (std::int64_t i = 0; i < n; ++i) {
-                const float x = gate[i] > limit ? limit : gate[i];
+                const float x = gate[i] > gate_limit ? gate_limit : gate[i];
                 float raised = up[i] > limit ? limit : up[i];
                 raised = raised < -limit ? -limit : raised;
-                gate[i] = x / (1.0f + exponential(-alpha * x)) * (raised + 1.0f);
+                gate[i] = x / (1.0f + exponential(-alpha * x)) * (raised + raise);
+            }
+            return;
+        }
+        case Activation::kCappedSwiglu: {
+            const float gate_cap = activation.gate_limit, up_cap = activation.limit;
+            for (std::int64_t i = 0; i < n; ++i) {
+                const float x = gate[i];
+                const float bent = gate_cap * tangent(x / gate_cap) / (1.0f + exponential(-x));
+                gate[i] = bent * up_cap * tangent(up[i] / up_cap);
             }
             return;
         }

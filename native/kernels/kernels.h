@@ -48,16 +48,23 @@ struct Matrix {
     std::int64_t cols;
 };
 
-// What is done with the inner values of a network. Clamped SwiGLU (gpt-oss) takes the gate up to `limit` and
-// up between -limit and limit; the logistic function is of `alpha` times the gate; and up is raised by 1.
+// What is done with the inner values of a network. Clamped SwiGLU takes the gate up to `gate_limit` and up
+// between -limit and limit; the logistic function is of `alpha` times the gate; and up is raised by `raise`,
+// 1 in gpt-oss. Capped SwiGLU bends the gate, after its logistic function is taken, and up towards their
+// limits by a hyperbolic tangent.
 struct Activation {
-    enum Kind : int { kSilu, kGelu, kGeluTanh, kRelu, kRelu2, kClampedSwiglu };
+    enum Kind : int { kSilu, kGelu, kGeluTanh, kRelu, kRelu2, kClampedSwiglu, kCappedSwiglu };
 
-    Activation(Kind k, float limit_ = 0, float alpha_ = 0) : kind(k), limit(limit_), alpha(alpha_) {}
+    Activation(Kind k, float gate_limit_ = 0, float limit_ = 0, float alpha_ = 0, float raise_ = 0)
+        : kind(k), gate_limit(gate_limit_), limit(limit_), alpha(alpha_), raise(raise_) {}
+
+    bool needs_gate() const { return kind == kClampedSwiglu || kind == kCappedSwiglu; }
 
     Kind kind;
+    float gate_limit;
     float limit;
     float alpha;
+    float raise;
 };
 
 // What a query head sees: S cached positions of keys [S][key_dim], and values of which the first `value_dim`

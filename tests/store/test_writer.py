@@ -217,7 +217,7 @@ def test_a_folder_that_cannot_be_written_is_named():
 
 
 def test_chunks_do_not_show(tmp_path, monkeypatch):
-    monkeypatch.setattr("edgemoe.convert.conversion.CHUNK_FLOATS", 1)
+    monkeypatch.setattr("edgemoe.convert.packing.CHUNK_FLOATS", 1)
     convert(source(), tmp_path / "out", PLAN)
     assert files_of(tmp_path / "out") == files_of(FOLDER)
 

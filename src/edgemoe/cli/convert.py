@@ -87,6 +87,13 @@ def convert(
             show_default=False,
         ),
     ] = None,
+    experts_only: Annotated[
+        bool,
+        typer.Option(
+            "--experts-only",
+            help="Keep the experts alone, for a model that transformers runs; of any type that it knows.",
+        ),
+    ] = False,
     overwrites: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUT if it is a store already.")
     ] = False,
@@ -110,6 +117,8 @@ def convert(
     --tolerance and --size choose a width for every expert by measuring, as edgemoe plan does, which has more
     options and keeps the plan.
 
+    --experts-only is for models that transformers runs, with the experts in a store (docs/transformers.md).
+
     \b
     edgemoe convert ./OLMoE-1B-7B olmoe.store --bits 4
     edgemoe convert ./Mixtral-8x7B mixtral.store --bits 3 --dense-bits 6
@@ -118,6 +127,7 @@ def convert(
     edgemoe convert olmoe-q4_k_m.gguf olmoe.store
     edgemoe convert ./OLMoE-1B-7B olmoe.store --bits 3 --trace olmoe.trace
     edgemoe convert ./OLMoE-1B-7B olmoe.store --tolerance 2% --text book.txt --text chat.txt
+    edgemoe convert ./Qwen3-30B-A3B qwen-experts.store --experts-only --bits 4
     """
     import edgemoe.convert as conversion
     from edgemoe.store.format import MANIFEST_FILE
@@ -126,6 +136,11 @@ def convert(
         raise RequestError(f"{source} is a store already; give the checkpoint that it was made from")
     if out.name in ("", ".."):
         raise RequestError(f"{out} is no name for a new folder; give one such as model.store")
+    if experts_only:
+        if any(given is not None for given in (tolerance, size, trace, dense_bits, texts)) or is_dry_run:
+            raise RequestError("--experts-only goes with --bits, --plan and --overwrite alone")
+        _convert_experts(source, out, bits, plan_file, overwrites, as_json)
+        return
     work = None
     if texts and tolerance is None and size is None:
         raise RequestError("--text is what --tolerance and --size measure on; give one of them, or --trace")
@@ -177,6 +192,24 @@ def _search_plan(source: Path, texts: list[Path], goal: Goal, work: Path, dense_
     return chosen.plan
 
 
+def _convert_experts(
+    source: Path, out: Path, bits: str | None, plan_file: Path | None, overwrites: bool, as_json: bool
+) -> None:
+    from edgemoe.integrations.transformers import convert_experts
+    from edgemoe.quant import read_plan
+
+    if plan_file is not None and bits is not None:
+        raise RequestError("--plan has the widths already; leave out --bits")
+    plan = None if plan_file is None else read_plan(plan_file)
+    with byte_progress(f"converting to {out.name}") as advance:
+        report = convert_experts(source, out, bits, plan=plan, overwrite=overwrites, progress=advance)
+    if as_json:
+        print_json(report.to_json())
+        return
+    _say_report(report, out, report.elapsed_s, is_rounded_for_inputs=False, has_next=False)
+    say("next: EdgeMoEConfig(store=...) in Python, as in docs/transformers.md")
+
+
 def _choose_plan(source: Path, bits: str | None, dense_bits: str | None, plan_file: Path | None) -> BitPlan:
     from edgemoe.checkpoint import is_gguf
     from edgemoe.convert import plan_as_stored
@@ -223,7 +256,12 @@ def _read_inputs(source: Path, plan: BitPlan, trace: Path | None) -> ExpertInput
 
 
 def _say_report(
-    report: ConversionReport, out: Path, elapsed_s: float, *, is_rounded_for_inputs: bool
+    report: ConversionReport,
+    out: Path,
+    elapsed_s: float,
+    *,
+    is_rounded_for_inputs: bool,
+    has_next: bool = True,
 ) -> None:
     from edgemoe.units import format_duration, format_size
 
@@ -241,7 +279,8 @@ def _say_report(
         say(f"{change}: {count} matrices{says.get(error, changed)}")
     if is_rounded_for_inputs:
         say("experts were rounded for their outputs, which change less; their weights change more")
-    say("next: " + quoted("edgemoe", "run", out, "Once upon a time"))
+    if has_next:
+        say("next: " + quoted("edgemoe", "run", out, "Once upon a time"))
 
 
 def _say_estimate(estimate: StoreEstimate, out: Path, as_json: bool) -> None:

@@ -3,15 +3,18 @@
 Peak memory is one packed expert plus one chunk of rows, however large the model is.
 """
 
+from edgemoe.convert.experts_only import ExpertTensors
 from edgemoe.convert.in_place import open_gguf, open_runnable
 from edgemoe.convert.preview import StoreEstimate, estimate, plan_as_stored
-from edgemoe.convert.run import ConversionReport, Progress, convert
+from edgemoe.convert.run import ConversionReport, Progress, convert, convert_experts
 
 __all__ = [
     "ConversionReport",
+    "ExpertTensors",
     "Progress",
     "StoreEstimate",
     "convert",
+    "convert_experts",
     "estimate",
     "open_gguf",
     "open_runnable",

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from itertools import repeat
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgemoe import native
-from edgemoe.checkpoint import CheckpointSource, ExactSource, SourceRef, TensorInfo
+from edgemoe.checkpoint import CheckpointSource, SourceRef
 from edgemoe.convert.examine import examine, side_files, text_notes
-from edgemoe.convert.soundness import refuse_misfit, refuse_not_finite
+from edgemoe.convert.packing import Packer
+from edgemoe.convert.soundness import refuse_not_finite
 from edgemoe.errors import CheckpointError
 from edgemoe.models import ModelSpec, TensorSources, TensorSpec
 from edgemoe.native import ByteArray, FloatArray
-from edgemoe.quant import BitPlan, ExpertFormats, ExpertInputs, expert_grams, format_info, quantize_for
+from edgemoe.quant import BitPlan, ExpertFormats, ExpertInputs, expert_grams
 from edgemoe.store import (
     VECTOR_FORMAT,
     DenseEntry,
@@ -36,8 +35,6 @@ from edgemoe.store import (
 )
 
 PRECISE_FORMAT = "f32"
-# Floats held at a time: small against the memory of any machine, large against the cost of a call.
-CHUNK_FLOATS = 4 * 1024**2
 
 
 class Conversion:
@@ -61,9 +58,8 @@ class Conversion:
         }
         self._check_overrides()
         self._matrices = list(self._find_matrices())
+        self._packer = Packer(source, self._stored)
         self._check_exact_formats()
-        # Squared change and square of the sampled weights, by "stored type → format".
-        self._squares: dict[str, tuple[float, float]] = {}
         self.layout: StoreLayout = plan_layout(
             self._dense,
             ((key, formats, self._expert_width(key)) for key, formats in self._formats.items()),
@@ -104,27 +100,7 @@ class Conversion:
 
     def manifest(self, writer: StoreWriter, side_files: dict[str, bytes]) -> Manifest:
         """The manifest, once everything is written."""
-        files = {name: len(data) for name, data in side_files.items()}
-        for file, header in self.layout.headers.items():
-            files[file] = len(header)
-        for place in (*self.layout.dense.values(), *self.layout.experts.values()):
-            files[place.file] += place.num_bytes
-        dense = {
-            name: DenseEntry(format, shape, *_place_fields(self.layout.dense[name]), writer.checksums[name])
-            for name, (format, shape) in self._dense.items()
-        }
-        experts = {
-            key: ExpertEntry(self._formats[key], *_place_fields(place), writer.checksums[expert_name(key)])
-            for key, place in self.layout.experts.items()
-        }
-        return Manifest(
-            generator=f"edgemoe {version('edgemoe')}",
-            plan=dict(self._plan.origin),
-            files=files,
-            checksums={name: checksum(data) for name, data in side_files.items()},
-            dense=dense,
-            experts=experts,
-        )
+        return build_manifest(self.layout, self._dense, self._formats, self._plan, writer, side_files)
 
     @property
     def passed_over(self) -> dict[str, int]:
@@ -170,20 +146,11 @@ class Conversion:
     def _check_exact_formats(self) -> None:
         """A format that holds another engine's blocks is made of such blocks alone."""
         for ref, format in self._matrices:
-            info = self._stored[ref.name]
-            if not format_info(format).is_rounded and not holds_exactly(format, ref, info):
-                raise CheckpointError(
-                    f"the plan stores tensor {ref.name} as {format}, which holds"
-                    f" {format_info(format).block_type} as it is; the tensor is {info.dtype}:"
-                    " choose a width in bits, or plan again from this file"
-                )
+            self._packer.check_exact(ref, format)
 
     def num_matrices(self) -> dict[str, int]:
         """How many matrices become what, by "stored type → format"."""
-        return dict(Counter(self._change(ref, format) for ref, format in self._matrices))
-
-    def _change(self, ref: SourceRef, format: str) -> str:
-        return f"{self._stored[ref.name].dtype} → {format}"
+        return dict(Counter(self._packer.change(ref, format) for ref, format in self._matrices))
 
     def _dense_chunks(self, name: str) -> Iterator[ByteArray]:
         format, shape = self._dense[name]
@@ -193,7 +160,7 @@ class Conversion:
             refuse_not_finite(ref, values)
             yield values.view(np.uint8)
         else:
-            yield from self._packed_chunks(ref, shape[0], shape[1], format)
+            yield from self._packer.chunks(ref, shape[0], shape[1], format)
 
     def _expert_chunks(self, key: ExpertKey) -> Iterator[ByteArray]:
         formats: ExpertFormats = self._formats[key]
@@ -201,7 +168,7 @@ class Conversion:
         for projection, (rows, cols) in self.spec.expert_shapes(key[0]).items():
             ref = self._sources.experts[key[0], key[1], projection]
             format = getattr(formats, projection)
-            yield from self._packed_chunks(ref, rows, cols, format, grams.get(projection))
+            yield from self._packer.chunks(ref, rows, cols, format, grams.get(projection))
 
     def _grams(self, key: ExpertKey, inputs: ExpertInputs) -> dict[str, FloatArray]:
         x, weights = inputs.rows(*key)
@@ -223,49 +190,41 @@ class Conversion:
         for start in range(0, num_rows, step):
             yield self._source.read(ref.slice_rows(start, min(start + step, num_rows)))
 
-    def _packed_chunks(
-        self, ref: SourceRef, rows: int, cols: int, format: str, gram: FloatArray | None = None
-    ) -> Iterator[ByteArray]:
-        step = max(1, CHUNK_FLOATS // cols // native.ROW_GROUP) * native.ROW_GROUP
-        is_exact = holds_exactly(format, ref, self._stored[ref.name])
-        for start in range(0, rows, step):
-            part = ref.slice_rows(start, min(start + step, rows))
-            if is_exact:
-                assert isinstance(self._source, ExactSource)
-                self._squares.setdefault(self._change(ref, format), (0.0, 0.0))
-                yield self._source.read_packed(part)
-                continue
-            weights = self._source.read(part)
-            refuse_not_finite(ref, weights)
-            packed = quantize_for(weights, format, gram)
-            refuse_misfit(ref, format, weights, packed)
-            self._note_rounding(ref, format, weights, packed)
-            yield packed
-
     def rounding(self) -> dict[str, float]:
-        """Relative root-mean-square change of the weights by "stored type → format"; 0 where none changes."""
-        return {key: math.sqrt(change / max(whole, 1e-30)) for key, (change, whole) in self._squares.items()}
-
-    def _note_rounding(
-        self, ref: SourceRef, format: str, weights: NDArray[np.float32], packed: ByteArray
-    ) -> None:
-        """Compare the first rows of a chunk with what has become of them."""
-        head = weights[: native.ROW_GROUP]
-        num_bytes = native.packed_num_bytes(format, *head.shape)
-        restored = native.dequantize(packed[:num_bytes], format, *head.shape).astype(np.float64)
-        key = self._change(ref, format)
-        change, whole = self._squares.get(key, (0.0, 0.0))
-        self._squares[key] = (
-            change + float(np.square(restored - head).sum()),
-            whole + float(np.square(head, dtype=np.float64).sum()),
-        )
+        """As ``Packer.rounding``."""
+        return self._packer.rounding()
 
 
-def holds_exactly(format: str, ref: SourceRef, info: TensorInfo) -> bool:
-    """Whether a format holds the blocks of a part of a tensor as they are."""
-    if info.exact_format != format:
-        return False
-    return ref.stored_rows(info.shape if ref.index is None else info.shape[1:]) is not None
+def build_manifest(
+    layout: StoreLayout,
+    dense: Mapping[str, tuple[str, tuple[int, ...]]],
+    formats: Mapping[ExpertKey, ExpertFormats],
+    plan: BitPlan,
+    writer: StoreWriter,
+    side_files: Mapping[str, bytes],
+) -> Manifest:
+    """The manifest of a store that a writer has written; ``dense`` has format and shape by name."""
+    files = {name: len(data) for name, data in side_files.items()}
+    for file, header in layout.headers.items():
+        files[file] = len(header)
+    for place in (*layout.dense.values(), *layout.experts.values()):
+        files[place.file] += place.num_bytes
+    dense_entries = {
+        name: DenseEntry(format, shape, *_place_fields(layout.dense[name]), writer.checksums[name])
+        for name, (format, shape) in dense.items()
+    }
+    experts = {
+        key: ExpertEntry(formats[key], *_place_fields(place), writer.checksums[expert_name(key)])
+        for key, place in layout.experts.items()
+    }
+    return Manifest(
+        generator=f"edgemoe {version('edgemoe')}",
+        plan=dict(plan.origin),
+        files=files,
+        checksums={name: checksum(data) for name, data in side_files.items()},
+        dense=dense_entries,
+        experts=experts,
+    )
 
 
 def _place_fields(place: Place) -> tuple[str, int, int]:

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from edgemoe import native
 from edgemoe.checkpoint import GgufCheckpoint, is_gguf
-from edgemoe.convert.conversion import Conversion, holds_exactly
+from edgemoe.convert.conversion import Conversion
+from edgemoe.convert.packing import holds_exactly
 from edgemoe.convert.preview import plan_as_stored
 from edgemoe.errors import CheckpointError, ConversionError, StoreError
 from edgemoe.native import BlockSlice, ByteArray

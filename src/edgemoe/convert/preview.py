@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.checkpoint import CheckpointSource, SourceRef, open_checkpoint
-from edgemoe.convert.conversion import Conversion, holds_exactly
+from edgemoe.convert.conversion import Conversion
 from edgemoe.convert.examine import examine
+from edgemoe.convert.packing import holds_exactly
 from edgemoe.quant import BitPlan, ExpertFormats, format_at_least
 
 

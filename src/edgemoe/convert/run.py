@@ -11,6 +11,7 @@ from typing import Any
 from edgemoe.checkpoint import CheckpointSource, open_checkpoint
 from edgemoe.convert.conversion import Conversion
 from edgemoe.convert.examine import TOKENIZER
+from edgemoe.convert.experts_only import ExpertConversion, ExpertTensors
 from edgemoe.quant import BitPlan, ExpertInputs
 from edgemoe.store import StoreWriter
 
@@ -78,8 +79,27 @@ def convert(
         opened.close()
 
 
+def convert_experts(
+    source: CheckpointSource,
+    tensors: ExpertTensors,
+    out: str | Path,
+    plan: BitPlan,
+    *,
+    keeps_exact: bool = True,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ConversionReport:
+    """Write the store of a checkpoint's experts alone; see experts_only.py.
+
+    ``keeps_exact``: matrices in blocks that a format holds value for value stay as they are, whatever the
+    plan says. Resumes and raises as ``convert``.
+    """
+    conversion = ExpertConversion(source, tensors, plan, keeps_exact)
+    return _convert(conversion, Path(out), overwrite, progress, None, time.monotonic())
+
+
 def _convert(
-    conversion: Conversion,
+    conversion: Conversion | ExpertConversion,
     out: Path,
     overwrite: bool,
     progress: Progress | None,

@@ -1,1 +1,1 @@
-"""Other people's programs that run a store: lm-evaluation-harness."""
+"""Other people's programs that run a store: lm-evaluation-harness, transformers."""

@@ -233,10 +233,14 @@ def expert_ffn(
     """One expert: ``down(act(gate(x)) * up(x))`` for x (T, D), or for those ``rows`` of it; returns (T, D).
 
     gate and up are (F, D), down is (D, F). Without a gate: ``down(act(up(x)))``.
-    ``activation`` is "silu", "gelu" (exact), "gelu_tanh", "relu", "relu2" (squared) or
-    "clamped_swiglu:limit:alpha" (gpt-oss): g / (1 + exp(-alpha g)) (u + 1) for the gate g of at most the
-    limit and up u between minus the limit and the limit. ``biases`` are added to the products: F of the
-    gate, if any, F of up and D of down, one after the other.
+    ``activation`` is "silu", "gelu" (exact), "gelu_tanh", "relu", "relu2" (squared) or, with a gate:
+
+    * "clamped_swiglu:limit:alpha" (gpt-oss): g / (1 + exp(-alpha g)) (u + 1) for the gate g of at most the
+      limit and up u between minus the limit and the limit;
+    * "clamped_glu:gate_limit:limit:alpha:raise": the same with a limit for each and u + raise;
+    * "capped_swiglu:gate_cap:cap": gate_cap tanh(g / gate_cap) / (1 + exp(-g)) cap tanh(u / cap).
+
+    ``biases`` are added to the products: F of the gate, if any, F of up and D of down, one after the other.
 
     Raises:
         ValueError: shapes do not fit or the activation is unknown.

@@ -347,11 +347,19 @@ def attention(
 
 def activate(name: str, gate: NDArray[np.float64], up: NDArray[np.float64] | None) -> NDArray[np.float64]:
     """The inner values of a network, as ``native.expert_ffn`` names what is done with them."""
-    if name.startswith("clamped_swiglu"):
-        assert up is not None, "clamped_swiglu needs a gate"
-        limit, alpha = map(float, name.split(":")[1:])
-        gate, up = np.minimum(gate, limit), np.clip(up, -limit, limit)
-        return np.asarray(gate / (1 + np.exp(-alpha * gate)) * (up + 1))
+    kind, *numbers = name.split(":")
+    if kind in ("clamped_swiglu", "clamped_glu"):
+        assert up is not None, f"{kind} needs a gate"
+        if kind == "clamped_swiglu":
+            numbers = [numbers[0], *numbers, "1"]
+        gate_limit, limit, alpha, raised_by = map(float, numbers)
+        gate, up = np.minimum(gate, gate_limit), np.clip(up, -limit, limit)
+        return np.asarray(gate / (1 + np.exp(-alpha * gate)) * (up + raised_by))
+    if kind == "capped_swiglu":
+        assert up is not None, f"{kind} needs a gate"
+        gate_cap, cap = map(float, numbers)
+        bent = gate_cap * np.tanh(gate / gate_cap) / (1 + np.exp(-gate))
+        return np.asarray(bent * cap * np.tanh(up / cap))
     rules: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
         "silu": lambda x: x / (1 + np.exp(-x)),
         "gelu": lambda x: x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2,

@@ -42,10 +42,13 @@ class StoreLayout:
 def plan_layout(
     dense: Mapping[str, tuple[str, tuple[int, ...]]],
     experts: Iterable[tuple[ExpertKey, ExpertFormats, int]],
-    width: int,
+    width: int | Mapping[int, int],
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> StoreLayout:
-    """Lay out dense tensors (name -> format, shape) and experts (key, formats, expert width) in order."""
+    """Lay out dense tensors (name -> format, shape) and experts (key, formats, expert width) in order.
+
+    ``width`` is that of the model, or of each layer where they differ.
+    """
     headers: dict[str, bytes] = {}
     dense_sizes = [(name, dense_num_bytes(format, shape)) for name, (format, shape) in dense.items()]
     dense_places = dict(_place_all(DENSE_FILE, dense_sizes, headers))
@@ -61,12 +64,15 @@ def plan_layout(
 
 
 def _shards(
-    experts: Iterable[tuple[ExpertKey, ExpertFormats, int]], width: int, max_shard_bytes: int
+    experts: Iterable[tuple[ExpertKey, ExpertFormats, int]],
+    width: int | Mapping[int, int],
+    max_shard_bytes: int,
 ) -> Iterable[list[tuple[ExpertKey, int]]]:
     shard: list[tuple[ExpertKey, int]] = []
     shard_bytes = 0
     for key, formats, expert_width in experts:
-        num_bytes = expert_num_bytes(formats, width, expert_width)
+        own = width if isinstance(width, int) else width[key[0]]
+        num_bytes = expert_num_bytes(formats, own, expert_width)
         if shard and shard_bytes + num_bytes > max_shard_bytes:
             yield shard
             shard, shard_bytes = [], 0

@@ -14,6 +14,7 @@ from edgemoe.errors import CorruptStoreError, ExpertReadError, RequestError, Sto
 from edgemoe.json_object import parse_json_object
 from edgemoe.native import ByteArray, active_isa, aligned_empty
 from edgemoe.safetensors_header import read_exactly, read_header
+from edgemoe.store.expert_modules import MODULES_FILE
 from edgemoe.store.expert_reader import Device, ExpertReader, open_reader
 from edgemoe.store.format import (
     ATTACHED,
@@ -198,6 +199,7 @@ def open_store(
     checks_attached: bool = True,
     has_expert_files: bool = True,
     has_dense_file: bool = True,
+    experts_alone: bool = False,
 ) -> Store:
     """Open a store: read its manifest, configuration and tokenizer files, and check them.
 
@@ -206,6 +208,7 @@ def open_store(
     What was added to the finished store and is damaged is left out, with a note: the model is whole without
     it. ``checks_attached``: False leaves it in as it is, for who replaces it. ``has_expert_files``: False
     where experts lie elsewhere (block_store.py), and ``has_dense_file`` where dense weights do too.
+    ``experts_alone``: stores that hold nothing else are opened too (expert_modules.py).
 
     Raises:
         NotAStoreError: the folder has no manifest.
@@ -218,6 +221,11 @@ def open_store(
     if not folder.exists():
         folder = find_in_library(path) or folder
     manifest = read_manifest(folder)
+    if MODULES_FILE in manifest.files and not experts_alone:
+        raise StoreError(
+            f"{folder}: holds experts alone, for a model that transformers runs (docs/transformers.md);"
+            " convert without --experts-only to run it here"
+        )
     notes = []
     needed = {DENSE_FILE, *(entry.file for entry in manifest.experts.values())}
     elsewhere = set() if has_expert_files else {entry.file for entry in manifest.experts.values()}
