@@ -26,6 +26,7 @@ inline I load_codes(const std::uint8_t* p) { return _mm256_loadu_si256(reinterpr
 inline I and8(I v, int mask) { return _mm256_and_si256(v, _mm256_set1_epi8(static_cast<char>(mask))); }
 inline I or8(I a, I b) { return _mm256_or_si256(a, b); }
 inline I xor8(I a, I b) { return _mm256_xor_si256(a, b); }
+inline I select8(I a, I b, int mask) { return or8(and8(a, ~mask), and8(b, mask)); }
 template <int n>
 inline I shift(I v) {
     if constexpr (n == 0) return v;

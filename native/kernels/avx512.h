@@ -17,6 +17,9 @@ inline I load_codes(const std::uint8_t* p) { return _mm512_loadu_si512(p); }
 inline I and8(I v, int mask) { return _mm512_and_si512(v, _mm512_set1_epi8(static_cast<char>(mask))); }
 inline I or8(I a, I b) { return _mm512_or_si512(a, b); }
 inline I xor8(I a, I b) { return _mm512_xor_si512(a, b); }
+inline I select8(I a, I b, int mask) {
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi8(static_cast<char>(mask)), b, a, 0xca);
+}
 template <int n>
 inline I shift(I v) {
     if constexpr (n == 0) return v;
@@ -53,6 +56,7 @@ struct PathRows {
         : rows(load_codes(chunk)), next(_mm512_ror_epi32(rows, 8)) {}
     template <int k>
     I after() const {
+        if constexpr (k == 0) return rows;
         return _mm512_alignr_epi32(next, rows, k);
     }
 };

@@ -199,7 +199,8 @@ alignas(16) inline constexpr std::uint8_t kE2M1Table[16] = {16, 17, 18, 19, 20, 
 alignas(16) inline constexpr std::uint8_t kIq4Table[16] = {1,   24,  45,  63,  79,  93,  106, 118,
                                                            129, 141, 153, 166, 181, 197, 217, 241};
 // Close to the best 8 and 16 values of a Gaussian that is coded so and whose blocks have these scales.
-alignas(16) inline constexpr std::uint8_t kTrellis8Table[16] = {1, 8, 12, 15, 17, 20, 24, 31};
+alignas(16) inline constexpr std::uint8_t kTrellis8Table[16] = {1, 8, 12, 15, 17, 20, 24, 31,
+                                                                1, 8, 12, 15, 17, 20, 24, 31};
 alignas(16) inline constexpr std::uint8_t kTrellis16Table[16] = {10, 14, 19, 22, 25, 27, 29, 31,
                                                                  33, 35, 37, 39, 42, 45, 50, 54};
 static constexpr const std::uint8_t* value_table(Format f) {

@@ -13,6 +13,7 @@
 //                               sum_j w[4 l + j] * x[j], quad g after g - 1, 4 or 8 quads; total() is int32 [L]
 //   kDot8Zero                   zero of 8-bit values as these take them: 128, or 0 where they make them signed
 //   xor8(a, b)                  byte-wise
+//   select8(a, b, mask)         the bits of b where the mask of each byte has ones, else those of a
 //   PathRows(chunk, lane)       4 L bytes of rows [lane, lane + L) of a chunk; after<k>() is what cycles of quads
 //                               (trellis.h) have k places further, for k of 0, 1, 2, 4 and 6
 //   load_bytes(p)               L bytes, zero-extended to int32

@@ -30,6 +30,9 @@ inline I and8(I v, int mask) {
 }
 inline I or8(I a, I b) { return vorrq_s32(a, b); }
 inline I xor8(I a, I b) { return veorq_s32(a, b); }
+inline I select8(I a, I b, int mask) {
+    return of_bytes(vbslq_u8(vdupq_n_u8(static_cast<std::uint8_t>(mask)), bytes_of(b), bytes_of(a)));
+}
 template <int n>
 inline I shift(I v) {
     return vreinterpretq_s32_u16(vshlq_u16(vreinterpretq_u16_s32(v), vdupq_n_s16(n)));

@@ -12,20 +12,21 @@ class TrellisNumbers {
             xor8(path.template after<0>(), xor8(path.template after<1>(), path.template after<6>()));
         const I low = xor8(path.template after<2>(), path.template after<4>());
         // Both bits side by side: of quads 0 2 1 3 and of 4 6 5 7, from the low bits on.
-        const I first = or8(and8(low, 0x55), and8(shift<1>(high), 0xaa));
-        const I last = or8(and8(shift<-1>(low), 0x55), and8(high, 0xaa));
+        const I first = select8(low, shift<1>(high), 0xaa);
+        const I last = select8(shift<-1>(low), high, 0xaa);
         if constexpr (code_bits(f) == 2) {
+            // The highest bit of each number is any: the table has its values twice.
             const I own = load_codes(codes + kChunk);
-            pairs_[0] = or8(and8(first, 0x33), and8(own, 0x44));
-            pairs_[1] = or8(and8(shift<-2>(first), 0x33), and8(shift<1>(own), 0x44));
-            pairs_[2] = or8(and8(last, 0x33), and8(shift<-1>(own), 0x44));
-            pairs_[3] = or8(and8(shift<-2>(last), 0x33), and8(shift<2>(own), 0x44));
+            pairs_[0] = select8(first, own, 0x44);
+            pairs_[1] = select8(shift<-2>(first), shift<1>(own), 0x44);
+            pairs_[2] = select8(last, shift<-1>(own), 0x44);
+            pairs_[3] = select8(shift<-2>(last), shift<2>(own), 0x44);
         } else {
             const I own_first = load_codes(codes + kChunk), own_last = load_codes(codes + 2 * kChunk);
-            pairs_[0] = or8(and8(first, 0x33), and8(shift<2>(own_first), 0xcc));
-            pairs_[1] = or8(and8(shift<-2>(first), 0x33), and8(own_first, 0xcc));
-            pairs_[2] = or8(and8(last, 0x33), and8(shift<2>(own_last), 0xcc));
-            pairs_[3] = or8(and8(shift<-2>(last), 0x33), and8(own_last, 0xcc));
+            pairs_[0] = select8(first, shift<2>(own_first), 0xcc);
+            pairs_[1] = select8(shift<-2>(first), own_first, 0xcc);
+            pairs_[2] = select8(last, shift<2>(own_last), 0xcc);
+            pairs_[3] = select8(shift<-2>(last), own_last, 0xcc);
         }
     }
 
