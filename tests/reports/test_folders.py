@@ -224,6 +224,21 @@ def test_a_missing_tokenizer_is_told_of_before_the_work(folder):
     assert estimate(folder, EXACT).notes == tuple(told)
 
 
+def test_settings_of_answers_that_are_not_followed_are_told(folder):
+    asked = {
+        "suppress_tokens": [7],
+        "no_repeat_ngram_size": 3,
+        "num_beams": 1,
+        "stop_strings": None,
+        "top_k": 5,
+    }
+    (folder / "generation_config.json").write_text(json.dumps(asked))
+    notes = convert(folder, folder.with_name("store"), EXACT).notes
+    assert (
+        "generation_config.json: no_repeat_ngram_size, suppress_tokens: not followed when it answers" in notes
+    )
+
+
 def test_sampling_settings_of_the_configuration_are_kept(folder):
     """transformers takes them from there where there is no generation_config.json."""
     (folder / "config.json").write_text(json.dumps(chain_config(do_sample=True, temperature=0.6)))

@@ -13,6 +13,7 @@ from edgemoe.checkpoint import CheckpointSource, GgufCheckpoint, TensorInfo
 from edgemoe.checkpoint.stand_ins import parse_json, stand_in
 from edgemoe.errors import CheckpointError, StoreError
 from edgemoe.models import ModelSpec, TensorSources, find_sources, read_spec, stored_head
+from edgemoe.models.config_keys import NEUTRAL
 from edgemoe.text import try_text_files
 
 TOKENIZER = "tokenizer.json"
@@ -21,6 +22,13 @@ _GENERATION = "generation_config.json"
 _SAMPLING = {
     "do_sample": False, "temperature": 1, "top_k": 50, "top_p": 1, "min_p": 0, "repetition_penalty": 1,
 }  # fmt: skip
+# Settings of answers that are not followed; at the values of NEUTRAL they ask for nothing.
+_UNHEEDED = frozenset(
+    ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids", "forced_bos_token_id",
+     "forced_eos_token_id", "no_repeat_ngram_size", "min_length", "min_new_tokens", "num_beams", "typical_p",
+     "sequence_bias", "penalty_alpha", "guidance_scale", "epsilon_cutoff", "eta_cutoff", "stop_strings",
+     "encoder_no_repeat_ngram_size", "encoder_repetition_penalty", "exponential_decay_length_penalty")
+)  # fmt: skip
 # Rows of embedding and head that are compared at a time.
 _ROWS = 4096
 
@@ -81,16 +89,29 @@ def text_notes(
     Raises:
         CheckpointError: a store with these files would not be loaded.
     """
+    unheeded = _unheeded(files)
     if TOKENIZER in files:
         guessed = source.notes() if isinstance(source, GgufCheckpoint) else ()
         try:
-            return (*guessed, *try_text_files(files, config))
+            return (*unheeded, *guessed, *try_text_files(files, config))
         except StoreError as error:
             raise CheckpointError(f"tokenizer files cannot be used: {error}") from error
     return (
+        *unheeded,
         f"there is no {TOKENIZER}: the store will take token ids, not text; to have one, load the folder's"
         " tokenizer with transformers' AutoTokenizer, save it there and convert again",
     )
+
+
+def _unheeded(files: Mapping[str, bytes]) -> tuple[str, ...]:
+    """What generation_config.json asks for beyond drawing tokens, and only transformers does."""
+    settings = json.loads(files.get(_GENERATION, b"{}").decode("utf-8-sig"))
+    asked = sorted(
+        key
+        for key, value in settings.items()
+        if key in _UNHEEDED and value is not None and value not in NEUTRAL.get(key, ([], "", 0))
+    )
+    return (f"{_GENERATION}: {', '.join(asked)}: not followed when it answers",) if asked else ()
 
 
 def _has_other_head(source: CheckpointSource, spec: ModelSpec, stored: Mapping[str, TensorInfo]) -> bool:
