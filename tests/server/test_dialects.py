@@ -135,3 +135,8 @@ def read_in(family, pieces, is_cut):
         else:
             joined.append((kind, item.text))
     return joined
+
+
+def test_text_before_a_message_of_harmony_is_no_header():
+    text = " call get_weather.<|message|>"
+    assert read_in("gpt-oss", list(text), False) == read_in("gpt-oss", [text], False) == [("Text", text)]

@@ -64,14 +64,15 @@ class HarmonyReader:
         return out
 
     def _read_header(self, out: list[Piece], is_end: bool, is_cut: bool) -> bool:
-        self._held = self._held.removeprefix(START)
+        while self._held.startswith(START):
+            self._held = self._held.removeprefix(START)
+        if self._is_first and not self._could_be_header():
+            self._is_header, self._is_first, self._kind = False, False, "text"  # written without any header
+            return True
         place = self._held.find(MESSAGE)
         if place >= 0:
             self._header, self._held = self._held[:place], self._held[place + len(MESSAGE) :]
             self._open_body()
-            return True
-        if self._is_first and not self._could_be_header():
-            self._is_header, self._is_first, self._kind = False, False, "text"  # written without any header
             return True
         if is_end and not is_cut and self._held.strip():
             out.append(Text(self._held))
