@@ -21,6 +21,7 @@ using MutableBytes = Array<std::uint8_t, nb::ndim<1>>;
 using Floats1 = Array<const float, nb::ndim<1>>;
 using Floats2 = Array<const float, nb::ndim<2>>;
 using Floats3 = Array<const float, nb::ndim<3>>;
+using MutableFloats1 = Array<float, nb::ndim<1>>;
 using MutableFloats2 = Array<float, nb::ndim<2>>;
 using MutableFloats3 = Array<float, nb::ndim<3>>;
 

@@ -58,17 +58,17 @@ class BoundKimiDeltaNet : public BoundMixer<KimiDeltaNet> {
 
 void bind_kimi_delta(nb::module_& m) {
     using Two = BoundKimiDeltaNet::Two;
-    nb::class_<BoundKimiDeltaNet>(m, "KimiDeltaNet", "Kimi delta attention; see edgemoe.native.mixers.")
-        .def(nb::init<Floats1, float, nb::object, nb::object, nb::object, const Two&, const Two&, nb::object,
-                      Floats1, Floats1, Floats2, Floats1, nb::object, std::int64_t, std::int64_t,
-                      std::int64_t, float, float>(),
-             nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("q"), nb::arg("k"), nb::arg("v"),
-             nb::arg("forget"), nb::arg("gate"), nb::arg("beta"), nb::arg("decay").noconvert(),
-             nb::arg("dt_bias").noconvert(), nb::arg("taps").noconvert(), nb::arg("output_norm").noconvert(),
-             nb::arg("out"), nb::kw_only(), nb::arg("num_heads"), nb::arg("key_dim"), nb::arg("value_dim"),
-             nb::arg("lowest_log") = 0.0f, nb::arg("branch_scale") = 1.0f, "Weights are kept, not copied.")
-        .def("run", &BoundKimiDeltaNet::run, nb::arg("x").noconvert(), nb::arg("segments"),
-             nb::arg("commits"), kRunDoc);
+    define_runs(
+        nb::class_<BoundKimiDeltaNet>(m, "KimiDeltaNet", "Kimi delta attention; see edgemoe.native.mixers.")
+            .def(nb::init<Floats1, float, nb::object, nb::object, nb::object, const Two&, const Two&,
+                          nb::object, Floats1, Floats1, Floats2, Floats1, nb::object, std::int64_t,
+                          std::int64_t, std::int64_t, float, float>(),
+                 nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("q"), nb::arg("k"), nb::arg("v"),
+                 nb::arg("forget"), nb::arg("gate"), nb::arg("beta"), nb::arg("decay").noconvert(),
+                 nb::arg("dt_bias").noconvert(), nb::arg("taps").noconvert(),
+                 nb::arg("output_norm").noconvert(), nb::arg("out"), nb::kw_only(), nb::arg("num_heads"),
+                 nb::arg("key_dim"), nb::arg("value_dim"), nb::arg("lowest_log") = 0.0f,
+                 nb::arg("branch_scale") = 1.0f, "Weights are kept, not copied."));
 }
 
 }  // namespace edgemoe::bindings

@@ -54,20 +54,19 @@ class BoundMamba2 : public BoundMixer<Mamba2> {
 }  // namespace
 
 void bind_mamba2(nb::module_& m) {
-    nb::class_<BoundMamba2>(m, "Mamba2", "A Mamba-2 layer's mixer; see edgemoe.native.mixers.")
-        .def(nb::init<Floats1, float, nb::object, nb::object, nb::object, std::optional<Floats1>, Floats1,
-                      Floats1, Floats1, Floats2, std::optional<Floats1>, Floats1, nb::object,
-                      std::optional<Floats1>, std::int64_t, std::int64_t, std::int64_t, std::int64_t, float,
-                      float, float>(),
-             nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("z"), nb::arg("mixed"), nb::arg("steps"),
-             nb::arg("in_bias").none(), nb::arg("decay").noconvert(), nb::arg("dt_bias").noconvert(),
-             nb::arg("skip").noconvert(), nb::arg("taps").noconvert(), nb::arg("conv_bias").none(),
-             nb::arg("output_norm").noconvert(), nb::arg("out"), nb::arg("out_bias").none(), nb::kw_only(),
-             nb::arg("num_heads"), nb::arg("head_dim"), nb::arg("num_groups"), nb::arg("state_dim"),
-             nb::arg("step_low"), nb::arg("step_high"), nb::arg("branch_scale") = 1.0f,
-             "Weights are kept, not copied.")
-        .def("run", &BoundMamba2::run, nb::arg("x").noconvert(), nb::arg("segments"), nb::arg("commits"),
-             kRunDoc);
+    define_runs(nb::class_<BoundMamba2>(m, "Mamba2", "A Mamba-2 layer's mixer; see edgemoe.native.mixers.")
+                    .def(nb::init<Floats1, float, nb::object, nb::object, nb::object, std::optional<Floats1>,
+                                  Floats1, Floats1, Floats1, Floats2, std::optional<Floats1>, Floats1,
+                                  nb::object, std::optional<Floats1>, std::int64_t, std::int64_t,
+                                  std::int64_t, std::int64_t, float, float, float>(),
+                         nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("z"), nb::arg("mixed"),
+                         nb::arg("steps"), nb::arg("in_bias").none(), nb::arg("decay").noconvert(),
+                         nb::arg("dt_bias").noconvert(), nb::arg("skip").noconvert(),
+                         nb::arg("taps").noconvert(), nb::arg("conv_bias").none(),
+                         nb::arg("output_norm").noconvert(), nb::arg("out"), nb::arg("out_bias").none(),
+                         nb::kw_only(), nb::arg("num_heads"), nb::arg("head_dim"), nb::arg("num_groups"),
+                         nb::arg("state_dim"), nb::arg("step_low"), nb::arg("step_high"),
+                         nb::arg("branch_scale") = 1.0f, "Weights are kept, not copied."));
 }
 
 }  // namespace edgemoe::bindings

@@ -69,26 +69,24 @@ class BoundShortConv : public BoundMixer<ShortConv> {
 }  // namespace
 
 void bind_mixers(nb::module_& m) {
-    nb::class_<BoundDeltaNet>(m, "GatedDeltaNet", "A gated delta net; see edgemoe.native.mixers.")
-        .def(nb::init<Floats1, float, nb::object, nb::object, nb::object, nb::object, Floats1, Floats1,
-                      Floats2, Floats1, nb::object, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
-                      float>(),
-             nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("qkv"), nb::arg("z"), nb::arg("beta"),
-             nb::arg("alpha"), nb::arg("decay").noconvert(), nb::arg("dt_bias").noconvert(),
-             nb::arg("taps").noconvert(), nb::arg("output_norm").noconvert(), nb::arg("out"), nb::kw_only(),
-             nb::arg("num_key_heads"), nb::arg("num_value_heads"), nb::arg("key_dim"), nb::arg("value_dim"),
-             nb::arg("branch_scale") = 1.0f, "Weights are kept, not copied.")
-        .def("run", &BoundDeltaNet::run, nb::arg("x").noconvert(), nb::arg("segments"), nb::arg("commits"),
-             kRunDoc);
-    nb::class_<BoundShortConv>(m, "ShortConv", "A gated short convolution; see edgemoe.native.mixers.")
-        .def(nb::init<Floats1, float, nb::object, std::optional<Floats1>, Floats2, std::optional<Floats1>,
-                      nb::object, std::optional<Floats1>, float>(),
-             nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("in_"), nb::arg("in_bias").none(),
-             nb::arg("taps").noconvert(), nb::arg("conv_bias").none(), nb::arg("out"),
-             nb::arg("out_bias").none(), nb::kw_only(), nb::arg("branch_scale") = 1.0f,
-             "Weights are kept, not copied.")
-        .def("run", &BoundShortConv::run, nb::arg("x").noconvert(), nb::arg("segments"), nb::arg("commits"),
-             kRunDoc);
+    define_runs(
+        nb::class_<BoundDeltaNet>(m, "GatedDeltaNet", "A gated delta net; see edgemoe.native.mixers.")
+            .def(nb::init<Floats1, float, nb::object, nb::object, nb::object, nb::object, Floats1, Floats1,
+                          Floats2, Floats1, nb::object, std::int64_t, std::int64_t, std::int64_t,
+                          std::int64_t, float>(),
+                 nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("qkv"), nb::arg("z"), nb::arg("beta"),
+                 nb::arg("alpha"), nb::arg("decay").noconvert(), nb::arg("dt_bias").noconvert(),
+                 nb::arg("taps").noconvert(), nb::arg("output_norm").noconvert(), nb::arg("out"),
+                 nb::kw_only(), nb::arg("num_key_heads"), nb::arg("num_value_heads"), nb::arg("key_dim"),
+                 nb::arg("value_dim"), nb::arg("branch_scale") = 1.0f, "Weights are kept, not copied."));
+    define_runs(
+        nb::class_<BoundShortConv>(m, "ShortConv", "A gated short convolution; see edgemoe.native.mixers.")
+            .def(nb::init<Floats1, float, nb::object, std::optional<Floats1>, Floats2, std::optional<Floats1>,
+                          nb::object, std::optional<Floats1>, float>(),
+                 nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("in_"), nb::arg("in_bias").none(),
+                 nb::arg("taps").noconvert(), nb::arg("conv_bias").none(), nb::arg("out"),
+                 nb::arg("out_bias").none(), nb::kw_only(), nb::arg("branch_scale") = 1.0f,
+                 "Weights are kept, not copied."));
 }
 
 }  // namespace edgemoe::bindings

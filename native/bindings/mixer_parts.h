@@ -6,6 +6,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <cstdint>
+#include <iterator>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -66,7 +67,11 @@ class BoundMixer {
     // First row, number of rows, state (H, rows, columns) or None, tail (K - 1, C).
     using Segment = std::tuple<std::int64_t, std::int64_t, std::optional<MutableFloats3>, MutableFloats2>;
 
-    void run(MutableFloats2 x, const std::vector<Segment>& segments, bool commits) const {
+    // What a segment's rows make is written to its record, where it has one; none: no segment has.
+    using Records = std::vector<std::optional<MutableFloats1>>;
+
+    void run(MutableFloats2 x, const std::vector<Segment>& segments, bool commits,
+             const Records& records) const {
         require_equal(size(x, 1), mixer_.width(), parts_.name(), "input row length");
         std::vector<RecurrentSegment> checked;
         std::int64_t row = 0;
@@ -77,8 +82,21 @@ class BoundMixer {
             checked.push_back({first_row, num_rows, checked_state(state), checked_tail(tail)});
         }
         require_equal(row, size(x, 0), parts_.name(), "number of rows in segments");
+        set_records(records, checked);
         nb::gil_scoped_release release;
         mixer_.run(x.data(), row, checked, commits);
+    }
+
+    std::int64_t record_width() const { return mixer_.record_width(); }
+
+    void replay(Floats1 record, std::int64_t num_recorded, std::int64_t num_rows,
+                std::optional<MutableFloats3> state, MutableFloats2 tail) const {
+        require_equal(size(record, 0), num_recorded * record_width(), parts_.name(), "length of a record");
+        require(num_rows > 0 && num_rows <= num_recorded, parts_.name(),
+                "more rows than were recorded, or none");
+        const RecurrentSegment text = {0, num_rows, checked_state(state), checked_tail(tail)};
+        nb::gil_scoped_release release;
+        mixer_.replay(record.data(), num_recorded, text);
     }
 
   protected:
@@ -99,11 +117,34 @@ class BoundMixer {
         return state->data();
     }
 
+    void set_records(const Records& records, std::vector<RecurrentSegment>& segments) const {
+        if (records.empty()) return;
+        require_equal(std::ssize(records), std::ssize(segments), parts_.name(), "number of records");
+        for (std::size_t i = 0; i < records.size(); ++i) {
+            if (!records[i]) continue;
+            require_equal(size(*records[i], 0), segments[i].num_rows * record_width(), parts_.name(),
+                          "length of a record");
+            segments[i].record = records[i]->data();
+        }
+    }
+
     float* checked_tail(const MutableFloats2& tail) const {
         require(size(tail, 0) == mixer_.conv.num_taps - 1 && size(tail, 1) == mixer_.conv.num_channels,
                 parts_.name(), "a tail of another shape");
         return tail.data();
     }
 };
+
+// Adds what every mixer can do to its class.
+template <typename Bound>
+void define_runs(nb::class_<Bound>& bound) {
+    bound
+        .def("run", &Bound::run, nb::arg("x").noconvert(), nb::arg("segments"), nb::arg("commits"),
+             nb::arg("records") = typename Bound::Records(), kRunDoc)
+        .def_prop_ro("record_width", &Bound::record_width, "Floats of a record for each row.")
+        .def("replay", &Bound::replay, nb::arg("record").noconvert(), nb::arg("num_recorded"),
+             nb::arg("num_rows"), nb::arg("state").none(), nb::arg("tail").noconvert(),
+             "Move a text on by rows that were recorded; see edgemoe.native.mixers.");
+}
 
 }  // namespace edgemoe::bindings

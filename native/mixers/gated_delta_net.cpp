@@ -52,6 +52,13 @@ void GatedDeltaNet::run(float* x, std::int64_t num_rows, std::span<const Recurre
     const Product products[] = {{&qkv, projected.get()}, {&z, gates.get()}, {&beta, betas}, {&alpha, alphas}};
     matmul_each(normed.get(), num_rows, products);
     for (const RecurrentSegment& segment : segments) {
+        if (segment.record != nullptr) {
+            const std::int64_t at = segment.first_row, rows = segment.num_rows, heads = num_value_heads;
+            float* to = std::copy_n(projected.get() + at * conv.num_channels, rows * conv.num_channels,
+                                    segment.record);
+            to = std::copy_n(betas + at * heads, rows * heads, to);
+            std::copy_n(alphas + at * heads, rows * heads, to);
+        }
         run_text({projected.get(), betas, alphas}, segment, commits, outputs.get());
     }
     rms_norm(outputs.get(), num_rows * num_value_heads, value_dim, output_norm, eps, outputs.get());
@@ -62,6 +69,15 @@ void GatedDeltaNet::run(float* x, std::int64_t num_rows, std::span<const Recurre
     });
     matmul(gates.get(), num_rows, out, normed.get());
     add_scaled(normed.get(), num_rows * width, branch_scale, x);
+}
+
+std::int64_t GatedDeltaNet::record_width() const { return conv.num_channels + 2 * num_value_heads; }
+
+void GatedDeltaNet::replay(const float* record, std::int64_t num_recorded,
+                           const RecurrentSegment& text) const {
+    const float* const betas = record + num_recorded * conv.num_channels;
+    const FloatBuffer outputs = uninitialized(text.num_rows * num_value_heads * value_dim);
+    run_text({record, betas, betas + num_recorded * num_value_heads}, text, true, outputs.get());
 }
 
 }  // namespace edgemoe

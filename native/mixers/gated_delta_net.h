@@ -43,6 +43,12 @@ struct GatedDeltaNet {
     // the texts are left as they were; the result has the same bits.
     void run(float* x, std::int64_t num_rows, std::span<const RecurrentSegment> segments, bool commits) const;
 
+    // Floats of a record for each row.
+    std::int64_t record_width() const;
+
+    // Moves a text on by as many rows as `text` has, of those in a record, as `run` would have.
+    void replay(const float* record, std::int64_t num_recorded, const RecurrentSegment& text) const;
+
   private:
     struct Projected;
 

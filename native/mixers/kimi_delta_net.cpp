@@ -27,6 +27,13 @@ struct KimiDeltaNet::Projected {
     FloatBuffer betas;      // [T][H]
 };
 
+// Of one text, what its state depends on.
+struct KimiDeltaNet::Rows {
+    const float* channels;
+    const float* forgotten;
+    const float* betas;
+};
+
 KimiDeltaNet::Projected KimiDeltaNet::project(const float* x, std::int64_t num_rows) const {
     const std::int64_t width = q.cols, keys = num_heads * key_dim, values = num_heads * value_dim;
     const auto normed = uninitialized(num_rows * width), parts = uninitialized(num_rows * conv.num_channels);
@@ -79,16 +86,14 @@ void KimiDeltaNet::run_head(std::int64_t head, const float* mixed, const float* 
     }
 }
 
-void KimiDeltaNet::run_text(const Projected& projected, const RecurrentSegment& segment, bool commits,
+void KimiDeltaNet::run_text(const Rows& of_text, const RecurrentSegment& segment, bool commits,
                             float* outputs) const {
-    const std::int64_t channels = conv.num_channels, rows = segment.num_rows, at = segment.first_row;
-    const std::int64_t keys = num_heads * key_dim;
+    const std::int64_t channels = conv.num_channels, rows = segment.num_rows;
     const FloatBuffer mixed = uninitialized(rows * channels);
-    convolve(conv, projected.channels.get() + at * channels, segment, commits, mixed.get());
+    convolve(conv, of_text.channels, segment, commits, mixed.get());
     activate_channels({channels, num_heads, key_dim}, rows, mixed.get());
     for_each_head(segment, state_shape(), commits, [&](std::int64_t head, float* state) {
-        run_head(head, mixed.get(), projected.forgotten.get() + at * keys,
-                 projected.betas.get() + at * num_heads, rows, state, outputs + at * num_heads * value_dim);
+        run_head(head, mixed.get(), of_text.forgotten, of_text.betas, rows, state, outputs);
     });
 }
 
@@ -97,7 +102,17 @@ void KimiDeltaNet::run(float* x, std::int64_t num_rows, std::span<const Recurren
     const std::int64_t width = q.cols, inner = num_heads * value_dim;
     const Projected projected = project(x, num_rows);
     const auto outputs = uninitialized(num_rows * inner), added = uninitialized(num_rows * width);
-    for (const RecurrentSegment& segment : segments) run_text(projected, segment, commits, outputs.get());
+    for (const RecurrentSegment& segment : segments) {
+        const std::int64_t at = segment.first_row, rows = segment.num_rows, keys = num_heads * key_dim;
+        const Rows of_text = {projected.channels.get() + at * conv.num_channels,
+                              projected.forgotten.get() + at * keys, projected.betas.get() + at * num_heads};
+        if (segment.record != nullptr) {
+            float* to = std::copy_n(of_text.channels, rows * conv.num_channels, segment.record);
+            to = std::copy_n(of_text.forgotten, rows * keys, to);
+            std::copy_n(of_text.betas, rows * num_heads, to);
+        }
+        run_text(of_text, segment, commits, outputs.get() + at * inner);
+    }
     rms_norm(outputs.get(), num_rows * num_heads, value_dim, output_norm, eps, outputs.get());
     parallel_for(num_rows, 1, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin * inner; i < end * inner; ++i) {
@@ -106,6 +121,17 @@ void KimiDeltaNet::run(float* x, std::int64_t num_rows, std::span<const Recurren
     });
     matmul(outputs.get(), num_rows, out, added.get());
     add_scaled(added.get(), num_rows * width, branch_scale, x);
+}
+
+std::int64_t KimiDeltaNet::record_width() const {
+    return conv.num_channels + num_heads * key_dim + num_heads;
+}
+
+void KimiDeltaNet::replay(const float* record, std::int64_t num_recorded,
+                          const RecurrentSegment& text) const {
+    const float* const forgotten = record + num_recorded * conv.num_channels;
+    const FloatBuffer outputs = uninitialized(text.num_rows * num_heads * value_dim);
+    run_text({record, forgotten, forgotten + num_recorded * num_heads * key_dim}, text, true, outputs.get());
 }
 
 }  // namespace edgemoe

@@ -47,12 +47,18 @@ struct KimiDeltaNet {
     // the texts are left as they were; the result has the same bits.
     void run(float* x, std::int64_t num_rows, std::span<const RecurrentSegment> segments, bool commits) const;
 
+    // Floats of a record for each row.
+    std::int64_t record_width() const;
+
+    // Moves a text on by as many rows as `text` has, of those in a record, as `run` would have.
+    void replay(const float* record, std::int64_t num_recorded, const RecurrentSegment& text) const;
+
   private:
     struct Projected;
+    struct Rows;
 
     Projected project(const float* x, std::int64_t num_rows) const;
-    void run_text(const Projected& projected, const RecurrentSegment& segment, bool commits,
-                  float* outputs) const;
+    void run_text(const Rows& of_text, const RecurrentSegment& segment, bool commits, float* outputs) const;
     void run_head(std::int64_t head, const float* mixed, const float* forgotten, const float* betas,
                   std::int64_t num_rows, float* state, float* outputs) const;
     float kept(std::int64_t head, std::int64_t channel, float forgotten) const;

@@ -75,7 +75,11 @@ void Mamba2::run(float* x, std::int64_t num_rows, std::span<const RecurrentSegme
         }
     }
     for (const RecurrentSegment& segment : segments) {
-        const std::int64_t at = segment.first_row;
+        const std::int64_t at = segment.first_row, rows = segment.num_rows;
+        if (segment.record != nullptr) {
+            float* const to = std::copy_n(projected.get() + at * channels, rows * channels, segment.record);
+            std::copy_n(steps_of_rows.get() + at * num_heads, rows * num_heads, to);
+        }
         run_text(projected.get() + at * channels, steps_of_rows.get() + at * num_heads, segment, commits,
                  outputs.get() + at * inner);
     }
@@ -94,6 +98,13 @@ void Mamba2::run(float* x, std::int64_t num_rows, std::span<const RecurrentSegme
     matmul(gates.get(), num_rows, out, normed.get());
     if (out_bias != nullptr) add_to_rows(out_bias, num_rows, width, normed.get());
     add_scaled(normed.get(), num_rows * width, branch_scale, x);
+}
+
+std::int64_t Mamba2::record_width() const { return conv.num_channels + num_heads; }
+
+void Mamba2::replay(const float* record, std::int64_t num_recorded, const RecurrentSegment& text) const {
+    const FloatBuffer outputs = uninitialized(text.num_rows * num_heads * head_dim);
+    run_text(record, record + num_recorded * conv.num_channels, text, true, outputs.get());
 }
 
 }  // namespace edgemoe

@@ -44,6 +44,12 @@ struct Mamba2 {
     // the texts are left as they were; the result has the same bits.
     void run(float* x, std::int64_t num_rows, std::span<const RecurrentSegment> segments, bool commits) const;
 
+    // Floats of a record for each row.
+    std::int64_t record_width() const;
+
+    // Moves a text on by as many rows as `text` has, of those in a record, as `run` would have.
+    void replay(const float* record, std::int64_t num_recorded, const RecurrentSegment& text) const;
+
   private:
     void run_text(const float* projected, const float* steps_of_rows, const RecurrentSegment& segment,
                   bool commits, float* outputs) const;

@@ -4,7 +4,7 @@ namespace edgemoe {
 
 void convolve(const CausalConv& conv, const float* x, const RecurrentSegment& segment, bool commits,
               float* out) {
-    if (commits) {
+    if (segment.moves_on(commits)) {
         conv.run(x, segment.num_rows, segment.tail, out);
         return;
     }

@@ -18,6 +18,11 @@ struct RecurrentSegment {
     std::int64_t num_rows;
     float* state;  // of all heads, one after the other; nullptr where the mixer has none
     float* tail;   // [K - 1][C], what the convolution got last
+    // [T record_width()], or nullptr: rows that may be taken back. What `replay` needs is written here, and
+    // state and tail stay as they are.
+    float* record = nullptr;
+
+    bool moves_on(bool commits) const { return commits && record == nullptr; }
 };
 
 // A state's heads and what each keeps, [rows][cols]; all 0 where there is none.
@@ -54,7 +59,7 @@ void for_each_head(const RecurrentSegment& segment, const StateShape& shape, boo
         std::vector<float> spare;
         for (std::int64_t head = begin; head < end; ++head) {
             float* state = segment.state + head * size;
-            if (!commits) {
+            if (!segment.moves_on(commits)) {
                 spare.assign(state, state + size);
                 state = spare.data();
             }

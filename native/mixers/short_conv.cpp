@@ -1,5 +1,7 @@
 #include "mixers/short_conv.h"
 
+#include <algorithm>
+
 #include "ops/ops.h"
 
 namespace edgemoe {
@@ -19,6 +21,9 @@ void ShortConv::run(float* x, std::int64_t num_rows, std::span<const RecurrentSe
     }
     for (const RecurrentSegment& segment : segments) {
         const std::int64_t at = segment.first_row * width;
+        if (segment.record != nullptr) {
+            std::copy_n(gated.get() + at, segment.num_rows * width, segment.record);
+        }
         convolve(conv, gated.get() + at, segment, commits, mixed.get() + at);
     }
     for (std::int64_t t = 0; t < num_rows; ++t) {
@@ -28,6 +33,13 @@ void ShortConv::run(float* x, std::int64_t num_rows, std::span<const RecurrentSe
     matmul(mixed.get(), num_rows, out, normed.get());
     if (out_bias != nullptr) add_to_rows(out_bias, num_rows, width, normed.get());
     add_scaled(normed.get(), num_rows * width, branch_scale, x);
+}
+
+std::int64_t ShortConv::record_width() const { return conv.num_channels; }
+
+void ShortConv::replay(const float* record, std::int64_t, const RecurrentSegment& text) const {
+    const FloatBuffer mixed = uninitialized(text.num_rows * conv.num_channels);
+    convolve(conv, record, text, true, mixed.get());
 }
 
 }  // namespace edgemoe

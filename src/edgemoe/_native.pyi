@@ -103,7 +103,25 @@ class LatentLayer:
     ) -> None: ...
     def run(self, x: _Floats, segments: Sequence[tuple[Any, ...]]) -> None: ...
 
-class GatedDeltaNet:
+class _RecurrentMixer:
+    record_width: int
+    def run(
+        self,
+        x: _Floats,
+        segments: Sequence[_RecurrentSegment],
+        commits: bool,
+        records: Sequence[_Floats | None] = (),
+    ) -> None: ...
+    def replay(
+        self,
+        record: _Floats,
+        num_recorded: int,
+        num_rows: int,
+        state: _Floats | None,
+        tail: _Floats,
+    ) -> None: ...
+
+class GatedDeltaNet(_RecurrentMixer):
     def __init__(
         self,
         norm: _Floats,
@@ -124,9 +142,8 @@ class GatedDeltaNet:
         value_dim: int,
         branch_scale: float = 1,
     ) -> None: ...
-    def run(self, x: _Floats, segments: Sequence[_RecurrentSegment], commits: bool) -> None: ...
 
-class KimiDeltaNet:
+class KimiDeltaNet(_RecurrentMixer):
     def __init__(
         self,
         norm: _Floats,
@@ -149,9 +166,8 @@ class KimiDeltaNet:
         lowest_log: float = 0,
         branch_scale: float = 1,
     ) -> None: ...
-    def run(self, x: _Floats, segments: Sequence[_RecurrentSegment], commits: bool) -> None: ...
 
-class Mamba2:
+class Mamba2(_RecurrentMixer):
     def __init__(
         self,
         norm: _Floats,
@@ -177,9 +193,8 @@ class Mamba2:
         step_high: float,
         branch_scale: float = 1,
     ) -> None: ...
-    def run(self, x: _Floats, segments: Sequence[_RecurrentSegment], commits: bool) -> None: ...
 
-class ShortConv:
+class ShortConv(_RecurrentMixer):
     def __init__(
         self,
         norm: _Floats,
@@ -193,7 +208,6 @@ class ShortConv:
         *,
         branch_scale: float = 1,
     ) -> None: ...
-    def run(self, x: _Floats, segments: Sequence[_RecurrentSegment], commits: bool) -> None: ...
 
 class AttentionLayer:
     def __init__(

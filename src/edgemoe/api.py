@@ -80,6 +80,7 @@ def load(
     device: str | None = None,
     num_texts: int = 1,
     tier: str | int | None = None,
+    draft: str = "none",
 ) -> Model:
     """Load a store so that the whole process stays within ``memory``.
 
@@ -106,6 +107,9 @@ def load(
             ended one has computed is kept for others that begin alike. A text that finds none waits.
         tier: of a store at a URL, how much of this disk experts may take that were read; 0: none. Default:
             as much as they all take, or a quarter of what is free.
+        draft: where guesses at the next tokens come from, which one step computes together: "text" takes
+            what followed where the text's end stood before, "none" makes none, "auto" is "text" where the
+            model allows it. As far as measurement says that it pays; never changes a token.
 
     Raises:
         NotAStoreError, StoreVersionError, CorruptStoreError: the store cannot be used.
@@ -134,6 +138,7 @@ def load(
         device=None if device is None else find_device(device),
         num_texts=num_texts,
         tier_bytes=None if tier is None else parse_size(tier),
+        draft=draft,
     )
     engine = load_engine(_open(Path(store)), options)
     for note in engine.notes:

@@ -16,7 +16,9 @@ import edgemoe
 from edgemoe.checkpoint import open_checkpoint
 from edgemoe.convert import convert
 from edgemoe.engine.loading import LoadOptions, load_engine
+from edgemoe.models import Segment
 from edgemoe.models.mixers.recurrent_state import MAX_COPIES, RecurrentState
+from edgemoe.models.state import MAX_TENTATIVE_ROWS
 from edgemoe.quant import BitPlan
 from edgemoe.store import open_store
 
@@ -38,19 +40,43 @@ def model(folder):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    moves=st.lists(st.tuples(st.integers(1, 20), st.booleans(), st.integers(0, 60)), min_size=1, max_size=6)
+    moves=st.lists(
+        st.tuples(st.integers(1, 16), st.booleans(), st.booleans(), st.integers(0, 60)),
+        min_size=1,
+        max_size=6,
+    )
 )
 def test_a_text_taken_back_goes_on_as_if_it_had_never_been_longer(model, moves):
     spec, decoder = model
     state, fresh = spec.new_state(len(TOKENS), "f32"), spec.new_state(len(TOKENS), "f32")
     expected = decoder.forward(TOKENS, fresh)
-    for count, keeps, back in moves:
+    for count, is_tentative, keeps, back in moves:
         start, stop = state.length, min(len(TOKENS), state.length + count)
         if start < stop:
-            assert np.array_equal(decoder.forward(TOKENS[start:stop], state), expected[start:stop])
+            segment = Segment(0, stop - start, state, is_tentative)
+            assert np.array_equal(decoder.step(TOKENS[start:stop], [segment]), expected[start:stop])
         if keeps:
             state.keep()
-        assert state.rewind(back) == state.length <= max(back, 0)
+        reached = state.rewind(back)
+        assert reached == state.length <= max(back, 0)
+        if is_tentative and not keeps and start <= back <= stop:
+            assert reached == back, "to any row that was tentative"
+
+
+def test_what_is_tentative_can_be_copied_and_stored(model):
+    spec, decoder = model
+    expected = decoder.forward(TOKENS, spec.new_state(len(TOKENS), "f32"))
+    for length in (22, 30):
+        first, second, third = (spec.new_state(len(TOKENS), "f32") for _ in range(3))
+        decoder.forward(TOKENS[:20], first)
+        decoder.step(TOKENS[20:30], [Segment(0, 10, first, is_tentative=True)])
+        assert second.copy_from(first, length) == length
+        assert first.rewind(length) == length
+        third.resume(length, 0)
+        for to, piece in zip(third.pieces(), first.pieces(), strict=True):
+            to[...] = piece
+        for state in (first, second, third):
+            assert np.array_equal(decoder.forward(TOKENS[length:], state), expected[length:])
 
 
 def test_a_copy_goes_its_own_way(model):
@@ -67,13 +93,15 @@ def test_a_copy_goes_its_own_way(model):
 
 def test_the_plan_counts_what_a_text_takes(model):
     spec, decoder = model
-    state = spec.new_state(len(TOKENS), "f32")
+    state, fresh = spec.new_state(len(TOKENS), "f32"), spec.new_state(len(TOKENS), "f32")
     for start in range(0, 60, 10):
         decoder.forward(TOKENS[start : start + 10], state)
         state.keep()
     recurrent = [layer for layer in state.layers if isinstance(layer, RecurrentState)]
     held = sum(a.nbytes for layer in recurrent for a in layer.arrays.values())
     held += sum(a.nbytes for layer in recurrent for copy in layer._copies.values() for a in copy.values())
+    decoder.step(TOKENS[:MAX_TENTATIVE_ROWS], [Segment(0, MAX_TENTATIVE_ROWS, fresh, is_tentative=True)])
+    held += sum(layer._recorded.record.nbytes for layer in fresh.layers if isinstance(layer, RecurrentState))
     assert held == sum(layer.num_bytes for layer in recurrent)
     assert all(len(layer._copies) == MAX_COPIES for layer in recurrent)
     assert sum(layer.num_bytes for layer in recurrent) <= spec.state_num_bytes(len(TOKENS), "f32")

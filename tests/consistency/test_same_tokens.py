@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from helpers.drafters import check_drafts_change_nothing
 from helpers.resident import load_resident
 from helpers.tiny_models import EVERY_FAMILY, FAMILIES, VOCAB_SIZE, write_checkpoint
 
@@ -110,6 +111,8 @@ def test_every_family_streams_what_it_computes_in_memory(tmp_path, name):
     for cache in (slots_to_try(tmp_path / "store")[0], None):
         with load(tmp_path / "store", cache, predictor="gate") as model:
             answers.append((model.generate(PROMPT, **GREEDY).token_ids, model.logits(PROMPT).tolist()))
+            if cache is not None:
+                check_drafts_change_nothing(model, PROMPT, **SEEDED)
             assert model.memory.is_resident == (cache is None)
     assert answers[0] == answers[1]
 

@@ -215,6 +215,25 @@ def test_a_peek_gives_the_same_bits_and_leaves_the_state_alone(kind):
     assert not np.array_equal(before[-1], state[-1])
 
 
+@pytest.mark.parametrize("num_taken", [1, 3, 5])
+@pytest.mark.parametrize("kind", MIXERS)
+def test_recorded_rows_can_be_taken_in_as_far_as_one_likes(kind, num_taken):
+    mixer, x = kind("q4"), draw(T, D)
+    state, expected = mixer.state(), mixer.state()
+    whole = run(mixer, x, expected, ((0, 4 + num_taken),))
+    run(mixer, x, state, ((0, 4),))
+    before = [array.copy() for array in state]
+    record = np.empty(5 * mixer.compiled.record_width, np.float32)
+    tried = x[4:9].copy()
+    mixer.compiled.run(tried, [segment(0, 5, state)], True, [record])
+    assert np.array_equal(tried[:num_taken], whole[4 : 4 + num_taken])
+    for a, b in zip(before, state, strict=True):
+        assert np.array_equal(a, b)
+    mixer.compiled.replay(record, 5, num_taken, *segment(0, 0, state)[2:])
+    for a, b in zip(expected, state, strict=True):
+        assert np.array_equal(a, b)
+
+
 @pytest.mark.parametrize("kind", MIXERS)
 def test_texts_of_one_step_do_not_see_each_other(kind):
     mixer, x = kind("q4"), draw(T, D)
@@ -238,3 +257,12 @@ def test_what_does_not_fit_is_refused(kind):
     other = np.zeros((1, 1, 1), np.float32) if state is None else None
     with pytest.raises(ValueError, match="state"):
         mixer.compiled.run(x, [(0, 2, other, tail)], True)
+    whole = segment(0, 2, mixer.state())
+    with pytest.raises(ValueError, match="length of a record is 3"):
+        mixer.compiled.run(x, [whole], True, [np.empty(3, np.float32)])
+    with pytest.raises(ValueError, match="number of records"):
+        mixer.compiled.run(x, [whole], True, [None, None])
+    record = np.zeros(2 * mixer.compiled.record_width, np.float32)
+    for num_rows in (0, 3):
+        with pytest.raises(ValueError, match="more rows than were recorded"):
+            mixer.compiled.replay(record, 2, num_rows, *whole[2:])

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgemoe.cli.options import JsonOption, MemoryOption, ThreadsOption, TierOption, only_one, read_text
+from edgemoe.cli.options import (
+    DraftOption,
+    JsonOption,
+    MemoryOption,
+    ThreadsOption,
+    TierOption,
+    only_one,
+    read_text,
+)
 from edgemoe.cli.output import count_progress, new_table, print_json, print_table
 from edgemoe.errors import RequestError
 
@@ -59,6 +67,7 @@ def bench(
     num_repeats: Annotated[int, typer.Option("--repetitions", "-r", metavar="N", min=1)] = 3,
     num_threads: ThreadsOption = None,
     tier: TierOption = None,
+    draft: DraftOption = "none",
     as_json: JsonOption = False,
 ) -> None:
     r"""Time reading a prompt (pp512), writing (tg128), real text.
@@ -71,6 +80,7 @@ def bench(
     edgemoe bench qwen.store --memory 6GiB
     edgemoe bench qwen.store --cache 25% --mode all --device jetson-tx2-ssd --text book.txt
     edgemoe bench q8.store q4.store --mode on-demand -p 0
+    edgemoe bench qwen.store --draft text --text code.py -p 0 -n 512
     """
     from edgemoe.api import set_num_threads
     from edgemoe.cli.bench_modes import MODES, Tests, mode_options, run_mode
@@ -93,6 +103,7 @@ def bench(
                 *(name, store, None if memory is None else parse_size(memory), _cache_bytes(cache, store)),
                 None if device is None else find_device(device),
                 None if tier is None else parse_size(tier),
+                draft,
             ),
         )
         for store in opened
@@ -169,5 +180,8 @@ def _print_results(results: list[Measurement]) -> None:
         if result.far_bytes_per_token or result.tier_bytes_per_token:
             far, near = result.far_bytes_per_token / 1024, result.tier_bytes_per_token / 1024
             print(f"{result.mode} {result.test}: per token {far:.0f} KiB from afar, {near:.0f} from the tier")
+        if result.num_drafted:
+            share = f"{result.num_accepted} of {result.num_drafted} drafted tokens accepted"
+            print(f"{result.mode} {result.test}: {share}")
     for how in dict.fromkeys(result.bounded_by for result in results if result.bounded_by):
         print(f"storage bounded by {how}")

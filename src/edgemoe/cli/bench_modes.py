@@ -48,6 +48,8 @@ class Measurement:
     tier_bytes_per_token: float = 0.0  # and from its copy on this disk
     joules_per_token: float = 0.0
     energy_source: str = "estimate"  # or the counters that say it
+    num_drafted: int = 0
+    num_accepted: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -103,6 +105,7 @@ def mode_options(
     cache_bytes: int | None,
     device: Device | None,
     tier_bytes: int | None = None,
+    draft: str = "none",
 ) -> LoadOptions:
     """How a mode differs from what the user asked for.
 
@@ -130,6 +133,7 @@ def mode_options(
         device=None if mode == "resident" else device,
         swaps_layers=mode == "swap",
         tier_bytes=tier_bytes,
+        draft=draft,
     )
 
 
@@ -147,6 +151,8 @@ def _measure(
     prepare()
     run()  # once for nothing: the cache settles
     before, joules = engine.experts.counts, current_stats(engine).joules
+    totals = engine.drafting.totals
+    num_drafted, num_accepted = totals.num_drafted, totals.num_accepted
     for _ in range(tests.num_repeats):
         prepare()
         began_s = time.perf_counter()
@@ -169,6 +175,8 @@ def _measure(
         tier_bytes_per_token=counts.tier_bytes / tokens,
         joules_per_token=(stats.joules - joules) / tokens,
         energy_source=stats.energy_source,
+        num_drafted=totals.num_drafted - num_drafted,
+        num_accepted=totals.num_accepted - num_accepted,
     )
 
 
@@ -181,6 +189,7 @@ def _test(engine: Engine, name: str, tests: Tests) -> tuple[Any, Any, int]:
 
     def clear() -> None:
         session.prefill([0])
+        session.drafts = engine.drafting.begin()
 
     def read_prompt() -> None:
         session.forget()
@@ -188,6 +197,7 @@ def _test(engine: Engine, name: str, tests: Tests) -> tuple[Any, Any, int]:
 
     def read_context() -> None:
         session.prefill(context)
+        session.drafts = engine.drafting.begin()
 
     def write() -> None:
         logits = session.step(random[0])

@@ -61,6 +61,15 @@ TierOption = Annotated[
         show_default=False,
     ),
 ]
+DraftOption = Annotated[
+    str,
+    typer.Option(
+        "--draft",
+        metavar="auto|none|text",
+        help="Guess the next tokens and compute them together, as far as that pays: text guesses what"
+        " followed where the text's end stood before. Changes no token.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
 DenseBitsOption = Annotated[
     str | None,
@@ -102,6 +111,7 @@ class LoadArguments:
     context: ContextOption = None
     num_threads: ThreadsOption = None
     tier: TierOption = None
+    draft: DraftOption = "auto"
 
     @contextmanager
     def load(self, store: Path) -> Iterator[Model]:
@@ -115,6 +125,7 @@ class LoadArguments:
                 context=self.context,
                 num_threads=self.num_threads,
                 tier=self.tier,
+                draft=self.draft,
             )
         with model:
             say_budget(model, self.memory)

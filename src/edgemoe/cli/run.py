@@ -68,6 +68,7 @@ def run(
     edgemoe run qwen.store --memory 2GiB "1, 2, 3," --json
     edgemoe run qwen.store --memory 2GiB "Once upon a time" --watch
     edgemoe run s3://bucket/qwen.store --memory 8GiB --tier 20GiB "Once upon a time"
+    edgemoe run qwen.store --memory 6GiB --draft none "Copy this text twice: ..."
     """
     if watches and as_json:
         raise RequestError("--watch draws for people; leave out --watch or --json")
@@ -129,6 +130,9 @@ def status_line(generation: Generation) -> str:
     """What an answer cost, in one line."""
     from edgemoe.units import format_duration, format_size
 
+    drafted = ""
+    if generation.num_drafted:
+        drafted = f"{generation.num_accepted} of {generation.num_drafted} drafted tokens accepted, "
     asked = generation.expert_hits + generation.expert_misses
     hit_share = f"{generation.expert_hits / asked:.0%}" if asked else "no"
     far, near = generation.far_bytes, generation.tier_bytes
@@ -138,7 +142,7 @@ def status_line(generation: Generation) -> str:
     return (
         f"[{count} token{'' if count == 1 else 's'}, {speed}"
         f"first after {format_duration(generation.time_to_first_token_s)}, "
-        f"{hit_share} cache hits, {format_size(generation.bytes_read)} read{origin}, "
+        f"{drafted}{hit_share} cache hits, {format_size(generation.bytes_read)} read{origin}, "
         f"{format_size(generation.peak_rss_bytes)} of {format_size(generation.budget_bytes)} used]"
     )
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from edgemoe.cli.options import ContextOption, MemoryOption, ThreadsOption, TierOption
+from edgemoe.cli.options import ContextOption, DraftOption, MemoryOption, ThreadsOption, TierOption
 from edgemoe.cli.output import say, shown_store
 from edgemoe.units import parse_size
 
@@ -52,6 +52,7 @@ def serve(
     context: ContextOption = None,
     num_threads: ThreadsOption = None,
     tier: TierOption = None,
+    draft: DraftOption = "auto",
     idle_unload: Annotated[
         float | None,
         typer.Option(
@@ -130,4 +131,5 @@ def serve(
         context=context,
         num_threads=num_threads,
         tier=tier,
+        draft=draft,
     )

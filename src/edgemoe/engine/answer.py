@@ -80,6 +80,8 @@ class Generation:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     far_bytes: int = 0  # of a store at a URL: that came over the network
     tier_bytes: int = 0  # and that its copy on this disk spared it
+    num_drafted: int = 0  # tokens that were guessed and computed ahead of their turn
+    num_accepted: int = 0  # of these, how many were right
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

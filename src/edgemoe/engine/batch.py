@@ -1,6 +1,7 @@
 """What runs together in a step: pure rules, from who waits and from what steps were measured to take.
 
-A *wish* is what one text wants of a step: the next chunk of its prompt, or a token of its answer.
+A *wish* is what one text wants of a step: the next chunk of its prompt, or a token of its answer and those
+that are drafted to follow it.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def choose(waiting: Sequence[Wish], limits: Limits, num_owed: int) -> list[int]:
     if waiting[0].is_alone:
         return [0]
     free = [i for i, wish in enumerate(waiting) if not wish.is_alone]
-    answers = [i for i in free if waiting[i].is_answer][: limits.num_answers]
+    answers = _within(waiting, [i for i in free if waiting[i].is_answer][: limits.num_answers], limits)
     prompts = [i for i in free if not waiting[i].is_answer]
     if answers and (num_owed > 0 or not prompts):
         return answers
@@ -69,6 +70,18 @@ def choose(waiting: Sequence[Wish], limits: Limits, num_owed: int) -> list[int]:
             chosen.append(i)
             num_rows += waiting[i].num_rows
     return sorted(chosen)
+
+
+def _within(waiting: Sequence[Wish], answers: Sequence[int], limits: Limits) -> list[int]:
+    """The first of these answers, as many as may have their rows in one step."""
+    num_rows = 0
+    chosen: list[int] = []
+    for i in answers:
+        num_rows += waiting[i].num_rows
+        if chosen and num_rows > limits.num_rows:
+            break
+        chosen.append(i)
+    return chosen
 
 
 def steps_owed(chunk_s: float, token_s: float) -> int:

@@ -17,6 +17,7 @@ from edgemoe.engine.stats import Stats
 from edgemoe.engine.writer import Writer
 from edgemoe.errors import RequestError
 from edgemoe.experts import LayerObserver
+from edgemoe.native import FloatArray
 
 
 class Stream(Iterator[Chunk]):
@@ -37,6 +38,7 @@ class Stream(Iterator[Chunk]):
         self._request = request
         self._text, self._begins_with = engine.session.open(request.token_ids, request.max_tokens)
         self._writer = Writer(engine, request)
+        self._drafts = engine.drafting.begin()
         self._started_s = time.monotonic()
         self._first_s: float | None = None
         self._last_s = self._started_s
@@ -138,6 +140,8 @@ class Stream(Iterator[Chunk]):
             tier_bytes=counts.tier_bytes,
             finish_reason=self._finish_reason,
             logprobs=list(self._writer.logprobs),
+            num_drafted=self._drafts.counts.num_drafted if self._drafts else 0,
+            num_accepted=self._drafts.counts.num_accepted if self._drafts else 0,
         )
 
     def _decode_rate(self) -> float:
@@ -150,7 +154,7 @@ class Stream(Iterator[Chunk]):
             logits = self._text.read(self._begins_with, self._request.progress)
             self._num_cached = self._text.num_reused
         else:
-            logits = self._text.step(self._writer.token_ids[-1])
+            logits = self._next_logits(self._writer.token_ids[-1])
         if self._text.is_cancelled:
             raise Cancelled
         with self._engine.session.drawing:
@@ -160,6 +164,8 @@ class Stream(Iterator[Chunk]):
             self._first_s = self._last_s
         if reason is not None:
             self._finish_reason = reason
+            if self._drafts is not None:
+                self._drafts.judge(self._writer.token_ids[-1])
             self._end()
         return Chunk(
             text,
@@ -169,6 +175,12 @@ class Stream(Iterator[Chunk]):
             current_stats(self._engine),
             tuple(self._writer.logprobs[-1:]),
         )
+
+    def _next_logits(self, token_id: int) -> FloatArray:
+        """Logits (V,) after a token, from a step that may try drafts; not where layers are watched."""
+        if self._drafts is None or self._text.observer is not None:
+            return self._text.step(token_id)
+        return self._drafts.step(self._text, token_id)
 
     def _is_full(self) -> bool:
         """Whether the token that comes next is the last there is room for."""
@@ -187,6 +199,8 @@ class Stream(Iterator[Chunk]):
     def _end(self) -> None:
         self._is_over = True
         self._text.close()
+        if self._drafts is not None:
+            self._drafts.close()
 
 
 def current_stats(engine: Engine) -> Stats:
@@ -205,6 +219,8 @@ def current_stats(engine: Engine) -> Stats:
         tier_bytes=counts.tier_bytes,
         joules=joules,
         energy_source=engine.energy.source,
+        num_drafted=engine.drafting.totals.num_drafted,
+        num_accepted=engine.drafting.totals.num_accepted,
     )
 
 

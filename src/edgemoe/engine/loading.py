@@ -13,6 +13,7 @@ import xxhash
 from edgemoe.engine import forks
 from edgemoe.engine.batch import Limits
 from edgemoe.engine.defaults import read_sampling_defaults
+from edgemoe.engine.drafting import Drafting, build_drafting
 from edgemoe.engine.encoder_session import EncoderDecoderSession
 from edgemoe.engine.energy import EnergyMeter, find_counters, memory_bytes_per_use
 from edgemoe.engine.memory import MemoryPlan, check_budget, plan_memory
@@ -55,6 +56,7 @@ class Engine:
     tokenizer: Tokenizer
     experts: StreamedExperts
     session: Session
+    drafting: Drafting
     sampling: Mapping[str, float]  # what the model's authors say of drawing tokens
     weights_id: str  # the same for stores of the same weights in the same formats
     energy: EnergyMeter
@@ -86,6 +88,8 @@ class LoadOptions:
     answers_at_once: int | None = None  # written together, within what is planned; default: where it pays
     held_bytes: int = 0  # that the process may come to take without this model
     max_rehearsed: int = MAX_REHEARSED  # layers rehearsed while one waits for storage
+    draft: str = "none"  # where drafts of the next tokens come from; see DRAFTS
+    num_drafted: int | None = None  # each time, whatever it costs; default: as far as it pays
     clock: Callable[[], float] | None = None  # seconds, by which reading ahead is paced; None: the machine's
 
 
@@ -99,6 +103,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
     """
     spec = read_spec(store.config)
     check_store(spec, store)
+    drafting = build_drafting(spec, store.manifest, options.draft, options.num_drafted)
     store = without_misfit(spec, store, options.predictor)
     if options.tier_bytes is not None:
         store = store.with_tier(options.tier_bytes)
@@ -151,6 +156,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
         tokenizer,
         experts,
         session,
+        drafting,
         sampling,
         weights_id(store.manifest),
         EnergyMeter(find_counters(), memory_bytes_per_use(spec, store.manifest)),

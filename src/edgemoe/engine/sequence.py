@@ -6,6 +6,7 @@ Letters: T tokens, D width, V vocabulary.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,7 +57,9 @@ class Text:
         self.observer = observer  # told of the layers of this text's steps, and of no others
         self._holding: Holding | None = None
         self._cancelled = threading.Event()
-        self.token_ids: list[int] = []  # that have been computed
+        self.token_ids: list[int] = []  # that have been computed, without those that are ahead
+        self._ahead: deque[tuple[int, FloatArray]] = deque()  # computed drafts, and the logits after each
+        self.last_step: Part | None = None  # that ``step`` made, unless it had to read the text again
         self._is_prepared = False
         self.num_reused = 0  # tokens that the last reading did not compute
         self.counts = ExpertCounts()  # of the steps it took part in
@@ -74,7 +77,8 @@ class Text:
         if not self._is_prepared:
             self.num_reused = num_reused
         for _, part in self._chunks(token_ids, progress, has_logits=True):
-            logits = part.logits
+            chunk = part
+        logits: FloatArray = chunk.logits[-1]
         return logits
 
     def prepare(self, token_ids: Sequence[int]) -> None:
@@ -99,17 +103,39 @@ class Text:
         with self._state_for(token_ids) as holding:
             write_state(path, holding, weights_id, self._machinery.pool.kv_format)
 
-    def step(self, token_id: int) -> FloatArray:
-        """Append one token; logits (V,) of what comes after it. Raises as ``read``."""
+    def step(self, token_id: int, drafted: Sequence[int] = ()) -> FloatArray:
+        """Append one token; logits (V,) of what comes after it. Raises as ``read``.
+
+        Tokens that are ``drafted`` to follow it are computed in the same step, for the calls that append
+        them; they are no part of the text until then. With any other token they are forgotten.
+        """
+        if self.has_ahead(token_id):
+            _, logits = self._ahead.popleft()
+            self.token_ids.append(token_id)
+            return logits
+        self._ahead.clear()
+        self.last_step = None
         holding = self._holding
         if holding is None or not self._machinery.pool.pin(holding):
             return self.read([*self.token_ids, token_id])  # its room was needed
         try:
+            if len(holding.token_ids) > len(self.token_ids):
+                self._machinery.pool.rewind(holding, len(self.token_ids))
             if len(holding.token_ids) == len(self.token_ids):
-                return self._extend(holding, [token_id], is_answer=True, has_logits=True).logits
+                return self._answer(holding, token_id, drafted)
         finally:
             self._machinery.pool.unpin(holding)
         return self.read([*self.token_ids, token_id])  # a step that failed took it back
+
+    def has_ahead(self, token_id: int) -> bool:
+        """Whether the next token was drafted to be this one, so that appending it takes no step."""
+        return bool(self._ahead) and self._ahead[0][0] == token_id
+
+    @property
+    def most_drafted(self) -> int:
+        """Tokens that may be drafted to follow the next one; the last one's logits are of some use."""
+        room = min(self._num_slots, self._machinery.pool.context) - len(self.token_ids) - 2
+        return max(0, min(self._machinery.steps.most_rows - 1, room))
 
     def states(self, token_ids: Sequence[int]) -> Iterator[FloatArray]:
         """Hidden states (T, D) of these tokens, all computed anew, chunk by chunk."""
@@ -135,6 +161,7 @@ class Text:
     def close(self, *, is_kept: bool = True) -> None:
         """Give its room back; what was computed is kept for texts that begin alike, while room lasts."""
         holding, self._holding = self._holding, None
+        self._ahead.clear()
         if holding is not None:
             self._machinery.steps.ended(holding)
             self._machinery.pool.give_back(holding, is_kept=is_kept)
@@ -193,8 +220,23 @@ class Text:
             if not is_reading:
                 yield start, part
 
+    def _answer(self, holding: Holding, token_id: int, drafted: Sequence[int]) -> FloatArray:
+        """A token and those drafted after it; logits (V,) after the first."""
+        chunk = [token_id, *drafted]
+        part = self._extend(holding, chunk, is_answer=True, has_logits=True, num_drafted=len(drafted))
+        self._ahead.extend(zip(drafted, part.logits[1:], strict=True))
+        self.last_step = part
+        after: FloatArray = part.logits[0]
+        return after
+
     def _extend(
-        self, holding: Holding, chunk: Sequence[int], *, is_answer: bool = False, has_logits: bool = False
+        self,
+        holding: Holding,
+        chunk: Sequence[int],
+        *,
+        is_answer: bool = False,
+        has_logits: bool = False,
+        num_drafted: int = 0,
     ) -> Part:
         """The next tokens, in a step that other texts may take part in."""
         part = Part(
@@ -203,12 +245,13 @@ class Text:
             self._cancelled.is_set,
             is_answer=is_answer,
             has_logits=has_logits,
+            is_tentative=num_drafted > 0,
             observer=self.observer,
         )
         if self._cancelled.is_set():
             raise Cancelled
         self._machinery.scheduler.run(part, self._machinery.steps)
-        self.token_ids += chunk
+        self.token_ids += chunk[: len(chunk) - num_drafted]
         self.counts += part.counts
         return part
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from edgemoe.engine.drafting import Drafts
 from edgemoe.engine.memory import HEAD_ROWS
 from edgemoe.engine.parking import Parking
 from edgemoe.engine.sequence import Machinery, Text
@@ -31,6 +32,7 @@ class Session:
         self._machinery = machinery
         self.drawing = threading.Lock()  # the arrays that drawing a token takes are planned for once
         self._text: Text | None = None
+        self.drafts: Drafts | None = None  # of the session's own text
 
     @property
     def num_slots(self) -> int:
@@ -75,6 +77,8 @@ class Session:
         self._check(len(self.token_ids) + 1, [token_id])
         if self._text is None:
             return self.prefill([token_id])
+        if self.drafts is not None:
+            return self.drafts.step(self._text, token_id)
         return self._text.step(token_id)
 
     @property

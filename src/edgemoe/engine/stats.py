@@ -14,6 +14,7 @@ class Stats:
     ``joules`` are of the whole machine where ``energy_source`` is a counter, else an estimate of this process
     (engine/energy.py). Of a store at a URL ``far_bytes`` came over the network and ``tier_bytes`` from its
     copy on this disk.
+    ``num_drafted`` tokens were guessed and computed ahead of their turn, ``num_accepted`` of them were right.
     """
 
     expert_hits: int
@@ -27,9 +28,16 @@ class Stats:
     tier_bytes: int = 0
     joules: float = 0.0
     energy_source: str = "estimate"
+    num_drafted: int = 0
+    num_accepted: int = 0
 
     @property
     def hit_share(self) -> float:
         """Uses of experts that were resident, as a share of all."""
         uses = self.expert_hits + self.expert_misses
         return self.expert_hits / uses if uses else 0.0
+
+    @property
+    def accepted_share(self) -> float:
+        """Drafted tokens that were right, as a share of all."""
+        return self.num_accepted / self.num_drafted if self.num_drafted else 0.0

@@ -17,7 +17,7 @@ from edgemoe.engine.scheduler import Job
 from edgemoe.engine.state_pool import StatePool
 from edgemoe.experts import ExpertCounts, LayerObserver, StreamedExperts
 from edgemoe.models import Decoder, Segment
-from edgemoe.native import FloatArray
+from edgemoe.models.state import MAX_TENTATIVE_ROWS
 
 NOTHING, NO_COUNTS = np.empty((0, 0), np.float32), ExpertCounts()
 # Weight of the newest step in the means.
@@ -35,17 +35,24 @@ class Part(Job):
         *,
         is_answer: bool,
         has_logits: bool,
+        is_tentative: bool = False,
         observer: LayerObserver | None = None,
     ) -> None:
-        """``has_logits``: those after the last token are wanted. ``observer`` is told of the layers."""
+        """``has_logits``: those after the last token are wanted. ``observer`` is told of the layers.
+
+        ``is_tentative``: all but the first token may be taken back, and logits after each are wanted.
+        """
         super().__init__(Wish(len(token_ids), is_answer, observer is not None), is_cancelled)
         self.holding = holding
         self.token_ids = token_ids
         self.has_logits = has_logits
+        self.is_tentative = is_tentative
         self.observer = observer
         self.hidden = NOTHING  # (T, D), after the last norm
-        self.logits = NOTHING  # (V,)
+        self.logits = NOTHING  # (1, V), or (T, V) of tentative tokens
         self.counts = NO_COUNTS  # of the step
+        self.took_s = 0.0  # the step
+        self.has_company = False  # of other texts in it
 
 
 class StepMaker:
@@ -74,6 +81,14 @@ class StepMaker:
         self._waiting_share = 1.0  # of that, waiting for storage
         self._num_owed = 0
         self._answering: dict[int, float] = {}  # texts, by the id of their states, and when they had a token
+
+    @property
+    def most_rows(self) -> int:
+        """Tokens that an answer may have in a step, so that there is memory for the logits of all texts."""
+        if not self._is_batched:
+            return 1
+        rows = min(2 * self._most.num_answers, self._most.num_rows, MAX_TENTATIVE_ROWS)
+        return max(1, rows // max(1, len(self._answering)))
 
     @property
     def limits(self) -> Limits:
@@ -137,25 +152,31 @@ class StepMaker:
         segments: list[Segment] = []
         tokens: list[int] = []
         for part in parts:
-            segments.append(Segment(len(tokens), len(part.token_ids), part.holding.state))
+            segments.append(Segment(len(tokens), len(part.token_ids), part.holding.state, part.is_tentative))
             tokens += part.token_ids
         hidden = self._decoder.step(np.asarray(tokens, np.int32), segments)
-        wanted = [i for i, part in enumerate(parts) if part.has_logits]
-        logits: Sequence[FloatArray] = ()
+        wanted = [
+            row for part, segment in zip(parts, segments, strict=True) for row in _wanted(part, segment)
+        ]
+        logits = NOTHING
         if wanted:
-            last = [segments[i].first + segments[i].num_rows - 1 for i in wanted]
-            logits = list(self._decoder.head(hidden if len(last) == len(hidden) else hidden[last]))
+            logits = self._decoder.head(hidden if len(wanted) == len(hidden) else hidden[wanted])
+        row = 0
         for part, segment in zip(parts, segments, strict=True):
             part.hidden = hidden[segment.rows]
             part.holding.token_ids += part.token_ids
             if not part.wish.is_answer:
                 part.holding.state.keep()  # the next turn of a chat goes on from here
-        for i, row in zip(wanted, logits, strict=True):
-            parts[i].logits = row if len(wanted) == 1 else row.copy()  # which keeps no others alive
+            num_wanted = len(_wanted(part, segment))
+            part.logits = logits[row : row + num_wanted]
+            if num_wanted < len(wanted):
+                part.logits = part.logits.copy()  # which keeps no others alive
+            row += num_wanted
 
     def _measure(self, parts: Sequence[Part], took_s: float, waited_s: float) -> None:
         now = time.monotonic()
         for part in parts:
+            part.took_s, part.has_company = took_s, len(parts) > 1
             if part.wish.is_answer:
                 self._answering[id(part.holding)] = now
         if all(part.wish.is_answer for part in parts):
@@ -165,3 +186,10 @@ class StepMaker:
             self._waiting_share += NEWEST * (waited_s / took_s - self._waiting_share)
         else:
             self._num_owed = batch.steps_owed(took_s, self._token_s)
+
+
+def _wanted(part: Part, segment: Segment) -> range:
+    """The rows of a step that a text wants the logits of."""
+    end = segment.first + segment.num_rows
+    num_wanted = segment.num_rows if part.is_tentative else int(part.has_logits)
+    return range(end - num_wanted, end)

@@ -13,10 +13,12 @@ from edgemoe.native import FloatArray
 class Segment:
     """Rows [first, first + num_rows) of a step: the next tokens of one text, from its state's length on."""
 
-    def __init__(self, first: int, num_rows: int, state: SequenceState) -> None:
+    def __init__(self, first: int, num_rows: int, state: SequenceState, is_tentative: bool = False) -> None:
+        """``is_tentative``: the text may be taken back to any of these rows, until the next are run."""
         self.first = first
         self.num_rows = num_rows
         self.state = state
+        self.is_tentative = is_tentative
         self._angles: dict[Rotation, tuple[FloatArray, FloatArray]] = {}
 
     @property

@@ -21,6 +21,8 @@ KV_FORMATS: dict[str, np.dtype[Any]] = {
 Keys = NDArray[Any]  # (G, S, C), or values
 # Most tokens of a text that pass through a layer together; what a window's slots have beside the window.
 MAX_SEGMENT_ROWS = 512
+# Most rows of a text in a step that may be taken back.
+MAX_TENTATIVE_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)

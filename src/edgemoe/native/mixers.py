@@ -39,9 +39,11 @@ softplus(f + ``dt_bias``)), or with a bound exp(``lowest_log`` times the logisti
 other, the first of which may be None; what heads make, normed, is multiplied by the logistic function of the
 gate. A segment is that of the gated delta net, C = 2 H Dk + H Dv.
 
-``run(x, segments, commits)`` adds to x (T, D) what its rows make of their texts, and moves the texts' states
-on; with ``commits`` false the states stay as they are and x gets the same bits. ValueError where shapes do
-not fit.
+``run(x, segments, commits, records=[])`` adds to x (T, D) what its rows make of their texts, and moves the
+texts' states on; with ``commits`` false the states stay as they are and x gets the same bits. ``records`` has
+an array (T ``record_width``) or None for each segment: a text with one stays as it is too, and what its rows
+made is written there. ``replay(record, num_recorded, num_rows, state, tail)`` then moves that text on by the
+first ``num_rows`` of those rows, as ``run`` would have. ValueError where shapes do not fit.
 """
 
 from __future__ import annotations

@@ -244,6 +244,8 @@ def _timings(generation: Generation) -> dict[str, Any]:
         "predicted_n": predicted,
         "predicted_ms": round((predicted - 1) / rate * 1000, 3) if rate else 0.0,
         "predicted_per_second": round(rate, 3),
+        "draft_n": generation.num_drafted,
+        "draft_n_accepted": generation.num_accepted,
         "expert_hits": generation.expert_hits,
         "expert_misses": generation.expert_misses,
         "bytes_read": generation.bytes_read,

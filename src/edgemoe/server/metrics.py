@@ -131,6 +131,8 @@ class _EngineCollector:
             ),
             ("edgemoe_prefetch_wasted_bytes", "Bytes read ahead in vain.", stats.wasted_bytes),
             ("edgemoe_stall_seconds", "Time spent waiting for reads.", stats.waited_s),
+            ("vllm:spec_decode_num_draft_tokens", "Tokens guessed and computed.", stats.num_drafted),
+            ("vllm:spec_decode_num_accepted_tokens", "Of these, accepted.", stats.num_accepted),
         ):
             yield CounterMetricFamily(name, text, value=value)
         energy = CounterMetricFamily(

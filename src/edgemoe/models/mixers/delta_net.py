@@ -56,6 +56,11 @@ class GatedDeltaNetSpec(RecurrentSpec):
         """See MixerSpec: normed rows, what the matrices make of them, the convolution's and the heads'."""
         return width + 2 * self.num_channels + 2 * self.inner_width + 2 * self.num_value_heads
 
+    @property
+    def record_width(self) -> int:
+        """See RecurrentSpec."""
+        return self.num_channels + 2 * self.num_value_heads
+
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """See RecurrentSpec."""
         return {

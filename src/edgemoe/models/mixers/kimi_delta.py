@@ -65,6 +65,11 @@ class KimiDeltaSpec(RecurrentSpec):
         """See MixerSpec: normed rows, what the matrices make of them twice, the convolution's, the heads'."""
         return width + 12 * self.inner_width + 2 * self.padded_rank + self.num_heads
 
+    @property
+    def record_width(self) -> int:
+        """See RecurrentSpec."""
+        return 4 * self.inner_width + self.num_heads
+
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """See RecurrentSpec."""
         return {

@@ -17,7 +17,24 @@ _Described = tuple[int, int, "FloatArray | None", FloatArray]
 class CompiledMixer(Protocol):
     """One of ``native.mixers``."""
 
-    def run(self, x: FloatArray, segments: Sequence[_Described], commits: bool) -> None:
+    def run(
+        self,
+        x: FloatArray,
+        segments: Sequence[_Described],
+        commits: bool,
+        records: Sequence[FloatArray | None] = (),
+    ) -> None:
+        """See ``native.mixers``."""
+        ...
+
+    def replay(
+        self,
+        record: FloatArray,
+        num_recorded: int,
+        num_rows: int,
+        state: FloatArray | None,
+        tail: FloatArray,
+    ) -> None:
         """See ``native.mixers``."""
         ...
 
@@ -29,13 +46,18 @@ class RecurrentSpec:
         """Of the arrays of a text's state: ``tail``, and ``state`` where there is one."""
         raise NotImplementedError
 
+    @property
+    def record_width(self) -> int:
+        """Floats of a row that may be taken back: what the matrices make of it."""
+        raise NotImplementedError
+
     def new_state(self, size: StateSize) -> LayerState:
         """See MixerSpec."""
-        return RecurrentState(self.state_shapes())
+        return RecurrentState(self.state_shapes(), self.record_width)
 
     def state_num_bytes(self, size: StateSize) -> int:
         """See MixerSpec."""
-        return RecurrentState.size_bytes(self.state_shapes())
+        return RecurrentState.size_bytes(self.state_shapes(), self.record_width)
 
 
 class RecurrentMixer:
@@ -48,13 +70,17 @@ class RecurrentMixer:
 
     def add_to(self, x: FloatArray, segments: Sequence[Segment]) -> None:
         """See TokenMixer."""
-        for segment in segments:
-            self._state(segment).advance(segment.position, segment.num_rows)
-        self._compiled.run(x, [self._described(segment) for segment in segments], True)
+        records = [self._advance(segment) for segment in segments]
+        self._compiled.run(x, [self._described(segment) for segment in segments], True, records)
 
     def rehearse(self, x: FloatArray, segment: Segment) -> None:
         """See TokenMixer."""
+        self._state(segment).settle()
         self._compiled.run(x, [self._described(segment)], False)
+
+    def _advance(self, segment: Segment) -> FloatArray | None:
+        replay = self._compiled.replay if segment.is_tentative else None
+        return self._state(segment).advance(segment.position, segment.num_rows, replay)
 
     def _state(self, segment: Segment) -> RecurrentState:
         state = segment.state.layers[self._place]

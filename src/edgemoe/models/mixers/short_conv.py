@@ -40,6 +40,11 @@ class ShortConvSpec(RecurrentSpec):
         """See MixerSpec: the normed rows, what the matrix makes of them, gated and mixed values."""
         return 6 * width
 
+    @property
+    def record_width(self) -> int:
+        """See RecurrentSpec."""
+        return self.width
+
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """See RecurrentSpec."""
         return {"tail": (self.num_taps - 1, self.width)}

@@ -1,0 +1,77 @@
+"""The seam to where drafts come from, and drafts from the text itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgemoe.engine.drafting.suffixes import SuffixIndex
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A guess at the next tokens of a text, and of what kind the guess is, token by token."""
+
+    token_ids: Sequence[int] = ()
+    kinds: Sequence[int] = ()
+
+
+class Drafter(Protocol):
+    """Guesses how one text goes on. Used by one thread at a time."""
+
+    @property
+    def expected(self) -> Mapping[int, float]:
+        """The chance that a token of each kind is right, before any was seen."""
+        ...
+
+    @property
+    def token_s(self) -> float:
+        """What guessing a token takes; 0 where it is nothing beside a step."""
+        ...
+
+    def draft(self, token_ids: Sequence[int], token_id: int, most: int) -> Draft:
+        """At most so many tokens that may follow ``token_id``, which follows ``token_ids``.
+
+        Those of one call are a beginning of those of the next.
+        """
+        ...
+
+    def close(self) -> None:
+        """The text has ended."""
+        ...
+
+
+# By how many tokens of the text's end stood before: 3 or 4, 5 to 8, 9 to 16, 17 and more.
+_TEXT_KINDS = {2: 0.35, 3: 0.55, 4: 0.75, 5: 0.9}
+
+
+class TextDrafter:
+    """What followed where the text's end stood before: good for quotes, code that is edited, and lists."""
+
+    token_s = 0.0
+
+    def __init__(self) -> None:
+        self._index = SuffixIndex()
+
+    @property
+    def expected(self) -> Mapping[int, float]:
+        """See Drafter."""
+        return _TEXT_KINDS
+
+    def draft(self, token_ids: Sequence[int], token_id: int, most: int) -> Draft:
+        """See Drafter."""
+        self._index.extend(token_ids[len(self._index) :])
+        self._index.extend([token_id])
+        match = self._index.find()
+        if match is None:
+            return Draft()
+        kinds = [_kind(match.length + i) for i in range(most)]
+        return Draft(self._index.after(match, most), kinds)
+
+    def close(self) -> None:
+        """See Drafter."""
+
+
+def _kind(length: int) -> int:
+    return min((length - 1).bit_length(), max(_TEXT_KINDS))

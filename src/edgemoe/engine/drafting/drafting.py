@@ -1,0 +1,77 @@
+"""Drafting for one loaded model: where drafts come from, and what all its answers have learnt of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgemoe.engine.drafting.drafter import Drafter, TextDrafter
+from edgemoe.engine.drafting.drafts import DraftCounts, Drafts
+from edgemoe.engine.drafting.governor import StepShape, StepTimes
+from edgemoe.engine.drafting.kinds import Chances
+from edgemoe.errors import RequestError
+from edgemoe.models import ModelSpec
+from edgemoe.store import Manifest
+
+# "text" drafts what followed where the text's end stood before; "auto" is that where a model's rows do not
+# depend on each other, else "none".
+DRAFTS = ("auto", "none", "text")
+
+
+class Drafting:
+    """Begins the drafts of each answer. Any number of threads may use it."""
+
+    def __init__(
+        self,
+        make_drafter: Callable[[], Drafter] | None,
+        shape: StepShape,
+        num_drafted: int | None = None,
+    ) -> None:
+        """``make_drafter``: one for each answer; None: nothing is drafted. ``num_drafted`` as in Drafts."""
+        self._make_drafter = make_drafter
+        self._num_drafted = num_drafted
+        self._times = StepTimes(shape)
+        self._chances: Chances | None = None
+        self.totals = DraftCounts()
+
+    def begin(self) -> Drafts | None:
+        """The drafts of an answer; None where there are none."""
+        if self._make_drafter is None:
+            return None
+        drafter = self._make_drafter()
+        if self._chances is None:
+            self._chances = Chances(drafter.expected)
+        return Drafts(drafter, self._times, self._chances, self.totals, self._num_drafted)
+
+
+def build_drafting(
+    spec: ModelSpec, manifest: Manifest, name: str, num_drafted: int | None = None
+) -> Drafting:
+    """What ``--draft`` names, see DRAFTS.
+
+    Raises:
+        RequestError: there is no such draft, or the model cannot have any.
+    """
+    if name not in DRAFTS:
+        raise RequestError(f"no draft {name!r}; choose one of {', '.join(DRAFTS)}")
+    can_draft = not any(spec.moe(layer).router.capacity for layer in spec.moe_layers)
+    if name == "text" and not can_draft:
+        raise RequestError(
+            f"{spec.family} cannot try drafts: what its experts take of a token depends on the tokens before"
+            " it in the step; leave the draft out"
+        )
+    is_drafting = can_draft and name != "none"
+    return Drafting(TextDrafter if is_drafting else None, step_shape(spec, manifest), num_drafted)
+
+
+def step_shape(spec: ModelSpec, manifest: Manifest) -> StepShape:
+    """What a step of the decoder reads."""
+    dense = sum(entry.num_bytes for entry in manifest.dense.values())
+    if not spec.has_tied_head:
+        dense -= manifest.dense["embed.weight"].num_bytes  # one row of it is read
+    sizes: dict[int, list[int]] = {}
+    for (layer, _), entry in manifest.experts.items():
+        sizes.setdefault(layer, []).append(entry.num_bytes)
+    routers = {layer: spec.moe(layer).router for layer in spec.decoder_moe_layers}
+    expert_bytes = sum(router.top_k * sum(sizes[la]) / len(sizes[la]) for la, router in routers.items())
+    widest = max(routers.values(), key=lambda router: router.num_experts / router.top_k)
+    return StepShape(dense, expert_bytes, widest.num_experts, widest.top_k)

@@ -1,0 +1,120 @@
+"""Drafts of one answer: guessed, tried as far as that pays, and judged by the tokens that come.
+
+A drafted token is accepted where it is the one that is drawn at its place, from logits that have the bits
+they would have without any draft. So drafts change how long an answer takes, and nothing else. V: vocabulary.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+from edgemoe.engine.drafting.drafter import Draft, Drafter
+from edgemoe.engine.drafting.governor import Account, StepTimes, best_length
+from edgemoe.engine.drafting.kinds import Chances
+from edgemoe.engine.sequence import Text
+from edgemoe.native import FloatArray
+
+
+class DraftCounts:
+    """Tokens that were drafted and computed, and how many of them were accepted."""
+
+    def __init__(self) -> None:
+        self.num_drafted = 0
+        self.num_accepted = 0
+
+
+class Drafts:
+    """Makes the steps of one answer. Used by one thread at a time."""
+
+    def __init__(
+        self,
+        drafter: Drafter,
+        times: StepTimes,
+        prior: Chances,
+        totals: DraftCounts,
+        num_drafted: int | None = None,
+    ) -> None:
+        """``times`` and ``totals`` are the model's. ``num_drafted``: as many each time, whatever it costs."""
+        self._drafter = drafter
+        self._times = times
+        self._chances = Chances(drafter.expected, prior)
+        self._totals = totals
+        self._fixed = num_drafted
+        self.counts = DraftCounts()
+        self._account = Account()
+        self._guessed: deque[tuple[int, int]] = deque()  # tokens expected to come, and their kinds
+        self._is_tried = False  # whether these were computed
+        self._num_came, self._cost = 0, 0.0  # tokens of the latest step, and its cost
+
+    def step(self, text: Text, token_id: int) -> FloatArray:
+        """Append a token to the text; logits (V,) of what comes after it. Raises as ``Text.step``."""
+        self.judge(token_id)
+        if text.has_ahead(token_id):
+            self._num_came += 1
+            return text.step(token_id)
+        if self._cost:
+            self._account.book(self._num_came, self._cost)
+        began_s = time.monotonic()
+        draft = self._drafter.draft(text.token_ids, token_id, self._most(text))
+        drafting_s = time.monotonic() - began_s
+        count = self._count(draft)
+        logits = text.step(token_id, draft.token_ids[:count])
+        self._num_came, self._cost = 1, self._measured(text, count, drafting_s)
+        tried = max(count, 1)  # one that was not tried is compared with what comes as well
+        self._guessed.extend(zip(draft.token_ids[:tried], draft.kinds, strict=False))
+        self._is_tried = count > 0
+        self._note(num_drafted=count)
+        return logits
+
+    def close(self) -> None:
+        """The answer has ended."""
+        self._drafter.close()
+
+    def _most(self, text: Text) -> int:
+        """Tokens that are worth guessing: one where none can be tried, to learn from it."""
+        most = text.most_drafted
+        if self._fixed is not None:
+            return min(most, self._fixed)
+        return most if self._times.is_known else min(most, 1)
+
+    def _count(self, draft: Draft) -> int:
+        """How many of them to try."""
+        if self._fixed is not None:
+            return len(draft.token_ids)
+        if not self._times.is_known or not draft.token_ids:
+            return 0
+        costs = self._times.costs(len(draft.token_ids))
+        of_token = self._drafter.token_s / self._times.single_s
+        costs = [cost + i * of_token for i, cost in enumerate(costs)]
+        return best_length([self._chances[kind] for kind in draft.kinds], costs, self._account.affordable)
+
+    def _measured(self, text: Text, num_drafted: int, drafting_s: float) -> float:
+        """What the latest step cost, in steps of one token."""
+        times, step = self._times, text.last_step
+        if step is None:  # the text had to be read again
+            return 0.0
+        if step.has_company:
+            return times.costs(num_drafted)[num_drafted]
+        if num_drafted:
+            times.several(1 + num_drafted, step.took_s)
+        else:
+            times.single(step.took_s, step.counts.waited_s)
+        return (step.took_s + drafting_s) / times.single_s if times.single_s else 0.0
+
+    def judge(self, token_id: int) -> None:
+        """Compare a token that has come with the one that was guessed; ``step`` does so itself."""
+        if not self._guessed:
+            return
+        guessed, kind = self._guessed.popleft()
+        is_right = guessed == token_id
+        self._chances.learn(kind, is_right)
+        if not is_right:
+            self._guessed.clear()
+        elif self._is_tried:
+            self._note(num_accepted=1)
+
+    def _note(self, num_drafted: int = 0, num_accepted: int = 0) -> None:
+        for counts in (self.counts, self._totals):
+            counts.num_drafted += num_drafted
+            counts.num_accepted += num_accepted
