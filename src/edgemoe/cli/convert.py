@@ -10,83 +10,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgemoe.cli.options import JsonOption, read_texts
-from edgemoe.cli.output import byte_progress, count_progress, print_json, quoted, say
-from edgemoe.cli.plan import TRACE, describe, read_goal, trace_beside
+from edgemoe.cli.groups import with_groups
+from edgemoe.cli.options import JsonOption
+from edgemoe.cli.output import byte_progress, print_json, quoted, say
+from edgemoe.cli.widths import MeasuredWidths, UniformWidths, read_inputs_for
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
-    from edgemoe.calib.widths import Goal
     from edgemoe.convert import ConversionReport, StoreEstimate
-    from edgemoe.quant import BitPlan, ExpertInputs
 
 
+@with_groups
 def convert(
     source: Annotated[
         Path,
         typer.Argument(metavar="SRC", help="Hugging Face folder (config.json and safetensors) or GGUF file."),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Store to make; a new folder.")],
-    bits: Annotated[
-        str | None,
-        typer.Option(
-            "--bits",
-            metavar="2|3|4|6|8|t2|t3|bf16|f16|f32",
-            help="Width of the expert weights; t2 and t3 are 2.1 and 3.1 bits."
-            "  [default: as stored in GGUF and MXFP4, else 4]",
-            show_default=False,
-        ),
-    ] = None,
-    dense_bits: Annotated[
-        str | None,
-        typer.Option(
-            "--dense-bits",
-            metavar="2|3|4|6|8|bf16|f16|f32",
-            help="Width of all other matrices: attention, embedding, head."
-            "  [default: as stored in GGUF, else 8]",
-            show_default=False,
-        ),
-    ] = None,
-    plan_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--plan", metavar="FILE", help="Widths of every expert, as plan chose them.", show_default=False
-        ),
-    ] = None,
-    tolerance: Annotated[
-        str | None,
-        typer.Option(
-            "--tolerance",
-            metavar="P%",
-            help="Smallest widths within this rise of perplexity.",
-            show_default=False,
-        ),
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            "--size", metavar="SIZE", help="Best widths with experts of this size.", show_default=False
-        ),
-    ] = None,
-    texts: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--text",
-            metavar="FILE",
-            help="UTF-8 text that --tolerance and --size measure on; may be given again.",
-            show_default=False,
-        ),
-    ] = None,
-    trace: Annotated[
-        Path | None,
-        typer.Option(
-            "--trace",
-            metavar="FOLDER",
-            help="Round 2 to 6 bits for the inputs that this trace, or profile, of the model holds."
-            "  [default: PLAN.trace, where there is one]",
-            show_default=False,
-        ),
-    ] = None,
+    uniform: UniformWidths,
+    measured: MeasuredWidths,
     experts_only: Annotated[
         bool,
         typer.Option(
@@ -108,8 +50,7 @@ def convert(
     the same command goes on where it was. OUT appears only when it is complete.
 
     A GGUF file keeps every weight as it is, its blocks only rearranged, unless --bits or --plan says
-    otherwise; so do experts in MXFP4. Block types that no format holds (IQ1, IQ2, IQ3, TQ) take the next
-    width, and what that costs is reported. Of a split file name any part.
+    otherwise; so do experts in MXFP4. Of a split file name any part.
 
     With --trace the experts' codes are chosen together, for the least change of their outputs on the inputs
     that edgemoe trace has recorded from any store of the model; at 2 to 4 bits this saves most of a bit.
@@ -137,32 +78,23 @@ def convert(
     if out.name in ("", ".."):
         raise RequestError(f"{out} is no name for a new folder; give one such as model.store")
     if experts_only:
-        if any(given is not None for given in (tolerance, size, trace, dense_bits, texts)) or is_dry_run:
+        others = measured != MeasuredWidths(measured.plan_file) or uniform.dense_bits is not None
+        if others or is_dry_run:
             raise RequestError("--experts-only goes with --bits, --plan and --overwrite alone")
-        _convert_experts(source, out, bits, plan_file, overwrites, as_json)
+        _convert_experts(source, out, uniform.bits, measured.plan_file, overwrites, as_json)
         return
-    work = None
-    if texts and tolerance is None and size is None:
-        raise RequestError("--text is what --tolerance and --size measure on; give one of them, or --trace")
-    if tolerance is not None or size is not None:
-        if bits is not None or plan_file is not None or trace is not None or is_dry_run:
-            raise RequestError(
-                "--tolerance and --size choose the widths and trace the text themselves;"
-                " leave out --bits, --plan, --trace, --dry-run"
-            )
+    work, trace = None, None
+    if measured.has_goal:
+        if is_dry_run:
+            raise RequestError("--tolerance and --size measure first; leave out --dry-run")
         if out.exists() and not overwrites:
             raise RequestError(f"{out} exists; choose another place or give --overwrite")
-        if not texts:
-            raise RequestError("--tolerance and --size measure on text; give some with --text FILE")
         work = out.with_name(f"{out.name}.work")
-        plan = _search_plan(source, texts, read_goal(tolerance, size, None), work, dense_bits)
-        trace = work / TRACE
+        plan, trace = measured.search(source, work, uniform)
     else:
-        plan = _choose_plan(source, bits, dense_bits, plan_file)
-        if trace is None and plan_file is not None and trace_beside(plan_file).exists():
-            trace = trace_beside(plan_file)
+        plan, trace = measured.read(source, uniform)
     plan = replace(plan, origin={**plan.origin, "source": source.absolute().name})
-    inputs = _read_inputs(source, plan, trace)
+    inputs = read_inputs_for(source, plan, trace)
     if is_dry_run:
         _say_estimate(conversion.estimate(source, plan), out, as_json)
         return
@@ -178,18 +110,6 @@ def convert(
         print_json({**report.to_json(), "elapsed_s": elapsed_s})
     else:
         _say_report(report, out, elapsed_s, is_rounded_for_inputs=inputs is not None)
-
-
-def _search_plan(source: Path, texts: list[Path], goal: Goal, work: Path, dense_bits: str | None) -> BitPlan:
-    from edgemoe.calib.widths import CalibrationOptions, choose_widths
-    from edgemoe.quant import format_for_bits
-
-    dense_format = None if dense_bits is None else format_for_bits(dense_bits)
-    options = CalibrationOptions(dense_format=dense_format)
-    chosen = choose_widths(source, read_texts(texts), goal, work, options, steps=count_progress)
-    for line in describe(chosen):
-        say(line)
-    return chosen.plan
 
 
 def _convert_experts(
@@ -208,51 +128,6 @@ def _convert_experts(
         return
     _say_report(report, out, report.elapsed_s, is_rounded_for_inputs=False, has_next=False)
     say("next: EdgeMoEConfig(store=...) in Python, as in docs/transformers.md")
-
-
-def _choose_plan(source: Path, bits: str | None, dense_bits: str | None, plan_file: Path | None) -> BitPlan:
-    from edgemoe.checkpoint import is_gguf
-    from edgemoe.convert import plan_as_stored
-    from edgemoe.quant import BitPlan, ExpertFormats, format_for_bits, read_plan
-
-    if plan_file is not None:
-        if bits is not None or dense_bits is not None:
-            raise RequestError("--plan has the widths already; leave out --bits and --dense-bits")
-        return read_plan(plan_file)
-    usual = BitPlan.uniform(format_for_bits(bits or "4"), format_for_bits(dense_bits or "8"))
-    plan = plan_as_stored(source, None if is_gguf(source) else usual)
-    if bits is not None:
-        plan = replace(plan, default=ExpertFormats.uniform(format_for_bits(bits)), overrides={})
-    if dense_bits is not None:
-        plan = replace(plan, dense=format_for_bits(dense_bits), dense_overrides={})
-    return plan
-
-
-def _read_inputs(source: Path, plan: BitPlan, trace: Path | None) -> ExpertInputs | None:
-    """What the experts are to be rounded for: the trace that the plan was measured with, if there was one."""
-    from edgemoe.calib.widths.inputs import read_inputs
-    from edgemoe.checkpoint import open_checkpoint
-    from edgemoe.models import read_spec
-    from edgemoe.quant import refines
-
-    wanted = plan.origin.get("inputs")
-    if trace is None:
-        if wanted is not None:
-            raise RequestError(
-                "the plan was measured with weights rounded for a trace; give it with --trace FOLDER"
-            )
-        return None
-    if not refines(plan):
-        raise RequestError("--trace is for experts of 2 to 6 bits; leave it out or choose fewer bits")
-    opened = open_checkpoint(source)
-    try:
-        spec = read_spec(opened.config())
-    finally:
-        opened.close()
-    inputs = read_inputs(trace, spec)
-    if wanted not in (None, inputs.identity):
-        raise RequestError(f"{trace} is not the trace that the plan was measured with; give that one")
-    return inputs
 
 
 def _say_report(

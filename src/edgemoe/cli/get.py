@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgemoe.cli.groups import with_groups
 from edgemoe.cli.options import JsonOption, MemoryOption
 from edgemoe.cli.output import byte_progress, new_table, print_json, print_table, quoted, say
+from edgemoe.cli.widths import UniformWidths
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from edgemoe.quant import BitPlan
 
 
+@with_groups
 def get(
     name: Annotated[
         str,
@@ -26,29 +28,11 @@ def get(
             metavar="NAME", help="Model on the Hub: org/model, org/model@revision or org/model:file.gguf."
         ),
     ],
+    uniform: UniformWidths,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out", "-o", metavar="STORE", help="Store to make.  [default: by name, in your library]"
-        ),
-    ] = None,
-    bits: Annotated[
-        str | None,
-        typer.Option(
-            "--bits",
-            metavar="2|3|4|6|8|t2|t3|bf16",
-            help="Width of the expert weights; t2 and t3 are 2.1 and 3.1 bits."
-            "  [default: 4; of a GGUF file: as stored]",
-            show_default=False,
-        ),
-    ] = None,
-    dense_bits: Annotated[
-        str | None,
-        typer.Option(
-            "--dense-bits",
-            metavar="2|3|4|6|8|bf16",
-            help="Width of all other matrices.  [default: 8; of a GGUF file: as stored]",
-            show_default=False,
         ),
     ] = None,
     memory: MemoryOption = None,
@@ -85,7 +69,7 @@ def get(
     say(f"looking at {hub_name} ...")
     source = open_hub(hub_name)
     try:
-        plan = _plan(source, hub_name, bits, dense_bits)
+        plan = uniform.plan(source, is_gguf=hub_name.file is not None)
         outlook = _look(source, plan, memory, place)
         if not as_json:
             _show(outlook, place)
@@ -110,21 +94,6 @@ def _store_name(name: HubName) -> str:
     if name.file is None:
         return name.repo
     return f"{name.repo.split('/')[0]}/{Path(name.file).stem}"
-
-
-def _plan(source: CheckpointSource, name: HubName, bits: str | None, dense_bits: str | None) -> BitPlan:
-    from edgemoe.convert import plan_as_stored
-    from edgemoe.quant import BitPlan, format_for_bits
-
-    usual = BitPlan.uniform(format_for_bits(bits or "4"), format_for_bits(dense_bits or "8"))
-    if bits is not None and dense_bits is not None:
-        return usual
-    stored = plan_as_stored(source, None if name.file is not None else usual)
-    if bits is not None:
-        stored = replace(stored, default=usual.default, overrides={})
-    if dense_bits is not None:
-        stored = replace(stored, dense=usual.dense, dense_overrides={})
-    return stored
 
 
 def _look(source: CheckpointSource, plan: BitPlan, memory: str | None, place: Path) -> Outlook:
