@@ -199,7 +199,7 @@ def test_a_budget_that_cannot_work_names_one_that_does(tiny_store):
         (lambda m: m.generate([-1]), "token id -1 is outside"),
         (lambda m: m.generate([1] * 65), "65 tokens do not fit the context of 64"),
         (lambda m: m.generate([1], temperature=-1), "temperature is -1"),
-        (lambda m: m.generate([1], top_p=0), "top_p is 0"),
+        (lambda m: m.generate([1], top_p=-1), "top_p is -1"),
         (lambda m: m.generate([1], max_tokens=0), "max_tokens is 0"),
         (lambda m: m.perplexity([1]), "at least two tokens"),
         (lambda m: m.perplexity([1, 2, 3], window=900), "window 900"),

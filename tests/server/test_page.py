@@ -87,7 +87,7 @@ def test_stopping_ends_the_answer_and_the_engine(page, server):
 
 
 def test_the_map_says_what_it_shows(page):
-    until(page, lambda: "MiB of" in page.find_element(By.ID, "memory-text").text)
+    until(page, lambda: "iB of" in page.find_element(By.ID, "memory-text").text)
     ask(page, "Tell me a story about a bear.")
     until(page, lambda: is_done(page))
     label = until(page, lambda: page.find_element(By.ID, "map").get_attribute("aria-label"))

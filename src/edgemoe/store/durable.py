@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+from threading import get_ident
 
 from edgemoe.errors import ConversionError
 
@@ -28,7 +29,8 @@ def replace_file(path: Path, data: bytes) -> None:
     if path.exists() and not path.is_file():  # a device, a pipe
         path.write_bytes(data)
         return
-    new = path.with_name(f"{path.name}.new")
+    # Named by who writes it: another process may be replacing the same file.
+    new = path.with_name(f"{path.name}.{os.getpid()}-{get_ident()}.new")
     try:
         write_file(new, data)
         os.replace(new, path)
