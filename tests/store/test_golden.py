@@ -7,8 +7,8 @@ import pytest
 from golden.make_store import FOLDER, PLAN, weights
 
 import edgemoe
-from edgemoe.engine.machine import resident_bytes
 from edgemoe import native
+from edgemoe.engine.machine import resident_bytes
 from edgemoe.store import expert_matrices, open_store
 
 # Root-mean-square error relative to the weights', measured when the store was made; half as much again.

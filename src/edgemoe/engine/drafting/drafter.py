@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgemoe.engine.drafting.suffixes import SuffixIndex
+from edgemoe.engine.drafting.suffixes import LONGEST, SuffixIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,12 @@ class TextDrafter:
         match = self._index.find()
         if match is None:
             return Draft()
-        kinds = [_kind(match.length + i) for i in range(most)]
-        return Draft(self._index.after(match, most), kinds)
+        token_ids = self._index.after(match, most)
+        return Draft(token_ids, _KINDS[match.length : match.length + len(token_ids)])
 
     def close(self) -> None:
         """See Drafter."""
 
 
-def _kind(length: int) -> int:
-    return min((length - 1).bit_length(), max(_TEXT_KINDS))
+# By how many tokens agreed, as far as they are ever compared or drafted.
+_KINDS = [min(max(length - 1, 0).bit_length(), max(_TEXT_KINDS)) for length in range(LONGEST + 512)]

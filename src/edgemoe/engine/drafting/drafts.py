@@ -15,6 +15,10 @@ from edgemoe.engine.drafting.kinds import Chances
 from edgemoe.engine.sequence import Text
 from edgemoe.native import FloatArray
 
+# Tokens that are not guessed after a guess that was not worth trying: looking takes as long as a tenth of a
+# small model's step.
+RESTING = 3
+
 
 class DraftCounts:
     """Tokens that were drafted and computed, and how many of them were accepted."""
@@ -46,6 +50,7 @@ class Drafts:
         self._guessed: deque[tuple[int, int]] = deque()  # tokens expected to come, and their kinds
         self._is_tried = False  # whether these were computed
         self._num_came, self._cost = 0, 0.0  # tokens of the latest step, and its cost
+        self._num_resting = 0  # tokens that are not guessed
 
     def step(self, text: Text, token_id: int) -> FloatArray:
         """Append a token to the text; logits (V,) of what comes after it. Raises as ``Text.step``."""
@@ -55,6 +60,10 @@ class Drafts:
             return text.step(token_id)
         if self._cost:
             self._account.book(self._num_came, self._cost)
+        if self._num_resting:
+            self._num_resting -= 1
+            self._num_came, self._cost = 1, 1.0
+            return text.step(token_id)
         began_s = time.monotonic()
         draft = self._drafter.draft(text.token_ids, token_id, self._most(text))
         drafting_s = time.monotonic() - began_s
@@ -64,6 +73,8 @@ class Drafts:
         tried = max(count, 1)  # one that was not tried is compared with what comes as well
         self._guessed.extend(zip(draft.token_ids[:tried], draft.kinds, strict=False))
         self._is_tried = count > 0
+        if not count and self._fixed is None and self._times.is_known:
+            self._num_resting = RESTING
         self._note(num_drafted=count)
         return logits
 
@@ -96,10 +107,10 @@ class Drafts:
             return 0.0
         if step.has_company:
             return times.costs(num_drafted)[num_drafted]
-        if num_drafted:
-            times.several(1 + num_drafted, step.took_s)
-        else:
+        if not num_drafted:  # what it took beyond the mean is no loss of drafts
             times.single(step.took_s, step.counts.waited_s)
+            return 1.0
+        times.several(1 + num_drafted, step.took_s)
         return (step.took_s + drafting_s) / times.single_s if times.single_s else 0.0
 
     def judge(self, token_id: int) -> None:
