@@ -109,13 +109,13 @@ class MeasuredWidths:
             raise RequestError(
                 "--text is what --tolerance and --size measure on; give one of them, or --trace"
             )
-        if self.has_goal and not self.texts:
-            raise RequestError("--tolerance and --size measure on text; give some with --text FILE")
         if self.has_goal and not (self.plan_file is None and self.trace is None):
             raise RequestError(
                 "--tolerance and --size choose the widths and trace the text themselves;"
                 " leave out --plan and --trace"
             )
+        if self.has_goal and not self.texts:
+            raise RequestError("--tolerance and --size measure on text; give some with --text FILE")
 
     @property
     def has_goal(self) -> bool:
