@@ -1,9 +1,51 @@
 // AVX-VNNI, which processors of laptops have without AVX-512: as AVX2, but one instruction for the dot
 // product of a quad of columns. EDGEMOE_AVXVNNI_BY_AVX512 takes AVX-512's instruction of the same width and
 // meaning, so that these kernels can be tested and timed on processors that have only that.
+#include <immintrin.h>
+
+#include "kernels/grids.h"
+#include "kernels/half.h"
+#include "kernels/kernels.h"
+
+namespace edgemoe {
+namespace {
+
+#include "kernels/avx2.h"
+
+constexpr bool has_kernels_of(Format) { return true; }
+
+inline I add_dots(I sum, I w, I x) {
 #ifdef EDGEMOE_AVXVNNI_BY_AVX512
-#define EDGEMOE_DPBUSD_256 _mm256_dpbusd_epi32
+    return _mm256_dpbusd_epi32(sum, w, x);
 #else
-#define EDGEMOE_DPBUSD_256 _mm256_dpbusd_avx_epi32
+    return _mm256_dpbusd_avx_epi32(sum, w, x);
 #endif
-#include "kernels/avx2.cpp"
+}
+template <int bits>
+struct Sums {
+    I sum;
+
+    template <int g>
+    void add(I w, const std::int8_t* x) {
+        std::int32_t quad;
+        __builtin_memcpy(&quad, x, sizeof quad);
+        sum = add_dots(sum, w, _mm256_set1_epi32(quad));
+    }
+    I total() const { return sum; }
+};
+
+// In this order: each builds on those before.
+#include "kernels/elementwise.h"
+#include "kernels/attention.h"
+#include "kernels/block_scales.h"
+#include "kernels/trellis_quads.h"
+#include "kernels/grid_quads.h"
+#include "kernels/loops.h"
+
+constexpr Kernels kKernels = {"avxvnni", quantize_rows, matmul, activate, attend, to_halves};
+
+}  // namespace
+
+const Kernels* avxvnni_kernels() { return &kKernels; }
+
+}  // namespace edgemoe

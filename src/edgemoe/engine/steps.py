@@ -155,23 +155,21 @@ class StepMaker:
             segments.append(Segment(len(tokens), len(part.token_ids), part.holding.state, part.is_tentative))
             tokens += part.token_ids
         hidden = self._decoder.step(np.asarray(tokens, np.int32), segments)
-        wanted = [
-            row for part, segment in zip(parts, segments, strict=True) for row in _wanted(part, segment)
-        ]
+        ranges = [_wanted(part, segment) for part, segment in zip(parts, segments, strict=True)]
+        wanted = [row for rows in ranges for row in rows]
         logits = NOTHING
         if wanted:
             logits = self._decoder.head(hidden if len(wanted) == len(hidden) else hidden[wanted])
         row = 0
-        for part, segment in zip(parts, segments, strict=True):
+        for part, segment, rows in zip(parts, segments, ranges, strict=True):
             part.hidden = hidden[segment.rows]
             part.holding.token_ids += part.token_ids
             if not part.wish.is_answer:
                 part.holding.state.keep()  # the next turn of a chat goes on from here
-            num_wanted = len(_wanted(part, segment))
-            part.logits = logits[row : row + num_wanted]
-            if num_wanted < len(wanted):
+            part.logits = logits[row : row + len(rows)]
+            if len(rows) < len(wanted):
                 part.logits = part.logits.copy()  # which keeps no others alive
-            row += num_wanted
+            row += len(rows)
 
     def _measure(self, parts: Sequence[Part], took_s: float, waited_s: float) -> None:
         now = time.monotonic()
