@@ -49,7 +49,7 @@ inline I look_up_bytes(const std::uint8_t* table, I low, const __mmask64* masks)
     }
 }
 
-#include "kernels/elementwise.h"
+#include "kernels/tiles.h"
 #include "kernels/block_scales.h"
 #include "kernels/trellis_quads.h"
 

@@ -1,6 +1,8 @@
 // Quantising activations, activation functions, conversion to halves: loops that the compiler vectorises for
 // the instruction set of the file that includes them textually, inside its anonymous namespace.
 
+#include "kernels/tiles.h"
+
 // Adding and subtracting it rounds a float of magnitude below 2^22 to the nearest integer.
 constexpr float kRoundingMagic = 12582912.0f;
 
@@ -51,16 +53,6 @@ void quantize_token(const float* x, std::int64_t cols, std::int64_t slot, TokenB
         block.starts_128[slot] = -kDot8Zero * sum;
         block.starts_16[slot] = -16 * sum;
     }
-}
-
-// An unfilled tile takes as long as a full one, a token alone a fifth of that at 4 bits, a third at 3.
-constexpr std::int64_t kUnfilledFrom = kMaxTokens / 2 + 1;
-
-// How many tokens are in tiles.
-inline std::int64_t num_tiled_tokens(const Activations& x) {
-    if (x.are_apart) return 0;
-    const std::int64_t left = x.num_tokens % kMaxTokens;
-    return left >= kUnfilledFrom ? x.num_tokens : x.num_tokens - left;
 }
 
 void quantize_rows(const Activations& x, std::int64_t begin, std::int64_t end, std::uint8_t* blocks) {

@@ -57,7 +57,7 @@ using Floats = float __attribute__((vector_size(4 * kPartials)));
 using Ints = std::int32_t __attribute__((vector_size(4 * kPartials)));
 
 // In pairs: a chain of additions would take longer than all the rest of an error.
-[[gnu::always_inline]] inline float sum_of(Floats parts) {
+[[gnu::always_inline]] inline float sum_of(const Floats& parts) {
     float sums[kPartials];
     std::memcpy(sums, &parts, sizeof parts);
     using Eight = float __attribute__((vector_size(32)));
