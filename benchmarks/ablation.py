@@ -33,8 +33,9 @@ import edgemoe
 from edgemoe.calib.routing import Setting, fit_routing, simulate
 from edgemoe.calib.trace import Trace, record_trace
 from edgemoe.cli.bench_modes import held_to, mode_options
-from edgemoe.engine.loading import LoadOptions, load_engine, read_dense_weights
+from edgemoe.engine.loading import LoadOptions, load_engine
 from edgemoe.engine.storage import tune_depth
+from edgemoe.engine.stored_weights import read_dense_weights
 from edgemoe.experts import FORECAST, NoPredictor, save_fitted
 from edgemoe.models import read_spec
 from edgemoe.store import DEVICES, Device, Store, find_device, open_store

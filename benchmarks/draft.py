@@ -23,6 +23,7 @@ import numpy as np
 from make_model import token_chain
 
 import edgemoe
+from edgemoe.engine.drafting import Room
 from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.store import Store, open_store
 
@@ -60,7 +61,7 @@ def follow(engine: Engine, prompt: Sequence[int], answer: Sequence[int]) -> tupl
     session = engine.session
     session.forget()
     session.prefill(prompt)
-    session.drafts = engine.drafting.begin()
+    session.drafts = engine.drafting.begin(Room(session.num_slots))
     before, began_s = engine.experts.counts, time.perf_counter()
     for token_id in answer:
         session.step(token_id)

@@ -26,8 +26,9 @@ import edgemoe
 from edgemoe.calib.routing import Setting, fit_routing, measure_recall, simulate
 from edgemoe.calib.trace import Trace, record_trace
 from edgemoe.convert import convert
-from edgemoe.engine.loading import LoadOptions, load_engine, read_dense_weights
+from edgemoe.engine.loading import LoadOptions, load_engine
 from edgemoe.engine.prediction import build_next_use, build_predictor
+from edgemoe.engine.stored_weights import read_dense_weights
 from edgemoe.engine.tokenizer import Tokenizer
 from edgemoe.experts import FORECAST, POLICIES, ForecastRecord, NoPredictor, save_fitted
 from edgemoe.models import read_spec

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from edgemoe import arguments, native
 from edgemoe.engine.answer import Chunk, Generation
 from edgemoe.engine.async_stream import AsyncStream
+from edgemoe.engine.drafting import DRAFTS, STORE
 from edgemoe.engine.generation import Stream, collect_logits, current_stats
 from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.engine.memory import MemoryPlan
@@ -36,7 +37,7 @@ from edgemoe.engine.requests import AnswerOptions, make_request
 from edgemoe.engine.sampling import Constraint, Sampling, TokenLogprob
 from edgemoe.engine.stats import Stats
 from edgemoe.engine.together import write_all
-from edgemoe.errors import RequestError
+from edgemoe.errors import NotAStoreError, RequestError
 from edgemoe.experts import DEFAULT_POLICY
 from edgemoe.models import KV_FORMATS, ModelSpec
 from edgemoe.store import Store, find_device, open_store
@@ -80,7 +81,7 @@ def load(
     device: str | None = None,
     num_texts: int = 1,
     tier: str | int | None = None,
-    draft: str = "none",
+    draft: str | Path = "none",
 ) -> Model:
     """Load a store so that the whole process stays within ``memory``.
 
@@ -109,7 +110,9 @@ def load(
             as much as they all take, or a quarter of what is free.
         draft: where guesses at the next tokens come from, which one step computes together: "text" takes
             what followed where the text's end stood before, "none" makes none, "auto" is "text" where the
-            model allows it. As far as measurement says that it pays; never changes a token.
+            model allows it. Or a small store with the same tokens, as ``store``: what it would write; all of
+            it lies in memory, within the budget. As far as measurement says that it pays; never changes a
+            token.
 
     Raises:
         NotAStoreError, StoreVersionError, CorruptStoreError: the store cannot be used.
@@ -126,6 +129,7 @@ def load(
         set_num_threads(num_threads)
     budget_bytes = None if memory is None else parse_size(memory)
     cache_bytes = None if cache is None else parse_size(cache)
+    draft_name, draft_store = find_draft(draft)
     options = LoadOptions(
         budget_bytes=budget_bytes,
         context=context,
@@ -138,12 +142,31 @@ def load(
         device=None if device is None else find_device(device),
         num_texts=num_texts,
         tier_bytes=None if tier is None else parse_size(tier),
-        draft=draft,
+        draft=draft_name,
+        draft_store=draft_store,
     )
     engine = load_engine(_open(Path(store)), options)
     for note in engine.notes:
         warnings.warn(note, stacklevel=2)
     return Model(engine)
+
+
+def find_draft(draft: str | Path) -> tuple[str, Store | None]:
+    """What ``draft`` of ``load`` means: its name, and the store that drafts where it is one.
+
+    Raises:
+        RequestError: there is no such store, or it cannot be used.
+    """
+    if draft in DRAFTS:
+        return str(draft), None
+    if not isinstance(draft, str | os.PathLike):
+        raise RequestError(f"draft is {draft!r:.60}; give one of {', '.join(DRAFTS)}, or the path of a store")
+    try:
+        return STORE, _open(Path(draft))
+    except NotAStoreError:
+        raise RequestError(
+            f"no draft {str(draft)!r}; choose one of {', '.join(DRAFTS)}, or give a small store"
+        ) from None
 
 
 def _open(path: Path) -> Store:

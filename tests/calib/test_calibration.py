@@ -13,8 +13,8 @@ import safetensors.numpy
 import edgemoe
 from edgemoe.calib.routing import Setting, fit_routing, measure_recall, simulate
 from edgemoe.calib.trace import read_trace, record_trace
-from edgemoe.engine.loading import read_dense_weights
 from edgemoe.engine.prediction import build_predictor, fitted_predictor
+from edgemoe.engine.stored_weights import read_dense_weights
 from edgemoe.errors import RequestError, StoreError, TraceError
 from edgemoe.experts import POLICIES, NoPredictor, save_fitted
 from edgemoe.models import read_spec

@@ -14,7 +14,7 @@ from edgemoe.calib.routing import fit_routing
 from edgemoe.calib.trace import record_trace
 from edgemoe.calib.widths.quality import compare
 from edgemoe.convert import convert
-from edgemoe.engine.loading import read_dense_weights
+from edgemoe.engine.stored_weights import read_dense_weights
 from edgemoe.quant import BitPlan, ExpertFormats
 from edgemoe.store import open_store
 

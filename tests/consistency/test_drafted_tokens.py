@@ -14,6 +14,7 @@ from helpers.tiny_models import VOCAB_SIZE, write_checkpoint
 
 import edgemoe
 from edgemoe.convert import convert
+from edgemoe.engine.drafting import Room
 from edgemoe.engine.loading import LoadOptions, load_engine
 from edgemoe.errors import ExpertReadError, RequestError
 from edgemoe.quant import BitPlan
@@ -156,7 +157,7 @@ def test_a_step_with_drafts_that_fails_leaves_the_text_right(store, monkeypatch)
 
         monkeypatch.setattr(experts, "run", fails_now_and_then)
         text, begins = model.engine.session.open(PROMPT, 28)
-        drafts = drafted.engine.drafting.begin()
+        drafts = drafted.engine.drafting.begin(Room(CONTEXT))
         logits, tokens, num_failures = text.read(begins), [], 0
         while len(tokens) < len(expected):
             tokens.append(int(np.argmax(logits)))

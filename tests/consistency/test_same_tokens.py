@@ -20,8 +20,9 @@ from edgemoe.calib.routing import fit_routing
 from edgemoe.calib.trace import record_trace
 from edgemoe.checkpoint import open_checkpoint
 from edgemoe.convert import convert
-from edgemoe.engine.loading import LoadOptions, load_engine, read_dense_weights
+from edgemoe.engine.loading import LoadOptions, load_engine
 from edgemoe.engine.storage import StorageSpeed
+from edgemoe.engine.stored_weights import read_dense_weights
 from edgemoe.errors import BudgetError, ExpertReadError
 from edgemoe.experts import FORECAST, POLICIES, save_fitted
 from edgemoe.models import read_spec

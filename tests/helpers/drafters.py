@@ -20,7 +20,12 @@ class KnowingDrafter:
     """Drafts ``answer``, which follows ``num_prompt`` tokens; one token of ``mistake_every`` is wrong."""
 
     expected: ClassVar = {0: 0.5}
+    unguessed = None
     token_s = 0.0
+
+    def behind_s(self, num_tokens: int) -> float:
+        """See Drafter."""
+        return 0.0
 
     def __init__(self, answer: Sequence[int], num_prompt: int, mistake_every: int, seed: int = 0) -> None:
         self._answer = list(answer)
@@ -46,7 +51,7 @@ class KnowingDrafter:
 
 def with_drafter(model: edgemoe.Model, drafter: KnowingDrafter, num_drafted: int | None = 8) -> edgemoe.Model:
     """The same model, whose answers are drafted so."""
-    drafting = Drafting(lambda: drafter, SHAPE, num_drafted)
+    drafting = Drafting(lambda _: drafter, SHAPE, num_drafted)
     return edgemoe.Model(replace(model.engine, drafting=drafting))
 
 

@@ -82,7 +82,7 @@ def bench(
     edgemoe bench q8.store q4.store --mode on-demand -p 0
     edgemoe bench qwen.store --draft text --text code.py -p 0 -n 512
     """
-    from edgemoe.api import set_num_threads
+    from edgemoe.api import find_draft, set_num_threads
     from edgemoe.cli.bench_modes import MODES, Tests, mode_options, run_mode
     from edgemoe.convert import open_runnable
     from edgemoe.store import find_device
@@ -103,7 +103,7 @@ def bench(
                 *(name, store, None if memory is None else parse_size(memory), _cache_bytes(cache, store)),
                 None if device is None else find_device(device),
                 None if tier is None else parse_size(tier),
-                draft,
+                *find_draft(draft),
             ),
         )
         for store in opened

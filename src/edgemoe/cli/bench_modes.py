@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgemoe.engine.device_cgroup import CgroupUnavailable, bounded
+from edgemoe.engine.drafting import Room
 from edgemoe.engine.generation import current_stats
 from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.engine.machine import peak_resident_bytes
@@ -78,7 +79,7 @@ def run_mode(store: Store, mode: str, options: LoadOptions, tests: Tests) -> lis
                 _measure(engine, store.name, mode, name, tests, bounded_by) for name in _test_names(tests)
             ]
         finally:
-            engine.experts.close()
+            engine.close()
 
 
 @contextmanager
@@ -106,6 +107,7 @@ def mode_options(
     device: Device | None,
     tier_bytes: int | None = None,
     draft: str = "none",
+    draft_store: Store | None = None,
 ) -> LoadOptions:
     """How a mode differs from what the user asked for.
 
@@ -134,6 +136,7 @@ def mode_options(
         swaps_layers=mode == "swap",
         tier_bytes=tier_bytes,
         draft=draft,
+        draft_store=draft_store,
     )
 
 
@@ -189,7 +192,7 @@ def _test(engine: Engine, name: str, tests: Tests) -> tuple[Any, Any, int]:
 
     def clear() -> None:
         session.prefill([0])
-        session.drafts = engine.drafting.begin()
+        session.drafts = engine.drafting.begin(Room(session.num_slots))
 
     def read_prompt() -> None:
         session.forget()
@@ -197,7 +200,7 @@ def _test(engine: Engine, name: str, tests: Tests) -> tuple[Any, Any, int]:
 
     def read_context() -> None:
         session.prefill(context)
-        session.drafts = engine.drafting.begin()
+        session.drafts = engine.drafting.begin(Room(session.num_slots))
 
     def write() -> None:
         logits = session.step(random[0])

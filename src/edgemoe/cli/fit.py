@@ -32,7 +32,7 @@ def fit(
     """
     from edgemoe.calib.routing import fit_routing
     from edgemoe.calib.trace import read_trace
-    from edgemoe.engine.loading import check_store, read_dense_weights
+    from edgemoe.engine.stored_weights import check_store, read_dense_weights
     from edgemoe.experts import save_fitted
     from edgemoe.models import read_spec
     from edgemoe.store import open_store

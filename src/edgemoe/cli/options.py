@@ -65,9 +65,9 @@ DraftOption = Annotated[
     str,
     typer.Option(
         "--draft",
-        metavar="auto|none|text",
+        metavar="auto|none|text|STORE",
         help="Guess the next tokens and compute them together, as far as that pays: text guesses what"
-        " followed where the text's end stood before. Changes no token.",
+        " followed where the text's end stood before, a small store what it would write. Changes no token.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]

@@ -122,7 +122,7 @@ def _names(text: str, known: list[str], what: str) -> list[str]:
 
 
 def _open_traced(path: Path, trace: Trace) -> Store:
-    from edgemoe.engine.loading import check_store
+    from edgemoe.engine.stored_weights import check_store
     from edgemoe.models import read_spec
     from edgemoe.store import open_store
 
@@ -152,8 +152,8 @@ def _policies(text: str, store: Store | None) -> tuple[list[str], NextUse | None
 
 def _predictors(text: str, store: Store | None) -> dict[str, Predictor]:
     """The predictors asked for; all but "none" are those of a store."""
-    from edgemoe.engine.loading import read_dense_weights
     from edgemoe.engine.prediction import PREDICTORS, build_predictor, choose_predictor
+    from edgemoe.engine.stored_weights import read_dense_weights
     from edgemoe.experts import NoPredictor
     from edgemoe.models import read_spec
 

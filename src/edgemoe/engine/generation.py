@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgemoe.engine.answer import Chunk, Generation, Request
+from edgemoe.engine.drafting import Room
 from edgemoe.engine.loading import Engine
 from edgemoe.engine.machine import peak_resident_bytes, resident_bytes
 from edgemoe.engine.scheduler import Cancelled
@@ -38,7 +39,8 @@ class Stream(Iterator[Chunk]):
         self._request = request
         self._text, self._begins_with = engine.session.open(request.token_ids, request.max_tokens)
         self._writer = Writer(engine, request)
-        self._drafts = engine.drafting.begin()
+        text = self._text
+        self._drafts = engine.drafting.begin(Room(self.num_tokens, lambda: text.is_cancelled))
         self._started_s = time.monotonic()
         self._first_s: float | None = None
         self._last_s = self._started_s

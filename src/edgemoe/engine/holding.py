@@ -30,4 +30,7 @@ class Holding:
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """How many leading tokens two texts share."""
+    shorter = min(len(a), len(b))
+    if a[:shorter] == b[:shorter]:  # as mostly: a text that goes on
+        return shorter
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

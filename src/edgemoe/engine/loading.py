@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import islice
-
-import numpy as np
-import xxhash
 
 from edgemoe.engine import forks
 from edgemoe.engine.batch import Limits
 from edgemoe.engine.defaults import read_sampling_defaults
-from edgemoe.engine.drafting import Drafting, build_drafting
+from edgemoe.engine.draft_store import DraftPlan, plan_draft
+from edgemoe.engine.drafting import Drafting, DraftModel, build_drafting, check_draft
 from edgemoe.engine.encoder_session import EncoderDecoderSession
 from edgemoe.engine.energy import EnergyMeter, find_counters, memory_bytes_per_use
-from edgemoe.engine.memory import MemoryPlan, check_budget, plan_memory
+from edgemoe.engine.memory import MemoryPlan, check_budget, checked_context, plan_memory
 from edgemoe.engine.prediction import (
     build_next_use,
     build_predictor,
@@ -30,20 +26,19 @@ from edgemoe.engine.session import Session
 from edgemoe.engine.state_pool import StatePool
 from edgemoe.engine.steps import StepMaker
 from edgemoe.engine.storage import tune_depth
-from edgemoe.errors import StoreError
+from edgemoe.engine.stored_weights import check_store, expert_shape, read_dense_weights, weights_id
 from edgemoe.experts import (
     DEFAULT_POLICY,
     Catalog,
     ExpertCache,
-    ExpertLayerShape,
     NoPredictor,
     StepPredictor,
     StreamedExperts,
     make_policy,
 )
 from edgemoe.models import Decoder, DenseWeights, Encoder, ModelSpec, read_spec
-from edgemoe.native import MAX_REHEARSED, LayerPace, Matrix, packed_num_bytes
-from edgemoe.store import Device, ExpertEntry, Manifest, Store, expert_num_bytes
+from edgemoe.native import MAX_REHEARSED, LayerPace
+from edgemoe.store import Device, Store
 from edgemoe.text import Tokenizer
 
 
@@ -67,6 +62,7 @@ class Engine:
         self.session.close()
         if not self.session.is_forked:
             self.experts.close()
+        self.drafting.close()
 
 
 @dataclass(frozen=True)
@@ -89,6 +85,7 @@ class LoadOptions:
     held_bytes: int = 0  # that the process may come to take without this model
     max_rehearsed: int = MAX_REHEARSED  # layers rehearsed while one waits for storage
     draft: str = "none"  # where drafts of the next tokens come from; see DRAFTS
+    draft_store: Store | None = None  # a small model that they come from
     num_drafted: int | None = None  # each time, whatever it costs; default: as far as it pays
     clock: Callable[[], float] | None = None  # seconds, by which reading ahead is paced; None: the machine's
 
@@ -103,7 +100,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
     """
     spec = read_spec(store.config)
     check_store(spec, store)
-    drafting = build_drafting(spec, store.manifest, options.draft, options.num_drafted)
+    check_draft(spec, options.draft)
     store = without_misfit(spec, store, options.predictor)
     if options.tier_bytes is not None:
         store = store.with_tier(options.tier_bytes)
@@ -112,8 +109,13 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
     # Loaded before the plan is made: its memory is measured rather than guessed.
     tokenizer = Tokenizer(store.path, store.config)
     sampling = read_sampling_defaults(store.path)
-    policy = make_policy(options.policy)
     predictor_name = choose_predictor(store, options.predictor)
+    draft_plan = None
+    if options.draft_store is not None:
+        context = checked_context(spec, options.context)
+        draft_plan = plan_draft(
+            options.draft_store, store, spec, context, options.kv_format, options.num_texts
+        )
     memory = plan_memory(
         spec,
         store.manifest,
@@ -125,30 +127,13 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
         options.num_texts,
         options.held_bytes,
         store.depths[-1] * store.reader_num_bytes,
+        0 if draft_plan is None else draft_plan.num_bytes,
     )
-    weights = read_dense_weights(spec, store, options.reader)
-    predictor = build_predictor(spec, weights, store, predictor_name)
-    sizes = {key: entry.num_bytes for key, entry in store.manifest.experts.items()}
-    catalog = Catalog(sizes, spec.num_encoder_layers)
-    if spec.has_encoder and not isinstance(predictor, NoPredictor):
-        predictor = StepPredictor(predictor, catalog.first_step)
-    next_use = build_next_use(spec, store, options.policy, catalog.first_step)
-    cache = ExpertCache(catalog, memory.expert_cache_bytes, policy)
-    reader = store.open_expert_reader(options.reader, store.depths[-1], options.device)
+    experts, session = _assemble(spec, store, memory, predictor_name, options)
     try:
-        speed = tune_depth(store, reader)
-        pace = LayerPace(speed.bytes_per_s, speed.latency_s, speed.handling_s, options.clock)
-        layers = {layer: _expert_shape(spec, weights, layer) for layer in spec.moe_layers}
-        top_k = max(spec.moe(layer).router.top_k for layer in spec.moe_layers)
-        experts = StreamedExperts(
-            *(layers, store, reader, cache, options.verify, predictor, top_k, pace),
-            swaps_layers=options.swaps_layers,
-            next_use=next_use,
-            max_rehearsed=options.max_rehearsed,
-        )
-        session = _session(spec, weights, experts, memory, options.answers_at_once)
+        draft_model = None if draft_plan is None else _load_draft(draft_plan, spec, options)
     except BaseException:
-        reader.close()
+        experts.close()
         raise
     return Engine(
         spec,
@@ -156,7 +141,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
         tokenizer,
         experts,
         session,
-        drafting,
+        build_drafting(spec, store.manifest, options.draft, options.num_drafted, draft_model),
         sampling,
         weights_id(store.manifest),
         EnergyMeter(find_counters(), memory_bytes_per_use(spec, store.manifest)),
@@ -164,11 +149,52 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
     )
 
 
-def weights_id(manifest: Manifest) -> str:
-    """The same for stores of the same weights in the same formats, whatever lies beside them."""
-    entries = [(name, entry.checksum) for name, entry in manifest.dense.items()]
-    entries += [(f"{layer}.{e}", entry.checksum) for (layer, e), entry in manifest.experts.items()]
-    return xxhash.xxh3_64_hexdigest(json.dumps(sorted(entries)).encode())
+def _load_draft(plan: DraftPlan, spec: ModelSpec, options: LoadOptions) -> DraftModel:
+    """The small model that drafts for one of ``spec``, all of it in memory."""
+    own = LoadOptions(reader=options.reader, verify=options.verify, num_texts=options.num_texts)
+    experts, session = _assemble(plan.spec, plan.store, plan.memory, "none", own)
+
+    def close() -> None:
+        session.close()
+        if not session.is_forked:
+            experts.close()
+
+    try:
+        experts.preload()
+    except BaseException:
+        close()
+        raise
+    return DraftModel(session, spec.vocab_size, close)
+
+
+def _assemble(
+    spec: ModelSpec, store: Store, memory: MemoryPlan, predictor_name: str, options: LoadOptions
+) -> tuple[StreamedExperts, Session]:
+    """A store's weights, run by a plan of the memory."""
+    weights = read_dense_weights(spec, store, options.reader)
+    predictor = build_predictor(spec, weights, store, predictor_name)
+    sizes = {key: entry.num_bytes for key, entry in store.manifest.experts.items()}
+    catalog = Catalog(sizes, spec.num_encoder_layers)
+    if spec.has_encoder and not isinstance(predictor, NoPredictor):
+        predictor = StepPredictor(predictor, catalog.first_step)
+    next_use = build_next_use(spec, store, options.policy, catalog.first_step)
+    cache = ExpertCache(catalog, memory.expert_cache_bytes, make_policy(options.policy))
+    reader = store.open_expert_reader(options.reader, store.depths[-1], options.device)
+    try:
+        speed = tune_depth(store, reader)
+        pace = LayerPace(speed.bytes_per_s, speed.latency_s, speed.handling_s, options.clock)
+        layers = {layer: expert_shape(spec, weights, layer) for layer in spec.moe_layers}
+        top_k = max(spec.moe(layer).router.top_k for layer in spec.moe_layers)
+        experts = StreamedExperts(
+            *(layers, store, reader, cache, options.verify, predictor, top_k, pace),
+            swaps_layers=options.swaps_layers,
+            next_use=next_use,
+            max_rehearsed=options.max_rehearsed,
+        )
+        return experts, _session(spec, weights, experts, memory, options.answers_at_once)
+    except BaseException:
+        reader.close()
+        raise
 
 
 def _session(
@@ -189,56 +215,3 @@ def _session(
     steps = StepMaker(decoder, experts, pool, most, is_batched, answers_at_once)
     machinery = Machinery(decoder, encoder, experts, scheduler, steps, pool, memory.chunk_size)
     return (EncoderDecoderSession if spec.has_encoder else Session)(spec, machinery)
-
-
-def _expert_shape(spec: ModelSpec, weights: DenseWeights, layer: int) -> ExpertLayerShape:
-    expert, biases = spec.moe(layer).expert, weights.expert_biases(spec, layer)
-    return ExpertLayerShape(spec.width, expert.width, expert.activation, biases)
-
-
-def check_store(spec: ModelSpec, store: Store) -> None:
-    """The store holds exactly the tensors of the spec, in the sizes that follow from it.
-
-    Raises:
-        StoreError: naming the first that does not fit.
-    """
-    entries = store.manifest.experts
-    expected = {tensor.name: tensor.shape for tensor in spec.dense_tensors()}
-    actual = {name: entry.shape for name, entry in store.manifest.dense.items()}
-    wrong = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
-    # No more than one too many are listed: a configuration can name any number.
-    misfits = sorted(set(islice(spec.experts(), len(entries) + 1)) ^ entries.keys())
-    misfits = misfits or [key for key, entry in entries.items() if not _fits(spec, key[0], entry)]
-    if wrong or misfits:
-        what = f"tensor {wrong[0]}" if wrong else "layer {} expert {}".format(*misfits[0])
-        raise StoreError(f"{store.path}: {what} does not fit config.json; convert the checkpoint again")
-
-
-def _fits(spec: ModelSpec, layer: int, entry: ExpertEntry) -> bool:
-    """Whether a record has the matrices and the size that an expert of the layer has."""
-    expert = spec.moe(layer).expert
-    has_gate = entry.formats.gate is not None
-    try:
-        size = expert_num_bytes(entry.formats, spec.width, expert.width)
-    except ValueError:  # rows of a length that the format cannot have
-        return False
-    return has_gate == expert.is_gated and entry.num_bytes == size
-
-
-def read_dense_weights(spec: ModelSpec, store: Store, reader_kind: str = "auto") -> DenseWeights:
-    """The non-expert weights of a store that ``check_store`` has passed.
-
-    Raises:
-        CorruptStoreError, StoreError: they are damaged or cannot be read.
-    """
-    stored = store.read_dense(reader_kind)
-    matrices, vectors = {}, {}
-    for tensor in spec.dense_tensors():
-        entry, data = store.manifest.dense[tensor.name], stored[tensor.name]
-        if len(entry.shape) == 1:
-            vectors[tensor.name] = data[: 4 * entry.shape[0]].view(np.float32)
-        else:
-            rows, cols = entry.shape
-            packed = data[: packed_num_bytes(entry.format, rows, cols)]
-            matrices[tensor.name] = Matrix(packed, entry.format, rows, cols)
-    return DenseWeights(matrices, vectors)

@@ -130,19 +130,21 @@ def plan_memory(
     num_texts: int = 1,
     held_bytes: int = 0,
     reader_bytes: int = 0,
+    draft_bytes: int = 0,
 ) -> MemoryPlan:
     """Divide a budget (default: ``default_budget``).
 
     The expert cache takes what is left, at most ``cache_bytes``. ``predictor_bytes`` is what forecasting
     the next layers' experts takes, ``reader_bytes`` what reads take besides records. ``num_texts`` whole
     contexts have room at once, or more shorter texts.
+    ``draft_bytes`` is what a model takes that drafts for this one.
     ``held_bytes`` is what the process may come to take without this model, such as for another one.
 
     Raises:
         BudgetError: it cannot work; the message and the error's field say which can.
         RequestError: the context is longer than the model was trained for, or the cache holds nothing.
     """
-    context = _checked_context(spec, context)
+    context = checked_context(spec, context)
     explanation = "" if budget_bytes is None else f"{format_size(budget_bytes)}, as asked for"
     if budget_bytes is None:
         budget_bytes, explanation = default_budget()
@@ -153,6 +155,8 @@ def plan_memory(
         fixed.append(MemoryItem("predictor", "predictor", predictor_bytes))
     if reader_bytes:
         fixed.append(MemoryItem("reader", "reads under way", reader_bytes))
+    if draft_bytes:
+        fixed.append(MemoryItem("draft_model", "draft model, its texts and working memory", draft_bytes))
     sizes = [entry.num_bytes for entry in manifest.experts.values()]
     # One token's experts of a layer: fewer would read the same expert again within a layer.
     floor = max(spec.moe(layer).router.top_k for layer in spec.moe_layers) * max(sizes)
@@ -203,13 +207,14 @@ def resident_budget(
     context: int | None = None,
     kv_format: str = "f16",
     predictor_bytes: int = 0,
+    num_texts: int = 1,
 ) -> int:
     """The smallest budget that keeps every expert in memory, in whole MiB."""
-    context = _checked_context(spec, context)
-    fixed = _fixed_items(spec, manifest, context, kv_format)
+    context = checked_context(spec, context)
+    fixed = _fixed_items(spec, manifest, context, kv_format, num_texts)
     experts = sum(entry.num_bytes for entry in manifest.experts.values())
     needed = sum(item.num_bytes for item in fixed) + experts
-    needed += working_bytes(spec, CHUNK_SIZES[-1], context)
+    needed += working_bytes(spec, CHUNK_SIZES[-1], context, most_answers(num_texts))
     return -(-(needed + predictor_bytes) // MIB) * MIB
 
 
@@ -262,7 +267,8 @@ def _arena_bytes(rest_bytes: int, cache_bytes: int | None, sizes: Sequence[int])
     return num_bytes // grain * grain
 
 
-def _checked_context(spec: ModelSpec, context: int | None) -> int:
+def checked_context(spec: ModelSpec, context: int | None) -> int:
+    """The context that is meant. Raises RequestError: it is longer than the model was trained for."""
     if context is None:
         return min(DEFAULT_PROMPT if spec.has_encoder else DEFAULT_CONTEXT, spec.max_context)
     if not 1 <= context <= spec.max_context:

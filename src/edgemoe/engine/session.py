@@ -40,6 +40,11 @@ class Session:
         return self._machinery.pool.context
 
     @property
+    def vocab_size(self) -> int:
+        """One more than the largest token id."""
+        return self._spec.vocab_size
+
+    @property
     def is_forked(self) -> bool:
         """Whether this process is a child of the one that loaded the model, and cannot use it."""
         return self._machinery.scheduler.is_forked
@@ -53,6 +58,10 @@ class Session:
         self.check(prompt)
         room = min(self.num_slots, len(prompt) + max_tokens)
         return Text(self._machinery, room), list(prompt)
+
+    def has_room(self, num_tokens: int) -> bool:
+        """Whether a text of at most so many tokens could begin at once."""
+        return self._machinery.pool.has_room(num_tokens)
 
     def num_at_once(self, num_tokens: int) -> int:
         """How many answers it pays to ask for at once, with texts of so many tokens; 1 at least."""

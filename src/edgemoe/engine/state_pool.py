@@ -53,6 +53,12 @@ class StatePool:
         """Texts of so many tokens that have room together."""
         return self.capacity_bytes // self._bytes(min(num_slots, self.context))
 
+    def has_room(self, num_slots: int) -> bool:
+        """Whether a text that may have so many tokens would have a state at once."""
+        with self._scheduler.lock:
+            self._collect()
+            return not self._line and self._can_get(self._bytes(min(num_slots, self.context)))
+
     def borrow(
         self,
         prompt: Sequence[int],

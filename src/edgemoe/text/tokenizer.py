@@ -64,6 +64,11 @@ class Tokenizer:
         return 1 + max(self._require().get_vocab(with_added_tokens=True).values(), default=-1)
 
     @property
+    def vocabulary(self) -> dict[str, int]:
+        """All tokens by their text, and their ids."""
+        return dict(self._require().get_vocab(with_added_tokens=True))
+
+    @property
     def bos_id(self) -> int | None:
         """The token that a text begins with, where the checkpoint names one."""
         return min(self._id_of("bos_token"), default=None)

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from edgemoe.calib.disk_array import new_disk_array
 from edgemoe.calib.widths.ladder import Ladder
 from edgemoe.calib.widths.quality import Quality, quality_of, token_losses
-from edgemoe.engine.loading import Engine, read_dense_weights
+from edgemoe.engine.loading import Engine
 from edgemoe.engine.memory import HEAD_ROWS
+from edgemoe.engine.stored_weights import read_dense_weights
 from edgemoe.models import Decoder, ExpertRunner, Segment
 from edgemoe.native import FloatArray, IntArray, Rehearsal
 from edgemoe.quant import ExpertFormats

@@ -4,7 +4,19 @@
 to try.
 """
 
-from edgemoe.engine.drafting.drafting import DRAFTS, Drafting, build_drafting
+from edgemoe.engine.drafting.drafter import Room
+from edgemoe.engine.drafting.drafting import DRAFTS, STORE, Drafting, build_drafting, check_draft
 from edgemoe.engine.drafting.drafts import DraftCounts, Drafts
+from edgemoe.engine.drafting.model_drafter import DraftModel
 
-__all__ = ["DRAFTS", "DraftCounts", "Drafting", "Drafts", "build_drafting"]
+__all__ = [
+    "DRAFTS",
+    "STORE",
+    "DraftCounts",
+    "DraftModel",
+    "Drafting",
+    "Drafts",
+    "Room",
+    "build_drafting",
+    "check_draft",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,15 @@ class Draft:
 
     token_ids: Sequence[int] = ()
     kinds: Sequence[int] = ()
+    reading_s: float = 0.0  # that it took to read what of the text had not been followed
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a drafter may know of the text that it drafts for."""
+
+    num_tokens: int  # the most that it may have
+    is_cancelled: Callable[[], bool] = lambda: False
 
 
 class Drafter(Protocol):
@@ -26,8 +35,17 @@ class Drafter(Protocol):
         ...
 
     @property
+    def unguessed(self) -> int | None:
+        """The kind of a token that has not been guessed yet; None where guessing is nothing beside a step."""
+        ...
+
+    @property
     def token_s(self) -> float:
-        """What guessing a token takes; 0 where it is nothing beside a step."""
+        """What guessing a token takes; 0 where it is nothing beside a step, or not known yet."""
+        ...
+
+    def behind_s(self, num_tokens: int) -> float:
+        """What it would take to follow a text of so many tokens up to its end, before anything is guessed."""
         ...
 
     def draft(self, token_ids: Sequence[int], token_id: int, most: int) -> Draft:
@@ -49,10 +67,15 @@ _TEXT_KINDS = {2: 0.35, 3: 0.55, 4: 0.75, 5: 0.9}
 class TextDrafter:
     """What followed where the text's end stood before: good for quotes, code that is edited, and lists."""
 
+    unguessed: int | None = None
     token_s = 0.0
 
     def __init__(self) -> None:
         self._index = SuffixIndex()
+
+    def behind_s(self, num_tokens: int) -> float:
+        """See Drafter."""
+        return 0.0
 
     @property
     def expected(self) -> Mapping[int, float]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edgemoe.engine.drafting.drafter import Drafter, TextDrafter
+from edgemoe.engine.drafting.drafter import Drafter, Room, TextDrafter
 from edgemoe.engine.drafting.drafts import DraftCounts, Drafts
 from edgemoe.engine.drafting.governor import StepShape, StepTimes
 from edgemoe.engine.drafting.kinds import Chances
+from edgemoe.engine.drafting.model_drafter import DraftModel
 from edgemoe.errors import RequestError
 from edgemoe.models import ModelSpec
 from edgemoe.store import Manifest
@@ -15,6 +16,7 @@ from edgemoe.store import Manifest
 # "text" drafts what followed where the text's end stood before; "auto" is that where a model's rows do not
 # depend on each other, else "none".
 DRAFTS = ("auto", "none", "text")
+STORE = "store"  # what drafts is a small model of its own
 
 
 class Drafting:
@@ -22,45 +24,70 @@ class Drafting:
 
     def __init__(
         self,
-        make_drafter: Callable[[], Drafter] | None,
+        make_drafter: Callable[[Room], Drafter] | None,
         shape: StepShape,
         num_drafted: int | None = None,
+        model: DraftModel | None = None,
     ) -> None:
-        """``make_drafter``: one for each answer; None: nothing is drafted. ``num_drafted`` as in Drafts."""
+        """``make_drafter``: one for each answer; None: nothing is drafted. ``num_drafted`` as in Drafts.
+
+        ``model`` is closed with this.
+        """
         self._make_drafter = make_drafter
         self._num_drafted = num_drafted
+        self._model = model
         self._times = StepTimes(shape)
         self._chances: Chances | None = None
         self.totals = DraftCounts()
 
-    def begin(self) -> Drafts | None:
+    def begin(self, room: Room) -> Drafts | None:
         """The drafts of an answer; None where there are none."""
         if self._make_drafter is None:
             return None
-        drafter = self._make_drafter()
+        drafter = self._make_drafter(room)
         if self._chances is None:
             self._chances = Chances(drafter.expected)
         return Drafts(drafter, self._times, self._chances, self.totals, self._num_drafted)
 
+    def close(self) -> None:
+        """The model is closed: so is the one that drafts for it."""
+        if self._model is not None:
+            self._model.close()
 
-def build_drafting(
-    spec: ModelSpec, manifest: Manifest, name: str, num_drafted: int | None = None
-) -> Drafting:
-    """What ``--draft`` names, see DRAFTS.
+
+def check_draft(spec: ModelSpec, name: str) -> None:
+    """Refuse what ``--draft`` names where the model cannot have it.
 
     Raises:
         RequestError: there is no such draft, or the model cannot have any.
     """
-    if name not in DRAFTS:
+    if name not in (*DRAFTS, STORE):
         raise RequestError(f"no draft {name!r}; choose one of {', '.join(DRAFTS)}")
-    can_draft = not any(spec.moe(layer).router.capacity for layer in spec.moe_layers)
-    if name == "text" and not can_draft:
+    if name in ("text", STORE) and not _can_draft(spec):
         raise RequestError(
             f"{spec.family} cannot try drafts: what its experts take of a token depends on the tokens before"
             " it in the step; leave the draft out"
         )
-    is_drafting = can_draft and name != "none"
-    return Drafting(TextDrafter if is_drafting else None, step_shape(spec, manifest), num_drafted)
+
+
+def build_drafting(
+    spec: ModelSpec,
+    manifest: Manifest,
+    name: str,
+    num_drafted: int | None = None,
+    model: DraftModel | None = None,
+) -> Drafting:
+    """What ``--draft`` names, see DRAFTS; ``model`` is what drafts, if it is a store."""
+    shape = step_shape(spec, manifest)
+    if name == "none" or not _can_draft(spec):
+        return Drafting(None, shape, num_drafted)
+    if model is not None:
+        return Drafting(model.drafter, shape, num_drafted, model)
+    return Drafting(lambda _: TextDrafter(), shape, num_drafted)
+
+
+def _can_draft(spec: ModelSpec) -> bool:
+    return not any(spec.moe(layer).router.capacity for layer in spec.moe_layers)
 
 
 def step_shape(spec: ModelSpec, manifest: Manifest) -> StepShape:

@@ -64,16 +64,14 @@ class Drafts:
             self._num_resting -= 1
             self._num_came, self._cost = 1, 1.0
             return text.step(token_id)
-        began_s = time.monotonic()
-        draft = self._drafter.draft(text.token_ids, token_id, self._most(text))
-        drafting_s = time.monotonic() - began_s
+        draft, drafting_s = self._guess(text, token_id)
         count = self._count(draft)
         logits = text.step(token_id, draft.token_ids[:count])
         self._num_came, self._cost = 1, self._measured(text, count, drafting_s)
         tried = max(count, 1)  # one that was not tried is compared with what comes as well
         self._guessed.extend(zip(draft.token_ids[:tried], draft.kinds, strict=False))
         self._is_tried = count > 0
-        if not count and self._fixed is None and self._times.is_known:
+        if not count and self._fixed is None and self._times.is_known and self._is_free:
             self._num_resting = RESTING
         self._note(num_drafted=count)
         return logits
@@ -82,12 +80,47 @@ class Drafts:
         """The answer has ended."""
         self._drafter.close()
 
-    def _most(self, text: Text) -> int:
-        """Tokens that are worth guessing: one where none can be tried, to learn from it."""
+    @property
+    def _is_free(self) -> bool:
+        """Whether guessing takes nothing that counts."""
+        return self._drafter.unguessed is None
+
+    def _guess(self, text: Text, token_id: int) -> tuple[Draft, float]:
+        """What may follow a token, and the seconds that guessing it is to be charged with."""
+        most, has_prospects = self._most(text)
+        if not most:
+            return Draft(), 0.0
+        began_s = time.monotonic()
+        draft = self._drafter.draft(text.token_ids, token_id, most)
+        took_s = time.monotonic() - began_s
+        return draft, took_s - draft.reading_s if has_prospects else took_s
+
+    def _most(self, text: Text) -> tuple[int, bool]:
+        """Tokens that are worth guessing, one where none can be tried and guessing is free, to learn from it;
+        and whether more than that is to be had from it.
+        """
         most = text.most_drafted
         if self._fixed is not None:
-            return min(most, self._fixed)
-        return most if self._times.is_known else min(most, 1)
+            return min(most, self._fixed), True
+        if self._is_free:
+            return most if self._times.is_known else min(most, 1), True
+        return self._most_by_a_model(text, most) if self._times.is_known and most else (0, False)
+
+    def _most_by_a_model(self, text: Text, most: int) -> tuple[int, bool]:
+        """As ``_most``, where guessing itself takes time: a guess that is not expected to pay is made where
+        the text can afford what it takes, so that better times are noticed.
+        """
+        drafter, single_s, affordable = self._drafter, self._times.single_s, self._account.affordable
+        assert drafter.unguessed is not None, "guessing is free"
+        of_token = drafter.token_s / single_s
+        if not of_token:
+            return 1, True
+        costs = [cost + i * of_token for i, cost in enumerate(self._times.costs(most))]
+        length = best_length([self._chances[drafter.unguessed]] * most, costs, affordable)
+        if length:
+            return length, True
+        behind = drafter.behind_s(len(text.token_ids) + 1) / single_s
+        return int(affordable >= of_token + behind), False
 
     def _count(self, draft: Draft) -> int:
         """How many of them to try."""
@@ -96,8 +129,6 @@ class Drafts:
         if not self._times.is_known or not draft.token_ids:
             return 0
         costs = self._times.costs(len(draft.token_ids))
-        of_token = self._drafter.token_s / self._times.single_s
-        costs = [cost + i * of_token for i, cost in enumerate(costs)]
         return best_length([self._chances[kind] for kind in draft.kinds], costs, self._account.affordable)
 
     def _measured(self, text: Text, num_drafted: int, drafting_s: float) -> float:
@@ -105,13 +136,14 @@ class Drafts:
         times, step = self._times, text.last_step
         if step is None:  # the text had to be read again
             return 0.0
+        drafting = 0.0 if self._is_free and not num_drafted else drafting_s / (times.single_s or step.took_s)
         if step.has_company:
-            return times.costs(num_drafted)[num_drafted]
+            return times.costs(num_drafted)[num_drafted] + drafting
         if not num_drafted:  # what it took beyond the mean is no loss of drafts
             times.single(step.took_s, step.counts.waited_s)
-            return 1.0
+            return 1.0 + drafting
         times.several(1 + num_drafted, step.took_s)
-        return (step.took_s + drafting_s) / times.single_s if times.single_s else 0.0
+        return step.took_s / times.single_s + drafting if times.single_s else 0.0
 
     def judge(self, token_id: int) -> None:
         """Compare a token that has come with the one that was guessed; ``step`` does so itself."""
@@ -120,6 +152,8 @@ class Drafts:
         guessed, kind = self._guessed.popleft()
         is_right = guessed == token_id
         self._chances.learn(kind, is_right)
+        if self._drafter.unguessed is not None:
+            self._chances.learn(self._drafter.unguessed, is_right)
         if not is_right:
             self._guessed.clear()
         elif self._is_tried:

@@ -1,0 +1,70 @@
+"""A small store that drafts for a large one: whether it can, and the memory that it takes beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgemoe.engine.memory import (
+    STEP_SIZES,
+    MemoryPlan,
+    most_answers,
+    plan_memory,
+    resident_budget,
+    working_bytes,
+)
+from edgemoe.engine.stored_weights import check_store
+from edgemoe.errors import RequestError
+from edgemoe.models import ModelSpec, read_spec
+from edgemoe.store import Store
+from edgemoe.text import Tokenizer
+from edgemoe.units import MIB
+
+# Parts of a plan that a process has once, however many models it runs.
+_SHARED = ("process", "allocator_margin")
+# What the process may grow by between two looks at it: no part of what the model takes.
+_SLACK_BYTES = 64 * MIB
+
+
+@dataclass(frozen=True)
+class DraftPlan:
+    """A small model beside a large one, with all of its experts in memory."""
+
+    spec: ModelSpec
+    store: Store
+    memory: MemoryPlan
+    num_bytes: int  # that it adds to what the process takes
+
+
+def plan_draft(
+    store: Store, large: Store, spec: ModelSpec, context: int, kv_format: str, num_texts: int
+) -> DraftPlan:
+    """What the small ``store`` takes beside the ``large`` one, which ``spec`` is of, for as many texts.
+
+    Raises:
+        RequestError: it has another tokenizer, or cannot draft.
+        StoreError: it does not fit its configuration.
+    """
+    small = read_spec(store.config)
+    check_store(small, store)
+    if small.has_encoder:
+        raise RequestError(f"{store.name} cannot draft: {small.family} has an encoder")
+    _check_tokenizers(store, small, large, spec)
+    context = min(context, small.max_context)
+    budget = resident_budget(small, store.manifest, context, kv_format, num_texts=num_texts)
+    budget += working_bytes(small, STEP_SIZES[0], 0, most_answers(num_texts)) + _SLACK_BYTES
+    memory = plan_memory(small, store.manifest, budget, context, kv_format, num_texts=num_texts)
+    num_bytes = sum(item.num_bytes for item in memory.items if item.key not in _SHARED)
+    return DraftPlan(small, store, memory, num_bytes)
+
+
+def _check_tokenizers(store: Store, small: ModelSpec, large: Store, spec: ModelSpec) -> None:
+    """Refuse a model whose tokens are others."""
+    own, other = (s.manifest.checksums.get("tokenizer.json") for s in (store, large))
+    if own == other and (own is not None or small.vocab_size == spec.vocab_size):
+        return
+    tokenizers = [Tokenizer(s.path, s.config) for s in (store, large)]
+    if all(t.is_available for t in tokenizers) and tokenizers[0].vocabulary == tokenizers[1].vocabulary:
+        return
+    raise RequestError(
+        f"{store.name} cannot draft for {large.name}: their tokenizers differ; give one of the same tokens"
+    )
