@@ -6,6 +6,9 @@
 
 #include <algorithm>
 #include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
@@ -169,7 +172,7 @@ void expert_ffn_into(Floats2 x, const PackedMatrix* gate, const PackedMatrix& up
 }
 
 // Gate (or none), up, down.
-using ExpertTuple = std::tuple<const PackedMatrix*, const PackedMatrix*, const PackedMatrix*>;
+using ExpertTuple = std::tuple<std::optional<GivenMatrix>, GivenMatrix, GivenMatrix>;
 
 void expert_ffns_of_token_into(Floats2 x, const std::vector<ExpertTuple>& experts,
                                const std::vector<std::int64_t>& rows, const std::string& activation,
@@ -185,9 +188,8 @@ void expert_ffns_of_token_into(Floats2 x, const std::vector<ExpertTuple>& expert
         const auto& [gate, up, down] = experts[i];
         require(rows[i] >= 0 && rows[i] < static_cast<std::int64_t>(out.shape(0)), kName,
                 "row " + std::to_string(rows[i]) + " is outside the output");
-        require(up && down, kName, "an expert without up or down");
-        const std::optional<Matrix> g = gate ? std::optional(**gate) : std::nullopt;
-        chosen.push_back({{g, **up, **down}, out.data() + rows[i] * width});
+        const std::optional<Matrix> g = gate ? std::optional(matrix_of(*gate)) : std::nullopt;
+        chosen.push_back({{g, matrix_of(up), matrix_of(down)}, out.data() + rows[i] * width});
         const ExpertMatrices& one = chosen.back().matrices;
         const ExpertMatrices& other = chosen.front().matrices;
         require(one.gate.has_value() == other.gate.has_value(), kName,
@@ -205,16 +207,21 @@ void expert_ffns_of_token_into(Floats2 x, const std::vector<ExpertTuple>& expert
     expert_ffns_of_token(x.data(), chosen, act);
 }
 
+// Name, bits, whether it is low-bit, rounded, refined, its block type or none, columns of a block, whether
+// blocks are packed as they are.
+using FormatTuple = std::tuple<std::string, int, bool, bool, bool, std::optional<std::string>, int, bool>;
+
 // A row of kFormats for each format: what Python calls FormatTraits.
-nb::tuple format_rows() {
-    nb::list rows;
+std::vector<FormatTuple> formats() {
+    std::vector<FormatTuple> rows;
     for (int i = 0; i < kNumFormats; ++i) {
         const auto f = static_cast<Format>(i);
         const FormatTraits& t = traits(f);
-        rows.append(nb::make_tuple(t.name, t.bits, is_low_bit(f), t.is_rounded, t.is_refined, t.block_type,
-                                   t.block_cols, packs_blocks(f)));
+        const auto block_type = t.block_type ? std::optional<std::string>(t.block_type) : std::nullopt;
+        rows.emplace_back(t.name, t.bits, is_low_bit(f), t.is_rounded, t.is_refined, block_type, t.block_cols,
+                          packs_blocks(f));
     }
-    return nb::tuple(rows);
+    return rows;
 }
 
 std::vector<std::string> available_isas() {
@@ -229,13 +236,17 @@ void bind_kernels(nb::module_& m) {
     m.attr("LAYOUT_VERSION") = kLayoutVersion;
     m.attr("ROW_GROUP") = kRowGroup;
     m.attr("BLOCK") = kBlock;
-    m.attr("FORMATS") = format_rows();
-    m.def("packed_num_bytes", &packed_num_bytes);
+    m.def("formats", &formats);
+    m.def("packed_num_bytes", &packed_num_bytes, nb::arg("format"), nb::arg("num_rows"), nb::arg("num_cols"));
     nb::class_<PackedMatrix>(m, "Matrix",
                              "A packed matrix (N, M). ``packed`` may be a view into a larger buffer.")
-        .def(nb::init<nb::object, const std::string&, std::int64_t, std::int64_t>(), nb::arg("packed"),
-             nb::arg("format"), nb::arg("num_rows"), nb::arg("num_cols"))
-        .def_prop_ro("packed", &PackedMatrix::packed)
+        .def(
+            nb::init<nb::object, const std::string&, std::int64_t, std::int64_t>(), nb::arg("packed"),
+            nb::arg("format"), nb::arg("num_rows"), nb::arg("num_cols"),
+            nb::sig(
+                "def __init__(self, packed: NDArray[numpy.uint8], format: str, num_rows: int, num_cols: int) "
+                "-> None"))
+        .def_prop_ro("packed", &PackedMatrix::packed, nb::sig("def packed(self) -> NDArray[numpy.uint8]"))
         .def_prop_ro("format", [](const PackedMatrix& m) { return traits(m->format).name; })
         .def_prop_ro("num_rows", [](const PackedMatrix& m) { return m->rows; })
         .def_prop_ro("num_cols", [](const PackedMatrix& m) { return m->cols; });
@@ -260,8 +271,8 @@ void bind_kernels(nb::module_& m) {
           nb::arg("experts"), nb::arg("rows"), nb::arg("activation"), nb::arg("out").noconvert());
     m.def("available_isas", &available_isas);
     m.def("active_isa", [] { return std::string(active_kernels().name); });
-    m.def("force_isa", [](const std::string& name) { force_kernels(name.c_str()); });
-    m.def("set_num_threads", &set_num_threads);
+    m.def("force_isa", [](const std::string& name) { force_kernels(name.c_str()); }, nb::arg("name"));
+    m.def("set_num_threads", &set_num_threads, nb::arg("count"));
     m.def("get_num_threads", &num_threads);
 }
 

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "bindings/arrays.h"
-#include "bindings/bindings.h"
 #include "bindings/kv_cache.h"
+#include "bindings/mixer_binding.h"
 #include "bindings/packed_matrix.h"
 #include "ops/latent_layer.h"
 
@@ -20,8 +20,30 @@ namespace {
 
 constexpr const char* kLayer = "LatentLayer";
 
+constexpr const char* kDoc = R"(Latent attention in its absorbed form (DeepSeek-V2, arXiv 2405.04434).
+
+Letters: H heads, Q rank of queries, L latent dimension, N and R plain and rotated dimension of a query's head, C
+dimension of a value's, S slots; N' is N rounded up to 32, C' is C rounded up to 16. `norm` (D,) is applied to what
+comes in. Queries are made by `q_a`, a pair of (matrix (Q, D), bias or None) and its norm (Q,), then `q_b` (H (N +
+R), Q); with None in place of `q_a` by `q_b` (H (N + R), D) alone. `kv_a`, a pair of a matrix (L + R, D) and its
+bias or None, makes a latent vector, which passes `kv_a_norm` (L,), and a key that rotates; both are what the cache
+keeps. `k_b` (H L, N') has each head's matrix of keys transposed, `v_b` (H C', L) that of values, both with zeros
+where they are wider than the head; `o` is a pair of a matrix (D, H C) and its bias or None. Scores are multiplied
+by `scale`; what comes out passes `post_norm` (D,), if any, and is added to x times `branch_scale`.)";
+
+constexpr const char* kRunDoc = R"(Add to x (T, D) what its rows see.
+
+A segment holds the rows of one text: a tuple (first row, number of rows, cache, start, rotation). Its rows stand
+from slot `start` on of its cache (1, S, L + R) of float16 or float32, where their own latents are written first;
+`rotation` is None or cos and sin (rows, R / 2) of the angles by which pairs (i, R / 2 + i) of queries and keys are
+rotated. Segments follow each other and cover all rows.
+
+Raises:
+    ValueError: shapes do not fit.
+    OverflowError: float16 cannot hold a latent.)";
+
 // A matrix and its bias, or none.
-using Projection = std::pair<nb::object, std::optional<Floats1>>;
+using Projection = std::pair<GivenMatrix, std::optional<Floats1>>;
 // First row, number of rows, cache, first slot, cos and sin.
 using Segment =
     std::tuple<std::int64_t, std::int64_t, Cache, std::int64_t, std::optional<std::pair<Floats2, Floats2>>>;
@@ -30,7 +52,7 @@ using Segment =
 class BoundLatentLayer {
   public:
     BoundLatentLayer(Floats1 norm, float eps, std::optional<std::pair<Projection, Floats1>> q_a,
-                     nb::object q_b, Projection kv_a, Floats1 kv_a_norm, nb::object k_b, nb::object v_b,
+                     GivenMatrix q_b, Projection kv_a, Floats1 kv_a_norm, GivenMatrix k_b, GivenMatrix v_b,
                      Projection o, std::int64_t num_heads, std::int64_t plain_dim, std::int64_t rotary_dim,
                      std::int64_t value_dim, float scale, float inner_eps, std::optional<Floats1> post_norm,
                      float branch_scale)
@@ -98,11 +120,11 @@ class BoundLatentLayer {
         return values.data();
     }
 
-    Matrix matrix(const nb::object& object, std::int64_t rows, std::int64_t cols) {
-        const Matrix& found = *nb::cast<const PackedMatrix&>(object);
+    Matrix matrix(const GivenMatrix& given, std::int64_t rows, std::int64_t cols) {
+        const Matrix& found = matrix_of(given);
         require_equal(found.rows, rows, kLayer, "number of rows of a projection");
         require_equal(found.cols, cols, kLayer, "row length of a projection");
-        matrices_.push_back(object);
+        matrices_.push_back(nb::borrow(given));
         return found;
     }
 
@@ -132,22 +154,18 @@ class BoundLatentLayer {
     LatentLayer layer_;
 };
 
-}  // namespace
-
-void bind_latent(nb::module_& m) {
-    nb::class_<BoundLatentLayer>(m, kLayer,
-                                 "Latent attention of a decoder's layer; see edgemoe.native.latent.")
-        .def(nb::init<Floats1, float, std::optional<std::pair<Projection, Floats1>>, nb::object, Projection,
-                      Floats1, nb::object, nb::object, Projection, std::int64_t, std::int64_t, std::int64_t,
+const MixerBinding kBinding(kLayer, [](nb::module_& mixers, const char* name) {
+    nb::class_<BoundLatentLayer>(mixers, name, kDoc)
+        .def(nb::init<Floats1, float, std::optional<std::pair<Projection, Floats1>>, GivenMatrix, Projection,
+                      Floats1, GivenMatrix, GivenMatrix, Projection, std::int64_t, std::int64_t, std::int64_t,
                       std::int64_t, float, float, std::optional<Floats1>, float>(),
              nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("q_a").none(), nb::arg("q_b"),
              nb::arg("kv_a"), nb::arg("kv_a_norm").noconvert(), nb::arg("k_b"), nb::arg("v_b"), nb::arg("o"),
              nb::kw_only(), nb::arg("num_heads"), nb::arg("plain_dim"), nb::arg("rotary_dim"),
              nb::arg("value_dim"), nb::arg("scale"), nb::arg("inner_eps"),
-             nb::arg("post_norm").none() = nb::none(), nb::arg("branch_scale") = 1.0f,
-             "Weights are kept, not copied.")
-        .def("run", &BoundLatentLayer::run, nb::arg("x").noconvert(), nb::arg("segments"),
-             "Add to x (T, D) what its rows see; see edgemoe.native.latent.");
-}
+             nb::arg("post_norm").none() = nb::none(), nb::arg("branch_scale") = 1.0f, kKeptDoc)
+        .def("run", &BoundLatentLayer::run, nb::arg("x").noconvert(), nb::arg("segments"), kRunDoc);
+});
 
+}  // namespace
 }  // namespace edgemoe::bindings

@@ -3,18 +3,28 @@
 #include <optional>
 
 #include "bindings/arrays.h"
-#include "bindings/bindings.h"
 #include "bindings/mixer_parts.h"
 #include "mixers/mamba2.h"
 
 namespace edgemoe::bindings {
 namespace {
 
+constexpr const char* kDoc = R"(A Mamba-2 layer's mixer (arXiv 2405.21060).
+
+Letters: H heads of P entries, I = H P, in G groups, with states of length N; C = I + 2 G N. `z` (I, D) gates;
+`mixed` (C, D) makes values and, for each group, what they are written along and what is read along; `steps` (H, D)
+says how far a token goes; `in_bias` (I + C + H,) is added to all three. What is mixed passes the convolution of
+`taps` (K, C) and `conv_bias`, then silu. With dt = softplus(steps + `dt_bias`), kept between the limits, a head's
+state S (N, P) is multiplied by exp(`decay` dt), and dt times the values is added along what they are written
+along. What is read of it, plus `skip` (H,) times the values, is multiplied by silu(z), normed group by group with
+`output_norm` (I,), passes `out` (D, I), and with `out_bias` is added to x, times `branch_scale`. Biases may be
+None. A segment is (first row, number of rows, state (H, N, P), tail (K - 1, C)).)";
+
 class BoundMamba2 : public BoundMixer<Mamba2> {
   public:
-    BoundMamba2(Floats1 norm, float eps, nb::object z, nb::object mixed, nb::object steps,
+    BoundMamba2(Floats1 norm, float eps, GivenMatrix z, GivenMatrix mixed, GivenMatrix steps,
                 std::optional<Floats1> in_bias, Floats1 decay, Floats1 dt_bias, Floats1 skip, Floats2 taps,
-                std::optional<Floats1> conv_bias, Floats1 output_norm, nb::object out,
+                std::optional<Floats1> conv_bias, Floats1 output_norm, GivenMatrix out,
                 std::optional<Floats1> out_bias, std::int64_t num_heads, std::int64_t head_dim,
                 std::int64_t num_groups, std::int64_t state_dim, float step_low, float step_high,
                 float branch_scale)
@@ -47,26 +57,24 @@ class BoundMamba2 : public BoundMixer<Mamba2> {
         mixer_.out_bias = parts_.vector(out_bias, width, "length of out_bias");
     }
 
-  private:
     static constexpr const char* kName = "Mamba2";
 };
 
+const MixerBinding kBinding(BoundMamba2::kName, [](nb::module_& mixers, const char* name) {
+    define_runs(
+        nb::class_<BoundMamba2>(mixers, name, kDoc)
+            .def(nb::init<Floats1, float, GivenMatrix, GivenMatrix, GivenMatrix, std::optional<Floats1>,
+                          Floats1, Floats1, Floats1, Floats2, std::optional<Floats1>, Floats1, GivenMatrix,
+                          std::optional<Floats1>, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+                          float, float, float>(),
+                 nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("z"), nb::arg("mixed"),
+                 nb::arg("steps"), nb::arg("in_bias").none(), nb::arg("decay").noconvert(),
+                 nb::arg("dt_bias").noconvert(), nb::arg("skip").noconvert(), nb::arg("taps").noconvert(),
+                 nb::arg("conv_bias").none(), nb::arg("output_norm").noconvert(), nb::arg("out"),
+                 nb::arg("out_bias").none(), nb::kw_only(), nb::arg("num_heads"), nb::arg("head_dim"),
+                 nb::arg("num_groups"), nb::arg("state_dim"), nb::arg("step_low"), nb::arg("step_high"),
+                 nb::arg("branch_scale") = 1.0f, kKeptDoc));
+});
+
 }  // namespace
-
-void bind_mamba2(nb::module_& m) {
-    define_runs(nb::class_<BoundMamba2>(m, "Mamba2", "A Mamba-2 layer's mixer; see edgemoe.native.mixers.")
-                    .def(nb::init<Floats1, float, nb::object, nb::object, nb::object, std::optional<Floats1>,
-                                  Floats1, Floats1, Floats1, Floats2, std::optional<Floats1>, Floats1,
-                                  nb::object, std::optional<Floats1>, std::int64_t, std::int64_t,
-                                  std::int64_t, std::int64_t, float, float, float>(),
-                         nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("z"), nb::arg("mixed"),
-                         nb::arg("steps"), nb::arg("in_bias").none(), nb::arg("decay").noconvert(),
-                         nb::arg("dt_bias").noconvert(), nb::arg("skip").noconvert(),
-                         nb::arg("taps").noconvert(), nb::arg("conv_bias").none(),
-                         nb::arg("output_norm").noconvert(), nb::arg("out"), nb::arg("out_bias").none(),
-                         nb::kw_only(), nb::arg("num_heads"), nb::arg("head_dim"), nb::arg("num_groups"),
-                         nb::arg("state_dim"), nb::arg("step_low"), nb::arg("step_high"),
-                         nb::arg("branch_scale") = 1.0f, "Weights are kept, not copied."));
-}
-
 }  // namespace edgemoe::bindings

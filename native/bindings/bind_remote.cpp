@@ -26,7 +26,8 @@ void punch_hole_in(int descriptor, std::int64_t offset, std::int64_t num_bytes) 
 using TierRecordTuple = std::tuple<int, std::int64_t, std::int64_t, std::uint64_t>;
 
 void new_tiered_reader(TieredReader* self, Reader& near, Reader& far,
-                       const std::vector<TierRecordTuple>& given, MutableBytes table, nb::object forget) {
+                       const std::vector<TierRecordTuple>& given, MutableBytes table,
+                       nb::typed<nb::callable, void(int)> forget) {
     require_equal(static_cast<std::int64_t>(table.size()),
                   static_cast<std::int64_t>((1 + given.size()) * sizeof(TierEntry)), "TieredReader",
                   "bytes of the table");

@@ -52,7 +52,7 @@ std::vector<PartTuple> record_parts(const LayoutTuple& given) {
 }
 
 // Activation, biases (E, 2 F + D) or (E, F + D) or none, head or none.
-using LayerTuple = std::tuple<std::string, std::optional<Floats2>, const PackedMatrix*>;
+using LayerTuple = std::tuple<std::string, std::optional<Floats2>, std::optional<GivenMatrix>>;
 
 template <typename A>
 auto values_of(const A& array) {
@@ -82,7 +82,7 @@ void new_stream(ExpertStream* self, UseStatistics& statistics, ExpertCache& cach
     std::vector<ExpertStream::Layer> heads;
     for (const auto& [activation, biases, head] : layers) {
         heads.push_back({activation_named(activation), biases ? biases->data() : nullptr,
-                         head != nullptr ? &**head : nullptr});
+                         head ? &matrix_of(*head) : nullptr});
         const int position = static_cast<int>(heads.size()) - 1;
         if (biases) {
             const int first = catalog.first(position);
@@ -90,19 +90,27 @@ void new_stream(ExpertStream* self, UseStatistics& statistics, ExpertCache& cach
             require_equal(size(*biases, 1), records[static_cast<std::size_t>(first)].num_biases(), kName,
                           "length of biases");
         }
-        if (head == nullptr) continue;
-        require_equal((*head)->rows, catalog.first(position + 1) - catalog.first(position), kName,
+        if (!head) continue;
+        const Matrix& matrix = matrix_of(*head);
+        require_equal(matrix.rows, catalog.first(position + 1) - catalog.first(position), kName,
                       "number of rows of a head");
-        require(
-            records[static_cast<std::size_t>(catalog.first(position))].width + (*head)->rows < (*head)->cols,
-            kName, "a head has too few columns");
+        require(records[static_cast<std::size_t>(catalog.first(position))].width + matrix.rows < matrix.cols,
+                kName, "a head has too few columns");
     }
     new (self) ExpertStream(statistics, cache, loads, std::move(records), std::move(heads),
                             {swaps_layers, check_signals});
 }
 
+using Floats = nb::ndarray<nb::numpy, float>;
+using Ints = nb::ndarray<nb::numpy, std::int32_t>;
+// Both may call back into Python; what they are given and give stands in edgemoe.native.streaming.
+using PythonRehearsal =
+    nb::typed<nb::callable, std::optional<std::tuple<Floats, Floats, Ints, Floats>>(Floats)>;
+using Numbers = nb::typed<nb::list, int>;
+using PythonObserver = nb::typed<nb::callable, void(Numbers, Numbers, Numbers)>;
+
 void run(ExpertStream& stream, int position, Floats2 x, Ids ids, Floats2 weights, MutableFloats2 out,
-         Speculation* ahead, nb::object rehearse, nb::object observe) {
+         Speculation* ahead, std::optional<PythonRehearsal> rehearse, std::optional<PythonObserver> observe) {
     constexpr const char* kName = "run";
     require_position(stream.catalog(), position, kName);
     const int first = stream.catalog().first(position);
@@ -115,19 +123,19 @@ void run(ExpertStream& stream, int position, Floats2 x, Ids ids, Floats2 weights
     require(ahead == nullptr || &ahead->catalog() == &stream.catalog(), kName,
             "reading ahead is of another cache");
     std::function<void(const LayerEvent&)> observer;
-    if (!observe.is_none()) {
+    if (observe) {
         observer = [&observe](const LayerEvent& event) {
             const nb::gil_scoped_acquire acquire;
-            observe(event.hits, event.misses, event.preloaded);
+            (*observe)(event.hits, event.misses, event.preloaded);
         };
     }
     Rehearsal rehearsal;
-    if (!rehearse.is_none()) {
+    if (rehearse) {
         require_equal(routed.num_tokens, 1, kName, "number of tokens to rehearse with");
         rehearsal = [&](const float* added) -> std::optional<Rehearsed> {
             const nb::gil_scoped_acquire acquire;
             const nb::object found =
-                rehearse(array_of(std::vector(added, added + routed.width), 1, routed.width));
+                (*rehearse)(array_of(std::vector(added, added + routed.width), 1, routed.width));
             if (found.is_none()) return std::nullopt;
             const auto [seen, scores, chosen, given] =
                 nb::cast<std::tuple<Floats2, Floats2, Ids, Floats2>>(found);

@@ -1,4 +1,5 @@
-// One registration function per part of the core; module.cpp calls them all.
+// One registration function per part of the core; module.cpp calls them all. Token mixers register
+// themselves, see mixer_binding.h.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -10,10 +11,6 @@ namespace edgemoe::bindings {
 void bind_kernels(nanobind::module_& m);
 void bind_ops(nanobind::module_& m);
 void bind_attention(nanobind::module_& m);
-void bind_kimi_delta(nanobind::module_& m);
-void bind_latent(nanobind::module_& m);
-void bind_mamba2(nanobind::module_& m);
-void bind_mixers(nanobind::module_& m);
 void bind_experts(nanobind::module_& m);
 void bind_io(nanobind::module_& m);
 void bind_cache(nanobind::module_& m);

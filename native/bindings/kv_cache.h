@@ -16,4 +16,21 @@ inline KvLayout layout_of(const Cache& cache, const char* operation) {
     return {size(cache, 0), size(cache, 1), size(cache, 2), is_f16};
 }
 
+inline KvLayout layout_of_both(const Cache& keys, const Cache& values, const char* operation) {
+    const KvLayout layout = layout_of(keys, operation), other = layout_of(values, operation);
+    require(layout.num_heads == other.num_heads && layout.num_slots == other.num_slots &&
+                layout.head_dim == other.head_dim && layout.is_f16 == other.is_f16,
+            operation, "keys and values differ in shape or type");
+    return layout;
+}
+
+// Positions below `end` occur. Returns the reach.
+inline std::int64_t require_bias(const Floats2& bias, std::int64_t num_heads, std::int64_t end,
+                                 const char* operation) {
+    require_equal(size(bias, 0), num_heads, operation, "number of rows of bias");
+    const std::int64_t reach = (size(bias, 1) + 1) / 2;
+    require(size(bias, 1) % 2 == 1 && end <= reach, operation, "bias does not reach as far as the positions");
+    return reach;
+}
+
 }  // namespace edgemoe::bindings

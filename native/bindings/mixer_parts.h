@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "bindings/arrays.h"
+#include "bindings/mixer_binding.h"
 #include "bindings/packed_matrix.h"
 #include "mixers/causal_conv.h"
 #include "mixers/recurrent.h"
@@ -35,11 +36,11 @@ class Parts {
         return values ? vector(*values, length, what) : nullptr;
     }
 
-    Matrix matrix(const nb::object& object, std::int64_t rows, std::int64_t cols, const char* what) {
-        const Matrix& found = *nb::cast<const PackedMatrix&>(object);
+    Matrix matrix(const GivenMatrix& given, std::int64_t rows, std::int64_t cols, const char* what) {
+        const Matrix& found = matrix_of(given);
         require_equal(found.rows, rows, name_, what);
         require_equal(found.cols, cols, name_, what);
-        objects_.push_back(object);
+        objects_.push_back(nb::borrow(given));
         return found;
     }
 
@@ -56,9 +57,6 @@ class Parts {
     std::vector<Floats2> arrays_;
     std::vector<nb::object> objects_;
 };
-
-inline constexpr const char* kRunDoc =
-    "Add to x (T, D) what its rows make of their texts; see edgemoe.native.mixers.";
 
 // A mixer that Python gives its weights and then runs.
 template <typename Mixer>
@@ -135,6 +133,22 @@ class BoundMixer {
     }
 };
 
+inline constexpr const char* kRunDoc = R"(Add to x (T, D) what its rows make of their texts.
+
+A segment is (first row, number of rows, state or None, tail) of one text; segments follow each other and cover
+all rows. The texts' states and tails are moved on; with `commits` false they stay as they are, and x gets the
+same bits. `records` has an array (rows times record_width,) or None for each segment: a text with one stays as
+it is too, and what its rows made is written there, for `replay`.
+
+Raises:
+    ValueError: shapes do not fit.)";
+
+inline constexpr const char* kReplayDoc =
+    R"(Move a text on by the first `num_rows` of the `num_recorded` rows of a record, as `run` would have.
+
+Raises:
+    ValueError: shapes do not fit.)";
+
 // Adds what every mixer can do to its class.
 template <typename Bound>
 void define_runs(nb::class_<Bound>& bound) {
@@ -143,8 +157,7 @@ void define_runs(nb::class_<Bound>& bound) {
              nb::arg("records") = typename Bound::Records(), kRunDoc)
         .def_prop_ro("record_width", &Bound::record_width, "Floats of a record for each row.")
         .def("replay", &Bound::replay, nb::arg("record").noconvert(), nb::arg("num_recorded"),
-             nb::arg("num_rows"), nb::arg("state").none(), nb::arg("tail").noconvert(),
-             "Move a text on by rows that were recorded; see edgemoe.native.mixers.");
+             nb::arg("num_rows"), nb::arg("state").none(), nb::arg("tail").noconvert(), kReplayDoc);
 }
 
 }  // namespace edgemoe::bindings

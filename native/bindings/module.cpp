@@ -1,5 +1,18 @@
 // The compiled module edgemoe._native. Registration only; no logic.
 #include "bindings/bindings.h"
+#include "bindings/mixer_binding.h"
+
+namespace {
+
+constexpr const char* kMixersDoc =
+    R"(Token mixers: what a layer does before its experts, from the residual stream
+back into it.
+
+Letters: T rows of a step, D width, C channels of a convolution, K its taps. Arrays are C-contiguous float32,
+matrices packed (`Matrix`). The result for a row never depends on the other texts of the step, nor on how its own is
+cut; rows of one text run one after the other. What each computes stands in NumPy in edgemoe.native.mixer_reference.)";
+
+}  // namespace
 
 NB_MODULE(_native, m) {
     // For a forked child: what holds threads or a ring of its parent's must not be destroyed.
@@ -13,10 +26,8 @@ NB_MODULE(_native, m) {
     edgemoe::bindings::bind_kernels(m);
     edgemoe::bindings::bind_ops(m);
     edgemoe::bindings::bind_attention(m);
-    edgemoe::bindings::bind_latent(m);
-    edgemoe::bindings::bind_mixers(m);
-    edgemoe::bindings::bind_mamba2(m);
-    edgemoe::bindings::bind_kimi_delta(m);
+    nanobind::module_ mixers = m.def_submodule("mixers", kMixersDoc);
+    edgemoe::bindings::MixerBinding::bind_all(mixers);
     edgemoe::bindings::bind_io(m);
     edgemoe::bindings::bind_experts(m);
     edgemoe::bindings::bind_speculation(m);

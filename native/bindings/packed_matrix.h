@@ -71,4 +71,9 @@ class PackedMatrix {
     Matrix matrix_;
 };
 
+// A matrix that is an argument, for whoever keeps the object itself.
+using GivenMatrix = nb::handle_t<PackedMatrix>;
+
+inline const Matrix& matrix_of(const GivenMatrix& given) { return *nb::cast<const PackedMatrix&>(given); }
+
 }  // namespace edgemoe::bindings

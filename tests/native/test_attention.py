@@ -131,7 +131,7 @@ class Layer:
         self.norm, self.qk_norm, self.clip, self.window = normal(D), qk_norm, clip, window
         sizes = (C, C) if qk_norm == "head" else (H * C, G * C)
         self.norms = None if qk_norm == "none" else tuple(normal(size) for size in sizes)
-        self.compiled = native.AttentionLayer(
+        self.compiled = native.mixers.AttentionLayer(
             self.norm,
             1e-6,
             *(
@@ -254,7 +254,7 @@ def test_a_gate_multiplies_what_its_head_finds():
     q, gate = weights[:, 0].reshape(H * C, D), weights[:, 1].reshape(H * C, D)
     pairs = {p: (as_matrix(w), None) for p, w in layer.weights.items()}
     pairs["q"] = (as_matrix(weights.reshape(2 * H * C, D)), None)
-    compiled = native.AttentionLayer(
+    compiled = native.mixers.AttentionLayer(
         layer.norm, 1e-6, *pairs.values(), None, has_norms_of_heads=False, num_heads=H, num_kv_heads=G,
         head_dim=C, scale=0.25, has_gate=True,
     )  # fmt: skip
@@ -272,7 +272,7 @@ def test_a_gate_multiplies_what_its_head_finds():
 def test_values_may_be_keys_and_the_branch_may_be_normed_and_scaled():
     layer, x, post_norm, rotation = Layer(qk_norm="head"), normal(5, D), normal(D), angles(5)
     pairs = {p: (as_matrix(w), None) for p, w in layer.weights.items()}
-    compiled = native.AttentionLayer(
+    compiled = native.mixers.AttentionLayer(
         layer.norm, 1e-6, pairs["q"], pairs["k"], None, pairs["o"], layer.norms, has_norms_of_heads=True,
         num_heads=H, num_kv_heads=G, head_dim=C, scale=1.0, normalizes_values=True, post_norm=post_norm,
         branch_scale=0.22,

@@ -40,7 +40,7 @@ class Case:
         keys = padded(self.k_b.swapaxes(1, 2), L, -(-plain_dim // 32) * 32).reshape(H * L, -1)
         values = padded(self.v_b, -(-value_dim // 16) * 16, L).reshape(-1, L)
         k_b, v_b = (native.Matrix(native.quantize(m, format), format, *m.shape) for m in (keys, values))
-        self.layer = native.LatentLayer(
+        self.layer = native.mixers.LatentLayer(
             self.norm, 1e-5, ((q_a, None), self.q_a_norm) if has_q_a else None, q_b, (kv_a, self.bias),
             self.kv_norm, k_b, v_b, (o, None), num_heads=H, plain_dim=plain_dim, rotary_dim=R,
             value_dim=value_dim, scale=0.3, inner_eps=1e-6, branch_scale=0.5,

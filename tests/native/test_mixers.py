@@ -35,7 +35,7 @@ class DeltaNet:
             name: pack(w, "f32" if name in ("beta", "alpha") else format) if name in MATRICES else w
             for name, w in self.weights.items()
         }
-        self.compiled = native.GatedDeltaNet(
+        self.compiled = native.mixers.GatedDeltaNet(
             packed.pop("norm"), 1e-6, **packed, num_key_heads=HK, num_value_heads=HV, key_dim=DK, value_dim=DV
         )
 
@@ -59,7 +59,7 @@ class ShortConv:
             "out": draw(D, D) / 8, "out_bias": draw(D, seed=2) if has_bias else None,
         }  # fmt: skip
         packed = {n: pack(w, format) if n in MATRICES else w for n, w in self.weights.items()}
-        self.compiled = native.ShortConv(packed.pop("norm"), 1e-6, **packed)
+        self.compiled = native.mixers.ShortConv(packed.pop("norm"), 1e-6, **packed)
 
     def state(self):
         return (np.zeros((K - 1, D), np.float32),)
@@ -90,7 +90,7 @@ class Mamba2:
             n: pack(w, "f32" if n == "steps" else format) if n in MATRICES else w
             for n, w in self.weights.items()
         }
-        self.compiled = native.Mamba2(
+        self.compiled = native.mixers.Mamba2(
             packed.pop("norm"), 1e-6, **packed, num_heads=H, head_dim=P, num_groups=G, state_dim=N,
             step_low=self.LIMITS[0], step_high=self.LIMITS[1],
         )  # fmt: skip
@@ -122,7 +122,7 @@ class KimiDelta:
         packed["beta"] = pack(packed["beta"])
         for name in ("forget", "gate"):
             packed[name] = tuple(None if w is None else pack(w, format) for w in packed[name])
-        self.compiled = native.KimiDeltaNet(
+        self.compiled = native.mixers.KimiDeltaNet(
             packed.pop("norm"),
             1e-6,
             **packed,

@@ -5,9 +5,10 @@ from edgemoe._native import (
     force_isa,
     get_num_threads,
     keep_forever,
+    mixers,
     set_num_threads,
 )
-from edgemoe.native.attention import AttentionLayer, attention, store_kv
+from edgemoe.native.attention import attention, store_kv
 from edgemoe.native.eviction import EvictionPolicy, Residency, UseStatistics, make_policy
 from edgemoe.native.io import (
     DIRECT_ALIGNMENT,
@@ -19,7 +20,6 @@ from edgemoe.native.io import (
     read_memory,
 )
 from edgemoe.native.isa import active_isa
-from edgemoe.native.latent import LatentLayer
 from edgemoe.native.matrix import (
     BLOCK,
     FORMAT_TRAITS,
@@ -47,7 +47,6 @@ from edgemoe.native.matrix import (
     write_blocks,
     written_type,
 )
-from edgemoe.native.mixers import GatedDeltaNet, KimiDeltaNet, Mamba2, ShortConv
 from edgemoe.native.ops import all_finite, combine, layer_norm, rms_norm, squares_finite
 from edgemoe.native.router import IntArray, Router, choose_experts
 from edgemoe.native.speculation import (
@@ -85,7 +84,6 @@ __all__ = [
     "MAX_REHEARSED",
     "READ_METHODS",
     "ROW_GROUP",
-    "AttentionLayer",
     "BlockSlice",
     "ByteArray",
     "EvictionPolicy",
@@ -96,15 +94,11 @@ __all__ = [
     "FloatArray",
     "FormatTraits",
     "GatePredictor",
-    "GatedDeltaNet",
     "HybridPredictor",
     "IntArray",
-    "KimiDeltaNet",
-    "LatentLayer",
     "LayerPace",
     "LoadFailed",
     "Loads",
-    "Mamba2",
     "Matrix",
     "Reads",
     "RecordPart",
@@ -112,7 +106,6 @@ __all__ = [
     "Rehearsed",
     "Residency",
     "Router",
-    "ShortConv",
     "SlotArena",
     "Speculation",
     "StepPredictor",
@@ -140,6 +133,7 @@ __all__ = [
     "layer_norm",
     "make_policy",
     "matmul",
+    "mixers",
     "pack_blocks",
     "pack_mxfp4",
     "packed_num_bytes",

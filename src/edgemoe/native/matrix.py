@@ -38,7 +38,7 @@ class FormatTraits(NamedTuple):
     """:func:`pack_blocks` makes it of such blocks."""
 
 
-FORMAT_TRAITS: dict[str, FormatTraits] = {row[0]: FormatTraits(*row) for row in _native.FORMATS}
+FORMAT_TRAITS: dict[str, FormatTraits] = {row[0]: FormatTraits(*row) for row in _native.formats()}
 FORMATS: tuple[str, ...] = tuple(FORMAT_TRAITS)
 LAYOUT_VERSION: int = _native.LAYOUT_VERSION
 ROW_GROUP: int = _native.ROW_GROUP

@@ -1,6 +1,7 @@
 """What the mixers of fixed state compute, in NumPy and double precision: their meaning, and tests' oracle.
 
-Letters as in mixers.py. Each takes a text from its beginning and gives what is added to x (T, D).
+Letters as in the classes of native.mixers. Each takes a text from its beginning and gives what is added to x
+(T, D).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from edgemoe.models.state import Keys, Slots
 from edgemoe.models.weights import DenseWeights
 from edgemoe.native import FloatArray, Matrix
 
-# As native.AttentionLayer.run takes a segment.
+# As native.mixers.AttentionLayer.run takes a segment.
 _Described = tuple[int, int, Keys, Keys, int, "tuple[FloatArray, FloatArray] | None", "FloatArray | None"]
 
 
@@ -35,7 +35,7 @@ class Attention:
         def projection(p: str) -> tuple[Matrix, FloatArray | None]:
             return weights.matrix(f"{prefix}.{p}.weight"), weights.optional_vector(f"{prefix}.{p}.bias")
 
-        self._layer = native.AttentionLayer(
+        self._layer = native.mixers.AttentionLayer(
             parts.norm,
             parts.eps,
             projection("q"),

@@ -1,4 +1,4 @@
-"""Gated delta net: spec and mixer. Letters as in native/mixers.py."""
+"""Gated delta net: spec and mixer. Letters as in native.mixers.GatedDeltaNet."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class GatedDeltaNet(RecurrentMixer):
         assert not parts.has_post_norm, "no family has a norm after its delta net"
         weights, prefix = parts.weights, f"layers.{parts.layer}.delta"
         taps = weights.vector(f"{prefix}.conv.weight").reshape(spec.num_channels, spec.num_taps)
-        compiled = native.GatedDeltaNet(
+        compiled = native.mixers.GatedDeltaNet(
             parts.norm,
             parts.eps,
             weights.matrix(f"{prefix}.qkv.weight"),

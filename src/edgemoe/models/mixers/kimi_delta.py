@@ -1,4 +1,4 @@
-"""Kimi delta attention: spec and mixer. Letters as in native/mixers.py."""
+"""Kimi delta attention: spec and mixer. Letters as in native.mixers.KimiDeltaNet."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class KimiDelta(RecurrentMixer):
         def two(name: str) -> tuple[Matrix | None, Matrix]:
             return (matrix(f"{name}_a"), matrix(f"{name}_b")) if spec.rank else (None, matrix(name))
 
-        compiled = native.KimiDeltaNet(
+        compiled = native.mixers.KimiDeltaNet(
             parts.norm,
             parts.eps,
             matrix("q"),

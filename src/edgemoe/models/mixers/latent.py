@@ -156,7 +156,7 @@ class LatentAttention:
         q_a = None
         if spec.query_rank:
             q_a = projection("q_a"), weights.vector(f"{prefix}.q_a_norm.weight")
-        self._layer = native.LatentLayer(
+        self._layer = native.mixers.LatentLayer(
             parts.norm,
             parts.eps,
             q_a,
@@ -185,7 +185,7 @@ class LatentAttention:
         self._layer.run(x, [self._described(segment)])
 
     def _described(self, segment: Segment) -> tuple[Any, ...]:
-        """As native.LatentLayer.run takes a segment."""
+        """As native.mixers.LatentLayer.run takes a segment."""
         latents = segment.state.layers[self._place]
         assert isinstance(latents, Latents), "a text's state was made for another model"
         angles = segment.angles(self._rotation)

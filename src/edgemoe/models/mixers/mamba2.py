@@ -1,4 +1,4 @@
-"""Mamba-2: spec and mixer. Letters as in native/mixers.py."""
+"""Mamba-2: spec and mixer. Letters as in native.mixers.Mamba2."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Mamba2(RecurrentMixer):
         assert not parts.has_post_norm, "no family has a norm after its Mamba layers"
         weights, prefix = parts.weights, f"layers.{parts.layer}.mamba"
         taps = weights.vector(f"{prefix}.conv.weight").reshape(spec.num_channels, spec.num_taps)
-        compiled = native.Mamba2(
+        compiled = native.mixers.Mamba2(
             parts.norm,
             parts.eps,
             weights.matrix(f"{prefix}.z.weight"),

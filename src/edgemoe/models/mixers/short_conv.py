@@ -1,4 +1,4 @@
-"""Gated short convolution: spec and mixer. Letters as in native/mixers.py."""
+"""Gated short convolution: spec and mixer. Letters as in native.mixers.ShortConv."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ShortConv(RecurrentMixer):
         assert not parts.has_post_norm, "no family has a norm after its short convolution"
         weights, prefix = parts.weights, f"layers.{parts.layer}.conv"
         taps = weights.vector(f"{prefix}.conv.weight").reshape(spec.width, spec.num_taps)
-        compiled = native.ShortConv(
+        compiled = native.mixers.ShortConv(
             parts.norm,
             parts.eps,
             weights.matrix(f"{prefix}.in.weight"),
