@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from edgemoe import native
 from edgemoe.models.finite import overflow_told, refuse_not_finite, refuse_overflow
-from edgemoe.models.mixers import FullAttention, MixerParts, TokenMixer, build_mixer
+from edgemoe.models.mixers.attention import FullAttention
+from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
 from edgemoe.models.moe import ExpertRunner, MoELayer, build_feed_forward
 from edgemoe.models.positions import DistanceBias
 from edgemoe.models.rope import Rotation
@@ -277,4 +278,4 @@ def _build_mixers(spec: ModelSpec, weights: DenseWeights) -> Iterator[TokenMixer
             continue
         rotation, residual = rotation_of(layer_spec.rope), layer_spec.residual
         parts = (layer_spec.mixer, weights, layer, place, spec.norm_eps, rotation, bias)
-        yield build_mixer(MixerParts(*parts, residual.has_post_norms, residual.scale))
+        yield layer_spec.mixer.build(MixerParts(*parts, residual.has_post_norms, residual.scale))

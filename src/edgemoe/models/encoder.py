@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from edgemoe import native
 from edgemoe.models.finite import refuse_overflow
-from edgemoe.models.mixers import FullAttention
+from edgemoe.models.mixers.attention import FullAttention
 from edgemoe.models.moe import ExpertRunner, build_feed_forward
 from edgemoe.models.positions import distance_bias
 from edgemoe.models.spec import AttentionSpec, ModelSpec

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemoe.models.spec import PositionBiasSpec
+from edgemoe.models.mixer_spec import PositionBiasSpec
 from edgemoe.native import FloatArray
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgemoe.errors import UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader, check_number, shown
-from edgemoe.models.spec import RopeSpec
+from edgemoe.models.mixer_spec import RopeSpec
 
 FloatArray = NDArray[np.float32]
 

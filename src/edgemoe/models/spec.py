@@ -1,122 +1,37 @@
 """What a model is made of, as frozen facts. A family file fills these in; nothing else is read later.
 
-Letters: D model width, F expert width, E experts, K chosen, V vocabulary, H query heads, G key/value
-heads, C head dimension.
+What a token mixer is made of stands with it in ``mixers/``. Letters: D model width, F expert width, E
+experts, K chosen, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from edgemoe.models.state import LayerState, SequenceState, Slots, StateSize
+from edgemoe.models.mixer_spec import ROW_MULTIPLE, MixerSpec, PositionBiasSpec, RopeSpec, TensorSpec
+from edgemoe.models.mixers.attention import AttentionSpec
+from edgemoe.models.state import SequenceState, Slots, StateSize
+
+__all__ = [
+    "ROW_MULTIPLE",
+    "AttentionSpec",
+    "ExpertSpec",
+    "LayerSpec",
+    "MLPSpec",
+    "MixerSpec",
+    "MoESpec",
+    "ModelSpec",
+    "PositionBiasSpec",
+    "ResidualSpec",
+    "RopeSpec",
+    "RouterSpec",
+    "SharedExpertSpec",
+    "TensorSpec",
+]
 
 # Tokens of a text that is longer than any window.
 _LONG_TEXT = 1 << 20
-ROW_MULTIPLE = 32  # what the packed formats ask of every row length
-
-
-@dataclass(frozen=True)
-class RopeSpec:
-    """Rotary position embedding: ``kind`` is default, linear, dynamic, llama3, yarn, proportional or divided.
-
-    The last divides the frequency of each pair by one of ``divisors`` (Phi-3's within its trained context).
-    """
-
-    kind: str
-    theta: float
-    rotary_dim: int
-    trained_context: int
-    scaling: Mapping[str, float] = field(default_factory=dict)
-    divisors: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class PositionBiasSpec:
-    """T5's relative positions (arXiv 1910.10683): a learnt value per head and bucket of distances is added to
-    the scores. Encoder and decoder have a table each, which all of their layers share.
-    """
-
-    num_buckets: int
-    max_distance: int
-
-
-class MixerSpec(Protocol):
-    """What a layer's token mixer is made of, and what that takes; see models/mixers."""
-
-    def tensors(self, prefix: str, width: int) -> Iterator[TensorSpec]:
-        """Its tensors; their names begin with ``prefix``, the layer's."""
-        ...
-
-    def row_lengths(self) -> dict[str, int]:
-        """Row lengths of its packed matrices beside the model's width, by their names in a configuration."""
-        ...
-
-    def new_state(self, size: StateSize) -> LayerState:
-        """What it keeps of a new text."""
-        ...
-
-    def state_num_bytes(self, size: StateSize) -> int:
-        """What ``new_state`` takes; of a text of ``size.num_used`` tokens, if that is given."""
-        ...
-
-    def working_floats(self, width: int) -> int:
-        """Floats that a step takes at one time for each of its rows, without the residual stream itself."""
-        ...
-
-
-@dataclass(frozen=True)
-class AttentionSpec:
-    """Grouped-query attention of one layer; ``window`` 0 means unlimited.
-
-    Scores are multiplied by ``score_scale``, by default C^-0.5. With a gate the rows of q are, head by head,
-    C of the query and C of a gate, whose logistic function multiplies what the head finds (Qwen3-Next).
-    ``keys_are_values``: there is no matrix v, values are the keys as projected; ``normalizes_values`` divides
-    each head of the values by its root mean square (Gemma 4). Sinks are a learnt score per head, of nothing
-    (gpt-oss).
-    """
-
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    qk_norm: Literal["none", "head", "projection"] = "none"
-    has_qkv_bias: bool = False
-    has_o_bias: bool = False
-    window: int = 0
-    clip_qkv: float | None = None
-    rope: RopeSpec | None = None
-    score_scale: float | None = None
-    has_gate: bool = False
-    has_sinks: bool = False
-    keys_are_values: bool = False
-    normalizes_values: bool = False
-
-    @property
-    def scale(self) -> float:
-        """Factor of the scores."""
-        return float(self.head_dim**-0.5) if self.score_scale is None else self.score_scale
-
-    def tensors(self, prefix: str, width: int) -> Iterator[TensorSpec]:
-        """See MixerSpec."""
-        yield from _attention_tensors(f"{prefix}.attention", self, width)
-
-    def row_lengths(self) -> dict[str, int]:
-        """See MixerSpec."""
-        return {"heads times head_dim": self.num_heads * self.head_dim}
-
-    def new_state(self, size: StateSize) -> LayerState:
-        """See MixerSpec."""
-        return Slots(self.num_kv_heads, self.head_dim, size, self.window)
-
-    def state_num_bytes(self, size: StateSize) -> int:
-        """See MixerSpec."""
-        return Slots.used_num_bytes(self.num_kv_heads, self.head_dim, size, self.window)
-
-    def working_floats(self, width: int) -> int:
-        """See MixerSpec: the normed input, queries, what they find, keys and values, and gates twice."""
-        q_width, kv_width = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        return (5 if self.has_gate else 3) * q_width + 4 * kv_width
 
 
 @dataclass(frozen=True)
@@ -230,19 +145,6 @@ class LayerSpec:
 
 
 @dataclass(frozen=True)
-class TensorSpec:
-    """A non-expert tensor. "precise" ones (norms, biases, routers) stay in f32.
-
-    ``source_shape`` is that of the checkpoint where it differs; the values have the same order.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    kind: Literal["matrix", "precise"]
-    source_shape: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
 class ModelSpec:
     """A whole model: a decoder, or an encoder whose layers come first and a decoder after it.
 
@@ -322,7 +224,7 @@ class ModelSpec:
             if layer.mixer is not None:
                 found += layer.mixer.tensors(prefix, self.width)
             if layer.cross is not None:
-                found += _attention_tensors(f"{prefix}.cross", layer.cross, self.width)
+                found += layer.cross.tensors_of(f"{prefix}.cross", self.width)
             if layer.feed_forward is not None:
                 found += _feed_forward_tensors(prefix, layer.feed_forward, self.width)
             found += _norm_tensors(prefix, layer, self.width, self.has_layer_norms)
@@ -400,27 +302,6 @@ def _norm_tensors(prefix: str, layer: LayerSpec, width: int, are_layer_norms: bo
                 yield TensorSpec(f"{prefix}.{norm}.bias", (width,), "precise")
     if layer.residual.has_stream_scale:
         yield TensorSpec(f"{prefix}.stream_scale.weight", (1,), "precise")
-
-
-def _attention_tensors(prefix: str, spec: AttentionSpec, width: int) -> Iterator[TensorSpec]:
-    q_width, kv_width = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
-    rows_of = {"q": q_width * (2 if spec.has_gate else 1), "k": kv_width, "v": kv_width}
-    if spec.keys_are_values:
-        del rows_of["v"]
-    for name, rows in rows_of.items():
-        yield TensorSpec(f"{prefix}.{name}.weight", (rows, width), "matrix")
-        if spec.has_qkv_bias:
-            yield TensorSpec(f"{prefix}.{name}.bias", (rows,), "precise")
-    yield TensorSpec(f"{prefix}.o.weight", (width, q_width), "matrix")
-    if spec.has_o_bias:
-        yield TensorSpec(f"{prefix}.o.bias", (width,), "precise")
-    if spec.has_sinks:
-        yield TensorSpec(f"{prefix}.sinks.weight", (spec.num_heads,), "precise")
-    if spec.qk_norm != "none":
-        per_head = spec.qk_norm == "head"
-        for name, rows in (("q_norm", q_width), ("k_norm", kv_width)):
-            shape = (spec.head_dim if per_head else rows,)
-            yield TensorSpec(f"{prefix}.{name}.weight", shape, "precise")
 
 
 def _feed_forward_tensors(prefix: str, spec: MoESpec | MLPSpec, width: int) -> Iterator[TensorSpec]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgemoe.models.spec import ModelSpec
 from edgemoe.native import FloatArray, Matrix
+
+if TYPE_CHECKING:
+    from edgemoe.models.spec import ModelSpec
 
 
 class DenseWeights:

@@ -5,18 +5,98 @@ Letters: T rows, D width, H query heads, G key/value heads, C head dimension, S 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from edgemoe import native
-from edgemoe.models.mixers.mixer import MixerParts
+from edgemoe.models.mixer_spec import RopeSpec, TensorSpec
+from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
 from edgemoe.models.segments import Segment
-from edgemoe.models.spec import AttentionSpec
-from edgemoe.models.state import Keys, Slots
+from edgemoe.models.state import Keys, LayerState, Slots, StateSize
 from edgemoe.models.weights import DenseWeights
 from edgemoe.native import FloatArray, Matrix
 
 # As native.mixers.AttentionLayer.run takes a segment.
 _Described = tuple[int, int, Keys, Keys, int, "tuple[FloatArray, FloatArray] | None", "FloatArray | None"]
+
+
+@dataclass(frozen=True)
+class AttentionSpec:
+    """Grouped-query attention of one layer; ``window`` 0 means unlimited.
+
+    Scores are multiplied by ``score_scale``, by default C^-0.5. With a gate the rows of q are, head by head,
+    C of the query and C of a gate, whose logistic function multiplies what the head finds (Qwen3-Next).
+    ``keys_are_values``: there is no matrix v, values are the keys as projected; ``normalizes_values`` divides
+    each head of the values by its root mean square (Gemma 4). Sinks are a learnt score per head, of nothing
+    (gpt-oss).
+    """
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    qk_norm: Literal["none", "head", "projection"] = "none"
+    has_qkv_bias: bool = False
+    has_o_bias: bool = False
+    window: int = 0
+    clip_qkv: float | None = None
+    rope: RopeSpec | None = None
+    score_scale: float | None = None
+    has_gate: bool = False
+    has_sinks: bool = False
+    keys_are_values: bool = False
+    normalizes_values: bool = False
+
+    @property
+    def scale(self) -> float:
+        """Factor of the scores."""
+        return float(self.head_dim**-0.5) if self.score_scale is None else self.score_scale
+
+    def tensors(self, prefix: str, width: int) -> Iterator[TensorSpec]:
+        """See MixerSpec."""
+        yield from self.tensors_of(f"{prefix}.attention", width)
+
+    def tensors_of(self, prefix: str, width: int) -> Iterator[TensorSpec]:
+        """As ``tensors``, under a prefix of their own."""
+        q_width, kv_width = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        rows_of = {"q": q_width * (2 if self.has_gate else 1), "k": kv_width, "v": kv_width}
+        if self.keys_are_values:
+            del rows_of["v"]
+        for name, rows in rows_of.items():
+            yield TensorSpec(f"{prefix}.{name}.weight", (rows, width), "matrix")
+            if self.has_qkv_bias:
+                yield TensorSpec(f"{prefix}.{name}.bias", (rows,), "precise")
+        yield TensorSpec(f"{prefix}.o.weight", (width, q_width), "matrix")
+        if self.has_o_bias:
+            yield TensorSpec(f"{prefix}.o.bias", (width,), "precise")
+        if self.has_sinks:
+            yield TensorSpec(f"{prefix}.sinks.weight", (self.num_heads,), "precise")
+        if self.qk_norm != "none":
+            per_head = self.qk_norm == "head"
+            for name, rows in (("q_norm", q_width), ("k_norm", kv_width)):
+                shape = (self.head_dim if per_head else rows,)
+                yield TensorSpec(f"{prefix}.{name}.weight", shape, "precise")
+
+    def row_lengths(self) -> dict[str, int]:
+        """See MixerSpec."""
+        return {"heads times head_dim": self.num_heads * self.head_dim}
+
+    def new_state(self, size: StateSize) -> LayerState:
+        """See MixerSpec."""
+        return Slots(self.num_kv_heads, self.head_dim, size, self.window)
+
+    def state_num_bytes(self, size: StateSize) -> int:
+        """See MixerSpec."""
+        return Slots.used_num_bytes(self.num_kv_heads, self.head_dim, size, self.window)
+
+    def working_floats(self, width: int) -> int:
+        """See MixerSpec: the normed input, queries, what they find, keys and values, and gates twice."""
+        q_width, kv_width = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        return (5 if self.has_gate else 3) * q_width + 4 * kv_width
+
+    def build(self, parts: MixerParts) -> TokenMixer:
+        """See MixerSpec."""
+        return Attention(parts)
 
 
 class Attention:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgemoe import native
-from edgemoe.models.mixers.mixer import MixerParts
+from edgemoe.models.mixer_spec import TensorSpec
+from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
 from edgemoe.models.mixers.recurrent_mixer import RecurrentMixer, RecurrentSpec
-from edgemoe.models.spec import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,10 @@ class GatedDeltaNetSpec(RecurrentSpec):
             "state": (self.num_value_heads, self.key_dim, self.value_dim),
             "tail": (self.num_taps - 1, self.num_channels),
         }
+
+    def build(self, parts: MixerParts) -> TokenMixer:
+        """See MixerSpec."""
+        return GatedDeltaNet(parts)
 
 
 class GatedDeltaNet(RecurrentMixer):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgemoe import native
-from edgemoe.models.mixers.mixer import MixerParts
+from edgemoe.models.mixer_spec import ROW_MULTIPLE, TensorSpec
+from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
 from edgemoe.models.mixers.recurrent_mixer import RecurrentMixer, RecurrentSpec
-from edgemoe.models.spec import ROW_MULTIPLE, TensorSpec
 from edgemoe.native import Matrix
 
 
@@ -76,6 +76,10 @@ class KimiDeltaSpec(RecurrentSpec):
             "state": (self.num_heads, self.head_dim, self.head_dim),
             "tail": (self.num_taps - 1, 3 * self.inner_width),
         }
+
+    def build(self, parts: MixerParts) -> TokenMixer:
+        """See MixerSpec."""
+        return KimiDelta(parts)
 
 
 class KimiDelta(RecurrentMixer):

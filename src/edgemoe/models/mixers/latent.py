@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from edgemoe import native
 from edgemoe.models.lazy_memory import LazyMemory
-from edgemoe.models.mixers.mixer import MixerParts
+from edgemoe.models.mixer_spec import ROW_MULTIPLE, RopeSpec, TensorSpec
+from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
 from edgemoe.models.segments import Segment
-from edgemoe.models.spec import ROW_MULTIPLE, RopeSpec, TensorSpec
 from edgemoe.models.state import LayerState, StateSize
 from edgemoe.native import ROW_GROUP, FloatArray, Matrix
 
@@ -101,6 +101,10 @@ class LatentSpec:
         absorbing = queries + heads * (self.padded_plain_dim + self.latent_dim)
         seen = heads * (max(self.latent_dim, self.padded_value_dim) + self.value_dim)
         return heads * self.key_dim + max(absorbing, seen)
+
+    def build(self, parts: MixerParts) -> TokenMixer:
+        """See MixerSpec."""
+        return LatentAttention(parts)
 
 
 class Latents:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgemoe import native
-from edgemoe.models.mixers.mixer import MixerParts
+from edgemoe.models.mixer_spec import TensorSpec
+from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
 from edgemoe.models.mixers.recurrent_mixer import RecurrentMixer, RecurrentSpec
-from edgemoe.models.spec import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,10 @@ class Mamba2Spec(RecurrentSpec):
             "state": (self.num_heads, self.state_dim, self.head_dim),
             "tail": (self.num_taps - 1, self.num_channels),
         }
+
+    def build(self, parts: MixerParts) -> TokenMixer:
+        """See MixerSpec."""
+        return Mamba2(parts)
 
 
 class Mamba2(RecurrentMixer):

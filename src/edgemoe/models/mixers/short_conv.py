@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgemoe import native
-from edgemoe.models.mixers.mixer import MixerParts
+from edgemoe.models.mixer_spec import TensorSpec
+from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
 from edgemoe.models.mixers.recurrent_mixer import RecurrentMixer, RecurrentSpec
-from edgemoe.models.spec import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,10 @@ class ShortConvSpec(RecurrentSpec):
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """See RecurrentSpec."""
         return {"tail": (self.num_taps - 1, self.width)}
+
+    def build(self, parts: MixerParts) -> TokenMixer:
+        """See MixerSpec."""
+        return ShortConv(parts)
 
 
 class ShortConv(RecurrentMixer):

@@ -1,0 +1,82 @@
+"""What token mixers have in common before anything is loaded: the protocol of their specs, rotations and
+tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from edgemoe.models.state import LayerState, StateSize
+
+if TYPE_CHECKING:
+    from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
+
+ROW_MULTIPLE = 32  # what the packed formats ask of every row length
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A non-expert tensor. "precise" ones (norms, biases, routers) stay in f32.
+
+    ``source_shape`` is that of the checkpoint where it differs; the values have the same order.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: Literal["matrix", "precise"]
+    source_shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class RopeSpec:
+    """Rotary position embedding: ``kind`` is default, linear, dynamic, llama3, yarn, proportional or divided.
+
+    The last divides the frequency of each pair by one of ``divisors`` (Phi-3's within its trained context).
+    """
+
+    kind: str
+    theta: float
+    rotary_dim: int
+    trained_context: int
+    scaling: Mapping[str, float] = field(default_factory=dict)
+    divisors: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class PositionBiasSpec:
+    """T5's relative positions (arXiv 1910.10683): a learnt value per head and bucket of distances is added to
+    the scores. Encoder and decoder have a table each, which all of their layers share.
+    """
+
+    num_buckets: int
+    max_distance: int
+
+
+class MixerSpec(Protocol):
+    """What a layer's token mixer is made of, and what that takes; see models/mixers."""
+
+    def tensors(self, prefix: str, width: int) -> Iterator[TensorSpec]:
+        """Its tensors; their names begin with ``prefix``, the layer's."""
+        ...
+
+    def row_lengths(self) -> dict[str, int]:
+        """Row lengths of its packed matrices beside the model's width, by their names in a configuration."""
+        ...
+
+    def new_state(self, size: StateSize) -> LayerState:
+        """What it keeps of a new text."""
+        ...
+
+    def state_num_bytes(self, size: StateSize) -> int:
+        """What ``new_state`` takes; of a text of ``size.num_used`` tokens, if that is given."""
+        ...
+
+    def working_floats(self, width: int) -> int:
+        """Floats that a step takes at one time for each of its rows, without the residual stream itself."""
+        ...
+
+    def build(self, parts: MixerParts) -> TokenMixer:
+        """The mixer itself, of a layer with these parts."""
+        ...
