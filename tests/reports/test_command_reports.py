@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import pty
 import re
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -131,16 +133,17 @@ def test_a_conversation_for_programs_is_one_object_a_line(tiny_store):
 class Terminal:
     """A command in a terminal of its own: type into it, read what it shows."""
 
-    def __init__(self, *arguments):
+    def __init__(self, *command):
         self.child, self.terminal = pty.fork()
         if self.child == 0:
             environment = {**os.environ, "TERM": "xterm", "COLUMNS": "40", "LINES": "20"}
-            os.execve(sys.executable, [*COMMAND, *map(str, arguments)], environment)
+            os.execve(sys.executable, [*map(str, command)], environment)
         self.seen = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a read may end within a character
 
     def until(self, pattern):
         while not re.search(pattern, self.seen):
-            self.seen += os.read(self.terminal, 4096).decode(errors="replace")
+            self.seen += self._decoder.decode(os.read(self.terminal, 4096))
         before, self.seen = self.seen, ""
         return before
 
@@ -154,7 +157,7 @@ class Terminal:
 
 
 def test_a_conversation_in_a_terminal(tiny_store):
-    terminal = Terminal("chat", tiny_store, *OPTIONS, "--max-tokens", 30, "--temperature", 2)
+    terminal = Terminal(*COMMAND, "chat", tiny_store, *OPTIONS, "--max-tokens", 30, "--temperature", 2)
     terminal.until(r"> $")
     terminal.type("a\\\r")
     terminal.until("… $")
@@ -166,6 +169,20 @@ def test_a_conversation_in_a_terminal(tiny_store):
     assert "tokens" in terminal.until(r"used\][\s\S]*> $")
     terminal.type("\x04")
     assert terminal.end() == 0
+
+
+def test_an_interrupt_before_the_wait_for_a_line_is_not_lost():
+    """The hook is called when the prompt is shown and the wait has not begun."""
+    script = """
+import _thread, readline
+from edgemoe.cli.lines import read_message
+readline.set_pre_input_hook(_thread.interrupt_main)
+read_message()
+"""
+    terminal = Terminal(sys.executable, "-c", script)
+    terminal.until("Ctrl-D ends")  # nothing was typed
+    os.kill(terminal.child, signal.SIGKILL)
+    assert terminal.end() == -signal.SIGKILL
 
 
 def test_words_are_broken_at_the_width():

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from edgemoe.cli.output import say
 
 QUOTES = '"""'
+WAKE_S = 0.25  # soon enough for Ctrl-C, seldom enough not to cut the bytes of an arrow key apart
 
 
 def read_message() -> str | None:
@@ -52,16 +56,37 @@ def _until_quotes(lines: list[str]) -> str:
 
 def _read_line(prompt: str) -> str | None:
     """A line without its end; None at the end of all."""
-    is_typed = sys.stdin.isatty()
-    if is_typed and sys.stdout.isatty():
-        try:
-            return input(prompt)
-        except EOFError:
-            return None
-    if is_typed:  # answers go elsewhere: the prompt must not go with them
+    if not sys.stdin.isatty():
+        return _stripped(sys.stdin.readline())
+    with _waking():
+        if sys.stdout.isatty():
+            try:
+                return input(prompt)
+            except EOFError:
+                return None
+        # Answers go elsewhere: the prompt must not go with them.
         print(prompt, end="", file=sys.stderr, flush=True)
-    line = sys.stdin.readline()
+        return _stripped(sys.stdin.readline())
+
+
+def _stripped(line: str) -> str | None:
     return line.rstrip("\r\n") if line else None
+
+
+@contextmanager
+def _waking() -> Iterator[None]:
+    """Wakes a wait for a line now and then, so that no Ctrl-C is lost.
+
+    Waits look for signals only when one interrupts them. One that comes between the prompt and the wait would
+    be noticed with the next key that is typed, or with a signal: this sends one that means nothing.
+    """
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, WAKE_S, WAKE_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _end() -> None:
