@@ -58,3 +58,38 @@ def test_a_conversation_goes_on_after_a_restart(tmp_path):
         anew = ask(client, 3, messages)
     assert anew.content[0].text == second.content[0].text
     assert (tmp_path / "texts").stat().st_mode & 0o077 == 0
+
+
+CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 12}}, "required": ["city"]}
+TOOL = {"name": "get_weather", "input_schema": CITY | {"additionalProperties": False}}
+
+
+def call(client, messages, **options):
+    """A turn of an agent."""
+    return client.messages.create(
+        model="demo", max_tokens=99, extra_body={"temperature": 0}, tools=[TOOL], messages=messages, **options
+    )
+
+
+def test_a_call_is_known_after_a_restart_too(tmp_path):
+    """A call that had to be made is not cut into tokens as its text would be."""
+    options = ServerOptions(park=tmp_path / "texts")
+    messages = [{"role": "user", "content": "The weather in Paris?"}]
+    with (
+        live_server(aliases=("demo",), options=options) as live,
+        anthropic.Anthropic(base_url=live.url, api_key="x", max_retries=0) as client,
+    ):
+        first = call(client, messages, tool_choice={"type": "any"})
+    (use,) = first.content
+    result = {"type": "tool_result", "tool_use_id": use.id, "content": "Sunny."}
+    messages += [
+        {"role": "assistant", "content": [use.model_dump(exclude_none=True)]},
+        {"role": "user", "content": [result]},
+    ]
+    with (
+        live_server(aliases=("demo",), options=options) as live,
+        anthropic.Anthropic(base_url=live.url, api_key="x", max_retries=0) as client,
+    ):
+        second = call(client, messages)
+    known = first.usage.input_tokens + first.usage.output_tokens
+    assert second.usage.cache_read_input_tokens >= known - 1

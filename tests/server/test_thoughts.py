@@ -14,6 +14,7 @@ from edgemoe.server.local_model import End, Token
 from edgemoe.server.openai.chat_answer import ChatEncoder, chat_body
 from edgemoe.server.openai.responses_answer import ResponsesEncoder
 from edgemoe.server.request import AnswerRequest
+from edgemoe.server.text_memory import Written
 from edgemoe.server.whole import collect
 from edgemoe.server.writer import AnswerWriter
 
@@ -26,7 +27,7 @@ WRITTEN = (
 def events_of(text, *, stops=(), reason="stop", tools=TOOLS, **options):
     """The events of an answer of one token per character."""
     reader = DIALECTS["qwen3-hermes"].reader("", tools, takes_calls=bool(tools))
-    writer = AnswerWriter(reader, stops, 3, **options)
+    writer = AnswerWriter(reader, stops, Written("", [1, 2, 3]), **options)
     out = []
     for number, letter in enumerate(text):
         out += writer.push(Token(letter, number, TokenChance(letter, -0.5)))

@@ -28,7 +28,7 @@ class Holding:
         del self.token_ids[reached:]
 
 
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+def common_prefix(a: Sequence[object], b: Sequence[object]) -> int:
     """How many leading tokens two texts share."""
     shorter = min(len(a), len(b))
     if a[:shorter] == b[:shorter]:  # as mostly: a text that goes on

@@ -94,6 +94,11 @@ class ParkedFiles:
         found = [(path, len(ids), _num_common(ids, wanted)) for path, ids in self._texts.items()]
         return sorted((entry for entry in found if entry[2]), key=lambda entry: -entry[2])
 
+    def alike(self, token_ids: Sequence[int], least: int) -> list[Sequence[int]]:
+        """Texts that have so many tokens in common with one, the most first."""
+        found = [self._texts[path] for path, _, num_common in self.longest(token_ids) if num_common >= least]
+        return [ids.tolist() for ids in found]
+
     def holds(self, token_ids: Sequence[int]) -> bool:
         """Whether exactly this text is there."""
         return self._path(np.asarray(token_ids, np.int32)) in self._texts

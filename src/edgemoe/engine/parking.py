@@ -25,6 +25,7 @@ log = logging.getLogger("edgemoe.parking")
 
 # So few tokens more are read again rather than fetched, and shorter texts are not written.
 FEWEST_TOKENS = 32
+FEW_TEXTS = 4
 # After a failed writing, such as on a full disk, nothing is written for so long.
 PAUSE_S = 60.0
 
@@ -59,6 +60,11 @@ class Parking:
     def has_work(self) -> bool:
         """Whether ``write`` would write something."""
         return any(self._is_wanted(holding) for holding in self._pool.kept())
+
+    def alike(self, token_ids: Sequence[int]) -> list[Sequence[int]]:
+        """Parked texts that begin as this one, those with most in common first, and no more than a few."""
+        with self._lock:
+            return self._files.alike(token_ids, FEWEST_TOKENS)[:FEW_TEXTS]
 
     def fetch(self, token_ids: Sequence[int], num_slots: int, is_cancelled: Callable[[], bool]) -> None:
         """Before a text that begins so and may have ``num_slots`` tokens is read: write those away whose room

@@ -30,6 +30,7 @@ from edgemoe.server.options import ServerOptions
 from edgemoe.server.outbox import Outbox
 from edgemoe.server.request import AnswerRequest
 from edgemoe.server.shelf import Shelf
+from edgemoe.server.text_memory import Written
 from edgemoe.server.waiting import FairQueue
 from edgemoe.server.writer import AnswerWriter
 
@@ -177,6 +178,8 @@ class Answers:
         finally:
             cancel.set()
             await asyncio.wait([running])
+            if prompt.text and request.messages is not None:
+                local.texts.keep(writer.written)
         if end.error is not None:
             raise end.error
         last = writer.finish(end)
@@ -196,7 +199,7 @@ class Answers:
         return AnswerWriter(
             reader,
             request.stop,
-            len(prompt.token_ids),
+            Written(prompt.text, prompt.token_ids),
             only_one_call=not request.allows_parallel_calls,
         )
 

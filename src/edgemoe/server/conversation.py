@@ -32,7 +32,7 @@ def render(local: LocalModel, request: AnswerRequest, memory: CallMemory) -> Pro
     tokenizer = local.model.tokenizer
     if request.messages is not None:
         text = render_messages(local, request, memory)
-        token_ids: Sequence[int] = tokenizer.encode(text, adds_special=False)
+        token_ids: Sequence[int] = local.encode(text)
     elif isinstance(request.prompt, str):
         text, token_ids = request.prompt, tokenizer.encode_prompt(request.prompt)
     else:

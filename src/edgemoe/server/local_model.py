@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from edgemoe.api import Constraint, Generation, Model, Stream, TokenLogprob
@@ -19,6 +19,7 @@ from edgemoe.engine.sampling import token_logprob
 from edgemoe.experts import LayerObserver
 from edgemoe.server.constraint import Vocabulary
 from edgemoe.server.events import TokenChance
+from edgemoe.server.text_memory import TextMemory, Written
 from edgemoe.text.stream import StreamDecoder
 from edgemoe.text.tokenizer import Tokenizer
 
@@ -110,6 +111,7 @@ class LocalModel:
         self.loaded_at = int(time.time())
         self.turn_end_ids = model.tokenizer.turn_end_ids() if model.tokenizer.is_available else frozenset()
         self.template = "\n".join(model.tokenizer.template_sources())
+        self.texts = TextMemory(model.tokenizer.special_ids())
         self._lock = threading.Lock()
 
     @property
@@ -143,6 +145,19 @@ class LocalModel:
             RequestError: there is no template, or it refuses the conversation.
         """
         return self.model.tokenizer.render_chat(messages, tools, None, **options)
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a rendered conversation: as they were where the model has read or written it."""
+
+        @cache
+        def encode(rest: str) -> list[int]:
+            return self.model.tokenizer.encode(rest, adds_special=False)
+
+        def parked() -> Iterable[Written]:
+            for token_ids in self.parking.alike(encode(text)) if self.parking else ():
+                yield Written(self.model.tokenizer.decode_all(token_ids), token_ids)
+
+        return self.texts.encode(text, encode, parked)
 
     def close(self) -> None:
         """Park what can be parked, and free the memory."""

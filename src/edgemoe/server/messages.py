@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from edgemoe.server.failures import refused, unsupported
 
 MAX_MESSAGES = 10_000
+# A line that one client writes into a block of its own at the front of its system prompt, different in every
+# turn: kept, it would make the whole conversation a new text each time.
+BILLING_LINE = re.compile(r"^x-anthropic-billing-header:[^\n]*\n*", re.MULTILINE)
 TEXT_PARTS = {"text", "input_text", "output_text", "refusal", "summary_text", "reasoning_text"}
 
 
@@ -38,6 +42,15 @@ def _part_text(part: Any, name: str) -> str:
     if not isinstance(text, str):
         raise refused(f"{name}.text", "must be a string")
     return text
+
+
+def system_text(value: Any, name: str) -> str:
+    """The text of a system message, its blocks one below the other. Errors as of ``content_text``."""
+    if isinstance(value, list):
+        blocks = [_part_text(part, f"{name}[{place}]") for place, part in enumerate(value)]
+    else:
+        blocks = [content_text(value, name)]
+    return "\n".join(text for block in blocks if (text := BILLING_LINE.sub("", block)))
 
 
 def call_arguments(value: Any, name: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from edgemoe.server.events import (
 )
 from edgemoe.server.local_model import End, Token
 from edgemoe.server.request import new_id
+from edgemoe.server.text_memory import Written
 from edgemoe.text.stops import StopScanner
 
 
@@ -27,18 +28,19 @@ class AnswerWriter:
     """Writes one answer. ``is_done`` is set when it ends before the engine ends it."""
 
     def __init__(
-        self, reader: Reader, stops: Sequence[str], num_prompt: int, *, only_one_call: bool = False
+        self, reader: Reader, stops: Sequence[str], written: Written, *, only_one_call: bool = False
     ) -> None:
+        """``written`` takes all that the model writes."""
         self._reader = reader
         self._scanner = StopScanner(stops)
         self._stops = stops
-        self._num_prompt = num_prompt
+        self.written = written
+        self._num_prompt = written.num_tokens
         self._only_one_call = only_one_call
         self._chances: list[TokenChance] = []
         self._seen = ""  # text that the scanner was given, to say which stop ended it
         self._num_reasoning = 0
         self.num_tokens = 0
-        self._raw: list[str] = []  # all that the model wrote
         self._told: list[str] = []  # the text without the calls
         self.calls: list[tuple[str, Call]] = []  # with their ids
         self.is_done = False
@@ -46,7 +48,7 @@ class AnswerWriter:
     def push(self, token: Token) -> list[Event]:
         """Events that a token brings."""
         self.num_tokens += token.token_id is not None
-        self._raw.append(token.text)
+        self.written.push(token.text, token.token_id)
         was_thinking, was_in_call = self._reader.is_thinking, self._reader.is_in_call
         self._num_reasoning += was_thinking
         if token.chance is not None and not was_thinking and not was_in_call:
@@ -68,7 +70,7 @@ class AnswerWriter:
     def turn(self) -> Turn:
         """What is remembered of an answer with calls."""
         calls = {call_id: (call.name, json.loads(call.arguments)) for call_id, call in self.calls}
-        return Turn(self._reader.answer_of("".join(self._raw)), "".join(self._told), calls)
+        return Turn(self._reader.answer_of(self.written.answer), "".join(self._told), calls)
 
     def _reason(self, end: End) -> str:
         if self.calls:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgemoe.server.failures import refused, unsupported
 from edgemoe.server.fields import Fields
-from edgemoe.server.messages import MAX_MESSAGES, content_text, function_call, join_system
+from edgemoe.server.messages import MAX_MESSAGES, content_text, function_call, join_system, system_text
 from edgemoe.server.openai.chat_request import (
     MAX_TOKENS,
     check_schema_size,
@@ -32,9 +31,6 @@ HARMLESS = [
     "speed",
     "inference_geo",
 ]
-# A line that one client writes at the front of its system prompt, different in every turn: kept, it would
-# make the whole conversation a new text each time.
-BILLING_LINE = re.compile(r"^x-anthropic-billing-header:[^\n]*\n*", re.MULTILINE)
 
 
 def read_messages_request(
@@ -117,8 +113,7 @@ def _read_tool_choice(choice: Fields | None, tools: Sequence[Mapping[str, Any]])
 
 
 def _read_conversation(fields: Fields) -> list[dict[str, Any]]:
-    system = content_text(fields.get("system"), "system") if fields.get("system") is not None else ""
-    system = BILLING_LINE.sub("", system)
+    system = system_text(fields.get("system"), "system")
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     entries = fields.items("messages", MAX_MESSAGES)
     if not entries:
@@ -134,7 +129,7 @@ def _read_message(message: Fields) -> list[dict[str, Any]]:
         raise message.fail("role", "is missing")
     content, name = message.get("content"), message.name("content")
     if role == "system":
-        return [{"role": "system", "content": BILLING_LINE.sub("", content_text(content, name))}]
+        return [{"role": "system", "content": system_text(content, name)}]
     blocks = (
         [{"type": "text", "text": content}] if isinstance(content, str) else message.items("content", 4096)
     )

@@ -11,6 +11,7 @@ from edgemoe.server.messages import (
     content_text,
     function_call,
     join_system,
+    system_text,
 )
 
 
@@ -27,9 +28,9 @@ def _read_message(message: Fields) -> dict[str, Any]:
     role = message.choice("role", ("system", "developer", "user", "assistant", "tool", "function"))
     if role is None:
         raise message.fail("role", "is missing")
-    content = content_text(message.get("content"), message.name("content"))
     if role in {"system", "developer"}:
-        return {"role": "system", "content": content}
+        return {"role": "system", "content": system_text(message.get("content"), message.name("content"))}
+    content = content_text(message.get("content"), message.name("content"))
     if role == "assistant":
         return _read_assistant(message, content)
     if role in {"tool", "function"}:

@@ -7,7 +7,14 @@ from typing import Any
 
 from edgemoe.server.failures import refused, unsupported
 from edgemoe.server.fields import Fields
-from edgemoe.server.messages import MAX_MESSAGES, call_arguments, content_text, function_call, join_system
+from edgemoe.server.messages import (
+    MAX_MESSAGES,
+    call_arguments,
+    content_text,
+    function_call,
+    join_system,
+    system_text,
+)
 from edgemoe.server.openai.chat_request import (
     MAX_TOKENS,
     MAX_TOP_LOGPROBS,
@@ -130,11 +137,13 @@ def _add_item(messages: list[dict[str, Any]], item: Fields) -> None:
     kind = item.text("type", "message")
     if kind == "message":
         role = item.choice("role", ("user", "assistant", "system", "developer"), "user")
-        content = content_text(item.get("content"), item.name("content"))
+        value, name = item.get("content"), item.name("content")
         if role == "assistant":
-            _assistant(messages)["content"] += content
+            _assistant(messages)["content"] += content_text(value, name)
+        elif role == "user":
+            messages.append({"role": "user", "content": content_text(value, name)})
         else:
-            messages.append({"role": "system" if role == "developer" else role, "content": content})
+            messages.append({"role": "system", "content": system_text(value, name)})
     elif kind == "function_call":
         arguments = call_arguments(item.get("arguments"), item.name("arguments"))
         call = function_call(item.needed_text("call_id"), item.needed_text("name"), arguments)
