@@ -14,6 +14,7 @@ void bind_attention(nanobind::module_& m);
 void bind_experts(nanobind::module_& m);
 void bind_io(nanobind::module_& m);
 void bind_cache(nanobind::module_& m);
+void bind_drafts(nanobind::module_& m);
 void bind_remote(nanobind::module_& m);
 void bind_speculation(nanobind::module_& m);
 void bind_streaming(nanobind::module_& m);

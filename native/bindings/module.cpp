@@ -34,4 +34,5 @@ NB_MODULE(_native, m) {
     edgemoe::bindings::bind_cache(m);
     edgemoe::bindings::bind_remote(m);
     edgemoe::bindings::bind_streaming(m);
+    edgemoe::bindings::bind_drafts(m);
 }

@@ -19,24 +19,28 @@ from edgemoe.engine.drafting.governor import (
     best_length,
 )
 from edgemoe.engine.drafting.kinds import Chances
-from edgemoe.engine.drafting.suffixes import FEWEST, LONGEST, MOST_PLACES, Match, SuffixIndex
+from edgemoe.native import FEWEST_AGREEING, MOST_AGREEING, MOST_PLACES, SuffixIndex
 
 OLMOE = StepShape(dense_bytes=200e6, expert_bytes=400e6, num_experts=64, top_k=8)
 
 
 def naive_match(tokens):
-    """The longest match among the latest places where the last FEWEST tokens stood before."""
-    if len(tokens) < FEWEST:
+    """The longest match among the latest places where the last FEWEST_AGREEING tokens stood before."""
+    if len(tokens) < FEWEST_AGREEING:
         return None
-    ends = [e for e in range(len(tokens) - 1, FEWEST - 1, -1) if tokens[e - FEWEST : e] == tokens[-FEWEST:]]
+    ends = [
+        e
+        for e in range(len(tokens) - 1, FEWEST_AGREEING - 1, -1)
+        if tokens[e - FEWEST_AGREEING : e] == tokens[-FEWEST_AGREEING:]
+    ]
     best = None
     for end in ends[:MOST_PLACES]:
-        length = FEWEST
-        while length < min(LONGEST, end) and tokens[end - length - 1] == tokens[-length - 1]:
+        length = FEWEST_AGREEING
+        while length < min(MOST_AGREEING, end) and tokens[end - length - 1] == tokens[-length - 1]:
             length += 1
-        if best is None or length > best.length:
-            best = Match(end, length)
-        if length == LONGEST:
+        if best is None or length > best[1]:
+            best = end, length
+        if length == MOST_AGREEING:
             break
     return best
 
@@ -46,25 +50,24 @@ def naive_match(tokens):
 def test_the_index_finds_what_a_search_through_the_text_finds(pieces, offset):
     index, tokens = SuffixIndex(), []
     for piece in pieces:
-        index.extend([offset + t for t in piece])
-        tokens += [offset + t for t in piece]
-        assert len(index) == len(tokens)
-        assert index.find() == naive_match(tokens)
+        for token_id in piece:
+            tokens.append(offset + token_id)
+            if token_id:  # else it is caught up with later
+                assert index.look(tokens[:-1], tokens[-1]) == naive_match(tokens)
+                assert len(index) == len(tokens)
 
 
 def test_the_index_finds_the_same_after_its_table_has_grown():
     tokens = [(i * i) % 97 for i in range(2500)]
-    index = SuffixIndex()
-    index.extend(tokens)
-    assert index.find() == naive_match(tokens)
+    assert SuffixIndex().look(tokens[:-1], tokens[-1]) == naive_match(tokens)
 
 
 def test_what_follows_a_place_goes_on_repeating_itself_at_the_texts_end():
     index = SuffixIndex()
-    index.extend([9, 1, 2, 3, 4, 5, 1, 2, 3])
-    match = index.find()
-    assert match == Match(end=4, length=3)
-    assert index.after(match, 8) == [4, 5, 1, 2, 3, 4, 5, 1]
+    assert index.look([9, 1, 2, 3, 4, 5, 1, 2], 3) == (4, 3)
+    assert index.after(4, 8) == [4, 5, 1, 2, 3, 4, 5, 1]
+    with pytest.raises(IndexError):
+        index.after(9, 1)
 
 
 def test_the_text_drafts_what_followed_and_counts_on_it_more_the_longer_it_agrees():

@@ -34,7 +34,7 @@ class KnowingDrafter:
         self._random = np.random.default_rng(seed)
         self.lengths: list[int] = []
 
-    def draft(self, token_ids: Sequence[int], token_id: int, most: int) -> Draft:
+    def draft(self, token_ids: list[int], token_id: int, most: int) -> Draft:
         """See Drafter; of any length up to ``most``."""
         done = len(token_ids) + 1 - self._num_prompt
         count = int(self._random.integers(0, most + 1))

@@ -1,6 +1,10 @@
 """The only door to compiled code."""
 
 from edgemoe._native import (
+    FEWEST_AGREEING,
+    MOST_AGREEING,
+    MOST_PLACES,
+    SuffixIndex,
     available_isas,
     force_isa,
     get_num_threads,
@@ -78,10 +82,13 @@ __all__ = [
     "BLOCK",
     "DEMAND_TRIES",
     "DIRECT_ALIGNMENT",
+    "FEWEST_AGREEING",
     "FORMATS",
     "FORMAT_TRAITS",
     "LAYOUT_VERSION",
     "MAX_REHEARSED",
+    "MOST_AGREEING",
+    "MOST_PLACES",
     "READ_METHODS",
     "ROW_GROUP",
     "BlockSlice",
@@ -109,6 +116,7 @@ __all__ = [
     "SlotArena",
     "Speculation",
     "StepPredictor",
+    "SuffixIndex",
     "TablePredictor",
     "TieredReader",
     "UseStatistics",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgemoe.engine.drafting.suffixes import LONGEST, SuffixIndex
+from edgemoe.native import MOST_AGREEING, SuffixIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,13 @@ class Draft:
     token_ids: Sequence[int] = ()
     kinds: Sequence[int] = ()
     reading_s: float = 0.0  # that it took to read what of the text had not been followed
+
+    def cut(self, most: int) -> Draft:
+        """The first tokens of it, so many at most."""
+        return Draft(self.token_ids[:most], self.kinds[:most], self.reading_s)
+
+
+NO_DRAFT = Draft()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,7 @@ class Drafter(Protocol):
         """What it would take to follow a text of so many tokens up to its end, before anything is guessed."""
         ...
 
-    def draft(self, token_ids: Sequence[int], token_id: int, most: int) -> Draft:
+    def draft(self, token_ids: list[int], token_id: int, most: int) -> Draft:
         """At most so many tokens that may follow ``token_id``, which follows ``token_ids``.
 
         Those of one call are a beginning of those of the next.
@@ -82,19 +89,18 @@ class TextDrafter:
         """See Drafter."""
         return _TEXT_KINDS
 
-    def draft(self, token_ids: Sequence[int], token_id: int, most: int) -> Draft:
+    def draft(self, token_ids: list[int], token_id: int, most: int) -> Draft:
         """See Drafter."""
-        self._index.extend(token_ids[len(self._index) :])
-        self._index.extend([token_id])
-        match = self._index.find()
+        match = self._index.look(token_ids, token_id)
         if match is None:
-            return Draft()
-        token_ids = self._index.after(match, most)
-        return Draft(token_ids, _KINDS[match.length : match.length + len(token_ids)])
+            return NO_DRAFT
+        end, length = match
+        found = self._index.after(end, most)
+        return Draft(found, _KINDS[length : length + len(found)])
 
     def close(self) -> None:
         """See Drafter."""
 
 
 # By how many tokens agreed, as far as they are ever compared or drafted.
-_KINDS = [min(max(length - 1, 0).bit_length(), max(_TEXT_KINDS)) for length in range(LONGEST + 512)]
+_KINDS = [min(max(length - 1, 0).bit_length(), max(_TEXT_KINDS)) for length in range(MOST_AGREEING + 512)]

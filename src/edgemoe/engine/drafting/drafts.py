@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 from collections import deque
 
-from edgemoe.engine.drafting.drafter import Draft, Drafter
+from edgemoe.engine.drafting.drafter import NO_DRAFT, Draft, Drafter
 from edgemoe.engine.drafting.governor import Account, StepTimes, best_length
 from edgemoe.engine.drafting.kinds import Chances
 from edgemoe.engine.sequence import Text
+from edgemoe.models.state import MAX_TENTATIVE_ROWS
 from edgemoe.native import FloatArray
 
 # Tokens that are not guessed after a guess that was not worth trying: looking takes as long as a tenth of a
@@ -54,27 +55,45 @@ class Drafts:
 
     def step(self, text: Text, token_id: int) -> FloatArray:
         """Append a token to the text; logits (V,) of what comes after it. Raises as ``Text.step``."""
-        self.judge(token_id)
+        if self._guessed:
+            self.judge(token_id)
+        if self._num_resting:
+            self._num_resting -= 1
+            return text.step(token_id)
         if text.has_ahead(token_id):
             self._num_came += 1
             return text.step(token_id)
         if self._cost:
             self._account.book(self._num_came, self._cost)
-        if self._num_resting:
-            self._num_resting -= 1
-            self._num_came, self._cost = 1, 1.0
-            return text.step(token_id)
         draft, drafting_s = self._guess(text, token_id)
+        if not draft.token_ids and self._is_free:
+            return self._step_alone(text, token_id)
         count = self._count(draft)
         logits = text.step(token_id, draft.token_ids[:count])
         self._num_came, self._cost = 1, self._measured(text, count, drafting_s)
         tried = max(count, 1)  # one that was not tried is compared with what comes as well
         self._guessed.extend(zip(draft.token_ids[:tried], draft.kinds, strict=False))
         self._is_tried = count > 0
-        if not count and self._fixed is None and self._times.is_known and self._is_free:
-            self._num_resting = RESTING
+        if not count and self._is_free:
+            self._rest()
         self._note(num_drafted=count)
         return logits
+
+    def _step_alone(self, text: Text, token_id: int) -> FloatArray:
+        """A step where there was nothing to guess from: as little as possible beside it."""
+        logits = text.step(token_id)
+        self._num_came, self._cost = 1, 1.0
+        step = text.last_step
+        if step is not None and not step.has_company:
+            self._times.single(step.took_s, step.counts.waited_s)
+        self._rest()
+        return logits
+
+    def _rest(self) -> None:
+        """Guess none of the next tokens, once enough is known to try any."""
+        if self._fixed is None and self._times.is_known:
+            self._num_resting = RESTING
+            self._account.book(RESTING, RESTING)
 
     def close(self) -> None:
         """The answer has ended."""
@@ -87,9 +106,12 @@ class Drafts:
 
     def _guess(self, text: Text, token_id: int) -> tuple[Draft, float]:
         """What may follow a token, and the seconds that guessing it is to be charged with."""
+        if self._is_free and self._fixed is None:
+            draft = self._drafter.draft(text.token_ids, token_id, MAX_TENTATIVE_ROWS - 1)
+            return draft.cut(self._most(text)[0]) if draft.token_ids else draft, 0.0
         most, has_prospects = self._most(text)
         if not most:
-            return Draft(), 0.0
+            return NO_DRAFT, 0.0
         began_s = time.monotonic()
         draft = self._drafter.draft(text.token_ids, token_id, most)
         took_s = time.monotonic() - began_s
@@ -136,7 +158,7 @@ class Drafts:
         times, step = self._times, text.last_step
         if step is None:  # the text had to be read again
             return 0.0
-        drafting = 0.0 if self._is_free and not num_drafted else drafting_s / (times.single_s or step.took_s)
+        drafting = drafting_s / (times.single_s or step.took_s)
         if step.has_company:
             return times.costs(num_drafted)[num_drafted] + drafting
         if not num_drafted:  # what it took beyond the mean is no loss of drafts

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgemoe.engine.drafting.drafter import Draft, Room
+from edgemoe.engine.drafting.drafter import NO_DRAFT, Draft, Room
 from edgemoe.engine.scheduler import Cancelled
 from edgemoe.errors import EdgeMoEError
 from edgemoe.models.state import MAX_TENTATIVE_ROWS
@@ -88,19 +88,19 @@ class ModelDrafter:
         """See Drafter."""
         return max(0, num_tokens - self._num_read) * self._pace.reading_s
 
-    def draft(self, token_ids: Sequence[int], token_id: int, most: int) -> Draft:
+    def draft(self, token_ids: list[int], token_id: int, most: int) -> Draft:
         """See Drafter; nothing where the small model cannot read the text."""
         read = [*token_ids, token_id]
         most = min(most, self._num_slots - len(read))
         if self._is_over or most <= 0 or not self._can_read(read):
-            return Draft()
+            return NO_DRAFT
         try:
             return self._draft(read, most)
         except Cancelled:
-            return Draft()
+            return NO_DRAFT
         except EdgeMoEError:  # storage failed, or the model is being closed: the answer does not need drafts
             self.close()
-            return Draft()
+            return NO_DRAFT
 
     def close(self) -> None:
         """See Drafter."""
