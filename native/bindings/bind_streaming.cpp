@@ -94,8 +94,6 @@ void new_stream(ExpertStream* self, UseStatistics& statistics, ExpertCache& cach
         const Matrix& matrix = matrix_of(*head);
         require_equal(matrix.rows, catalog.first(position + 1) - catalog.first(position), kName,
                       "number of rows of a head");
-        require(records[static_cast<std::size_t>(catalog.first(position))].width + matrix.rows < matrix.cols,
-                kName, "a head has too few columns");
     }
     new (self) ExpertStream(statistics, cache, loads, std::move(records), std::move(heads),
                             {swaps_layers, check_signals});
@@ -109,17 +107,22 @@ using PythonRehearsal =
 using Numbers = nb::typed<nb::list, int>;
 using PythonObserver = nb::typed<nb::callable, void(Numbers, Numbers, Numbers)>;
 
-void run(ExpertStream& stream, int position, Floats2 x, Ids ids, Floats2 weights, MutableFloats2 out,
-         Speculation* ahead, std::optional<PythonRehearsal> rehearse, std::optional<PythonObserver> observe) {
+void run(ExpertStream& stream, int position, Floats2 x, Ids ids, Floats2 weights, Floats2 inputs,
+         MutableFloats2 out, Speculation* ahead, std::optional<PythonRehearsal> rehearse,
+         std::optional<PythonObserver> observe) {
     constexpr const char* kName = "run";
     require_position(stream.catalog(), position, kName);
     const int first = stream.catalog().first(position);
     const std::int64_t num_experts = stream.catalog().first(position + 1) - first;
     const Routed routed = routed_of(x, ids, weights, num_experts, kName);
     require(routed.num_tokens > 0 && routed.top_k > 0, kName, "no tokens");
-    require_equal(routed.width, stream.width(position), kName, "input row length");
+    const std::int64_t width = stream.width(position), forecast_width = stream.forecast_width(position);
+    require(forecast_width == 0 || routed.width + num_experts < forecast_width, kName,
+            "the head of the next use has too few columns");
+    require_equal(size(inputs, 0), routed.num_tokens, kName, "number of input rows");
+    require_equal(size(inputs, 1), width, kName, "input row length");
     require_equal(size(out, 0), routed.num_tokens, kName, "number of output rows");
-    require_equal(size(out, 1), routed.width, kName, "output row length");
+    require_equal(size(out, 1), width, kName, "output row length");
     require(ahead == nullptr || &ahead->catalog() == &stream.catalog(), kName,
             "reading ahead is of another cache");
     std::function<void(const LayerEvent&)> observer;
@@ -134,8 +137,7 @@ void run(ExpertStream& stream, int position, Floats2 x, Ids ids, Floats2 weights
         require_equal(routed.num_tokens, 1, kName, "number of tokens to rehearse with");
         rehearsal = [&](const float* added) -> std::optional<Rehearsed> {
             const nb::gil_scoped_acquire acquire;
-            const nb::object found =
-                (*rehearse)(array_of(std::vector(added, added + routed.width), 1, routed.width));
+            const nb::object found = (*rehearse)(array_of(std::vector(added, added + width), 1, width));
             if (found.is_none()) return std::nullopt;
             const auto [seen, scores, chosen, given] =
                 nb::cast<std::tuple<Floats2, Floats2, Ids, Floats2>>(found);
@@ -143,7 +145,7 @@ void run(ExpertStream& stream, int position, Floats2 x, Ids ids, Floats2 weights
         };
     }
     const nb::gil_scoped_release release;
-    stream.run(position, routed, out.data(), ahead, rehearsal, observer);
+    stream.run(position, routed, inputs.data(), out.data(), ahead, rehearsal, observer);
 }
 
 }  // namespace
@@ -155,8 +157,8 @@ void bind_streaming(nb::module_& m) {
              nb::keep_alive<1, 6>(), nb::arg("statistics"), nb::arg("cache"), nb::arg("loads"),
              nb::arg("layouts"), nb::arg("layers"), nb::arg("swaps_layers"))
         .def("run", &run, nb::arg("position"), nb::arg("x").noconvert(), nb::arg("expert_ids").noconvert(),
-             nb::arg("weights").noconvert(), nb::arg("out").noconvert(), nb::arg("ahead").none(),
-             nb::arg("rehearse").none(), nb::arg("observe").none())
+             nb::arg("weights").noconvert(), nb::arg("inputs").noconvert(), nb::arg("out").noconvert(),
+             nb::arg("ahead").none(), nb::arg("rehearse").none(), nb::arg("observe").none())
         .def_prop_ro("num_hits", &ExpertStream::num_hits)
         .def_prop_ro("num_misses", &ExpertStream::num_misses);
 }

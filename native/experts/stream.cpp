@@ -93,10 +93,10 @@ ExpertStream::ExpertStream(UseStatistics& statistics, ExpertCache& cache, Loads&
     }
 }
 
-void ExpertStream::run(int position, const Routed& routed, float* out, Ahead* ahead,
+void ExpertStream::run(int position, const Routed& routed, const float* inputs, float* out, Ahead* ahead,
                        const Rehearsal& rehearsal, const std::function<void(const LayerEvent&)>& observe) {
     try {
-        run_layer(position, routed, out, ahead, rehearsal, observe);
+        run_layer(position, routed, inputs, out, ahead, rehearsal, observe);
     } catch (...) {
         loads_.abandon();
         if (ahead != nullptr) ahead->abandon();
@@ -105,8 +105,8 @@ void ExpertStream::run(int position, const Routed& routed, float* out, Ahead* ah
     }
 }
 
-void ExpertStream::run_layer(int position, const Routed& routed, float* out, Ahead* ahead,
-                             const Rehearsal& rehearsal,
+void ExpertStream::run_layer(int position, const Routed& routed, const float* inputs, float* out,
+                             Ahead* ahead, const Rehearsal& rehearsal,
                              const std::function<void(const LayerEvent&)>& observe) {
     const Catalog& catalog = cache_.catalog();
     Residency& residency = cache_.residency();
@@ -139,7 +139,10 @@ void ExpertStream::run_layer(int position, const Routed& routed, float* out, Ahe
     if (ahead != nullptr && arriving.is_complete()) ahead->start(position, routed);
     if (fills) fill();
     loads_.begin();
-    ExpertLayerOutput output(routed, layer.activation);
+    Routed given = routed;
+    given.x = inputs;
+    given.width = width(position);
+    ExpertLayerOutput output(given, layer.activation);
     compute(output, hits, arriving);
     if (ahead != nullptr && rehearsal && arriving.is_complete() && arriving.is_expecting()) {
         rehearse(position, output, *ahead, rehearsal);

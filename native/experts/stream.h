@@ -19,7 +19,8 @@
 
 namespace edgemoe {
 
-// What the router of a layer sees and makes of it, of a single token.
+// What the experts of a layer would get, and what its router makes of a single token. Letters: D width of
+// what experts get and give; a router may see something wider.
 struct Rehearsed {
     std::vector<float> x;           // [D]
     std::vector<float> scores;      // [E]
@@ -76,16 +77,21 @@ class ExpertStream {
     ExpertStream(UseStatistics& statistics, ExpertCache& cache, Loads& loads,
                  std::vector<RecordLayout> layouts, std::vector<Layer> layers, Options options);
 
-    // out [T][D] is the weighted sum of the chosen experts' outputs. After an error nothing is under way and
-    // nothing is pinned. `ahead`, `rehearsal` (of a single token) and `observe` may be missing; without
-    // `ahead` nothing is read but on demand.
-    void run(int position, const Routed& routed, float* out, Ahead* ahead, const Rehearsal& rehearsal,
-             const std::function<void(const LayerEvent&)>& observe);
+    // out [T][D] is the weighted sum of what the chosen experts make of `inputs` [T][D], which may be what
+    // the router saw. After an error nothing is under way and nothing is pinned. `ahead`, `rehearsal` (of a
+    // single token) and `observe` may be missing; without `ahead` nothing is read but on demand.
+    void run(int position, const Routed& routed, const float* inputs, float* out, Ahead* ahead,
+             const Rehearsal& rehearsal, const std::function<void(const LayerEvent&)>& observe);
 
     const Catalog& catalog() const { return cache_.catalog(); }
     // D of the layer at a position.
     std::int64_t width(int position) const {
         return layouts_[static_cast<std::size_t>(catalog().first(position))].width;
+    }
+    // Columns of the head that forecasts the next use at a position; 0 where there is none.
+    std::int64_t forecast_width(int position) const {
+        const Matrix* const head = layers_[static_cast<std::size_t>(position)].next_use;
+        return head == nullptr ? 0 : head->cols;
     }
     std::int64_t num_hits() const { return num_hits_; }
     // Not resident when the router spoke, those still being read ahead included.
@@ -94,8 +100,8 @@ class ExpertStream {
   private:
     class Arriving;
 
-    void run_layer(int position, const Routed& routed, float* out, Ahead* ahead, const Rehearsal& rehearsal,
-                   const std::function<void(const LayerEvent&)>& observe);
+    void run_layer(int position, const Routed& routed, const float* inputs, float* out, Ahead* ahead,
+                   const Rehearsal& rehearsal, const std::function<void(const LayerEvent&)>& observe);
     // Where all experts fit: when storage is idle, queues the next absent one. Each is tried once.
     void fill();
     // While the layer waits for experts, the layers after it are rehearsed with those that are in memory.

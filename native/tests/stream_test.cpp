@@ -173,8 +173,9 @@ struct Streamed {
             ids.push_back((pass + t + position + 1 + t % 3) % kExperts);
         }
         std::vector<float> out(x.size());
-        stream.run(position, {x.data(), ids.data(), weights.data(), tokens, kWidth, kTopK}, out.data(),
-                   reads_ahead ? &speculation : nullptr, tokens == 1 ? rehearsal(position) : nullptr, {});
+        stream.run(position, {x.data(), ids.data(), weights.data(), tokens, kWidth, kTopK}, x.data(),
+                   out.data(), reads_ahead ? &speculation : nullptr,
+                   tokens == 1 ? rehearsal(position) : nullptr, {});
         all.insert(all.end(), out.begin(), out.end());
     }
 };
@@ -272,8 +273,8 @@ TEST(a_rehearsal_gets_what_is_there_already) {
     };
     const auto run = [&](int position, std::vector<std::int32_t> ids, std::vector<float> weights) {
         std::vector<float> out(kWidth);
-        streamed.stream.run(position, {x.data(), ids.data(), weights.data(), 1, kWidth, kTopK}, out.data(),
-                            &streamed.speculation, streamed.rehearsal(position), {});
+        streamed.stream.run(position, {x.data(), ids.data(), weights.data(), 1, kWidth, kTopK}, x.data(),
+                            out.data(), &streamed.speculation, streamed.rehearsal(position), {});
         return out;
     };
     const auto is_near = [](const std::vector<float>& a, const std::vector<float>& b) {

@@ -102,10 +102,7 @@ def _read(profile: Path, plans: Sequence[Path]) -> _Facts:
     ]
     if not found.keys() >= set(wanted):
         raise RequestError(f"{profile} is not finished; run `edgemoe profile` again, it goes on where it was")
-    sizes = {
-        key: {o: expert_num_bytes(o, spec.width, spec.moe(key[0]).expert.width) for o in OPTIONS}
-        for key in keys
-    }
+    sizes = {key: {o: expert_num_bytes(o, *spec.expert_sizes(key[0])) for o in OPTIONS} for key in keys}
     read = {path.name: read_plan(path) for path in plans}
     for name, plan in read.items():
         if not set(plan.overrides) <= set(keys):

@@ -45,12 +45,12 @@ class Rehearses:
         self.rehearsed = []  # what the routers of the layers to come chose in the last rehearsal
         self.agreed = []
 
-    def run(self, layer, x, expert_ids, weights, rehearse=None):
+    def run(self, layer, x, expert_ids, weights, rehearse=None, seen=None):
         if self.rehearsed:
-            seen, scores, ids, given = self.rehearsed.pop(0)
+            known, scores, ids, given = self.rehearsed.pop(0)
             best = np.argsort(-scores[0], kind="stable")[: expert_ids.shape[1]]
             # Not to the last bit: a shared expert's output is added in another order.
-            self.agreed.append(np.allclose(seen, x, atol=1e-5) and np.allclose(given, weights, atol=1e-5))
+            self.agreed.append(np.allclose(known, x, atol=1e-5) and np.allclose(given, weights, atol=1e-5))
             self.agreed.append(sorted(best) == sorted(expert_ids[0]) and np.array_equal(ids, expert_ids))
         y = self.runner.run(layer, x, expert_ids, weights)
         if not self.rehearsed:

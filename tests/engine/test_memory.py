@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from edgemoe.engine.machine import cgroup_room, describe_machine, resident_bytes
-from edgemoe.engine.memory import plan_memory, resident_budget
+from edgemoe.engine.memory import plan_memory, resident_budget, working_bytes
 from edgemoe.errors import BudgetError
 from edgemoe.models import read_spec
 from edgemoe.store import open_store
@@ -48,6 +48,15 @@ def test_the_smallest_budget_works_and_less_does_not(opened):
 
 def test_the_resident_budget_keeps_everything(opened):
     assert plan_memory(*opened, resident_budget(*opened) + 8 * MIB).is_resident
+
+
+def test_a_model_of_networks_alone_takes_working_memory():
+    config = {
+        "model_type": "nemotron_h", "layers_block_type": ["moe", "mlp"], "hidden_size": 64, "vocab_size": 96,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 96,
+        "n_routed_experts": 4, "moe_intermediate_size": 32, "moe_shared_expert_intermediate_size": 64,
+    }  # fmt: skip
+    assert working_bytes(read_spec(config), 8) > 8 * 4 * 64
 
 
 def test_a_state_takes_what_the_plan_says(opened):

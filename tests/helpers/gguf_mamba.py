@@ -34,6 +34,8 @@ _LAYER_NAMES = (
     (r"mixer\.shared_experts\.(up|down)_proj\.weight", r"ffn_\1_shexp.weight"),
     (r"shared_mlp\.output_linear\.weight", "ffn_down_shexp.weight"),
     (r"mixer\.(up|down)_proj\.weight", r"ffn_\1.weight"),
+    (r"mixer\.fc1_latent_proj\.weight", "ffn_latent_down.weight"),
+    (r"mixer\.fc2_latent_proj\.weight", "ffn_latent_up.weight"),
     (r"block_sparse_moe\.(?:output_linear\.weight|experts\.down_proj)", "ffn_down_exps.weight"),
     (r"mixer\.experts\.(up|down)_proj", r"ffn_\1_exps.weight"),
 )
@@ -164,6 +166,8 @@ def _add_nemotron(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     writer.add_value_length(config["head_dim"])
     writer.add_rope_dimension_count(config["head_dim"])
     writer.add_expert_count(config["n_routed_experts"])
+    if config["moe_latent_size"] is not None:
+        writer.add_moe_latent_size(config["moe_latent_size"])
     writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
     writer.add_expert_shared_feed_forward_length(config["moe_shared_expert_intermediate_size"])
     writer.add_expert_shared_count(config["n_shared_experts"])

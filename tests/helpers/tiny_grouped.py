@@ -97,11 +97,12 @@ GROUPED: dict[str, tuple[str, dict[str, Any]]] = {
         {**_ERNIE, "num_hidden_layers": 5, "moe_layer_interval": 2, "moe_layer_end_index": 3,
          "moe_num_shared_experts": 0, "moe_norm_min": 0.4, "tie_word_embeddings": False, "head_dim": 24},
     ),
+    "ernie-biases": ("ernie4_5_moe", {**_ERNIE, "use_bias": True, "tie_word_embeddings": False}),
     "hy": ("hy_v3", {**_HY}),
     "hy-layers": (
         "hy_v3",
         {**_HY, "mlp_layer_types": ["sparse", "dense", "sparse"], "router_scaling_factor": 1.3,
-         "num_shared_experts": 2, "attention_bias": True, "tie_word_embeddings": True},
+         "num_shared_experts": 2, "attention_bias": True, "tie_word_embeddings": True, "mlp_bias": True},
     ),
     "granite": ("granitemoe", {**_GRANITE, **_MULTIPLIERS, "tie_word_embeddings": True}),
     "granite-plain": ("granitemoe", {**_GRANITE, "attention_bias": True, "attention_multiplier": 0.3}),
@@ -118,7 +119,7 @@ GROUPED: dict[str, tuple[str, dict[str, Any]]] = {
     "deepseek2-groups": (
         "deepseek_v2",
         {**_LATENT, "topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2,
-         "routed_scaling_factor": 1.5, "n_shared_experts": 2, "attention_bias": True},
+         "routed_scaling_factor": 1.5, "n_shared_experts": 2, "attention_bias": True, "mlp_bias": True},
     ),
     "deepseek2-lite": (
         "deepseek_v2",

@@ -117,6 +117,10 @@ MAMBAS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "nemotron": ("nemotron_h", {**_NEMOTRON}),
+    "nemotron-latent": (
+        "nemotron_h",
+        {**_NEMOTRON, "moe_latent_size": 32, "mlp_bias": True, "hidden_size": 96, "attention_bias": True},
+    ),
     "nemotron-groups": (
         "nemotron_h",
         {

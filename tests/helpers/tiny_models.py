@@ -155,7 +155,7 @@ VARIATIONS |= GROUPED | HYBRIDS | MAMBAS
 # What all tests of streaming run: each kind of router and residual once.
 FAMILIES |= {name: GROUPED[name][0] for name in ("glm4-groups-biases", "granite-shared")}
 FAMILIES |= {name: HYBRIDS[name][0] for name in ("qwen3.5", "lfm2")}
-FAMILIES |= {"nemotron": MAMBAS["nemotron"][0]}
+FAMILIES |= {"nemotron-latent": MAMBAS["nemotron-latent"][0]}
 # One variation of every family, for what is tested of each.
 EVERY_FAMILY = tuple({family: name for name, (family, _) in reversed(VARIATIONS.items())}.values())
 

@@ -64,6 +64,10 @@ MIXTRAL = {
     "router_aux_loss_coef": 0.02, "sliding_window": None, "tie_word_embeddings": False,
     "torch_dtype": "bfloat16", "transformers_version": "4.36.0.dev0", "use_cache": True, "vocab_size": 320,
 }  # fmt: skip
+NEMOTRON = {
+    "model_type": "nemotron_h", "layers_block_type": ["moe", "mamba"], "hidden_size": 64, "vocab_size": 96,
+    "n_routed_experts": 4, "moe_intermediate_size": 32, "moe_shared_expert_intermediate_size": 64,
+}  # fmt: skip
 PUBLISHED = {
     "Qwen3-30B-A3B": QWEN3_30B,
     "Qwen3-Coder-30B-A3B-Instruct": QWEN3_CODER,
@@ -141,6 +145,12 @@ def test_what_tools_add_changes_nothing(config, extra):
         (QWEN3_30B, {"routed_scaling_factor": 2.5}, "routed_scaling_factor = 2.5"),
         (QWEN15, {"use_qk_norm": True}, "use_qk_norm = True"),
         (QWEN15, {"layer_types": ["full_attention"]}, "layer_types must say of 2 layers"),
+        (
+            QWEN15,
+            {"layer_types": ["full_attention", "sliding_attention"]},
+            "layer_types has sliding_attention, and use_sliding_window is not true",
+        ),
+        (NEMOTRON, {"time_step_limit": [0.1, 0.9]}, "time_step_limit"),
         (MIXTRAL, {"norm_topk_prob": False}, "norm_topk_prob = False"),
         (MIXTRAL, {"attention_bias": True}, "attention_bias = True"),
         (MIXTRAL, {"add_cross_attention": True}, "add_cross_attention = True"),
@@ -194,6 +204,17 @@ def test_a_model_may_have_no_shared_expert():
     config = PUBLISHED_MORE["DeepSeek-V2-Lite"]
     layers = read_spec(config | {"n_shared_experts": 0}).layers
     assert layers[-1].feed_forward.shared is None
+
+
+def test_an_empty_table_of_layers_says_that_gemma_s_heads_are_alike():
+    config = {
+        "model_type": "gemma4_text", "num_hidden_layers": 2, "hidden_size": 64, "head_dim": 32,
+        "layer_types": ["sliding_attention", "full_attention"], "hidden_size_per_layer_input": 0,
+        "enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32,
+    }  # fmt: skip
+    layers = read_spec({**config, "per_layer_config": {}}).layers
+    assert [layer.mixer.head_dim for layer in layers] == [32, 32]
+    assert read_spec(config).layers[1].mixer.head_dim == 512, "the family's own where nothing is said"
 
 
 def test_a_key_stands_in_one_table():

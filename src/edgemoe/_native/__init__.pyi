@@ -382,6 +382,7 @@ class ExpertStream:
         x: NDArray[numpy.float32],
         expert_ids: NDArray[numpy.int32],
         weights: NDArray[numpy.float32],
+        inputs: NDArray[numpy.float32],
         out: NDArray[numpy.float32],
         ahead: Speculation | None,
         rehearse: Callable[

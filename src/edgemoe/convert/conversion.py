@@ -63,7 +63,7 @@ class Conversion:
         self.layout: StoreLayout = plan_layout(
             self._dense,
             ((key, formats, self._expert_width(key)) for key, formats in self._formats.items()),
-            self.spec.width,
+            {layer: self.spec.expert_sizes(layer)[0] for layer in self.spec.moe_layers},
         )
 
     def identity(self) -> str:
@@ -172,11 +172,21 @@ class Conversion:
 
     def _grams(self, key: ExpertKey, inputs: ExpertInputs) -> dict[str, FloatArray]:
         x, weights = inputs.rows(*key)
-        expert = self.spec.moe(key[0]).expert
+        x, expert = self._given(key[0], x), self.spec.moe(key[0]).expert
         gates = self._raising_rows(key, "gate") if expert.is_gated else repeat(None)
         raising = zip(gates, self._raising_rows(key, "up"), strict=False)
         biases = [self._bias(key, p) for p in expert.projections[:-1]] if expert.has_bias else ()
         return expert_grams(x, weights, raising, expert.activation, biases)
+
+    def _given(self, layer: int, x: FloatArray) -> FloatArray:
+        """What a layer's experts get of what its router saw."""
+        moe, prefix = self.spec.moe(layer), f"layers.{layer}.latent.in"
+        if not moe.latent_width:
+            return x
+        y = x @ self._source.read(self._sources.dense[f"{prefix}.weight"]).T
+        if moe.has_latent_bias:
+            y += self._source.read(self._sources.dense[f"{prefix}.bias"]).reshape(-1)
+        return np.asarray(y, np.float32)
 
     def _bias(self, key: ExpertKey, projection: str) -> FloatArray:
         """The bias of an expert's gate or up, (F,)."""

@@ -125,7 +125,7 @@ class _Parts(Conversion):
         found = super().manifest(writer, side_files)
         experts, offset = {}, 0
         for key, formats in self._formats.items():
-            num_bytes = expert_num_bytes(formats, self.spec.width, self._expert_width(key))
+            num_bytes = expert_num_bytes(formats, *self.spec.expert_sizes(key[0]))
             experts[key] = ExpertEntry(formats, VIRTUAL_FILE, offset, num_bytes, NOT_YET_READ)
             offset += num_bytes
         return Manifest(
@@ -158,5 +158,5 @@ class _Parts(Conversion):
                 path, start, num_rows = place
                 slices.append(BlockSlice(paths.index(path), start, format, num_rows, num_cols))
             records.append((offset, slices))
-            offset += expert_num_bytes(formats, self.spec.width, self._expert_width(key))
+            offset += expert_num_bytes(formats, *self.spec.expert_sizes(key[0]))
         return BlockMap(paths, records)

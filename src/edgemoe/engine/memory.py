@@ -237,14 +237,15 @@ def working_bytes(
     attention's projections or the feed-forward part's inner values.
     """
     width = spec.width
-    mixer = max(s.mixer.working_floats(width) for s in spec.layers if s.mixer is not None)
+    mixer = max((s.mixer.working_floats(width) for s in spec.layers if s.mixer is not None), default=0)
     feed_forward = 0
     for layer in spec.layers:
         part = layer.feed_forward
         if isinstance(part, MLPSpec):
             feed_forward = max(feed_forward, 3 * part.width + width)
         elif part is not None:
-            parts = part.router.top_k * width + 3 * part.expert.width + 3 * width
+            given = part.latent_width or width
+            parts = part.router.top_k * given + 3 * part.expert.width + 3 * width + 3 * part.latent_width
             shared = 3 * part.shared.width + 2 * width if part.shared is not None else 0
             feed_forward = max(feed_forward, parts, shared)
     per_token = 4 * width + max(mixer, feed_forward)

@@ -25,7 +25,7 @@ def weights_id(manifest: Manifest) -> str:
 def expert_shape(spec: ModelSpec, weights: DenseWeights, layer: int) -> ExpertLayerShape:
     """What the experts of a layer are, with their biases where they have some."""
     expert, biases = spec.moe(layer).expert, weights.expert_biases(spec, layer)
-    return ExpertLayerShape(spec.width, expert.width, expert.activation, biases)
+    return ExpertLayerShape(*spec.expert_sizes(layer), expert.activation, biases)
 
 
 def check_store(spec: ModelSpec, store: Store) -> None:
@@ -51,7 +51,7 @@ def _fits(spec: ModelSpec, layer: int, entry: ExpertEntry) -> bool:
     expert = spec.moe(layer).expert
     has_gate = entry.formats.gate is not None
     try:
-        size = expert_num_bytes(entry.formats, spec.width, expert.width)
+        size = expert_num_bytes(entry.formats, *spec.expert_sizes(layer))
     except ValueError:  # rows of a length that the format cannot have
         return False
     return has_gate == expert.is_gated and entry.num_bytes == size

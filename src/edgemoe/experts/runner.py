@@ -156,13 +156,16 @@ class StreamedExperts:
         expert_ids: IntArray,
         weights: FloatArray,
         rehearse: Rehearsal | None = None,
+        seen: FloatArray | None = None,
     ) -> FloatArray:
         """See ExpertRunner."""
         position = self._cache.catalog.position[layer]
         out = np.empty_like(x)
-        observe = None if self.observer is None else _telling(self.observer, position, x, expert_ids, weights)
+        seen = x if seen is None else seen
+        routed = seen, expert_ids, weights
+        observe = None if self.observer is None else _telling(self.observer, position, *routed)
         try:
-            self._stream.run(position, x, expert_ids, weights, out, self._speculation, rehearse, observe)
+            self._stream.run(position, *routed, x, out, self._speculation, rehearse, observe)
         except native.LoadFailed as failure:
             raise self._loads.error(failure) from None
         return out

@@ -46,7 +46,7 @@ def read_experts(store: Store, spec: ModelSpec) -> Iterator[tuple[ExpertKey, dic
             except OSError as error:
                 raise store.read_error(key, error.strerror) from error
             store.verify_expert(key, record)
-            found = expert_matrices(record, entry.formats, spec.width, spec.moe(key[0]).expert.width)
+            found = expert_matrices(record, entry.formats, *spec.expert_sizes(key[0]))
             named = zip(("gate", "up", "down"), found, strict=True)
             yield key, {name: matrix for name, matrix in named if matrix is not None}, entry.num_bytes
     finally:

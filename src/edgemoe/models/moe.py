@@ -27,12 +27,14 @@ class ExpertRunner(Protocol):
         expert_ids: IntArray,
         weights: FloatArray,
         rehearse: Rehearsal | None = None,
+        seen: FloatArray | None = None,
     ) -> FloatArray:
         """Weighted sum (T, D) of the chosen experts' outputs for x (T, D).
 
         ``expert_ids`` and ``weights`` are (T, K). The sum runs over k in ascending order, whatever
         the order in which experts become available, so that the result is always the same. ``rehearse`` may
-        be called while storage is waited for, to learn what will be needed next.
+        be called while storage is waited for, to learn what will be needed next. ``seen`` is what the router
+        saw, (T, any), where that is not x.
 
         Raises:
             ExpertReadError: storage failed.
@@ -62,6 +64,7 @@ class ResidentExperts:
         expert_ids: IntArray,
         weights: FloatArray,
         rehearse: Rehearsal | None = None,
+        seen: FloatArray | None = None,
     ) -> FloatArray:
         """See ExpertRunner."""
         top_k = expert_ids.shape[1]
@@ -83,10 +86,14 @@ class MLP:
         self._activation = activation
         self._gate = weights.matrix(f"{prefix}.gate.weight") if is_gated else None
         self._up, self._down = (weights.matrix(f"{prefix}.{name}.weight") for name in ("up", "down"))
+        biases = (weights.optional_vector(f"{prefix}.{name}.bias") for name in ("gate", "up", "down"))
+        found = [bias for bias in biases if bias is not None]
+        self._biases = np.concatenate(found) if found else None
 
     def __call__(self, x: FloatArray) -> FloatArray:
         """Output (T, D) for x (T, D)."""
-        return native.expert_ffn(x, self._gate, self._up, self._down, self._activation)
+        matrices = self._gate, self._up, self._down
+        return native.expert_ffn(x, *matrices, self._activation, biases=self._biases)
 
 
 class MoELayer:
@@ -121,14 +128,23 @@ class MoELayer:
         """Experts (T, K) for x (T, D), their weights, and the scores (T, E) that they were chosen by."""
         return native.choose_experts(x, self._matrix, self._bias, self._router)
 
+    def given(self, x: FloatArray) -> FloatArray:
+        """What the experts get of x (T, D)."""
+        return x
+
     def run_experts(
-        self, x: FloatArray, expert_ids: IntArray, weights: FloatArray, rehearse: Rehearsal | None
+        self,
+        given: FloatArray,
+        expert_ids: IntArray,
+        weights: FloatArray,
+        rehearse: Rehearsal | None,
+        seen: FloatArray,
     ) -> FloatArray:
-        """What the chosen experts make of x (T, D)."""
+        """What the chosen experts make of what they are ``given``, where the router has ``seen`` (T, D)."""
         router = self._spec.router
         if router.capacity:
             weights *= within_capacity(expert_ids, router.num_experts, router.capacity)
-        return self._experts.run(self._layer, x, expert_ids, weights, rehearse)
+        return self._experts.run(self._layer, given, expert_ids, weights, rehearse, seen)
 
     def run_beside(self, x: FloatArray, stream: FloatArray) -> FloatArray | None:
         """What the shared expert makes of x (T, D); None where there is none."""
@@ -180,6 +196,35 @@ class ParallelMoELayer(MoELayer):
         return super().join(native.rms_norm(routed, self._expert_post_norm, self._eps), beside)
 
 
+class LatentMoELayer(MoELayer):
+    """A sparse layer whose experts work in a narrower space: one matrix leads there, another back (Nemotron 3
+    Super). Router and shared expert see what other layers' do.
+    """
+
+    def __init__(self, spec: MoESpec, weights: DenseWeights, layer: int, experts: ExpertRunner) -> None:
+        super().__init__(spec, weights, layer, experts)
+        prefix = f"layers.{layer}.latent"
+        self._into, self._back = (
+            (weights.matrix(f"{prefix}.{name}.weight"), weights.optional_vector(f"{prefix}.{name}.bias"))
+            for name in ("in", "out")
+        )
+
+    def given(self, x: FloatArray) -> FloatArray:
+        """See MoELayer."""
+        return _projected(x, *self._into)
+
+    def join(self, routed: FloatArray, beside: FloatArray | None) -> FloatArray:
+        """See MoELayer."""
+        return super().join(_projected(routed, *self._back), beside)
+
+
+def _projected(x: FloatArray, matrix: Matrix, bias: FloatArray | None) -> FloatArray:
+    y = native.matmul(x, matrix)
+    if bias is not None:
+        y += bias
+    return y
+
+
 def router_norm(spec: MoESpec, weights: DenseWeights, layer: int) -> FloatArray:
     """(D,): what the stream over its root mean square is multiplied by before the router sees it."""
     if not spec.router.has_input_scale:
@@ -194,6 +239,7 @@ class MoETurn:
     def __init__(self, layer: MoELayer, x: FloatArray, stream: FloatArray) -> None:
         self._layer = layer
         self._x = x
+        self._given = layer.given(x)
         self._stream = stream
         self._expert_ids, self._weights, self._scores = layer.choose(x, stream)
         self._beside: FloatArray | None = None
@@ -201,8 +247,8 @@ class MoETurn:
 
     def run(self, rehearse: Rehearsal | None = None) -> FloatArray:
         """The layer's output (T, D); ``rehearse`` as in ExpertRunner."""
-        routed = self._layer.run_experts(self._x, self._expert_ids, self._weights, rehearse)
-        return self.complete(routed)
+        given, ids, weights = self._given, self._expert_ids, self._weights
+        return self.complete(self._layer.run_experts(given, ids, weights, rehearse, self._x))
 
     def complete(self, routed: FloatArray) -> FloatArray:
         """The layer's output when this is what the chosen experts made, all of them or those that are there;
@@ -215,7 +261,7 @@ class MoETurn:
     @property
     def rehearsed(self) -> Rehearsed:
         """What a rehearsal tells of this layer."""
-        return self._x, self._scores, self._expert_ids, self._weights
+        return self._given, self._scores, self._expert_ids, self._weights
 
 
 def build_router(spec: RouterSpec, weights: DenseWeights, layer: int) -> native.Router:
@@ -245,7 +291,8 @@ def build_feed_forward(
     if isinstance(spec, MoESpec):
         if spec.beside is not None:
             return ParallelMoELayer(spec, weights, layer, experts, eps)
-        return MoELayer(spec, weights, layer, experts)
+        kind = LatentMoELayer if spec.latent_width else MoELayer
+        return kind(spec, weights, layer, experts)
     return MLP(f"layers.{layer}.mlp", spec.activation, weights, spec.is_gated)
 
 

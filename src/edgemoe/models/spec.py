@@ -81,13 +81,14 @@ class SharedExpertSpec:
     """What every token uses beside its experts; several shared experts are one as wide as all of them.
 
     ``has_gate``: its output is weighted by the sigmoid of a product with the token's state. ``is_gated``: the
-    network is, as in ExpertSpec.
+    network is, as in ExpertSpec; ``has_bias``: its matrices have one each.
     """
 
     width: int
     activation: str
     has_gate: bool = False
     is_gated: bool = True
+    has_bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class MLPSpec:
     width: int
     activation: str
     is_gated: bool = True
+    has_bias: bool = False  # of all matrices
 
 
 @dataclass(frozen=True)
@@ -104,13 +106,17 @@ class MoESpec:
     """A sparse feed-forward layer.
 
     ``beside``: a dense network that sees every token too. It has a norm of its own before it, and it and the
-    experts have one each after them (Gemma 4).
+    experts have one each after them (Gemma 4). ``latent_width``: of the narrower vectors that experts get and
+    give, which a matrix makes of the layer's and another makes into one again; 0 where experts are as wide as
+    the model.
     """
 
     router: RouterSpec
     expert: ExpertSpec
     shared: SharedExpertSpec | None = None
     beside: MLPSpec | None = None
+    latent_width: int = 0
+    has_latent_bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -204,11 +210,16 @@ class ModelSpec:
             for expert in range(self.moe(layer).router.num_experts):
                 yield layer, expert
 
+    def expert_sizes(self, layer: int) -> tuple[int, int]:
+        """(D, F) of a layer's routed experts: the length of what one gets and gives, and its own width."""
+        moe = self.moe(layer)
+        return moe.latent_width or self.width, moe.expert.width
+
     def expert_shapes(self, layer: int) -> dict[str, tuple[int, int]]:
         """Shapes of the matrices of the routed experts of a layer: gate where there is one, up, down."""
-        expert = self.moe(layer).expert
-        raised, lowered = (expert.width, self.width), (self.width, expert.width)
-        return {p: lowered if p == "down" else raised for p in expert.projections}
+        outer, inner = self.expert_sizes(layer)
+        projections = self.moe(layer).expert.projections
+        return {p: (outer, inner) if p == "down" else (inner, outer) for p in projections}
 
     def num_expert_weights(self, layer: int) -> int:
         """Weights of one routed expert of a layer."""
@@ -306,7 +317,7 @@ def _norm_tensors(prefix: str, layer: LayerSpec, width: int, are_layer_norms: bo
 
 def _feed_forward_tensors(prefix: str, spec: MoESpec | MLPSpec, width: int) -> Iterator[TensorSpec]:
     if isinstance(spec, MLPSpec):
-        yield from _mlp_tensors(f"{prefix}.mlp", spec.width, width, spec.is_gated)
+        yield from _mlp_tensors(f"{prefix}.mlp", spec, width)
         return
     yield TensorSpec(f"{prefix}.router.weight", (spec.router.num_experts, width), "precise")
     if spec.router.has_bias:
@@ -316,23 +327,30 @@ def _feed_forward_tensors(prefix: str, spec: MoESpec | MLPSpec, width: int) -> I
     if spec.router.has_input_scale:
         yield TensorSpec(f"{prefix}.router.input_scale", (width,), "precise")
     if spec.beside is not None:
-        yield from _mlp_tensors(f"{prefix}.mlp", spec.beside.width, width, spec.beside.is_gated)
+        yield from _mlp_tensors(f"{prefix}.mlp", spec.beside, width)
         for norm in ("dense_norm", "dense_post_norm", "expert_post_norm"):
             yield TensorSpec(f"{prefix}.{norm}.weight", (width,), "precise")
     if spec.router.has_expert_scale:
         yield TensorSpec(f"{prefix}.router.expert_scale", (spec.router.num_experts,), "precise")
+    if spec.latent_width:
+        for name, shape in {"in": (spec.latent_width, width), "out": (width, spec.latent_width)}.items():
+            yield TensorSpec(f"{prefix}.latent.{name}.weight", shape, "matrix")
+            if spec.has_latent_bias:
+                yield TensorSpec(f"{prefix}.latent.{name}.bias", shape[:1], "precise")
     if spec.expert.has_bias:
         for name in spec.expert.projections:
             shape = (spec.router.num_experts, width if name == "down" else spec.expert.width)
             yield TensorSpec(f"{prefix}.experts.{name}_bias", (shape[0] * shape[1],), "precise", shape)
     if spec.shared is not None:
-        yield from _mlp_tensors(f"{prefix}.shared", spec.shared.width, width, spec.shared.is_gated)
+        yield from _mlp_tensors(f"{prefix}.shared", spec.shared, width)
         if spec.shared.has_gate:
             yield TensorSpec(f"{prefix}.shared_gate.weight", (1, width), "precise")
 
 
-def _mlp_tensors(prefix: str, inner: int, width: int, is_gated: bool = True) -> Iterator[TensorSpec]:
-    if is_gated:
-        yield TensorSpec(f"{prefix}.gate.weight", (inner, width), "matrix")
-    yield TensorSpec(f"{prefix}.up.weight", (inner, width), "matrix")
-    yield TensorSpec(f"{prefix}.down.weight", (width, inner), "matrix")
+def _mlp_tensors(prefix: str, spec: MLPSpec | SharedExpertSpec, width: int) -> Iterator[TensorSpec]:
+    raised, lowered = (spec.width, width), (width, spec.width)
+    shapes = {"gate": raised} if spec.is_gated else {}
+    for name, shape in {**shapes, "up": raised, "down": lowered}.items():
+        yield TensorSpec(f"{prefix}.{name}.weight", shape, "matrix")
+        if spec.has_bias:
+            yield TensorSpec(f"{prefix}.{name}.bias", shape[:1], "precise")

@@ -68,6 +68,8 @@ def _check_layer(layer: LayerSpec, width: int) -> None:
         router.top_k <= kept * (router.num_experts // groups),
         f"{kept} of {groups} groups have fewer than the {router.top_k} experts that a token chooses",
     )
+    if feed_forward.latent_width:
+        _check_row("moe_latent_size", feed_forward.latent_width, width)
     _check_row("expert width", feed_forward.expert.width, width)
     if feed_forward.shared is not None:
         _check_row("shared expert width", feed_forward.shared.width, width)

@@ -30,9 +30,9 @@ read has to say; later it says what is known:
 the formats of gate (or None), up and down, the width and the expert width; ``layers`` for each position the
 activation, the experts' biases (E, 2 F + D) or None, and the head that forecasts the next token's choice, or
 None.
-``run(position, x, expert_ids, weights, out, ahead, rehearse, observe)`` writes the weighted sum of the chosen
-experts' outputs to ``out`` (T, D): x (T, D) is what the router saw, ``expert_ids`` and ``weights`` (T, K)
-what it chose.
+``run(position, x, expert_ids, weights, inputs, out, ahead, rehearse, observe)`` writes the weighted sum of
+the chosen experts' outputs to ``out`` (T, D): x (T, any) is what the router saw, ``expert_ids`` and
+``weights`` (T, K) what it chose, and ``inputs`` (T, D), often x, what the experts get.
 ``ahead`` is a ``Speculation``; ``rehearse``, a ``Rehearsal``, may be called for a single token while storage
 is waited for, if there is time; ``observe(hits, misses, preloaded)`` is told before experts run. Each may be
 None.
@@ -57,8 +57,8 @@ Loads = _native.Loads
 SlotArena = _native.SlotArena
 DEMAND_TRIES: int = _native.DEMAND_TRIES
 
-# What the router of a layer sees of one token, (1, D), its scores (1, E), and ids and weights (1, K) of the
-# experts that it would choose.
+# What the experts of a layer would get of one token, (1, D), its router's scores (1, E), and ids and weights
+# (1, K) of the experts that it would choose.
 Rehearsed = tuple[FloatArray, FloatArray, IntArray, FloatArray]
 # Takes a token's state on to the router of the next layer that has experts, and by every further call on to
 # the one after it, given what the experts of the layer before add to the state, (1, D), as far as they are

@@ -91,15 +91,17 @@ class Ladder:
             for name, store in self._stores.items()
         }
         by_spec = {
-            expert: {
-                formats: expert_num_bytes(formats.of(expert.projections), self.spec.width, expert.width)
+            moe: {
+                formats: expert_num_bytes(
+                    formats.of(moe.expert.projections), moe.latent_width or self.spec.width, moe.expert.width
+                )
                 for formats in OPTIONS
             }
-            for expert in {self.spec.moe(layer).expert for layer in self.spec.moe_layers}
+            for moe in {self.spec.moe(layer) for layer in self.spec.moe_layers}
         }
         # Of every option, padding included. Experts of one shape share a table.
         self.num_bytes: Mapping[ExpertKey, Mapping[ExpertFormats, int]] = {
-            key: by_spec[self.spec.moe(key[0]).expert] for key in base.manifest.experts
+            key: by_spec[self.spec.moe(key[0])] for key in base.manifest.experts
         }
         self._mixed: dict[tuple[ExpertKey, ExpertFormats], ExpertEntry] = {}
         shutil.rmtree(folder / "mixed", ignore_errors=True)
@@ -197,8 +199,7 @@ class Ladder:
             )
         except OSError as error:
             raise store.read_error(key, error.strerror) from error
-        width = self.spec.moe(key[0]).expert.width
-        return ExpertWeights(*expert_matrices(record, entry.formats, self.spec.width, width))
+        return ExpertWeights(*expert_matrices(record, entry.formats, *self.spec.expert_sizes(key[0])))
 
     def bits_per_weight(self, widths: Widths) -> float:
         """Effective bits of the experts' weights, scales and padding included."""

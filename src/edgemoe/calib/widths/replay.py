@@ -37,9 +37,10 @@ class _OneChanged:
         expert_ids: IntArray,
         weights: FloatArray,
         rehearse: Rehearsal | None = None,
+        seen: FloatArray | None = None,
     ) -> FloatArray:
         """See ExpertRunner."""
-        y = self._runner.run(layer, x, expert_ids, weights, rehearse)
+        y = self._runner.run(layer, x, expert_ids, weights, rehearse, seen)
         if self.changed is None or self.changed[0][0] != layer:
             return y
         key, formats = self.changed

@@ -19,10 +19,11 @@ _GREEDY, _GROUPED = "greedy", "group_limited_greedy"
 
 def read_deepseek_v2(reader: ConfigReader) -> ModelSpec:
     """Spec of a ``deepseek_v2`` configuration."""
-    reader.refuse("mlp_bias", (False,), "networks have no biases here")
     reader.refuse("moe_layer_freq", (1,), "experts are in every layer after the first dense ones")
-    moe = read_moe(reader, _read_router(reader), reader.size("n_shared_experts", 2, at_least=0))
-    dense = read_mlp(reader)
+    has_bias = reader.flag("mlp_bias", False)  # of all networks but the chosen experts
+    num_shared = reader.size("n_shared_experts", 2, at_least=0)
+    moe = read_moe(reader, _read_router(reader), num_shared, has_shared_bias=has_bias)
+    dense = read_mlp(reader, has_bias=has_bias)
     is_dense = read_is_dense(reader, reader.size("first_k_dense_replace", 0, at_least=0))
     mixer = read_latent(reader, rotates_pairs=True)
     layers = tuple(LayerSpec(mixer, dense if is_mlp else moe) for is_mlp in is_dense)

@@ -23,7 +23,7 @@ from edgemoe.models.spec import LayerSpec, ModelSpec, RouterSpec
 
 def read_ernie(reader: ConfigReader) -> ModelSpec:
     """Spec of an ``ernie4_5_moe`` configuration."""
-    reader.refuse("use_bias", (False,), "networks have no biases here")
+    has_bias = reader.flag("use_bias", False)  # of all matrices but the chosen experts'
     router = RouterSpec(
         reader.require_size("moe_num_experts", "num_experts"),
         reader.require_size("moe_k", "num_experts_per_tok"),
@@ -33,10 +33,12 @@ def read_ernie(reader: ConfigReader) -> ModelSpec:
         sum_eps=reader.number("moe_norm_min", 1e-12),
         is_eps_minimum=True,
     )
-    moe = read_moe(reader, router, reader.size("moe_num_shared_experts", 2, at_least=0))
-    dense, attention = read_mlp(reader), read_attention(reader)
+    num_shared = reader.size("moe_num_shared_experts", 2, at_least=0)
+    moe = read_moe(reader, router, num_shared, has_shared_bias=has_bias)
+    dense = read_mlp(reader, has_bias=has_bias)
+    attention = read_attention(reader, has_qkv_bias=has_bias, has_o_bias=has_bias)
     layers = tuple(LayerSpec(attention, moe if is_sparse else dense) for is_sparse in _are_sparse(reader))
-    return read_model(reader, layers, default_eps=1e-5, default_theta=500000.0)
+    return read_model(reader, layers, default_eps=1e-5, default_theta=500000.0, has_head_bias=has_bias)
 
 
 def _are_sparse(reader: ConfigReader) -> list[bool]:
@@ -70,7 +72,7 @@ FAMILY = Family(
         },
         extra_layers=MTP,
         ignored={r"model\.mtp_.+": MTP},
-    ),
+    ).with_top({"head.bias": ("/lm_head.bias",)}),
     GgufFamily(
         "ernie4_5-moe",
         {

@@ -119,16 +119,18 @@ def read_grouped_router(reader: ConfigReader) -> RouterSpec:
     )
 
 
-def read_moe(reader: ConfigReader, router: RouterSpec, num_shared: int = 0) -> MoESpec:
+def read_moe(
+    reader: ConfigReader, router: RouterSpec, num_shared: int = 0, *, has_shared_bias: bool = False
+) -> MoESpec:
     """Experts of ``moe_intermediate_size``, with shared ones of the same width if there are any."""
     width, activation = reader.require_size("moe_intermediate_size"), read_activation(reader)
-    shared = SharedExpertSpec(width * num_shared, activation) if num_shared else None
-    return MoESpec(router, ExpertSpec(width, activation), shared)
+    shared = SharedExpertSpec(width * num_shared, activation, has_bias=has_shared_bias)
+    return MoESpec(router, ExpertSpec(width, activation), shared if num_shared else None)
 
 
-def read_mlp(reader: ConfigReader) -> MLPSpec:
+def read_mlp(reader: ConfigReader, *, has_bias: bool = False) -> MLPSpec:
     """A dense layer of ``intermediate_size``."""
-    return MLPSpec(reader.require_size("intermediate_size"), read_activation(reader))
+    return MLPSpec(reader.require_size("intermediate_size"), read_activation(reader), has_bias=has_bias)
 
 
 def read_is_dense(reader: ConfigReader, first_dense: int) -> list[bool]:

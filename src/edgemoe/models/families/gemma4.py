@@ -126,7 +126,7 @@ def _attentions(reader: ConfigReader) -> list[AttentionSpec]:
         keys_are_values=shares_keys,
     )
     changes = reader.table("per_layer_config")
-    if changes:  # says all of what the two keys for full layers would
+    if reader.has("per_layer_config"):  # says all of what the two keys for full layers would
         full = replace(full, head_dim=sliding.head_dim, num_kv_heads=num_kv_heads)
     found = []
     for layer, kind in enumerate(_kinds(reader, num_layers)):

@@ -15,7 +15,6 @@ from edgemoe.models.spec import LayerSpec, ModelSpec, RouterSpec
 
 def read_hy(reader: ConfigReader) -> ModelSpec:
     """Spec of a ``hy_v3`` configuration."""
-    reader.refuse("mlp_bias", (False,), "networks have no biases here")
     has_bias = reader.flag("attention_bias", False)
     router = RouterSpec(
         reader.require_size("num_experts", "num_local_experts"),
@@ -26,8 +25,10 @@ def read_hy(reader: ConfigReader) -> ModelSpec:
         sum_eps=1e-20,
         scale=reader.number("router_scaling_factor", 2.826),
     )
-    moe = read_moe(reader, router, reader.size("num_shared_experts", 1, at_least=0))
-    dense = read_mlp(reader)
+    has_mlp_bias = reader.flag("mlp_bias", False)  # of all networks but the chosen experts
+    num_shared = reader.size("num_shared_experts", 1, at_least=0)
+    moe = read_moe(reader, router, num_shared, has_shared_bias=has_mlp_bias)
+    dense = read_mlp(reader, has_bias=has_mlp_bias)
     attention = read_attention(reader, "head", has_qkv_bias=has_bias, has_o_bias=has_bias)
     first = reader.size("first_k_dense_replace", 1, at_least=0)
     layers = tuple(LayerSpec(attention, dense if mlp else moe) for mlp in read_is_dense(reader, first))
@@ -47,11 +48,12 @@ FAMILY = Family(
         {
             **MLP,
             **{
-                f"shared.{p}.weight": (
-                    f"mlp.shared_mlp.{p}_proj.weight",
-                    f"mlp.shared_experts.{p}_proj.weight",
+                f"shared.{p}.{kind}": (
+                    f"mlp.shared_mlp.{p}_proj.{kind}",
+                    f"mlp.shared_experts.{p}_proj.{kind}",
                 )
                 for p in PROJECTIONS
+                for kind in ("weight", "bias")
             },
             "router.weight": ("mlp.router.gate.weight", "mlp.gate.weight"),
             "router.choice_bias": ("mlp.expert_bias", "mlp.e_score_correction_bias"),

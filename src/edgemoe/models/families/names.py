@@ -208,9 +208,13 @@ ATTENTION: dict[str, Names] = {
     "ffn_norm.weight": ("post_attention_layernorm.weight",),
 }
 SHARED: dict[str, Names] = {
-    f"shared.{p}.weight": (f"mlp.shared_experts.{p}_proj.weight",) for p in PROJECTIONS
+    f"shared.{p}.{kind}": (f"mlp.shared_experts.{p}_proj.{kind}",)
+    for p in PROJECTIONS
+    for kind in ("weight", "bias")
 }
-MLP: dict[str, Names] = {f"mlp.{p}.weight": (f"mlp.{p}_proj.weight",) for p in PROJECTIONS}
+MLP: dict[str, Names] = {
+    f"mlp.{p}.{kind}": (f"mlp.{p}_proj.{kind}",) for p in PROJECTIONS for kind in ("weight", "bias")
+}
 # Under "mlp.experts", and older files under other names; w1, w3, w2 are Mixtral's.
 EXPERTS: dict[str, Names] = {
     projection: (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
@@ -38,14 +39,9 @@ _DEFAULT_KINDS = (MAMBA[0], _MOE, ATTENTION[0], _MLP)
 
 def read_nemotron(reader: ConfigReader) -> ModelSpec:
     """Spec of a ``nemotron_h`` configuration."""
-    reader.refuse("mlp_bias", (False,), "networks and experts have no biases here")
     reader.refuse("mamba_hidden_act", ("silu", "swish"), "Mamba layers are gated by silu")
-    if reader.optional("moe_latent_size", None) is not None:
-        raise UnsupportedModelError(
-            "config.json: moe_latent_size is not supported: experts narrower than the model (Nemotron 3 Super"
-            " and Ultra); Nemotron 3 Nano has none"
-        )
-    reader.refuse("attention_bias", (False,), "attention has no biases here")
+    # Attention has no biases in this family, whatever is said.
+    reader.optional("attention_bias", None)
     attention = LayerSpec(read_attention(reader), None)
     layers = {
         **dict.fromkeys(MAMBA, LayerSpec(_read_mamba(reader), None)),
@@ -65,21 +61,32 @@ def _activation(reader: ConfigReader) -> str:
 
 
 def _read_mlp(reader: ConfigReader) -> MLPSpec:
-    return MLPSpec(reader.require_size("intermediate_size"), _activation(reader), is_gated=False)
+    width, has_bias = reader.require_size("intermediate_size"), reader.flag("mlp_bias", False)
+    return MLPSpec(width, _activation(reader), is_gated=False, has_bias=has_bias)
 
 
 def _read_experts(reader: ConfigReader) -> MoESpec:
     activation = _activation(reader)
     shared = reader.require_size("moe_shared_expert_intermediate_size")
+    has_bias = reader.flag("mlp_bias", False)  # of all matrices but the chosen experts'
+    latent_width = reader.size("moe_latent_size", 0, at_least=0)
     return MoESpec(
         read_grouped_router(reader),
         ExpertSpec(reader.require_size("moe_intermediate_size"), activation, is_gated=False),
-        SharedExpertSpec(shared, activation, is_gated=False),
+        SharedExpertSpec(shared, activation, is_gated=False, has_bias=has_bias),
+        latent_width=latent_width,
+        has_latent_bias=bool(latent_width) and has_bias,
     )
 
 
 def _read_mamba(reader: ConfigReader) -> Mamba2Spec:
     """Older names come first: transformers lets them win."""
+    limits = read_step_limits(reader, "mamba_dt_limit")
+    if limits != (0, math.inf):
+        raise UnsupportedModelError(
+            f"config.json: time_step_limit = {list(limits)} is not supported: programs that run this family"
+            " disagree about it"
+        )
     mamba = Mamba2Spec(
         reader.size("mamba_num_heads", 128),
         reader.size("mamba_head_dim", 64),
@@ -88,7 +95,7 @@ def _read_mamba(reader: ConfigReader) -> Mamba2Spec:
         reader.size("mamba_d_conv", 4, "conv_kernel", at_least=2),
         reader.flag("mamba_conv_bias", True, "use_conv_bias"),
         reader.flag("use_bias", False),
-        read_step_limits(reader, "mamba_dt_limit"),
+        limits,
     )
     check_mamba(mamba)
     return mamba
@@ -130,6 +137,13 @@ def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str])
     config["use_bias"] = any(name.endswith("ssm_in.bias") for name in names)
 
 
+# Of networks and around the experts; with biases where networks have them.
+_MATRICES = {
+    **{f"shared.{p}": f"shared_experts.{p}_proj" for p in ("up", "down")},
+    **{f"mlp.{p}": f"{p}_proj" for p in ("up", "down")},
+    "latent.in": "fc1_latent_proj",
+    "latent.out": "fc2_latent_proj",
+}
 _LAYERS: dict[str, Names] = {
     "attention_norm.weight": ("norm.weight",),
     "ffn_norm.weight": ("norm.weight",),
@@ -137,8 +151,11 @@ _LAYERS: dict[str, Names] = {
     **mamba_names("mixer"),
     "router.weight": ("mixer.gate.weight",),
     "router.choice_bias": ("mixer.gate.e_score_correction_bias",),
-    **{f"shared.{p}.weight": (f"mixer.shared_experts.{p}_proj.weight",) for p in ("up", "down")},
-    **{f"mlp.{p}.weight": (f"mixer.{p}_proj.weight",) for p in ("up", "down")},
+    **{
+        f"{ours}.{kind}": (f"mixer.{theirs}.{kind}",)
+        for ours, theirs in _MATRICES.items()
+        for kind in ("weight", "bias")
+    },
 }
 _EXPERTS: dict[str, Names] = {
     p: (f"mixer.experts.{{e}}.{p}_proj.weight", f"mixer.experts.{p}_proj") for p in ("up", "down")
@@ -150,7 +167,7 @@ _UNREAD_KEYS = (
 )
 
 FAMILY = Family(
-    "Nemotron 3 Nano",
+    "Nemotron 3",
     ("nemotron_h",),
     read_nemotron,
     hugging_face(
@@ -171,7 +188,15 @@ FAMILY = Family(
             "ssm.time_step_rank": "mamba_num_heads",
             "moe_latent_size": "moe_latent_size",
         },
-        gguf_table({"ffn_norm.weight": ("attn_norm.weight",), **GGUF_MAMBA}, extra_layers=MTP),
+        gguf_table(
+            {
+                "ffn_norm.weight": ("attn_norm.weight",),
+                "latent.in.weight": ("ffn_latent_down.weight",),
+                "latent.out.weight": ("ffn_latent_up.weight",),
+                **GGUF_MAMBA,
+            },
+            extra_layers=MTP,
+        ),
         checked={"expert_gating_func": (0, 2)},
         ignored=_UNREAD_KEYS,
         per_layer=("attention.head_count_kv", "feed_forward_length"),

@@ -35,7 +35,12 @@ def _windows(reader: ConfigReader, num_layers: int) -> list[int]:
         raise UnsupportedModelError(
             f"config.json: layer_types must say of {num_layers} layers sliding_attention or full_attention"
         )
-    return [window if is_used and kind == "sliding_attention" else 0 for kind in types]
+    if not is_used and "sliding_attention" in types:
+        raise UnsupportedModelError(
+            "config.json: layer_types has sliding_attention, and use_sliding_window is not true; mend one of"
+            " them"
+        )
+    return [window if kind == "sliding_attention" else 0 for kind in types]
 
 
 FAMILY = Family(
