@@ -90,6 +90,20 @@ std::int64_t pack_mxfp4_into(Array<const std::uint8_t, nb::ndim<3>> nibbles,
     return pack_mxfp4(nibbles.data(), exponents.data(), rows, cols, packed.data());
 }
 
+std::int64_t pack_nvfp4_into(Array<const std::uint8_t, nb::ndim<2>> nibbles,
+                             Array<const std::uint8_t, nb::ndim<2>> scales,
+                             Array<const float, nb::ndim<1>> factors, MutableBytes packed) {
+    constexpr const char* kName = "pack_nvfp4";
+    const std::int64_t rows = size(nibbles, 0), cols = size(nibbles, 1) * 2;
+    check_shape(kName, rows, cols, Format::kNvfp4);
+    require_equal(size(scales, 0), rows, kName, "number of rows of scales");
+    require_equal(size(scales, 1), cols / 16, kName, "number of scales of a row");
+    require_equal(size(factors, 0), rows, kName, "number of factors");
+    require_equal(size(packed, 0), packed_bytes(Format::kNvfp4, rows, cols), kName, "number of packed bytes");
+    nb::gil_scoped_release release;
+    return pack_nvfp4(nibbles.data(), scales.data(), factors.data(), rows, cols, packed.data());
+}
+
 // The block type that write_blocks makes of a format, or None.
 std::optional<std::string> written_type(const std::string& format, std::int64_t cols) {
     const Format f = format_named(format);
@@ -258,6 +272,8 @@ void bind_kernels(nb::module_& m) {
           nb::arg("num_cols"), nb::arg("packed").noconvert());
     m.def("pack_mxfp4_into", &pack_mxfp4_into, nb::arg("nibbles").noconvert(),
           nb::arg("exponents").noconvert(), nb::arg("packed").noconvert());
+    m.def("pack_nvfp4_into", &pack_nvfp4_into, nb::arg("nibbles").noconvert(), nb::arg("scales").noconvert(),
+          nb::arg("factors").noconvert(), nb::arg("packed").noconvert());
     m.def("written_type", &written_type, nb::arg("format"), nb::arg("num_cols"));
     m.def("write_blocks_into", &write_blocks_into, nb::arg("matrix"), nb::arg("blocks").noconvert());
     m.def("dequantize_rows_into", &dequantize_rows_into, nb::arg("matrix"), nb::arg("rows").noconvert(),

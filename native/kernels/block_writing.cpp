@@ -7,44 +7,15 @@
 #include <cstring>
 
 #include "core/thread_pool.h"
-#include "kernels/decode.h"
 #include "kernels/exact_blocks.h"
 #include "kernels/half.h"
+#include "kernels/unpack_row.h"
 
 namespace edgemoe {
 namespace {
 
 constexpr int kLargestBlock = 256;
 constexpr int kHalves = kLargestBlock / 16;
-
-// The scales of one row from a block of 32 columns on.
-class RowScales {
-  public:
-    RowScales(Format f, const std::uint8_t* group, std::int64_t first_block, std::int64_t row)
-        : format_(f), group_(group), first_block_(first_block), row_(row) {}
-
-    std::uint16_t shared(int i) const {
-        return load_u16(group_ + shared_scale_offset(format_, first_block_) + 2 * kRowGroup * i + 2 * row_);
-    }
-    std::uint16_t block_half(int i) const { return load_u16(block(0) + 2 * kRowGroup * i + 2 * row_); }
-    std::uint8_t byte(int block_number, int i) const { return block(block_number)[kRowGroup * i + row_]; }
-    SixBitPair six_bits(int block_number) const { return decode_six_bits(block(block_number), row_); }
-
-    // Of rounded formats: the scale relative to the row's base, and the zero, of 16 columns.
-    BlockScale of_half(int half) const {
-        return scale_in_group(format_, group_, first_block_ + half / 2, row_, half % 2);
-    }
-    float base() const { return decode_base(format_, group_, row_); }
-
-  private:
-    const std::uint8_t* block(int i) const { return group_ + block_scale_offset(format_, first_block_ + i); }
-
-    Format format_;
-    const std::uint8_t* group_;
-    std::int64_t first_block_, row_;
-};
-
-void put_u16(std::uint8_t* p, std::uint16_t value) { std::memcpy(p, &value, sizeof value); }
 
 // Byte i = codes[i] in its low nibble, codes[n + i] in the high one.
 void join_nibbles(const std::uint8_t* codes, int n, std::uint8_t* bytes) {
@@ -200,6 +171,39 @@ void write_block<Format::kIq4Xs>(const RowScales& scales, const std::uint8_t* co
     put_u16(block + 2, static_cast<std::uint16_t>(high));
 }
 
+// The factor of the row has no place in these blocks: whoever writes them writes it elsewhere.
+template <>
+void write_block<Format::kNvfp4>(const RowScales& scales, const std::uint8_t* codes, std::uint8_t* block) {
+    for (int i = 0; i < 4; ++i) {
+        block[i] = scales.byte(i / 2, i % 2);
+        join_nibbles(codes + 16 * i, 8, block + 4 + 8 * i);
+    }
+}
+
+// A byte for `num_digits` digits to the base of 3, codes[i], codes[n + i] and so on: as a fraction of 256,
+// rounded up so that multiplying it by 3 gives one digit after the other. Digits beyond are zeros.
+void join_digits(const std::uint8_t* codes, int n, int num_digits, std::uint8_t* bytes) {
+    for (int i = 0; i < n; ++i) {
+        int number = 0;
+        for (int j = 0; j < 5; ++j) number = 3 * number + (j < num_digits ? codes[j * n + i] : 0);
+        bytes[i] = static_cast<std::uint8_t>((256 * number + 242) / 243);
+    }
+}
+
+template <>
+void write_block<Format::kTq1_0>(const RowScales& scales, const std::uint8_t* codes, std::uint8_t* block) {
+    join_digits(codes, 32, 5, block);
+    join_digits(codes + 160, 16, 5, block + 32);
+    join_digits(codes + 240, 4, 4, block + 48);
+    put_u16(block + 52, scales.shared(0));
+}
+
+template <>
+void write_block<Format::kTq2_0>(const RowScales& scales, const std::uint8_t* codes, std::uint8_t* block) {
+    for (int i = 0; i < 2; ++i) join_pairs(codes + 128 * i, 0, block + 32 * i);
+    put_u16(block + 64, scales.shared(0));
+}
+
 // Q4_1: the scale and minus scale times zero, each rounded to f16.
 template <>
 void write_block<Format::kQ4>(const RowScales& scales, const std::uint8_t* codes, std::uint8_t* block) {
@@ -289,8 +293,6 @@ void write_row(const std::uint8_t* group, std::int64_t cols, std::int64_t row, s
     }
 }
 
-using WriteRow = void(const std::uint8_t*, std::int64_t, std::int64_t, std::uint8_t*);
-
 // nullptr of floats.
 WriteRow* row_writer(Format f) {
     switch (f) {
@@ -328,8 +330,14 @@ WriteRow* row_writer(Format f) {
             return write_row<Format::kIq4Nl>;
         case Format::kIq4Xs:
             return write_row<Format::kIq4Xs>;
+        case Format::kNvfp4:
+            return write_row<Format::kNvfp4>;
+        case Format::kTq1_0:
+            return write_row<Format::kTq1_0>;
+        case Format::kTq2_0:
+            return write_row<Format::kTq2_0>;
         default:
-            return nullptr;
+            return has_grid(f) ? grid_row_writer(f) : nullptr;
     }
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 
 #include "core/thread_pool.h"
@@ -22,6 +23,11 @@ std::uint16_t negated(std::uint16_t half) { return half ^ 0x8000; }
 void split_nibbles(const std::uint8_t* bytes, int n, std::uint8_t* codes) {
     for (int i = 0; i < n; ++i) codes[i] = bytes[i] & 15;
     for (int i = 0; i < n; ++i) codes[n + i] = bytes[i] >> 4;
+}
+
+// codes[2i] = the low nibble of byte i of 16, codes[2i + 1] the high one.
+void split_neighbours(const std::uint8_t* bytes, std::uint8_t* codes) {
+    for (int i = 0; i < kBlock; ++i) codes[i] = bytes[i / 2] >> i % 2 * 4 & 15;
 }
 
 // Adds bit i of 32 to code i.
@@ -361,15 +367,41 @@ std::int64_t pack_mxfp4(const std::uint8_t* nibbles, const std::uint8_t* exponen
         rows, cols, kFormat, packed, [=](std::int64_t row, std::uint8_t* group, std::int64_t lane) {
             bool is_finite = true;
             for (std::int64_t block = row * num_blocks; block < (row + 1) * num_blocks; ++block) {
-                const std::uint8_t* bytes = nibbles + block * (kBlock / 2);
                 std::uint8_t codes[kBlock];
-                for (int i = 0; i < kBlock; ++i) codes[i] = bytes[i / 2] >> i % 2 * 4 & 15;
+                split_neighbours(nibbles + block * (kBlock / 2), codes);
                 const std::int64_t i = block % num_blocks;
                 ScaleRow(kFormat, group, i, lane).put_byte(0, 0, exponents[block]);
                 place_codes<code_bits(kFormat)>(
                     codes, lane, group + group_header_bytes(kFormat, cols) + i * block_code_bytes(kFormat));
                 is_finite &= is_finite_mxfp4(exponents[block], codes);
             }
+            return is_finite;
+        });
+}
+
+std::int64_t pack_nvfp4(const std::uint8_t* nibbles, const std::uint8_t* scales, const float* factors,
+                        std::int64_t rows, std::int64_t cols, std::uint8_t* packed) {
+    constexpr Format kFormat = Format::kNvfp4;
+    const std::int64_t num_blocks = cols / kBlock;
+    return pack_rows(
+        rows, cols, kFormat, packed, [=](std::int64_t row, std::uint8_t* group, std::int64_t lane) {
+            bool is_finite = std::isfinite(factors[row]);
+            for (std::int64_t i = 0; i < num_blocks; ++i) {
+                const std::int64_t block = row * num_blocks + i;
+                std::uint8_t codes[kBlock];
+                split_neighbours(nibbles + block * (kBlock / 2), codes);
+                const ScaleRow place(kFormat, group, i, lane);
+                for (int half = 0; half < 2; ++half) {
+                    const std::uint8_t scale = scales[2 * block + half];
+                    place.put_byte(0, half, scale & 127);
+                    is_finite &= (scale & 127) != 127;
+                    // The format's scales have no sign: that of the numbers says as much.
+                    if (scale > 127) std::for_each_n(codes + 16 * half, 16, [](auto& code) { code ^= 8; });
+                }
+                place_codes<code_bits(kFormat)>(
+                    codes, lane, group + group_header_bytes(kFormat, cols) + i * block_code_bytes(kFormat));
+            }
+            ScaleRow(kFormat, group, 0, lane).put_row_factor(factors[row]);
             return is_finite;
         });
 }

@@ -22,6 +22,11 @@ bool pack_blocks_alone(const std::uint8_t* blocks, std::int64_t rows, std::int64
 std::int64_t pack_mxfp4(const std::uint8_t* nibbles, const std::uint8_t* exponents, std::int64_t rows,
                         std::int64_t cols, std::uint8_t* packed);
 
+// The same for NVFP4 as checkpoints have it: nibbles [rows][cols / 2], of which byte j holds columns 2j (low)
+// and 2j + 1, floats of 8 bits (E4M3) [rows][cols / 16], and what all of a row is multiplied with [rows].
+std::int64_t pack_nvfp4(const std::uint8_t* nibbles, const std::uint8_t* scales, const float* factors,
+                        std::int64_t rows, std::int64_t cols, std::uint8_t* packed);
+
 // Whether blocks of a format can be packed.
 bool packs_blocks(Format format);
 

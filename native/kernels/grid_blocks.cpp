@@ -3,6 +3,7 @@
 // of the gguf library.
 #include <bit>
 
+#include "kernels/grid_block.h"
 #include "kernels/grids.h"
 #include "kernels/pack_row.h"
 
@@ -10,13 +11,6 @@ namespace edgemoe {
 namespace {
 
 constexpr int kBlocks = kSuperBlocks;
-
-struct GridBlock {
-    std::uint16_t points[64];  // numbers, of 4 or 8 columns each
-    std::uint8_t signs[32];    // a bit for each column
-    std::uint8_t scales[16];   // 4 bits for 16 columns; or the first 8 for 32
-    std::uint16_t shared;      // f16
-};
 
 std::uint32_t u32_at(const std::uint8_t* p) {
     std::uint32_t value;

@@ -123,6 +123,10 @@ CASES = {
     "fp8, blocks": lambda: float8((2, 4)),
     "fp8, rows": lambda: float8((N, 1)),
     "fp8, one scale": lambda: float8(()),
+    "fp8, one scale, by modelopt": lambda: (
+        *float8(())[:2],
+        {"quant_method": "modelopt", "quant_algo": "FP8"},
+    ),
 }
 
 
@@ -148,6 +152,33 @@ def test_stacks_of_fp8_have_a_scale_for_every_block_of_every_entry(tmp_path):
     assert source.tensors().keys() == {"e.gate_up_proj"}
     expected = (codes.float() * spread).numpy()
     assert np.array_equal(source.read(SourceRef("e.gate_up_proj", 2, (7, 35))), expected[2, 7:35])
+
+
+@pytest.mark.parametrize("scale_shape", [(3,), (3, 1, 1), (), (3, 2, 1, 4, 1)])
+def test_stacks_of_fp8_by_modelopt_have_a_scale_an_entry_or_one(tmp_path, scale_shape):
+    codes = torch.randn(3, 40, 64).to(torch.float8_e4m3fn)
+    scales = torch.rand(scale_shape) + 0.5
+    plain = scales.reshape(3, 2, 4) if len(scale_shape) > 3 else scales.reshape(-1, 1, 1)
+    spread = plain.repeat_interleave(32, 1)[:, :40].repeat_interleave(16, 2)[:, :, :64]
+    tensors = {"e.down_proj": codes, "e.down_proj_weight_scale": scales}
+    tensors["e.down_proj_input_scale"] = torch.ones(3)
+    settings = {"quant_method": "modelopt", "quant_algo": "FP8", "weight_block_size": [32, 16]}
+    source = write(tmp_path / "x", tensors, settings)
+    assert source.tensors().keys() == {"e.down_proj"}
+    expected = (codes.float() * (spread if len(scale_shape) > 3 else plain)).numpy()
+    assert np.array_equal(source.read(SourceRef("e.down_proj", 2, (7, 35))), expected[2, 7:35])
+
+
+def test_integers_of_two_widths_in_one_model_are_told_apart(tmp_path):
+    """By their groups, which are of one size."""
+    (four, parts, settings), (eight, others, _) = compressed(4), compressed(8)
+    parts |= {name.replace("a.", "b."): part for name, part in others.items()}
+    weights = {"num_bits": 8, "type": "int", "strategy": "group", "group_size": GROUP}
+    settings["config_groups"]["group_0"]["weights"]["group_size"] = GROUP
+    settings["config_groups"]["group_1"] = {"weights": weights}
+    source = write(tmp_path / "x", parts, settings)
+    assert np.array_equal(source.read(SourceRef("a.weight")), four)
+    assert np.array_equal(source.read(SourceRef("b.weight")), eight)
 
 
 def quantise_fp8(tensors, block):

@@ -12,12 +12,13 @@ import gguf
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 from gguf import GGMLQuantizationType as Type
 from helpers.exact_blocks import EXACT
 from helpers.gguf_files import write_gguf
 from helpers.resident import load_resident
 from helpers.tiny_models import VOCAB_SIZE, write_checkpoint
+from safetensors.torch import load_file, save_file
 
 from edgemoe import native
 from edgemoe.checkpoint import open_checkpoint
@@ -63,7 +64,7 @@ def test_a_file_comes_back_byte_for_byte(tmp_path, folder, variation):
     if variation == "mixtral":
         folder = write_checkpoint(tmp_path / "hf", "mixtral", **WIDE, intermediate_size=256)
     written = [t for t in EXACT if native.written_type(t.name, 256) == t.block_type]
-    assert len(written) >= 13
+    assert len(written) == len(EXACT)
     kinds = cycle([*(Type[t.block_type] for t in written), Type.F16, Type.BF16, Type.F32])
     chosen: dict[str, Type] = {}
     path = write_gguf(folder, tmp_path / "model.gguf", lambda name: chosen.setdefault(name, next(kinds)))
@@ -177,3 +178,37 @@ def test_the_command_reports_and_a_full_disk_is_one_line(tmp_path, folder):
     assert full.returncode == 2
     assert full.stderr.splitlines()[-1].endswith("other.gguf: disk full; free some space")
     assert not list(tmp_path.glob("other*"))
+
+
+def test_factors_of_nvfp4_go_along_where_llama_cpp_heeds_them(tmp_path):
+    """Experts keep their bytes, with a number each; attention, for which there is none, is rounded."""
+    parts = in_nvfp4_parts(write_checkpoint(tmp_path / "hf", "qwen3", **WIDE, moe_intermediate_size=64))
+    convert(parts, tmp_path / "store", plan_as_stored(parts))
+    report = export_gguf(tmp_path / "store", tmp_path / "model.gguf")
+    found = {t.name: t.tensor_type.name for t in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
+    assert (found["blk.1.ffn_up_exps.weight"], found["blk.1.ffn_up_exps.scale"]) == ("NVFP4", "F32")
+    assert found["blk.1.attn_q.weight"] == "Q8_0"
+    assert report.num_tensors == len(found)
+    assert report.rounding["nvfp4 → NVFP4"] == 0
+    convert(tmp_path / "model.gguf", tmp_path / "again", plan_as_stored(tmp_path / "model.gguf"))
+    stores = [open_store(tmp_path / name).manifest.experts for name in ("store", "again")]
+    assert [e.checksum for e in stores[0].values()] == [e.checksum for e in stores[1].values()]
+    export_gguf(tmp_path / "again", tmp_path / "model2.gguf")
+    assert tensors(tmp_path / "model2.gguf") == tensors(tmp_path / "model.gguf")
+
+
+def in_nvfp4_parts(folder):
+    """A folder whose experts and queries are rewritten in modelopt's NVFP4."""
+    stored = load_file(folder / "model.safetensors")
+    rng = np.random.default_rng(4)
+    for name in [n for n in stored if ".experts." in n or "q_proj.weight" in n]:
+        rows, cols = stored[name].shape
+        stored[name] = torch.from_numpy(rng.integers(0, 256, (rows, cols // 2), np.uint8))
+        scales = rng.integers(32, 64, (rows, cols // 16), np.uint8)
+        stored[f"{name}_scale"] = torch.from_numpy(scales).view(torch.float8_e4m3fn)
+        stored[f"{name}_scale_2"] = torch.tensor(rng.uniform(0.05, 0.1), dtype=torch.float32)
+    save_file(stored, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "modelopt", "quant_algo": "NVFP4"}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder

@@ -31,6 +31,10 @@ def random_blocks(block_type: str, rows: int, cols: int, seed: int = 0) -> np.nd
         _put_halves(blocks, block_type, number, halves)
     if block_type == "NVFP4":  # a scale below the one that stands for no number
         blocks[..., :4] = rng.integers(0, 127, (*blocks.shape[:2], 4))
+    if block_type == "TQ1_0":  # the one of several bytes with the same digits that ggml writes
+        digits = rng.integers(0, 243, (*blocks.shape[:2], 52))
+        digits[..., 48:] -= digits[..., 48:] % 3
+        blocks[..., :52] = (256 * digits + 242) // 243
     if block_type == "MXFP4":
         blocks[..., 0] = rng.integers(118, 124, blocks.shape[:2])
     return blocks.reshape(rows, -1)

@@ -1,7 +1,7 @@
 """FP8 matrices (E4M3, finite only) with scales: for blocks of rows and columns, for rows, or for all.
 
-Letters: E entries of a stack, N rows, M columns. A matrix ``X`` has its scales in ``X_scale_inv`` or
-``X_scale``; whatever the name, numbers are codes times scales.
+Letters: E entries of a stack, N rows, M columns. A matrix ``X`` has its scales in ``X_scale_inv``,
+``X_scale`` or, where it is a stack, ``X_weight_scale``; whatever the name, numbers are codes times scales.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgemoe.checkpoint.coded import ReadStored, repeated
 from edgemoe.checkpoint.source import TensorInfo
@@ -17,7 +18,7 @@ from edgemoe.errors import CheckpointError
 from edgemoe.native import FloatArray
 
 DTYPE = "F8_E4M3"
-_SCALES = ("_scale_inv", "_scale")
+_SCALES = ("_scale_inv", "_scale", "_weight_scale")
 
 
 def _table() -> FloatArray:
@@ -33,6 +34,11 @@ def _table() -> FloatArray:
 _NUMBERS = _table()
 
 
+def float8_values(codes: NDArray[np.uint8]) -> FloatArray:
+    """The numbers that bytes stand for; NaN where they stand for none."""
+    return np.asarray(_NUMBERS[codes], np.float32)
+
+
 @dataclass(frozen=True)
 class Float8:
     """Codes and scales; ``block`` is the size of a block of rows and of columns."""
@@ -42,6 +48,7 @@ class Float8:
     info: TensorInfo
     scale_shape: tuple[int, ...]  # of one matrix
     block: tuple[int, int]
+    has_entries: bool = False  # scales are a stack too
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -50,13 +57,12 @@ class Float8:
 
     def rows(self, read: ReadStored, index: int | None, start: int, stop: int) -> FloatArray:
         """See CodedTensor."""
-        numbers: FloatArray = _NUMBERS[read(self.name, index, start, stop)]
+        numbers = float8_values(read(self.name, index, start, stop))
         block_rows, block_cols = self.block
         first, last = start // block_rows, -(-stop // block_rows)
         if not self.scale_shape or self.scale_shape[0] == 1:
             first, last = 0, 1
-        # A stack may have one scale an entry, without further axes.
-        scales = read(self.scale_name, index if self.scale_shape else None, first, last)
+        scales = read(self.scale_name, index if self.has_entries else None, first, last)
         scales = scales.reshape(max(1, last - first), -1)
         by_row = repeated(scales, block_rows, start, stop - start, axis=0)
         numbers *= repeated(by_row, block_cols, 0, numbers.shape[1], axis=1)
@@ -78,27 +84,29 @@ def find_float8(tensors: Mapping[str, TensorInfo], block: tuple[int, int] = (128
             raise CheckpointError(f"tensor {name} has type {DTYPE} and no scales; fetch the model again")
         scale = tensors[scale_name]
         num_bytes = info.num_bytes + scale.num_bytes
-        size = _block_size(info.shape, scale.shape, block)
+        # A stack may have one scale for all of it.
+        has_entries = len(info.shape) == 3 and scale.shape[:1] == info.shape[:1]
+        own = _plain(scale.shape[1:] if has_entries else scale.shape)
+        size = _block_size(info.shape[-2:], own, block) if len(info.shape) in (2, 3) else None
         if size is None:
             raise CheckpointError(
                 f"tensor {name} has shape {info.shape}, its scales {scale.shape}: they do not fit blocks of"
                 f" {block[0]} x {block[1]}"
             )
-        own = scale.shape[1:] if len(info.shape) == 3 else scale.shape
-        found[name] = Float8(name, scale_name, TensorInfo(info.shape, DTYPE, num_bytes), own, size)
+        seen = TensorInfo(info.shape, DTYPE, num_bytes)
+        found[name] = Float8(name, scale_name, seen, own, size, has_entries)
     return found
+
+
+def _plain(scale: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without the axes of length 1 that modelopt has behind those of rows and of columns."""
+    return (scale[0], scale[2]) if len(scale) == 4 and scale[1] == scale[3] == 1 else scale
 
 
 def _block_size(
     shape: tuple[int, ...], scale: tuple[int, ...], block: tuple[int, int]
 ) -> tuple[int, int] | None:
-    """Rows and columns that share a scale; None where the shapes do not fit."""
-    if len(shape) == 3:
-        if not scale or scale[0] != shape[0]:
-            return None
-        shape, scale = shape[1:], scale[1:]
-    if len(shape) != 2:
-        return None
+    """Rows and columns of one matrix that share a scale; None where the shapes do not fit."""
     rows, cols = shape
     if scale in ((), (1,), (1, 1)):
         return rows, cols

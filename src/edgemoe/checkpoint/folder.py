@@ -17,9 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemoe.checkpoint import mxfp4
-from edgemoe.checkpoint.coded import CodedTensor, merge_coded
-from edgemoe.checkpoint.quantisation import empty_biases, find_coded, without_quantisation
+from edgemoe.checkpoint.coded import CodedTensor, ExactTensor, merge_coded
+from edgemoe.checkpoint.quantisation import (
+    empty_biases,
+    find_coded,
+    modelopt_settings,
+    without_quantisation,
+)
 from edgemoe.checkpoint.source import SourceRef, TensorInfo
 from edgemoe.checkpoint.stand_ins import read_json, refuse_stand_in
 from edgemoe.checkpoint.tokenizer_model import build_tokenizer
@@ -41,6 +45,7 @@ SIDE_FILES = (
     "generation_config.json",
 )
 _MORE_TEMPLATES = "additional_chat_templates"
+_MODELOPT_FILE = "hf_quant_config.json"
 
 
 class FolderCheckpoint:
@@ -50,7 +55,7 @@ class FolderCheckpoint:
         self._folder = folder
         if not (folder / "config.json").is_file():
             refuse_others(folder, "config.json")
-        self._config = read_json(folder / "config.json")
+        self._config = _read_config(folder)
         self._places: dict[str, tuple[Path, TensorRange]] = {}
         for path, expected in find_weight_files(folder, self._config).items():
             self._add_file(path, expected or set())
@@ -62,13 +67,8 @@ class FolderCheckpoint:
 
     def tensors(self) -> Mapping[str, TensorInfo]:
         """All tensors by their stored names; codes and what belongs to them are one tensor of numbers."""
-        stored = dict(self._stored)
-        merged = mxfp4.merge_mxfp4(stored)
-        for name in merged:
-            del stored[mxfp4.exponents_of(name)]
-        for name in self._empty_biases:
-            del stored[name]
-        return {**merge_coded(stored, self._coded), **merged}
+        stored = {name: info for name, info in self._stored.items() if name not in self._empty_biases}
+        return merge_coded(stored, self._coded)
 
     def read(self, ref: SourceRef) -> NDArray[np.float32]:
         """One part of a tensor as float32; see CheckpointSource."""
@@ -78,17 +78,17 @@ class FolderCheckpoint:
             return read_part(ref, shape, partial(coded.rows, self._read_stored, ref.index))
         if ref.name not in self._places:
             raise MissingTensorError(f"{self._folder}: there is no tensor {ref.name}")
-        shape = self._shape(ref)
-        if ref.name in self._mxfp4:
-            return read_part(ref, shape, partial(self._read_mxfp4, ref.name, ref.index))
+        shape = self._places[ref.name][1].shape
+        shape = shape if ref.index is None else shape[1:]
         return read_part(ref, shape, partial(self._read_rows, ref.name, ref.index))
 
     def read_packed(self, ref: SourceRef) -> NDArray[np.uint8]:
-        """One part of a tensor in MXFP4 as a store holds it; see ExactSource."""
-        rows = ref.stored_rows(self._shape(ref))
-        assert ref.name in self._mxfp4, f"{ref.name} has no exact format"
+        """One part of a tensor in MXFP4 or NVFP4 as a store holds it; see ExactSource."""
+        coded = self._coded[ref.name]
+        assert isinstance(coded, ExactTensor), f"{ref.name} has no exact format"
+        rows = ref.stored_rows(coded.info.shape if ref.index is None else coded.info.shape[1:])
         assert rows is not None, f"{ref} does more than choose rows"
-        return mxfp4.pack_mxfp4(ref.name, *self._mxfp4_rows(ref.name, ref.index, rows))
+        return coded.packed(self._read_stored, ref.index, rows)
 
     def files(self) -> Mapping[str, bytes]:
         """Tokenizer, chat templates and generation settings, those that exist.
@@ -123,16 +123,6 @@ class FolderCheckpoint:
     def _empty_biases(self) -> set[str]:
         return empty_biases(self._coded, self._stored, self._read_stored)
 
-    @cached_property
-    def _mxfp4(self) -> Mapping[str, TensorInfo]:
-        return {name: info for name, info in self.tensors().items() if info.exact_format == mxfp4.FORMAT}
-
-    def _shape(self, ref: SourceRef) -> tuple[int, ...]:
-        """Of the tensor, or of its entry where the part has an index."""
-        info = self._mxfp4.get(ref.name)
-        shape = self._places[ref.name][1].shape if info is None else info.shape
-        return shape if ref.index is None else shape[1:]
-
     def _read_rows(self, name: str, index: int | None, start: int, stop: int) -> NDArray[np.float32]:
         """Consecutive rows of a tensor, or of an entry of its first axis."""
         shape, raw = self._read_bytes(name, index, start, stop)
@@ -156,20 +146,6 @@ class FolderCheckpoint:
             return shape, self._read_raw(path, num_bytes, offset)
         except (OSError, EOFError) as error:
             raise CheckpointError(f"{path}: tensor {name} cannot be read: {error}") from error
-
-    def _read_mxfp4(self, name: str, index: int | None, start: int, stop: int) -> NDArray[np.float32]:
-        return mxfp4.mxfp4_values(name, *self._mxfp4_rows(name, index, np.arange(start, stop)))
-
-    def _mxfp4_rows(
-        self, name: str, index: int | None, rows: NDArray[np.int64]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Rows of nibbles and exponents, by one read each of the span that they lie in."""
-        first, last = int(rows.min()), int(rows.max())
-        parts = []
-        for part in (name, mxfp4.exponents_of(name)):
-            shape, raw = self._read_bytes(part, index, first, last + 1)
-            parts.append(np.ascontiguousarray(np.frombuffer(raw, np.uint8).reshape(shape)[rows - first]))
-        return parts[0], parts[1]
 
     def _read_raw(self, path: Path, num_bytes: int, offset: int) -> bytes:
         """Bytes of a weight file."""
@@ -195,6 +171,14 @@ class FolderCheckpoint:
         if path not in self._descriptors:
             self._descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         return self._descriptors[path]
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """config.json, with what modelopt says of its quantisation in a file of its own."""
+    config, apart = read_json(folder / "config.json"), folder / _MODELOPT_FILE
+    if "quantization_config" not in config and apart.is_file():
+        config["quantization_config"] = modelopt_settings(read_json(apart))
+    return config
 
 
 def _with_more_templates(folder: Path, files: dict[str, bytes]) -> dict[str, bytes]:
@@ -234,8 +218,8 @@ def _as_float32(raw: bytes, dtype: str, name: str, path: Path) -> NDArray[np.flo
     if dtype == "F8_E8M0":  # scales that are powers of two
         return np.exp2(np.frombuffer(raw, np.uint8).astype(np.float32) - 127)
     raise CheckpointError(
-        f"{path}: tensor {name} has type {dtype}; only BF16, F16 and F32 are read, and FP8, MXFP4 and packed"
-        " integers with their scales"
+        f"{path}: tensor {name} has type {dtype}; only BF16, F16 and F32 are read, and FP8, MXFP4, NVFP4 and"
+        " packed integers with their scales"
     )
 
 

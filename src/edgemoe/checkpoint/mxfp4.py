@@ -1,67 +1,83 @@
-"""MXFP4 as safetensors hold it: nibbles ``X_blocks`` and exponents ``X_scales``, seen as one tensor
-``X_blocks`` of numbers.
+"""MXFP4 as safetensors hold it, in one of two forms:
 
-Letters: E entries, N rows, M columns. Nibbles are U8 (E, N, M / 32, 16), exponents U8 (E, N, M / 32), both
-with or without the first axis; byte j of a block holds columns 2j (low nibble) and 2j + 1. Their meaning is
-that of OCP's microscaling specification 1.0.
+* nibbles ``X_blocks`` and exponents ``X_scales``, seen as one tensor ``X_blocks`` of numbers, as gpt-oss is
+  published: U8 (E, N, M / 32, 16) and U8 (E, N, M / 32), both with or without the first axis;
+* compressed-tensors' ``X.weight_packed`` U8 (N, M / 2) and ``X.weight_scale`` U8 (N, M / 32), seen as
+  ``X.weight``.
+
+Letters: E entries, N rows, M columns. Byte j of a block of 32 columns holds columns 2j (low nibble) and
+2j + 1. Their meaning is that of OCP's microscaling specification 1.0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgemoe import native
+from edgemoe.checkpoint.coded import ReadStored, read_picked
 from edgemoe.checkpoint.source import TensorInfo
 from edgemoe.errors import CheckpointError
 from edgemoe.native import BLOCK, ByteArray, FloatArray
 
 FORMAT = "mxfp4"
 _BLOCKS, _SCALES = "_blocks", "_scales"
+_PACKED, _SCALE = ".weight_packed", ".weight_scale"
 
 
-def exponents_of(name: str) -> str:
-    """The tensor with the exponents of one with nibbles."""
-    return name.removesuffix(_BLOCKS) + _SCALES
+@dataclass(frozen=True)
+class Mxfp4:
+    """Nibbles and exponents, by the names of their tensors."""
+
+    nibbles: str
+    exponents: str
+    info: TensorInfo
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """See CodedTensor."""
+        return self.nibbles, self.exponents
+
+    def rows(self, read: ReadStored, index: int | None, start: int, stop: int) -> FloatArray:
+        """See CodedTensor."""
+        packed = self.packed(read, index, np.arange(start, stop))
+        return native.dequantize(packed, FORMAT, stop - start, self.info.shape[-1])
+
+    def packed(self, read: ReadStored, index: int | None, rows: NDArray[np.int64]) -> ByteArray:
+        """See ExactTensor."""
+        nibbles, exponents = (read_picked(read, name, index, rows) for name in self.parts)
+        try:
+            return native.pack_mxfp4(nibbles.reshape(*exponents.shape, BLOCK // 2), exponents)
+        except ValueError as error:
+            raise CheckpointError(f"tensor {self.nibbles}: {error}; fetch it again") from error
 
 
-def merge_mxfp4(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
-    """The tensors with nibbles, as the numbers that they and their exponents stand for.
+def find_mxfp4(tensors: Mapping[str, TensorInfo]) -> dict[str, Mxfp4]:
+    """The matrices, and stacks of them, in MXFP4.
 
     Raises:
         CheckpointError: exponents do not fit their nibbles.
     """
     found = {}
     for name, info in tensors.items():
-        exponents = tensors.get(exponents_of(name)) if name.endswith(_BLOCKS) else None
-        if exponents is None or info.dtype != "U8" or exponents.dtype != "U8":
+        if name.endswith(_BLOCKS):
+            seen, exponents = name, name.removesuffix(_BLOCKS) + _SCALES
+        else:
+            seen, exponents = name.removesuffix(_PACKED) + ".weight", name.removesuffix(_PACKED) + _SCALE
+        scales = tensors.get(exponents)
+        if not name.endswith((_BLOCKS, _PACKED)) or scales is None or {info.dtype, scales.dtype} != {"U8"}:
             continue
-        if info.shape != (*exponents.shape, BLOCK // 2) or len(info.shape) < 3:
+        num_blocks = scales.shape[-1]
+        in_blocks, in_rows = (num_blocks, BLOCK // 2), (num_blocks * BLOCK // 2,)
+        columns = in_blocks if name.endswith(_BLOCKS) else in_rows
+        if info.shape != (*scales.shape[:-1], *columns) or len(scales.shape) < 2:
             raise CheckpointError(
-                f"tensor {name} has shape {info.shape}, its exponents {exponents.shape};"
-                " fetch the model again"
+                f"tensor {name} has shape {info.shape}, its exponents {scales.shape}; fetch the model again"
             )
-        shape = (*info.shape[:-2], info.shape[-2] * BLOCK)
-        found[name] = TensorInfo(shape, "MXFP4", info.num_bytes + exponents.num_bytes, FORMAT)
+        shape = (*scales.shape[:-1], num_blocks * BLOCK)
+        num_bytes = info.num_bytes + scales.num_bytes
+        found[seen] = Mxfp4(name, exponents, TensorInfo(shape, "MXFP4", num_bytes, FORMAT))
     return found
-
-
-def pack_mxfp4(name: str, nibbles: ByteArray, exponents: ByteArray) -> ByteArray:
-    """Rows of nibbles (R, M / 32, 16) and exponents (R, M / 32) as a store holds them.
-
-    Raises:
-        CheckpointError: a weight is not finite.
-    """
-    try:
-        return native.pack_mxfp4(nibbles, exponents)
-    except ValueError as error:
-        raise CheckpointError(f"tensor {name}: {error}; fetch it again") from error
-
-
-def mxfp4_values(name: str, nibbles: ByteArray, exponents: ByteArray) -> FloatArray:
-    """The numbers (R, M) that rows of nibbles and exponents stand for.
-
-    Raises:
-        CheckpointError: one is not finite.
-    """
-    num_rows, num_blocks = exponents.shape
-    return native.dequantize(pack_mxfp4(name, nibbles, exponents), FORMAT, num_rows, num_blocks * BLOCK)

@@ -205,12 +205,15 @@ def find_packed(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]) ->
         CheckpointError: bits that are not read, or shapes that do not fit.
     """
     found = {}
-    for name in tensors:
-        if not name.endswith(".weight_packed"):
+    widths, group_size = _widths_of(config)
+    for name, words in tensors.items():
+        if (
+            not name.endswith(".weight_packed") or words.dtype == "U8"
+        ):  # numbers of 4 bits: nvfp4.py, mxfp4.py
             continue
         module = name.removesuffix(".weight_packed")
-        words, scale = _part(tensors, name), _part(tensors, f"{module}.weight_scale")
-        bits = _checked_bits(_bits_of(config), BITS)
+        scale = _part(tensors, f"{module}.weight_scale")
+        bits = _bits_of(words, scale, widths, group_size)
         num_rows = words.shape[0]
         num_cols = words.shape[1] * (_WORD_BITS // bits)
         num_groups = scale.shape[1] if len(scale.shape) == 2 else 1
@@ -235,21 +238,37 @@ def find_packed(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]) ->
     return found
 
 
-def _bits_of(config: Mapping[str, Any]) -> Any:
-    """Bits of weights in the groups of a compressed-tensors configuration, which must be the same in all."""
+def _widths_of(config: Mapping[str, Any]) -> tuple[set[Any], int | None]:
+    """Bits of integers in the groups of a compressed-tensors configuration, and columns that share a scale
+    where that is the same number everywhere.
+    """
     groups = config.get("config_groups")
-    found = {
-        group.get("weights", {}).get("num_bits")
+    weights = [
+        group["weights"]
         for group in (groups.values() if isinstance(groups, dict) else ())
         if isinstance(group, dict) and isinstance(group.get("weights"), dict)
-    }
-    if len(found) > 1:
-        raise CheckpointError("compressed-tensors with several widths in one model is not read")
-    return next(iter(found), 4)
+    ]
+    integers = [one for one in weights if one.get("type", "int") == "int"]
+    sizes = {one.get("group_size") for one in integers}
+    size = next(iter(sizes), None) if len(sizes) == 1 else None
+    is_size = isinstance(size, int) and size > 0
+    return {one.get("num_bits") for one in integers}, size if is_size else None
+
+
+def _bits_of(words: TensorInfo, scale: TensorInfo, widths: set[Any], group_size: int | None) -> int:
+    """Bits of one matrix: the only width there is, or that with which its words fill its groups."""
+    if len(widths) <= 1:
+        return _checked_bits(next(iter(widths), 4), BITS)
+    if group_size is None or len(words.shape) != 2 or len(scale.shape) != 2 or 0 in scale.shape:
+        raise CheckpointError(
+            "compressed-tensors with several widths in one model is read where all groups of columns are of"
+            " one size; convert the model it was made from"
+        )
+    return _checked_bits(words.shape[1] * _WORD_BITS / (scale.shape[1] * group_size), BITS)
 
 
 def _checked_bits(bits: Any, allowed: tuple[int, ...]) -> int:
-    if bits not in allowed:
+    if not isinstance(bits, int | float) or bits not in allowed:
         raise CheckpointError(
             f"integers of {bits} bits are not read, only {' and '.join(map(str, allowed))}; convert the model"
             " it was made from"

@@ -9,14 +9,26 @@ import numpy as np
 
 from edgemoe.checkpoint.coded import CodedTensor, ReadStored
 from edgemoe.checkpoint.float8 import find_float8
+from edgemoe.checkpoint.mxfp4 import find_mxfp4
+from edgemoe.checkpoint.nvfp4 import find_nvfp4
 from edgemoe.checkpoint.packed_int import find_awq, find_gptq, find_packed
 from edgemoe.checkpoint.source import TensorInfo
 from edgemoe.errors import CheckpointError
 
 _KEY = "quantization_config"
 # Methods that are read; others stay in the configuration, and are refused by name where that is read.
-METHODS = ("fp8", "gptq", "awq", "compressed-tensors", "mxfp4")
-_COMPRESSED = ("pack-quantized", "float-quantized", "naive-quantized", "dense", None)
+METHODS = ("fp8", "gptq", "awq", "compressed-tensors", "mxfp4", "modelopt")
+_COMPRESSED = (
+    *("pack-quantized", "float-quantized", "naive-quantized", "nvfp4-pack-quantized"),
+    *("mxfp4-pack-quantized", "dense", None),
+)
+# Formats of single groups stand with these.
+_MIXED = "mixed-precision"
+# Algorithms of modelopt whose tensors are FP8 or NVFP4 with scales and nothing else; layers may differ.
+_MODELOPT = (
+    *("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "NVFP4", "W4A16_NVFP4", "W4A8_NVFP4_FP8"),
+    "MIXED_PRECISION",
+)
 
 
 def without_quantisation(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,16 +55,53 @@ def find_coded(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> 
         return find_gptq(tensors, settings)
     if method == "awq":
         return find_awq(tensors, settings)
+    if method == "modelopt":
+        _check_modelopt(settings)
     coded: dict[str, CodedTensor] = {}
     if method == "compressed-tensors":
-        if settings.get("format") not in _COMPRESSED:
-            raise CheckpointError(
-                f"compressed-tensors of format {settings.get('format')!r} is not read; convert the model it"
-                " was made from"
-            )
+        _check_compressed(settings)
         coded.update(find_packed(tensors, settings))
-    coded.update(find_float8(tensors, _block(settings)))
+    coded.update(find_mxfp4(tensors))
+    coded.update(find_nvfp4(tensors))
+    parts = {part for tensor in coded.values() for part in tensor.parts}
+    left = {name: info for name, info in tensors.items() if name not in parts}
+    coded.update(find_float8(left, _block(settings)))
     return coded
+
+
+def modelopt_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What modelopt's hf_quant_config.json says, as a ``quantization_config``."""
+    found = settings.get("quantization")
+    if not isinstance(found, Mapping):
+        raise CheckpointError("hf_quant_config.json: has no section 'quantization'; fetch it again")
+    return {**found, "quant_method": "modelopt"}
+
+
+def _check_compressed(settings: Mapping[str, Any]) -> None:
+    """Refuse forms of compressed-tensors that are not read."""
+    format, groups = settings.get("format"), settings.get("config_groups")
+    found = [format]
+    if format == _MIXED and isinstance(groups, Mapping):
+        found = [group.get("format") for group in groups.values() if isinstance(group, Mapping)]
+    unread = next((name for name in found if name not in _COMPRESSED), None)
+    if unread is not None:
+        raise CheckpointError(
+            f"compressed-tensors of format {unread!r} is not read; convert the model it was made from"
+        )
+
+
+def _check_modelopt(settings: Mapping[str, Any]) -> None:
+    """Refuse algorithms of modelopt that are not read."""
+    layers = settings.get("quantized_layers")
+    named = [settings.get("quant_algo")]
+    if isinstance(layers, Mapping):
+        named += [layer.get("quant_algo") for layer in layers.values() if isinstance(layer, Mapping)]
+    unread = next((n for n in named if n is not None and str(n).upper() not in _MODELOPT), None)
+    if unread is not None:
+        raise CheckpointError(
+            f"quantised by modelopt's {unread!r}, which is not read, only FP8 and NVFP4 with scales are;"
+            " convert the model it was made from"
+        )
 
 
 def empty_biases(

@@ -50,7 +50,7 @@ def convert(
     the same command goes on where it was. OUT appears only when it is complete.
 
     A GGUF file keeps every weight as it is, its blocks only rearranged, unless --bits or --plan says
-    otherwise; so do experts in MXFP4. Of a split file name any part.
+    otherwise; so does what is in MXFP4 or NVFP4. Of a split file name any part.
 
     With --trace the experts' codes are chosen together, for the least change of their outputs on the inputs
     that edgemoe trace has recorded from any store of the model; at 2 to 4 bits this saves most of a bit.

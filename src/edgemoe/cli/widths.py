@@ -28,7 +28,7 @@ class UniformWidths:
             "--bits",
             metavar="2|3|4|6|8|t2|t3|bf16|f16|f32",
             help="Width of the expert weights; t2 and t3 are 2.1 and 3.1 bits."
-            "  [default: as stored in GGUF and MXFP4, else 4]",
+            "  [default: as stored in GGUF, MXFP4 and NVFP4, else 4]",
             show_default=False,
         ),
     ] = None

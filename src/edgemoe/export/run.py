@@ -18,9 +18,18 @@ from edgemoe.export.gguf_file import GgufFile, tensor_num_bytes
 from edgemoe.export.metadata import model_keys
 from edgemoe.export.outline import Part, Target, gguf_family, outline
 from edgemoe.export.records import read_dense, read_experts
+from edgemoe.export.row_factors import BLOCK_TYPE, expert_factors, has_factors, scale_name
 from edgemoe.export.undo import undo
 from edgemoe.export.vocabulary import sampling_keys, template_keys, vocabulary_keys
-from edgemoe.export.weights import Rounding, check_writable, choose_type, of_values, row_num_bytes, to_blocks
+from edgemoe.export.weights import (
+    USUAL_TYPE,
+    Rounding,
+    check_writable,
+    choose_type,
+    of_values,
+    row_num_bytes,
+    to_blocks,
+)
 from edgemoe.models import ModelSpec, read_spec
 from edgemoe.native import ByteArray, FloatArray, Matrix
 from edgemoe.store import ExpertKey, Store, open_store
@@ -91,7 +100,7 @@ def export_gguf(
         path=str(out),
         architecture=export.architecture,
         num_bytes=num_bytes,
-        num_tensors=len(export.targets),
+        num_tensors=export.num_tensors,
         num_matrices=export.rounding.num_matrices,
         rounding=export.rounding.relative(),
         splitting=export.splitting,
@@ -109,6 +118,8 @@ class _Export:
         self.architecture = gguf_family(self.spec)[1].architecture
         self.targets = outline(self.spec)
         self._types = {target.name: self._type_of(target, block_type) for target in self.targets}
+        self._factors = {} if block_type is not None else self._settle_factors()
+        self.num_tensors = len(self.targets) + len(self._factors)
         self.rounding = Rounding()
         self.splitting, self.has_template = "none", False
 
@@ -130,11 +141,16 @@ class _Export:
         for name, shape in shapes.items():
             row = row_num_bytes(self._types[name], shape[-1])
             tensors[name] = (shape, self._types[name], tensor_num_bytes(shape, row))
+        for name, factors in self._factors.items():
+            tensors[name] = (factors.shape, _PRECISE, factors.nbytes)
         return self._file.begin(self.architecture, keys, tensors)
 
     def write_all(self) -> Iterator[int]:
         """Write all tensors; yields the bytes written so far."""
         done = 0
+        for name, factors in self._factors.items():
+            self._file.write(name, factors.view(np.uint8))
+            done += factors.nbytes
         of_experts = [target for target in self.targets if isinstance(target.parts[0].of, tuple)]
         for target in self.targets:
             if target not in of_experts:
@@ -162,8 +178,9 @@ class _Export:
 
     def _write(self, target: Target, index: int, tensors: list[tuple[Part, Matrix | FloatArray]]) -> int:
         """Write an entry of a target, made of all of its parts; returns its bytes."""
-        block_type = self._types[target.name]
-        data = self._by_rows(target, tensors, block_type)
+        block_type, factors = self._types[target.name], self._factors.get(scale_name(target))
+        factor = 1.0 if factors is None else float(factors[index])
+        data = self._by_rows(target, tensors, block_type, factor)
         if data is None:
             values = sum(undo(part.ref, _values(part, tensor), target.entry) for part, tensor in tensors)
             rows = np.asarray(values, np.float32).reshape(-1, target.shape[-1])
@@ -172,7 +189,11 @@ class _Export:
         return data.nbytes
 
     def _by_rows(
-        self, target: Target, tensors: list[tuple[Part, Matrix | FloatArray]], block_type: str
+        self,
+        target: Target,
+        tensors: list[tuple[Part, Matrix | FloatArray]],
+        block_type: str,
+        factor: float,
     ) -> ByteArray | None:
         """Blocks of matrices whose rows only stand in another order; None where more is to be done."""
         placed: list[tuple[Any, Matrix]] = []
@@ -182,11 +203,30 @@ class _Export:
                 return None
             placed.append((rows, tensor))
         if len(placed) == 1 and bool(np.all(np.diff(placed[0][0]) == 1)):
-            return to_blocks(placed[0][1], block_type, self.rounding)
+            return to_blocks(placed[0][1], block_type, self.rounding, factor)
         blocks = np.zeros((target.entry[0], row_num_bytes(block_type, target.entry[1])), np.uint8)
         for rows, matrix in placed:
-            blocks[rows] = to_blocks(matrix, block_type, self.rounding)
+            blocks[rows] = to_blocks(matrix, block_type, self.rounding, factor)
         return blocks
+
+    def _settle_factors(self) -> dict[str, FloatArray]:
+        """Tensors of factors that go along with NVFP4; what can have none gets another type."""
+        marked = [target for target in self.targets if self._types[target.name] == BLOCK_TYPE]
+        stacks = [target for target in marked if target.num_entries]
+        found = {}
+        for target in marked:
+            if target.num_entries == 0 and any(
+                has_factors(read_dense(self._store, str(part.of))) for part in target.parts
+            ):
+                self._types[target.name] = USUAL_TYPE
+        of_stacks = expert_factors(self._store, self.spec, stacks, self.architecture)
+        for target in stacks:
+            factors = of_stacks[target.name]
+            if factors is None:
+                self._types[target.name] = USUAL_TYPE
+            elif (factors != 1).any():
+                found[scale_name(target)] = factors
+        return found
 
     def _type_of(self, target: Target, asked: str | None) -> str:
         if not target.is_matrix:

@@ -19,7 +19,7 @@ from edgemoe.native import ROW_GROUP, ByteArray, FloatArray, Matrix
 _CHUNK_FLOATS = 4 << 20
 _FLOATS = ("f32", "f16", "bf16")
 # What holds values of every format with little loss, 0.5 % of a Gaussian's.
-_USUAL = "Q8_0"
+USUAL_TYPE = "Q8_0"
 
 
 def choose_type(formats: Iterable[str], num_cols: int, asked: str | None = None) -> str:
@@ -40,8 +40,8 @@ def choose_type(formats: Iterable[str], num_cols: int, asked: str | None = None)
         return asked
     if floats:
         return floats[0].upper()
-    written = {native.written_type(name, num_cols) or _USUAL for name in names}
-    return written.pop() if len(written) == 1 else _USUAL
+    written = {native.written_type(name, num_cols) or USUAL_TYPE for name in names}
+    return written.pop() if len(written) == 1 else USUAL_TYPE
 
 
 def block_size(block_type: str) -> tuple[int, int]:
@@ -101,8 +101,8 @@ class Rounding:
         return {k: math.sqrt(change / max(whole, 1e-30)) for k, (change, whole) in self._squares.items()}
 
 
-def to_blocks(matrix: Matrix, block_type: str, rounding: Rounding) -> ByteArray:
-    """Rows (N, bytes of a row) of a matrix in a block type."""
+def to_blocks(matrix: Matrix, block_type: str, rounding: Rounding, factor: float = 1.0) -> ByteArray:
+    """Rows (N, bytes of a row) of a matrix in a block type, all but a factor that the file has elsewhere."""
     num_bytes = row_num_bytes(block_type, matrix.num_cols)
     if native.written_type(matrix.format, matrix.num_cols) == block_type:
         blocks = native.write_blocks(matrix, num_bytes)
@@ -110,10 +110,19 @@ def to_blocks(matrix: Matrix, block_type: str, rounding: Rounding) -> ByteArray:
         blocks = np.empty((matrix.num_rows, num_bytes), np.uint8)
         for start, values in _chunks(matrix):
             blocks[start : start + len(values)] = of_values(values, block_type)
-    head = np.arange(min(ROW_GROUP, matrix.num_rows), dtype=np.int32)
-    before = native.dequantize_rows(matrix, head)
-    rounding.note(f"{matrix.format} → {block_type}", before, values_of(blocks[: len(head)], block_type))
+    before = _head(matrix, has_factor=factor == 1)
+    rounding.note(f"{matrix.format} → {block_type}", before, values_of(blocks[: len(before)], block_type))
     return blocks
+
+
+def _head(matrix: Matrix, *, has_factor: bool) -> FloatArray:
+    """The first rows; ``has_factor``: else without what nvfp4 multiplies them with."""
+    num_rows = min(ROW_GROUP, matrix.num_rows)
+    if has_factor:
+        return native.dequantize_rows(matrix, np.arange(num_rows, dtype=np.int32))
+    packed = matrix.packed[: native.packed_num_bytes(matrix.format, num_rows, matrix.num_cols)].copy()
+    native.set_row_factors(packed, num_rows, 1.0)
+    return native.dequantize(packed, matrix.format, num_rows, matrix.num_cols)
 
 
 def _chunks(matrix: Matrix) -> Iterator[tuple[int, FloatArray]]:

@@ -133,6 +133,34 @@ def pack_mxfp4(nibbles: ByteArray, exponents: ByteArray) -> ByteArray:
     return packed
 
 
+def pack_nvfp4(nibbles: ByteArray, scales: ByteArray, factors: FloatArray) -> ByteArray:
+    """Pack NVFP4 weights as checkpoints hold them; no weight changes its value.
+
+    Byte j of the nibbles (N, M / 2) holds columns 2j (low) and 2j + 1, ``scales`` (N, M / 16) are floats of
+    8 bits (E4M3) for 16 columns each, ``factors`` (N,) float32 is what all of a row is multiplied with. Rows
+    may be packed in chunks, as they may be quantised.
+
+    Raises:
+        ValueError: shapes do not fit, or a weight is not finite.
+    """
+    packed = np.empty(packed_num_bytes("nvfp4", len(nibbles), nibbles.shape[1] * 2), np.uint8)
+    _refuse_infinite(_native.pack_nvfp4_into(nibbles, scales, factors, packed))
+    return packed
+
+
+def row_factors(matrix: Matrix) -> FloatArray:
+    """What all weights of each row of an nvfp4 matrix are multiplied with, (N,); blocks do not hold it."""
+    groups = matrix.packed.reshape(-(-matrix.num_rows // ROW_GROUP), -1)
+    return np.ascontiguousarray(groups[:, : 4 * ROW_GROUP]).view(np.float32).ravel()[: matrix.num_rows]
+
+
+def set_row_factors(packed: ByteArray, num_rows: int, factor: float) -> None:
+    """Give all rows of packed nvfp4, in place, the factor that their blocks do not hold."""
+    groups = packed.reshape(-(-num_rows // ROW_GROUP), -1)[:, : 4 * ROW_GROUP].view(np.float32)
+    rows = np.arange(num_rows)
+    groups[rows // ROW_GROUP, rows % ROW_GROUP] = factor
+
+
 def written_type(format: str, num_cols: int) -> str | None:
     """The GGUF block type that :func:`write_blocks` makes of rows of this length; None: it makes none.
 

@@ -41,7 +41,8 @@ class GgufCheckpoint:
     def __init__(self, path: Path) -> None:
         _require_library(path)
         self._path = path
-        self._metadata, self._tensors = _read_all(path)
+        self._metadata, tensors = _read_all(path)
+        self._tensors, self._factors = _parted(self._metadata, tensors)
         self._config = read_config(self._metadata, {n: t.shape for n, t in self._tensors.items()})
         self._text = GgufText(self._metadata, path)
         self._descriptors: dict[Path, int] = {}
@@ -60,7 +61,10 @@ class GgufCheckpoint:
     def read(self, ref: SourceRef) -> NDArray[np.float32]:
         """One part of a tensor as float32; see CheckpointSource."""
         tensor, shape, offset = self._part(ref)
-        return read_part(ref, shape, lambda start, stop: self._rows(tensor, shape, offset, start, stop))
+        factor = self._factor(ref)
+        return read_part(
+            ref, shape, lambda start, stop: self._rows(tensor, shape, offset, start, stop) * factor
+        )
 
     def read_packed(self, ref: SourceRef) -> NDArray[np.uint8]:
         """One part of a tensor with an exact format, packed in it; see ExactSource."""
@@ -74,22 +78,29 @@ class GgufCheckpoint:
         )
         stored = data.reshape(-1, row_num_bytes)
         is_run = bool(np.all(np.diff(rows) == 1))
+        blocks = np.ascontiguousarray(stored if is_run else stored[rows - first])
         try:
-            return native.pack_blocks(
-                np.ascontiguousarray(stored if is_run else stored[rows - first]), format, shape[-1]
-            )
+            packed = native.pack_blocks(blocks, format, shape[-1])
         except ValueError as error:
             raise CheckpointError(f"{self._path}: tensor {ref.name}: {error}; fetch it again") from error
+        if ref.name in self._factors:
+            native.set_row_factors(packed, len(rows), self._factor(ref))
+        return packed
 
     def paths(self) -> list[Path]:
         """The files that hold the tensors, absolute, in their order."""
         return sorted({tensor.path.resolve() for tensor in self._tensors.values()})
 
     def place(self, ref: SourceRef) -> tuple[Path, int, int] | None:
-        """File, offset and number of the rows of a part, where they lie one behind the other."""
+        """File, offset and number of the rows of a part, where they lie one behind the other and are all."""
         tensor, shape, offset = self._part(ref)
         rows = ref.stored_rows(shape)
-        if rows is None or len(shape) != 2 or not bool(np.all(np.diff(rows) == 1)):
+        if (
+            ref.name in self._factors
+            or rows is None
+            or len(shape) != 2
+            or not bool(np.all(np.diff(rows) == 1))
+        ):
             return None
         return tensor.path.resolve(), offset + int(rows[0]) * tensor.row_num_bytes, len(rows)
 
@@ -118,6 +129,17 @@ class GgufCheckpoint:
         entry_num_bytes = tensor.num_bytes // tensor.shape[0]
         return tensor, tensor.shape[1:], tensor.offset + ref.index * entry_num_bytes
 
+    def _factor(self, ref: SourceRef) -> float:
+        """What the numbers of a tensor, or of its entry, are multiplied with."""
+        scale = self._factors.get(ref.name)
+        if scale is None:
+            return 1.0
+        values = _decoded(self._bytes(scale, scale.offset, scale.num_bytes), scale, scale.shape).reshape(-1)
+        factor = float(values[(ref.index or 0) if len(values) > 1 else 0])
+        if not np.isfinite(factor):
+            raise CheckpointError(f"{self._path}: tensor {scale.name} holds {factor}; fetch it again")
+        return factor
+
     def _rows(
         self, tensor: GgufTensor, shape: tuple[int, ...], offset: int, start: int, stop: int
     ) -> NDArray[np.float32]:
@@ -137,6 +159,33 @@ class GgufCheckpoint:
             return np.frombuffer(read_exactly(self._descriptors[path], num_bytes, offset), np.uint8)
         except (OSError, EOFError) as error:
             raise CheckpointError(f"{path}: tensor {tensor.name} cannot be read: {error}") from error
+
+
+def _parted(
+    metadata: Mapping[str, Any], tensors: dict[str, GgufTensor]
+) -> tuple[dict[str, GgufTensor], dict[str, GgufTensor]]:
+    """The tensors without what goes with those in NVFP4, and the factors of these by their names.
+
+    ``X.scale`` has one number, or one for each entry of a stack, beside ``X.weight``; ``X.input_scale`` is
+    for activations of 4 bits, which nothing here is computed in.
+    """
+    left, factors = dict(tensors), {}
+    for name, tensor in tensors.items():
+        if tensor.type.name != "NVFP4" or not name.endswith(".weight"):
+            continue
+        stem = name.removesuffix(".weight")
+        left.pop(f"{stem}.input_scale", None)
+        # A router's scale of its experts has that name in Gemma 4.
+        scale = None if metadata.get("general.architecture") == "gemma4" else left.pop(f"{stem}.scale", None)
+        if scale is None:
+            continue
+        if scale.type.name not in _FLOATS or scale.shape not in ((1,), tensor.shape[:1]):
+            raise CheckpointError(
+                f"{scale.path}: tensor {scale.name} has shape {scale.shape} and type {scale.type.name}, which"
+                f" does not fit {name}; fetch the file again"
+            )
+        factors[name] = scale
+    return left, factors
 
 
 def _exact_format(tensor: GgufTensor) -> str | None:

@@ -41,8 +41,8 @@ def convert_experts(
     Args:
         source: folder of a model that transformers loads, or its name on the Hub.
         out: the store, a new folder.
-        bits: width of the weights: 2, 3, 4, 6, 8, "bf16", "f16" or "f32". Default: as stored in MXFP4,
-            else 4.
+        bits: width of the weights: 2, 3, 4, 6, 8, "bf16", "f16" or "f32". Default: as stored in MXFP4 or
+            NVFP4, else 4.
         plan: a width for every expert in place of ``bits``; layers are numbered as in experts.json.
         overwrite: replace ``out`` if it is a store.
         progress: told (done, total) in bytes of the store.

@@ -102,7 +102,7 @@ def _group(model: Any, stored: Mapping[str, TensorInfo]) -> tuple[dict[str, _Gro
     groups: dict[str, _Group] = {}
     trunk: dict[str, str] = {}
     for name in sorted(stored, key=dot_natural_key):
-        plain = name.removesuffix(_MXFP4) if stored[name].exact_format is not None else name
+        plain = name.removesuffix(_MXFP4) if _is_mxfp4(name, stored[name]) else name
         target, pattern = rename_source_key(plain, renamings, converters, prefix, state)
         if target not in state and plain in state:
             target, pattern = rename_source_key(plain, [], [], prefix, state)
@@ -113,6 +113,11 @@ def _group(model: Any, stored: Mapping[str, TensorInfo]) -> tuple[dict[str, _Gro
         if pattern is None:
             trunk[target] = name
     return groups, trunk
+
+
+def _is_mxfp4(name: str, info: TensorInfo) -> bool:
+    """Whether a tensor has the name that MXFP4 adds to a parameter's."""
+    return info.exact_format is not None and name.endswith(_MXFP4)
 
 
 def _scale(module: ExpertModule) -> int:
@@ -219,7 +224,7 @@ class _Tracer:
 
     def _is_turned(self, name: str, found: FoundExperts) -> bool:
         """MXFP4 is stored as (E, outputs, inputs), whatever the parameter's orientation."""
-        return self._stored[name].exact_format is not None and getattr(found.module, "is_transposed", False)
+        return _is_mxfp4(name, self._stored[name]) and getattr(found.module, "is_transposed", False)
 
 
 class _Scaled:

@@ -146,7 +146,7 @@ def _refuse_quantised(reader: ConfigReader) -> None:
     method = settings["quant_method"]
     raise UnsupportedModelError(
         f"config.json: it is quantised by {shown(method)}, which is not read; fp8, gptq, awq,"
-        " compressed-tensors and mxfp4 are. Convert the model it was made from"
+        " compressed-tensors, mxfp4 and modelopt are. Convert the model it was made from"
     )
 
 
