@@ -1,6 +1,9 @@
 // A gated delta net for Python: checks shapes, releases the GIL, calls the core.
 
+#include <nanobind/stl/string.h>
 #include <optional>
+
+#include <string>
 
 #include "bindings/arrays.h"
 #include "bindings/mixer_parts.h"
@@ -13,7 +16,7 @@ constexpr const char* kDoc = R"(A gated delta net (arXiv 2412.06464).
 
 Letters: Hk key heads, Hv value heads, Dk and Dv their dimensions, C = 2 Hk Dk + Hv Dv. `qkv` (C, D) makes
 queries, keys and values of the rows after `norm` (D,); `z` (Hv Dv, D) gates, `beta` and `alpha` (Hv, D) say how
-much is written and kept. `taps` (K, C), the last for the token itself; then silu, and queries and keys get length
+much is written and kept. `taps` (K, C), the last for the token itself; then `activation`, and queries and keys get length
 Dk^-0.5 and 1. A head's state S (Dk, Dv) is multiplied by exp(`decay` softplus(alpha + `dt_bias`)); the logistic
 function of beta times (v - S k) is added to it along k; S q, normed by `output_norm` (Dv,) and times silu(z),
 passes `out` (D, Hv Dv) and is added to x, times `branch_scale`. Value head h belongs to key head h Hk / Hv,
@@ -24,7 +27,8 @@ class BoundDeltaNet : public BoundMixer<GatedDeltaNet> {
     BoundDeltaNet(Floats1 norm, float eps, GivenMatrix qkv, GivenMatrix z, GivenMatrix beta,
                   GivenMatrix alpha, Floats1 decay, Floats1 dt_bias, Floats2 taps, Floats1 output_norm,
                   GivenMatrix out, std::int64_t num_key_heads, std::int64_t num_value_heads,
-                  std::int64_t key_dim, std::int64_t value_dim, float branch_scale)
+                  std::int64_t key_dim, std::int64_t value_dim, float branch_scale,
+                  const std::string& activation)
         : BoundMixer(kName) {
         require(num_key_heads > 0 && num_value_heads > 0 && num_value_heads % num_key_heads == 0, kName,
                 "value heads are not a multiple of key heads");
@@ -37,6 +41,7 @@ class BoundDeltaNet : public BoundMixer<GatedDeltaNet> {
         mixer_.value_dim = value_dim;
         mixer_.eps = eps;
         mixer_.branch_scale = branch_scale;
+        mixer_.activation = of_one(activation, kName);
         mixer_.norm = parts_.vector(norm, width, "length of norm");
         mixer_.qkv = parts_.matrix(qkv, channels, width, "shape of qkv");
         mixer_.z = parts_.matrix(z, inner, width, "shape of z");
@@ -56,13 +61,14 @@ const MixerBinding kBinding(BoundDeltaNet::kName, [](nb::module_& mixers, const 
     define_runs(nb::class_<BoundDeltaNet>(mixers, name, kDoc)
                     .def(nb::init<Floats1, float, GivenMatrix, GivenMatrix, GivenMatrix, GivenMatrix, Floats1,
                                   Floats1, Floats2, Floats1, GivenMatrix, std::int64_t, std::int64_t,
-                                  std::int64_t, std::int64_t, float>(),
+                                  std::int64_t, std::int64_t, float, const std::string&>(),
                          nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("qkv"), nb::arg("z"),
                          nb::arg("beta"), nb::arg("alpha"), nb::arg("decay").noconvert(),
                          nb::arg("dt_bias").noconvert(), nb::arg("taps").noconvert(),
                          nb::arg("output_norm").noconvert(), nb::arg("out"), nb::kw_only(),
                          nb::arg("num_key_heads"), nb::arg("num_value_heads"), nb::arg("key_dim"),
-                         nb::arg("value_dim"), nb::arg("branch_scale") = 1.0f, kKeptDoc));
+                         nb::arg("value_dim"), nb::arg("branch_scale") = 1.0f, nb::arg("activation") = "silu",
+                         kKeptDoc));
 });
 
 }  // namespace

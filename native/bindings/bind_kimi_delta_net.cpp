@@ -1,7 +1,10 @@
 // Kimi delta attention for Python: checks shapes, releases the GIL, calls the core.
 
+#include <nanobind/stl/string.h>
 #include <optional>
 #include <tuple>
+
+#include <string>
 
 #include "bindings/arrays.h"
 #include "bindings/mixer_parts.h"
@@ -26,7 +29,8 @@ class BoundKimiDeltaNet : public BoundMixer<KimiDeltaNet> {
     BoundKimiDeltaNet(Floats1 norm, float eps, GivenMatrix q, GivenMatrix k, GivenMatrix v, const Two& forget,
                       const Two& gate, GivenMatrix beta, Floats1 decay, Floats1 dt_bias, Floats2 taps,
                       Floats1 output_norm, GivenMatrix out, std::int64_t num_heads, std::int64_t key_dim,
-                      std::int64_t value_dim, float lowest_log, float branch_scale)
+                      std::int64_t value_dim, float lowest_log, float branch_scale,
+                      const std::string& activation)
         : BoundMixer(kName) {
         require(num_heads > 0 && key_dim > 0 && value_dim > 0, kName, "heads without entries");
         require(lowest_log <= 0, kName, "a bound above 0 of what is forgotten");
@@ -37,6 +41,7 @@ class BoundKimiDeltaNet : public BoundMixer<KimiDeltaNet> {
         mixer_.eps = eps;
         mixer_.lowest_log = lowest_log;
         mixer_.branch_scale = branch_scale;
+        mixer_.activation = of_one(activation, kName);
         mixer_.norm = parts_.vector(norm, width, "length of norm");
         mixer_.q = parts_.matrix(q, keys, width, "shape of q");
         mixer_.k = parts_.matrix(k, keys, width, "shape of k");
@@ -64,16 +69,17 @@ class BoundKimiDeltaNet : public BoundMixer<KimiDeltaNet> {
 
 const MixerBinding kBinding(BoundKimiDeltaNet::kName, [](nb::module_& mixers, const char* name) {
     using Two = BoundKimiDeltaNet::Two;
-    define_runs(nb::class_<BoundKimiDeltaNet>(mixers, name, kDoc)
-                    .def(nb::init<Floats1, float, GivenMatrix, GivenMatrix, GivenMatrix, const Two&,
-                                  const Two&, GivenMatrix, Floats1, Floats1, Floats2, Floats1, GivenMatrix,
-                                  std::int64_t, std::int64_t, std::int64_t, float, float>(),
-                         nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("q"), nb::arg("k"),
-                         nb::arg("v"), nb::arg("forget"), nb::arg("gate"), nb::arg("beta"),
-                         nb::arg("decay").noconvert(), nb::arg("dt_bias").noconvert(),
-                         nb::arg("taps").noconvert(), nb::arg("output_norm").noconvert(), nb::arg("out"),
-                         nb::kw_only(), nb::arg("num_heads"), nb::arg("key_dim"), nb::arg("value_dim"),
-                         nb::arg("lowest_log") = 0.0f, nb::arg("branch_scale") = 1.0f, kKeptDoc));
+    define_runs(
+        nb::class_<BoundKimiDeltaNet>(mixers, name, kDoc)
+            .def(nb::init<Floats1, float, GivenMatrix, GivenMatrix, GivenMatrix, const Two&, const Two&,
+                          GivenMatrix, Floats1, Floats1, Floats2, Floats1, GivenMatrix, std::int64_t,
+                          std::int64_t, std::int64_t, float, float, const std::string&>(),
+                 nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("q"), nb::arg("k"), nb::arg("v"),
+                 nb::arg("forget"), nb::arg("gate"), nb::arg("beta"), nb::arg("decay").noconvert(),
+                 nb::arg("dt_bias").noconvert(), nb::arg("taps").noconvert(),
+                 nb::arg("output_norm").noconvert(), nb::arg("out"), nb::kw_only(), nb::arg("num_heads"),
+                 nb::arg("key_dim"), nb::arg("value_dim"), nb::arg("lowest_log") = 0.0f,
+                 nb::arg("branch_scale") = 1.0f, nb::arg("activation") = "silu", kKeptDoc));
 });
 
 }  // namespace

@@ -28,8 +28,8 @@ comes in. Queries are made by `q_a`, a pair of (matrix (Q, D), bias or None) and
 R), Q); with None in place of `q_a` by `q_b` (H (N + R), D) alone. `kv_a`, a pair of a matrix (L + R, D) and its
 bias or None, makes a latent vector, which passes `kv_a_norm` (L,), and a key that rotates; both are what the cache
 keeps. `k_b` (H L, N') has each head's matrix of keys transposed, `v_b` (H C', L) that of values, both with zeros
-where they are wider than the head; `o` is a pair of a matrix (D, H C) and its bias or None. Scores are multiplied
-by `scale`; what comes out passes `post_norm` (D,), if any, and is added to x times `branch_scale`.)";
+where they are wider than the head; `o` is a pair of a matrix (D, H C) and its bias or None. The logistic function
+of `gate` (H, D), if any, multiplies what each head finds. Scores are multiplied by `scale`; what comes out passes `post_norm` (D,), if any, and is added to x times `branch_scale`.)";
 
 constexpr const char* kRunDoc = R"(Add to x (T, D) what its rows see.
 
@@ -55,7 +55,7 @@ class BoundLatentLayer {
                      GivenMatrix q_b, Projection kv_a, Floats1 kv_a_norm, GivenMatrix k_b, GivenMatrix v_b,
                      Projection o, std::int64_t num_heads, std::int64_t plain_dim, std::int64_t rotary_dim,
                      std::int64_t value_dim, float scale, float inner_eps, std::optional<Floats1> post_norm,
-                     float branch_scale)
+                     float branch_scale, std::optional<GivenMatrix> gate)
         : layer_{} {
         const std::int64_t width = size(norm, 0), latent_dim = size(kv_a_norm, 0);
         require(num_heads > 0 && latent_dim > 0 && plain_dim > 0 && rotary_dim > 0 && rotary_dim % 2 == 0 &&
@@ -92,6 +92,7 @@ class BoundLatentLayer {
         layer_.o = matrix(o.first, width, num_heads * value_dim);
         if (o.second) layer_.o_bias = keep(*o.second, width, "length of a bias");
         if (post_norm) layer_.post_norm = keep(*post_norm, width, "length of post_norm");
+        if (gate) layer_.gate = matrix(*gate, num_heads, width);
     }
 
     void run(MutableFloats2 x, const std::vector<Segment>& segments) const {
@@ -156,14 +157,16 @@ class BoundLatentLayer {
 
 const MixerBinding kBinding(kLayer, [](nb::module_& mixers, const char* name) {
     nb::class_<BoundLatentLayer>(mixers, name, kDoc)
-        .def(nb::init<Floats1, float, std::optional<std::pair<Projection, Floats1>>, GivenMatrix, Projection,
-                      Floats1, GivenMatrix, GivenMatrix, Projection, std::int64_t, std::int64_t, std::int64_t,
-                      std::int64_t, float, float, std::optional<Floats1>, float>(),
-             nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("q_a").none(), nb::arg("q_b"),
-             nb::arg("kv_a"), nb::arg("kv_a_norm").noconvert(), nb::arg("k_b"), nb::arg("v_b"), nb::arg("o"),
-             nb::kw_only(), nb::arg("num_heads"), nb::arg("plain_dim"), nb::arg("rotary_dim"),
-             nb::arg("value_dim"), nb::arg("scale"), nb::arg("inner_eps"),
-             nb::arg("post_norm").none() = nb::none(), nb::arg("branch_scale") = 1.0f, kKeptDoc)
+        .def(
+            nb::init<Floats1, float, std::optional<std::pair<Projection, Floats1>>, GivenMatrix, Projection,
+                     Floats1, GivenMatrix, GivenMatrix, Projection, std::int64_t, std::int64_t, std::int64_t,
+                     std::int64_t, float, float, std::optional<Floats1>, float, std::optional<GivenMatrix>>(),
+            nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("q_a").none(), nb::arg("q_b"),
+            nb::arg("kv_a"), nb::arg("kv_a_norm").noconvert(), nb::arg("k_b"), nb::arg("v_b"), nb::arg("o"),
+            nb::kw_only(), nb::arg("num_heads"), nb::arg("plain_dim"), nb::arg("rotary_dim"),
+            nb::arg("value_dim"), nb::arg("scale"), nb::arg("inner_eps"),
+            nb::arg("post_norm").none() = nb::none(), nb::arg("branch_scale") = 1.0f,
+            nb::arg("gate").none() = nb::none(), kKeptDoc)
         .def("run", &BoundLatentLayer::run, nb::arg("x").noconvert(), nb::arg("segments"), kRunDoc);
 });
 

@@ -1,6 +1,9 @@
 // Mamba-2 for Python: checks shapes, releases the GIL, calls the core.
 
+#include <nanobind/stl/string.h>
 #include <optional>
+
+#include <string>
 
 #include "bindings/arrays.h"
 #include "bindings/mixer_parts.h"
@@ -14,7 +17,7 @@ constexpr const char* kDoc = R"(A Mamba-2 layer's mixer (arXiv 2405.21060).
 Letters: H heads of P entries, I = H P, in G groups, with states of length N; C = I + 2 G N. `z` (I, D) gates;
 `mixed` (C, D) makes values and, for each group, what they are written along and what is read along; `steps` (H, D)
 says how far a token goes; `in_bias` (I + C + H,) is added to all three. What is mixed passes the convolution of
-`taps` (K, C) and `conv_bias`, then silu. With dt = softplus(steps + `dt_bias`), kept between the limits, a head's
+`taps` (K, C) and `conv_bias`, then `activation`. With dt = softplus(steps + `dt_bias`), kept between the limits, a head's
 state S (N, P) is multiplied by exp(`decay` dt), and dt times the values is added along what they are written
 along. What is read of it, plus `skip` (H,) times the values, is multiplied by silu(z), normed group by group with
 `output_norm` (I,), passes `out` (D, I), and with `out_bias` is added to x, times `branch_scale`. Biases may be
@@ -27,7 +30,7 @@ class BoundMamba2 : public BoundMixer<Mamba2> {
                 std::optional<Floats1> conv_bias, Floats1 output_norm, GivenMatrix out,
                 std::optional<Floats1> out_bias, std::int64_t num_heads, std::int64_t head_dim,
                 std::int64_t num_groups, std::int64_t state_dim, float step_low, float step_high,
-                float branch_scale)
+                float branch_scale, const std::string& activation)
         : BoundMixer(kName) {
         require(num_groups > 0 && num_heads > 0 && num_heads % num_groups == 0, kName,
                 "heads are not a multiple of groups");
@@ -43,6 +46,7 @@ class BoundMamba2 : public BoundMixer<Mamba2> {
         mixer_.step_low = step_low;
         mixer_.step_high = step_high;
         mixer_.branch_scale = branch_scale;
+        mixer_.activation = of_one(activation, kName);
         mixer_.norm = parts_.vector(norm, width, "length of norm");
         mixer_.z = parts_.matrix(z, inner, width, "shape of z");
         mixer_.mixed = parts_.matrix(mixed, channels, width, "shape of mixed");
@@ -66,14 +70,14 @@ const MixerBinding kBinding(BoundMamba2::kName, [](nb::module_& mixers, const ch
             .def(nb::init<Floats1, float, GivenMatrix, GivenMatrix, GivenMatrix, std::optional<Floats1>,
                           Floats1, Floats1, Floats1, Floats2, std::optional<Floats1>, Floats1, GivenMatrix,
                           std::optional<Floats1>, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
-                          float, float, float>(),
+                          float, float, float, const std::string&>(),
                  nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("z"), nb::arg("mixed"),
                  nb::arg("steps"), nb::arg("in_bias").none(), nb::arg("decay").noconvert(),
                  nb::arg("dt_bias").noconvert(), nb::arg("skip").noconvert(), nb::arg("taps").noconvert(),
                  nb::arg("conv_bias").none(), nb::arg("output_norm").noconvert(), nb::arg("out"),
                  nb::arg("out_bias").none(), nb::kw_only(), nb::arg("num_heads"), nb::arg("head_dim"),
                  nb::arg("num_groups"), nb::arg("state_dim"), nb::arg("step_low"), nb::arg("step_high"),
-                 nb::arg("branch_scale") = 1.0f, kKeptDoc));
+                 nb::arg("branch_scale") = 1.0f, nb::arg("activation") = "silu", kKeptDoc));
 });
 
 }  // namespace

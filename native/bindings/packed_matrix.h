@@ -38,6 +38,13 @@ inline Activation activation_named(const std::string& name) {
                                 "clamped_glu:gate_limit:limit:alpha:raise, capped_swiglu:gate_cap:cap");
 }
 
+// An activation of single values, without a gate.
+inline Activation of_one(const std::string& name, const char* operation) {
+    const Activation found = activation_named(name);
+    require(!found.needs_gate(), operation, "this activation takes a gate");
+    return found;
+}
+
 inline void check_shape(const char* operation, std::int64_t rows, std::int64_t cols,
                         std::int64_t block_cols = kBlock) {
     require(rows > 0, operation, "a matrix needs at least one row");

@@ -61,7 +61,7 @@ void activate_channels(const DeltaChannels& channels, std::int64_t num_rows, flo
     parallel_for(num_rows, 1, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t t = begin; t < end; ++t) {
             float* const row = mixed + t * channels.num_channels;
-            kernels.activate(Activation::kSilu, row, nullptr, channels.num_channels);
+            kernels.activate(channels.activation, row, nullptr, channels.num_channels);
             for (std::int64_t h = 0; h < channels.num_key_heads; ++h) {
                 set_length(row + h * dim, dim, query_length);
                 set_length(row + key_width + h * dim, dim, 1.0f);

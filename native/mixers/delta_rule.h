@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "kernels/kernels.h"
+
 namespace edgemoe {
 
 // Channels of a row: queries and keys of Hk heads, then whatever follows.
@@ -11,9 +13,10 @@ struct DeltaChannels {
     std::int64_t num_channels;   // of a row
     std::int64_t num_key_heads;  // Hk
     std::int64_t key_dim;        // Dk
+    Activation activation;
 };
 
-// mixed [T][num_channels] passes silu; then queries get the length Dk^-0.5, keys 1.
+// mixed [T][num_channels] passes the activation; then queries get the length Dk^-0.5, keys 1.
 void activate_channels(const DeltaChannels& channels, std::int64_t num_rows, float* mixed);
 
 // One token of one head: each row of state [Dk][Dv] decays by its own factor, decays [Dk]; what the key finds

@@ -23,7 +23,7 @@ void GatedDeltaNet::run_text(const Projected& projected, const RecurrentSegment&
     const std::int64_t key_width = num_key_heads * key_dim, heads = num_value_heads;
     const FloatBuffer mixed = uninitialized(rows * channels);
     convolve(conv, projected.qkv + segment.first_row * channels, segment, commits, mixed.get());
-    activate_channels({channels, num_key_heads, key_dim}, rows, mixed.get());
+    activate_channels({channels, num_key_heads, key_dim, activation}, rows, mixed.get());
     for_each_head(segment, state_shape(), commits, [&](std::int64_t h, float* state) {
         std::vector<float> found(static_cast<std::size_t>(value_dim)),
             decays(static_cast<std::size_t>(key_dim));

@@ -35,6 +35,7 @@ struct GatedDeltaNet {
     const float* output_norm;  // [Dv], of every head
     Matrix out;                // Hv Dv columns, D rows
     float branch_scale = 1;
+    Activation activation = Activation::kSilu;  // of what the convolution gives
 
     StateShape state_shape() const { return {num_value_heads, key_dim, value_dim}; }
     std::int64_t width() const { return qkv.cols; }  // D

@@ -91,7 +91,7 @@ void KimiDeltaNet::run_text(const Rows& of_text, const RecurrentSegment& segment
     const std::int64_t channels = conv.num_channels, rows = segment.num_rows;
     const FloatBuffer mixed = uninitialized(rows * channels);
     convolve(conv, of_text.channels, segment, commits, mixed.get());
-    activate_channels({channels, num_heads, key_dim}, rows, mixed.get());
+    activate_channels({channels, num_heads, key_dim, activation}, rows, mixed.get());
     for_each_head(segment, state_shape(), commits, [&](std::int64_t head, float* state) {
         run_head(head, mixed.get(), of_text.forgotten, of_text.betas, rows, state, outputs);
     });

@@ -39,6 +39,7 @@ struct KimiDeltaNet {
     const float* output_norm;  // [Dv], of every head
     Matrix out;                // J columns, D rows
     float branch_scale = 1;
+    Activation activation = Activation::kSilu;  // of what the convolution gives
 
     StateShape state_shape() const { return {num_heads, key_dim, value_dim}; }
     std::int64_t width() const { return q.cols; }  // D

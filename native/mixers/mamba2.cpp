@@ -50,7 +50,7 @@ void Mamba2::run_text(const float* projected, const float* steps_of_rows, const 
     const Kernels& kernels = active_kernels();
     parallel_for(rows, 1, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t t = begin; t < end; ++t) {
-            kernels.activate(Activation::kSilu, convolved.get() + t * channels, nullptr, channels);
+            kernels.activate(activation, convolved.get() + t * channels, nullptr, channels);
         }
     });
     for_each_head(segment, state_shape(), commits, [&](std::int64_t head, float* state) {

@@ -36,6 +36,7 @@ struct Mamba2 {
     Matrix out;                 // I columns, D rows
     const float* out_bias;      // [D], or nullptr
     float branch_scale = 1;
+    Activation activation = Activation::kSilu;  // of what the convolution gives
 
     StateShape state_shape() const { return {num_heads, state_dim, head_dim}; }
     std::int64_t width() const { return z.cols; }  // D

@@ -1,6 +1,7 @@
 #include "ops/latent_layer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 
 namespace edgemoe {
@@ -74,6 +75,15 @@ void LatentLayer::absorb(const float* queries, std::int64_t num_rows, std::span<
     copy_rows(rotated.get(), rotary_dim, num_rows * num_heads, rotary_dim, absorbed + latent_dim, key_dim);
 }
 
+void LatentLayer::gate_values(const float* normed, std::int64_t num_rows, float* values) const {
+    const auto gates = floats(num_rows * num_heads);
+    matmul(normed, num_rows, gate, gates.get());
+    for (std::int64_t i = 0; i < num_rows * num_heads; ++i) {
+        const float factor = 1.0f / (1.0f + std::exp(-gates[static_cast<std::size_t>(i)]));
+        for (std::int64_t c = 0; c < value_dim; ++c) values[i * value_dim + c] *= factor;
+    }
+}
+
 void LatentLayer::run(float* x, std::int64_t num_rows, std::span<const Segment> segments) const {
     const std::int64_t width = o.rows, key_dim = latent_dim + rotary_dim;
     const std::int64_t padded_dim = v_b.rows / num_heads;  // C'
@@ -109,6 +119,7 @@ void LatentLayer::run(float* x, std::int64_t num_rows, std::span<const Segment> 
         copy_rows(seen.get() + h * num_rows * padded_dim, padded_dim, num_rows, value_dim,
                   values.get() + h * value_dim, num_heads * value_dim);
     }
+    if (gate.packed != nullptr) gate_values(normed.get(), num_rows, values.get());
     float* const added = normed.get();
     matmul(values.get(), num_rows, o, added);
     if (o_bias != nullptr) add_to_rows(o_bias, num_rows, width, added);

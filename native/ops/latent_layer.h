@@ -35,8 +35,9 @@ struct LatentLayer {
     const float* kv_a_norm;  // [L]
     Matrix k_b;              // [H L][N']: of each head its keys' matrix transposed
     Matrix v_b;              // [H C'][L]
-    Matrix o;                // [D][H C]
-    const float* o_bias;     // [D]
+    Matrix gate;          // [H][D]: its logistic function multiplies what each head finds; none without data
+    Matrix o;             // [D][H C]
+    const float* o_bias;  // [D]
     const float* post_norm;  // [D], applied to what is added to the stream; nullptr: none
     float branch_scale = 1;  // and then it is multiplied by this
 
@@ -57,6 +58,8 @@ struct LatentLayer {
     void run(float* x, std::int64_t num_rows, std::span<const Segment> segments) const;
 
   private:
+    // What heads have found, values [T][H C], times the logistic function of their gates.
+    void gate_values(const float* normed, std::int64_t num_rows, float* values) const;
     void project_queries(const float* normed, std::int64_t num_rows, float* queries) const;
     // Latents and keys [T][L + R], normed and rotated.
     void project_latents(const float* normed, std::int64_t num_rows, std::span<const Segment> segments,

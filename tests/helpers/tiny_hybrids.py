@@ -65,6 +65,7 @@ HYBRIDS: dict[str, tuple[str, dict[str, Any]]] = {
             **_DELTA,
             "intermediate_size": 96,
             "mlp_only_layers": [1],
+            "hidden_act": "gelu",  # of convolutions too
             "norm_topk_prob": False,
             "linear_num_key_heads": 1,
             "linear_value_head_dim": 8,

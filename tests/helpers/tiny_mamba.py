@@ -75,6 +75,16 @@ _KIMI = {
     "linear_head_dim": 32,
     "linear_num_heads": 3,
 }
+_LING = {
+    **{key: value for key, value in _KIMI.items() if not key.startswith(("linear_", "num_local", "num_exp"))},
+    "num_experts": 12,
+    "num_experts_per_token": 3,
+    "num_expert_group": 3,
+    "topk_group": 2,
+    "head_dim": 24,
+    "first_k_dense_replace": 1,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0},
+}
 MAMBAS: dict[str, tuple[str, dict[str, Any]]] = {
     "granite-hybrid": ("granitemoehybrid", {**_GRANITE}),
     "granite-hybrid-rope": (
@@ -116,6 +126,22 @@ MAMBAS: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": True,
         },
     ),
+    "ling3": ("bailing_hybrid", {**_LING}),
+    "ling3-unbounded": (
+        "bailing_hybrid",
+        {
+            **_LING,
+            "layer_types": None,
+            "layer_group_size": 3,
+            "kda_safe_gate": False,
+            "short_conv_kernel_size": 3,
+            "hidden_act": "relu",
+            "attention_bias": True,
+            "num_shared_experts": 2,
+            "moe_renormalize": False,
+            "first_k_dense_replace": 0,
+        },
+    ),
     "nemotron": ("nemotron_h", {**_NEMOTRON}),
     "nemotron-latent": (
         "nemotron_h",
@@ -136,6 +162,7 @@ MAMBAS: dict[str, tuple[str, dict[str, Any]]] = {
             "use_conv_bias": False,
             "use_bias": True,
             "mlp_hidden_act": "gelu",
+            "mamba_hidden_act": "relu",
             "tie_word_embeddings": True,
         },
     ),

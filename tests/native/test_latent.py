@@ -24,7 +24,7 @@ def padded(values, rows, cols):
 class Case:
     """Random weights of a layer of N plain dimensions and values of C, in both forms."""
 
-    def __init__(self, plain_dim, value_dim, has_q_a, format="f32"):
+    def __init__(self, plain_dim, value_dim, has_q_a, format="f32", has_gate=False):
         rng = np.random.default_rng(4)
         self.plain_dim, self.has_q_a = plain_dim, has_q_a
         self.norm, self.q_a_norm, self.kv_norm = (
@@ -40,10 +40,13 @@ class Case:
         keys = padded(self.k_b.swapaxes(1, 2), L, -(-plain_dim // 32) * 32).reshape(H * L, -1)
         values = padded(self.v_b, -(-value_dim // 16) * 16, L).reshape(-1, L)
         k_b, v_b = (native.Matrix(native.quantize(m, format), format, *m.shape) for m in (keys, values))
+        self.gate, gate = matrix(rng, H, D)
+        self.has_gate = has_gate
         self.layer = native.mixers.LatentLayer(
             self.norm, 1e-5, ((q_a, None), self.q_a_norm) if has_q_a else None, q_b, (kv_a, self.bias),
             self.kv_norm, k_b, v_b, (o, None), num_heads=H, plain_dim=plain_dim, rotary_dim=R,
             value_dim=value_dim, scale=0.3, inner_eps=1e-6, branch_scale=0.5,
+            gate=gate if has_gate else None,
         )  # fmt: skip
         self.x = rng.standard_normal((T, D)).astype(np.float32)
         angles = rng.uniform(0, 3, (T, R // 2)).astype(np.float32)
@@ -72,6 +75,8 @@ class Case:
         latents[:, :L] = reference.rms_norm(latents[:, :L], self.kv_norm, 1e-6)
         latents[:, L:] = reference.rope(latents[:, None, L:], self.cos, self.sin)[:, 0]
         seen = reference.latent_attention(q, latents, self.k_b, self.v_b, R, 0.3)
+        if self.has_gate:
+            seen = seen / (1 + np.exp(-(normed @ self.gate.T)))[:, :, None]
         return self.x + 0.5 * (seen.reshape(T, -1) @ self.o.T)
 
 
@@ -80,6 +85,12 @@ class Case:
 def test_the_absorbed_form_is_the_expanded_one(plain_dim, value_dim, has_q_a):
     case = Case(plain_dim, value_dim, has_q_a)
     np.testing.assert_allclose(case.run([T]), case.expected(), rtol=2e-5, atol=2e-5)
+
+
+def test_gates_multiply_what_each_head_finds():
+    case = Case(24, 32, False, has_gate=True)
+    np.testing.assert_allclose(case.run([T]), case.expected(), rtol=2e-5, atol=2e-5)
+    assert np.array_equal(case.run([1] * T), case.run([T]))
 
 
 @pytest.mark.parametrize("format", ["f32", "q8", "q4"])

@@ -69,6 +69,7 @@ class GatedDeltaNet:
         key_dim: int,
         value_dim: int,
         branch_scale: float = 1.0,
+        activation: str = "silu",
     ) -> None: ...
     def run(
         self,
@@ -110,6 +111,7 @@ class KimiDeltaNet:
         value_dim: int,
         lowest_log: float = 0.0,
         branch_scale: float = 1.0,
+        activation: str = "silu",
     ) -> None: ...
     def run(
         self,
@@ -151,6 +153,7 @@ class LatentLayer:
         inner_eps: float,
         post_norm: NDArray[numpy.float32] | None = None,
         branch_scale: float = 1.0,
+        gate: edgemoe._native.Matrix | None = None,
     ) -> None: ...
     def run(
         self,
@@ -185,6 +188,7 @@ class Mamba2:
         step_low: float,
         step_high: float,
         branch_scale: float = 1.0,
+        activation: str = "silu",
     ) -> None: ...
     def run(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 from edgemoe.errors import CheckpointError, UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader, shown
 from edgemoe.models.families import (
+    bailing_hybrid,
     bailing_moe,
     deepseek_v2,
     deepseek_v3,
@@ -57,6 +58,7 @@ __all__ = [
 ]
 
 ALL_FAMILIES: tuple[Family, ...] = (
+    bailing_hybrid.FAMILY,
     bailing_moe.FAMILY,
     deepseek_v2.FAMILY,
     deepseek_v3.FAMILY,

@@ -22,7 +22,7 @@ from edgemoe.source_ref import Rows
 def read_bailing(reader: ConfigReader) -> ModelSpec:
     """Spec of a ``bailing_moe`` configuration of either version."""
     is_second = _is_second(reader)
-    _refuse_variants(reader)
+    refuse_variants(reader)
     attention = read_attention(
         reader,
         "head" if reader.flag("use_qk_norm", is_second) else "none",
@@ -48,7 +48,8 @@ def _is_second(reader: ConfigReader) -> bool:
     return is_named or scores == "sigmoid"
 
 
-def _refuse_variants(reader: ConfigReader) -> None:
+def refuse_variants(reader: ConfigReader) -> None:
+    """Refuse what no published model of inclusionAI's has."""
     reader.refuse("use_bias", (False,), "networks have no biases here")
     reader.refuse("use_rmsnorm", (True,), "norms are of the root mean square")
     reader.refuse("norm_head", (False,), "the head is used as it is stored")

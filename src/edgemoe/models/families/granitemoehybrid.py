@@ -8,7 +8,7 @@ from typing import Any
 from edgemoe.errors import UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader, shown
 from edgemoe.models.families.family import Family
-from edgemoe.models.families.fields import read_attention, read_model
+from edgemoe.models.families.fields import read_activation, read_attention, read_model
 from edgemoe.models.families.gguf_names import ATTENTION as GGUF_ATTENTION
 from edgemoe.models.families.gguf_names import GgufFamily, gguf_table
 from edgemoe.models.families.granitemoe import (
@@ -82,6 +82,7 @@ def _read_mamba(reader: ConfigReader) -> Mamba2Spec:
         reader.flag("mamba_conv_bias", True),
         reader.flag("mamba_proj_bias", False),
         read_step_limits(reader),
+        read_activation(reader),
     )
     check_mamba(mamba)
     return mamba

@@ -10,7 +10,7 @@ import numpy as np
 from edgemoe.errors import UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader, check_size, shown
 from edgemoe.models.families.family import Family
-from edgemoe.models.families.fields import read_is_dense, read_mlp, read_moe
+from edgemoe.models.families.fields import read_activation, read_is_dense, read_mlp, read_moe
 from edgemoe.models.families.hybrid_fields import FULL, LINEAR, minus_exp
 from edgemoe.models.families.latent_names import LATENT
 from edgemoe.models.families.mamba_fields import read_unrotated
@@ -66,7 +66,11 @@ def _read_delta(reader: ConfigReader, linear: dict[str, Any]) -> KimiDeltaSpec:
     head_dim = size("head_dim", "linear_head_dim", 128)
     num_heads = size("num_heads", "linear_num_heads", 32)
     return KimiDeltaSpec(
-        num_heads, head_dim, size("short_conv_kernel_size", "linear_conv_kernel_dim", 4), rank=head_dim
+        num_heads,
+        head_dim,
+        size("short_conv_kernel_size", "linear_conv_kernel_dim", 4),
+        rank=head_dim,
+        activation=read_activation(reader),
     )
 
 

@@ -39,7 +39,6 @@ _DEFAULT_KINDS = (MAMBA[0], _MOE, ATTENTION[0], _MLP)
 
 def read_nemotron(reader: ConfigReader) -> ModelSpec:
     """Spec of a ``nemotron_h`` configuration."""
-    reader.refuse("mamba_hidden_act", ("silu", "swish"), "Mamba layers are gated by silu")
     # Attention has no biases in this family, whatever is said.
     reader.optional("attention_bias", None)
     attention = LayerSpec(read_attention(reader), None)
@@ -96,6 +95,7 @@ def _read_mamba(reader: ConfigReader) -> Mamba2Spec:
         reader.flag("mamba_conv_bias", True, "use_conv_bias"),
         reader.flag("use_bias", False),
         limits,
+        read_activation(reader, "mamba_hidden_act"),
     )
     check_mamba(mamba)
     return mamba

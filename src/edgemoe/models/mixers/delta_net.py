@@ -22,6 +22,7 @@ class GatedDeltaNetSpec(RecurrentSpec):
     key_dim: int
     value_dim: int
     num_taps: int
+    activation: str = "silu"  # of what the convolution gives
 
     @property
     def num_channels(self) -> int:
@@ -98,5 +99,6 @@ class GatedDeltaNet(RecurrentMixer):
             key_dim=spec.key_dim,
             value_dim=spec.value_dim,
             branch_scale=parts.branch_scale,
+            activation=spec.activation,
         )
         super().__init__(parts.place, compiled)

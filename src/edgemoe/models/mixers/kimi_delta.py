@@ -26,6 +26,7 @@ class KimiDeltaSpec(RecurrentSpec):
     num_taps: int
     rank: int = 0
     lowest_log: float = 0.0
+    activation: str = "silu"  # of what the convolution gives
 
     @property
     def inner_width(self) -> int:
@@ -119,5 +120,6 @@ class KimiDelta(RecurrentMixer):
             value_dim=spec.head_dim,
             lowest_log=spec.lowest_log,
             branch_scale=parts.branch_scale,
+            activation=spec.activation,
         )
         super().__init__(parts.place, compiled)

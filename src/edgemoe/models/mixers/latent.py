@@ -29,7 +29,8 @@ class LatentSpec:
     """Latent attention of one layer; ``query_rank`` 0: queries are made by one matrix.
 
     ``pairs_side_by_side``: in checkpoints, rotated pairs are neighbours rather than half of R apart.
-    ``has_bias``: of q_a, kv_a and o.
+    ``has_bias``: of q_a, kv_a and o. ``has_head_gate``: a number a head, between 0 and 1, multiplies what the
+    head finds (Ling 3).
     """
 
     num_heads: int
@@ -42,6 +43,7 @@ class LatentSpec:
     rope: RopeSpec | None = None
     has_bias: bool = False
     pairs_side_by_side: bool = True
+    has_head_gate: bool = False
 
     @property
     def padded_plain_dim(self) -> int:
@@ -76,6 +78,9 @@ class LatentSpec:
             yield TensorSpec(f"{prefix}.attention.{name}.weight", shape, "matrix")
             if self.has_bias and name in ("q_a", "kv_a", "o"):
                 yield TensorSpec(f"{prefix}.attention.{name}.bias", shape[:1], "precise")
+        if self.has_head_gate:
+            # Small, and it weighs all that a head finds.
+            yield TensorSpec(f"{prefix}.attention.head_gate.weight", (self.num_heads, width), "precise")
         if self.query_rank:
             yield TensorSpec(f"{prefix}.attention.q_a_norm.weight", (self.query_rank,), "precise")
         yield TensorSpec(f"{prefix}.attention.kv_a_norm.weight", (self.latent_dim,), "precise")
@@ -178,6 +183,7 @@ class LatentAttention:
             inner_eps=INNER_EPS,
             post_norm=parts.post_norm,
             branch_scale=parts.branch_scale,
+            gate=weights.matrix(f"{prefix}.head_gate.weight") if spec.has_head_gate else None,
         )
 
     def add_to(self, x: FloatArray, segments: Sequence[Segment]) -> None:

@@ -26,6 +26,7 @@ class Mamba2Spec(RecurrentSpec):
     has_conv_bias: bool = True
     has_proj_bias: bool = False
     step_limits: tuple[float, float] = (0.0, math.inf)
+    activation: str = "silu"  # of what the convolution gives
 
     @property
     def inner_width(self) -> int:
@@ -112,5 +113,6 @@ class Mamba2(RecurrentMixer):
             step_low=spec.step_limits[0],
             step_high=spec.step_limits[1],
             branch_scale=parts.branch_scale,
+            activation=spec.activation,
         )
         super().__init__(parts.place, compiled)

@@ -1,0 +1,169 @@
+"""Ling 3: Kimi delta attention that forgets within a bound, now and then latent attention with a gate a head.
+
+Experts are chosen as in DeepSeek-V3. The rules are those of transformers 5.23.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from edgemoe.errors import UnsupportedModelError
+from edgemoe.models.config_reader import ConfigReader, shown
+from edgemoe.models.families.bailing_moe import refuse_variants
+from edgemoe.models.families.family import Family
+from edgemoe.models.families.fields import read_activation, read_is_dense, read_mlp, read_model, read_moe
+from edgemoe.models.families.hybrid_fields import FULL, LINEAR, minus_exp
+from edgemoe.models.families.latent_fields import read_latent
+from edgemoe.models.families.latent_names import LATENT
+from edgemoe.models.families.names import MLP, MTP, SHARED, Name, Names, Steps, hugging_face
+from edgemoe.models.mixers.kimi_delta import KimiDeltaSpec
+from edgemoe.models.spec import LayerSpec, MixerSpec, ModelSpec, RouterSpec
+from edgemoe.source_ref import Rows
+
+
+def read_bailing_hybrid(reader: ConfigReader) -> ModelSpec:
+    """Spec of a ``bailing_hybrid`` configuration."""
+    refuse_variants(reader)
+    num_shared = reader.size("n_shared_experts", 1, "num_shared_experts", at_least=0)
+    moe, dense = read_moe(reader, _read_router(reader), num_shared), read_mlp(reader)
+    is_dense = read_is_dense(reader, reader.size("first_k_dense_replace", 2, at_least=0))
+    latent = replace(read_latent(reader, rotates_pairs=True), has_head_gate=True)
+    mixers: dict[str, MixerSpec] = {LINEAR: _read_delta(reader), FULL: latent}
+    layers = tuple(
+        LayerSpec(mixers[kind], dense if is_mlp else moe)
+        for kind, is_mlp in zip(_kinds(reader), is_dense, strict=True)
+    )
+    spec = read_model(reader, layers, default_eps=1e-6, default_theta=6_000_000.0)
+    # The family ties nothing, whatever is said.
+    return replace(spec, has_tied_head=False)
+
+
+def _read_router(reader: ConfigReader) -> RouterSpec:
+    return RouterSpec(
+        reader.size("num_experts", 512, "num_local_experts", "n_routed_experts"),
+        reader.size("num_experts_per_tok", 8, "num_experts_per_token"),
+        "sigmoid",
+        reader.flag("norm_topk_prob", True, "moe_renormalize"),
+        has_choice_bias=True,
+        num_groups=reader.size("n_group", 8, "num_expert_group"),
+        kept_groups=reader.size("topk_group", 4),
+        sum_eps=1e-20,
+        scale=reader.number("routed_scaling_factor", 2.5),
+    )
+
+
+def _read_delta(reader: ConfigReader) -> KimiDeltaSpec:
+    """What transformers writes of linear layers counts before the keys that they are derived from."""
+    head_dim = reader.size("head_dim", 128)
+    num_taps = reader.size("short_conv_kernel_size", 4, at_least=2)
+    bound = reader.number("kda_lower_bound", -5.0)
+    if bound >= 0:
+        raise UnsupportedModelError(f"config.json: kda_lower_bound is {bound:g}; it must be below 0")
+    return KimiDeltaSpec(
+        reader.size("linear_num_heads", reader.require_size("num_attention_heads")),
+        reader.size("linear_head_dim", head_dim),
+        reader.size("linear_conv_kernel_dim", num_taps, at_least=2),
+        lowest_log=bound if reader.flag("kda_safe_gate", True) else 0.0,
+        activation=read_activation(reader),
+    )
+
+
+def _kinds(reader: ConfigReader) -> list[str]:
+    """What each layer is: by a list, else the last of every group sees everything."""
+    num_layers = reader.require_size("num_hidden_layers")
+    group = reader.size("layer_group_size", 6)
+    default = [LINEAR if (layer + 1) % group else FULL for layer in range(num_layers)]
+    kinds = reader.names("layer_types", default)
+    if len(kinds) != num_layers or not {*kinds} <= {LINEAR, FULL}:
+        raise UnsupportedModelError(
+            f"config.json: layer_types must say {LINEAR} or {FULL} of each of the {num_layers} layers; it is"
+            f" {shown(kinds)}"
+        )
+    return kinds
+
+
+def _part(place: int) -> Callable[[ModelSpec, int], Steps]:
+    """The rows of queries, keys or values among those of all three."""
+
+    def steps(spec: ModelSpec, layer: int) -> Steps:
+        delta = spec.layers[layer].mixer
+        assert isinstance(delta, KimiDeltaSpec), "only linear layers have these names"
+        return (Rows(place * delta.inner_width, (place + 1) * delta.inner_width),)
+
+    return steps
+
+
+# Published files say "attention", what transformers saves under its own names "self_attn".
+_BLOCKS = ("attention", "self_attn")
+
+
+def _names(*ends: str, steps: Callable[[ModelSpec, int], Steps] | None = None) -> Names:
+    """These ends after the name of either block."""
+    whole = tuple(f"{block}.{end}" for block in _BLOCKS for end in ends)
+    return whole if steps is None else tuple(Name(name, steps) for name in whole)
+
+
+def _renamed(names: Names) -> Names:
+    """Those of latent attention, and the same in the other block."""
+    found = [Name(name, lambda *_: ()) if isinstance(name, str) else name for name in names]
+    others = [Name(n.template.replace("self_attn.", "attention."), n.steps) for n in found]
+    return (*others, *found)
+
+
+_LATENT: dict[str, Names] = {
+    **{key: _renamed(names) for key, names in LATENT.items()},
+    "attention.head_gate.weight": _names("g_proj.weight"),
+    **{f"attention.o.{kind}": _names(f"dense.{kind}", f"o_proj.{kind}") for kind in ("weight", "bias")},
+}
+_DELTA: dict[str, Names] = {
+    **{f"delta.{p}.weight": _names(f"{p}_proj.weight") for p in "qkv"},
+    **{
+        f"delta.conv_{p}.weight": (
+            *_names(f"{p}_conv1d.weight"),
+            *_names("conv1d.weight", steps=_part("qkv".index(p))),
+        )
+        for p in "qkv"
+    },
+    "delta.forget.weight": _names("f_proj.weight", "forget_gate.f_proj.weight"),
+    "delta.gate.weight": _names("g_proj.weight"),
+    "delta.beta.weight": _names("b_proj.weight"),
+    "delta.decay": _names("A_log", "forget_gate.A_log", steps=minus_exp),
+    "delta.dt_bias": _names("dt_bias", "forget_gate.dt_bias"),
+    "delta.norm.weight": _names("o_norm.weight"),
+    "delta.out.weight": _names("dense.weight", "o_proj.weight"),
+}
+
+FAMILY = Family(
+    "Ling 3",
+    ("bailing_hybrid",),
+    read_bailing_hybrid,
+    hugging_face(
+        {
+            **MLP,
+            **SHARED,
+            **_LATENT,
+            **_DELTA,
+            "router.weight": ("mlp.gate.weight",),
+            "router.choice_bias": ("mlp.gate.expert_bias", "mlp.gate.e_score_correction_bias"),
+        },
+        extra_layers=MTP,
+    ).with_top({"embed.weight": ("word_embeddings.weight", "embed_tokens.weight")}),
+    defaults={
+        "vocab_size": 157184,
+        "hidden_size": 2560,
+        "intermediate_size": 6144,
+        "moe_intermediate_size": 768,
+        "num_hidden_layers": 42,
+        "num_attention_heads": 32,
+        "kv_lora_rank": 512,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 128,
+        "qk_nope_head_dim": 128,
+        "max_position_embeddings": 262144,
+    },
+    unused=(
+        *("router_dtype", "output_dropout", "mtp_loss_scaling_factor", "num_nextn_predict_layers"),
+        *("moe_router_enable_expert_bias", "moe_router_enable_shared_expert", "num_mtp_layers"),
+    ),
+)
