@@ -42,7 +42,7 @@ class Request:
             raise RequestError("constraint has no mask; see edgemoe.engine.sampling.Constraint")
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen, see Stats
 class Chunk:
     """A piece of an answer: text (whole characters, maybe none), its tokens, and the costs so far."""
 

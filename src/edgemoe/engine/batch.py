@@ -7,7 +7,7 @@ that are drafted to follow it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # Answers that are written at once where that pays; no more rows than the smallest chunk of a prompt has.
 MOST_ANSWERS = 16
@@ -24,8 +24,7 @@ GATHERING_SHARE = 0.5
 MOST_GATHERING_S = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):
     """What a text wants of a step."""
 
     num_rows: int
@@ -33,8 +32,7 @@ class Wish:
     is_alone: bool = False  # in a step of its own
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """How much may run together."""
 
     num_rows: int  # that working memory was planned for

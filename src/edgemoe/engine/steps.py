@@ -103,12 +103,12 @@ class StepMaker:
 
     def gathering_s(self, waiting: Sequence[Job]) -> float:
         """See Maker."""
+        here = {id(job.holding) for job in waiting if isinstance(job, Part)}
         first = waiting[0].wish
-        if not (self._answering and self._is_batched) or first.is_alone:
+        if self._answering.keys() <= here or first.is_alone or not self._is_batched:
             return 0.0
         if first.is_answer and self.limits.num_answers == 1:
             return 0.0
-        here = {id(job.holding) for job in waiting if isinstance(job, Part)}
         patience_s, now = batch.gathering_s(self._token_s), time.monotonic()
         missing = [(at, text) for text, at in list(self._answering.items()) if text not in here]
         for at, text in missing:

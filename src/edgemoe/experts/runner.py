@@ -34,7 +34,7 @@ class ExpertLayerShape:
     biases: FloatArray | None = None  # (E, 2 F + D), as native.expert_ffn takes them
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: such take four times as long to make, and each step makes several
 class ExpertCounts:
     """What the experts cost so far: uses of resident and of missing experts, reads, and waiting."""
 

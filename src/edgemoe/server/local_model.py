@@ -238,9 +238,9 @@ class _Marked:
         self._tokenizer = tokenizer
         self.reach = tokenizer.reach
 
-    def decode(self, token_ids: Sequence[int]) -> str:
+    def decode_shown(self, token_ids: Sequence[int]) -> str:
         """Text of the tokens."""
-        return self._tokenizer.decode_all(token_ids) if self._tokenizer.is_available else ""
+        return self._tokenizer.decode_shown(token_ids) if self._tokenizer.is_available else ""
 
     def shows(self, token_id: int) -> bool:
         """All are shown."""

@@ -62,10 +62,13 @@ class Traffic:
     tier_bytes: int = 0
 
 
+_NO_TRAFFIC = Traffic()
+
+
 def traffic_of(reader: ExpertReader) -> Traffic:
     """What a reader of storage that is far has moved so far; nothing of any other."""
     found = getattr(reader, "traffic", None)
-    return found if isinstance(found, Traffic) else Traffic()
+    return found if isinstance(found, Traffic) else _NO_TRAFFIC
 
 
 class ExpertReader(Protocol):

@@ -20,6 +20,8 @@ from typing import Any, Protocol
 _REPLACEMENT = "\ufffd"
 # Tokens of a prompt that are tried as context first; doubled until they suffice.
 _NUM_CONTEXT = 8
+# Tokens that are kept before the fewest that matter are looked for: looking takes as long as decoding them.
+_MOST_KEPT = 4
 # transformers tidies spaces by ten rules, one after the other; together they reach back so many characters.
 _TIDY_REACH = 32
 
@@ -32,8 +34,8 @@ class Decodes(Protocol):
         """How far its decoder's rules reach."""
         ...
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of the tokens."""
+    def decode_shown(self, token_ids: Sequence[int]) -> str:
+        """Text of tokens that ``shows`` names."""
         ...
 
     def shows(self, token_id: int) -> bool:
@@ -66,7 +68,7 @@ class StreamDecoder:
         self._tokenizer = tokenizer
         self._reach = tokenizer.reach
         self._ids = self._prompt_context(prompt_ids)
-        self._shown = tokenizer.decode(self._ids) if self._ids else ""
+        self._shown = tokenizer.decode_shown(self._ids) if self._ids else ""
 
     def push(self, token_id: int) -> str:
         """Text that this token completes; empty while a character is unfinished."""
@@ -75,18 +77,18 @@ class StreamDecoder:
         self._ids.append(token_id)
         if not self._reach.is_local or self._reach.is_run(token_id):
             return ""
-        text = self._tokenizer.decode(self._ids)
+        text = self._tokenizer.decode_shown(self._ids)
         if text.endswith(_REPLACEMENT):
             return ""
         end = max(len(text) - self._reach.num_held, 0)
         new = self._new(text[:end])
-        if new and not self._reach.num_held:
+        if len(self._ids) > _MOST_KEPT and new and not self._reach.num_held:
             self._forget()
         return new
 
     def flush(self) -> str:
         """What is left when no more tokens come."""
-        return self._new(self._tokenizer.decode(self._ids))
+        return self._new(self._tokenizer.decode_shown(self._ids))
 
     def _new(self, text: str) -> str:
         """What ``text`` has beyond what was shown.
@@ -105,7 +107,7 @@ class StreamDecoder:
         """Keep the fewest tokens that decode to some text: rules at the beginning of a text end there."""
         for count in range(1, len(self._ids)):
             kept = self._ids[-count:]
-            text = self._tokenizer.decode(kept)
+            text = self._tokenizer.decode_shown(kept)
             if text and not self._reach.is_run(kept[0]):
                 self._ids, self._shown = kept, text
                 return
@@ -118,7 +120,7 @@ class StreamDecoder:
         count = _NUM_CONTEXT
         while count < len(shown):
             context = shown[-count:]
-            if not self._reach.is_run(context[0]) and self._tokenizer.decode(context):
+            if not self._reach.is_run(context[0]) and self._tokenizer.decode_shown(context):
                 return context
             count *= 2
         return shown

@@ -146,17 +146,17 @@ class Tokenizer:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out; sentinels, which T5 answers with, are kept."""
-        tokenizer = self._require()
-        shown = [token_id for token_id in ids("the text", token_ids) if self.shows(token_id)]
+        return self.decode_shown([token for token in ids("the text", token_ids) if self.shows(token)])
+
+    def decode_shown(self, token_ids: Sequence[int]) -> str:
+        """Text of ids that need no check and are all to be shown: a stream asks for each token of an answer."""
         with _one_line_errors(RequestError, "the tokens cannot be decoded"):
-            text = str(tokenizer.decode(shown, skip_special_tokens=False))
+            text = str(self._require().decode(token_ids, skip_special_tokens=False))
         return tidy(text) if self._is_tidied else text
 
     def decode_all(self, token_ids: Sequence[int]) -> str:
         """Text of token ids, special tokens written out: by them models mark thoughts and calls."""
-        with _one_line_errors(RequestError, "the tokens cannot be decoded"):
-            text = str(self._require().decode(ids("the text", token_ids), skip_special_tokens=False))
-        return tidy(text) if self._is_tidied else text
+        return self.decode_shown(ids("the text", token_ids))
 
     def shows(self, token_id: int) -> bool:
         """Whether ``decode`` gives a token's text: special tokens are left out, sentinels are not."""
