@@ -123,7 +123,7 @@ class StreamedExperts:
             formats, shape = store.manifest.experts[key].formats, layers[key[0]]
             layouts.append((formats.gate, formats.up, formats.down, shape.width, shape.expert_width))
         heads = next_use.heads if next_use is not None else {}
-        positions = catalog.position
+        positions = self._positions = catalog.position
         activations = [
             (layers[layer].activation, layers[layer].biases, heads.get(positions[layer]))
             for layer in positions
@@ -159,7 +159,7 @@ class StreamedExperts:
         seen: FloatArray | None = None,
     ) -> FloatArray:
         """See ExpertRunner."""
-        position = self._cache.catalog.position[layer]
+        position = self._positions[layer]
         out = np.empty_like(x)
         seen = x if seen is None else seen
         routed = seen, expert_ids, weights

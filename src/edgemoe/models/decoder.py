@@ -5,16 +5,15 @@ vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe import native
-from edgemoe.models.finite import overflow_told, refuse_not_finite, refuse_overflow
+from edgemoe.models.finite import overflow_error, refuse_not_finite, refuse_overflow
 from edgemoe.models.mixers.attention import FullAttention
 from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
-from edgemoe.models.moe import ExpertRunner, MoELayer, build_feed_forward
+from edgemoe.models.moe import ExpertRunner, MoELayer, MoETurn, build_feed_forward
 from edgemoe.models.positions import DistanceBias
 from edgemoe.models.rope import Rotation
 from edgemoe.models.segments import Segment, one_text
@@ -81,11 +80,12 @@ class Block:
         mixer: TokenMixer | None,
     ) -> None:
         layer_spec, prefix = spec.layers[layer], f"layers.{layer}"
+        self.place = layer - spec.num_encoder_layers
         self._eps = spec.norm_eps
         self._mixer = mixer
         self.cross: Cross | None = None
         if layer_spec.cross is not None:
-            self.cross = Cross(layer_spec.cross, weights, layer, layer - spec.num_encoder_layers, self._eps)
+            self.cross = Cross(layer_spec.cross, weights, layer, self.place, self._eps)
         self.feed_forward = None
         if layer_spec.feed_forward is not None:
             self.feed_forward = build_feed_forward(
@@ -112,7 +112,7 @@ class Block:
             return self.join(x, network(normed))
         turn = network.begin(normed, x)
         if rehearsal is not None:
-            rehearsal.begin(lambda added: self.join(x.copy(), turn.complete(added)))
+            rehearsal.begin(self, x, turn)
         return self.join(x, turn.run(rehearsal))
 
     def rehearse(
@@ -154,22 +154,30 @@ class Block:
 class DecoderRehearsal:
     """Takes one row through the layers that follow, before all experts are there; see native.Rehearsal."""
 
-    def __init__(self, blocks: Iterator[Block], segment: Segment) -> None:
-        """``blocks`` are the layers after the one that waits; ``segment`` is that of the row alone."""
+    def __init__(self, blocks: Sequence[Block], segment: Segment) -> None:
+        """``blocks`` are those of all layers; ``segment`` is that of the row alone."""
         self._blocks = blocks
         self._segment = segment
         self._complete: Callable[[FloatArray], FloatArray] | None = None
 
-    def begin(self, complete: Callable[[FloatArray], FloatArray]) -> None:
-        """Start after the layer that waits: ``complete`` gives a new x from what its experts added so far."""
-        self._complete = complete
+    def begin(self, waiting: Block, x: FloatArray, turn: MoETurn) -> None:
+        """Start after the layer that waits, which got x (1, D): nothing is done until it is called.
+
+        A rehearsal leaves x as it is.
+        """
+        self._waiting, self._x, self._turn = waiting, x, turn
+        self._complete = None
 
     def __call__(self, added: FloatArray) -> Rehearsed | None:
         """See native.Rehearsal."""
-        assert self._complete is not None, "begun by the layer that waits"
-        x = self._complete(added.copy())
+        added = added.copy()
+        if self._complete is None:
+            self._ahead = iter(self._blocks[self._waiting.place + 1 :])
+            x = self._waiting.join(self._x.copy(), self._turn.complete(added))
+        else:
+            x = self._complete(added)
         try:
-            for block in self._blocks:
+            for block in self._ahead:
                 rehearsed, self._complete = block.rehearse(x, self._segment)
                 if rehearsed is not None:
                     return rehearsed
@@ -218,14 +226,16 @@ class Decoder:
 
         What each layer gets is copied to ``before``. States of earlier layers stay as they are.
         """
-        with overflow_told():
-            for i, block in enumerate(self._blocks[first:], first):
+        rehearsal = None
+        if len(x) == 1:  # of many tokens the next layers need nearly all experts anyway
+            rehearsal = DecoderRehearsal(self._blocks, segments[0])
+        try:
+            for block in self._blocks[first:]:
                 if before is not None:
                     before.append(x.copy())
-                rehearsal = None
-                if len(x) == 1:  # of many tokens the next layers need nearly all experts anyway
-                    rehearsal = DecoderRehearsal(islice(self._blocks, i + 1, None), segments[0])
                 x = block(x, segments, rehearsal)
+        except OverflowError as error:
+            raise overflow_error(error) from error
         refuse_overflow(x)
         for segment in segments:
             segment.state.length += segment.num_rows
@@ -247,10 +257,12 @@ class Decoder:
 
     def begin(self, encoded: FloatArray, state: SequenceState) -> None:
         """Start an answer to what the encoder made of a prompt, (T, D): nothing is written yet."""
-        with overflow_told():
+        try:
             for block in self._blocks:
                 assert block.cross is not None, "a model with an encoder looks at its states in every layer"
                 block.cross.remember(encoded, state)
+        except OverflowError as error:
+            raise overflow_error(error) from error
         state.cross_length = len(encoded)
         state.rewind(0)
 

@@ -5,9 +5,6 @@ Letters: T rows, D width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from edgemoe import native
 from edgemoe.errors import NumericError
 from edgemoe.native import FloatArray
@@ -15,17 +12,9 @@ from edgemoe.native import FloatArray
 _REMEDY = "convert the checkpoint anew with wider formats, or check it: its own weights may overflow"
 
 
-@contextmanager
-def overflow_told() -> Iterator[None]:
-    """Keys or values that a cache of f16 cannot hold become the error that says what to do.
-
-    Raises:
-        NumericError: there were some.
-    """
-    try:
-        yield
-    except OverflowError as error:
-        raise NumericError(f'{error}; load the model with kv_format="f32"') from error
+def overflow_error(error: OverflowError) -> NumericError:
+    """What to do about keys or values that a cache of f16 cannot hold."""
+    return NumericError(f'{error}; load the model with kv_format="f32"')
 
 
 def refuse_overflow(x: FloatArray) -> None:

@@ -108,6 +108,7 @@ class MoELayer:
         self._matrix = weights.matrix(f"{prefix}.router.weight")
         self._bias = weights.optional_vector(f"{prefix}.router.bias")
         self._router = build_router(spec.router, weights, layer)
+        self.has_routed_only = spec.shared is None and spec.beside is None
         self._shared: MLP | None = None
         self._shared_gate: Matrix | None = None
         if spec.shared is not None:
@@ -254,6 +255,8 @@ class MoETurn:
         """The layer's output when this is what the chosen experts made, all of them or those that are there;
         ``routed`` is overwritten.
         """
+        if self._layer.has_routed_only:
+            return routed
         if not self._has_beside:
             self._beside, self._has_beside = self._layer.run_beside(self._x, self._stream), True
         return self._layer.join(routed, self._beside)

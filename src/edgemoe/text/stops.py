@@ -15,6 +15,8 @@ class StopScanner:
 
     def push(self, text: str) -> str:
         """Text that may be shown now; sets ``is_stopped`` when a stop text is complete."""
+        if not self._stops:
+            return text
         self._held += text
         found = [i for i in map(self._held.find, self._stops) if i >= 0]
         if found:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ class Tokenizer:
         self._special_ids = self._sentinel_ids = frozenset[int]()
         self.reach = Reach(None, frozenset(), is_tidied=False)
         if self._tokenizer is not None:
-            with _one_line_errors(StoreError, f"{folder}: its tokenizer cannot be used"):
+            with _OneLineErrors(StoreError, f"{folder}: its tokenizer cannot be used"):
                 self._prepare(self._tokenizer, special.added)
         generation = read_json_object(folder / "generation_config.json")
         self.stop_ids = _ids(generation, "generation_config.json") | _ids(config, "config.json")
@@ -112,7 +111,7 @@ class Tokenizer:
         except UnicodeEncodeError as error:  # bytes of a command line that are not UTF-8
             raise RequestError(f"the text is not UTF-8: {error.reason} at {error.start}") from None
         self._require()
-        with _one_line_errors(RequestError, "the text cannot be tokenised"):
+        with _OneLineErrors(RequestError, "the text cannot be tokenised"):
             if len(text) <= 2 * PIECE_CHARACTERS:
                 return self._encode(text, adds_special)
             around = self._around() if adds_special else ([], [])
@@ -149,8 +148,8 @@ class Tokenizer:
         return self.decode_shown([token for token in ids("the text", token_ids) if self.shows(token)])
 
     def decode_shown(self, token_ids: Sequence[int]) -> str:
-        """Text of ids that need no check and are all to be shown: a stream asks for each token of an answer."""
-        with _one_line_errors(RequestError, "the tokens cannot be decoded"):
+        """Text of ids that need no check and are all to be shown: a stream asks for it with each token."""
+        with _OneLineErrors(RequestError, "the tokens cannot be decoded"):
             text = str(self._require().decode(token_ids, skip_special_tokens=False))
         return tidy(text) if self._is_tidied else text
 
@@ -287,21 +286,25 @@ def _load(path: Path) -> tokenizers.Tokenizer | None:
     if not path.is_file():
         return None
     text = read_text_file(path)
-    with _one_line_errors(StoreError, f"{path}: not a tokenizer"):
+    with _OneLineErrors(StoreError, f"{path}: not a tokenizer"):
         return tokenizers.Tokenizer.from_str(text)
 
 
-@contextmanager
-def _one_line_errors(kind: type[Exception], what: str) -> Iterator[None]:
-    """The tokenizers library raises bare Exception, and panics that are not even that."""
-    try:
-        yield
-    except kind:
-        raise
-    except BaseException as error:
+class _OneLineErrors:
+    """The tokenizers library raises bare Exception, and panics that are not even that: here they become
+    ``kind``. A class, as every token of an answer passes through it.
+    """
+
+    def __init__(self, kind: type[Exception], what: str) -> None:
+        self._kind, self._what = kind, what
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is None or isinstance(error, self._kind):
+            return
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise kind(f"{what}: {' '.join(str(error).split())[:200]}") from error
-        raise
+            raise self._kind(f"{self._what}: {' '.join(str(error).split())[:200]}") from error
 
 
 def _ids(settings: Mapping[str, Any], file: str) -> frozenset[int]:
