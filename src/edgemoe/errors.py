@@ -15,6 +15,7 @@ EdgeMoEError
 ├── BudgetError (ValueError)          names the smallest budget that works
 ├── ExpertReadError (OSError)         storage failed while an expert was read
 ├── NumericError (ArithmeticError)    numbers overflowed while the model ran
+├── WorkerError (RuntimeError)        work on several processes or machines could not be done
 └── RequestError (ValueError)         bad prompt, option or context length
 """
 
@@ -100,6 +101,10 @@ class ExpertReadError(EdgeMoEError, OSError):
 
 class NumericError(EdgeMoEError, ArithmeticError):
     """Numbers became infinite, or none at all, while the model ran: there is no answer to give."""
+
+
+class WorkerError(EdgeMoEError, RuntimeError):
+    """A worker, here or on another machine, could not do its work."""
 
 
 class RequestError(EdgeMoEError, ValueError):

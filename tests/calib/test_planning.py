@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 import edgemoe
 from edgemoe.calib.widths import Ladder, Quality, compare, knapsack, smallest_within
-from edgemoe.calib.widths.ladder import OPTIONS, UNIFORM
+from edgemoe.calib.widths.ladder import OPTIONS, UNIFORM, build_ladder
 from edgemoe.calib.widths.planning import by_rank
 from edgemoe.calib.widths.quality import METRICS, PERPLEXITY
 from edgemoe.calib.widths.sensitivity import scaled_to
 from edgemoe.cli.app import run_app
 from edgemoe.convert import convert
 from edgemoe.errors import PlanError, RequestError
+from edgemoe.executors import Here
 from edgemoe.quant import BitPlan, ExpertFormats
 from edgemoe.store import open_store
 
@@ -124,7 +125,9 @@ TEXT = " ".join(np.random.default_rng(5).choice(WORDS.split(), 800))
 
 @pytest.fixture(scope="module")
 def ladder(tiny_checkpoint, tmp_path_factory):
-    with Ladder(tiny_checkpoint, tmp_path_factory.mktemp("ladder") / "work", "q8") as made:
+    folder = tmp_path_factory.mktemp("ladder") / "work"
+    build_ladder(tiny_checkpoint, folder, "q8", Here())
+    with Ladder(folder, folder / "scratch" / "mixed") as made:
         yield made
 
 

@@ -18,6 +18,7 @@ from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
     from edgemoe.api import Model
+    from edgemoe.executors import Executor
 
 StoreArgument = Annotated[
     Path, typer.Argument(metavar="STORE", help="Folder made by convert, a name of your library, or a URL.")
@@ -235,6 +236,50 @@ TemplateOption = Annotated[
         show_default=False,
     ),
 ]
+
+
+@dataclass(frozen=True)
+class WorkArguments:
+    """Where calibration runs."""
+
+    executor: Annotated[
+        str,
+        typer.Option(
+            "--executor",
+            metavar="NAME",
+            help="Where the work runs: local, local:4 (processes), ray, ray://HOST:10001, slurm or"
+            " slurm:PARTITION. The numbers are the same. All workers must see all folders.",
+        ),
+    ] = "local"
+    num_workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=1,
+            help="Workers at once, each of which takes --memory.  [default: 1; of ray as many as have"
+            " room, of slurm 4]",
+            show_default=False,
+        ),
+    ] = None
+    num_cores: Annotated[
+        int | None,
+        typer.Option(
+            "--worker-cores",
+            metavar="N",
+            min=1,
+            help="Cores of a worker of ray or slurm.  [default: those of the smallest node; of slurm 8]",
+            show_default=False,
+        ),
+    ] = None
+
+    def find(self, memory: str | None) -> Executor:
+        """The executor whose workers take so much memory each."""
+        from edgemoe.executors import ExecutorOptions, find_executor
+        from edgemoe.units import parse_size
+
+        memory_bytes = None if memory is None else parse_size(memory)
+        return find_executor(ExecutorOptions(self.executor, self.num_workers, self.num_cores, memory_bytes))
 
 
 def template_options(pairs: Sequence[str] | None) -> dict[str, Any]:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgemoe.cli.groups import with_groups
 from edgemoe.cli.options import (
     DenseBitsOption,
     JsonOption,
     MaxTextTokensOption,
     MemoryOption,
     WindowOption,
+    WorkArguments,
     read_texts,
     refuse_output,
 )
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 TRACE = "trace"  # in the folder of a profile
 
 
+@with_groups
 def plan(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Hugging Face folder or GGUF file.")],
     texts: Annotated[
@@ -39,6 +42,7 @@ def plan(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="Plan to write, for convert --plan.")
     ],
+    work: WorkArguments,
     tolerance: Annotated[
         str | None,
         typer.Option("--tolerance", metavar="P%", help="Loss to allow, by --metric.", show_default=False),
@@ -110,14 +114,16 @@ def plan(
         raise RequestError(f"no method {method!r}; choose one of {', '.join(METHODS)}")
     limit = find_metric(metric)
     goal = read_goal(tolerance, size, bits, limit)
-    work = profile or out.with_name(f"{out.name}.work")
+    folder = profile or out.with_name(f"{out.name}.work")
+    options = calibration_options(max_tokens, window, dense_bits, memory)
     chosen = choose_widths(
-        *(source, read_texts(texts), goal, work, calibration_options(max_tokens, window, dense_bits, memory)),
+        *(source, read_texts(texts), goal, folder, options),
         method=method, metric=limit, has_profile=profile is not None, steps=count_progress,
+        executor=work.find(memory),
     )  # fmt: skip
-    _keep(chosen.plan, out, work / TRACE)
+    _keep(chosen.plan, out, folder / TRACE)
     if profile is None and not keeps_work:
-        shutil.rmtree(work)
+        shutil.rmtree(folder)
     if as_json:
         made = {"plan": str(out), "expert_bytes": chosen.choice.num_bytes, "widths": chosen.num_experts}
         print_json({**made, **chosen.plan.origin})

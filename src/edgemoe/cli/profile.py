@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgemoe.cli.groups import with_groups
 from edgemoe.cli.options import (
     DenseBitsOption,
     JsonOption,
     MaxTextTokensOption,
     MemoryOption,
     WindowOption,
+    WorkArguments,
     read_texts,
     refuse_folder_of,
 )
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 _LARGE = 48 * 128
 
 
+@with_groups
 def profile(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Hugging Face folder or GGUF file.")],
     texts: Annotated[
@@ -33,6 +36,7 @@ def profile(
         typer.Option("--text", metavar="FILE", help="UTF-8 text to calibrate on; may be given again."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Profile to make.")],
+    work: WorkArguments,
     method: Annotated[
         str,
         typer.Option(
@@ -50,10 +54,12 @@ def profile(
     r"""Measure how much every expert matters, for plan and report.
 
     Every other window of the text is used; plan measures on the others. The folder holds the model at every
-    width, its weights rounded for the text. Interrupted or killed, the same command goes on.
+    width, its weights rounded for the text. Interrupted or killed, the same command goes on, with any
+    --executor.
 
     \b
     edgemoe profile ./OLMoE-1B-7B --text book.txt --text chat.txt -o olmoe.profile
+    edgemoe profile ./OLMoE-1B-7B --text book.txt -o olmoe.profile --executor ray --memory 16GiB
     edgemoe plan ./OLMoE-1B-7B --profile olmoe.profile --text book.txt --tolerance 2% -o olmoe-plan.json
     edgemoe convert ./OLMoE-1B-7B olmoe.store --plan olmoe-plan.json
     """
@@ -63,7 +69,8 @@ def profile(
         raise RequestError(f"no method {method!r}; choose one of fast, exact")
     refuse_folder_of(out)
     options = calibration_options(max_tokens, window, dense_bits, memory)
-    with make_profile(source, out, read_texts(texts), options, count_progress) as found:
+    executor = work.find(memory)
+    with make_profile(source, out, read_texts(texts), options, count_progress, executor) as found:
         found.find_fast()
         if method == "exact":
             found.find_exact()

@@ -5,6 +5,7 @@ Peak memory is one packed expert plus one chunk of rows, however large the model
 
 from edgemoe.convert.experts_only import ExpertTensors
 from edgemoe.convert.in_place import open_gguf, open_runnable
+from edgemoe.convert.parts import convert_in_parts
 from edgemoe.convert.preview import StoreEstimate, estimate, plan_as_stored
 from edgemoe.convert.run import ConversionReport, Progress, convert, convert_experts
 
@@ -15,6 +16,7 @@ __all__ = [
     "StoreEstimate",
     "convert",
     "convert_experts",
+    "convert_in_parts",
     "estimate",
     "open_gguf",
     "open_runnable",

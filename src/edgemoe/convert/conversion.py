@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import repeat
 
@@ -203,6 +203,16 @@ class Conversion:
     def rounding(self) -> dict[str, float]:
         """As ``Packer.rounding``."""
         return self._packer.rounding()
+
+    @property
+    def squares(self) -> dict[str, list[tuple[float, float]]]:
+        """What ``rounding`` is computed of, chunk by chunk."""
+        return self._packer.squares
+
+    def add_squares(self, squares: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+        """Take in what another has noted of the parts that it has packed."""
+        for change, parts in squares.items():
+            self._packer.squares.setdefault(change, []).extend(parts)
 
 
 def build_manifest(

@@ -25,8 +25,9 @@ class Packer:
     def __init__(self, source: CheckpointSource, stored: Mapping[str, TensorInfo]) -> None:
         self._source = source
         self._stored = stored
-        # Squared change and square of the sampled weights, by "stored type → format".
-        self._squares: dict[str, tuple[float, float]] = {}
+        # Squared changes and squares of the sampled weights of each chunk, by "stored type → format". Kept
+        # apart and summed without rounding, so that the order in which parts are packed shows nowhere.
+        self.squares: dict[str, list[tuple[float, float]]] = {}
 
     def chunks(
         self, ref: SourceRef, rows: int, cols: int, format: str, gram: FloatArray | None = None
@@ -42,7 +43,7 @@ class Packer:
             part = ref.slice_rows(start, min(start + step, rows))
             if is_exact:
                 assert isinstance(self._source, ExactSource)
-                self._squares.setdefault(self.change(ref, format), (0.0, 0.0))
+                self.squares.setdefault(self.change(ref, format), [])
                 yield self._source.read_packed(part)
                 continue
             weights = self._source.read(part)
@@ -58,7 +59,10 @@ class Packer:
 
     def rounding(self) -> dict[str, float]:
         """Relative root-mean-square change of the weights by "stored type → format"; 0 where none changes."""
-        return {key: math.sqrt(change / max(whole, 1e-30)) for key, (change, whole) in self._squares.items()}
+        return {
+            key: math.sqrt(math.fsum(c for c, _ in parts) / max(math.fsum(w for _, w in parts), 1e-30))
+            for key, parts in self.squares.items()
+        }
 
     def check_exact(self, ref: SourceRef, format: str) -> None:
         """Refuse a format that holds another engine's blocks for a matrix that is not made of them.
@@ -81,11 +85,8 @@ class Packer:
         head = weights[: native.ROW_GROUP]
         num_bytes = native.packed_num_bytes(format, *head.shape)
         restored = native.dequantize(packed[:num_bytes], format, *head.shape).astype(np.float64)
-        key = self.change(ref, format)
-        change, whole = self._squares.get(key, (0.0, 0.0))
-        self._squares[key] = (
-            change + float(np.square(restored - head).sum()),
-            whole + float(np.square(head, dtype=np.float64).sum()),
+        self.squares.setdefault(self.change(ref, format), []).append(
+            (float(np.square(restored - head).sum()), float(np.square(head, dtype=np.float64).sum()))
         )
 
 

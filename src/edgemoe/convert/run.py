@@ -107,7 +107,6 @@ def _convert(
     started: float,
 ) -> ConversionReport:
     layout = conversion.layout
-    side_files = conversion.side_files()
     if tell is not None:
         for note in conversion.notes:
             tell(note)
@@ -119,9 +118,18 @@ def _convert(
             done += num_bytes
             if progress is not None:
                 progress(done, layout.num_bytes)
-        writer.finish(conversion.manifest(writer, side_files), side_files)
+        report = finish_store(conversion, writer, out, started)
     if progress is not None:
         progress(layout.num_bytes, layout.num_bytes)
+    return report
+
+
+def finish_store(
+    conversion: Conversion | ExpertConversion, writer: StoreWriter, out: Path, started: float
+) -> ConversionReport:
+    """Give a store its name, all of whose tensors are written; ``started`` by time.monotonic."""
+    side_files, layout = conversion.side_files(), conversion.layout
+    writer.finish(conversion.manifest(writer, side_files), side_files)
     return ConversionReport(
         path=str(out),
         num_bytes=layout.num_bytes + sum(map(len, side_files.values())),

@@ -17,6 +17,7 @@ from edgemoe.calib.widths.quality import PERPLEXITY, Metric
 from edgemoe.calib.widths.search import Goal, Plan, PlanSearch
 from edgemoe.checkpoint import open_checkpoint
 from edgemoe.errors import RequestError
+from edgemoe.executors import Executor
 from edgemoe.models import read_spec
 from edgemoe.quant import BitPlan, ExpertFormats, ExpertInputs
 
@@ -65,21 +66,24 @@ def choose_widths(
     metric: Metric = PERPLEXITY,
     has_profile: bool = False,
     steps: Steps = untold,
+    executor: Executor | None = None,
 ) -> ChosenWidths:
     """Choose a width for every expert of a checkpoint by measuring on texts, given by their names.
 
     ``folder`` becomes a profile on half of the windows, and the others measure the plan; if it
-    ``has_profile`` already, all of the texts measure. An interrupted call goes on when it is made again.
+    ``has_profile`` already, all of the texts measure. An interrupted call goes on when it is made again. The
+    work runs in this process, or where an executor says; the widths are the same.
 
     Raises:
         CheckpointError: the checkpoint is damaged or not supported.
         ConversionError: the disk is full, or another process works on the profile.
         PlanError: nothing reaches the goal.
         RequestError: the texts are too short, or the folder holds something else.
+        WorkerError: a worker of the executor failed.
     """
     options = options or CalibrationOptions()
     opened = open_profile if has_profile else make_profile
-    with opened(source, folder, texts, options, steps) as profile:
+    with opened(source, folder, texts, options, steps, executor) as profile:
         windows = windows_of(folder / REFERENCE, texts, options.max_tokens, profile.options.window)
         search = PlanSearch(profile, windows if has_profile else windows[1::2], metric)
         choice = search.choose(goal, method)
@@ -93,11 +97,12 @@ def make_profile(
     texts: Mapping[str, str],
     options: CalibrationOptions | None = None,
     steps: Steps = untold,
+    executor: Executor | None = None,
 ) -> Profile:
     """A profile of every other window of the texts, or what an earlier run has left of the same. Close it.
 
     Raises:
-        CheckpointError, ConversionError, RequestError: as ``choose_widths``.
+        CheckpointError, ConversionError, RequestError, WorkerError: as ``choose_widths``.
     """
     options = options or CalibrationOptions()
     window = options.window or _usual_window(source)
@@ -106,11 +111,16 @@ def make_profile(
         return windows_of(store, texts, options.max_tokens, window)[::2]
 
     made = ProfileOptions(window, options.dense_format or _DENSE, options.budget_bytes)
-    return Profile(source, folder, find_windows, steps, made)
+    return Profile(source, folder, find_windows, steps, made, executor)
 
 
 def open_profile(
-    source: Path, folder: Path, texts: Mapping[str, str], options: CalibrationOptions, steps: Steps = untold
+    source: Path,
+    folder: Path,
+    texts: Mapping[str, str],
+    options: CalibrationOptions,
+    steps: Steps = untold,
+    executor: Executor | None = None,
 ) -> Profile:
     """A profile that has been made; what it was made with cannot be asked for again otherwise. Close it.
 
@@ -124,7 +134,7 @@ def open_profile(
             " leave out --window and --dense-bits, or make another profile"
         )
     made = ProfileOptions(facts["window"], facts["dense"], options.budget_bytes)
-    return Profile(source, folder, lambda _: facts["windows"], steps, made)
+    return Profile(source, folder, lambda _: facts["windows"], steps, made, executor)
 
 
 def _usual_window(source: Path) -> int:

@@ -5,6 +5,7 @@ Letters: T tokens, D width.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,12 @@ class TraceInputs:
         counts = np.full(len(shared), typical * SHARED_COUNT / len(shared), np.float32)
         x = trace.states[np.concatenate([tokens[kept], shared]), position].astype(np.float32)
         return x, np.concatenate([own, counts])
+
+
+@lru_cache(maxsize=1)
+def inputs_of(folder: Path, written_ns: int) -> TraceInputs:
+    """The inputs of a trace that was written then; read once for all widths that a process converts to."""
+    return TraceInputs(read_trace(folder))
 
 
 def read_inputs(folder: Path, spec: ModelSpec) -> TraceInputs:

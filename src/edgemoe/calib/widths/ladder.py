@@ -6,6 +6,7 @@ measured without being written. Experts whose matrices have unlike widths are pu
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,10 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from edgemoe.checkpoint import open_checkpoint
-from edgemoe.convert import convert
+from edgemoe.convert import convert, convert_in_parts
 from edgemoe.convert.conversion import Conversion
+from edgemoe.convert.parts import FindInputs
 from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.errors import RequestError
+from edgemoe.executors import Executor, Here
 from edgemoe.models import ModelSpec, read_spec
 from edgemoe.native import ByteArray, ExpertWeights, FloatArray, aligned_empty, expert_ffn
 from edgemoe.quant import BitPlan, ExpertFormats, ExpertInputs
@@ -41,7 +44,7 @@ REFERENCE = "bf16"
 UNIFORM = tuple(ExpertFormats.uniform(name) for name in WIDTHS)
 OPTIONS = tuple(ExpertFormats(raised, raised, down) for raised in WIDTHS for down in WIDTHS)
 UNCHANGED = ExpertFormats.uniform(REFERENCE)
-_MIXED = "mixed/experts.bin"
+RUNGS = (REFERENCE, *WIDTHS)
 # Says which conversions the folder is for, and that it is ours: what is in it may be replaced.
 _MARK, _MARKED = "source", "made by edgemoe profile from "
 
@@ -49,47 +52,58 @@ Progress = Callable[[int, int], None]
 Widths = Mapping[ExpertKey, ExpertFormats]
 
 
+def build_ladder(
+    source: Path,
+    folder: Path,
+    dense_format: str,
+    executor: Executor,
+    progress: Progress | None = None,
+    find_inputs: Callable[[Store], FindInputs] | None = None,
+) -> ExpertInputs | None:
+    """Convert a checkpoint to every width, as far as that is not done; interrupted, the same call goes on.
+
+    ``find_inputs`` takes the unquantised store and gives what any worker finds the inputs by that experts are
+    rounded for; those are returned.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged or not supported.
+        ConversionError: the disk is full.
+        RequestError: the folder is of another checkpoint, or holds something else.
+        WorkerError: a worker failed.
+    """
+    refuse_foreign(folder, source)
+    _mark(folder, source, dense_format)
+    if not (folder / REFERENCE).exists():
+        convert(source, folder / REFERENCE, BitPlan.uniform(REFERENCE, dense_format))
+    found = None if find_inputs is None else find_inputs(open_store(folder / REFERENCE))
+    inputs = None if found is None else found()
+    if inputs is not None:
+        _forget_widths(folder, inputs.identity)
+    missing = [name for name in WIDTHS if not (folder / name).exists()]
+    if isinstance(executor, Here):
+        for done, name in enumerate(missing, 1):
+            convert(source, folder / name, BitPlan.uniform(name, dense_format), inputs=inputs)
+            if progress is not None:
+                progress(done, len(missing))
+    elif missing:
+        targets = {folder / name: BitPlan.uniform(name, dense_format) for name in missing}
+        convert_in_parts(source, targets, executor, find_inputs=found, progress=progress)
+    return inputs
+
+
 class Ladder:
     """Stores of one checkpoint at all widths, in one folder; a context manager."""
 
-    def __init__(
-        self,
-        source: Path,
-        folder: Path,
-        dense_format: str,
-        progress: Progress | None = None,
-        find_inputs: Callable[[Store], ExpertInputs] | None = None,
-    ) -> None:
-        """Converts what is not there yet; interrupted, the same call goes on.
-
-        ``find_inputs`` takes the unquantised store and gives what the experts are rounded for.
-
-        Raises:
-            CheckpointError: the checkpoint is damaged or not supported.
-            ConversionError: the disk is full.
-            RequestError: the folder is of another checkpoint, or holds something else.
+    def __init__(self, folder: Path, mixed: Path) -> None:
+        """``folder`` as ``build_ladder`` has left it; experts of several widths go to the file ``mixed``,
+        which nobody else writes and which is made when it is needed.
         """
-        rungs = (REFERENCE, *WIDTHS)
-        refuse_foreign(folder, source)
-        _mark(folder, source, dense_format)
-        inputs = None
-        for done, name in enumerate(rungs):
-            if not (folder / name).exists():
-                convert(source, folder / name, BitPlan.uniform(name, dense_format), inputs=inputs)
-            if name == REFERENCE and find_inputs is not None:
-                inputs = find_inputs(open_store(folder / REFERENCE))
-                _forget_widths(folder, inputs.identity)
-            if progress is not None:
-                progress(done + 1, len(rungs))
-        self.inputs = inputs
-        self._stores = {name: open_store(folder / name) for name in rungs}
+        self._mixed_file = mixed
+        self._stores = {name: open_store(folder / name) for name in RUNGS}
         base = self._stores[REFERENCE]
         self.spec: ModelSpec = read_spec(base.config)
         self._readers: dict[str, ExpertReader] = {}
-        self._buffers = {
-            name: aligned_empty(max(entry.num_bytes for entry in store.manifest.experts.values()))
-            for name, store in self._stores.items()
-        }
+        self._buffers: dict[str, ByteArray] = {}
         by_spec = {
             moe: {
                 formats: expert_num_bytes(
@@ -104,7 +118,6 @@ class Ladder:
             key: by_spec[self.spec.moe(key[0])] for key in base.manifest.experts
         }
         self._mixed: dict[tuple[ExpertKey, ExpertFormats], ExpertEntry] = {}
-        shutil.rmtree(folder / "mixed", ignore_errors=True)
 
     def __enter__(self) -> Ladder:
         return self
@@ -113,6 +126,7 @@ class Ladder:
         for reader in self._readers.values():
             reader.close()
         self._readers.clear()
+        self._mixed_file.unlink(missing_ok=True)
 
     @property
     def keys(self) -> list[ExpertKey]:
@@ -154,13 +168,13 @@ class Ladder:
     def _mix(self, key: ExpertKey, formats: ExpertFormats) -> ExpertEntry:
         """Append a record made of matrices of several stores."""
         record = expert_record(self.mixed(key, formats))
-        path = self._stores[REFERENCE].path.parent / _MIXED
-        path.parent.mkdir(exist_ok=True)
-        with path.open("ab") as file:
+        self._mixed_file.parent.mkdir(exist_ok=True)
+        with self._mixed_file.open("ab") as file:
             offset = file.tell()
             file.write(record)
         formats = formats.of(self.spec.moe(key[0]).expert.projections)
-        return ExpertEntry(formats, f"../{_MIXED}", offset, len(record), checksum="")
+        place = os.path.relpath(self._mixed_file, self._stores[REFERENCE].path)
+        return ExpertEntry(formats, place, offset, len(record), checksum="")
 
     def mixed(self, key: ExpertKey, formats: ExpertFormats) -> ExpertWeights:
         """One expert at these formats; valid until the next of one of these widths is read."""
@@ -191,6 +205,8 @@ class Ladder:
         store = self._stores[name]
         if name not in self._readers:
             self._readers[name] = store.open_expert_reader(max_depth=1)
+            largest = max(entry.num_bytes for entry in store.manifest.experts.values())
+            self._buffers[name] = aligned_empty(largest)
         entry = store.manifest.experts[key]
         record: ByteArray = self._buffers[name][: entry.num_bytes]
         try:

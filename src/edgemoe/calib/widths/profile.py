@@ -5,8 +5,11 @@
     trace              what the calibration windows feed the experts: also for `convert --trace`
     probes             the same of other windows, on which errors are measured
     measured.jsonl     what was measured so far (sensitivity.py)
+    items              work items that are done, until their stage is: then measured.jsonl has them (work.py)
+    scratch            files of the processes that are working
 
 Every step is skipped where its result is there, so a killed profile goes on, and a second plan costs little.
+Where the work runs is an executor's to say; all of its workers read and write this folder.
 """
 
 from __future__ import annotations
@@ -16,31 +19,44 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import xxhash
 
-from edgemoe.calib.trace import read_trace, record_trace
-from edgemoe.calib.widths.inputs import TraceInputs
-from edgemoe.calib.widths.ladder import REFERENCE, UNCHANGED, UNIFORM, WIDTHS, Ladder, Widths, refuse_foreign
+from edgemoe.calib.trace import TRACE_FILE, record_trace
+from edgemoe.calib.widths.bench import PROBES, SCRATCH, Job, close_bench, open_bench
+from edgemoe.calib.widths.inputs import inputs_of
+from edgemoe.calib.widths.ladder import REFERENCE, WIDTHS, Ladder, Widths, build_ladder, refuse_foreign
 from edgemoe.calib.widths.measurements import Measurements
-from edgemoe.calib.widths.quality import Quality, States, compare
-from edgemoe.calib.widths.replay import Replay
-from edgemoe.calib.widths.sensitivity import measure_alone, measure_layers, measure_outputs
+from edgemoe.calib.widths.quality import Quality
+from edgemoe.calib.widths.work import (
+    ITEMS,
+    Measurement,
+    Progress,
+    Windows,
+    alone_items,
+    enter,
+    layer_items,
+    output_items,
+    plan_items,
+    quality_of_items,
+    run_measurements,
+)
+from edgemoe.convert.parts import FindInputs
 from edgemoe.engine.loading import Engine, LoadOptions, load_engine
-from edgemoe.engine.machine import resident_bytes
 from edgemoe.engine.memory import default_budget
-from edgemoe.errors import BudgetError, RequestError
+from edgemoe.errors import RequestError
+from edgemoe.executors import Executor, Here
 from edgemoe.json_object import read_json_object
-from edgemoe.quant import ExpertFormats, ExpertInputs
+from edgemoe.quant import ExpertInputs
 from edgemoe.store import Store
 from edgemoe.store.durable import lock_folder, replace_file
-from edgemoe.units import ceil_size, format_size
 
 __all__ = ["MEASURED", "REFERENCE", "TRACE", "Profile", "ProfileOptions", "Steps", "Window", "read_facts"]
 
-FACTS, TRACE, PROBES, MEASURED = "profile.json", "trace", "probes", "measured.jsonl"
+FACTS, TRACE, MEASURED = "profile.json", "trace", "measured.jsonl"
 # One calibration window in this many is not rounded for: errors on what was rounded for are too small.
 PROBE_STRIDE = 4
 MAX_PROBES = 12
@@ -76,29 +92,42 @@ class Profile:
         find_windows: Callable[[Path], Sequence[Window]],
         steps: Steps,
         options: ProfileOptions,
+        executor: Executor | None = None,
     ) -> None:
         """``find_windows`` gives the calibration text once the tokenizer's folder is known.
 
         Raises:
+            BudgetError: the budget is too small for two forms of the model; with an executor it shows later.
             CheckpointError: the checkpoint is damaged or not supported.
             ConversionError: the disk is full, or another process works on the profile.
             RequestError: the text is too short, or the folder holds something else.
+            WorkerError: a worker failed.
         """
         refuse_foreign(folder, source)  # before the lock, which is a file in it
         self._lock = lock_folder(folder)
         self.folder, self.options = folder, options
         self.steps = steps
         self._find_windows = find_windows
+        self._executor = executor or Here()
         self.windows: list[list[int]] = []
-        self._states: States = {}
         try:
+            shutil.rmtree(folder / SCRATCH, ignore_errors=True)
             with steps("converting to every width", "widths") as advance:
-                self.ladder = Ladder(source, folder, options.dense_format, advance, self._record)
+                inputs = build_ladder(
+                    source, folder, options.dense_format, self._executor, advance, self._record
+                )
+            assert inputs is not None
+            self.inputs: ExpertInputs = inputs
+            self.ladder = Ladder(folder, folder / SCRATCH / "driver.mixed")
             identity = f"{self.inputs.identity} {_digest(self.windows)} {' '.join(WIDTHS)}"
             self._measured = Measurements(folder / MEASURED, identity)
-            self._budget_bytes = options.budget_bytes or default_budget()[0]
-            self.reference: Engine = self._load_reference()
+            budget_bytes = options.budget_bytes or default_budget()[0]
+            self._job = Job(folder.absolute(), options.window, budget_bytes, identity)
+            self._items = _own_items(folder, identity)
+            if isinstance(self._executor, Here):
+                _ = self.reference  # refused now rather than after the first stage
         except BaseException:
+            close_bench()
             os.close(self._lock)
             raise
 
@@ -107,15 +136,19 @@ class Profile:
 
     def __exit__(self, *_: object) -> None:
         self._measured.__exit__()
-        self.reference.experts.close()
+        close_bench()
         self.ladder.__exit__()
+        shutil.rmtree(self.folder / SCRATCH, ignore_errors=True)
         os.close(self._lock)
 
     @property
-    def inputs(self) -> ExpertInputs:
-        """What the experts are rounded for."""
-        assert self.ladder.inputs is not None
-        return self.ladder.inputs
+    def reference(self) -> Engine:
+        """The model untouched, in this process. Anything that is measured here may replace it.
+
+        Raises:
+            BudgetError: the budget is too small for two forms of the model.
+        """
+        return open_bench(self._job).reference
 
     @property
     def probes(self) -> list[list[int]]:
@@ -127,45 +160,23 @@ class Profile:
         """All that was measured, by name."""
         return self._measured.values
 
-    def load_beside(self, widths: Widths, default: ExpertFormats = UNCHANGED) -> Engine:
-        """The model at any widths, with what the reference leaves of the budget; close ``engine.experts``."""
-        held = sum(item.num_bytes for item in self.reference.memory.items)
-        return self.ladder.load(widths, self.options.window, self._budget_bytes, default, held)
-
-    def _load_reference(self) -> Engine:
-        """The model untouched, with half of the memory: another form of it will run beside it.
-
-        Raises:
-            BudgetError: the budget is too small for two.
-        """
-        taken = resident_bytes()
-        half = taken + (self._budget_bytes - taken) // 2
-        try:
-            return self.ladder.load({}, self.options.window, half)
-        except BudgetError as error:
-            smallest = 2 * error.smallest_num_bytes - taken
-            raise BudgetError(
-                f"{format_size(self._budget_bytes)} cannot calibrate this model, as two forms of it run side"
-                f" by side; the smallest budget that works is {ceil_size(smallest)}",
-                smallest_num_bytes=smallest,
-            ) from error
-
     def measure(self, widths: Widths, windows: Sequence[Window]) -> Quality:
         """Quality of any widths."""
-        engine = self.load_beside(widths)
-        try:
-            return compare(self.reference, engine, windows, self._states)
-        finally:
-            engine.experts.close()
+        return self.measure_all([widths], windows)[0]
+
+    def measure_all(
+        self, plans: Sequence[Widths], windows: Sequence[Window], progress: Progress | None = None
+    ) -> list[Quality]:
+        """Quality of several plans on the same windows."""
+        items = plan_items(self._items, plans, _as_tuples(windows))
+        run_measurements(self._executor, self._job, [i for plan in items for i in plan], progress)
+        return [quality_of_items(plan) for plan in items]
 
     def find_fast(self) -> None:
         """Measure outputs and layers: some products for each expert, a run over the probes for each layer."""
-        with self.steps("comparing outputs", "experts") as advance:
-            measure_outputs(read_trace(self.folder / PROBES), self.ladder, self._measured, advance)
-        with self.steps("weighing layers", "layers") as advance:
-            measure_layers(
-                self.ladder, self.reference, self.load_beside, self.probes, self._measured, advance
-            )
+        keys, probes = self.ladder.keys, _as_tuples(self.probes)
+        items = [*output_items(self._items, keys), *layer_items(self._items, keys, probes)]
+        self._run("comparing outputs, weighing layers", items)
 
     def find_exact(self) -> None:
         """Measure every expert alone at the lowest width, all others at the highest.
@@ -178,18 +189,19 @@ class Profile:
                 f"experts of {self.ladder.spec.family} cannot be measured one by one, as the model has an"
                 " encoder; use --method knapsack, or fast in a profile"
             )
-        upper = UNIFORM[-1]
-        engine = self.load_beside({}, upper)
-        states = self.folder / "states.npy"
-        try:
-            replay = Replay(self.ladder, engine, upper, self.probes, states)
-            with self.steps("measuring every expert alone", "experts") as advance:
-                measure_alone(self.ladder, replay, self._measured, advance)
-        finally:
-            engine.experts.close()
-            states.unlink(missing_ok=True)
+        items = alone_items(self._items, self.ladder.keys, _as_tuples(self.probes))
+        self._run("measuring every expert alone", items)
 
-    def _record(self, store: Store) -> ExpertInputs:
+    def _run(self, description: str, items: Sequence[Measurement]) -> None:
+        """A stage: those of its items whose numbers have not been entered."""
+        missing = [item for item in items if not item.entries <= self.found.keys()]
+        if not missing:
+            return
+        with self.steps(description, "work items") as advance:
+            run_measurements(self._executor, self._job, missing, advance)
+        enter(missing, self._measured)
+
+    def _record(self, store: Store) -> FindInputs:
         """Trace the windows on the unquantised store, unless that has been done."""
         self.windows = [list(window) for window in self._find_windows(store.path)]
         if len(self.windows) < MIN_WINDOWS:
@@ -216,7 +228,8 @@ class Profile:
         for name, windows in ((TRACE, rounded), (PROBES, probes)):
             if not (self.folder / name).exists():
                 self._trace(store, windows, self.folder / name)
-        return TraceInputs(read_trace(self.folder / TRACE))
+        folder = (self.folder / TRACE).absolute()
+        return partial(inputs_of, folder, (folder / TRACE_FILE).stat().st_mtime_ns)
 
     def _trace(self, store: Store, windows: Sequence[Window], folder: Path) -> None:
         options = LoadOptions(self.options.budget_bytes, self.options.window, predictor="none")
@@ -248,3 +261,17 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 def _digest(windows: Sequence[list[int]]) -> str:
     return xxhash.xxh3_64_hexdigest(json.dumps(windows).encode())
+
+
+def _as_tuples(windows: Sequence[Window]) -> Windows:
+    return tuple(tuple(window) for window in windows)
+
+
+def _own_items(folder: Path, identity: str) -> Path:
+    """Where the items of what is measured lie; those of anything else are removed."""
+    own = folder.absolute() / ITEMS / xxhash.xxh3_64_hexdigest(identity.encode())
+    own.mkdir(parents=True, exist_ok=True)
+    for other in own.parent.iterdir():
+        if other != own:
+            shutil.rmtree(other, ignore_errors=True)
+    return own

@@ -140,7 +140,14 @@ States = dict[tuple[int, ...], FloatArray]
 def compare(
     reference: Engine, changed: Engine, windows: Sequence[Sequence[int]], known: States | None = None
 ) -> Quality:
-    """Run both models over the same windows; no logits are kept.
+    """Run both models over the same windows; what ``losses_of`` finds, as a quality."""
+    return quality_of(losses_of(reference, changed, windows, known))
+
+
+def losses_of(
+    reference: Engine, changed: Engine, windows: Sequence[Sequence[int]], known: States | None = None
+) -> list[Floats]:
+    """Sums of ``token_losses`` over the pieces of every window, (6,) each; no logits are kept.
 
     What the reference makes of a window is taken from ``known``, or added to it: T x D floats.
     """
@@ -158,9 +165,13 @@ def compare(
             a = reference.session.head(states[done : done + len(b)])
             rows.append(token_losses(a, b, targets[done : done + len(b)]))
             done += len(b)
-        losses = np.concatenate(rows)
-        pieces += [losses[start : start + PIECE].sum(axis=0) for start in range(0, len(losses), PIECE)]
-    return quality_of(pieces)
+        pieces += pieces_of(np.concatenate(rows))
+    return pieces
+
+
+def pieces_of(losses: Floats) -> list[Floats]:
+    """Sums over the pieces of one window's losses (T, 6)."""
+    return [losses[start : start + PIECE].sum(axis=0) for start in range(0, len(losses), PIECE)]
 
 
 def quality_of(pieces: Sequence[Floats]) -> Quality:

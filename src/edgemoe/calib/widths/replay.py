@@ -6,6 +6,7 @@ Letters: T tokens of a window, D width, K chosen.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgemoe.calib.disk_array import new_disk_array
 from edgemoe.calib.widths.ladder import Ladder
-from edgemoe.calib.widths.quality import Quality, quality_of, token_losses
+from edgemoe.calib.widths.quality import Floats, pieces_of, token_losses
 from edgemoe.engine.loading import Engine
 from edgemoe.engine.memory import HEAD_ROWS
 from edgemoe.engine.stored_weights import read_dense_weights
@@ -52,6 +53,16 @@ class _OneChanged:
         return y
 
 
+@dataclass(frozen=True)
+class _Chunk:
+    """Some tokens of a window (T,), their rows in the file, and what follows each but the window's last."""
+
+    rows: slice
+    ids: NDArray[np.int32]
+    targets: NDArray[np.int64]
+    is_last: bool
+
+
 class Replay:
     """Text through a model at ``base``, kept before every layer in a file of floats (T, layers, D)."""
 
@@ -73,28 +84,30 @@ class Replay:
         self._windows = windows
         shape = (sum(map(len, windows)), len(spec.layers) + 1, spec.width)
         self._states: NDArray[np.float32] = new_disk_array(path, np.float32, shape)
-        for rows, ids in self._chunks():
+        for chunk in self._chunks():
             before: list[FloatArray] = []
-            last = self._decoder.forward_from(0, self._decoder.embed(ids), self._rows(ids), before)
-            self._states[rows] = np.stack([*before, last], axis=1)
+            embedded = self._decoder.embed(chunk.ids)
+            last = self._decoder.forward_from(0, embedded, self._rows(chunk.ids), before)
+            self._states[chunk.rows] = np.stack([*before, last], axis=1)
 
-    def change(self, key: ExpertKey, formats: ExpertFormats) -> Quality:
-        """What the model loses when one expert has other formats: only its layer and those after it run."""
+    def change(self, key: ExpertKey, formats: ExpertFormats) -> list[Floats]:
+        """Losses by pieces, as ``losses_of``, when one expert has other formats; only its layer and those
+        after it run.
+        """
         self._runner.changed = (key, formats)
-        pieces = []
-        for rows, ids in self._chunks():
-            changed = self._decoder.forward_from(
-                key[0], np.array(self._states[rows, key[0]]), self._rows(ids)
-            )
-            targets = ids[1:].astype(np.int64)
-            losses = [
-                self._losses(self._states[rows, -1][part], changed[part], targets[part])
-                for part in (slice(start, start + HEAD_ROWS) for start in range(0, len(targets), HEAD_ROWS))
-            ]
-            if losses:
-                pieces.append(np.concatenate(losses).sum(axis=0))
+        pieces: list[Floats] = []
+        losses: list[Floats] = []
+        for chunk in self._chunks():
+            kept, ids = self._states[chunk.rows], chunk.ids
+            changed = self._decoder.forward_from(key[0], np.array(kept[:, key[0]]), self._rows(ids))
+            for start in range(0, len(chunk.targets), HEAD_ROWS):
+                part = slice(start, start + HEAD_ROWS)
+                losses.append(self._losses(kept[part, -1], changed[part], chunk.targets[part]))
+            if chunk.is_last:
+                pieces += pieces_of(np.concatenate(losses))
+                losses = []
         self._runner.changed = None
-        return quality_of(pieces)
+        return pieces
 
     def _losses(
         self, kept: FloatArray, changed: FloatArray, targets: NDArray[np.int64]
@@ -106,12 +119,14 @@ class Replay:
     def _rows(self, ids: NDArray[np.int32]) -> Sequence[Segment]:
         return (Segment(0, len(ids), self._state),)
 
-    def _chunks(self) -> Iterator[tuple[slice, NDArray[np.int32]]]:
-        """Rows of the file and their tokens; the cache is where they begin."""
+    def _chunks(self) -> Iterator[_Chunk]:
+        """The text as it goes through the model; the cache is where each chunk begins."""
         row = 0
         for window in self._windows:
             self._state.rewind(0)
             for start in range(0, len(window), self._chunk):
-                ids = np.asarray(window[start : start + self._chunk], np.int32)
-                yield slice(row, row + len(ids)), ids
+                end = min(start + self._chunk, len(window))
+                ids = np.asarray(window[start:end], np.int32)
+                targets = np.asarray(window[start + 1 : end + 1], np.int64)
+                yield _Chunk(slice(row, row + len(ids)), ids, targets, end == len(window))
                 row += len(ids)

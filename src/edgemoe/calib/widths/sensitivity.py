@@ -5,14 +5,13 @@ that use it, the squared change is what the layer adds to the residual stream as
 up and of down add up. The divergence that noise causes is proportional to it, by a factor of the layer that
 one measurement per layer gives (the layer at the lowest width, all others untouched).
 
-Numbers are entered by name into Measurements as they are found: ``raised 3.7 q2`` and ``down 3.7 q2`` are the
+Numbers have names: ``raised 3.7 q2`` and ``down 3.7 q2`` are the
 errors of expert 7 of layer 3, ``peak 3.7`` its largest output, ``layer 3`` a divergence, ``alone 3.7`` one of
 an expert; ``fast_s`` and ``exact_s`` before a name say how many seconds it took.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -20,11 +19,7 @@ import numpy as np
 
 from edgemoe.calib.trace import Trace
 from edgemoe.calib.widths.ladder import OPTIONS, UNCHANGED, UNIFORM, WIDTHS, Ladder
-from edgemoe.calib.widths.measurements import Measurements
 from edgemoe.calib.widths.planning import Costs
-from edgemoe.calib.widths.quality import compare
-from edgemoe.calib.widths.replay import Replay
-from edgemoe.engine.loading import Engine
 from edgemoe.quant import ExpertFormats
 from edgemoe.store import ExpertKey
 
@@ -35,7 +30,6 @@ LOWEST = UNIFORM[0]
 # model rests on (arXiv 2507.23279 finds a handful in each model): a plan leaves them at the highest width.
 SUPER_RATIO = 30.0
 
-Progress = Callable[[int, int], None]
 Errors = Costs[ExpertFormats]
 
 
@@ -44,20 +38,8 @@ def expert_name(key: ExpertKey) -> str:
     return f"{key[0]}.{key[1]}"
 
 
-def measure_outputs(
-    trace: Trace, ladder: Ladder, found: Measurements, progress: Progress | None = None
-) -> None:
-    """Enter each expert's errors and peak: squared change of the layer's output per token of the trace."""
-    for done, key in enumerate(ladder.keys, 1):
-        if f"peak {expert_name(key)}" not in found.values:
-            started = time.monotonic()
-            row = _outputs(trace, ladder, key)
-            found.add({**row, f"fast_s {expert_name(key)}": time.monotonic() - started})
-        if progress is not None:
-            progress(done, len(ladder.keys))
-
-
-def _outputs(trace: Trace, ladder: Ladder, key: ExpertKey) -> dict[str, float]:
+def output_numbers(trace: Trace, ladder: Ladder, key: ExpertKey) -> dict[str, float]:
+    """An expert's errors and peak, by name: squared change of the layer's output per token of the trace."""
     name, position = expert_name(key), trace.catalog.position[key[0]]
     parts: dict[str, Callable[[str], ExpertFormats]] = {
         "raised": lambda width: replace(UNCHANGED, gate=width, up=width),
@@ -81,51 +63,8 @@ def _outputs(trace: Trace, ladder: Ladder, key: ExpertKey) -> dict[str, float]:
     return {**row, f"peak {name}": float(np.abs(exact).max())}
 
 
-def measure_layers(
-    ladder: Ladder,
-    reference: Engine,
-    load: Callable[[Mapping[ExpertKey, ExpertFormats]], Engine],
-    windows: Sequence[Sequence[int]],
-    found: Measurements,
-    progress: Progress | None = None,
-) -> None:
-    """Enter the divergence that each layer at the lowest width causes, all others untouched.
-
-    ``load`` gives the model at any widths, beside the reference.
-    """
-    layers = ladder.spec.moe_layers
-    for done, layer in enumerate(layers, 1):
-        if f"layer {layer}" not in found.values:
-            members = dict.fromkeys((key for key in ladder.keys if key[0] == layer), LOWEST)
-            started = time.monotonic()
-            engine = load(members)
-            try:
-                divergence = compare(reference, engine, windows).mean_divergence
-            finally:
-                engine.experts.close()
-            found.add({f"layer {layer}": divergence, f"fast_s layer {layer}": time.monotonic() - started})
-        if progress is not None:
-            progress(done, len(layers))
-
-
-def measure_alone(
-    ladder: Ladder, replay: Replay, found: Measurements, progress: Progress | None = None
-) -> None:
-    """Enter the paper's importance (arXiv 2308.14352, section III-B): each expert alone at the lowest width.
-
-    All others stay at the replay's. One run over its windows for every expert, from the expert's layer on.
-    """
-    for done, key in enumerate(ladder.keys, 1):
-        if f"alone {expert_name(key)}" not in found.values:
-            started = time.monotonic()
-            name, divergence = expert_name(key), replay.change(key, LOWEST).mean_divergence
-            found.add({f"alone {name}": divergence, f"exact_s {name}": time.monotonic() - started})
-        if progress is not None:
-            progress(done, len(ladder.keys))
-
-
 def output_errors(keys: Sequence[ExpertKey], found: Mapping[str, float]) -> Errors:
-    """What ``measure_outputs`` has found, of every option."""
+    """What was measured of the outputs, for every option."""
     return {
         key: {
             option: found[f"raised {expert_name(key)} {option.up}"]
@@ -137,7 +76,7 @@ def output_errors(keys: Sequence[ExpertKey], found: Mapping[str, float]) -> Erro
 
 
 def predicted_divergence(errors: Errors, found: Mapping[str, float]) -> Errors:
-    """The errors in nats per token, by what ``measure_layers`` has found."""
+    """The errors in nats per token, by what was measured of the layers."""
     totals: dict[int, float] = {}
     for key, row in errors.items():
         totals[key[0]] = totals.get(key[0], 0.0) + row[LOWEST]
@@ -154,7 +93,7 @@ def scaled_to(measured: Mapping[ExpertKey, float], errors: Errors) -> Errors:
 
 
 def measured_alone(keys: Sequence[ExpertKey], found: Mapping[str, float]) -> dict[ExpertKey, float]:
-    """What ``measure_alone`` has found."""
+    """What was measured of each expert alone."""
     return {key: found[f"alone {expert_name(key)}"] for key in keys}
 
 
