@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -228,7 +230,12 @@ def test_executors_are_chosen_by_name_and_strange_names_refused(monkeypatch):
     ):
         with pytest.raises(RequestError, match=what):
             find_executor(options)
+    if importlib.util.find_spec("ray"):
+        with pytest.raises(
+            WorkerError, match=r"no Ray cluster answers at 127\.0\.0\.1:1: Connection refused"
+        ):
+            find_executor(replace(ON_RAY, name="ray:127.0.0.1:1")).map(square, [], Path("."), print)
     for package, name in (("ray", "ray"), ("submitit", "slurm")):
-        monkeypatch.setitem(__import__("sys").modules, package, None)
+        monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(RequestError, match=rf"pip install 'edgemoe\[{name}\]'"):
             find_executor(ExecutorOptions(name, memory_bytes=1)).map(square, [], Path("."), print)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 from edgemoe.errors import RequestError, WorkerError
 from edgemoe.executors.items import AnyItem, Item
 from edgemoe.executors.worker import MAX_DEATHS, Call, Failure, calling
+
+_PATIENCE_S = 5.0
 
 
 class RayCluster:
@@ -78,6 +82,7 @@ def _connect(address: str | None) -> Any:
         raise RequestError("--executor ray needs Ray Core: pip install 'edgemoe[ray]'") from None
     if ray.is_initialized():
         return ray
+    _refuse_unreachable(address or os.environ.get("RAY_ADDRESS", ""))
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except ImportError:
@@ -89,6 +94,17 @@ def _connect(address: str | None) -> Any:
             f"no Ray cluster answers at {address or 'RAY_ADDRESS or on this machine'}: {error}"
         ) from error
     return ray
+
+
+def _refuse_unreachable(address: str) -> None:
+    """Ray would try for minutes."""
+    host, sign, port = address.removeprefix("ray://").rpartition(":")
+    if not (sign and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host, int(port)), _PATIENCE_S).close()
+    except OSError as error:
+        raise WorkerError(f"no Ray cluster answers at {address}: {error.strerror or error}") from None
 
 
 def _nodes(ray: Any) -> list[dict[str, float]]:
