@@ -231,6 +231,7 @@ def test_executors_are_chosen_by_name_and_strange_names_refused(monkeypatch):
         with pytest.raises(RequestError, match=what):
             find_executor(options)
     if importlib.util.find_spec("ray"):
+        monkeypatch.setattr("ray.is_initialized", lambda: False)
         with pytest.raises(
             WorkerError, match=r"no Ray cluster answers at 127\.0\.0\.1:1: Connection refused"
         ):
