@@ -86,6 +86,21 @@ def test_stopping_ends_the_answer_and_the_engine(page, server):
     assert page.find_element(By.ID, "retry").is_enabled()
 
 
+def test_a_failed_answer_says_why_and_is_out_of_the_way(page):
+    longest = page.find_element(By.NAME, "max_tokens")
+    page.execute_script("arguments[0].value = 99999", longest)
+    ask(page, "Tell me of the fox.")
+    until(page, lambda: page.find_elements(By.CSS_SELECTOR, "article .error"))
+    assert "maximum context length" in page.find_element(By.CLASS_NAME, "error").text
+    page.execute_script("arguments[0].value = 5", longest)
+    ask(page, "Tell me of the owl.")
+    until(page, lambda: is_done(page))
+    assert len(answers(page)) == 2
+    cost = answers(page)[-1].find_element(By.CLASS_NAME, "cost").text
+    assert "cut at the longest answer" in cost
+    page.get_log("browser")  # the refusal is in it
+
+
 def test_the_map_says_what_it_shows(page):
     until(page, lambda: "iB of" in page.find_element(By.ID, "memory-text").text)
     ask(page, "Tell me a story about a bear.")
@@ -160,6 +175,13 @@ def test_text_stands_out_from_its_ground(page, scheme):
         return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
     pairs = [(t, g) for t in ("text", "soft") for g in ("page", "card", "mine")]
-    for text, ground in [*pairs, ("text", "code"), ("error", "page"), ("on-main", "main")]:
+    for text, ground in [
+        *pairs,
+        ("text", "code"),
+        ("soft", "code"),
+        ("error", "page"),
+        ("main", "page"),
+        ("on-main", "main"),
+    ]:
         darker, lighter = sorted((light(text), light(ground)))
         assert (lighter + 0.05) / (darker + 0.05) >= 4.5, (text, ground)

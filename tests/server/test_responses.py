@@ -89,9 +89,7 @@ def test_tools_that_are_no_functions_are_left_out(openai_client):
     assert done.output_text
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("previous_response_id", "resp_1"), ("background", True), ("truncation", "auto")]
-)
+@pytest.mark.parametrize(("field", "value"), [("previous_response_id", "resp_1"), ("background", True)])
 def test_what_would_need_a_memory_is_refused(openai_client, field, value):
     with pytest.raises(openai.BadRequestError, match=f"{field} is not supported"):
         openai_client.responses.create(model="demo", input=ASK, **{field: value})

@@ -189,7 +189,7 @@ class Answers:
             if isinstance(event, Finish):
                 record.finish = event
                 record.num_completion += event.usage.num_completion
-                self.metrics.answered(record, event)
+                self.metrics.answered(record, event, is_first=choice == 0)
             emit((choice, event))
 
     def _writer(self, local: LocalModel, request: AnswerRequest, prompt: Prompt) -> AnswerWriter:

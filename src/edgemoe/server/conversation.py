@@ -61,11 +61,15 @@ def render_messages(local: LocalModel, request: AnswerRequest, memory: CallMemor
     """
     messages = request.messages or ()
     tools = None if request.tool_choice.kind == NONE else list(request.tools) or None
+    begun = _begun(request)
+    options = {**request.template_options} | ({"add_generation_prompt": False} if begun else {})
 
     def write(shown: Messages) -> str:
         if tools is not None and not knows_tools(local.template):
-            return local.render(in_words(shown, tools), None, request.template_options)
-        return local.render(shown, tools, request.template_options)
+            text = local.render(in_words(shown, tools), None, options)
+        else:
+            text = local.render(shown, tools, options)
+        return _up_to(text, begun) if begun else text
 
     try:
         return render_remembered(messages, memory, write)
@@ -76,6 +80,21 @@ def render_messages(local: LocalModel, request: AnswerRequest, memory: CallMemor
         return render_remembered([messages[0], *map(_as_user, messages[1:])], memory, write)
     except RequestError as error:
         raise Failure(400, str(error), "template_error", "messages") from None
+
+
+def _begun(request: AnswerRequest) -> str:
+    """What the answer begins with: the last message, if the answer is to go on with that."""
+    last = (request.messages or ({},))[-1]
+    is_open = request.continues_last and last.get("role") == "assistant" and not last.get("tool_calls")
+    return str(last.get("content") or "").rstrip() if is_open else ""
+
+
+def _up_to(text: str, begun: str) -> str:
+    """A conversation without what the template writes behind its last message."""
+    place = text.rfind(begun)
+    if place < 0:
+        raise RequestError("the chat template changes the last message, so the answer cannot go on with it")
+    return text[: place + len(begun)]
 
 
 def _as_user(message: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ with ``Progress`` before the first of them. Encoders turn these into the chunks 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,14 +79,16 @@ class Usage:
     num_reasoning: int = 0
     timings: Mapping[str, Any] = field(default_factory=dict)
 
-    def plus(self, other: Usage) -> Usage:
-        """Both answers of one prompt: the prompt counts once."""
+    @staticmethod
+    def total(usages: Sequence[Usage], per_prompt: int) -> Usage:
+        """Of answers in order, so many to each prompt, which counts once."""
+        prompts = usages[::per_prompt]
         return Usage(
-            self.num_prompt,
-            self.num_completion + other.num_completion,
-            self.num_cached,
-            self.num_reasoning + other.num_reasoning,
-            other.timings,
+            sum(usage.num_prompt for usage in prompts),
+            sum(usage.num_completion for usage in usages),
+            sum(usage.num_cached for usage in prompts),
+            sum(usage.num_reasoning for usage in usages),
+            usages[-1].timings if usages else {},
         )
 
 

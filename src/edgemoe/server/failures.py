@@ -70,8 +70,8 @@ def refused(param: str, why: str) -> Failure:
 
 
 def unsupported(param: str, why: str) -> Failure:
-    """A field that would change the answer and that we do not act on."""
-    return Failure(400, f"{param} is not supported: {why}", "unsupported_parameter", param)
+    """A field, maybe with the value behind it, that would change the answer and that we do not act on."""
+    return Failure(400, f"{param} is not supported: {why}", "unsupported_parameter", param.partition(" ")[0])
 
 
 def too_long(num_prompt: int, max_tokens: int | None, context: int) -> Failure:

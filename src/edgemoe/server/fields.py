@@ -9,6 +9,7 @@ from typing import Any
 
 from edgemoe.server.failures import Failure, refused, unsupported
 
+MAX_DIGITS = 1000  # of a number; more would only wear out the processor
 MAX_DEPTH = 64  # of nested JSON; deeper bodies would only wear out the parser
 
 
@@ -19,8 +20,10 @@ def parse_body(data: bytes) -> Mapping[str, Any]:
         Failure: it is no JSON, no object, or nested too deeply.
     """
     try:
-        value = json.loads(data, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        value = json.loads(data, parse_constant=_no_constant, parse_int=_integer)
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError as error:
         raise Failure(400, f"the body is not JSON: {error}", "invalid_json") from None
     if not isinstance(value, dict):
         raise Failure(400, "the body must be a JSON object", "invalid_json")
@@ -32,12 +35,22 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON value")
 
 
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a number has {len(digits)} digits")
+    return int(digits)
+
+
+def _too_deep() -> Failure:
+    return Failure(400, f"the body is nested more than {MAX_DEPTH} deep", "invalid_json")
+
+
 def _check_depth(value: Any) -> None:
     level, depth = [value], 0
     while level:
         depth += 1
         if depth > MAX_DEPTH:
-            raise Failure(400, f"the body is nested more than {MAX_DEPTH} deep", "invalid_json")
+            raise _too_deep()
         level = [inner for outer in level for inner in _children(outer)]
 
 

@@ -26,11 +26,23 @@ log = logging.getLogger("edgemoe.server")
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 PUBLIC_PATHS = re.compile(r"/|/health|/v1/health|/page/.*|/favicon\.ico")
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-CORS_HEADERS = {
-    "access-control-allow-methods": "GET, POST, OPTIONS",
-    "access-control-allow-headers": "Authorization, X-Api-Key, Content-Type, Anthropic-Version",
-    "access-control-max-age": "600",
-}
+EXPOSED_HEADERS = "X-Request-Id, Request-Id, Retry-After, X-Should-Retry, X-Edgemoe-Ignored-Fields"
+HEADER_NAMES = re.compile(r"[A-Za-z0-9, _-]{1,2000}")
+
+
+def preflight(headers: Mapping[str, str]) -> dict[str, str]:
+    """What a browser wants to know before a request. Official clients send a dozen headers of their own."""
+    wanted = headers.get("access-control-request-headers", "")
+    out = {
+        "access-control-allow-methods": "GET, POST, OPTIONS",
+        "access-control-allow-headers": wanted if HEADER_NAMES.fullmatch(wanted) else "Authorization",
+        "access-control-max-age": "600",
+    }
+    if (
+        headers.get("access-control-request-private-network") == "true"
+    ):  # of a page elsewhere, to this machine
+        out["access-control-allow-private-network"] = "true"
+    return out
 
 
 class Guard:
@@ -53,7 +65,7 @@ class Guard:
             origin = self._check_origin(headers)
             visit.extra |= origin
             if scope["method"] == "OPTIONS":
-                await visit.answer(200, {}, CORS_HEADERS)
+                await visit.answer(200, {}, preflight(headers))
                 return
             self._check_host(headers)
             if not PUBLIC_PATHS.fullmatch(scope["path"]):
@@ -93,7 +105,11 @@ class Guard:
             return {}
         allowed = self._options.cors_origins
         if origin in allowed or "*" in allowed:
-            return {"access-control-allow-origin": origin, "vary": "Origin"}
+            return {
+                "access-control-allow-origin": origin,
+                "access-control-expose-headers": EXPOSED_HEADERS,
+                "vary": "Origin",
+            }
         if urlsplit(origin).netloc == headers.get("host"):
             return {}
         message = f"the origin {origin[:100]!r} is not allowed; --cors-origin allows it"
@@ -175,7 +191,10 @@ def host_name(host: str) -> str:
 
 def _http_failure(error: HTTPException) -> Failure:
     codes = {404: "unknown_url", 405: "method_not_allowed"}
-    message = {404: "there is nothing at this path", 405: "this path does not take this method"}
+    message = {
+        404: "there is nothing at this path; those of the APIs begin with /v1",
+        405: "this path does not take this method",
+    }
     return Failure(
         error.status_code,
         message.get(error.status_code, str(error.detail)),

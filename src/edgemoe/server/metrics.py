@@ -86,15 +86,16 @@ class Metrics:
         """Another token came."""
         self._next.labels(model).observe(elapsed_s)
 
-    def answered(self, record: Record, finish: Finish) -> None:
-        """An answer is complete."""
+    def answered(self, record: Record, finish: Finish, *, is_first: bool) -> None:
+        """An answer is complete, the first to its prompt or one more."""
         usage, model = finish.usage, record.model
-        self._prompt.labels(model).inc(usage.num_prompt)
+        if is_first:
+            self._prompt.labels(model).inc(usage.num_prompt)
+            self._queries.labels(model).inc(usage.num_prompt)
+            self._hits.labels(model).inc(usage.num_cached)
+            self._prompts.labels(model).observe(usage.num_prompt)
         self._generated.labels(model).inc(usage.num_completion)
-        self._queries.labels(model).inc(usage.num_prompt)
-        self._hits.labels(model).inc(usage.num_cached)
         self._done.labels(model, finish.reason).inc()
-        self._prompts.labels(model).observe(usage.num_prompt)
         self._answers.labels(model).observe(usage.num_completion)
         if record.last_s is not None and record.first_s is not None:
             self._whole.labels(model).observe(record.last_s - record.arrived_s)

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 from edgemoe.server.answers import Answers, Burst, Prepared
 from edgemoe.server.failures import Failure, refused
 from edgemoe.server.fields import Fields
-from edgemoe.server.model_list import describe
+from edgemoe.server.model_list import describe, list_models
 from edgemoe.server.openai.chat_answer import ChatEncoder, chat_body
 from edgemoe.server.openai.chat_request import read_chat
 from edgemoe.server.openai.completions_answer import CompletionsEncoder, completions_body
@@ -34,6 +34,7 @@ class OpenAIRoutes:
             Route("/v1/completions", self._completions, methods=["POST"]),
             Route("/v1/embeddings", self._embeddings, methods=["POST"]),
             Route("/v1/models", self._models),
+            Route("/v1/models/", self._models),
             Route("/v1/models/{name:path}", self._model),
         ]
 
@@ -65,11 +66,16 @@ class OpenAIRoutes:
         told = self._one_after_another(prepared, exchange)
         if streams:
             encoder = CompletionsEncoder(
-                prepared[0].name, includes_usage=includes_usage, reports_progress=first.reports_progress
+                prepared[0].name,
+                per_prompt=first.num_choices,
+                includes_usage=includes_usage,
+                reports_progress=first.reports_progress,
             )
             return exchange.stream(told, encoder, first)
         wholes = await exchange.whole(told)
-        return answered(completions_body(prepared[0].name, wholes), first) if wholes else Nothing()
+        if not wholes:
+            return Nothing()
+        return answered(completions_body(prepared[0].name, wholes, first.num_choices), first)
 
     async def _one_after_another(
         self, prepared: Sequence[Prepared], exchange: Exchange
@@ -85,10 +91,8 @@ class OpenAIRoutes:
     async def _embeddings(self, _: Request) -> Response:
         raise Failure(400, "embeddings are not supported: these models write text", "unsupported_endpoint")
 
-    async def _models(self, _: Request) -> Response:
-        entries = [describe(self._answers.shelf, name) for name in self._answers.shelf.stores]
-        ends = {"first_id": entries[0]["id"], "last_id": entries[-1]["id"], "has_more": False}
-        return JSONResponse({"object": "list", "data": entries} | ends)
+    async def _models(self, request: Request) -> Response:
+        return JSONResponse(list_models(self._answers.shelf, request.query_params))
 
     async def _model(self, request: Request) -> Response:
         name = self._answers.shelf.resolve(request.path_params["name"])

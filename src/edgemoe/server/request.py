@@ -54,6 +54,7 @@ class AnswerRequest:
     allows_parallel_calls: bool = True
     schema: Mapping[str, Any] | None = None  # what the answer must be; {} for any JSON object
     template_options: Mapping[str, Any] = field(default_factory=dict)
+    continues_last: bool = False  # the answer goes on with the last message, if that is the assistant's
     max_tokens: int | None = None
     clips_max_tokens: bool = False  # an answer that cannot be so long is cut, not refused
     draw: Draw = field(default_factory=Draw)

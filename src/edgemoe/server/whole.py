@@ -56,10 +56,6 @@ async def collect(told: AsyncGenerator[Burst]) -> list[Whole]:
     return wholes
 
 
-def usage_of(wholes: list[Whole]) -> Usage:
-    """What all answers cost together; the prompt counts once."""
-    total: Usage | None = None
-    for whole in wholes:
-        if whole.finish is not None:
-            total = whole.finish.usage if total is None else total.plus(whole.finish.usage)
-    return total or Usage(0, 0)
+def usage_of(wholes: list[Whole], per_prompt: int) -> Usage:
+    """What all answers cost together, so many to each prompt."""
+    return Usage.total([whole.finish.usage for whole in wholes if whole.finish is not None], per_prompt)

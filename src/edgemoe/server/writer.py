@@ -46,7 +46,9 @@ class AnswerWriter:
         self.is_done = False
 
     def push(self, token: Token) -> list[Event]:
-        """Events that a token brings."""
+        """Events that a token brings. What the engine writes before it notices the end does not count."""
+        if self.is_done:
+            return []
         self.num_tokens += token.token_id is not None
         self.written.push(token.text, token.token_id)
         was_thinking, was_in_call = self._reader.is_thinking, self._reader.is_in_call

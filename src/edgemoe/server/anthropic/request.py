@@ -56,6 +56,7 @@ def read_messages_request(
         allows_parallel_calls=is_parallel,
         schema=_read_schema(fields, limits),
         template_options=_read_thinking(fields),
+        continues_last=True,
         max_tokens=max_tokens,
         clips_max_tokens=True,
         draw=Draw(

@@ -66,6 +66,7 @@ class AnswerReader:
     def __init__(self, manner: Manner, schemas: Schemas, *, is_thinking: bool, takes_calls: bool) -> None:
         self._manner = manner
         self._schemas = schemas
+        self._takes_calls = takes_calls
         self._marks = [m for m in manner.marks if m.opens is None or takes_calls]
         self._held = ""
         self._is_thinking = self._began_thinking = is_thinking
@@ -112,7 +113,7 @@ class AnswerReader:
             return self._read_call(out, is_end, is_cut)
         if self._is_thinking:
             return self._read_thought(out, is_end)
-        return self._read_text(out, is_end)
+        return self._read_text(out, is_end, is_cut and self._takes_calls)
 
     def _read_thought(self, out: list[Reasoning | Text | Call], is_end: bool) -> bool:
         texts = [m.text for m in self._marks if m.opens and self._manner.call_ends_thought]
@@ -135,7 +136,8 @@ class AnswerReader:
             self._strips = False
             out.append(Reasoning(text))
 
-    def _read_text(self, out: list[Reasoning | Text | Call], is_end: bool) -> bool:
+    def _read_text(self, out: list[Reasoning | Text | Call], is_end: bool, is_cut: bool) -> bool:
+        """``is_cut``: half a mark at the end was to become a call, and is no text."""
         if self._strips:
             self._held = self._held.lstrip()
         texts = [m.text for m in self._marks]
@@ -149,7 +151,7 @@ class AnswerReader:
             if not is_silent:
                 self._open(next(m for m in self._marks if m.text == mark))
             return True
-        keep = len(self._held) if is_end else safe_length(self._held, watched)
+        keep = len(self._held) if is_end and not is_cut else safe_length(self._held, watched)
         if self._manner.strips_before_call and not is_end:
             keep = len(self._held[:keep].rstrip())
         self._emit_text(out, self._held[:keep])

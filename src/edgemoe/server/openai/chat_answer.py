@@ -44,14 +44,19 @@ def logprobs_body(chances: Sequence[TokenChance]) -> dict[str, Any]:
 
 
 def _chance(text: str, logprob: float) -> dict[str, Any]:
-    return {"token": text, "logprob": max(logprob, -9999.0), "bytes": list(text.encode())}
+    is_part = "\ufffd" in text  # of a character, whose bytes the text does not have
+    return {
+        "token": text,
+        "logprob": max(logprob, -9999.0),
+        "bytes": None if is_part else list(text.encode()),
+    }
 
 
 class ChatEncoder:
     """Events as chat completion chunks."""
 
     def __init__(self, model: str, *, num_choices: int, includes_usage: bool, reports_progress: bool) -> None:
-        self._head = {
+        self._head: dict[str, Any] = {
             "id": new_id("chatcmpl-"),
             "object": "chat.completion.chunk",
             "created": int(time.time()),
@@ -59,9 +64,11 @@ class ChatEncoder:
             "system_fingerprint": "edgemoe",
         }
         self._num_choices = num_choices
+        if includes_usage:
+            self._head["usage"] = None  # as the API has it in all chunks but the last
         self._includes_usage = includes_usage
         self._reports_progress = reports_progress
-        self._usage: Usage | None = None
+        self._usages: list[Usage] = []
         # What stands before a piece of text in a chunk, by choice: most chunks differ in nothing else.
         self._before_text = [self._split_chunk(choice)[0] for choice in range(num_choices)]
         self._after_text = self._split_chunk(0)[1]
@@ -104,7 +111,7 @@ class ChatEncoder:
             yield data(self._head | {"choices": [], "prompt_progress": progress})
 
     def _finish(self, choice: int, event: Finish) -> Iterator[str]:
-        self._usage = event.usage if self._usage is None else self._usage.plus(event.usage)
+        self._usages.append(event.usage)
         reason = FINISH_REASONS[event.reason]
         yield self._chunk(choice, {}, reason, timings=dict(event.usage.timings))
 
@@ -114,8 +121,9 @@ class ChatEncoder:
 
     def closing(self) -> Iterable[str]:
         """The usage, to those who asked for it, then the end mark."""
-        if self._includes_usage and self._usage is not None:
-            yield data(self._head | {"choices": [], "usage": usage_body(self._usage)})
+        if self._includes_usage and self._usages:
+            usage = usage_body(Usage.total(self._usages, self._num_choices))
+            yield data(self._head | {"choices": [], "usage": usage})
         yield DONE
 
     def broken(self, failure: Failure) -> Iterable[str]:
@@ -138,7 +146,7 @@ class ChatEncoder:
 
 def chat_body(model: str, wholes: list[Whole]) -> dict[str, Any]:
     """A whole chat completion."""
-    usage = usage_of(wholes)
+    usage = usage_of(wholes, len(wholes))
     return {
         "id": new_id("chatcmpl-"),
         "object": "chat.completion",

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgemoe.server.failures import refused, unsupported
 from edgemoe.server.fields import Fields
+from edgemoe.server.messages import MAX_MESSAGES
 from edgemoe.server.openai.chat_messages import read_messages
 from edgemoe.server.options import Limits
 from edgemoe.server.request import NAMED, AnswerRequest, Draw, ToolChoice
@@ -31,6 +32,7 @@ HARMLESS = [
     "cache_prompt",
     "timings_per_token",
     "ignore_eos_text",
+    "add_generation_prompt",
 ]
 NOT_TEXT = "the models of this server read and write text only"
 OTHER_SAMPLERS: dict[str, Sequence[Any]] = {
@@ -80,6 +82,7 @@ def read_chat(body: Mapping[str, Any], limits: Limits) -> AnswerRequest:
         allows_parallel_calls=fields.flag("parallel_tool_calls", True),
         schema=read_response_format(fields, limits),
         template_options=read_template_options(fields),
+        continues_last=fields.flag("continue_final_message") or _is_prefix(fields),
         max_tokens=read_max_tokens(fields, "max_completion_tokens", "max_tokens"),
         draw=read_draw(fields),
         stop=fields.texts("stop", limits.num_stops, limits.stop_chars),
@@ -88,6 +91,12 @@ def read_chat(body: Mapping[str, Any], limits: Limits) -> AnswerRequest:
         reports_progress=fields.flag("return_progress"),
     )
     return with_ignored(request, fields, HARMLESS)
+
+
+def _is_prefix(fields: Fields) -> bool:
+    """Whether the last message says, as some APIs have it, that the answer goes on with it."""
+    last = fields.items("messages", MAX_MESSAGES)[-1]
+    return Fields(last, fields.name("messages[-1]")).flag("prefix")
 
 
 def with_ignored(request: AnswerRequest, fields: Fields, harmless: Sequence[str]) -> AnswerRequest:
@@ -166,11 +175,11 @@ def read_template_options(fields: Fields) -> dict[str, Any]:
 
 def effort_options(effort: str, name: str) -> dict[str, Any]:
     """The options by which templates know how much to think."""
-    if effort not in {"none", "minimal", "low", "medium", "high", "xhigh"}:
-        raise refused(name, f"is {effort!r}; it must be none, minimal, low, medium, high or xhigh")
+    if effort not in {"none", "minimal", "low", "medium", "high", "xhigh", "max"}:
+        raise refused(name, f"is {effort!r}; it must be none, minimal, low, medium, high, xhigh or max")
     if effort == "none":
         return {"enable_thinking": False}
-    return {"reasoning_effort": {"minimal": "low", "xhigh": "high"}.get(effort, effort)}
+    return {"reasoning_effort": {"minimal": "low", "xhigh": "high", "max": "high"}.get(effort, effort)}
 
 
 def read_tools(fields: Fields, limits: Limits) -> list[dict[str, Any]]:

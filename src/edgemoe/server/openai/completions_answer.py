@@ -37,16 +37,20 @@ def _top(chance: TokenChance) -> dict[str, float] | None:
 class CompletionsEncoder:
     """Events as completion chunks."""
 
-    def __init__(self, model: str, *, includes_usage: bool, reports_progress: bool) -> None:
-        self._head = {
+    def __init__(self, model: str, *, per_prompt: int, includes_usage: bool, reports_progress: bool) -> None:
+        """``per_prompt``: answers to each prompt."""
+        self._head: dict[str, Any] = {
             "id": new_id("cmpl-"),
             "object": "text_completion",
             "created": int(time.time()),
             "model": model,
         }
+        if includes_usage:
+            self._head["usage"] = None  # as the API has it in all chunks but the last
         self._includes_usage = includes_usage
         self._reports_progress = reports_progress
-        self._usage: Usage | None = None
+        self._per_prompt = per_prompt
+        self._usages: list[Usage] = []
 
     def opening(self) -> Iterable[str]:
         """Nothing but a sign of life."""
@@ -58,7 +62,7 @@ class CompletionsEncoder:
             extra = {"logprobs": logprobs_body(event.chances)} if event.chances else {}
             yield self._chunk(choice, event.text, None, **extra)
         elif isinstance(event, Finish):
-            self._usage = event.usage if self._usage is None else self._usage.plus(event.usage)
+            self._usages.append(event.usage)
             yield self._chunk(choice, "", FINISH_REASONS[event.reason])
         elif isinstance(event, Progress) and self._reports_progress:
             progress = {"total": event.total, "processed": event.done}
@@ -71,8 +75,9 @@ class CompletionsEncoder:
 
     def closing(self) -> Iterable[str]:
         """The usage, to those who asked for it, then the end mark."""
-        if self._includes_usage and self._usage is not None:
-            yield data(self._head | {"choices": [], "usage": usage_body(self._usage)})
+        if self._includes_usage and self._usages:
+            usage = usage_body(Usage.total(self._usages, self._per_prompt))
+            yield data(self._head | {"choices": [], "usage": usage})
         yield DONE
 
     def broken(self, failure: Failure) -> Iterable[str]:
@@ -85,9 +90,9 @@ class CompletionsEncoder:
         return data(self._head | {"choices": [entry]})
 
 
-def completions_body(model: str, wholes: list[Whole]) -> dict[str, Any]:
-    """A whole completion."""
-    usage = usage_of(wholes)
+def completions_body(model: str, wholes: list[Whole], per_prompt: int) -> dict[str, Any]:
+    """A whole completion, with so many answers to each prompt."""
+    usage = usage_of(wholes, per_prompt)
     return {
         "id": new_id("cmpl-"),
         "object": "text_completion",

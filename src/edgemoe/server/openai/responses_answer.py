@@ -86,6 +86,7 @@ class ResponsesEncoder:
             "reasoning": {"effort": effort, "summary": None},
             "usage": None,
             **echoed,
+            "store": False,  # whatever was asked: nothing is kept
         }
         self._asked = asked
         self._number = 0
@@ -123,7 +124,7 @@ class ResponsesEncoder:
         elif isinstance(event, Progress):
             yield self._event("response.in_progress", response=self.response)
         elif isinstance(event, Finish):
-            yield from self._close()
+            yield from self._close("incomplete" if event.reason == "length" else "completed")
             self._finish(event)
 
     def _text(self, event: Text) -> Iterator[str]:
@@ -162,7 +163,7 @@ class ResponsesEncoder:
         place = len(self.response["output"]) - 1
         yield self._event("response.output_item.added", output_index=place, item=item)
 
-    def _close(self) -> Iterator[str]:
+    def _close(self, status: str = "completed") -> Iterator[str]:
         item = self._item
         if item is None:
             return
@@ -178,7 +179,7 @@ class ResponsesEncoder:
                 yield self._of_item("response.output_text.done", content_index=0, **done)
                 yield self._of_item("response.content_part.done", content_index=0, part=part)
         if item["type"] != "reasoning":
-            item["status"] = "completed"
+            item["status"] = status
         place = len(self.response["output"]) - 1
         yield self._event("response.output_item.done", output_index=place, item=item)
         self._item = None

@@ -62,7 +62,7 @@ def read_responses(body: Mapping[str, Any], limits: Limits) -> AnswerRequest:
     kept = {"previous_response_id": (), "conversation": (), "prompt": ()}
     fields.refuse(kept, "this server keeps nothing; send the whole input")
     fields.refuse({"background": (False,)}, "an answer is made while the client waits")
-    fields.refuse({"truncation": ("disabled",)}, "nothing is left out of a conversation without being asked")
+    fields.choice("truncation", ("auto", "disabled"))  # what does not fit is refused, not cut
     refuse_other_samplers(fields)
     tools = _read_tools(fields, limits)
     num_top = fields.integer("top_logprobs", 0, MAX_TOP_LOGPROBS)

@@ -27,6 +27,7 @@ export class Chat {
   async ask(question) {
     this.welcome ??= byId("welcome");
     this.welcome.remove();
+    if (this.messages.at(-1)?.role === "user") this.messages.pop(); // its answer failed; some templates want turns
     this.messages.push({ role: "user", content: question });
     this.#article("You", "mine").body.textContent = question;
     await this.#answer();
@@ -55,29 +56,34 @@ export class Chat {
 
   #buttons() {
     const isBusy = this.abort !== null;
-    byId("stop").hidden = !isBusy;
-    byId("send").hidden = isBusy;
+    const [goes, comes] = isBusy ? ["send", "stop"] : ["stop", "send"];
+    const hadFocus = document.activeElement === byId(goes);
+    byId(comes).hidden = false;
+    byId(goes).hidden = true;
+    if (hadFocus) byId(comes).focus();
     byId("retry").disabled = isBusy || !this.messages.length;
   }
 
   async #answer() {
     const shown = this.#article(byId("model").value, "theirs");
-    const answer = { text: "", thought: "", timings: null, reason: null, reading: null };
+    const answer = { text: "", thought: "", timings: null, reason: null, reading: null, error: null };
     this.abort = new AbortController();
     this.#buttons();
     byId("status").textContent = "The answer is being written.";
-    const began = performance.now();
+    let frame = 0; // what comes between two frames is drawn at once
     try {
       for await (const chunk of events("/v1/chat/completions", this.#request())) {
         this.#take(chunk, answer);
-        this.#show(shown, answer, began);
+        frame ||= requestAnimationFrame(() => {
+          frame = 0;
+          this.#show(shown, answer);
+        });
       }
     } catch (error) {
-      if (error.name !== "AbortError") {
-        shown.article.classList.add("failed");
-        answer.text ||= `The answer failed: ${error.message}`;
-      } else answer.reason = "stopped";
+      if (error.name === "AbortError") answer.reason = "stopped";
+      else answer.error = `The answer failed: ${error.message}`;
     }
+    cancelAnimationFrame(frame);
     this.abort = null;
     this.#finish(shown, answer);
     this.#buttons();
@@ -101,8 +107,17 @@ export class Chat {
     answer.timings = chunk.timings ?? answer.timings;
   }
 
-  #show({ article, body }, answer, began) {
+  #show({ article, body }, answer) {
+    this.#following(() => this.#draw(article, body, answer));
+  }
+
+  #following(change) {
     const follows = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 60;
+    change();
+    if (follows) this.log.scrollTop = this.log.scrollHeight;
+  }
+
+  #draw(article, body, answer) {
     if (answer.thought) {
       let box = article.querySelector("details");
       if (!box) {
@@ -117,24 +132,29 @@ export class Chat {
       body.textContent = `Reading the prompt: ${answer.reading.processed} of ${answer.reading.total} tokens`;
     } else body.textContent = "";
     (body.lastElementChild ?? body).classList.add("writing");
-    if (follows) this.log.scrollTop = this.log.scrollHeight;
   }
 
   #finish({ article, body }, answer) {
-    for (const node of [body, ...body.querySelectorAll(".writing")]) node.classList.remove("writing");
-    if (answer.text) render(answer.text, body);
-    else if (!answer.thought) body.textContent = answer.reason === "stopped" ? "(stopped)" : "(nothing)";
-    if (!article.classList.contains("failed")) {
-      this.messages.push({ role: "assistant", content: answer.text });
-    }
-    const cost = document.createElement("p");
-    cost.className = "cost";
-    cost.textContent = costs(answer);
-    if (cost.textContent) article.append(cost);
-    byId("status").textContent = article.classList.contains("failed")
-      ? answer.text
-      : `The answer is complete. ${answer.text.slice(0, 2000)}`;
+    this.#following(() => {
+      this.#draw(article, body, answer);
+      for (const node of [body, ...body.querySelectorAll(".writing")]) node.classList.remove("writing");
+      if (!answer.text) body.textContent = answer.thought || answer.error ? "" : EMPTY[answer.reason] ?? "(nothing)";
+      if (answer.error) article.append(line("error", answer.error));
+      else this.messages.push({ role: "assistant", content: answer.text });
+      const cost = costs(answer);
+      if (cost) article.append(line("cost", cost));
+    });
+    byId("status").textContent = answer.error ?? `The answer is complete. ${answer.text.slice(0, 2000)}`;
   }
+}
+
+const EMPTY = { stopped: "(stopped)" };
+
+function line(name, text) {
+  const node = document.createElement("p");
+  node.className = name;
+  node.textContent = text;
+  return node;
 }
 
 function costs({ timings, reason }) {

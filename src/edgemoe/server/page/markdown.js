@@ -1,6 +1,6 @@
 // Markdown of answers as DOM nodes. Text only ever becomes text nodes, so nothing a model writes is run.
 
-const INLINE = /(`+)([\s\S]*?[^`])\1(?!`)|\*\*(\S(?:[\s\S]*?\S)?)\*\*|\*(\S(?:[^*\n]*?\S)?)\*|\[([^\]\n]+)\]\((https?:\/\/[^\s)]+)\)/;
+const INLINE = /(`+)([\s\S]*?[^`])\1(?!`)|\*\*(\S(?:[\s\S]*?\S)?)\*\*|\*(\S(?:[^*\n]*?\S)?)\*|\[([^\]\n]+)\]\((https?:\/\/[^\s)]+)\)|(https?:\/\/[^\s<>()"'`*]*[^\s<>()"'`*.,;:!?])/;
 
 export function render(text, into) {
   into.replaceChildren(...blocks(text.split("\n")));
@@ -20,8 +20,8 @@ function inline(text) {
     else if (found[3]) out.push(make("strong", ...inline(found[3])));
     else if (found[4]) out.push(make("em", ...inline(found[4])));
     else {
-      const link = make("a", found[5]);
-      link.href = found[6];
+      const link = make("a", found[5] ?? found[7]);
+      link.href = found[6] ?? found[7];
       link.rel = "noopener noreferrer";
       link.target = "_blank";
       out.push(link);
@@ -109,7 +109,9 @@ function codeBlock(code, language) {
   });
   const pre = make("pre", make("code", code));
   pre.tabIndex = 0;
-  const node = make("div", pre, copy);
+  const bar = make("div", make("span", language), copy);
+  bar.className = "bar";
+  const node = make("div", bar, pre);
   node.className = "code";
   return node;
 }

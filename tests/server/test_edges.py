@@ -1,0 +1,147 @@
+"""What clients meet at the edges: odd bodies, browsers, cut answers, answers that go on, counts."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from edgemoe.server.dialects import DIALECTS
+from edgemoe.server.events import TokenChance
+from edgemoe.server.failures import Failure, unsupported
+from edgemoe.server.fields import parse_body
+from edgemoe.server.guard import preflight
+from edgemoe.server.model_list import list_models
+from edgemoe.server.openai.chat_answer import logprobs_body
+
+SAY = [{"role": "user", "content": "Tell a story."}]
+ASK = {"model": "demo", "temperature": 0, "max_tokens": 6}
+
+
+def test_a_compressed_body_is_refused_as_such(http):
+    body = gzip.compress(json.dumps(ASK | {"messages": SAY}).encode())
+    answer = http.post("/v1/chat/completions", content=body, headers={"content-encoding": "gzip"})
+    assert answer.status_code == 415
+    assert "'gzip'; send it plain" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b'{"a": ' + b"9" * 2000 + b"}", "a number has 2000 digits"),
+        (b'{"a": ' + b"[" * 99_999 + b"]" * 99_999 + b"}", "nested more than 64 deep"),
+        (b'{"a": NaN}', "NaN is no JSON value"),
+        (b'{"a": "\xff"}', "not JSON"),
+    ],
+)
+def test_bodies_that_are_no_json_say_why(body, says):
+    with pytest.raises(Failure, match=says):
+        parse_body(body)
+
+
+def test_a_refused_value_does_not_stand_in_the_fields_name():
+    failure = unsupported("messages[0].content[0].type 'image_url'", "text only")
+    assert failure.param == "messages[0].content[0].type"
+
+
+def test_browsers_may_send_what_official_clients_send():
+    asked = {
+        "access-control-request-headers": "authorization,x-stainless-os,anthropic-beta",
+        "access-control-request-private-network": "true",
+    }
+    told = preflight(asked)
+    assert told["access-control-allow-headers"] == asked["access-control-request-headers"]
+    assert told["access-control-allow-private-network"] == "true"
+    odd = preflight({"access-control-request-headers": "a\r\nset-cookie: b"})
+    assert odd["access-control-allow-headers"] == "Authorization"
+
+
+def test_models_come_in_pages(tmp_path):
+    shelf = SimpleNamespace(stores={name: tmp_path / name for name in "abc"}, resident=None)
+
+    def page(**query):
+        found = list_models(shelf, query)
+        return "".join(entry["id"] for entry in found["data"]), found["has_more"]
+
+    assert page() == ("abc", False)
+    assert page(limit="2") == ("ab", True)
+    assert page(limit="2", after_id="b") == ("c", False)
+    assert page(limit="1", before_id="c") == ("b", True)
+    for wrong in ({"limit": "0"}, {"limit": "x"}, {"after_id": "z"}):
+        with pytest.raises(Failure):
+            page(**wrong)
+
+
+def test_the_list_of_models_has_a_slash_at_will(http):
+    assert http.get("/v1/models/").json() == http.get("/v1/models").json()
+
+
+@pytest.mark.parametrize(("takes_calls", "shown"), [(True, "Well, "), (False, "Well, <tool_c")])
+def test_half_a_call_at_the_limit_is_no_text(takes_calls, shown):
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    reader = DIALECTS["qwen3-hermes"].reader("", tools, takes_calls=takes_calls)
+    pieces = [*reader.push("Well, <tool_c"), *reader.finish(is_cut=True)]
+    assert "".join(piece.text for piece in pieces).rstrip() == shown.rstrip()
+
+
+def test_bytes_of_half_a_character_are_not_made_up():
+    told = logprobs_body([TokenChance("é", -1.0), TokenChance("\ufffd", -1.0)])["content"]
+    assert [entry["bytes"] for entry in told] == [[0xC3, 0xA9], None]
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_every_prompt_counts_once(http, streams):
+    """Two prompts of two and three tokens, two answers each."""
+    body = ASK | {"prompt": [[5, 6], [7, 8, 9]], "n": 2, "max_tokens": 2, "logit_bias": {"0": -100}}
+    if not streams:
+        usage = http.post("/v1/completions", json=body).json()["usage"]
+    else:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        lines = http.post("/v1/completions", json=body).text.splitlines()
+        chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+        usage = chunks[-1]["usage"]
+        assert all(chunk["usage"] is None for chunk in chunks[:-1])
+    assert usage["prompt_tokens"] == 5
+    assert usage["total_tokens"] == 5 + usage["completion_tokens"]
+
+
+def test_what_is_written_behind_a_stop_does_not_count(http):
+    counts = {
+        http.post(
+            "/v1/chat/completions", json=ASK | {"messages": SAY, "stop": "upon", "max_tokens": 60}
+        ).json()["usage"]["completion_tokens"]
+        for _ in range(4)
+    }
+    assert counts == {2}
+
+
+BEGUN = [*SAY, {"role": "assistant", "content": "Once upon"}]
+
+
+@pytest.mark.parametrize(
+    ("path", "extra"),
+    [
+        ("/v1/messages", {"messages": BEGUN}),
+        ("/v1/chat/completions", {"messages": BEGUN, "continue_final_message": True}),
+        ("/v1/chat/completions", {"messages": [*SAY, BEGUN[-1] | {"prefix": True}]}),
+    ],
+)
+def test_an_answer_goes_on_with_what_the_client_began(http, path, extra):
+    whole = http.post("/v1/chat/completions", json=ASK | {"messages": SAY}).json()
+    text = whole["choices"][0]["message"]["content"]
+    assert text.startswith("Once upon")
+    answer = http.post(path, json=ASK | extra | {"max_tokens": 4}).json()
+    went_on = (
+        answer["content"][0]["text"] if "content" in answer else answer["choices"][0]["message"]["content"]
+    )
+    assert "Once upon" + went_on == text
+
+
+def test_a_message_of_responses_that_was_cut_says_so(http):
+    body = {"model": "demo", "input": SAY, "max_output_tokens": 2, "store": True, "truncation": "auto"}
+    answer = http.post("/v1/responses", json=body).json()
+    assert answer["output"][0]["status"] == answer["status"] == "incomplete"
+    assert answer["store"] is False
+    assert answer["truncation"] == "auto"
