@@ -167,6 +167,9 @@ const MixerBinding kBinding(kLayer, [](nb::module_& mixers, const char* name) {
              nb::arg("normalizes_values") = false, nb::arg("sinks").none() = nb::none(),
              nb::arg("post_norm").none() = nb::none(), nb::arg("branch_scale") = 1.0f,
              nb::arg("norm_bias").none() = nb::none(), kKeptDoc)
+        .def_static("working_bytes", &AttentionLayer::working_bytes, nb::arg("num_rows"), nb::arg("num_keys"),
+                    nb::kw_only(), nb::arg("width"), nb::arg("num_heads"), nb::arg("num_kv_heads"),
+                    nb::arg("head_dim"), nb::arg("has_gate"), kWorkingOfKeysDoc)
         .def("run", &BoundAttentionLayer::run, nb::arg("x").noconvert(), nb::arg("segments"), kRunDoc);
 });
 

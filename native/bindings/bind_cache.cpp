@@ -107,31 +107,39 @@ struct Checksums {
 
 void bind_memory(nb::module_& m) {
     constexpr auto kView = nb::rv_policy::reference_internal;
-    nb::class_<SlotArena>(m, "SlotArena")
+    nb::class_<SlotArena>(
+        m, "SlotArena",
+        "Slots for records of several sizes, by number, in a fixed number of bytes. Used by one thread.")
         .def(nb::init<std::int64_t, const std::vector<std::int64_t>&>(), nb::arg("capacity_bytes"),
              nb::arg("record_sizes"))
-        .def("take", &SlotArena::take, nb::arg("num_bytes"))
+        .def("take", &SlotArena::take, nb::arg("num_bytes"),
+             "A free slot for a record of this size, one of those it was made for.")
         .def(
             "give",
             [](SlotArena& arena, int slot) {
                 require(slot >= 0 && slot < arena.num_slots(), "give", "no such slot");
                 arena.give(slot);
             },
-            nb::arg("slot"))
+            nb::arg("slot"), "The slot is free again.")
         .def(
             "buffer",
             [](SlotArena& arena, int slot, std::int64_t num_bytes) {
                 require(slot >= 0 && slot < arena.num_slots(), "buffer", "no such slot");
                 return ByteView(arena.data(slot), {static_cast<std::size_t>(num_bytes)}, nb::handle());
             },
-            nb::arg("slot"), nb::arg("num_bytes"), kView)
-        .def("slot_num_bytes", &SlotArena::slot_num_bytes, nb::arg("num_bytes"))
-        .def_prop_ro("touched_bytes", &SlotArena::touched_bytes);
+            nb::arg("slot"), nb::arg("num_bytes"), kView,
+            "The memory of a slot; it must not outlive the arena.")
+        .def("slot_num_bytes", &SlotArena::slot_num_bytes, nb::arg("num_bytes"),
+             "What a record of this size takes in memory.")
+        .def_prop_ro("touched_bytes", &SlotArena::touched_bytes, "Bytes that may be in memory now.");
     const auto buffer_of = [](ExpertCache& cache, int expert) {
         return ByteView(cache.record(expert), {static_cast<std::size_t>(cache.record_num_bytes(expert))},
                         nb::handle());
     };
-    nb::class_<ExpertCache>(m, "ExpertCache")
+    nb::class_<ExpertCache>(m, "ExpertCache", R"(Records of experts in memory. Used by one thread.
+
+Experts are numbered by layer, then by expert. `expert in cache`: it is there; `len(cache)`: how many are. ValueError
+where an expert does not fit.)")
         .def(nb::init<Residency&, SlotArena&, std::vector<std::int64_t>>(), nb::keep_alive<1, 2>(),
              nb::keep_alive<1, 3>(), nb::arg("residency"), nb::arg("arena"), nb::arg("record_sizes"))
         .def(
@@ -141,21 +149,24 @@ void bind_memory(nb::module_& m) {
                 if (cache.reserve(expert, is_demand) == nullptr) return std::nullopt;
                 return buffer_of(cache, expert);
             },
-            nb::arg("expert"), nb::arg("is_demand") = true, kView)
+            nb::arg("expert"), nb::arg("is_demand") = true, kView,
+            "The room to load an absent expert into, evicting if need be, or None where too little may "
+            "leave; then `admit`\n"
+            "it, or `release` it.")
         .def(
             "admit",
             [](ExpertCache& cache, int expert) {
                 require_room(cache, expert, true, "admit");
                 cache.admit(expert);
             },
-            nb::arg("expert"))
+            nb::arg("expert"), "What was loaded into its room is the expert.")
         .def(
             "release",
             [](ExpertCache& cache, int expert) {
                 require_room(cache, expert, true, "release");
                 cache.release(expert);
             },
-            nb::arg("expert"))
+            nb::arg("expert"), "Give back its room.")
         .def(
             "record",
             [=](ExpertCache& cache, int expert) {
@@ -164,21 +175,30 @@ void bind_memory(nb::module_& m) {
                         "expert " + std::to_string(expert) + " is not in the cache");
                 return buffer_of(cache, expert);
             },
-            nb::arg("expert"), kView)
+            nb::arg("expert"), kView, "The record of an expert that is there.")
         .def(
             "__contains__",
             [](const ExpertCache& cache, int expert) {
                 require_expert(cache.catalog(), expert, "in");
                 return cache.contains(expert);
             },
-            nb::arg("expert"))
-        .def("__len__", [](ExpertCache& cache) { return cache.residency().num_resident(); })
-        .def_prop_ro("holds_all", &ExpertCache::holds_all);
+            nb::arg("expert"), "Whether it is there.")
+        .def(
+            "__len__", [](ExpertCache& cache) { return cache.residency().num_resident(); },
+            "How many are there.")
+        .def_prop_ro("holds_all", &ExpertCache::holds_all, "Whether there is room for every expert.");
 }
 
 void bind_loads(nb::module_& m) {
-    nb::class_<PythonReader, Reader>(m, "PythonReader").def(nb::init<nb::object>(), nb::arg("reader"));
-    nb::class_<Loads, Reads>(m, "Loads")
+    nb::class_<PythonReader, Reader>(
+        m, "PythonReader", "A reader written in Python, with the methods of edgemoe.native.FileReader.")
+        .def(nb::init<nb::object>(), nb::arg("reader"));
+    nb::class_<Loads, Reads>(
+        m, "Loads", R"(Brings experts from their (file, offset) `places` into the cache. Used by one thread.
+
+`verify` is first, always or never. `checksums` are those of the records as they were written (xxh3_64), by expert, 0
+where a first read has to say. `expert in loads`: it is being read. LoadFailed: storage failed repeatedly, or the record
+is damaged; ValueError where an expert does not fit.)")
         .def(
             "__init__",
             [](Loads* self, ExpertCache& cache, Reader& reader,
@@ -194,51 +214,61 @@ void bind_loads(nb::module_& m) {
             },
             nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>(), nb::arg("cache"), nb::arg("reader"),
             nb::arg("places"), nb::arg("verify"), nb::arg("checksums"))
-        .def_prop_ro("checksums", [](const Loads& loads) { return *loads.check().target<Checksums>()->sums; })
+        .def_prop_ro(
+            "checksums", [](const Loads& loads) { return *loads.check().target<Checksums>()->sums; },
+            "What is known of them by now, by expert.")
         .def(
             "start",
             [](Loads& loads, int expert, int priority) {
                 require_room(loads.cache(), expert, false, "start");
                 return loads.start(expert, priority);
             },
-            nb::arg("expert"), nb::arg("priority") = Loads::kDemand)
-        .def("begin", &Loads::begin)
+            nb::arg("expert"), nb::arg("priority") = Loads::kDemand,
+            "Queue the read of an absent expert until `begin`; False if there is no room. Priority 0 is for "
+            "those needed now;\n"
+            "speculation has the number of layers until it is needed.")
+        .def("begin", &Loads::begin, "Start what is queued.")
         .def(
             "demand",
             [](Loads& loads, int expert) {
                 require_loading(loads, expert, "demand");
                 return loads.demand(expert);
             },
-            nb::arg("expert"))
+            nb::arg("expert"), "What is being read on speculation is needed now.")
         .def(
             "cancel",
             [](Loads& loads, int expert) {
                 require_loading(loads, expert, "cancel");
                 return loads.cancel(expert);
             },
-            nb::arg("expert"))
-        .def("poll", &Loads::poll)
+            nb::arg("expert"), "Drop a read that has not started; True if so.")
+        .def("poll", &Loads::poll, "Admit what has arrived.")
         .def(
             "wait",
             [](Loads& loads, const std::vector<int>& experts) {
                 for (const int expert : experts) require_loading(loads, expert, "wait");
                 return loads.wait(experts);
             },
-            nb::arg("experts"), nb::call_guard<nb::gil_scoped_release>())
-        .def("make_room", &Loads::make_room, nb::call_guard<nb::gil_scoped_release>())
+            nb::arg("experts"), nb::call_guard<nb::gil_scoped_release>(),
+            "Block until some of these are in the cache; returns which.")
+        .def("make_room", &Loads::make_room, nb::call_guard<nb::gil_scoped_release>(),
+             "Drop a read on speculation that has not started, or wait for one to end.")
         .def(
             "__contains__",
             [](const Loads& loads, int expert) {
                 require_expert(loads.cache().catalog(), expert, "in");
                 return loads.contains(expert);
             },
-            nb::arg("expert"))
-        .def_prop_ro("bytes_read", &Loads::bytes_read)
-        .def_prop_ro("pending_bytes", &Loads::pending_bytes)
-        .def_prop_ro("demanded_bytes", &Loads::demanded_bytes)
-        .def_prop_ro("waited_s", &Loads::waited_s);
+            nb::arg("expert"), "Whether it is being read.")
+        .def_prop_ro("bytes_read", &Loads::bytes_read, "Bytes read so far.")
+        .def_prop_ro("pending_bytes", &Loads::pending_bytes, "Bytes under way.")
+        .def_prop_ro("demanded_bytes", &Loads::demanded_bytes, "Of these, those that are needed now.")
+        .def_prop_ro("waited_s", &Loads::waited_s, "Seconds spent waiting so far.");
     m.attr("DEMAND_TRIES") = Loads::kDemandTries;
-    static nb::object failed = nb::steal(PyErr_NewException("edgemoe._native.LoadFailed", nullptr, nullptr));
+    static nb::object failed = nb::steal(PyErr_NewExceptionWithDoc(
+        "edgemoe._native.LoadFailed",
+        "(expert, reason): storage failed repeatedly; where the reason is None the record is damaged.",
+        nullptr, nullptr));
     m.attr("LoadFailed") = failed;
     nb::register_exception_translator([](const std::exception_ptr& thrown, void*) {
         try {

@@ -58,17 +58,20 @@ class BoundDeltaNet : public BoundMixer<GatedDeltaNet> {
 };
 
 const MixerBinding kBinding(BoundDeltaNet::kName, [](nb::module_& mixers, const char* name) {
-    define_runs(nb::class_<BoundDeltaNet>(mixers, name, kDoc)
-                    .def(nb::init<Floats1, float, GivenMatrix, GivenMatrix, GivenMatrix, GivenMatrix, Floats1,
-                                  Floats1, Floats2, Floats1, GivenMatrix, std::int64_t, std::int64_t,
-                                  std::int64_t, std::int64_t, float, const std::string&>(),
-                         nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("qkv"), nb::arg("z"),
-                         nb::arg("beta"), nb::arg("alpha"), nb::arg("decay").noconvert(),
-                         nb::arg("dt_bias").noconvert(), nb::arg("taps").noconvert(),
-                         nb::arg("output_norm").noconvert(), nb::arg("out"), nb::kw_only(),
-                         nb::arg("num_key_heads"), nb::arg("num_value_heads"), nb::arg("key_dim"),
-                         nb::arg("value_dim"), nb::arg("branch_scale") = 1.0f, nb::arg("activation") = "silu",
-                         kKeptDoc));
+    define_runs(
+        nb::class_<BoundDeltaNet>(mixers, name, kDoc)
+            .def(nb::init<Floats1, float, GivenMatrix, GivenMatrix, GivenMatrix, GivenMatrix, Floats1,
+                          Floats1, Floats2, Floats1, GivenMatrix, std::int64_t, std::int64_t, std::int64_t,
+                          std::int64_t, float, const std::string&>(),
+                 nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("qkv"), nb::arg("z"), nb::arg("beta"),
+                 nb::arg("alpha"), nb::arg("decay").noconvert(), nb::arg("dt_bias").noconvert(),
+                 nb::arg("taps").noconvert(), nb::arg("output_norm").noconvert(), nb::arg("out"),
+                 nb::kw_only(), nb::arg("num_key_heads"), nb::arg("num_value_heads"), nb::arg("key_dim"),
+                 nb::arg("value_dim"), nb::arg("branch_scale") = 1.0f, nb::arg("activation") = "silu",
+                 kKeptDoc)
+            .def_static("working_bytes", &GatedDeltaNet::working_bytes, nb::arg("num_rows"), nb::kw_only(),
+                        nb::arg("width"), nb::arg("num_key_heads"), nb::arg("num_value_heads"),
+                        nb::arg("key_dim"), nb::arg("value_dim"), kWorkingDoc));
 });
 
 }  // namespace

@@ -138,17 +138,25 @@ void bind_io(nb::module_& m) {
           nb::arg("bytes_per_s"), nb::arg("latency_s"));
     m.def("open_block_files", &open_block_files, nb::arg("paths"), nb::arg("records"), nb::arg("max_depth"),
           nb::arg("is_direct"), nb::arg("bytes_per_s"), nb::arg("latency_s"));
-    nb::class_<Reader>(m, "Reader");
-    nb::class_<FileReader, Reader>(m, "FileReader")
+    nb::class_<Reader>(m, "Reader",
+                       "Whatever reads records: files, a tier before far storage, or PythonReader.");
+    nb::class_<FileReader, Reader>(
+        m, "FileReader", "Reads of files, queued by priority; see edgemoe.native.FileReader. Thread-safe.")
         .def("submit", &submit, nb::arg("file"), nb::arg("offset"), nb::arg("out").noconvert(),
-             nb::arg("priority"))
-        .def("begin", &FileReader::begin)
-        .def("wait", &wait, nb::arg("ticket"))
+             nb::arg("priority"),
+             "Queue a read into `out`, which must stay until it has ended; lower priorities go first. "
+             "Returns a ticket.")
+        .def("begin", &FileReader::begin, "Start what is queued.")
+        .def("wait", &wait, nb::arg("ticket"), "Block until the read has ended. OSError: it failed.")
         .def("wait_some", &FileReader::wait_some, nb::arg("tickets"), nb::arg("block"),
-             nb::call_guard<nb::gil_scoped_release>())
-        .def("set_depth", &FileReader::set_depth, nb::arg("depth"))
-        .def("cancel", &FileReader::cancel, nb::arg("ticket"))
-        .def("close", &FileReader::close, nb::call_guard<nb::gil_scoped_release>());
+             nb::call_guard<nb::gil_scoped_release>(),
+             "Those of the tickets that have ended; while there is none, block or return none.")
+        .def("set_depth", &FileReader::set_depth, nb::arg("depth"),
+             "Reads served at a time, from 1 to what it was opened with.")
+        .def("cancel", &FileReader::cancel, nb::arg("ticket"),
+             "Drop a read that has not started; True if so.")
+        .def("close", &FileReader::close, nb::call_guard<nb::gil_scoped_release>(),
+             "Drop what is queued, finish what is being read, close the files. Later calls do nothing.");
 }
 
 }  // namespace edgemoe::bindings

@@ -260,10 +260,13 @@ void bind_kernels(nb::module_& m) {
             nb::sig(
                 "def __init__(self, packed: NDArray[numpy.uint8], format: str, num_rows: int, num_cols: int) "
                 "-> None"))
-        .def_prop_ro("packed", &PackedMatrix::packed, nb::sig("def packed(self) -> NDArray[numpy.uint8]"))
-        .def_prop_ro("format", [](const PackedMatrix& m) { return traits(m->format).name; })
-        .def_prop_ro("num_rows", [](const PackedMatrix& m) { return m->rows; })
-        .def_prop_ro("num_cols", [](const PackedMatrix& m) { return m->cols; });
+        .def_prop_ro("packed", &PackedMatrix::packed, nb::sig("def packed(self) -> NDArray[numpy.uint8]"),
+                     "The array that holds its bytes, not a copy.")
+        .def_prop_ro(
+            "format", [](const PackedMatrix& m) { return traits(m->format).name; }, "Its format's name.")
+        .def_prop_ro(
+            "num_rows", [](const PackedMatrix& m) { return m->rows; }, "N.")
+        .def_prop_ro("num_cols", [](const PackedMatrix& m) { return m->cols; }, "M.");
     m.def("quantize_into", &quantize_into, nb::arg("weights").noconvert(), nb::arg("format"),
           nb::arg("importance").none(), nb::arg("packed").noconvert());
     m.def("refine_into", &refine_into, nb::arg("weights").noconvert(), nb::arg("format"),
@@ -283,6 +286,12 @@ void bind_kernels(nb::module_& m) {
     m.def("expert_ffn_into", &expert_ffn_into, nb::arg("x").noconvert(), nb::arg("gate").none(),
           nb::arg("up"), nb::arg("down"), nb::arg("activation"), nb::arg("rows").noconvert().none(),
           nb::arg("biases").none(), nb::arg("out").noconvert());
+    m.def("rounded_bytes", &rounded_bytes, nb::arg("num_rows"), nb::arg("num_cols"),
+          nb::arg("are_apart") = false,
+          "Bytes that a product of so many rows with a low-bit matrix takes at a time.");
+    m.def("expert_ffn_bytes", &expert_ffn_bytes, nb::arg("num_tokens"), nb::arg("width"),
+          nb::arg("inner_width"), nb::arg("has_gate"), nb::arg("chooses_rows") = false,
+          "Most bytes that expert_ffn_into takes at a time, whatever the formats.");
     m.def("expert_ffns_of_token_into", &expert_ffns_of_token_into, nb::arg("x").noconvert(),
           nb::arg("experts"), nb::arg("rows"), nb::arg("activation"), nb::arg("out").noconvert());
     m.def("available_isas", &available_isas);

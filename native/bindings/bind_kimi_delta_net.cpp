@@ -79,7 +79,10 @@ const MixerBinding kBinding(BoundKimiDeltaNet::kName, [](nb::module_& mixers, co
                  nb::arg("dt_bias").noconvert(), nb::arg("taps").noconvert(),
                  nb::arg("output_norm").noconvert(), nb::arg("out"), nb::kw_only(), nb::arg("num_heads"),
                  nb::arg("key_dim"), nb::arg("value_dim"), nb::arg("lowest_log") = 0.0f,
-                 nb::arg("branch_scale") = 1.0f, nb::arg("activation") = "silu", kKeptDoc));
+                 nb::arg("branch_scale") = 1.0f, nb::arg("activation") = "silu", kKeptDoc)
+            .def_static("working_bytes", &KimiDeltaNet::working_bytes, nb::arg("num_rows"), nb::kw_only(),
+                        nb::arg("width"), nb::arg("num_heads"), nb::arg("key_dim"), nb::arg("value_dim"),
+                        nb::arg("forget_rank"), nb::arg("gate_rank"), kWorkingDoc));
 });
 
 }  // namespace

@@ -167,6 +167,18 @@ const MixerBinding kBinding(kLayer, [](nb::module_& mixers, const char* name) {
             nb::arg("value_dim"), nb::arg("scale"), nb::arg("inner_eps"),
             nb::arg("post_norm").none() = nb::none(), nb::arg("branch_scale") = 1.0f,
             nb::arg("gate").none() = nb::none(), kKeptDoc)
+        .def_static(
+            "working_bytes",
+            [](std::int64_t num_rows, std::int64_t num_keys, std::int64_t width, std::int64_t num_heads,
+               std::int64_t query_rank, std::int64_t latent_dim, std::int64_t plain_dim,
+               std::int64_t rotary_dim, std::int64_t value_dim) {
+                return LatentLayer::working_bytes(
+                    num_rows, num_keys,
+                    {width, num_heads, query_rank, latent_dim, plain_dim, rotary_dim, value_dim});
+            },
+            nb::arg("num_rows"), nb::arg("num_keys"), nb::kw_only(), nb::arg("width"), nb::arg("num_heads"),
+            nb::arg("query_rank"), nb::arg("latent_dim"), nb::arg("plain_dim"), nb::arg("rotary_dim"),
+            nb::arg("value_dim"), kWorkingOfKeysDoc)
         .def("run", &BoundLatentLayer::run, nb::arg("x").noconvert(), nb::arg("segments"), kRunDoc);
 });
 

@@ -77,7 +77,10 @@ const MixerBinding kBinding(BoundMamba2::kName, [](nb::module_& mixers, const ch
                  nb::arg("conv_bias").none(), nb::arg("output_norm").noconvert(), nb::arg("out"),
                  nb::arg("out_bias").none(), nb::kw_only(), nb::arg("num_heads"), nb::arg("head_dim"),
                  nb::arg("num_groups"), nb::arg("state_dim"), nb::arg("step_low"), nb::arg("step_high"),
-                 nb::arg("branch_scale") = 1.0f, nb::arg("activation") = "silu", kKeptDoc));
+                 nb::arg("branch_scale") = 1.0f, nb::arg("activation") = "silu", kKeptDoc)
+            .def_static("working_bytes", &Mamba2::working_bytes, nb::arg("num_rows"), nb::kw_only(),
+                        nb::arg("width"), nb::arg("num_heads"), nb::arg("head_dim"), nb::arg("num_groups"),
+                        nb::arg("state_dim"), kWorkingDoc));
 });
 
 }  // namespace

@@ -84,7 +84,7 @@ void bind_ops(nb::module_& m) {
           nb::arg("bias").noconvert(), nb::arg("eps"), nb::arg("out").noconvert());
     m.def("all_finite", &are_finite, nb::arg("x").noconvert());
     m.def("squares_finite", &have_finite_squares, nb::arg("x").noconvert());
-    nb::class_<BoundRouter>(m, "Router")
+    nb::class_<BoundRouter>(m, "Router", "The rule of one layer's router; see edgemoe.native.Router.")
         .def(nb::init<std::int64_t, std::int64_t, const std::string&, std::optional<Floats1>,
                       std::optional<Floats1>, std::int64_t, std::int64_t, bool, bool, float, bool, float,
                       float>(),
@@ -93,7 +93,8 @@ void bind_ops(nb::module_& m) {
              nb::arg("num_groups"), nb::arg("kept_groups"), nb::arg("groups_by_highest"),
              nb::arg("renormalize"), nb::arg("sum_eps"), nb::arg("is_eps_minimum"), nb::arg("scale"),
              nb::arg("jitter"))
-        .def("choice_scores_in_place", &choice_scores, nb::arg("logits").noconvert());
+        .def("choice_scores_in_place", &choice_scores, nb::arg("logits").noconvert(),
+             "Make of logits (T, E) what experts are chosen by; the highest scores are chosen.");
     m.def("choose_experts_into", &choose_experts_into, nb::arg("x").noconvert(), nb::arg("matrix"),
           nb::arg("bias").noconvert().none(), nb::arg("router"), nb::arg("ids").noconvert(),
           nb::arg("weights").noconvert(), nb::arg("choice").noconvert());

@@ -59,18 +59,25 @@ void bind_remote(nb::module_& m) {
         return reader.submit({file, offset, static_cast<std::int64_t>(out.size()), out.data()}, priority);
     };
     constexpr auto kReleased = nb::call_guard<nb::gil_scoped_release>();
-    nb::class_<TieredReader, Reader>(m, "TieredReader")
+    nb::class_<TieredReader, Reader>(
+        m, "TieredReader",
+        "A local copy that has some records, before far storage that has all; see\n"
+        "edgemoe.native.TieredReader. Thread-safe.")
         .def("__init__", &new_tiered_reader, nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>(),
              nb::keep_alive<1, 5>(), nb::arg("near"), nb::arg("far"), nb::arg("records"),
              nb::arg("table").noconvert(), nb::arg("forget"))
         .def("submit", submit, nb::arg("file"), nb::arg("offset"), nb::arg("out").noconvert(),
-             nb::arg("priority"))
-        .def("begin", &TieredReader::begin, kReleased)
-        .def("wait", &wait_tiered, nb::arg("ticket"))
-        .def("wait_some", &TieredReader::wait_some, nb::arg("tickets"), nb::arg("block"), kReleased)
-        .def("cancel", &TieredReader::cancel, nb::arg("ticket"), kReleased)
-        .def("abandon", &TieredReader::abandon, nb::arg("ticket"), kReleased)
-        .def_prop_ro("near_bytes", &TieredReader::near_bytes);
+             nb::arg("priority"), "Queue a read; lower priorities go first. Returns a ticket.")
+        .def("begin", &TieredReader::begin, kReleased, "Start what is queued.")
+        .def("wait", &wait_tiered, nb::arg("ticket"), "Block until the read has ended. OSError: it failed.")
+        .def("wait_some", &TieredReader::wait_some, nb::arg("tickets"), nb::arg("block"), kReleased,
+             "Those of the tickets that have ended; while there is none, block or return none.")
+        .def("cancel", &TieredReader::cancel, nb::arg("ticket"), kReleased,
+             "Drop a read that has not started; True if so.")
+        .def("abandon", &TieredReader::abandon, nb::arg("ticket"), kReleased,
+             "Nobody wants the read any more; its destination is free afterwards.")
+        .def_prop_ro("near_bytes", &TieredReader::near_bytes,
+                     "Bytes of sound records that the copy has given.");
 }
 
 }  // namespace edgemoe::bindings

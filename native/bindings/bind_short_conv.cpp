@@ -42,7 +42,9 @@ const MixerBinding kBinding(BoundShortConv::kName, [](nb::module_& mixers, const
                          nb::arg("norm").noconvert(), nb::arg("eps"), nb::arg("in_"),
                          nb::arg("in_bias").none(), nb::arg("taps").noconvert(), nb::arg("conv_bias").none(),
                          nb::arg("out"), nb::arg("out_bias").none(), nb::kw_only(),
-                         nb::arg("branch_scale") = 1.0f, kKeptDoc));
+                         nb::arg("branch_scale") = 1.0f, kKeptDoc)
+                    .def_static("working_bytes", &ShortConv::working_bytes, nb::arg("num_rows"),
+                                nb::kw_only(), nb::arg("width"), kWorkingDoc));
 });
 
 }  // namespace

@@ -144,18 +144,32 @@ std::vector<ScoresTuple> forecast(Predictor& predictor, int position, Floats2 x,
 }
 
 void bind_predictors(nb::module_& m) {
-    nb::class_<Predictor>(m, "Predictor")
+    nb::class_<Predictor>(m, "Predictor",
+                          "Forecasts of what the routers of the next layers will choose. Used by one thread.")
         .def("forecast", &forecast, nb::arg("position"), nb::arg("x").noconvert(),
-             nb::arg("expert_ids").noconvert(), nb::arg("weights").noconvert(), nb::arg("lookahead"));
-    nb::class_<PythonPredictor, Predictor>(m, "PythonPredictor")
+             nb::arg("expert_ids").noconvert(), nb::arg("weights").noconvert(), nb::arg("lookahead"),
+             "(position, scores (T, E)) of the next `lookahead` layers or fewer, given what a layer's router "
+             "saw (T, D) and\n"
+             "chose, ids and weights (T, K).");
+    nb::class_<PythonPredictor, Predictor>(m, "PythonPredictor",
+                                           "A predictor written in Python, with Predictor's method.")
         .def(nb::init<nb::object>(), nb::arg("predictor"));
-    nb::class_<GatePredictor, Predictor>(m, "GatePredictor")
+    nb::class_<GatePredictor, Predictor>(
+        m, "GatePredictor", R"(The next layers' routers, or what was fitted, on the present state.
+
+`heads` gives by position a matrix of C columns and its targets, (position, E) in the order of its rows. A token's row of
+C columns is its state, the weights of the chosen by expert, and 1; what is left of C multiplies nothing. `routers` make
+choice scores of the products, by the position that is forecast.)")
         .def("__init__", &new_gate, nb::keep_alive<1, 2>(), nb::keep_alive<1, 4>(), nb::arg("heads"),
              nb::arg("num_experts"), nb::arg("routers"));
-    nb::class_<ArrayTables, Predictor>(m, "TablePredictor")
+    nb::class_<ArrayTables, Predictor>(m, "TablePredictor", R"(What followed what in calibration text.
+
+`tables` gives by the position that they forecast probabilities given one expert of the layer before (E1, E), of the one
+before that (E2, E), and of both (E2, E1, E) or None.)")
         .def(nb::init<std::map<int, TableTuple>, std::vector<std::int64_t>>(), nb::arg("tables"),
              nb::arg("num_experts"));
-    nb::class_<HybridPredictor, Predictor>(m, "HybridPredictor")
+    nb::class_<HybridPredictor, Predictor>(m, "HybridPredictor",
+                                           "Gate and table together; `table_weights` by position.")
         .def(
             "__init__",
             [](HybridPredictor* self, Predictor& gate, ArrayTables& table,
@@ -164,7 +178,8 @@ void bind_predictors(nb::module_& m) {
             },
             nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>(), nb::arg("gate"), nb::arg("table"),
             nb::arg("table_weights"));
-    nb::class_<StepPredictor, Predictor>(m, "StepPredictor")
+    nb::class_<StepPredictor, Predictor>(m, "StepPredictor",
+                                         "A predictor of the layers from `first_step` on alone.")
         .def(nb::init<Predictor&, int>(), nb::keep_alive<1, 2>(), nb::arg("predictor"),
              nb::arg("first_step"));
 }
@@ -173,13 +188,22 @@ void bind_predictors(nb::module_& m) {
 
 void bind_speculation(nb::module_& m) {
     bind_predictors(m);
-    nb::class_<Reads>(m, "Reads");
-    nb::class_<PythonReads, Reads>(m, "PythonReads").def(nb::init<nb::object>(), nb::arg("reads"));
-    nb::class_<LayerPace>(m, "LayerPace")
+    nb::class_<Reads>(m, "Reads", "What speculation asks of the reads under way.");
+    nb::class_<PythonReads, Reads>(
+        m, "PythonReads", "Reads kept account of in Python, with the methods of edgemoe.native.Reads.")
+        .def(nb::init<nb::object>(), nb::arg("reads"));
+    nb::class_<LayerPace>(m, "LayerPace",
+                          "How fast storage delivers, how long a read keeps the processor busy, and how long "
+                          "a layer takes by a\n"
+                          "clock in seconds; without one by the machine's.")
         .def(nb::init<double, double, double, std::function<double()>>(), nb::arg("bytes_per_s"),
              nb::arg("latency_s"), nb::arg("handling_s"), nb::arg("clock").none() = nb::none());
     m.attr("MAX_REHEARSED") = Speculation::kMaxRehearsed;
-    nb::class_<Speculation>(m, "Speculation")
+    nb::class_<Speculation>(m, "Speculation",
+                            R"(Starts reads of forecast experts where they pay. Used by one thread.
+
+Experts are numbered by layer, then by expert. For the forecasts up to `max_rehearsed` layers are rehearsed, MAX_REHEARSED
+at most. ValueError where an expert, a position or a shape does not fit.)")
         .def(
             "__init__",
             [](Speculation* self, Residency& residency, Reads& reads, Predictor& predictor, LayerPace& pace,
@@ -196,7 +220,10 @@ void bind_speculation(nb::module_& m) {
                 require_position(s.catalog(), position, "settle");
                 return s.settle(position, num_tokens, chosen);
             },
-            nb::arg("position"), nb::arg("num_tokens"), nb::arg("chosen"))
+            nb::arg("position"), nb::arg("num_tokens"), nb::arg("chosen"),
+            "The router chose experts of these numbers, ascending: drops what was read ahead for others, and "
+            "returns what\n"
+            "was rightly.")
         .def(
             "start",
             [](Speculation& s, int position, Floats2 x, Ids ids, Floats2 weights) {
@@ -207,8 +234,9 @@ void bind_speculation(nb::module_& m) {
                         routed_of(x, ids, weights, s.catalog().first(position + 1) - first, "start"));
             },
             nb::arg("position"), nb::arg("x").noconvert(), nb::arg("expert_ids").noconvert(),
-            nb::arg("weights").noconvert())
-        .def_prop_ro("is_on", &Speculation::is_on)
+            nb::arg("weights").noconvert(), "Forecast the next layers and queue the reads that pay.")
+        .def_prop_ro("is_on", &Speculation::is_on,
+                     "False while single tokens were faster without, and while they are timed without.")
         .def(
             "records",
             [](const Speculation& s, int distance) {
@@ -220,9 +248,13 @@ void bind_speculation(nb::module_& m) {
                 }
                 return all;
             },
-            nb::arg("distance"))
-        .def_prop_ro("num_reads", &Speculation::num_reads)
-        .def_prop_ro("wasted_bytes", &Speculation::wasted_bytes);
+            nb::arg("distance"),
+            "How forecasts for single tokens held, of the predictor (0) or of rehearsals by the layer so "
+            "many layers before:\n"
+            "by position how many there were, and how many of the experts ranked r were chosen.")
+        .def_prop_ro("num_reads", &Speculation::num_reads, "Reads started so far.")
+        .def_prop_ro("wasted_bytes", &Speculation::wasted_bytes,
+                     "Bytes read so far for a layer that chose otherwise.");
 }
 
 }  // namespace edgemoe::bindings

@@ -18,6 +18,7 @@
 #include "bindings/packed_matrix.h"
 #include "bindings/routed.h"
 #include "experts/expert_cache.h"
+#include "experts/layer_output.h"
 #include "experts/loads.h"
 #include "experts/speculation.h"
 #include "experts/stream.h"
@@ -151,16 +152,34 @@ void run(ExpertStream& stream, int position, Floats2 x, Ids ids, Floats2 weights
 }  // namespace
 
 void bind_streaming(nb::module_& m) {
+    m.def("experts_working_bytes", &ExpertLayerOutput::working_bytes, nb::arg("num_tokens"), nb::arg("top_k"),
+          nb::arg("width"), nb::arg("expert_width"), nb::arg("has_gate"),
+          "Most bytes that the chosen experts of a layer take at a time, whatever their formats.");
     m.def("record_parts", &record_parts, nb::arg("layout"));
-    nb::class_<ExpertStream>(m, "ExpertStream")
+    nb::class_<ExpertStream>(m, "ExpertStream",
+                             R"(Experts streamed through a cache, one layer at a time. Used by one thread.
+
+`layouts` gives for each expert the formats of gate (or None), up and down, the width and the expert width; `layers` for
+each position the activation, the experts' biases (E, 2 F + D) or None, and the head that forecasts the next token's
+choice, or None. `swaps_layers`: every expert of a layer is read, chosen or not. ValueError where an expert, a
+position or a shape does not fit.)")
         .def("__init__", &new_stream, nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>(), nb::keep_alive<1, 4>(),
              nb::keep_alive<1, 6>(), nb::arg("statistics"), nb::arg("cache"), nb::arg("loads"),
              nb::arg("layouts"), nb::arg("layers"), nb::arg("swaps_layers"))
         .def("run", &run, nb::arg("position"), nb::arg("x").noconvert(), nb::arg("expert_ids").noconvert(),
              nb::arg("weights").noconvert(), nb::arg("inputs").noconvert(), nb::arg("out").noconvert(),
-             nb::arg("ahead").none(), nb::arg("rehearse").none(), nb::arg("observe").none())
-        .def_prop_ro("num_hits", &ExpertStream::num_hits)
-        .def_prop_ro("num_misses", &ExpertStream::num_misses);
+             nb::arg("ahead").none(), nb::arg("rehearse").none(), nb::arg("observe").none(),
+             R"(Write the weighted sum of the chosen experts' outputs to `out` (T, D).
+
+x (T, any) is what the router saw, `expert_ids` and `weights` (T, K) what it chose, and `inputs` (T, D), often x, what
+the experts get. `rehearse`, an
+edgemoe.native.Rehearsal, may be called for one row while storage is waited for, if there is time;
+`observe(hits, misses, preloaded)` is told before experts run.
+
+Raises:
+    LoadFailed: storage failed repeatedly, or a record is damaged.)")
+        .def_prop_ro("num_hits", &ExpertStream::num_hits, "Chosen experts that were there.")
+        .def_prop_ro("num_misses", &ExpertStream::num_misses, "Chosen experts that were not.");
 }
 
 }  // namespace edgemoe::bindings

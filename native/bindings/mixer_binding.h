@@ -10,6 +10,9 @@ namespace edgemoe::bindings {
 
 inline constexpr const char* kKeptDoc = "Weights are kept, not copied. ValueError where shapes do not fit.";
 
+inline constexpr const char* kWorkingOfKeysDoc =
+    "Most bytes that `run` takes at a time for so many rows that see up to `num_keys`, whatever the formats.";
+
 // One at namespace scope in the file of a binding: `const MixerBinding kBinding("Name", bind);`.
 class MixerBinding {
   public:

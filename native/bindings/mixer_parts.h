@@ -149,6 +149,9 @@ inline constexpr const char* kReplayDoc =
 Raises:
     ValueError: shapes do not fit.)";
 
+inline constexpr const char* kWorkingDoc =
+    "Most bytes that `run` takes at a time for so many rows, whatever the formats of the matrices.";
+
 // Adds what every mixer can do to its class.
 template <typename Bound>
 void define_runs(nb::class_<Bound>& bound) {

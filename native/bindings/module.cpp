@@ -22,7 +22,8 @@ NB_MODULE(_native, m) {
             object.inc_ref();
             nanobind::set_leak_warnings(false);
         },
-        nanobind::arg("object"));
+        nanobind::arg("object"),
+        "For a forked child: what holds threads or a ring of its parent's is never destroyed.");
     edgemoe::bindings::bind_kernels(m);
     edgemoe::bindings::bind_ops(m);
     edgemoe::bindings::bind_attention(m);

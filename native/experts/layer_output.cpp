@@ -46,6 +46,15 @@ void ExpertLayerOutput::add(const std::vector<int>& experts, const std::vector<E
     }
 }
 
+std::int64_t ExpertLayerOutput::working_bytes(std::int64_t num_tokens, std::int64_t top_k, std::int64_t width,
+                                              std::int64_t expert_width, bool has_gate) {
+    constexpr std::int64_t kPlaceBytes = sizeof(tokens_[0]) + sizeof(places_[0]);
+    const std::int64_t num_parts = num_tokens * top_k;
+    const std::int64_t kept = num_parts * (width * static_cast<std::int64_t>(sizeof(float)) + kPlaceBytes);
+    return kept + std::max(expert_ffns_of_token_bytes(top_k, width, expert_width),
+                           expert_ffn_bytes(num_tokens, width, expert_width, has_gate, true));
+}
+
 void ExpertLayerOutput::combine(float* out) const {
     edgemoe::combine(parts_.get(), places_.empty() ? nullptr : places_.data(), routed_.weights,
                      routed_.num_tokens, routed_.top_k, routed_.width, out);

@@ -21,6 +21,9 @@ class ExpertLayerOutput {
     // Computes experts, each by its number in the layer, for the tokens that chose it: every one is chosen by
     // some token. For a single token they run in one go.
     void add(const std::vector<int>& experts, const std::vector<ExpertMatrices>& matrices);
+    // Most bytes that all this takes at a time, whatever the formats, for experts of one shape.
+    static std::int64_t working_bytes(std::int64_t num_tokens, std::int64_t top_k, std::int64_t width,
+                                      std::int64_t expert_width, bool has_gate);
     // The sum [T][D], weighted; every chosen expert has been added.
     void combine(float* out) const;
     // Of a single token: the sum [D] over the experts that have been added until now.

@@ -15,6 +15,7 @@ constexpr std::int64_t kTokenGrain = 8;
 // Weight bytes times tokens that a thread takes at least: below some 5 us of work, waking another costs more
 // than it saves. Small experts stay on the calling thread.
 constexpr std::int64_t kBytesPerPiece = 128 * 1024;
+constexpr std::int64_t kFloatBytes = sizeof(float);
 
 // T rows of activations, with their 8-bit form when a low-bit matrix needs it. Rows that are not multiplied
 // with the same matrix are kept apart.
@@ -27,9 +28,9 @@ class QuantizedRows {
         const auto token_bytes = static_cast<std::size_t>(cols / kBlock * kTokenBlockBytes);
         const bool has_tiles = num_tokens > 1 && !are_apart;
         const std::int64_t whole = num_tokens / kLargestTile * kLargestTile;
-        const std::int64_t room = has_tiles && num_tokens > whole ? whole + kLargestTile : num_tokens;
-        blocks_.reset(static_cast<std::uint8_t*>(::operator new(room * token_bytes, kLine)));
-        if (has_tiles) std::memset(blocks_.get() + whole * token_bytes, 0, (room - whole) * token_bytes);
+        const auto num_bytes = static_cast<std::size_t>(rounded_bytes(num_tokens, cols, are_apart));
+        blocks_.reset(static_cast<std::uint8_t*>(::operator new(num_bytes, kLine)));
+        if (has_tiles) std::memset(blocks_.get() + whole * token_bytes, 0, num_bytes - whole * token_bytes);
         const Kernels& kernels = active_kernels();
         parallel_for(num_tokens, kTokenGrain, [&](std::int64_t begin, std::int64_t end) {
             kernels.quantize_rows(activations_, begin, end, blocks_.get());
@@ -80,6 +81,25 @@ void add_bias(const float* bias, std::int64_t first, std::int64_t last, std::int
 }
 
 }  // namespace
+
+std::int64_t rounded_bytes(std::int64_t num_rows, std::int64_t num_cols, bool are_apart) {
+    const std::int64_t row_bytes = num_cols / kBlock * kTokenBlockBytes;
+    if (num_rows == 1 || are_apart) return num_rows * row_bytes;
+    return (num_rows + kLargestTile - 1) / kLargestTile * kLargestTile * row_bytes;  // whole tiles
+}
+
+std::int64_t expert_ffn_bytes(std::int64_t num_tokens, std::int64_t width, std::int64_t inner_width,
+                              bool has_gate, bool chooses_rows) {
+    const std::int64_t chosen = chooses_rows ? num_tokens * width * kFloatBytes : 0;
+    const std::int64_t hidden = (has_gate ? 2 : 1) * num_tokens * inner_width * kFloatBytes;
+    return chosen + rounded_bytes(num_tokens, width) + hidden + rounded_bytes(num_tokens, inner_width);
+}
+
+std::int64_t expert_ffns_of_token_bytes(std::int64_t num_experts, std::int64_t width,
+                                        std::int64_t inner_width) {
+    return rounded_bytes(1, width) + 2 * num_experts * inner_width * kFloatBytes +
+           rounded_bytes(num_experts, inner_width, /*are_apart=*/true);
+}
 
 void matmul(const float* x, std::int64_t num_tokens, const Matrix& w, float* out) {
     const Product product = {&w, out};

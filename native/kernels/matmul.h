@@ -29,12 +29,19 @@ void matmul_each(const float* x, std::int64_t num_tokens, std::span<const Produc
 void matmul_parts(const float* x, std::int64_t num_tokens, const Matrix& w, std::int64_t num_parts,
                   float* out);
 
+// Bytes that products of T rows [M] with low-bit matrices take for the rows' 8-bit form.
+std::int64_t rounded_bytes(std::int64_t num_rows, std::int64_t num_cols, bool are_apart = false);
+
 // out [T][D] = down(act(gate(x)) * up(x)) for x [T][D]; gate == nullptr: down(act(up(x))). With `rows` [T]
 // the tokens are those rows of x. `biases` (or nullptr) are added to the products of the matrices: F of the
 // gate, if there is one, F of up and D of down, one after the other.
 void expert_ffn(const float* x, std::int64_t num_tokens, const Matrix* gate, const Matrix& up,
                 const Matrix& down, Activation activation, float* out, const std::int32_t* rows = nullptr,
                 const float* biases = nullptr);
+
+// Most bytes that expert_ffn takes at a time, whatever the formats: for all rows of x, or for chosen ones.
+std::int64_t expert_ffn_bytes(std::int64_t num_tokens, std::int64_t width, std::int64_t inner_width,
+                              bool has_gate, bool chooses_rows);
 
 // One expert; some families have no gate.
 struct ExpertMatrices {
@@ -55,5 +62,9 @@ struct ChosenExpert {
 // share two loops: with small experts, starting and ending a loop for each would cost as much as a third of
 // the reading.
 void expert_ffns_of_token(const float* x, const std::vector<ChosenExpert>& experts, Activation activation);
+
+// Most bytes that expert_ffns_of_token takes at a time, whatever the formats.
+std::int64_t expert_ffns_of_token_bytes(std::int64_t num_experts, std::int64_t width,
+                                        std::int64_t inner_width);
 
 }  // namespace edgemoe

@@ -71,6 +71,15 @@ void GatedDeltaNet::run(float* x, std::int64_t num_rows, std::span<const Recurre
     add_scaled(normed.get(), num_rows * width, branch_scale, x);
 }
 
+std::int64_t GatedDeltaNet::working_bytes(std::int64_t num_rows, std::int64_t width,
+                                          std::int64_t num_key_heads, std::int64_t num_value_heads,
+                                          std::int64_t key_dim, std::int64_t value_dim) {
+    const std::int64_t inner = num_value_heads * value_dim, channels = 2 * num_key_heads * key_dim + inner;
+    const std::int64_t kept = float_bytes(num_rows * (width + channels + 2 * inner + 2 * num_value_heads));
+    return kept + std::max({rounded_bytes(num_rows, width), float_bytes(num_rows * channels),
+                            rounded_bytes(num_rows, inner)});
+}
+
 std::int64_t GatedDeltaNet::record_width() const { return conv.num_channels + 2 * num_value_heads; }
 
 void GatedDeltaNet::replay(const float* record, std::int64_t num_recorded,

@@ -44,6 +44,11 @@ struct GatedDeltaNet {
     // the texts are left as they were; the result has the same bits.
     void run(float* x, std::int64_t num_rows, std::span<const RecurrentSegment> segments, bool commits) const;
 
+    // Most bytes that `run` takes at a time, whatever the formats.
+    static std::int64_t working_bytes(std::int64_t num_rows, std::int64_t width, std::int64_t num_key_heads,
+                                      std::int64_t num_value_heads, std::int64_t key_dim,
+                                      std::int64_t value_dim);
+
     // Floats of a record for each row.
     std::int64_t record_width() const;
 

@@ -123,6 +123,18 @@ void KimiDeltaNet::run(float* x, std::int64_t num_rows, std::span<const Recurren
     add_scaled(added.get(), num_rows * width, branch_scale, x);
 }
 
+std::int64_t KimiDeltaNet::working_bytes(std::int64_t num_rows, std::int64_t width, std::int64_t num_heads,
+                                         std::int64_t key_dim, std::int64_t value_dim,
+                                         std::int64_t forget_rank, std::int64_t gate_rank) {
+    const std::int64_t keys = num_heads * key_dim, values = num_heads * value_dim;
+    const std::int64_t channels = 2 * keys + values, found = channels + keys + values + num_heads;
+    const std::int64_t projecting = float_bytes(num_rows * (width + channels + forget_rank + gate_rank)) +
+                                    rounded_bytes(num_rows, std::max({width, forget_rank, gate_rank}));
+    const std::int64_t running = float_bytes(num_rows * (values + width)) +
+                                 std::max(float_bytes(num_rows * channels), rounded_bytes(num_rows, values));
+    return float_bytes(num_rows * found) + std::max(projecting, running);
+}
+
 std::int64_t KimiDeltaNet::record_width() const {
     return conv.num_channels + num_heads * key_dim + num_heads;
 }

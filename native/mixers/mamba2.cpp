@@ -100,6 +100,14 @@ void Mamba2::run(float* x, std::int64_t num_rows, std::span<const RecurrentSegme
     add_scaled(normed.get(), num_rows * width, branch_scale, x);
 }
 
+std::int64_t Mamba2::working_bytes(std::int64_t num_rows, std::int64_t width, std::int64_t num_heads,
+                                   std::int64_t head_dim, std::int64_t num_groups, std::int64_t state_dim) {
+    const std::int64_t inner = num_heads * head_dim, channels = inner + 2 * num_groups * state_dim;
+    const std::int64_t kept = float_bytes(num_rows * (width + channels + 2 * inner + num_heads));
+    return kept + std::max({rounded_bytes(num_rows, width), float_bytes(num_rows * channels),
+                            rounded_bytes(num_rows, inner)});
+}
+
 std::int64_t Mamba2::record_width() const { return conv.num_channels + num_heads; }
 
 void Mamba2::replay(const float* record, std::int64_t num_recorded, const RecurrentSegment& text) const {

@@ -45,6 +45,10 @@ struct Mamba2 {
     // the texts are left as they were; the result has the same bits.
     void run(float* x, std::int64_t num_rows, std::span<const RecurrentSegment> segments, bool commits) const;
 
+    // Most bytes that `run` takes at a time, whatever the formats.
+    static std::int64_t working_bytes(std::int64_t num_rows, std::int64_t width, std::int64_t num_heads,
+                                      std::int64_t head_dim, std::int64_t num_groups, std::int64_t state_dim);
+
     // Floats of a record for each row.
     std::int64_t record_width() const;
 

@@ -40,6 +40,10 @@ inline FloatBuffer uninitialized(std::int64_t count) {
     return std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(count));
 }
 
+inline std::int64_t float_bytes(std::int64_t count) {
+    return count * static_cast<std::int64_t>(sizeof(float));
+}
+
 inline float softplus(float x) {
     constexpr float kLarge = 20.0f;  // beyond it ln(1 + e^x) is x in single precision
     return x > kLarge ? x : std::log1p(std::exp(x));

@@ -35,6 +35,10 @@ void ShortConv::run(float* x, std::int64_t num_rows, std::span<const RecurrentSe
     add_scaled(normed.get(), num_rows * width, branch_scale, x);
 }
 
+std::int64_t ShortConv::working_bytes(std::int64_t num_rows, std::int64_t width) {
+    return float_bytes(6 * num_rows * width) + rounded_bytes(num_rows, width);
+}
+
 std::int64_t ShortConv::record_width() const { return conv.num_channels; }
 
 void ShortConv::replay(const float* record, std::int64_t, const RecurrentSegment& text) const {

@@ -52,6 +52,17 @@ void AttentionLayer::norm_heads(float* queries, float* keys, std::int64_t num_ro
     norm_rows(k_norm, num_kv_heads * head_dim, keys);
 }
 
+std::int64_t AttentionLayer::working_bytes(std::int64_t num_rows, std::int64_t num_keys, std::int64_t width,
+                                           std::int64_t num_heads, std::int64_t num_kv_heads,
+                                           std::int64_t head_dim, bool has_gate) {
+    constexpr std::int64_t kFloatBytes = sizeof(float);
+    const std::int64_t q_width = num_heads * head_dim, kv_width = num_kv_heads * head_dim;
+    const std::int64_t kept = num_rows * (width + (has_gate ? 3 : 2) * q_width + 2 * kv_width) * kFloatBytes;
+    const std::int64_t pairs = has_gate ? num_rows * 2 * q_width * kFloatBytes : 0;
+    return kept + std::max({pairs + rounded_bytes(num_rows, width), attention_bytes(num_keys),
+                            rounded_bytes(num_rows, q_width)});
+}
+
 void AttentionLayer::run(float* x, std::int64_t num_rows, std::span<const Segment> segments) const {
     const std::int64_t width = q.matrix.cols, q_width = num_heads * head_dim,
                        kv_width = num_kv_heads * head_dim;

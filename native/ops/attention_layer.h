@@ -60,6 +60,11 @@ struct AttentionLayer {
     // all rows, each once.
     void run(float* x, std::int64_t num_rows, std::span<const Segment> segments) const;
 
+    // Most bytes that `run` takes at a time, whatever the formats; a row sees up to `num_keys`.
+    static std::int64_t working_bytes(std::int64_t num_rows, std::int64_t num_keys, std::int64_t width,
+                                      std::int64_t num_heads, std::int64_t num_kv_heads,
+                                      std::int64_t head_dim, bool has_gate);
+
   private:
     void project(const float* normed, std::int64_t num_rows, float* queries, float* gates, float* keys,
                  float* values) const;

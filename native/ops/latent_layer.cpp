@@ -84,6 +84,35 @@ void LatentLayer::gate_values(const float* normed, std::int64_t num_rows, float*
     }
 }
 
+std::int64_t LatentLayer::working_bytes(std::int64_t num_rows, std::int64_t num_keys, const Sizes& sizes) {
+    const auto& [width, heads, query_rank, latent_dim, plain_dim, rotary_dim, value_dim] = sizes;
+    constexpr std::int64_t kFloatBytes = sizeof(float);
+    const auto round_up = [](std::int64_t n, std::int64_t multiple) {
+        return (n + multiple - 1) / multiple * multiple;
+    };
+    const std::int64_t key_dim = latent_dim + rotary_dim, padded_plain = round_up(plain_dim, kBlock),
+                       padded_value = round_up(value_dim, kRowGroup);
+    const auto floats_of = [num_rows = num_rows](std::int64_t count) {
+        return num_rows * count * kFloatBytes;
+    };
+    // matmul_parts: all heads of one row, or the rows of one head.
+    const auto parts_bytes = [heads = heads, num_rows = num_rows](std::int64_t cols) {
+        return num_rows == 1 ? rounded_bytes(heads, cols, true) : rounded_bytes(num_rows, cols);
+    };
+    const std::int64_t querying =
+        floats_of(query_rank) + rounded_bytes(num_rows, std::max(width, query_rank));
+    const std::int64_t absorbing = floats_of(heads * (padded_plain + latent_dim)) +
+                                   std::max(parts_bytes(padded_plain), floats_of(heads * rotary_dim));
+    const std::int64_t before =
+        floats_of(key_dim + heads * (plain_dim + rotary_dim)) + std::max(querying, absorbing);
+    const std::int64_t found =
+        floats_of(heads * value_dim) + std::max(rounded_bytes(num_rows, heads * value_dim),
+                                                rounded_bytes(num_rows, width) + floats_of(heads));
+    const std::int64_t after = floats_of(heads * std::max(latent_dim, padded_value)) +
+                               std::max({attention_bytes(num_keys), parts_bytes(latent_dim), found});
+    return floats_of(width + heads * key_dim) + std::max(before, after);
+}
+
 void LatentLayer::run(float* x, std::int64_t num_rows, std::span<const Segment> segments) const {
     const std::int64_t width = o.rows, key_dim = latent_dim + rotary_dim;
     const std::int64_t padded_dim = v_b.rows / num_heads;  // C'

@@ -57,6 +57,14 @@ struct LatentLayer {
     // each once.
     void run(float* x, std::int64_t num_rows, std::span<const Segment> segments) const;
 
+    // What working_bytes asks for: letters as above, Q is 0 where queries are made by one matrix.
+    struct Sizes {
+        std::int64_t width, num_heads, query_rank, latent_dim, plain_dim, rotary_dim, value_dim;
+    };
+
+    // Most bytes that `run` takes at a time, whatever the formats; a row sees up to `num_keys`.
+    static std::int64_t working_bytes(std::int64_t num_rows, std::int64_t num_keys, const Sizes& sizes);
+
   private:
     // What heads have found, values [T][H C], times the logistic function of their gates.
     void gate_values(const float* normed, std::int64_t num_rows, float* values) const;

@@ -155,6 +155,10 @@ void store_kv(void* cache, const KvLayout& layout, const float* x, std::int64_t 
     if (!is_finite) throw std::overflow_error("keys or values are beyond f16");
 }
 
+std::int64_t attention_bytes(std::int64_t num_keys) {
+    return num_threads() * num_keys * static_cast<std::int64_t>(sizeof(float));
+}
+
 void attention(const float* q, const void* keys, const void* values, const KvLayout& layout,
                const Attention& a, float* out) {
     const auto [num_kv_heads, num_slots, dim, is_f16] = layout;

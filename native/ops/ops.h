@@ -63,6 +63,9 @@ struct Attention {
 void attention(const float* q, const void* keys, const void* values, const KvLayout& layout,
                const Attention& a, float* out);
 
+// Most bytes that attention takes at a time where a query sees up to `num_keys`: each thread's scores.
+std::int64_t attention_bytes(std::int64_t num_keys);
+
 // out [T][D] = sum over k, in the order 0..K-1, of weights [T][K] times row places [T][K] of parts [T K][D];
 // places == nullptr: row t K + k.
 void combine(const float* parts, const std::int32_t* places, const float* weights, std::int64_t num_tokens,

@@ -65,6 +65,10 @@ def expert_ffn_into(
     biases: NDArray[numpy.float32] | None,
     out: NDArray[numpy.float32],
 ) -> None: ...
+def rounded_bytes(num_rows: int, num_cols: int, are_apart: bool = False) -> int: ...
+def expert_ffn_bytes(
+    num_tokens: int, width: int, inner_width: int, has_gate: bool, chooses_rows: bool = False
+) -> int: ...
 def expert_ffns_of_token_into(
     x: NDArray[numpy.float32],
     experts: Sequence[tuple[Matrix | None, Matrix, Matrix]],
@@ -370,6 +374,9 @@ class TieredReader(Reader):
     @property
     def near_bytes(self) -> int: ...
 
+def experts_working_bytes(
+    num_tokens: int, top_k: int, width: int, expert_width: int, has_gate: bool
+) -> int: ...
 def record_parts(layout: tuple[str | None, str, str, int, int]) -> list[tuple[str, int, int, int, int]]: ...
 
 class ExpertStream:
@@ -388,7 +395,6 @@ class ExpertStream:
         x: NDArray[numpy.float32],
         expert_ids: NDArray[numpy.int32],
         weights: NDArray[numpy.float32],
-        inputs: NDArray[numpy.float32],
         out: NDArray[numpy.float32],
         ahead: Speculation | None,
         rehearse: Callable[
@@ -405,15 +411,3 @@ class ExpertStream:
     def num_hits(self) -> int: ...
     @property
     def num_misses(self) -> int: ...
-
-FEWEST_AGREEING: int = 3
-
-MOST_AGREEING: int = 32
-
-MOST_PLACES: int = 32
-
-class SuffixIndex:
-    def __init__(self) -> None: ...
-    def __len__(self) -> int: ...
-    def look(self, token_ids: list[int], token_id: int) -> tuple[int, int] | None: ...
-    def after(self, end: int, count: int) -> list[int]: ...

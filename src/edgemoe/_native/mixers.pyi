@@ -33,6 +33,17 @@ class AttentionLayer:
         branch_scale: float = 1.0,
         norm_bias: NDArray[numpy.float32] | None = None,
     ) -> None: ...
+    @staticmethod
+    def working_bytes(
+        num_rows: int,
+        num_keys: int,
+        *,
+        width: int,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        has_gate: bool,
+    ) -> int: ...
     def run(
         self,
         x: NDArray[numpy.float32],
@@ -71,6 +82,10 @@ class GatedDeltaNet:
         branch_scale: float = 1.0,
         activation: str = "silu",
     ) -> None: ...
+    @staticmethod
+    def working_bytes(
+        num_rows: int, *, width: int, num_key_heads: int, num_value_heads: int, key_dim: int, value_dim: int
+    ) -> int: ...
     def run(
         self,
         x: NDArray[numpy.float32],
@@ -113,6 +128,17 @@ class KimiDeltaNet:
         branch_scale: float = 1.0,
         activation: str = "silu",
     ) -> None: ...
+    @staticmethod
+    def working_bytes(
+        num_rows: int,
+        *,
+        width: int,
+        num_heads: int,
+        key_dim: int,
+        value_dim: int,
+        forget_rank: int,
+        gate_rank: int,
+    ) -> int: ...
     def run(
         self,
         x: NDArray[numpy.float32],
@@ -155,6 +181,19 @@ class LatentLayer:
         branch_scale: float = 1.0,
         gate: edgemoe._native.Matrix | None = None,
     ) -> None: ...
+    @staticmethod
+    def working_bytes(
+        num_rows: int,
+        num_keys: int,
+        *,
+        width: int,
+        num_heads: int,
+        query_rank: int,
+        latent_dim: int,
+        plain_dim: int,
+        rotary_dim: int,
+        value_dim: int,
+    ) -> int: ...
     def run(
         self,
         x: NDArray[numpy.float32],
@@ -190,6 +229,10 @@ class Mamba2:
         branch_scale: float = 1.0,
         activation: str = "silu",
     ) -> None: ...
+    @staticmethod
+    def working_bytes(
+        num_rows: int, *, width: int, num_heads: int, head_dim: int, num_groups: int, state_dim: int
+    ) -> int: ...
     def run(
         self,
         x: NDArray[numpy.float32],
@@ -222,6 +265,8 @@ class ShortConv:
         *,
         branch_scale: float = 1.0,
     ) -> None: ...
+    @staticmethod
+    def working_bytes(num_rows: int, *, width: int) -> int: ...
     def run(
         self,
         x: NDArray[numpy.float32],

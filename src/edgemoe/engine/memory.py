@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgemoe import native
 from edgemoe.engine.batch import MOST_ANSWERS
 from edgemoe.engine.machine import available_memory_bytes, resident_bytes, total_memory_bytes
 from edgemoe.errors import BudgetError, RequestError
 from edgemoe.models import ModelSpec
-from edgemoe.models.spec import MLPSpec
+from edgemoe.models.spec import MLPSpec, MoESpec
 from edgemoe.store import Manifest
 from edgemoe.units import MIB, ceil_size, format_size
 
@@ -37,6 +38,9 @@ CHUNK_SIZES = (512, 256, 128, 64, 32, 16)
 STEP_SIZES = (2 * CHUNK_SIZES[0], *CHUNK_SIZES)
 # A chunk may take this share of what the fixed parts leave.
 CHUNK_SHARE = 0.125
+# Arrays of a step's rows that layers hold while a part runs: the residual stream, its norm, what the part
+# gives, and what was run beside it.
+_HELD_ROWS = 4
 # Positions whose logits are held at a time when all of a text's are wanted.
 HEAD_ROWS = 16
 
@@ -175,7 +179,8 @@ def plan_memory(
     sizes_of_steps = CHUNK_SIZES if num_texts == 1 else STEP_SIZES
     most = (rest - floor) * CHUNK_SHARE
     rows = next(
-        (c for c in sizes_of_steps if working_bytes(spec, c, 0, num_answers) <= most), CHUNK_SIZES[-1]
+        (c for c in sizes_of_steps if working_bytes(spec, c, num_answers=num_answers) <= most),
+        CHUNK_SIZES[-1],
     )
     working = working_bytes(spec, rows, context, num_answers)
     arena = _arena_bytes(rest - working, cache_bytes, sizes)
@@ -226,34 +231,40 @@ def most_answers(num_texts: int) -> int:
     return HEAD_ROWS // 2 if num_texts == 1 else MOST_ANSWERS
 
 
-def working_bytes(
-    spec: ModelSpec, chunk: int, num_encoded: int = 0, num_answers: int = HEAD_ROWS // 2
-) -> int:
+def working_bytes(spec: ModelSpec, chunk: int, context: int = 0, num_answers: int = HEAD_ROWS // 2) -> int:
     """Most that the forward pass of ``chunk`` tokens takes at one time, and the logits of a few.
 
-    An encoder takes ``num_encoded`` tokens at once.
-
-    Counted from models/ and native/kernels/matmul.cpp: hidden states and their 8-bit forms, then either
-    attention's projections or the feed-forward part's inner values.
+    Mixers and networks run one after the other, and compiled code says what each takes (a test compares that
+    with what the process comes to take). A row sees up to ``context`` tokens, and an encoder takes as many at
+    once.
     """
-    width = spec.width
-    mixer = max((s.mixer.working_floats(width) for s in spec.layers if s.mixer is not None), default=0)
-    feed_forward = 0
-    for layer in spec.layers:
-        part = layer.feed_forward
-        if isinstance(part, MLPSpec):
-            feed_forward = max(feed_forward, 3 * part.width + width)
-        elif part is not None:
-            given = part.latent_width or width
-            parts = part.router.top_k * given + 3 * part.expert.width + 3 * width + 3 * part.latent_width
-            shared = 3 * part.shared.width + 2 * width if part.shared is not None else 0
-            feed_forward = max(feed_forward, parts, shared)
-    per_token = 4 * width + max(mixer, feed_forward)
-    if spec.has_encoder:
-        chunk = max(chunk, num_encoded)
+    rows = max(chunk, context) if spec.has_encoder else chunk
+    parts = [s.mixer.working_bytes(rows, context, spec.width) for s in spec.layers if s.mixer is not None]
+    parts += [
+        _network_bytes(s.feed_forward, rows, spec.width) for s in spec.layers if s.feed_forward is not None
+    ]
     # Logits as floats, and three arrays of their size in double precision while sampling or scoring.
     logits = max(HEAD_ROWS, 2 * num_answers) * spec.vocab_size * 4 + 3 * spec.vocab_size * 8
-    return 4 * per_token * chunk + logits
+    return _HELD_ROWS * spec.width * 4 * rows + max(parts) + logits
+
+
+def _network_bytes(part: MLPSpec | MoESpec, num_rows: int, width: int) -> int:
+    """Most that a feed-forward part takes at one time."""
+    if isinstance(part, MLPSpec):
+        return native.expert_ffn_bytes(num_rows, width, part.width, part.is_gated)
+    router, expert = part.router, part.expert
+    choice = 4 * num_rows * (router.num_experts + 2 * router.top_k)  # scores, experts and weights
+    given = part.latent_width or width
+    taken = native.experts_working_bytes(num_rows, router.top_k, given, expert.width, expert.is_gated)
+    taken += 2 * 4 * num_rows * part.latent_width  # what goes in and comes out there
+    if part.shared is not None:
+        shared = native.expert_ffn_bytes(num_rows, width, part.shared.width, part.shared.is_gated)
+        taken = max(taken, shared)
+    if part.beside is not None:  # and its norms, before and after it
+        norms = 2 * 4 * num_rows * width
+        beside = native.expert_ffn_bytes(num_rows, width, part.beside.width, part.beside.is_gated)
+        taken = max(taken, norms + beside)
+    return choice + taken
 
 
 def _arena_bytes(rest_bytes: int, cache_bytes: int | None, sizes: Sequence[int]) -> int:

@@ -73,8 +73,10 @@ class MixerSpec(Protocol):
         """What ``new_state`` takes; of a text of ``size.num_used`` tokens, if that is given."""
         ...
 
-    def working_floats(self, width: int) -> int:
-        """Floats that a step takes at one time for each of its rows, without the residual stream itself."""
+    def working_bytes(self, num_rows: int, num_keys: int, width: int) -> int:
+        """Most bytes that a step of so many rows takes at one time besides the residual stream, as compiled
+        code says; a row sees up to ``num_keys`` tokens.
+        """
         ...
 
     def build(self, parts: MixerParts) -> TokenMixer:

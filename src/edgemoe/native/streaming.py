@@ -1,43 +1,8 @@
 """Experts streamed through a cache, one layer at a time. Used by one thread.
 
 Experts are numbered by layer, then by expert; a layer's position is its place among those that have experts.
-Letters: T tokens, D width, K chosen.
-
-``SlotArena(capacity_bytes, record_sizes)``: slots for records of several sizes in a fixed number of bytes,
-by number: ``take(num_bytes)``, ``give(slot)``, ``buffer(slot, num_bytes)``. ``slot_num_bytes(num_bytes)`` is
-what a record takes in memory, ``touched_bytes`` what may be there now.
-
-``ExpertCache(residency, arena, record_sizes)``: ``reserve(expert, is_demand)`` gives the room to load an
-absent expert into, evicting if need be, or None where too little may leave; then ``admit`` it, or ``release``
-it. ``record(expert)`` is the record of a resident one. ``holds_all``: there is room for every expert.
-
-``Loads(cache, reader, places, verify, checksums)`` brings experts from their (file, offset) ``places`` into
-the cache. ``checksums`` are those of the records as they were written (xxh3_64), by expert, 0 where a first
-read has to say; later it says what is known:
-
-* ``start(expert, priority)`` queues the read of an absent expert until ``begin()``; False if there is no
-  room. Priority 0 is for those needed now; speculation has the number of layers until it is needed.
-* ``demand(expert)``: what is being read on speculation is needed now. ``cancel(expert)`` drops a read that
-  has not started; True if so.
-* ``poll()`` admits what has arrived; ``wait(experts)`` blocks until some of these are in the cache, and
-  returns which.
-* ``make_room()`` drops a read on speculation that has not started, or waits for one to end.
-* ``pending_bytes`` under way, of these ``demanded_bytes``; ``bytes_read`` and ``waited_s`` so far.
-
-``LoadFailed(expert, reason)``: storage failed repeatedly; where the reason is None the record is damaged.
-
-``ExpertStream(statistics, cache, loads, layouts, layers, swaps_layers)``: ``layouts`` gives for each expert
-the formats of gate (or None), up and down, the width and the expert width; ``layers`` for each position the
-activation, the experts' biases (E, 2 F + D) or None, and the head that forecasts the next token's choice, or
-None.
-``run(position, x, expert_ids, weights, inputs, out, ahead, rehearse, observe)`` writes the weighted sum of
-the chosen experts' outputs to ``out`` (T, D): x (T, any) is what the router saw, ``expert_ids`` and
-``weights`` (T, K) what it chose, and ``inputs`` (T, D), often x, what the experts get.
-``ahead`` is a ``Speculation``; ``rehearse``, a ``Rehearsal``, may be called for a single token while storage
-is waited for, if there is time; ``observe(hits, misses, preloaded)`` is told before experts run. Each may be
-None.
-
-ValueError where an expert, a position or a shape does not fit.
+``help()`` of the classes says what each does: slots of an arena, the cache of records in them, the loads that
+fill it, and the stream that runs a layer from it.
 """
 
 from __future__ import annotations

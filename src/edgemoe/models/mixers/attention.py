@@ -89,10 +89,17 @@ class AttentionSpec:
         """See MixerSpec."""
         return Slots.used_num_bytes(self.num_kv_heads, self.head_dim, size, self.window)
 
-    def working_floats(self, width: int) -> int:
-        """See MixerSpec: the normed input, queries, what they find, keys and values, and gates twice."""
-        q_width, kv_width = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        return (5 if self.has_gate else 3) * q_width + 4 * kv_width
+    def working_bytes(self, num_rows: int, num_keys: int, width: int) -> int:
+        """See MixerSpec."""
+        return native.mixers.AttentionLayer.working_bytes(
+            num_rows,
+            num_keys,
+            width=width,
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+            has_gate=self.has_gate,
+        )
 
     def build(self, parts: MixerParts) -> TokenMixer:
         """See MixerSpec."""

@@ -53,9 +53,16 @@ class GatedDeltaNetSpec(RecurrentSpec):
         """See MixerSpec."""
         return {"linear value heads times their dimension": self.inner_width}
 
-    def working_floats(self, width: int) -> int:
-        """See MixerSpec: normed rows, what the matrices make of them, the convolution's and the heads'."""
-        return width + 2 * self.num_channels + 2 * self.inner_width + 2 * self.num_value_heads
+    def working_bytes(self, num_rows: int, num_keys: int, width: int) -> int:
+        """See MixerSpec."""
+        return native.mixers.GatedDeltaNet.working_bytes(
+            num_rows,
+            width=width,
+            num_key_heads=self.num_key_heads,
+            num_value_heads=self.num_value_heads,
+            key_dim=self.key_dim,
+            value_dim=self.value_dim,
+        )
 
     @property
     def record_width(self) -> int:

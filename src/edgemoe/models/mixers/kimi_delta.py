@@ -62,9 +62,17 @@ class KimiDeltaSpec(RecurrentSpec):
         """See MixerSpec."""
         return {"linear heads times their dimension": self.inner_width}
 
-    def working_floats(self, width: int) -> int:
-        """See MixerSpec: normed rows, what the matrices make of them twice, the convolution's, the heads'."""
-        return width + 12 * self.inner_width + 2 * self.padded_rank + self.num_heads
+    def working_bytes(self, num_rows: int, num_keys: int, width: int) -> int:
+        """See MixerSpec."""
+        return native.mixers.KimiDeltaNet.working_bytes(
+            num_rows,
+            width=width,
+            num_heads=self.num_heads,
+            key_dim=self.head_dim,
+            value_dim=self.head_dim,
+            forget_rank=self.padded_rank,
+            gate_rank=self.padded_rank,
+        )
 
     @property
     def record_width(self) -> int:

@@ -99,13 +99,19 @@ class LatentSpec:
         used = size.num_slots if size.num_used is None else min(size.num_slots, size.num_used)
         return LazyMemory.num_bytes([(1, size.num_slots, self.key_dim)], size.dtype, used)
 
-    def working_floats(self, width: int) -> int:
-        """See MixerSpec: the normed input, queries of latents, and either queries or what heads find."""
-        heads = self.num_heads
-        queries = heads * (self.plain_dim + 2 * self.rotary_dim) + self.query_rank + self.key_dim
-        absorbing = queries + heads * (self.padded_plain_dim + self.latent_dim)
-        seen = heads * (max(self.latent_dim, self.padded_value_dim) + self.value_dim)
-        return heads * self.key_dim + max(absorbing, seen)
+    def working_bytes(self, num_rows: int, num_keys: int, width: int) -> int:
+        """See MixerSpec."""
+        return native.mixers.LatentLayer.working_bytes(
+            num_rows,
+            num_keys,
+            width=width,
+            num_heads=self.num_heads,
+            query_rank=self.query_rank,
+            latent_dim=self.latent_dim,
+            plain_dim=self.plain_dim,
+            rotary_dim=self.rotary_dim,
+            value_dim=self.value_dim,
+        )
 
     def build(self, parts: MixerParts) -> TokenMixer:
         """See MixerSpec."""

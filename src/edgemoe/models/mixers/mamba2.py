@@ -62,9 +62,16 @@ class Mamba2Spec(RecurrentSpec):
         """See MixerSpec."""
         return {"Mamba heads times their dimension": self.inner_width}
 
-    def working_floats(self, width: int) -> int:
-        """See MixerSpec: normed rows, what the matrices make of them, the convolution's and the heads'."""
-        return width + 2 * self.num_channels + 2 * self.inner_width + self.num_heads
+    def working_bytes(self, num_rows: int, num_keys: int, width: int) -> int:
+        """See MixerSpec."""
+        return native.mixers.Mamba2.working_bytes(
+            num_rows,
+            width=width,
+            num_heads=self.num_heads,
+            head_dim=self.head_dim,
+            num_groups=self.num_groups,
+            state_dim=self.state_dim,
+        )
 
     @property
     def record_width(self) -> int:

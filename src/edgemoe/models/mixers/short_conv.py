@@ -36,9 +36,9 @@ class ShortConvSpec(RecurrentSpec):
         """See MixerSpec."""
         return {}
 
-    def working_floats(self, width: int) -> int:
-        """See MixerSpec: the normed rows, what the matrix makes of them, gated and mixed values."""
-        return 6 * width
+    def working_bytes(self, num_rows: int, num_keys: int, width: int) -> int:
+        """See MixerSpec."""
+        return native.mixers.ShortConv.working_bytes(num_rows, width=width)
 
     @property
     def record_width(self) -> int:
