@@ -34,7 +34,10 @@ void bind_drafts(nb::module_& m) {
                 return nb::make_tuple(match.end, match.length);
             },
             nb::arg("token_ids"), nb::arg("token_id"),
-            nb::sig("def look(self, token_ids: list[int], token_id: int) -> tuple[int, int] | None"))
+            nb::sig("def look(self, token_ids: list[int], token_id: int) -> tuple[int, int] | None"),
+            "Take in a text and the token that follows it, of which the first tokens are known: the place "
+            "after which it\n"
+            "goes on as at its end, and how many tokens agree; None where too few do.")
         .def(
             "after",
             [](const SuffixIndex& self, std::int32_t end, std::int64_t count) {
@@ -43,7 +46,8 @@ void bind_drafts(nb::module_& m) {
                 for (std::int64_t i = 0; i < count; ++i) found.append(self.after({end, 0}, i));
                 return found;
             },
-            nb::arg("end"), nb::arg("count"), nb::sig("def after(self, end: int, count: int) -> list[int]"));
+            nb::arg("end"), nb::arg("count"), nb::sig("def after(self, end: int, count: int) -> list[int]"),
+            "The `count` tokens from the place `end` on. IndexError: there is no such place.");
 }
 
 }  // namespace edgemoe::bindings

@@ -25,8 +25,8 @@ LayerPace::LayerPace(double bytes_per_s, double latency_s, double handling_s, Cl
       latency_s_(latency_s),
       handling_s_(handling_s),
       clock_(clock ? std::move(clock) : machine_s),
-      step_layer_s_(kUnknownLayerS),
-      chunk_layer_s_(kUnknownLayerS) {}
+      alone_layer_s_(kUnknownLayerS),
+      shared_layer_s_(kUnknownLayerS) {}
 
 void LayerPace::layer_begins(std::int64_t num_tokens, double waited_s) {
     const double now = clock_();
@@ -34,7 +34,7 @@ void LayerPace::layer_begins(std::int64_t num_tokens, double waited_s) {
     if (num_tokens_ == num_tokens) {
         last_layer_s_ = now - began_s_;
         const double computed_s = (last_layer_s_ - (waited_s - waited_s_)) / static_cast<double>(num_tokens);
-        double& mean_s = num_tokens == 1 ? step_layer_s_ : chunk_layer_s_;
+        double& mean_s = num_tokens == 1 ? alone_layer_s_ : shared_layer_s_;
         mean_s += kNewest * (std::min(computed_s, kMostOfMean * mean_s) - mean_s);
     }
     began_s_ = now;
@@ -43,7 +43,7 @@ void LayerPace::layer_begins(std::int64_t num_tokens, double waited_s) {
 }
 
 double LayerPace::layer_s(std::int64_t num_tokens) const {
-    return num_tokens == 1 ? step_layer_s_ : chunk_layer_s_ * static_cast<double>(num_tokens);
+    return num_tokens == 1 ? alone_layer_s_ : shared_layer_s_ * static_cast<double>(num_tokens);
 }
 
 }  // namespace edgemoe

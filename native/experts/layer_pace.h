@@ -34,7 +34,8 @@ class LayerPace {
   private:
     double bytes_per_s_, latency_s_, handling_s_;
     Clock clock_;
-    double step_layer_s_, chunk_layer_s_;  // per token, where one runs alone and where several do
+    // Per row, where one runs alone, which reads weights for itself, and where several do, which share them.
+    double alone_layer_s_, shared_layer_s_;
     double began_s_ = 0, waited_s_ = 0;
     std::int64_t num_tokens_ = 0;
     double last_layer_s_ = 0;

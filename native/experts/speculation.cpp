@@ -66,7 +66,7 @@ std::vector<int> Speculation::settle(int position, std::int64_t num_tokens, cons
     // Storage would have been waited for instead of rehearsing.
     pace_.layer_begins(num_tokens, reads_.waited_s() + all_rehearsals_s_);
     const auto layer = static_cast<std::size_t>(position);
-    if (num_tokens == 1) {
+    if (num_tokens == 1) {  // what was ranked was ranked for a row alone
         for (Kind& kind : kinds_[layer]) learn(kind, chosen);
     }
     release(kinds_[layer]);
@@ -111,12 +111,13 @@ std::vector<Speculation::Record> Speculation::records(int distance) const {
 
 void Speculation::start(int position, const Routed& routed) {
     const Catalog& catalog = residency_.catalog();
-    const bool is_step = routed.num_tokens == 1;
+    // Of a prompt or of an answer: what a row alone takes is compared with what another alone takes.
+    const bool is_alone = routed.num_tokens == 1;
     // What lies between two tokens, such as a user who reads, is no layer's time.
-    if (is_step && position > catalog.first_step() && pace_.last_layer_s() > 0) {
+    if (is_alone && position > catalog.first_step() && pace_.last_layer_s() > 0) {
         governor_.layer_took(pace_.last_layer_s());
     }
-    if ((is_step && !governor_.is_on()) || residency_.num_resident() == catalog.num_experts()) return;
+    if ((is_alone && !governor_.is_on()) || residency_.num_resident() == catalog.num_experts()) return;
     const double layer_s = pace_.layer_s(routed.num_tokens);
     // Farther layers are forecast worse: look only as far as a read takes.
     const int lookahead = typical_read_s_ < kAmple * layer_s ? 1 : kMaxLookahead;

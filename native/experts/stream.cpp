@@ -123,7 +123,7 @@ void ExpertStream::run_layer(int position, const Routed& routed, const float* in
         std::iota(wanted.begin(), wanted.end(), catalog.first(position));
     }
     const std::vector<int> misses = residency.missing(wanted);
-    const bool fills = ahead != nullptr && cache_.holds_all() && routed.num_tokens == 1;
+    const bool fills = ahead != nullptr && cache_.holds_all();
     std::vector<int> preloaded;
     if (ahead != nullptr) preloaded = ahead->settle(position, routed.num_tokens, chosen);
     // What is in memory is there for good: nothing to forecast.

@@ -395,6 +395,7 @@ class ExpertStream:
         x: NDArray[numpy.float32],
         expert_ids: NDArray[numpy.int32],
         weights: NDArray[numpy.float32],
+        inputs: NDArray[numpy.float32],
         out: NDArray[numpy.float32],
         ahead: Speculation | None,
         rehearse: Callable[
@@ -411,3 +412,15 @@ class ExpertStream:
     def num_hits(self) -> int: ...
     @property
     def num_misses(self) -> int: ...
+
+FEWEST_AGREEING: int = 3
+
+MOST_AGREEING: int = 32
+
+MOST_PLACES: int = 32
+
+class SuffixIndex:
+    def __init__(self) -> None: ...
+    def __len__(self) -> int: ...
+    def look(self, token_ids: list[int], token_id: int) -> tuple[int, int] | None: ...
+    def after(self, end: int, count: int) -> list[int]: ...

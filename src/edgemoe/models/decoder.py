@@ -227,7 +227,7 @@ class Decoder:
         What each layer gets is copied to ``before``. States of earlier layers stay as they are.
         """
         rehearsal = None
-        if len(x) == 1:  # of many tokens the next layers need nearly all experts anyway
+        if len(x) == 1:  # it takes one row; of several, the next layers need many experts anyway
             rehearsal = DecoderRehearsal(self._blocks, segments[0])
         try:
             for block in self._blocks[first:]:
