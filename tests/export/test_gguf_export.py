@@ -32,6 +32,7 @@ from edgemoe.text import Tokenizer
 TOKENS = np.random.default_rng(3).integers(0, VOCAB_SIZE, 24).astype(np.int32)
 # Rows of 256 columns, as types with that many in a block need.
 WIDE = {"hidden_size": 256, "num_hidden_layers": 2, "head_dim": 64}
+YARN = {"rope_type": "yarn", "rope_theta": 5000.0, "factor": 4.0, "original_max_position_embeddings": 32}
 # One of each kind of difference between what files and stores have: order of rows, shapes, keys.
 VARIATIONS = (
     *("mixtral", "glm4-groups-biases", "granite-shared", "deepseek2", "minimax", "ernie", "hy", "qwen3vl"),
@@ -132,10 +133,15 @@ def test_one_type_may_be_asked_for(tmp_path, folder):
         ("qwen3", {"norm_topk_prob": False}, "llama.cpp passes over qwen3moe.expert_weights_norm = False"),
         ("qwen3-llama3", {}, "rope.kind = 'llama3' GGUF files say 'default'"),
         ("phi", {}, "no GGUF architecture is known for it"),
+        (
+            "gpt-oss",
+            {"swiglu_limit": 7.0, "rope_parameters": {**YARN, "beta_fast": 20.0}},
+            "llama.cpp passes over gpt-oss.rope.scaling.yarn_beta_fast = 20.0",
+        ),
     ],
 )
 def test_what_a_file_cannot_say_is_refused_before_the_work(tmp_path, variation, changes, message):
-    changes = {"norm_topk_prob": True, **changes} if variation != "phi" else {}
+    changes = {"norm_topk_prob": True, **changes} if variation.startswith("qwen3") else changes
     folder = write_checkpoint(tmp_path / "hf", variation, num_hidden_layers=1, **changes)
     convert(folder, tmp_path / "store", BitPlan.uniform("q8", "q8"))
     with pytest.raises(UnsupportedModelError, match=message):

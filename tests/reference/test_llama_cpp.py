@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -44,7 +46,7 @@ EXPORTED = {
     "deepseek2": {},
     "deepseek3": {},
     "qwen3vl": {},
-    # llama.cpp rounds the bounds of YaRN and clamps at 7.
+    # llama.cpp clamps at 7.
     "gpt-oss": {"swiglu_limit": 7.0, "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0}},
 }
 
@@ -57,6 +59,20 @@ def test_llama_cpp_runs_what_is_exported(tmp_path, variation):
     compare(tmp_path / "model.gguf")
 
 
+def test_yarn_goes_along_beyond_the_first_context(tmp_path):
+    """A stretch of 4, with bounds that are whole numbers: llama.cpp rounds them, and the model does not."""
+    context, num_dims, last = 32, 32, 3
+    theta = math.exp(num_dims * math.log(context / (2 * math.pi)) / (2 * last)) * 1.0005
+    rope = {"rope_type": "yarn", "rope_theta": theta, "factor": 4.0, "truncate": False}
+    rope["original_max_position_embeddings"] = context
+    folder = write_checkpoint(tmp_path / "hf", "gpt-oss", swiglu_limit=7.0, rope_parameters=rope)
+    convert(folder, tmp_path / "store", BitPlan.uniform("f32", "f32"))
+    report = export_gguf(tmp_path / "store", tmp_path / "model.gguf")
+    assert report.notes[0].endswith("0.00 to 3.00 become 0 to 3, as in any other file")
+    tokens = np.random.default_rng(6).integers(0, VOCAB_SIZE, 3 * context).astype(np.int32)
+    compare(tmp_path / "model.gguf", tokens=tokens)
+
+
 @pytest.mark.parametrize("bits", ["q3", "q4"])
 def test_llama_cpp_runs_our_codes(tmp_path, bits):
     wide = {"hidden_size": 256, "head_dim": 64, "moe_intermediate_size": 256}
@@ -67,14 +83,14 @@ def test_llama_cpp_runs_our_codes(tmp_path, bits):
     compare(tmp_path / "model.gguf", 0.1, agreement=0.7)
 
 
-def compare(path, relative=RELATIVE, agreement=0.9):
+def compare(path, relative=RELATIVE, agreement=0.9, tokens=TOKENS):
     source = open_checkpoint(path)
     spec, decoder = load_resident(source)
     source.close()
-    ours = decoder.head(decoder.forward(TOKENS, spec.new_state(len(TOKENS), "f32")))
-    rival = llama_cpp.Llama(str(path), n_ctx=64, n_threads=2, logits_all=True, verbose=False)
-    rival.eval(TOKENS.tolist())
-    theirs = np.array(rival.scores[: len(TOKENS)])
+    ours = decoder.head(decoder.forward(tokens, spec.new_state(len(tokens), "f32")))
+    rival = llama_cpp.Llama(str(path), n_ctx=128, n_threads=2, logits_all=True, verbose=False)
+    rival.eval(tokens.tolist())
+    theirs = np.array(rival.scores[: len(tokens)])
     errors = np.linalg.norm(ours - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
     # The median over positions: where two experts nearly tie, rounding picks the other for one token.
     assert np.median(errors) < relative

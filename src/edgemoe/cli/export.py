@@ -78,7 +78,7 @@ def export(
     edgemoe export olmoe.store olmoe.gguf && llama-cli -m olmoe.gguf -p "Once upon a time"
     edgemoe export olmoe.store olmoe-f16.gguf --type f16
     edgemoe export mixed.store --recipe types.txt --imatrix olmoe.imatrix.gguf --trace olmoe.trace
-    llama-quantize --imatrix olmoe.imatrix.gguf $(sed "s/^/--tensor-type /" types.txt) f16.gguf out.gguf q8_0
+    llama-quantize --imatrix olmoe.imatrix.gguf --tensor-type-file types.txt olmoe-f16.gguf out.gguf q8_0
     """
     if out is None and recipe is None and imatrix is None:
         raise RequestError("nothing to write; give OUT, --recipe or --imatrix")
@@ -138,4 +138,6 @@ def _say_report(report: ExportReport, out: Path) -> None:
         error = report.rounding[change]
         says = f", weights changed by {error:.2%} (root mean square, relative)" if error else ""
         say(f"{change}: {count} matrices{says or ', every weight as it was'}")
+    for note in report.notes:
+        say(f"note: {note}")
     say("next: " + quoted("llama-cli", "-m", out, "-p", "Once upon a time"))

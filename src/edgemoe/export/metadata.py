@@ -5,6 +5,7 @@ What a file cannot say is refused before any work: the reader of such files must
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -17,7 +18,11 @@ from edgemoe.export.facts import configuration_facts, file_facts
 from edgemoe.export.outline import gguf_family
 from edgemoe.models import ModelSpec, family_of, find_sources, read_spec
 from edgemoe.models.families import GgufFamily
+from edgemoe.models.rope import yarn_bounds
 from edgemoe.source_ref import Shape
+
+# Turns of a pair within the trained context at which YaRN's ramp ends and begins, where nothing is said.
+_USUAL_BOUNDS = {"beta_fast": 32.0, "beta_slow": 1.0}
 
 
 def model_keys(spec: ModelSpec, config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> dict[str, Any]:
@@ -36,9 +41,41 @@ def model_keys(spec: ModelSpec, config: Mapping[str, Any], shapes: Mapping[str, 
                 f"{family_of(spec).title} cannot be exported as it is: llama.cpp passes over"
                 f" {gguf.architecture}.{key} = {found[key]!r}, and would run another model"
             )
+    _check_stretch(spec, gguf)
     keys = {f"{gguf.architecture}.{key}": value for key, value in found.items()}
     _check(spec, {"general.architecture": gguf.architecture, **keys}, shapes)
     return keys
+
+
+def notes(spec: ModelSpec) -> tuple[str, ...]:
+    """What llama.cpp computes otherwise than the model, though the file says all that it can say."""
+    rope = next((layer.rope for layer in spec.layers if layer.rope is not None), None)
+    if rope is None or rope.kind != "yarn" or rope.scaling.get("truncate", True):
+        return ()
+    low, high = yarn_bounds(rope)
+    if (low, high) == (math.floor(low), math.ceil(high)):
+        return ()
+    return (
+        "llama.cpp rounds the bounds of YaRN, between which pairs of a head are stretched by degrees:"
+        f" {low:.2f} to {high:.2f} become {math.floor(low)} to {math.ceil(high)}, as in any other file",
+    )
+
+
+def _check_stretch(spec: ModelSpec, gguf: GgufFamily) -> None:
+    """Refuse bounds of YaRN that llama.cpp does not read for any architecture that is written.
+
+    Raises:
+        UnsupportedModelError: naming the key.
+    """
+    ropes = (layer.rope for layer in spec.layers if layer.rope is not None and layer.rope.kind == "yarn")
+    for rope in ropes:
+        for name, usual in _USUAL_BOUNDS.items():
+            if (rope.scaling.get(name) or usual) != usual:
+                raise UnsupportedModelError(
+                    f"{family_of(spec).title} cannot be exported as it is: llama.cpp passes over"
+                    f" {gguf.architecture}.rope.scaling.yarn_{name} = {rope.scaling[name]!r}, and would run"
+                    " another model"
+                )
 
 
 def _family_keys(spec: ModelSpec, gguf: GgufFamily, config: Mapping[str, Any]) -> dict[str, Any]:

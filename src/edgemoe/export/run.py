@@ -15,7 +15,7 @@ from edgemoe import native
 from edgemoe.engine.defaults import read_sampling_defaults
 from edgemoe.errors import CheckpointError
 from edgemoe.export.gguf_file import GgufFile, tensor_num_bytes
-from edgemoe.export.metadata import model_keys
+from edgemoe.export.metadata import model_keys, notes
 from edgemoe.export.outline import Part, Target, gguf_family, outline
 from edgemoe.export.records import read_dense, read_experts
 from edgemoe.export.row_factors import BLOCK_TYPE, expert_factors, has_factors, scale_name
@@ -47,6 +47,7 @@ class ExportReport:
     ``num_matrices``: how many became what, by "format → block type", one count for every expert's.
     ``rounding``: relative root-mean-square change of the weights by the same, measured on the first rows of
     each matrix; 0 where none changes. ``splitting``: llama.cpp's name of how text is parted into words.
+    ``notes`` are lines for people: what llama.cpp computes otherwise than the model's authors.
     """
 
     path: str
@@ -58,6 +59,7 @@ class ExportReport:
     splitting: str
     has_template: bool
     elapsed_s: float
+    notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -106,6 +108,7 @@ def export_gguf(
         splitting=export.splitting,
         has_template=export.has_template,
         elapsed_s=time.monotonic() - started,
+        notes=notes(export.spec),
     )
 
 

@@ -241,8 +241,8 @@ def _llama3(plain: FloatArray, scaling: Mapping[str, float]) -> FloatArray:
     return np.asarray(blended, np.float32)
 
 
-def _yarn(plain: FloatArray, spec: RopeSpec) -> FloatArray:
-    """Dimensions that turn often are kept, those that turn seldom stretched, a ramp between."""
+def yarn_bounds(spec: RopeSpec) -> tuple[float, float]:
+    """Pairs below the first turn so often that YaRN keeps them, those above the second are stretched."""
     scaling, dim = spec.scaling, spec.rotary_dim
 
     def dimension_of(num_turns: float) -> float:
@@ -253,7 +253,13 @@ def _yarn(plain: FloatArray, spec: RopeSpec) -> FloatArray:
     high = dimension_of(scaling.get("beta_slow") or 1)
     if scaling.get("truncate", 1.0):
         low, high = math.floor(low), math.ceil(high)
-    low, high = max(low, 0), min(high, dim - 1)
+    return max(low, 0), min(high, dim - 1)
+
+
+def _yarn(plain: FloatArray, spec: RopeSpec) -> FloatArray:
+    """Dimensions that turn often are kept, those that turn seldom stretched, a ramp between."""
+    scaling, dim = spec.scaling, spec.rotary_dim
+    low, high = yarn_bounds(spec)
     if low == high:
         high += 0.001
     ramp = np.clip((np.arange(dim // 2, dtype=np.float32) - low) / (high - low), 0, 1)
