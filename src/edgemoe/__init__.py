@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgemoe.errors import (
         BudgetError,
         CheckpointError,
+        ContextError,
         ConversionError,
         CorruptStoreError,
         EdgeMoEError,
@@ -56,6 +57,7 @@ __all__ = [
     "BudgetError",
     "CheckpointError",
     "Chunk",
+    "ContextError",
     "ConversionError",
     "CorruptStoreError",
     "EdgeMoEError",

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.engine.memory import MemoryPlan
 from edgemoe.engine.pairs import Pair, PairScore, score_pairs
 from edgemoe.engine.perplexity import Progress, Score, score_text
-from edgemoe.engine.prompts import read_prompt
+from edgemoe.engine.prompts import read_chat, read_prompt
 from edgemoe.engine.requests import AnswerOptions, make_request
 from edgemoe.engine.sampling import Constraint, Sampling, TokenLogprob
 from edgemoe.engine.stats import Stats
@@ -307,6 +307,8 @@ class Model:
             )
         if isinstance(prompts, str | bytes):
             raise RequestError("prompts is one text; give a list of them, or call generate")
+        if isinstance(prompts, Mapping) or not isinstance(prompts, Iterable):
+            raise RequestError(f"prompts is {prompts!r:.60}; give a list of texts or of token ids")
         streams = [self.stream(prompt, **options) for prompt in prompts]
         if not streams:
             return []
@@ -339,7 +341,7 @@ class Model:
         engine = self._open()
         tokenizer = engine.tokenizer
         stop_ids = tokenizer.stop_ids | tokenizer.turn_end_ids()
-        token_ids = tokenizer.encode_chat(messages, **_template_options(template_options))
+        token_ids = read_chat(engine, messages, _template_options(template_options))
         return Stream(engine, make_request(token_ids, stop_ids, options, engine.sampling))
 
     def astream_chat(
@@ -480,6 +482,9 @@ class Model:
 def _template_options(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if options is not None and not isinstance(options, Mapping):
         raise RequestError(f"template_options is {options!r:.60}; give a table of names and values")
+    unnamed = next((name for name in options or () if not isinstance(name, str)), None)
+    if unnamed is not None:
+        raise RequestError(f"template_options has the name {unnamed!r:.60}; names are texts")
     if options and "messages" in options:
         raise RequestError("template_options has 'messages', which are the conversation itself")
     return options or {}

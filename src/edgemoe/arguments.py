@@ -15,6 +15,7 @@ from typing import Any
 from edgemoe.errors import RequestError
 
 _SHOWN_CHARACTERS = 60  # of a value that a message quotes
+_MOST_DIGITS = 20  # of a token id as text; Python reads no integer of more than 4300
 
 
 def whole(name: str, value: Any, at_least: int) -> int:
@@ -92,7 +93,7 @@ def biases(name: str, value: Any) -> dict[int, float]:
 
 
 def _bias_id(name: str, key: Any) -> int:
-    is_digits = isinstance(key, str) and key.isascii() and key.isdecimal()
+    is_digits = isinstance(key, str) and key.isascii() and key.isdecimal() and len(key) < _MOST_DIGITS
     found = int(key) if is_digits else _index(key)
     if found is None:
         raise RequestError(f"{name} has the key {_shown(key)}, which is no token id")

@@ -109,3 +109,7 @@ class WorkerError(EdgeMoEError, RuntimeError):
 
 class RequestError(EdgeMoEError, ValueError):
     """A request is malformed or asks for more than the model was loaded for."""
+
+
+class ContextError(RequestError):
+    """A text does not fit the context."""

@@ -109,9 +109,64 @@ def test_values_that_clients_send_mean_what_they_do_elsewhere(model):
     assert len(model.generate(PROMPT, max_tokens=1, temperature=1.0, seed=2**200).token_ids) == 1
 
 
+class Masked:
+    def __init__(self, mask):
+        self.mask = lambda: mask
+
+    def accept(self, token_id):
+        pass
+
+
+# Beyond what single precision holds, or next to nothing: certain, ruled out, or refused, never a defect.
+@pytest.mark.parametrize("temperature", [5e-324, 1e-310, 1.0, 1e308])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"logit_bias": {9: 1e39}},
+        {"logit_bias": {9: 3e38, 11: 3e38}, "top_p": 0.1},
+        {"repetition_penalty": 1e-45},
+        {"frequency_penalty": -1e308},
+        {"presence_penalty": 1e308},
+    ],
+    ids=str,
+)
+def test_numbers_at_the_end_of_their_range_draw_a_token(model, options, temperature):
+    answer = model.generate(PROMPT, max_tokens=3, seed=1, temperature=temperature, **options)
+    assert len(answer.token_ids) == 3
+    if "logit_bias" in options and temperature <= 1:
+        assert set(answer.token_ids) <= set(options["logit_bias"])
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_where_no_token_may_come_that_is_said(model, temperature):
+    vocab_size = model.spec.vocab_size
+    nothing = dict.fromkeys(range(vocab_size), float("-inf"))
+    for options, said in (
+        ({"logit_bias": nothing}, "logit_bias allows no token"),
+        ({"constraint": Masked(np.zeros(vocab_size, bool))}, "the constraint allows no token"),
+        ({"constraint": Masked(np.ones(vocab_size + 1, bool))}, "mask has the shape"),
+    ):
+        with pytest.raises(RequestError, match=said):
+            model.generate(PROMPT, temperature=temperature, **options)
+    some = model.generate(PROMPT, max_tokens=2, constraint=Masked([True] * vocab_size))
+    assert some.token_ids == model.generate(PROMPT, max_tokens=2).token_ids
+
+
+def test_names_of_template_options_are_any_text_but_no_more(model):
+    turn = [{"role": "user", "content": "a"}]
+    plain = model.chat(turn, max_tokens=2).token_ids
+    for options in ({"self": 1, "messages_": 2, "most": 3}, {"tools": None, "documents": None}):
+        assert model.chat(turn, max_tokens=2, template_options=options).token_ids == plain
+    with pytest.raises(RequestError, match="the name 5"):
+        model.chat(turn, template_options={5: 6})
+
+
 def test_other_calls_check_as_well(model):
     for call in (
         lambda: model.generate_many("abc"),
+        lambda: model.generate_many(None),
+        lambda: model.generate_many({"a": 1}),
+        lambda: model.stream(PROMPT, logit_bias={"9" * 5000: 1}),
         lambda: model.generate_n(PROMPT, 1.5),
         lambda: model.generate_n(PROMPT, 2, seed="x"),
         lambda: model.chat("hi"),

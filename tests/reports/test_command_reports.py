@@ -15,6 +15,7 @@ import sys
 import pytest
 
 from edgemoe.cli.lines import read_message
+from edgemoe.cli.output import quoted
 from edgemoe.cli.wrapping import WordWrap
 
 COMMAND = [sys.executable, "-m", "edgemoe"]
@@ -240,6 +241,55 @@ def test_next_lines_can_be_pasted(tiny_checkpoint, tmp_path):
     assert described["has_chat_template"]
     assert described["max_context"] == 128
     assert not described["is_fitted"]
+
+
+NAMES = [
+    "a b",
+    "it's",
+    'say "x"',
+    "$HOME;`x`",
+    "new\nline",
+    "tab\t8",
+    "\\back\\'\n",
+    "é中",
+    "\udcff\udcfe1",
+    "",
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_any_name_of_a_file_can_be_pasted(name):
+    line = quoted("printf", "%s", name)
+    assert line.isprintable()
+    shown = subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout
+    assert shown == os.fsencode(name)
+
+
+def test_files_of_conversations_are_refused_in_a_line(tiny_store, tmp_path):
+    half = tmp_path / "half.json"
+    half.write_text('{"messages": [{"role": "user", "content": "\\ud800"}]}', encoding="utf-8")
+    lines = ["/load ~nobody-here/a", "/save ~nobody-here/a", "/load a\0b", "/save a\0b", f"/load {half}"]
+    said = talk(tiny_store, *lines, "hi")
+    assert said.returncode == 0
+    assert "defect" not in said.stderr
+    assert said.stderr.count("is no name of a file") == 2
+    assert "is no saved conversation" in said.stderr
+    assert said.stdout.strip()
+
+
+def test_an_answer_is_kept_where_asking_again_fails(tiny_store):
+    import edgemoe
+    from edgemoe.cli.conversation import Conversation, Turns
+
+    with edgemoe.load(tiny_store, "2GiB") as model:
+        options = {"max_tokens": 4, "temperature": 0.0}
+        turns = Turns(model, None, options, {})
+        talk = Conversation(turns)
+        assert talk._answer("hi")
+        before = list(turns.messages)
+        turns.options = {**options, "stop": 5}
+        talk._retry()
+        assert turns.messages == before
 
 
 def test_the_view_of_experts_can_be_read_in_a_pipe(tiny_store):

@@ -85,6 +85,39 @@ def test_no_piece_is_long(monkeypatch):
     assert len(lengths) > 6
 
 
+# What has no lines, no spaces, or neither: files of one line, other writing systems, binary ones.
+UNCUT = {
+    "one line": LONG.replace("\n", " "),
+    "old line ends": LONG.replace("\n", "\r"),
+    "code": "\n".join(f"    x = f({i})" for i in range(12_000)),
+    "records": '{"a":1,"b":[2,3]},' * 10_000,
+    "no space": "".join(LETTERS.choice("的一是在不了有和人这，") for _ in range(150_000)),
+    "one letter": "0" * 150_000,
+    "spaces": " " * 150_000,
+}
+
+
+@pytest.mark.parametrize("name", UNCUT)
+def test_long_texts_without_lines(folder, monkeypatch, name):
+    text, tokenizer = UNCUT[name], Tokenizer(folder, {})
+    assert tokenizer.encode(text) == tokenizer._encode(text, True)
+    lengths = watched(tokenizer, monkeypatch)
+    found = tokenizer.encode(text, most=100)
+    if len(found) > 100:
+        assert max(lengths) <= 2 * PIECE_CHARACTERS
+        assert sum(lengths) < len(text) or name == "one letter"
+    else:  # a run of one unknown letter is one token
+        assert found == tokenizer._encode(text, True)
+
+
+def test_long_conversations_are_not_tokenised_to_their_end(monkeypatch):
+    with demo_store() as path, edgemoe.load(path, resident_bytes() + 150 * MIB, context=64) as model:
+        lengths = watched(model.tokenizer, monkeypatch)
+        with pytest.raises(edgemoe.ContextError, match="more than 64 tokens do not fit"):
+            model.stream_chat([{"role": "user", "content": UNCUT["spaces"]}])
+        assert sum(lengths) < PIECE_CHARACTERS * 4
+
+
 def test_what_cannot_fit_is_not_tokenised_to_its_end(monkeypatch):
     with demo_store() as path, edgemoe.load(path, resident_bytes() + 150 * MIB, context=64) as model:
         lengths = watched(model.tokenizer, monkeypatch)

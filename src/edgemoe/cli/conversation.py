@@ -13,7 +13,7 @@ from edgemoe.cli.lines import read_message
 from edgemoe.cli.output import print_json, reading_prompt, say
 from edgemoe.cli.run import status_line, why_cut
 from edgemoe.cli.wrapping import WordWrap
-from edgemoe.errors import RequestError
+from edgemoe.errors import ContextError, RequestError
 
 if TYPE_CHECKING:
     from edgemoe.api import Generation, Model, Stream
@@ -96,11 +96,17 @@ class Turns:
         context = self.model.memory.context
         room = min(self.options["max_tokens"], int(context * ROOM_SHARE))
         num_dropped = 0
-        while len(self.model.tokenizer.encode_chat(self.messages, **self.template)) + room > context:
+        while self._num_tokens(context) + room > context:
             if not self.drop():
                 break
             num_dropped += 1
         return num_dropped
+
+    def _num_tokens(self, most: int) -> int:
+        """Tokens of the conversation; of one that has more than ``most``, some number above it."""
+        tokenizer = self.model.tokenizer
+        text = tokenizer.render_chat(self.messages, **self.template)
+        return len(tokenizer.encode(text, adds_special=False, most=most))
 
 
 class Conversation:
@@ -151,6 +157,7 @@ class Conversation:
         say("the conversation is forgotten")
 
     def _retry(self) -> None:
+        before = list(self._turns.messages)
         question = self._turns.unanswer()
         if question is None:
             say("nothing was asked yet")
@@ -159,7 +166,8 @@ class Conversation:
         seed = self._turns.options.get("seed")
         if not self._turns.options.get("temperature"):
             say("(the likeliest token is taken each time: the answer will be the same)")
-        self._answer(question, **({} if seed is None else {"seed": seed + self._num_retries}))
+        if not self._answer(question, **({} if seed is None else {"seed": seed + self._num_retries})):
+            self._turns.messages = before  # the answer that there was is better than none
 
     def _save(self, name: str) -> None:
         path = _named(name)
@@ -176,15 +184,16 @@ class Conversation:
         self._files.add(path)
         say(f"{len(self._turns.messages)} messages from {path}")
 
-    def _answer(self, question: str, **changes: Any) -> None:
+    def _answer(self, question: str, **changes: Any) -> bool:
+        """Whether there is an answer; without one the conversation is as if it had not been asked."""
         turns = self._turns
         before = list(turns.messages)
         with reading_prompt() as progress:
             try:
                 stream = turns.ask(question, progress=progress, **changes)
             except RequestError as error:
-                say(f"{error}. {self._way_out()}")
-                return
+                say(f"{error}. {self._way_out()}" if isinstance(error, ContextError) else str(error))
+                return False
             with stream:
                 try:
                     self._show(stream)
@@ -193,11 +202,11 @@ class Conversation:
                 except RequestError as error:
                     turns.messages = before
                     say(str(error))
-                    return
+                    return False
         self._last = stream.generation
-        if not self._last.token_ids:  # stopped while the prompt was read: as if it had not been asked
+        if not self._last.token_ids:  # stopped while the prompt was read
             turns.messages = before
-            return
+            return False
         turns.messages.append({"role": "assistant", "content": self._last.text})
         if self._prints_json:
             print_json(self._last.to_json())
@@ -205,6 +214,7 @@ class Conversation:
         if cut:
             is_full = len(self._last.token_ids) < turns.options["max_tokens"]
             say(f"({cut}. {self._way_out()})" if is_full else f"({cut})")
+        return True
 
     def _show(self, stream: Stream) -> None:
         if self._prints_json:
@@ -237,6 +247,7 @@ def read_messages(path: Path) -> list[dict[str, Any]]:
         for message in messages:
             if message["role"] not in _ROLES or not isinstance(message["content"], str):
                 raise ValueError("a message without role or content")
+            message["content"].encode()  # JSON can hold halves of characters, which no text can
         return [{"role": m["role"], "content": m["content"]} for m in messages]
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}") from None
@@ -247,7 +258,12 @@ def read_messages(path: Path) -> list[dict[str, Any]]:
 def _named(name: str) -> Path:
     if not name:
         raise RequestError("give the name of a file after the command")
-    return Path(name).expanduser()
+    if "\0" in name:
+        raise RequestError(f"{name!r:.60} is no name of a file")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # of a user that there is not
+        return Path(name)
 
 
 def _columns() -> int | None:

@@ -295,7 +295,7 @@ def template_options(pairs: Sequence[str] | None) -> dict[str, Any]:
             raise RequestError(f"--template-option {pair!r}: give NAME=VALUE, such as enable_thinking=false")
         try:
             found[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name] = as_utf8(value)
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 import threading
@@ -64,10 +65,24 @@ def say_drawing(model: Model, options: Mapping[str, Any]) -> None:
 
 
 def quoted(*words: object) -> str:
-    """Words as a shell takes them: a line that can be pasted."""
-    return shlex.join(
-        f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words
+    """Words as a shell takes them: one line that can be pasted, whatever the names of files hold."""
+    return " ".join(
+        _quoted(f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word))
+        for word in words
     )
+
+
+def _quoted(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    # What a terminal cannot show or would obey, byte by byte, in a way that bash, zsh and ksh read.
+    characters = (c if c.isprintable() else _escaped(c) for c in re.sub(r"([\\'])", r"\\\1", word))
+    return f"$'{''.join(characters)}'"
+
+
+def _escaped(character: str) -> str:
+    # Three octal digits, as what follows may be a digit.
+    return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", "surrogateescape"))
 
 
 def shown_store(path: Path) -> Path | str:

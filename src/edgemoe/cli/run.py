@@ -152,7 +152,8 @@ def why_cut(model: Model, generation: Generation, max_tokens: int) -> str | None
     if generation.finish_reason != "length":
         return None
     if len(generation.token_ids) >= max_tokens:
-        return f"the answer was cut after {max_tokens} tokens; --max-tokens takes more"
+        count = "1 token" if max_tokens == 1 else f"{max_tokens} tokens"
+        return f"the answer was cut after {count}; --max-tokens takes more"
     most = model.spec.max_context
     longer = f"; --context takes up to {most}" if model.memory.context < most else ""
     return f"the context of {model.memory.context} tokens is full{longer}"

@@ -119,13 +119,13 @@ def sample(
     says which tokens may be drawn at all.
 
     Raises:
-        RequestError: the mask allows no token.
+        RequestError: mask and biases allow no token, or the mask is no table of the vocabulary.
     """
     logits = adjusted(logits, sampling, context, answer)
     if mask is not None:
-        if not mask.any():
-            raise RequestError("the constraint allows no token to come next")
-        logits = np.where(mask, logits, -np.inf).astype(np.float32)
+        logits = np.where(_checked_mask(mask, len(logits)), logits, -np.inf).astype(np.float32)
+    if logits.max() == -np.inf:
+        raise RequestError(f"{_rules(sampling, mask)} allows no token to come next")
     if sampling.temperature == 0:
         return int(np.argmax(logits))
     tokens, probabilities = candidates(logits, sampling)
@@ -133,10 +133,35 @@ def sample(
     return int(tokens[min(int(position), len(tokens) - 1)])
 
 
+def _checked_mask(mask: NDArray[np.bool_], vocab_size: int) -> NDArray[np.bool_]:
+    mask = np.asarray(mask, np.bool_)
+    if mask.shape != (vocab_size,):
+        raise RequestError(
+            f"the constraint's mask has the shape {mask.shape}; give a value for each of {vocab_size} tokens"
+        )
+    return mask
+
+
+def _rules(sampling: Sampling, mask: NDArray[np.bool_] | None) -> str:
+    names = ["the constraint"] if mask is not None else []
+    return " with ".join(names + (["logit_bias"] if sampling.logit_bias else [])) or "the sampling"
+
+
 def adjusted(
     logits: FloatArray, sampling: Sampling, context: Iterable[int], answer: Sequence[int]
 ) -> FloatArray:
-    """Logits (V,) after penalties and biases; the same array where there are none."""
+    """Logits (V,) after penalties and biases; the same array where there are none.
+
+    None is above the largest number, whatever was added: of several that would be, each is as likely.
+    """
+    with np.errstate(over="ignore"):
+        changed = _changed(logits, sampling, context, answer)
+    return changed if changed is logits else np.minimum(changed, np.finfo(np.float32).max)
+
+
+def _changed(
+    logits: FloatArray, sampling: Sampling, context: Iterable[int], answer: Sequence[int]
+) -> FloatArray:
     if sampling.repetition_penalty != 1.0:
         logits = penalized(logits, np.unique(np.fromiter(context, np.int64)), sampling.repetition_penalty)
     if answer and (sampling.presence_penalty or sampling.frequency_penalty):
@@ -164,8 +189,9 @@ def candidates(logits: FloatArray, sampling: Sampling) -> tuple[NDArray[np.intp]
     order = np.argsort(-logits, kind="stable")
     if sampling.top_k > 0:
         order = order[: sampling.top_k]
-    scaled = logits[order].astype(np.float64) / sampling.temperature
-    probabilities = np.exp(scaled - scaled[0])
+    below = logits[order].astype(np.float64) - float(logits[order[0]])
+    with np.errstate(over="ignore"):  # temperatures next to 0 leave the likeliest alone
+        probabilities = np.exp(below / sampling.temperature)
     probabilities = probabilities[probabilities > 0]  # a token that is ruled out stays so
     probabilities /= probabilities.sum()
     if sampling.top_p < 1:

@@ -14,7 +14,7 @@ from edgemoe.engine.memory import HEAD_ROWS
 from edgemoe.engine.parking import Parking
 from edgemoe.engine.sequence import Machinery, Text
 from edgemoe.engine.state_file import open_state
-from edgemoe.errors import RequestError
+from edgemoe.errors import ContextError, RequestError
 from edgemoe.experts import LayerObserver
 from edgemoe.models import ModelSpec
 from edgemoe.native import FloatArray
@@ -212,7 +212,7 @@ class Session:
         if length > self.num_slots:
             most = self._spec.max_context
             longer = f", or load with a longer context, up to {most}" if most > self.num_slots else ""
-            raise RequestError(
+            raise ContextError(
                 f"{length} tokens do not fit the context of {self.num_slots}; shorten the text{longer}"
             )
         wrong = next((t for t in new if not 0 <= t < self._spec.vocab_size), None)

@@ -34,7 +34,7 @@ def render(local: LocalModel, request: AnswerRequest, memory: CallMemory) -> Pro
         text = render_messages(local, request, memory)
         token_ids: Sequence[int] = local.encode(text)
     elif isinstance(request.prompt, str):
-        text, token_ids = request.prompt, tokenizer.encode_prompt(request.prompt)
+        text, token_ids = request.prompt, tokenizer.encode_prompt(request.prompt, local.most_counted)
     else:
         text, token_ids = "", request.prompt or ()
     return Prompt(text, token_ids, _room(local, request, len(token_ids)))

@@ -23,6 +23,8 @@ from edgemoe.server.text_memory import TextMemory, Written
 from edgemoe.text.stream import StreamDecoder
 from edgemoe.text.tokenizer import Tokenizer
 
+_COUNTED_CONTEXTS = 8  # prompts of more than these are refused without knowing their exact length
+
 
 @dataclass(frozen=True)
 class Token:
@@ -120,6 +122,11 @@ class LocalModel:
         return self.model.memory.context
 
     @property
+    def most_counted(self) -> int:
+        """A prompt of more tokens is not tokenised to its end, and its tokens are not counted further."""
+        return _COUNTED_CONTEXTS * self.context
+
+    @property
     def stop_ids(self) -> frozenset[int]:
         """Tokens that end an answer in a conversation."""
         return self.model.tokenizer.stop_ids | self.turn_end_ids
@@ -151,7 +158,7 @@ class LocalModel:
 
         @cache
         def encode(rest: str) -> list[int]:
-            return self.model.tokenizer.encode(rest, adds_special=False)
+            return self.model.tokenizer.encode(rest, adds_special=False, most=self.most_counted)
 
         def parked() -> Iterable[Written]:
             for token_ids in self.parking.alike(encode(text)) if self.parking else ():

@@ -12,7 +12,7 @@ import tokenizers
 from edgemoe.arguments import token_ids as ids
 from edgemoe.errors import RequestError, StoreError
 from edgemoe.text.added_tokens import read_special_tokens
-from edgemoe.text.pieces import PIECE_CHARACTERS, pieces
+from edgemoe.text.pieces import PIECE_CHARACTERS, count_more, pieces
 from edgemoe.text.side_files import read_json_object, read_text_file
 from edgemoe.text.stream import Reach
 from edgemoe.text.templates import ChatTemplate, Message, read_templates
@@ -98,8 +98,8 @@ class Tokenizer:
     def encode(self, text: str, *, adds_special: bool = True, most: int | None = None) -> list[int]:
         """Token ids of a text, with the tokens that the tokenizer puts around a text if wanted.
 
-        A long text is tokenised in pieces, where that gives the same tokens; one of more than ``most`` tokens
-        is not tokenised to its end then.
+        A long text is tokenised in pieces, where that gives the same tokens. One of more than ``most`` tokens
+        is not tokenised to its end then: what is returned has more than ``most``, and need not be its own.
 
         Raises:
             RequestError: the store has no tokenizer, or the text is none.
@@ -119,6 +119,10 @@ class Tokenizer:
                 return self._encode(text, adds_special)
             found = list(around[0])
             for piece in pieces(text, self._encode):
+                if most is not None and len(piece) > 2 * PIECE_CHARACTERS:
+                    more = count_more(piece, self._encode, most - len(found))
+                    if more is not None:
+                        return found + more
                 found += self._encode(piece)
                 if most is not None and len(found) > most:
                     return found
@@ -164,6 +168,7 @@ class Tokenizer:
     def render_chat(
         self,
         messages: Sequence[Message],
+        /,
         tools: Sequence[Mapping[str, Any]] | None = None,
         documents: Sequence[Mapping[str, Any]] | None = None,
         **options: Any,
@@ -180,6 +185,7 @@ class Tokenizer:
     def encode_chat(
         self,
         messages: Sequence[Message],
+        /,
         tools: Sequence[Mapping[str, Any]] | None = None,
         documents: Sequence[Mapping[str, Any]] | None = None,
         **options: Any,
