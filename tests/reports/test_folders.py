@@ -6,6 +6,7 @@ Every conversion is told to fail or to answer as model.safetensors says: never a
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import edgemoe
 from edgemoe.convert import convert, estimate
 from edgemoe.errors import CheckpointError, EdgeMoEError
 from edgemoe.quant import BitPlan
+from edgemoe.store import open_store
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "ab" * 32 + "\nsize 11422654\n"
 EXACT = BitPlan.uniform("f32", "f32")
@@ -372,3 +374,27 @@ def test_names_with_control_sequences_are_shown_as_escapes(folder):
 
 def test_every_error_of_ours_is_one_printable_line():
     assert str(EdgeMoEError("a\nb\x1b[31m\u202e" + "x" * 9000)).isprintable()
+
+
+def test_a_link_to_a_store_stays_one(folder, tmp_path):
+    """Stores are kept on another disk by a link; what it leads to is made or replaced, and nothing else."""
+    disk, link = tmp_path / "disk", tmp_path / "a.store"
+    disk.mkdir()
+    link.symlink_to(disk / "b.store")
+    (disk / "b.store.replaced").symlink_to(disk)
+    for overwrites in (False, True):
+        convert(folder, link, EXACT, overwrite=overwrites)
+        assert open_store(link).manifest
+        assert link.is_symlink()
+        assert {path.name for path in disk.iterdir()} == {"b.store", "b.store.replaced"}
+    assert {path.name for path in tmp_path.iterdir()} == {"disk", "a.store", "model"}
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(EdgeMoEError, match="leads to itself"):
+        convert(folder, loop, EXACT)
+
+
+def test_a_pipe_is_no_manifest(tmp_path):
+    os.mkfifo(tmp_path / "edgemoe.json")
+    with pytest.raises(EdgeMoEError, match="is no file"):
+        open_store(tmp_path)

@@ -124,7 +124,7 @@ def sample(
     logits = adjusted(logits, sampling, context, answer)
     if mask is not None:
         logits = np.where(_checked_mask(mask, len(logits)), logits, -np.inf).astype(np.float32)
-    if logits.max() == -np.inf:
+    if (mask is not None or sampling.logit_bias) and logits.max() == -np.inf:
         raise RequestError(f"{_rules(sampling, mask)} allows no token to come next")
     if sampling.temperature == 0:
         return int(np.argmax(logits))
@@ -144,7 +144,7 @@ def _checked_mask(mask: NDArray[np.bool_], vocab_size: int) -> NDArray[np.bool_]
 
 def _rules(sampling: Sampling, mask: NDArray[np.bool_] | None) -> str:
     names = ["the constraint"] if mask is not None else []
-    return " with ".join(names + (["logit_bias"] if sampling.logit_bias else [])) or "the sampling"
+    return " with ".join(names + (["logit_bias"] if sampling.logit_bias else []))
 
 
 def adjusted(

@@ -45,6 +45,8 @@ def read_manifest(folder: Path) -> Manifest:
         StoreError: garbage.
     """
     path = folder / MANIFEST_FILE
+    if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe would wait for ever
+        raise StoreError(f"{path}: is no file; copy the store anew, or convert the checkpoint again")
     try:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from itertools import count
+from os.path import lexists
 from pathlib import Path
 
 from edgemoe.store.durable import sync_folder, write_file
@@ -24,7 +25,7 @@ def set_aside(store: Path) -> None:
     write_file(store / MARK, b"another store takes the place of this one, and then deletes it\n")
     sync_folder(store)
     names = (f"{store.name}.replaced{f'-{n}' if n else ''}" for n in count())
-    store.rename(next(place for place in map(store.with_name, names) if not place.exists()))
+    store.rename(next(place for place in map(store.with_name, names) if not lexists(place)))
 
 
 def remove_set_aside(store: Path) -> None:
@@ -36,7 +37,7 @@ def remove_set_aside(store: Path) -> None:
     first = f"{store.name}.replaced"
     for place in store.parent.iterdir():
         is_ours = (place.name == first or place.name.startswith(f"{first}-")) and (place / MARK).is_file()
-        if is_ours:
+        if is_ours and not place.is_symlink():  # what a link leads to was never set aside
             _remove(place)
 
 

@@ -42,7 +42,8 @@ class StoreWriter:
     """
 
     def __init__(self, target: Path, layout: StoreLayout, identity: str, overwrite: bool = False) -> None:
-        self._target = target
+        # Where a link leads to is what is made or replaced: the link stays, and so does the disk it chose.
+        self._target = target = Path(os.path.realpath(target))
         self._layout = layout
         self._overwrite = overwrite
         self._places = {**layout.dense, **{expert_name(key): place for key, place in layout.experts.items()}}
@@ -136,6 +137,8 @@ class StoreWriter:
         os.close(self._lock)
 
     def _refuse_existing(self) -> None:
+        if self._target.is_symlink():
+            raise ConversionError(f"{self._target}: is a link that leads to itself; choose another name")
         if not self._target.exists():
             return
         if not (self._target / MANIFEST_FILE).is_file():
