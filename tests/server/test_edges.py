@@ -145,3 +145,16 @@ def test_a_message_of_responses_that_was_cut_says_so(http):
     assert answer["output"][0]["status"] == answer["status"] == "incomplete"
     assert answer["store"] is False
     assert answer["truncation"] == "auto"
+
+
+def test_a_call_that_must_be_made_has_the_named_parameters_only(openai_client):
+    """The demo's model would go on making up others for ever."""
+    parameters = {"type": "object", "properties": {"age": {"enum": [1, 2]}}, "required": ["age"]}
+    answer = openai_client.chat.completions.create(
+        **ASK | {"max_tokens": 80},
+        messages=SAY,
+        tools=[{"type": "function", "function": {"name": "animal", "parameters": parameters}}],
+        tool_choice="required",
+    )
+    (call,) = answer.choices[0].message.tool_calls
+    assert json.loads(call.function.arguments).keys() == {"age"}

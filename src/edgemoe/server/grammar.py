@@ -28,11 +28,19 @@ def call_grammar(
     for number, tool in enumerate(tools):
         function = tool["function"]
         before, after = (_literals(part.replace("{name}", function["name"]), special_ids) for part in form)
-        schema = {"type": "object"} | dict(function.get("parameters") or {})
+        schema = _closed({"type": "object"} | dict(function.get("parameters") or {}))
         rules.append(f"call_{number}: {before} arguments_{number} {after}")
         rules.append(f"arguments_{number}: %json {json.dumps(_laid_out(schema, is_lenient=True))}")
     lark = "\n".join(rules)
     return json.dumps({"grammars": [{"lark_grammar": lark}]})
+
+
+def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of a function: those it names and no others, unless it says otherwise. Schemas allow others
+    where nothing is said, and small models go on making some up.
+    """
+    is_open = schema.keys() & {"$ref", "allOf", "anyOf", "oneOf", "patternProperties", "additionalProperties"}
+    return schema | ({"additionalProperties": False} if schema.get("properties") and not is_open else {})
 
 
 def _laid_out(schema: Mapping[str, Any], *, is_lenient: bool) -> dict[str, Any]:
