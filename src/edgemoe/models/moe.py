@@ -16,6 +16,9 @@ from edgemoe.models.spec import MLPSpec, MoESpec, RouterSpec
 from edgemoe.models.weights import DenseWeights
 from edgemoe.native import ExpertWeights, FloatArray, IntArray, Matrix, Rehearsal, Rehearsed
 
+# Of a float; a gate so far down is closed anyway.
+_LARGEST_EXPONENT = np.float32(88)
+
 
 class ExpertRunner(Protocol):
     """Computes routed experts, wherever their weights are. Used by one thread."""
@@ -108,7 +111,7 @@ class MoELayer:
         self._matrix = weights.matrix(f"{prefix}.router.weight")
         self._bias = weights.optional_vector(f"{prefix}.router.bias")
         self._router = build_router(spec.router, weights, layer)
-        self.has_routed_only = spec.shared is None and spec.beside is None
+        self.has_routed_only = spec.shared is None and spec.beside is None and not spec.latent_width
         self._shared: MLP | None = None
         self._shared_gate: Matrix | None = None
         if spec.shared is not None:
@@ -153,7 +156,7 @@ class MoELayer:
             return None
         y = self._shared(x)
         if self._shared_gate is not None:
-            y /= 1 + np.exp(-native.matmul(x, self._shared_gate))
+            y /= 1 + np.exp(np.minimum(-native.matmul(x, self._shared_gate), _LARGEST_EXPONENT))
         return y
 
     def join(self, routed: FloatArray, beside: FloatArray | None) -> FloatArray:
