@@ -1,10 +1,11 @@
 """Writes a GGUF file of a known model's shape with random weights whose routing is like a real model's.
 
     python benchmarks/make_model.py --like olmoe-1b-7b olmoe.gguf
-    python benchmarks/make_model.py --like qwen3-30b-a3b --layers 12 qwen-12.gguf
+    python benchmarks/make_model.py --like qwen3.6-35b-a3b --layers 12 qwen-12.gguf
 
-Nothing larger than one tensor is ever held in memory. Matrices are Q4_K (4.5 bits per weight), quantised by
-ggml itself; rows are drawn from a pool, because speed does not depend on values, but routing does:
+Nothing larger than one tensor is ever held in memory. Matrices are Q4_K (4.5 bits per weight; Q8_0 where rows
+are no whole blocks of 256; MXFP4 the experts of gpt-oss), quantised by ggml itself; rows are drawn from a
+pool, because speed does not depend on values, but routing does:
 
 * An embedding is the sum of a part that all tokens share (some experts are popular), a part that the tokens
   of a topic share (neighbours in a text choose alike) and a part of its own; routers are plain Gaussian.
@@ -18,8 +19,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -28,6 +28,7 @@ import numpy as np
 from ggml import find_ggml
 from gguf import GGMLQuantizationType as Type
 from gguf_vocabulary import add_tokenizer
+from model_shapes import OUTPUT_GAIN, SHAPES, Shape, Tensor
 
 # Tokens above have rows in the embedding, but no text of ours contains them.
 USED_TOKENS = 4096
@@ -37,36 +38,8 @@ TOPIC_STAYS = 0.9  # probability that the next token is of the same topic
 SHARED, TOPIC = 0.40, 0.45
 OWN = (1 - SHARED**2 - TOPIC**2) ** 0.5
 ROUTER_SPREAD = 2.0  # standard deviation of the router's logits
-# What attention and experts add to the residual stream: little, so that all layers see the token.
-OUTPUT_GAIN = 0.1
 _POOL_ROWS = 2048
 _CHUNK_ROWS = 4096
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Dimensions of a model, in the letters of its GGUF keys."""
-
-    architecture: str
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    feed_forward: int
-    expert_width: int
-    experts: int
-    top_k: int
-    vocab: int
-    theta: float
-    eps: float
-
-
-SHAPES = {
-    "olmoe-1b-7b": Shape("olmoe", 16, 2048, 16, 16, 128, 1024, 1024, 64, 8, 50304, 1e4, 1e-5),
-    "qwen3-30b-a3b": Shape("qwen3moe", 48, 2048, 32, 4, 128, 6144, 768, 128, 8, 151936, 1e6, 1e-6),
-    "mixtral-8x7b": Shape("llama", 32, 4096, 32, 8, 128, 14336, 14336, 8, 2, 32000, 1e6, 1e-5),
-}
 
 
 def token_chain(num_tokens: int, seed: int) -> list[int]:
@@ -88,117 +61,84 @@ class RowPool:
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
-        self._pools: dict[tuple[int, float], np.ndarray] = {}
+        self._pools: dict[tuple[int, float, Type], np.ndarray] = {}
         ggml = find_ggml()
         if ggml is None:
             sys.exit("make_model.py: quantises with llama.cpp's own library: pip install llama-cpp-python")
         self._ggml = ggml
 
-    def quantize(self, rows: np.ndarray) -> np.ndarray:
-        """Float rows as Q4_K, by ggml."""
+    def quantize(self, rows: np.ndarray, kind: Type) -> np.ndarray:
+        """Float rows as blocks of a type, by ggml."""
+        block, num_bytes = gguf.GGML_QUANT_SIZES[kind]
         return self._ggml.quantize(
-            np.ascontiguousarray(rows, np.float32), Type.Q4_K, rows.shape[1] // 256 * 144
+            np.ascontiguousarray(rows, np.float32), kind, rows.shape[1] // block * num_bytes
         )
 
-    def draw(self, num_rows: int, cols: int, gain: float) -> np.ndarray:
+    def draw(self, num_rows: int, cols: int, gain: float, kind: Type) -> np.ndarray:
         """Packed rows whose product with a state of unit variance has the variance ``gain`` squared."""
-        if (cols, gain) not in self._pools:
+        key = cols, gain, kind
+        if key not in self._pools:
             spread = gain / cols**0.5
-            self._pools[cols, gain] = self.quantize(self._rng.normal(0, spread, (_POOL_ROWS, cols)))
-        return self._pools[cols, gain][self._rng.integers(_POOL_ROWS, size=num_rows)]
-
-
-def tensors(
-    shape: Shape, expert_gain: float = OUTPUT_GAIN
-) -> Iterator[tuple[str, tuple[int, ...], float | None]]:
-    """Name, shape and gain of every tensor; gain None: not drawn from the pool."""
-    width, q, kv = shape.width, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    yield "token_embd.weight", (shape.vocab, width), None
-    for layer in range(shape.layers):
-        prefix = f"blk.{layer}"
-        for name in ("attn_norm", "ffn_norm"):
-            yield f"{prefix}.{name}.weight", (width,), None
-        if shape.architecture != "llama":
-            per_head = shape.architecture == "qwen3moe"
-            yield f"{prefix}.attn_q_norm.weight", (shape.head_dim if per_head else q,), None
-            yield f"{prefix}.attn_k_norm.weight", (shape.head_dim if per_head else kv,), None
-        yield f"{prefix}.attn_q.weight", (q, width), 1.0
-        yield f"{prefix}.attn_k.weight", (kv, width), 1.0
-        yield f"{prefix}.attn_v.weight", (kv, width), 1.0
-        yield f"{prefix}.attn_output.weight", (width, q), OUTPUT_GAIN
-        yield f"{prefix}.ffn_gate_inp.weight", (shape.experts, width), None
-        for name in ("gate", "up"):
-            yield f"{prefix}.ffn_{name}_exps.weight", (shape.experts, shape.expert_width, width), 1.0
-        yield f"{prefix}.ffn_down_exps.weight", (shape.experts, width, shape.expert_width), expert_gain
-    yield "output_norm.weight", (width,), None
-    yield "output.weight", (shape.vocab, width), 1.0
+            self._pools[key] = self.quantize(self._rng.normal(0, spread, (_POOL_ROWS, cols)), kind)
+        return self._pools[key][self._rng.integers(_POOL_ROWS, size=num_rows)]
 
 
 def write_model(path: Path, shape: Shape, seed: int = 0, expert_gain: float = OUTPUT_GAIN) -> None:
     """Write the file; shows progress."""
     writer = gguf.GGUFWriter(path, shape.architecture)
-    _add_metadata(writer, shape)
+    _add_description(writer)
+    shape.add_keys(writer)
     add_tokenizer(writer, Path(str(files("edgemoe") / "demo_store")), shape.vocab)
-    for name, dims, _ in tensors(shape):
-        kind = Type.F32 if len(dims) == 1 or "gate_inp" in name else Type.Q4_K
-        stored = gguf.quant_shape_to_byte_shape(dims, kind) if kind != Type.F32 else dims
-        item = np.dtype(np.uint8 if kind != Type.F32 else np.float32)
-        writer.add_tensor_info(name, stored, item, int(np.prod(stored)) * item.itemsize, kind)
+    tensors = list(shape.tensors(expert_gain))
+    for tensor in tensors:
+        is_packed = tensor.stored_as != Type.F32
+        stored = gguf.quant_shape_to_byte_shape(tensor.dims, tensor.stored_as) if is_packed else tensor.dims
+        item = np.dtype(np.uint8 if is_packed else np.float32)
+        num_bytes = int(np.prod(stored)) * item.itemsize
+        writer.add_tensor_info(tensor.name, stored, item, num_bytes, tensor.stored_as)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     pool, rng = RowPool(seed), np.random.default_rng(seed + 1)
-    total = sum(int(np.prod(dims)) for _, dims, _ in tensors(shape))
+    total = sum(int(np.prod(tensor.dims)) for tensor in tensors)
     done = 0
-    for name, dims, gain in tensors(shape, expert_gain):
-        if gain is not None:
-            rows = pool.draw(int(np.prod(dims[:-1])), dims[-1], gain)
-            values = rows.reshape(*dims[:-1], -1)
-        elif len(dims) == 1:
-            values = np.ones(dims, np.float32)
-        elif "gate_inp" in name:
-            values = rng.normal(0, ROUTER_SPREAD / shape.width**0.5, dims).astype(np.float32)
-        else:
-            values = _embedding(pool, rng, *dims)
-        writer.write_tensor_data(values)
-        done += int(np.prod(dims))
+    for tensor in tensors:
+        writer.write_tensor_data(_values(tensor, pool, rng))
+        done += int(np.prod(tensor.dims))
         print(f"\r{path.name}: {done / total:4.0%}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     writer.close()
 
 
-def _embedding(pool: RowPool, rng: np.random.Generator, vocab: int, width: int) -> np.ndarray:
+def _values(tensor: Tensor, pool: RowPool, rng: np.random.Generator) -> np.ndarray:
+    dims = tensor.dims
+    if tensor.value is not None:
+        return np.full(dims, tensor.value, np.float32)
+    if tensor.gain is not None:
+        rows = pool.draw(int(np.prod(dims[:-1])), dims[-1], tensor.gain, tensor.stored_as)
+        return rows.reshape(*dims[:-1], -1)
+    if tensor.is_router:
+        return rng.normal(0, ROUTER_SPREAD / dims[1] ** 0.5, dims).astype(np.float32)
+    return _embedding(pool, rng, tensor)
+
+
+def _embedding(pool: RowPool, rng: np.random.Generator, tensor: Tensor) -> np.ndarray:
+    vocab, width = tensor.dims
     shared = SHARED * rng.standard_normal(width).astype(np.float32)
     topics = TOPIC * rng.standard_normal((NUM_TOPICS, width)).astype(np.float32)
     chunks = []
     for start in range(0, vocab, _CHUNK_ROWS):
         ids = np.arange(start, min(start + _CHUNK_ROWS, vocab))
         own = OWN * rng.standard_normal((len(ids), width), dtype=np.float32)
-        chunks.append(pool.quantize(shared + topics[ids % NUM_TOPICS] + own))
+        chunks.append(pool.quantize(shared + topics[ids % NUM_TOPICS] + own, tensor.stored_as))
     return np.concatenate(chunks)
 
 
-def _add_metadata(writer: gguf.GGUFWriter, shape: Shape) -> None:
+def _add_description(writer: gguf.GGUFWriter) -> None:
     writer.add_description(
         f"random weights; routing by make_model.py: {NUM_TOPICS} topics (token id modulo), kept with"
         f" probability {TOPIC_STAYS}; parts of an embedding: shared {SHARED}, topic {TOPIC}, own {OWN:.2f}"
     )
-    writer.add_context_length(4096)
-    writer.add_embedding_length(shape.width)
-    writer.add_block_count(shape.layers)
-    writer.add_head_count(shape.heads)
-    writer.add_head_count_kv(shape.kv_heads)
-    writer.add_layer_norm_rms_eps(shape.eps)
-    writer.add_rope_freq_base(shape.theta)
-    writer.add_rope_dimension_count(shape.head_dim)
-    writer.add_key_length(shape.head_dim)
-    writer.add_value_length(shape.head_dim)
-    writer.add_vocab_size(shape.vocab)
-    writer.add_expert_count(shape.experts)
-    writer.add_expert_used_count(shape.top_k)
-    writer.add_feed_forward_length(shape.feed_forward)
-    if shape.architecture == "qwen3moe":
-        writer.add_expert_feed_forward_length(shape.expert_width)
 
 
 def main() -> None:
