@@ -8,6 +8,7 @@ from edgemoe.experts.next_use import NextUse
 from edgemoe.experts.policies import (
     DEFAULT_POLICY,
     FORECAST,
+    HALF_LIFE_TOKENS,
     POLICIES,
     UseStatistics,
     make_policy,
@@ -38,6 +39,7 @@ from edgemoe.experts.speculation import ForecastRecord, speculate
 __all__ = [
     "DEFAULT_POLICY",
     "FORECAST",
+    "HALF_LIFE_TOKENS",
     "POLICIES",
     "VERIFY_MODES",
     "Catalog",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from edgemoe import native
 from edgemoe.calib.routing.storage_model import StorageLine
 from edgemoe.calib.trace import Trace
 from edgemoe.experts import (
+    HALF_LIFE_TOKENS,
     NextUse,
     NoPredictor,
     Predictor,
@@ -49,17 +50,19 @@ class SimulatedRun:
     stall_s: float
     speed_share: float  # of what it would be with every expert resident
     bound_ratio: float  # time over max(compute, Belady's bytes / bandwidth)
+    hits_by_token: tuple[int, ...] = field(default=(), repr=False)  # how it goes on; not part of the summary
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+        """Plain values of the whole."""
+        return {name: value for name, value in asdict(self).items() if name != "hits_by_token"}
 
 
 @dataclass(frozen=True)
 class Setting:
     """What is simulated: tokens 0 to ``num_tokens`` of a trace on a device.
 
-    ``next_use`` is what the policy "forecast" asks; without it that is "edgemoe".
+    ``next_use`` is what the policy "forecast" asks; without it that is "edgemoe". Uses count half after
+    ``half_life_tokens``.
     """
 
     trace: Trace
@@ -67,6 +70,7 @@ class Setting:
     device: Device
     layer_s: float  # computing of one layer for one token
     next_use: NextUse | None = None
+    half_life_tokens: float = HALF_LIFE_TOKENS
 
 
 def simulate(
@@ -93,6 +97,7 @@ def simulate(
         stall_s=stall_s,
         speed_share=compute_s / (compute_s + stall_s),
         bound_ratio=(compute_s + stall_s) / bound_s,
+        hits_by_token=tuple(replay.hits_by_token),
     )
 
 
@@ -143,7 +148,7 @@ class _Replay:
     ) -> None:
         self._setting = setting
         self.catalog = setting.trace.catalog
-        self._statistics = UseStatistics(self.catalog)
+        self._statistics = UseStatistics(self.catalog, setting.half_life_tokens)
         self.residency = Residency(self._statistics, policy, capacity_bytes, **residency_options)
         device = setting.device
         self.reads = reads = StorageLine(self.catalog, self.residency, device)
@@ -152,6 +157,7 @@ class _Replay:
         top_k = setting.trace.top_k
         self._speculation = speculate(self.catalog, self.residency, reads, predictor, top_k, pace)
         self.num_hits = self.num_misses = 0
+        self.hits_by_token: list[int] = []
 
     @property
     def wasted_bytes(self) -> int:
@@ -163,8 +169,10 @@ class _Replay:
         trace = self._setting.trace
         for token in range(self._setting.num_tokens):
             states = trace.states[token].astype(np.float32) if token < len(trace.states) else None
+            before = self.num_hits
             for position in range(self.catalog.num_layers):
                 self._layer(token, position, None if states is None else states[position])
+            self.hits_by_token.append(self.num_hits - before)
         return self
 
     def _layer(self, token: int, position: int, state: FloatArray | None) -> None:
