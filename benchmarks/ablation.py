@@ -30,9 +30,9 @@ from make_model import token_chain
 from turns import TURN_TOKENS, Way, take_turns
 
 import edgemoe
+from edgemoe.bench import held_to, mode_options
 from edgemoe.calib.routing import Setting, fit_routing, simulate
 from edgemoe.calib.trace import Trace, record_trace
-from edgemoe.cli.bench_modes import held_to, mode_options
 from edgemoe.engine.loading import LoadOptions, load_engine
 from edgemoe.engine.storage import tune_depth
 from edgemoe.engine.stored_weights import read_dense_weights

@@ -17,7 +17,7 @@ from pathlib import Path
 from ablation import CONTEXT, read_tokens
 from turns import Way, take_turns
 
-from edgemoe.cli.bench_modes import mode_options
+from edgemoe.bench import mode_options
 from edgemoe.engine.loading import load_engine
 from edgemoe.store import open_store
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgemoe.cli.bench_modes import Measurement, Tests, mode_options, run_mode
+from edgemoe.bench import Measurement, Tests, mode_options, run_mode
 from edgemoe.engine.tokenizer import Tokenizer
 from edgemoe.store import Store, find_device, open_store
 from edgemoe.units import MIB

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgemoe.cli.bench_modes import held_to
+from edgemoe.bench import held_to
 from edgemoe.engine import device_cgroup
 from edgemoe.engine.device_cgroup import CgroupUnavailable, bounded
 from edgemoe.native import FileReader, aligned_empty

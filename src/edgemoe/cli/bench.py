@@ -18,11 +18,9 @@ from edgemoe.cli.options import (
     read_text,
 )
 from edgemoe.cli.output import count_progress, new_table, print_json, print_table
-from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
-    from edgemoe.cli.bench_modes import Measurement
-    from edgemoe.store import Store
+    from edgemoe.bench import Measurement
 
 
 def bench(
@@ -82,69 +80,33 @@ def bench(
     edgemoe bench q8.store q4.store --mode on-demand -p 0
     edgemoe bench qwen.store --draft text --text code.py -p 0 -n 512
     """
-    from edgemoe.api import find_draft, set_num_threads
-    from edgemoe.cli.bench_modes import MODES, Tests, mode_options, run_mode
-    from edgemoe.convert import open_runnable
-    from edgemoe.store import find_device
-    from edgemoe.units import parse_size
+    from edgemoe.bench import MODES, BenchOptions, time_stores
 
-    if num_threads is not None:
-        set_num_threads(num_threads)
     followed = only_one(text, "--text")
-    if not (num_prompt or num_written or followed):
-        raise RequestError("nothing to time; give -p, -n or --text")
-    opened = [open_runnable(path) for path in stores]
-    modes = list(MODES) if mode == "all" else [name.strip() for name in mode.split(",")]
-    plan = [
-        (
-            store,
-            name,
-            mode_options(
-                *(name, store, None if memory is None else parse_size(memory), _cache_bytes(cache, store)),
-                None if device is None else find_device(device),
-                None if tier is None else parse_size(tier),
-                *find_draft(draft),
-            ),
-        )
-        for store in opened
-        for name in modes
-    ]
-    token_ids = [] if followed is None else _tokens(opened[0], read_text(followed), num_written or 128)
-    tests = Tests(num_prompt, num_written, token_ids, num_repeats)
+    options = BenchOptions(
+        modes=tuple(MODES) if mode == "all" else tuple(name.strip() for name in mode.split(",")),
+        memory=memory,
+        cache=cache,
+        device=device,
+        num_prompt=num_prompt,
+        num_written=num_written,
+        text=None if followed is None else read_text(followed),
+        num_repeats=num_repeats,
+        num_threads=num_threads,
+        tier=tier,
+        draft=draft,
+    )
     results: list[Measurement] = []
     try:
         with count_progress("timing", "modes") as advance:
-            for done, (store, name, options) in enumerate(plan, 1):
-                results += run_mode(store, name, options, tests)
-                advance(done, len(plan))
+            for done, measured in enumerate(time_stores(stores, options), 1):
+                results += measured
+                advance(done, len(stores) * len(options.modes))
     finally:  # what was timed stays, whatever ends the rest
         if as_json and results:
             print_json({"device": device, "results": [result.to_json() for result in results]})
         elif results:
             _print_results(results)
-
-
-def _cache_bytes(text: str | None, store: Store) -> int | None:
-    from edgemoe.units import parse_size
-
-    if text is None or not text.endswith("%"):
-        return None if text is None else parse_size(text)
-    try:
-        share = float(text[:-1]) / 100
-    except ValueError:
-        share = -1.0
-    if not 0 < share <= 1:
-        raise RequestError(f"--cache {text!r}: give a size such as 2GiB or a share such as 25%")
-    return int(share * sum(entry.num_bytes for entry in store.manifest.experts.values()))
-
-
-def _tokens(store: Store, content: str, count: int) -> list[int]:
-    from edgemoe.text import Tokenizer
-
-    token_ids = Tokenizer(store.path, store.config).encode(content)[: max(2, count)]
-    if len(token_ids) < 2:
-        raise RequestError("--text: give a text of at least two tokens, so that something can be followed")
-    return token_ids
 
 
 def _print_results(results: list[Measurement]) -> None:

@@ -36,8 +36,8 @@ def doctor(
     edgemoe doctor
     edgemoe doctor qwen.store olmoe.store
     """
+    from edgemoe.bench import measure_memory
     from edgemoe.cli.demo import demo_store
-    from edgemoe.cli.machine_speed import measure_memory
     from edgemoe.engine.energy import find_counters
     from edgemoe.engine.machine import describe_machine
 
@@ -62,7 +62,7 @@ def doctor(
 
 def _measured(folder: Path) -> dict[str, Any]:
     """The storage's speed, or why it cannot be measured, as in a folder that is read only."""
-    from edgemoe.cli.machine_speed import measure_storage
+    from edgemoe.bench import measure_storage
 
     try:
         return measure_storage(folder).to_json()

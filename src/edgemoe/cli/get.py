@@ -97,7 +97,7 @@ def _store_name(name: HubName) -> str:
 
 
 def _look(source: CheckpointSource, plan: BitPlan, memory: str | None, place: Path) -> Outlook:
-    from edgemoe.cli.machine_speed import measure_memory, measure_storage
+    from edgemoe.bench import measure_memory, measure_storage
     from edgemoe.convert.outlook import look_ahead
     from edgemoe.units import parse_size
 
