@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgemoe.cli.options import ContextOption, DraftOption, MemoryOption, ThreadsOption, TierOption
+from edgemoe.cli.groups import with_groups
+from edgemoe.cli.options import LoadArguments
 from edgemoe.cli.output import say, shown_store
 from edgemoe.units import parse_size
 
+if TYPE_CHECKING:
+    from edgemoe.server import ServerOptions
 
-def serve(
-    stores: Annotated[
-        list[Path],
-        typer.Argument(metavar="STORE...", help="Folders made by convert, or URLs; one is loaded at a time."),
-    ],
-    memory: MemoryOption = None,
+
+@dataclass(frozen=True)
+class ServerArguments:
+    """Where the server listens, whom it answers and how many, and what it keeps of texts."""
+
     host: Annotated[
         str, typer.Option("--host", metavar="NAME", help="Address to listen at; 0.0.0.0 is every network.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option("--port", metavar="N", min=0, max=65535, help="0: any free port.")
-    ] = 8080,
+    ] = "127.0.0.1"
+    port: Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="0: any free port.")] = (
+        8080
+    )
     api_key: Annotated[
         str | None,
         typer.Option(
@@ -36,23 +39,10 @@ def serve(
             show_default=False,
             show_envvar=True,
         ),
-    ] = None,
-    alias: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--alias",
-            metavar="NAME",
-            help="What clients call a store; give one for each.",
-            show_default=False,
-        ),
-    ] = None,
+    ] = None
     parallel: Annotated[
         int, typer.Option("--parallel", metavar="N", min=1, max=64, help="Answers written at the same time.")
-    ] = 1,
-    context: ContextOption = None,
-    num_threads: ThreadsOption = None,
-    tier: TierOption = None,
-    draft: DraftOption = "auto",
+    ] = 1
     idle_unload: Annotated[
         float | None,
         typer.Option(
@@ -62,7 +52,7 @@ def serve(
             help="Unload the model after so long without work.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     park: Annotated[
         Path | None,
         typer.Option(
@@ -72,10 +62,10 @@ def serve(
             "for others. The files tell what people wrote.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     park_size: Annotated[
         str, typer.Option("--park-size", metavar="SIZE", help="The most that --park may take.")
-    ] = "8GiB",
+    ] = "8GiB"
     cors_origin: Annotated[
         list[str] | None,
         typer.Option(
@@ -84,13 +74,48 @@ def serve(
             help="Web pages of this origin may ask; may be given again.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     allowed_host: Annotated[
         list[str] | None,
         typer.Option(
             "--allowed-host",
             metavar="NAME",
             help="A further name of this server; may be given again.",
+            show_default=False,
+        ),
+    ] = None
+
+    def options(self) -> ServerOptions:
+        """As the server takes them."""
+        from edgemoe.server import ServerOptions
+
+        return ServerOptions(
+            host=self.host,
+            port=self.port,
+            api_key=self.api_key,
+            parallel=self.parallel,
+            idle_unload_s=self.idle_unload,
+            park=self.park.expanduser() if self.park else None,
+            park_bytes=parse_size(self.park_size),
+            cors_origins=tuple(self.cors_origin or ()),
+            allowed_hosts=tuple(self.allowed_host or ()),
+        )
+
+
+@with_groups
+def serve(
+    stores: Annotated[
+        list[Path],
+        typer.Argument(metavar="STORE...", help="Folders made by convert, or URLs; one is loaded at a time."),
+    ],
+    loading: LoadArguments,
+    server: ServerArguments,
+    alias: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--alias",
+            metavar="NAME",
+            help="What clients call a store; give one for each.",
             show_default=False,
         ),
     ] = None,
@@ -106,30 +131,19 @@ def serve(
     edgemoe serve qwen.store --memory 8GiB --park ~/.cache/edgemoe/texts --park-size 20GiB
     edgemoe serve qwen.store --host 0.0.0.0 --api-key "$KEY" --alias qwen
     """
-    from edgemoe.server import ServerOptions
     from edgemoe.server import serve as run_server
 
-    options = ServerOptions(
-        host=host,
-        port=port,
-        api_key=api_key,
-        parallel=parallel,
-        idle_unload_s=idle_unload,
-        park=park.expanduser() if park else None,
-        park_bytes=parse_size(park_size),
-        cors_origins=tuple(cors_origin or ()),
-        allowed_hosts=tuple(allowed_host or ()),
-    )
+    options = server.options()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     say(f"loading {shown_store(stores[0])}")
     run_server(
         list(stores),
-        memory,
+        loading.memory,
         aliases=tuple(alias or ()),
         options=options,
-        context=context,
-        num_threads=num_threads,
-        tier=tier,
-        draft=draft,
+        context=loading.context,
+        num_threads=loading.num_threads,
+        tier=loading.tier,
+        draft=loading.draft,
     )
