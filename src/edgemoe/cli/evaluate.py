@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgemoe.cli.groups import with_groups
 from edgemoe.cli.options import (
     JsonOption,
     MemoryOption,
@@ -28,44 +30,17 @@ if TYPE_CHECKING:
     from edgemoe.engine.perplexity import Score
 
 _KEYS, _PREFIX = "document,summary", "summarize: "
+_MOST_ANSWERED = 128  # tokens of an answer
 
 
-def evaluate(
-    store: StoreArgument,
+@dataclass(frozen=True)
+class EvaluatedText:
+    """A text to be predicted, and how it is gone through."""
+
     text: Annotated[
         list[Path] | None,
         typer.Option("--text", metavar="FILE", help="UTF-8 text to be predicted.", show_default=False),
-    ] = None,
-    pairs: Annotated[
-        Path | None,
-        typer.Option(
-            "--pairs", metavar="FILE", help="JSON lines of prompts with their answers.", show_default=False
-        ),
-    ] = None,
-    keys: Annotated[
-        str | None,
-        typer.Option(
-            "--keys",
-            metavar="PROMPT,ANSWER",
-            help="Keys of the pairs.  [default: document,summary]",
-            show_default=False,
-        ),
-    ] = None,
-    prefix: Annotated[
-        str | None,
-        typer.Option(
-            "--prefix",
-            metavar="TEXT",
-            help="Put before the prompt of every pair.  [default: 'summarize: ']",
-            show_default=False,
-        ),
-    ] = None,
-    max_pairs: Annotated[
-        int | None,
-        typer.Option("--max-pairs", metavar="N", min=1, help="Only the first N pairs.", show_default=False),
-    ] = None,
-    memory: MemoryOption = None,
-    window: WindowOption = None,
+    ] = None
     stride: Annotated[
         int | None,
         typer.Option(
@@ -75,7 +50,87 @@ def evaluate(
             help="Tokens scored per window, the rest is what they follow. [default: half a window]",
             show_default=False,
         ),
-    ] = None,
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.text is None and self.stride is not None:
+            raise RequestError("--stride is for --text; leave it out")
+
+    @property
+    def path(self) -> Path | None:
+        """Of the text, if there is one."""
+        return only_one(self.text, "--text")
+
+    def score(self, model: Model, content: str, window: int, max_tokens: int | None) -> Score:
+        """How well the model predicts what the file holds."""
+        assert self.path is not None
+        token_ids = model.tokenizer.encode(content)[:max_tokens]
+        with count_progress(f"reading {self.path.name}", "tokens") as advance:
+            return model.perplexity(token_ids, window=window, stride=self.stride, progress=advance)
+
+
+@dataclass(frozen=True)
+class EvaluatedPairs:
+    """Prompts whose answers are known."""
+
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            "--pairs", metavar="FILE", help="JSON lines of prompts with their answers.", show_default=False
+        ),
+    ] = None
+    keys: Annotated[
+        str | None,
+        typer.Option(
+            "--keys",
+            metavar="PROMPT,ANSWER",
+            help="Keys of the pairs.  [default: document,summary]",
+            show_default=False,
+        ),
+    ] = None
+    prefix: Annotated[
+        str | None,
+        typer.Option(
+            "--prefix",
+            metavar="TEXT",
+            help="Put before the prompt of every pair.  [default: 'summarize: ']",
+            show_default=False,
+        ),
+    ] = None
+    max_pairs: Annotated[
+        int | None,
+        typer.Option("--max-pairs", metavar="N", min=1, help="Only the first N pairs.", show_default=False),
+    ] = None
+
+    def __post_init__(self) -> None:
+        has_more = any(value is not None for value in (self.keys, self.prefix, self.max_pairs))
+        if self.pairs is None and has_more:
+            raise RequestError("--keys, --prefix and --max-pairs are for --pairs; leave them out")
+        if self.pairs is not None:
+            refuse_without("rouge_score", "--pairs", "eval")
+
+    def score(self, model: Model, max_tokens: int | None) -> PairScore:
+        """What the model answers, compared with the answers in the file."""
+        from edgemoe.engine.pairs import read_pairs
+
+        assert self.pairs is not None
+        keys = self.keys or _KEYS
+        prompt_key, comma, answer_key = keys.partition(",")
+        if not comma:
+            raise RequestError(f"--keys {keys!r}: give two, such as document,summary")
+        prefix = _PREFIX if self.prefix is None else self.prefix
+        chosen = read_pairs(self.pairs, prompt_key, answer_key, prefix)[: self.max_pairs]
+        with count_progress(f"answering {self.pairs.name}", "pairs") as advance:
+            return model.score_pairs(chosen, max_tokens=max_tokens or _MOST_ANSWERED, progress=advance)
+
+
+@with_groups
+def evaluate(
+    store: StoreArgument,
+    followed: EvaluatedText,
+    answered: EvaluatedPairs,
+    memory: MemoryOption = None,
+    window: WindowOption = None,
     max_tokens: Annotated[
         int | None,
         typer.Option(
@@ -104,15 +159,9 @@ def evaluate(
     import edgemoe
     from edgemoe.units import format_duration
 
-    path = only_one(text, "--text")
-    if (path is None) == (pairs is None):
+    path = followed.path
+    if (path is None) == (answered.pairs is None):
         raise RequestError("give either --text or --pairs")
-    if path is not None and any(value is not None for value in (keys, prefix, max_pairs)):
-        raise RequestError("--keys, --prefix and --max-pairs are for --pairs; leave them out")
-    if path is None and stride is not None:
-        raise RequestError("--stride is for --text; leave it out")
-    if pairs is not None:
-        refuse_without("rouge_score", "--pairs", "eval")
     content = None if path is None else read_text(path)
     started = time.monotonic()
     context = window_within(store, window)
@@ -120,32 +169,14 @@ def evaluate(
         say_budget(model, memory)
         score: Score | PairScore
         if content is None:
-            assert pairs is not None
-            prefix = _PREFIX if prefix is None else prefix
-            score = _score_pairs(model, pairs, keys or _KEYS, prefix, max_pairs, max_tokens or 128)
+            score = answered.score(model, max_tokens)
         else:
-            assert path is not None
-            token_ids = model.tokenizer.encode(content)[:max_tokens]
-            with count_progress(f"reading {path.name}", "tokens") as advance:
-                score = model.perplexity(token_ids, window=context, stride=stride, progress=advance)
+            score = followed.score(model, content, context, max_tokens)
     elapsed_s = time.monotonic() - started
     if as_json:
         print_json({**score.to_json(), "elapsed_s": elapsed_s})
     else:
         print(f"{_line(score)} in {format_duration(elapsed_s)}")
-
-
-def _score_pairs(
-    model: Model, path: Path, keys: str, prefix: str, max_pairs: int | None, max_tokens: int
-) -> PairScore:
-    from edgemoe.engine.pairs import read_pairs
-
-    prompt_key, comma, answer_key = keys.partition(",")
-    if not comma:
-        raise RequestError(f"--keys {keys!r}: give two, such as document,summary")
-    chosen = read_pairs(path, prompt_key, answer_key, prefix)[:max_pairs]
-    with count_progress(f"answering {path.name}", "pairs") as advance:
-        return model.score_pairs(chosen, max_tokens=max_tokens, progress=advance)
 
 
 def _line(score: Score | PairScore) -> str:
