@@ -36,7 +36,7 @@ YARN = {"rope_type": "yarn", "rope_theta": 5000.0, "factor": 4.0, "original_max_
 # One of each kind of difference between what files and stores have: order of rows, shapes, keys.
 VARIATIONS = (
     *("mixtral", "glm4-groups-biases", "granite-shared", "deepseek2", "minimax", "ernie", "hy", "qwen3vl"),
-    "qwen2",
+    *("qwen2", "solar", "glm4-lite"),
 )
 
 

@@ -46,6 +46,8 @@ EXPORTED = {
     "deepseek2": {},
     "deepseek3": {},
     "qwen3vl": {},
+    "solar": {},
+    "glm4-lite": {},
     # llama.cpp clamps at 7.
     "gpt-oss": {"swiglu_limit": 7.0, "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0}},
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from edgemoe.errors import UnsupportedModelError
 from edgemoe.export.undo import stored_shape
 from edgemoe.models import ModelSpec, family_of
-from edgemoe.models.families import Family, GgufFamily
+from edgemoe.models.families import FAMILIES, Family, GgufFamily
 from edgemoe.source_ref import Shape, SourceRef
 
 ExpertPart = tuple[int, int, str]
@@ -50,11 +50,12 @@ def gguf_family(spec: ModelSpec) -> tuple[Family, GgufFamily]:
         UnsupportedModelError: no GGUF file holds it.
     """
     family = family_of(spec)
-    if family.gguf is None:
+    gguf = family.gguf if family.gguf_of is None else FAMILIES[family.gguf_of].gguf
+    if gguf is None:
         raise UnsupportedModelError(
             f"{family.title} cannot be exported: no GGUF architecture is known for it"
         )
-    return family, family.gguf
+    return family, gguf
 
 
 def outline(spec: ModelSpec) -> list[Target]:

@@ -18,6 +18,7 @@ class Family:
 
     ``model_types``: what its configurations call it, the usual name first. ``holders``: model types of
     configurations that hold one of these as their ``text_config``, beside towers for images and sound.
+    ``gguf_of``: the model type of the family that its GGUF files are of, where it has no architecture there.
     ``defaults``: what transformers takes for keys that a configuration leaves out. ``unused``: keys that
     published configurations have and that change nothing.
     """
@@ -27,6 +28,7 @@ class Family:
     read: Callable[[ConfigReader], ModelSpec]
     names: Naming
     gguf: GgufFamily | None = None
+    gguf_of: str | None = None
     holders: tuple[str, ...] = ()
     has_encoder: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)

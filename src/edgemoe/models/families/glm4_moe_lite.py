@@ -33,6 +33,7 @@ FAMILY = Family(
     ("glm4_moe_lite",),
     read_glm4_lite,
     hugging_face(LATENT_LAYERS, extra_layers=MTP),
+    gguf_of="deepseek_v3",
     defaults={
         "vocab_size": 154880,
         "hidden_size": 2048,

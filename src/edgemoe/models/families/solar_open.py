@@ -31,6 +31,7 @@ FAMILY = Family(
         },
         extra_layers=MTP,
     ),
+    gguf_of="glm4_moe",
     defaults={
         "vocab_size": 196608,
         "hidden_size": 4096,
