@@ -97,6 +97,16 @@ def test_a_folder_becomes_a_file_of_the_same_model(tmp_path, variation):
     assert read.chat_templates() == stored.chat_templates()
 
 
+@pytest.mark.parametrize("variation", ["qwen3.5", "qwen3-next"])
+def test_delta_nets_become_a_file_of_the_same_model(tmp_path, variation):
+    """All but bits: files have decay rates, and folders their logarithms."""
+    folder = write_checkpoint(tmp_path / "hf", variation)
+    convert(folder, tmp_path / "store", BitPlan.uniform("f32", "f32"))
+    export_gguf(tmp_path / "store", tmp_path / "model.gguf")
+    (theirs, _), (ours, _) = logits(folder), logits(tmp_path / "model.gguf")
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+
+
 def test_widths_of_a_plan_become_types_that_hold_their_codes(tmp_path, folder):
     plan = BitPlan(
         ExpertFormats("q4", "q3", "q6"),

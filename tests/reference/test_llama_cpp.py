@@ -47,6 +47,9 @@ EXPORTED = {
     "deepseek3": {},
     "qwen3vl": {},
     "solar": {},
+    # llama.cpp runs delta nets with heads of 32.
+    "qwen3.5": {"linear_key_head_dim": 32, "linear_value_head_dim": 32},
+    "qwen3-next": {"linear_key_head_dim": 32, "linear_value_head_dim": 32},
     "glm4-lite": {},
     # llama.cpp clamps at 7.
     "gpt-oss": {"swiglu_limit": 7.0, "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0}},

@@ -6,6 +6,7 @@ from typing import Any
 
 from edgemoe.models import ModelSpec
 from edgemoe.models.families import GgufFamily
+from edgemoe.models.mixers.delta_net import GatedDeltaNetSpec
 from edgemoe.models.mixers.latent import LatentSpec
 from edgemoe.models.spec import AttentionSpec, MLPSpec, RopeSpec
 
@@ -94,6 +95,9 @@ def file_facts(spec: ModelSpec, gguf: GgufFamily) -> dict[str, Any]:
         sections = [(rope.rotary_dim // 2 + 2 - axis) // 3 for axis in range(3)] + [0]
         facts |= {"rope.dimension_count": rope.rotary_dim, "rope.dimension_sections": sections}
         facts |= {"n_deepstack_layers": 0, **_stretch(rope)}
+    delta = next((s.mixer for s in spec.layers if isinstance(s.mixer, GatedDeltaNetSpec)), None)
+    if delta is not None:
+        facts |= {"ssm.inner_size": delta.inner_width, "full_attention_interval": _interval(spec)}
     mixer = next((s.mixer for s in spec.layers if isinstance(s.mixer, AttentionSpec | LatentSpec)), None)
     if isinstance(mixer, AttentionSpec):
         facts |= dict.fromkeys(("attention.key_length", "attention.value_length"), mixer.head_dim)
@@ -106,6 +110,11 @@ def file_facts(spec: ModelSpec, gguf: GgufFamily) -> dict[str, Any]:
             "attention.value_length_mla": mixer.value_dim,
         }
     return facts
+
+
+def _interval(spec: ModelSpec) -> int:
+    """Of so many layers the last has attention; a file can say no other pattern."""
+    return next((i for i, layer in enumerate(spec.layers, 1) if isinstance(layer.mixer, AttentionSpec)), 0)
 
 
 def _stretch(rope: RopeSpec) -> dict[str, Any]:

@@ -95,5 +95,8 @@ GGUF_LAYERS: dict[str, Names] = {
     "delta.norm.weight": ("ssm_norm.weight",),
     "delta.out.weight": ("ssm_out.weight",),
 }
-GGUF_IGNORED = ("feed_forward_length", "rope.dimension_sections", "attention.recurrent_layers")
+GGUF_IGNORED = (
+    *("feed_forward_length", "rope.dimension_sections", "attention.recurrent_layers"),
+    *("rope.dimension_count", "ssm.inner_size"),
+)
 GGUF_PER_LAYER = ("rope.dimension_sections", "attention.recurrent_layers", "attention.head_count_kv")
