@@ -54,27 +54,33 @@ void AttentionLayer::norm_heads(float* queries, float* keys, std::int64_t num_ro
 
 std::int64_t AttentionLayer::working_bytes(std::int64_t num_rows, std::int64_t num_keys, std::int64_t width,
                                            std::int64_t num_heads, std::int64_t num_kv_heads,
-                                           std::int64_t head_dim, bool has_gate) {
+                                           std::int64_t head_dim, std::int64_t value_dim, bool has_gate) {
     constexpr std::int64_t kFloatBytes = sizeof(float);
-    const std::int64_t q_width = num_heads * head_dim, kv_width = num_kv_heads * head_dim;
-    const std::int64_t kept = num_rows * (width + (has_gate ? 3 : 2) * q_width + 2 * kv_width) * kFloatBytes;
+    const std::int64_t q_width = num_heads * head_dim, seen_width = num_heads * value_dim;
+    const std::int64_t kv_width = num_kv_heads * (head_dim + value_dim);
+    const std::int64_t kept =
+        num_rows * (width + (has_gate ? 2 : 1) * q_width + seen_width + kv_width) * kFloatBytes;
     const std::int64_t pairs = has_gate ? num_rows * 2 * q_width * kFloatBytes : 0;
     return kept + std::max({pairs + rounded_bytes(num_rows, width), attention_bytes(num_keys),
-                            rounded_bytes(num_rows, q_width)});
+                            rounded_bytes(num_rows, seen_width)});
 }
 
 void AttentionLayer::run(float* x, std::int64_t num_rows, std::span<const Segment> segments) const {
     const std::int64_t width = q.matrix.cols, q_width = num_heads * head_dim,
-                       kv_width = num_kv_heads * head_dim;
+                       k_width = num_kv_heads * head_dim, v_width = num_kv_heads * value_dim,
+                       seen_width = num_heads * value_dim;
     const auto normed = floats(num_rows * width);
-    const auto projected = floats(num_rows * ((has_gate ? 3 : 2) * q_width + 2 * kv_width));
+    const auto projected =
+        floats(num_rows * (q_width + k_width + v_width + seen_width + (has_gate ? q_width : 0)));
     float* const queries = projected.get();
     float* const new_keys = queries + num_rows * q_width;
-    float* const new_values = new_keys + num_rows * kv_width;
-    float* const seen = new_values + num_rows * kv_width;
-    float* const gates = seen + num_rows * q_width;
+    float* const new_values = new_keys + num_rows * k_width;
+    float* const seen = new_values + num_rows * v_width;
+    float* const gates = seen + num_rows * seen_width;
 
-    if (norm_bias != nullptr) {
+    if (norm == nullptr) {
+        std::copy_n(x, num_rows * width, normed.get());
+    } else if (norm_bias != nullptr) {
         layer_norm(x, num_rows, width, norm, norm_bias, eps, normed.get());
     } else {
         rms_norm(x, num_rows, width, norm, eps, normed.get());
@@ -86,22 +92,28 @@ void AttentionLayer::run(float* x, std::int64_t num_rows, std::span<const Segmen
     }
     if (has_norms_of_heads) norm_heads(queries, new_keys, num_rows);
     if (normalizes_values) {
-        rms_norm(new_values, num_rows * num_kv_heads, head_dim, nullptr, eps, new_values);
+        rms_norm(new_values, num_rows * num_kv_heads, value_dim, nullptr, eps, new_values);
+    }
+    if (value_scale != 1.0f) {
+        std::for_each(new_values, seen, [this](float& value) { value *= value_scale; });
     }
 
     for (const Segment& s : segments) {
-        const std::int64_t q_at = s.first_row * q_width, kv_at = s.first_row * kv_width;
+        const std::int64_t q_at = s.first_row * q_width, k_at = s.first_row * k_width;
+        KvLayout of_values = s.layout;
+        of_values.head_dim = value_dim;
         if (s.num_pairs > 0) {
             rope(queries + q_at, s.num_rows, num_heads, head_dim, s.cos, s.sin, s.num_pairs);
-            rope(new_keys + kv_at, s.num_rows, num_kv_heads, head_dim, s.cos, s.sin, s.num_pairs);
+            rope(new_keys + k_at, s.num_rows, num_kv_heads, head_dim, s.cos, s.sin, s.num_pairs);
         }
-        store_kv(s.keys, s.layout, new_keys + kv_at, s.num_rows, s.start);
-        store_kv(s.values, s.layout, new_values + kv_at, s.num_rows, s.start);
+        store_kv(s.keys, s.layout, new_keys + k_at, s.num_rows, s.start);
+        store_kv(s.values, of_values, new_values + s.first_row * v_width, s.num_rows, s.start);
         Attention attended = {s.num_rows, num_heads, s.start, window, scale};
         attended.bias = s.bias;
         attended.bias_reach = s.bias_reach;
         attended.sinks = sinks;
-        attention(queries + q_at, s.keys, s.values, s.layout, attended, seen + q_at);
+        attended.value_dim = attended.value_stride = value_dim;
+        attention(queries + q_at, s.keys, s.values, s.layout, attended, seen + s.first_row * seen_width);
     }
     if (has_gate) {
         for (std::int64_t i = 0; i < num_rows * q_width; ++i) seen[i] /= 1.0f + std::exp(-gates[i]);

@@ -164,6 +164,7 @@ void attention(const float* q, const void* keys, const void* values, const KvLay
     const auto [num_kv_heads, num_slots, dim, is_f16] = layout;
     const std::int64_t queries_per_key = a.num_heads / num_kv_heads;
     const std::int64_t value_dim = a.value_dim > 0 ? a.value_dim : dim;
+    const std::int64_t value_stride = a.value_stride > 0 ? a.value_stride : dim;
     const std::int64_t element = is_f16 ? 2 : 4;
     const std::int64_t last = a.num_keys > 0 ? a.num_keys : a.start + a.num_tokens;
     const std::int64_t grain = std::max<std::int64_t>(1, kAttentionGrain / std::max<std::int64_t>(1, last));
@@ -180,12 +181,12 @@ void attention(const float* q, const void* keys, const void* values, const KvLay
             if (a.bias != nullptr) {
                 bias = a.bias + head * (2 * a.bias_reach - 1) + a.bias_reach - 1 + first - position;
             }
-            const std::int64_t offset = (head / queries_per_key * num_slots + first) * dim * element;
+            const std::int64_t slot = head / queries_per_key * num_slots + first;
             const float* sink = a.sinks != nullptr ? a.sinks + head : nullptr;
-            const Attended seen = {is_f16, count, dim, value_dim, dim, a.scale, bias, sink};
-            kernels.attend(q + row * dim, static_cast<const char*>(keys) + offset,
-                           static_cast<const char*>(values) + offset, seen, scores.data(),
-                           out + row * value_dim);
+            const Attended seen = {is_f16, count, dim, value_dim, value_stride, a.scale, bias, sink};
+            kernels.attend(q + row * dim, static_cast<const char*>(keys) + slot * dim * element,
+                           static_cast<const char*>(values) + slot * value_stride * element, seen,
+                           scores.data(), out + row * value_dim);
         }
     });
 }

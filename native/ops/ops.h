@@ -57,7 +57,8 @@ struct Attention {
     // When positive, values are the first `value_dim` entries of what `values` holds for each slot, and so is
     // the result of a head; else all C of them.
     std::int64_t value_dim = 0;
-    const float* sinks = nullptr;  // [H], one more score of each head, of nothing; nullptr: none
+    std::int64_t value_stride = 0;  // entries of `values` for each slot, when positive; else C
+    const float* sinks = nullptr;   // [H], one more score of each head, of nothing; nullptr: none
 };
 
 void attention(const float* q, const void* keys, const void* values, const KvLayout& layout,

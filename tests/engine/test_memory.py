@@ -59,6 +59,18 @@ def test_a_model_of_networks_alone_takes_working_memory():
     assert working_bytes(read_spec(config), 8) > 8 * 4 * 64
 
 
+def test_values_of_another_size_than_keys_are_counted():
+    config = {
+        "model_type": "mimo_v2_flash", "num_hidden_layers": 3, "hidden_size": 64, "vocab_size": 96,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 24, "v_head_dim": 16,
+        "intermediate_size": 96, "moe_intermediate_size": 32, "n_routed_experts": 4, "num_experts_per_tok": 2,
+    }  # fmt: skip
+    spec = read_spec(config)
+    slots = spec.new_state(17, "f32").layers
+    assert [s.values.shape[-1] for s in slots] == [16, 16, 16]
+    assert sum(s.keys.nbytes + s.values.nbytes for s in slots) == spec.state_num_bytes(17, "f32")
+
+
 def test_a_state_takes_what_the_plan_says(opened):
     spec, _ = opened
     for format in ("f16", "f32"):

@@ -23,6 +23,10 @@ _COMMON = {
 _WIDTHS = {"intermediate_size": 96, "moe_intermediate_size": 32}
 _GLM = {**_COMMON, **_WIDTHS, "n_routed_experts": 12, "n_shared_experts": 1, "head_dim": 24}
 _SOLAR = {key: value for key, value in _GLM.items() if key != "intermediate_size"}
+# A third of each head's entries rotate: 8 of 24, or 13 of 40, whose last has its partner behind them.
+_MIMO = {
+    **_COMMON, **_WIDTHS, "n_routed_experts": 12, "head_dim": 24, "v_head_dim": 16, "sliding_window": 7,
+}  # fmt: skip
 _HY = {**_COMMON, **_WIDTHS, "num_experts": 10, "num_shared_experts": 1, "head_dim": 24}
 _MINIMAX = {**_COMMON, "intermediate_size": 32, "num_local_experts": 10, "head_dim": 32}
 _ERNIE = {
@@ -98,6 +102,21 @@ GROUPED: dict[str, tuple[str, dict[str, Any]]] = {
          "moe_num_shared_experts": 0, "moe_norm_min": 0.4, "tie_word_embeddings": False, "head_dim": 24},
     ),
     "ernie-biases": ("ernie4_5_moe", {**_ERNIE, "use_bias": True, "tie_word_embeddings": False}),
+    "flex-olmo": (
+        "flex_olmo",
+        {**_COMMON, "intermediate_size": 32, "num_experts": 7, "attention_bias": True,
+         "norm_topk_prob": True},
+    ),
+    "mimo": (
+        "mimo_v2_flash",
+        {**_MIMO, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    ),
+    "mimo-odd": (
+        "mimo_v2_flash",
+        {**_MIMO, "head_dim": 40, "v_head_dim": 48, "attention_value_scale": None, "attention_bias": True,
+         "sliding_window_size": 4, "mlp_layer_types": ["sparse", "dense", "sparse"], "n_group": 4,
+         "topk_group": 2, "norm_topk_prob": False, "tie_word_embeddings": True},
+    ),
     "hy": ("hy_v3", {**_HY}),
     "hy-layers": (
         "hy_v3",

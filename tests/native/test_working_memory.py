@@ -68,7 +68,14 @@ def attention():
     layer, x = cases.Layer("q4", window=8), cases.normal(ROWS, cases.D)
     cache = [np.zeros((cases.G, ROWS, cases.C), np.float16) for _ in range(2)]
     said = native.mixers.AttentionLayer.working_bytes(
-        ROWS, ROWS, width=cases.D, num_heads=cases.H, num_kv_heads=cases.G, head_dim=cases.C, has_gate=False
+        ROWS,
+        ROWS,
+        width=cases.D,
+        num_heads=cases.H,
+        num_kv_heads=cases.G,
+        head_dim=cases.C,
+        value_dim=cases.C,
+        has_gate=False,
     )
     yield "AttentionLayer", said, lambda: layer.compiled.run(x, [(0, ROWS, *cache, 0, None, None)])
 

@@ -11,7 +11,7 @@ import edgemoe._native
 class AttentionLayer:
     def __init__(
         self,
-        norm: NDArray[numpy.float32],
+        norm: NDArray[numpy.float32] | None,
         eps: float,
         q: tuple[edgemoe._native.Matrix, NDArray[numpy.float32] | None],
         k: tuple[edgemoe._native.Matrix, NDArray[numpy.float32] | None],
@@ -32,6 +32,8 @@ class AttentionLayer:
         post_norm: NDArray[numpy.float32] | None = None,
         branch_scale: float = 1.0,
         norm_bias: NDArray[numpy.float32] | None = None,
+        value_dim: int | None = None,
+        value_scale: float = 1.0,
     ) -> None: ...
     @staticmethod
     def working_bytes(
@@ -42,6 +44,7 @@ class AttentionLayer:
         num_heads: int,
         num_kv_heads: int,
         head_dim: int,
+        value_dim: int,
         has_gate: bool,
     ) -> int: ...
     def run(

@@ -182,8 +182,10 @@ def plain_weights(spec: ModelSpec, weights: DenseWeights, layer: int, ahead: int
     exchanged.
     """
     router = weights.matrix(f"layers.{ahead}.router.weight")
-    own_norm = weights.vector(f"layers.{layer}.ffn_norm.weight")
+    own_norm = weights.optional_vector(f"layers.{layer}.ffn_norm.weight")
     next_norm = router_norm(spec.moe(ahead), weights, ahead)
+    if own_norm is None:
+        own_norm = np.ones_like(next_norm)
     ratio = np.divide(next_norm, own_norm, out=np.zeros_like(own_norm), where=own_norm != 0)
     rows = native.dequantize(router.packed, router.format, router.num_rows, router.num_cols)
     num_experts = spec.moe(layer).router.num_experts

@@ -86,12 +86,13 @@ class Block:
         self.cross: Cross | None = None
         if layer_spec.cross is not None:
             self.cross = Cross(layer_spec.cross, weights, layer, self.place, self._eps)
-        self.feed_forward = None
+        self.feed_forward, self._ffn_norm = None, None
         if layer_spec.feed_forward is not None:
             self.feed_forward = build_feed_forward(
                 layer_spec.feed_forward, weights, layer, experts, self._eps
             )
-            self._ffn_norm = _Norm(f"{prefix}.ffn_norm", weights, self._eps)
+            has_norm = layer_spec.residual.has_pre_norms
+            self._ffn_norm = _Norm(f"{prefix}.ffn_norm", weights, self._eps) if has_norm else None
         self._branch_scale = np.float32(layer_spec.residual.scale)
         self._post_norm = weights.optional_vector(f"{prefix}.ffn_post_norm.weight")
         self._stream_scale = weights.optional_vector(f"{prefix}.stream_scale.weight")
@@ -107,7 +108,7 @@ class Block:
         network = self.feed_forward
         if network is None:
             return self._scaled(x)
-        normed = self._ffn_norm(x)
+        normed = self._normed(x)
         if not isinstance(network, MoELayer):
             return self.join(x, network(normed))
         turn = network.begin(normed, x)
@@ -130,11 +131,15 @@ class Block:
         network = self.feed_forward
         if network is None:
             return None, lambda _: self._scaled(x)
-        normed = self._ffn_norm(x)
+        normed = self._normed(x)
         if not isinstance(network, MoELayer):
             return None, lambda _: self.join(x, network(normed))
         turn = network.begin(normed, x)
         return turn.rehearsed, lambda added: self.join(x, turn.complete(added))
+
+    def _normed(self, x: FloatArray) -> FloatArray:
+        """What the feed-forward part gets of x (T, D): a copy, as x is overwritten."""
+        return x.copy() if self._ffn_norm is None else self._ffn_norm(x)
 
     def join(self, x: FloatArray, y: FloatArray) -> FloatArray:
         """X (T, D) after the layer, where its feed-forward part made y; both are overwritten."""

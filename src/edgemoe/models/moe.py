@@ -230,9 +230,11 @@ def _projected(x: FloatArray, matrix: Matrix, bias: FloatArray | None) -> FloatA
 
 
 def router_norm(spec: MoESpec, weights: DenseWeights, layer: int) -> FloatArray:
-    """(D,): what the stream over its root mean square is multiplied by before the router sees it."""
+    """(D,): what the stream, mostly over its root mean square, is multiplied by before the router sees it."""
     if not spec.router.has_input_scale:
-        return weights.vector(f"layers.{layer}.ffn_norm.weight")
+        norm = weights.optional_vector(f"layers.{layer}.ffn_norm.weight")
+        num_columns = weights.matrix(f"layers.{layer}.router.weight").num_cols
+        return np.ones(num_columns, np.float32) if norm is None else norm
     scale = weights.vector(f"layers.{layer}.router.input_scale")
     return np.asarray(scale * len(scale) ** -0.5, np.float32)
 

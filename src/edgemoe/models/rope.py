@@ -140,7 +140,8 @@ def _scaling(kind: str, parameters: Mapping[str, Any], context: int) -> dict[str
 def _check(spec: RopeSpec, head_dim: int) -> None:
     """Refuse what gives no angles: sizes that do not pair, and numbers that are not finite on the way."""
     dim = spec.rotary_dim
-    if not 2 <= dim <= head_dim or dim % 2 or (spec.kind == "dynamic" and dim == 2):
+    # Of an odd number the last one has its partner among those after them.
+    if not 2 <= dim <= head_dim - dim % 2 or (spec.kind == "dynamic" and dim == 2):
         raise UnsupportedModelError(
             f"config.json: {dim} of a head's {head_dim} dimensions cannot be rotated in pairs"
         )

@@ -124,10 +124,11 @@ class ResidualSpec:
     """How what a part of a layer makes, y, joins the residual stream: x + ``scale`` y.
 
     With post-norms y passes a norm first. With a stream scale the stream is multiplied by a learnt number
-    after the layer.
+    after the layer. Without pre-norms parts get the stream as it is.
     """
 
     scale: float = 1.0
+    has_pre_norms: bool = True
     has_post_norms: bool = False
     has_stream_scale: bool = False
 
@@ -300,10 +301,10 @@ def _norm_tensors(prefix: str, layer: LayerSpec, width: int, are_layer_norms: bo
     has_mixer, has_network = layer.mixer is not None, layer.feed_forward is not None
     has_post_norms = layer.residual.has_post_norms
     norms = {
-        "attention_norm": has_mixer,
+        "attention_norm": has_mixer and layer.residual.has_pre_norms,
         "mixer_post_norm": has_mixer and has_post_norms,
         "cross_norm": layer.cross is not None,
-        "ffn_norm": has_network,
+        "ffn_norm": has_network and layer.residual.has_pre_norms,
         "ffn_post_norm": has_network and has_post_norms,
     }
     for norm, is_there in norms.items():

@@ -91,10 +91,13 @@ class Slots:
     So what is seen lies always in one piece, and is moved once in ``max_rows`` tokens.
     """
 
-    def __init__(self, num_heads: int, head_dim: int, size: StateSize, window: int = 0) -> None:
+    def __init__(
+        self, num_heads: int, head_dim: int, size: StateSize, window: int = 0, value_dim: int | None = None
+    ) -> None:
+        """``value_dim``: C of values, where it is another."""
         self._window = window
         shape = (num_heads, num_slots(size, window), head_dim)
-        self._memory = LazyMemory((shape, shape), size.dtype)
+        self._memory = LazyMemory((shape, (*shape[:2], value_dim or head_dim)), size.dtype)
         self.keys, self.values = self._memory.arrays
         self._room = shape[1]
         self._first = 0  # position of the first slot
@@ -160,11 +163,11 @@ class Slots:
         return max(0, length - (self._window - 1)) if self._window else 0
 
     @staticmethod
-    def used_num_bytes(num_heads: int, head_dim: int, size: StateSize, window: int = 0) -> int:
-        """What keys and values take of a text of ``size.num_used`` tokens."""
+    def used_num_bytes(num_heads: int, dims: tuple[int, int], size: StateSize, window: int = 0) -> int:
+        """What keys and values, of these dimensions, take of a text of ``size.num_used`` tokens."""
         slots = num_slots(size, window)
         used = slots if size.num_used is None else min(slots, size.num_used)
-        return LazyMemory.num_bytes([(num_heads, slots, head_dim)] * 2, size.dtype, used)
+        return LazyMemory.num_bytes([(num_heads, slots, dim) for dim in dims], size.dtype, used)
 
 
 def num_slots(size: StateSize, window: int) -> int:

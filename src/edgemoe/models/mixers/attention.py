@@ -29,7 +29,7 @@ class AttentionSpec:
     C of the query and C of a gate, whose logistic function multiplies what the head finds (Qwen3-Next).
     ``keys_are_values``: there is no matrix v, values are the keys as projected; ``normalizes_values`` divides
     each head of the values by its root mean square (Gemma 4). Sinks are a learnt score per head, of nothing
-    (gpt-oss).
+    (gpt-oss). ``value_dim``: of a head's values, where it is not C; ``value_scale`` multiplies them (MiMo).
     """
 
     num_heads: int
@@ -46,6 +46,13 @@ class AttentionSpec:
     has_sinks: bool = False
     keys_are_values: bool = False
     normalizes_values: bool = False
+    value_dim: int = 0
+    value_scale: float = 1.0
+
+    @property
+    def of_value(self) -> int:
+        """Entries of a head of the values."""
+        return self.value_dim or self.head_dim
 
     @property
     def scale(self) -> float:
@@ -58,36 +65,39 @@ class AttentionSpec:
 
     def tensors_of(self, prefix: str, width: int) -> Iterator[TensorSpec]:
         """As ``tensors``, under a prefix of their own."""
-        q_width, kv_width = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        rows_of = {"q": q_width * (2 if self.has_gate else 1), "k": kv_width, "v": kv_width}
+        q_width, k_width = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        v_width = self.num_kv_heads * self.of_value
+        rows_of = {"q": q_width * (2 if self.has_gate else 1), "k": k_width, "v": v_width}
         if self.keys_are_values:
             del rows_of["v"]
         for name, rows in rows_of.items():
             yield TensorSpec(f"{prefix}.{name}.weight", (rows, width), "matrix")
             if self.has_qkv_bias:
                 yield TensorSpec(f"{prefix}.{name}.bias", (rows,), "precise")
-        yield TensorSpec(f"{prefix}.o.weight", (width, q_width), "matrix")
+        yield TensorSpec(f"{prefix}.o.weight", (width, self.num_heads * self.of_value), "matrix")
         if self.has_o_bias:
             yield TensorSpec(f"{prefix}.o.bias", (width,), "precise")
         if self.has_sinks:
             yield TensorSpec(f"{prefix}.sinks.weight", (self.num_heads,), "precise")
         if self.qk_norm != "none":
             per_head = self.qk_norm == "head"
-            for name, rows in (("q_norm", q_width), ("k_norm", kv_width)):
+            for name, rows in (("q_norm", q_width), ("k_norm", k_width)):
                 shape = (self.head_dim if per_head else rows,)
                 yield TensorSpec(f"{prefix}.{name}.weight", shape, "precise")
 
     def row_lengths(self) -> dict[str, int]:
         """See MixerSpec."""
-        return {"heads times head_dim": self.num_heads * self.head_dim}
+        name = "v_head_dim" if self.value_dim else "head_dim"
+        return {f"heads times {name}": self.num_heads * self.of_value}
 
     def new_state(self, size: StateSize) -> LayerState:
         """See MixerSpec."""
-        return Slots(self.num_kv_heads, self.head_dim, size, self.window)
+        return Slots(self.num_kv_heads, self.head_dim, size, self.window, self.of_value)
 
     def state_num_bytes(self, size: StateSize) -> int:
         """See MixerSpec."""
-        return Slots.used_num_bytes(self.num_kv_heads, self.head_dim, size, self.window)
+        heads, dims = self.num_kv_heads, (self.head_dim, self.of_value)
+        return Slots.used_num_bytes(heads, dims, size, self.window)
 
     def working_bytes(self, num_rows: int, num_keys: int, width: int) -> int:
         """See MixerSpec."""
@@ -98,6 +108,7 @@ class AttentionSpec:
             num_heads=self.num_heads,
             num_kv_heads=self.num_kv_heads,
             head_dim=self.head_dim,
+            value_dim=self.of_value,
             has_gate=self.has_gate,
         )
 
@@ -123,7 +134,7 @@ class Attention:
             return weights.matrix(f"{prefix}.{p}.weight"), weights.optional_vector(f"{prefix}.{p}.bias")
 
         self._layer = native.mixers.AttentionLayer(
-            parts.norm,
+            parts.optional_norm,
             parts.eps,
             projection("q"),
             projection("k"),
@@ -143,6 +154,8 @@ class Attention:
             post_norm=parts.post_norm,
             branch_scale=parts.branch_scale,
             norm_bias=weights.optional_vector(f"layers.{parts.layer}.attention_norm.bias"),
+            value_dim=spec.of_value,
+            value_scale=spec.value_scale,
         )
 
     def add_to(self, x: FloatArray, segments: Sequence[Segment]) -> None:

@@ -50,8 +50,13 @@ class MixerParts:
 
     @property
     def norm(self) -> FloatArray:
-        """(D,), applied to what the mixer gets."""
+        """(D,), applied to what the mixer gets; there is one."""
         return self.weights.vector(f"layers.{self.layer}.attention_norm.weight")
+
+    @property
+    def optional_norm(self) -> FloatArray | None:
+        """As ``norm``, or None in a layer without norms before its parts."""
+        return self.weights.optional_vector(f"layers.{self.layer}.attention_norm.weight")
 
     @property
     def post_norm(self) -> FloatArray | None:

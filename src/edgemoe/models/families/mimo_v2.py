@@ -1,0 +1,144 @@
+"""MiMo-V2-Flash: most layers see a window, with sinks and more key heads; values have a size of their own.
+
+Experts are chosen as in DeepSeek-V3; none is shared. The rules are those of transformers 5.23.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgemoe.errors import UnsupportedModelError
+from edgemoe.models.config_reader import ConfigReader, shown
+from edgemoe.models.families.family import Family
+from edgemoe.models.families.fields import read_grouped_router, read_is_dense, read_mlp, read_model, read_moe
+from edgemoe.models.families.names import MLP, MTP, hugging_face
+from edgemoe.models.rope import rope_of
+from edgemoe.models.spec import AttentionSpec, LayerSpec, ModelSpec, RopeSpec
+
+_SLIDING, _FULL = "sliding_attention", "full_attention"
+# Where a configuration says nothing of rotation.
+_THETAS = {_FULL: 5_000_000.0, _SLIDING: 10_000.0}
+_SHARE = 0.334
+# Of these every sixth layer, and the first, sees everything where a configuration does not list them.
+_FULL_EVERY = 6
+
+
+def read_mimo(reader: ConfigReader) -> ModelSpec:
+    """Spec of a ``mimo_v2_flash`` configuration."""
+    num_layers = reader.size("num_hidden_layers", 48)
+    reader.refuse("n_shared_experts", (0,), "the family has no shared experts")
+    moe, dense = read_moe(reader, read_grouped_router(reader)), read_mlp(reader)
+    attentions = {kind: _attention(reader, kind) for kind in (_SLIDING, _FULL)}
+    layers = tuple(
+        LayerSpec(attentions[kind], dense if is_mlp else moe)
+        for kind, is_mlp in zip(_kinds(reader, num_layers), _are_dense(reader, num_layers), strict=True)
+    )
+    eps = reader.number("layernorm_epsilon", 1e-5)
+    return read_model(reader, layers, default_eps=eps, default_theta=_THETAS[_FULL], default_share=_SHARE)
+
+
+def _attention(reader: ConfigReader, kind: str) -> AttentionSpec:
+    """The attention of all layers of a kind; of those with a window the file may repeat what others have."""
+    is_sliding = kind == _SLIDING
+    heads, kv_heads = reader.size("num_attention_heads", 64), reader.size("num_key_value_heads", 4)
+    head_dim, value_dim = reader.size("head_dim", 192), reader.size("v_head_dim", 128)
+    for key, value in (("num_attention_heads", heads), ("head_dim", head_dim), ("v_head_dim", value_dim)):
+        reader.refuse(f"swa_{key}", (value,), "layers with a window have as many as the others")
+    sliding_heads = reader.size("swa_num_key_value_heads", 2 * kv_heads)
+    has_sinks = {
+        _SLIDING: reader.flag("add_swa_attention_sink_bias", True),
+        _FULL: reader.flag("add_full_attention_sink_bias", False),
+    }
+    return AttentionSpec(
+        heads,
+        sliding_heads if is_sliding else kv_heads,
+        head_dim,
+        has_qkv_bias=reader.flag("attention_bias", False),
+        window=_window(reader) if is_sliding else 0,
+        rope=_rope(reader, kind, head_dim),
+        has_sinks=has_sinks[kind],
+        value_dim=value_dim,
+        value_scale=reader.number(
+            "attention_value_scale", 1.0 if reader.has("attention_value_scale") else 0.707
+        ),
+    )
+
+
+def _window(reader: ConfigReader) -> int:
+    """Tokens seen, with the token itself; ``sliding_window_size`` counts those before it."""
+    stated = reader.size("sliding_window", 129)
+    before = reader.size("sliding_window_size", 0, at_least=0)
+    return before + 1 if before else stated
+
+
+def _rope(reader: ConfigReader, kind: str, head_dim: int) -> RopeSpec:
+    share = reader.number("partial_rotary_factor", _SHARE)
+    thetas = {
+        _FULL: reader.number("rope_theta", _THETAS[_FULL]),
+        _SLIDING: reader.number("swa_rope_theta", _THETAS[_SLIDING]),
+    }
+    given = reader.table("rope_parameters")
+    parameters = given.get(kind) if given else {"rope_theta": thetas[kind], "partial_rotary_factor": share}
+    if not isinstance(parameters, Mapping):
+        raise UnsupportedModelError(f"config.json: rope_parameters has nothing for {kind}")
+    defaults: dict[str, Any] = {"rope_theta": thetas[kind], "partial_rotary_factor": _SHARE}
+    return rope_of({**defaults, **parameters}, head_dim, reader.size("max_position_embeddings", 131_072))
+
+
+def _kinds(reader: ConfigReader, num_layers: int) -> list[str]:
+    """What each layer sees: by ``layer_types``, or by a number for each, 1 for a window."""
+    numbers = reader.sizes("hybrid_layer_pattern")
+    default = [
+        _FULL if layer == 0 or (layer + 1) % _FULL_EVERY == 0 else _SLIDING for layer in range(num_layers)
+    ]
+    if numbers:
+        default = [_SLIDING if number else _FULL for number in numbers]
+    kinds = reader.names("layer_types", default)
+    if len(kinds) != num_layers or not {*kinds} <= {_SLIDING, _FULL}:
+        raise UnsupportedModelError(
+            f"config.json: layer_types must say {_SLIDING} or {_FULL} of each of the {num_layers} layers; it"
+            f" is {shown(kinds)}"
+        )
+    return kinds
+
+
+def _are_dense(reader: ConfigReader, num_layers: int) -> list[bool]:
+    """By ``mlp_layer_types``, or by a number for each layer, 0 for a dense one; by default the first."""
+    numbers = reader.sizes("moe_layer_freq")
+    if not numbers:
+        return read_is_dense(reader, 1)
+    if len(numbers) != num_layers:
+        raise UnsupportedModelError(
+            f"config.json: moe_layer_freq has {len(numbers)} entries; there are {num_layers} layers"
+        )
+    return [number == 0 for number in numbers]
+
+
+FAMILY = Family(
+    "MiMo-V2-Flash",
+    ("mimo_v2_flash",),
+    read_mimo,
+    hugging_face(
+        {
+            **MLP,
+            "attention.sinks.weight": ("self_attn.attention_sink_bias", "self_attn.sinks"),
+            "router.weight": ("mlp.gate.weight",),
+            "router.choice_bias": ("mlp.gate.e_score_correction_bias",),
+        },
+        extra_layers=MTP,
+        ignored={r"model\.mtp\..+": MTP},
+    ),
+    defaults={
+        "vocab_size": 152576,
+        "hidden_size": 4096,
+        "intermediate_size": 16384,
+        "num_hidden_layers": 48,
+        "moe_intermediate_size": 2048,
+        "num_experts_per_tok": 8,
+        "n_routed_experts": 256,
+        "norm_topk_prob": True,
+        "max_position_embeddings": 131072,
+    },
+    unused=("num_mtp_layers", "num_nextn_predict_layers", "attention_chunk_size", "hybrid_block_size"),
+)
