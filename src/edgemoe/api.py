@@ -109,10 +109,11 @@ def load(
         tier: of a store at a URL, how much of this disk experts may take that were read; 0: none. Default:
             as much as they all take, or a quarter of what is free.
         draft: where guesses at the next tokens come from, which one step computes together: "text" takes
-            what followed where the text's end stood before, "none" makes none, "auto" is "text" where the
-            model allows it. Or a small store with the same tokens, as ``store``: what it would write; all of
-            it lies in memory, within the budget. As far as measurement says that it pays; never changes a
-            token.
+            what followed where the text's end stood before, "mtp" what the store's layer for further tokens
+            predicts, "none" makes none. "auto" is "mtp" where there is such a layer and memory for it and all
+            experts, else "text" where the model allows it. Or a small store with the same tokens, as
+            ``store``: what it would write; all of it lies in memory, within the budget. As far as measurement
+            says that it pays; never changes a token.
 
     Raises:
         NotAStoreError, StoreVersionError, CorruptStoreError: the store cannot be used.

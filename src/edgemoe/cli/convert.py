@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgemoe.cli.groups import with_groups
-from edgemoe.cli.options import JsonOption
+from edgemoe.cli.options import JsonOption, NoMtpOption
 from edgemoe.cli.output import byte_progress, print_json, quoted, say
 from edgemoe.cli.widths import MeasuredWidths, UniformWidths, read_inputs_for
 from edgemoe.errors import RequestError
@@ -36,6 +36,7 @@ def convert(
             help="Keep the experts alone, for a model that transformers runs; of any type that it knows.",
         ),
     ] = False,
+    no_mtp: NoMtpOption = False,
     overwrites: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUT if it is a store already.")
     ] = False,
@@ -58,6 +59,9 @@ def convert(
     --tolerance and --size choose a width for every expert by measuring, as edgemoe plan does, which has more
     options and keeps the plan.
 
+    A layer that predicts further tokens is kept as well, for --draft mtp, at the cost of about one layer
+    more; --no-mtp leaves it out.
+
     --experts-only is for models that transformers runs, with the experts in a store (docs/transformers.md).
 
     \b
@@ -79,7 +83,7 @@ def convert(
         raise RequestError(f"{out} is no name for a new folder; give one such as model.store")
     if experts_only:
         others = measured != MeasuredWidths(measured.plan_file) or uniform.dense_bits is not None
-        if others or is_dry_run:
+        if others or is_dry_run or no_mtp:
             raise RequestError("--experts-only goes with --bits, --plan and --overwrite alone")
         _convert_experts(source, out, uniform.bits, measured.plan_file, overwrites, as_json)
         return
@@ -96,12 +100,17 @@ def convert(
     plan = replace(plan, origin={**plan.origin, "source": source.absolute().name})
     inputs = read_inputs_for(source, plan, trace)
     if is_dry_run:
-        _say_estimate(conversion.estimate(source, plan), out, as_json)
+        _say_estimate(conversion.estimate(source, plan, keeps_mtp=not no_mtp), out, as_json)
         return
     started = time.monotonic()
     with byte_progress(f"converting to {out.name}") as advance:
         report = conversion.convert(
-            source, out, plan, inputs=inputs, overwrite=overwrites, progress=advance, tell=say
+            *(source, out, plan),
+            inputs=inputs,
+            keeps_mtp=not no_mtp,
+            overwrite=overwrites,
+            progress=advance,
+            tell=say,
         )
     if work is not None:
         shutil.rmtree(work)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgemoe.cli.groups import with_groups
-from edgemoe.cli.options import JsonOption, MemoryOption
+from edgemoe.cli.options import JsonOption, MemoryOption, NoMtpOption
 from edgemoe.cli.output import byte_progress, new_table, print_json, print_table, quoted, say
 from edgemoe.cli.widths import UniformWidths
 from edgemoe.errors import RequestError
@@ -36,6 +36,7 @@ def get(
         ),
     ] = None,
     memory: MemoryOption = None,
+    no_mtp: NoMtpOption = False,
     is_dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what it is, how large and how fast it would be.")
     ] = False,
@@ -70,7 +71,7 @@ def get(
     source = open_hub(hub_name)
     try:
         plan = uniform.plan(source, is_gguf=hub_name.file is not None)
-        outlook = _look(source, plan, memory, place)
+        outlook = _look(source, plan, memory, place, keeps_mtp=not no_mtp)
         if not as_json:
             _show(outlook, place)
         if is_dry_run:
@@ -80,7 +81,7 @@ def get(
         _check_room(place, outlook.store_bytes)
         place.parent.mkdir(parents=True, exist_ok=True)
         with byte_progress(f"fetching and converting {hub_name.repo}") as advance:
-            report = convert(source, place, plan, progress=advance, tell=say)
+            report = convert(source, place, plan, keeps_mtp=not no_mtp, progress=advance, tell=say)
     finally:
         source.close()
     if as_json:
@@ -96,7 +97,9 @@ def _store_name(name: HubName) -> str:
     return f"{name.repo.split('/')[0]}/{Path(name.file).stem}"
 
 
-def _look(source: CheckpointSource, plan: BitPlan, memory: str | None, place: Path) -> Outlook:
+def _look(
+    source: CheckpointSource, plan: BitPlan, memory: str | None, place: Path, *, keeps_mtp: bool
+) -> Outlook:
     from edgemoe.bench import measure_memory, measure_storage
     from edgemoe.convert.outlook import look_ahead
     from edgemoe.units import parse_size
@@ -106,7 +109,7 @@ def _look(source: CheckpointSource, plan: BitPlan, memory: str | None, place: Pa
         existing = existing.parent
     speed = measure_storage(existing if existing.is_dir() else existing.parent).bytes_per_s
     budgets = () if memory is None else (parse_size(memory),)
-    return look_ahead(source, plan, measure_memory(), speed, budgets)
+    return look_ahead(source, plan, measure_memory(), speed, budgets, keeps_mtp=keeps_mtp)
 
 
 def _show(outlook: Outlook, place: Path) -> None:

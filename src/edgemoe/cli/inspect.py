@@ -113,6 +113,10 @@ def _describe(store: Store) -> dict[str, Any]:
 
     manifest = store.manifest
     experts = manifest.experts.values()
+    mtp_bytes = 0
+    if manifest.mtp is not None:
+        mtp_bytes += sum(entry.num_bytes for entry in manifest.mtp.dense.values())
+        mtp_bytes += sum(entry.num_bytes for entry in manifest.mtp.experts.values())
     dense_bytes = sum(entry.num_bytes for entry in manifest.dense.values())
     expert_bytes = sum(entry.num_bytes for entry in experts)
     spec = read_spec(store.config)
@@ -133,10 +137,11 @@ def _describe(store: Store) -> dict[str, Any]:
         "generator": manifest.generator,
         "num_layers": len({layer for layer, _ in manifest.experts}),
         "num_experts": len(manifest.experts),
-        "num_bytes": dense_bytes + expert_bytes,
+        "num_bytes": dense_bytes + expert_bytes + mtp_bytes,
         "dense_bytes": dense_bytes,
         "expert_bytes": expert_bytes,
         "dense_formats": dict(Counter(entry.format for entry in manifest.dense.values())),
+        "mtp_bytes": mtp_bytes,
         "expert_formats": dict(Counter("/".join(entry.formats.to_json()) for entry in experts)),
     }
 
@@ -160,6 +165,8 @@ def _print_store(store: Store) -> None:
     for part, count in (("dense", len(store.manifest.dense)), ("expert", record["num_experts"])):
         formats = ", ".join(f"{name} ×{number}" for name, number in record[f"{part}_formats"].items())
         table.add_row(part, str(count), formats, format_size(record[f"{part}_bytes"]))
+    if record["mtp_bytes"]:
+        table.add_row("layer for further tokens", "1", "", format_size(record["mtp_bytes"]))
     table.add_row("all", "", "", format_size(record["num_bytes"]))
     print_table(table)
 

@@ -66,9 +66,10 @@ DraftOption = Annotated[
     str,
     typer.Option(
         "--draft",
-        metavar="auto|none|text|STORE",
+        metavar="auto|none|text|mtp|STORE",
         help="Guess the next tokens and compute them together, as far as that pays: text guesses what"
-        " followed where the text's end stood before, a small store what it would write. Changes no token.",
+        " followed where the text's end stood before, mtp what the store's layer for further tokens predicts,"
+        " a small store what it would write. Changes no token.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
@@ -80,6 +81,10 @@ DenseBitsOption = Annotated[
         help="Width of all other matrices.  [default: 8]",
         show_default=False,
     ),
+]
+NoMtpOption = Annotated[
+    bool,
+    typer.Option("--no-mtp", help="Leave out the layer that predicts further tokens, where there is one."),
 ]
 MaxTextTokensOption = Annotated[
     int, typer.Option("--max-tokens", metavar="N", min=2, help="Tokens in all, shared by the texts.")

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import repeat
 
@@ -17,15 +18,18 @@ from edgemoe.convert.examine import examine, side_files, text_notes
 from edgemoe.convert.packing import Packer
 from edgemoe.convert.soundness import refuse_not_finite
 from edgemoe.errors import CheckpointError
-from edgemoe.models import ModelSpec, TensorSources, TensorSpec
+from edgemoe.models import ModelSpec, MtpSpec, TensorSources, TensorSpec, find_mtp
+from edgemoe.models.families.names import MTP
 from edgemoe.native import ByteArray, FloatArray
 from edgemoe.quant import BitPlan, ExpertFormats, ExpertInputs, expert_grams
 from edgemoe.store import (
+    MTP_PREFIX,
     VECTOR_FORMAT,
     DenseEntry,
     ExpertEntry,
     ExpertKey,
     Manifest,
+    MtpEntries,
     Place,
     StoreLayout,
     StoreWriter,
@@ -35,12 +39,21 @@ from edgemoe.store import (
 )
 
 PRECISE_FORMAT = "f32"
+MTP_NOTE = "a layer that predicts further tokens is kept, for --draft mtp"
 
 
 class Conversion:
     """One checkpoint with one plan: what to write, in which order."""
 
-    def __init__(self, source: CheckpointSource, plan: BitPlan, inputs: ExpertInputs | None = None) -> None:
+    def __init__(
+        self,
+        source: CheckpointSource,
+        plan: BitPlan,
+        inputs: ExpertInputs | None = None,
+        *,
+        keeps_mtp: bool = True,
+    ) -> None:
+        """``keeps_mtp``: a layer that predicts further tokens is stored too, where we can draft with it."""
         self._source = source
         self._plan = plan
         self._inputs = inputs
@@ -48,23 +61,55 @@ class Conversion:
         self._config, self._stored = examined.config, examined.stored
         self.spec: ModelSpec = examined.spec
         self._sources: TensorSources = examined.sources
+        self._mtp: MtpSpec | None = None
         self._side_files = side_files(source, self._config)
         # Told before the work.
-        self.notes = (*examined.notes, *text_notes(source, self._side_files, self._config))
+        self.notes: tuple[str, ...] = (*examined.notes, *text_notes(source, self._side_files, self._config))
         self._dense = {t.name: (self._dense_format(t), t.shape) for t in self.spec.dense_tensors()}
         self._formats = {
             key: plan.formats_of(*key).of(self.spec.moe(key[0]).expert.projections)
             for key in self.spec.experts()
         }
         self._check_overrides()
+        if keeps_mtp:
+            self._add_mtp()
         self._matrices = list(self._find_matrices())
         self._packer = Packer(source, self._stored)
         self._check_exact_formats()
         self.layout: StoreLayout = plan_layout(
             self._dense,
             ((key, formats, self._expert_width(key)) for key, formats in self._formats.items()),
-            {layer: self.spec.expert_sizes(layer)[0] for layer in self.spec.moe_layers},
+            {layer: self._outer_width(layer) for layer, _ in self._formats},
         )
+
+    def _add_mtp(self) -> None:
+        """Whatever the checkpoint has of a layer for further tokens, as of one more layer."""
+        found = find_mtp(self.spec, {name: info.shape for name, info in self._stored.items()})
+        if found is None:
+            return
+        self._mtp, sources = found
+        layer = len(self.spec.layers)
+        moe = self._mtp.model.moe(0)
+        self._dense |= {
+            MTP_PREFIX + t.name: (self._dense_format(t), t.shape) for t in self._mtp.dense_tensors()
+        }
+        self._formats |= {
+            (layer, e): self._plan.formats_of(layer, e).of(moe.expert.projections)
+            for e in range(moe.router.num_experts)
+        }
+        dense = {MTP_PREFIX + name: ref for name, ref in sources.dense.items()}
+        experts = {(layer, e, p): ref for (_, e, p), ref in sources.experts.items()}
+        left = {what: n for what, n in self._sources.passed_over.items() if what != MTP}
+        self._sources = TensorSources(
+            {**self._sources.dense, **dense}, {**self._sources.experts, **experts}, left
+        )
+        self.notes = (MTP_NOTE, *(note for note in self.notes if MTP not in note))
+
+    def _model(self, layer: int) -> tuple[ModelSpec, int]:
+        """The model that a layer of experts is of, and its number there."""
+        if self._mtp is not None and layer == len(self.spec.layers):
+            return self._mtp.model, 0
+        return self.spec, layer
 
     def identity(self) -> str:
         """Equal for two runs that would write the same bytes, wherever the checkpoint lies."""
@@ -74,6 +119,7 @@ class Conversion:
             f"layout {native.LAYOUT_VERSION}",
             json.dumps(self._config, sort_keys=True),
             json.dumps(self._plan.to_json(), sort_keys=True),
+            *(("with a layer for further tokens",) if self._mtp is not None else ()),
             *(() if self._inputs is None else (f"inputs {self._inputs.identity}",)),
             *(f"{name} {info}" for name, info in sorted(self._stored.items())),
         ):
@@ -100,7 +146,13 @@ class Conversion:
 
     def manifest(self, writer: StoreWriter, side_files: dict[str, bytes]) -> Manifest:
         """The manifest, once everything is written."""
-        return build_manifest(self.layout, self._dense, self._formats, self._plan, writer, side_files)
+        return self.parted(
+            build_manifest(self.layout, self._dense, self._formats, self._plan, writer, side_files)
+        )
+
+    def parted(self, manifest: Manifest) -> Manifest:
+        """A manifest of all tensors, with those of a layer for further tokens apart."""
+        return manifest if self._mtp is None else split_mtp(manifest, len(self.spec.layers))
 
     @property
     def passed_over(self) -> dict[str, int]:
@@ -110,7 +162,8 @@ class Conversion:
     def expert_bits_per_weight(self) -> float:
         """Stored bits per expert weight, scales and padding included."""
         num_bytes = sum(place.num_bytes for place in self.layout.experts.values())
-        num_weights = sum(self.spec.num_expert_weights(layer) for layer, _ in self._formats)
+        models = [self._model(layer) for layer, _ in self._formats]
+        num_weights = sum(model.num_expert_weights(layer) for model, layer in models)
         return 8 * num_bytes / num_weights
 
     def _dense_format(self, tensor: TensorSpec) -> str:
@@ -120,8 +173,13 @@ class Conversion:
             return PRECISE_FORMAT
         return self._plan.dense_overrides.get(tensor.name, self._plan.dense)
 
+    def _outer_width(self, layer: int) -> int:
+        model, own = self._model(layer)
+        return model.expert_sizes(own)[0]
+
     def _expert_width(self, key: ExpertKey) -> int:
-        return self.spec.moe(key[0]).expert.width
+        model, layer = self._model(key[0])
+        return model.moe(layer).expert.width
 
     def _check_overrides(self) -> None:
         unknown = sorted(set(self._plan.overrides) - set(self._formats))
@@ -140,7 +198,8 @@ class Conversion:
             if len(shape) > 1:
                 yield self._sources.dense[name], format
         for (layer, expert), formats in self._formats.items():
-            for projection in self.spec.moe(layer).expert.projections:
+            model, own = self._model(layer)
+            for projection in model.moe(own).expert.projections:
                 yield self._sources.experts[layer, expert, projection], getattr(formats, projection)
 
     def _check_exact_formats(self) -> None:
@@ -164,8 +223,11 @@ class Conversion:
 
     def _expert_chunks(self, key: ExpertKey) -> Iterator[ByteArray]:
         formats: ExpertFormats = self._formats[key]
-        grams = {} if self._inputs is None else self._grams(key, self._inputs)
-        for projection, (rows, cols) in self.spec.expert_shapes(key[0]).items():
+        model, layer = self._model(key[0])
+        # What a layer for further tokens is fed was not recorded.
+        has_inputs = self._inputs is not None and model is self.spec
+        grams = self._grams(key, self._inputs) if has_inputs and self._inputs is not None else {}
+        for projection, (rows, cols) in model.expert_shapes(layer).items():
             ref = self._sources.experts[key[0], key[1], projection]
             format = getattr(formats, projection)
             yield from self._packer.chunks(ref, rows, cols, format, grams.get(projection))
@@ -244,6 +306,18 @@ def build_manifest(
         checksums={name: checksum(data) for name, data in side_files.items()},
         dense=dense_entries,
         experts=experts,
+    )
+
+
+def split_mtp(manifest: Manifest, layer: int) -> Manifest:
+    """The manifest with what is of the layer for further tokens, numbered ``layer``, apart."""
+    dense = {name: e for name, e in manifest.dense.items() if name.startswith(MTP_PREFIX)}
+    experts = {key: e for key, e in manifest.experts.items() if key[0] == layer}
+    return replace(
+        manifest,
+        dense={name: e for name, e in manifest.dense.items() if name not in dense},
+        experts={key: e for key, e in manifest.experts.items() if key not in experts},
+        mtp=MtpEntries(dense, experts),
     )
 
 

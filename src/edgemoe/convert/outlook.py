@@ -52,6 +52,8 @@ def look_ahead(
     memory_bytes_per_s: float,
     storage_bytes_per_s: float,
     budgets_bytes: Sequence[int] = (),
+    *,
+    keeps_mtp: bool = True,
 ) -> Outlook:
     """What the store of a checkpoint would take and give, at these budgets or some that make sense.
 
@@ -59,9 +61,9 @@ def look_ahead(
         CheckpointError: the checkpoint is not one we can run.
         BudgetError: a budget is too small.
     """
-    conversion = Conversion(source, plan)
+    conversion = Conversion(source, plan, keeps_mtp=keeps_mtp)
     spec, layout = conversion.spec, conversion.layout
-    manifest = Manifest(
+    whole = Manifest(
         generator="",
         plan={},
         files={name: len(data) for name, data in source.files().items()},
@@ -75,6 +77,7 @@ def look_ahead(
             for key, place in layout.experts.items()
         },
     )
+    manifest = conversion.parted(whole)
     resident = resident_budget(spec, manifest)
     smallest = plan_memory(spec, manifest, resident).smallest_num_bytes
     half = (smallest + resident) // 2

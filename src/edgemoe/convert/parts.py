@@ -107,7 +107,8 @@ def convert_in_parts(
     find_inputs: FindInputs | None = None,
     progress: Progress | None = None,
 ) -> list[ConversionReport]:
-    """One store for each plan, of the same bytes as by ``convert``, computed by an executor.
+    """One store for each plan, of the same bytes as by ``convert``, computed by an executor; none has a layer
+    that predicts further tokens.
 
     Its workers see ``source`` and the targets' folder, which is one. ``find_inputs`` can be pickled, and
     gives what the experts are rounded for on whatever node. An interrupted call, made again, goes on.
@@ -123,7 +124,7 @@ def convert_in_parts(
         opened = stack.enter_context(closing(open_checkpoint(source)))
         stores: dict[str, _Store] = {}
         for out, plan in targets.items():
-            conversion = Conversion(opened, plan, inputs)
+            conversion = Conversion(opened, plan, inputs, keeps_mtp=False)
             writer = stack.enter_context(StoreWriter(out, conversion.layout, conversion.identity()))
             packing = Packing(source.absolute(), plan, find_inputs, conversion.identity())
             stores[out.name] = _Store(out.name, conversion, writer, packing, folder / f"{out.name}.parts")
@@ -217,7 +218,7 @@ def _opened(packing: Packing) -> Conversion:
     if not _open or _open[0][0] != packing:
         _open.clear()
         inputs = None if packing.find_inputs is None else packing.find_inputs()
-        conversion = Conversion(open_checkpoint(packing.source), packing.plan, inputs)
+        conversion = Conversion(open_checkpoint(packing.source), packing.plan, inputs, keeps_mtp=False)
         if conversion.identity() != packing.identity:
             raise ConversionError(f"{packing.source} is another checkpoint here than where the work began")
         _open.append((packing, conversion))

@@ -28,7 +28,7 @@ class StoreEstimate:
         return asdict(self)
 
 
-def estimate(source: str | Path, plan: BitPlan) -> StoreEstimate:
+def estimate(source: str | Path, plan: BitPlan, *, keeps_mtp: bool = True) -> StoreEstimate:
     """What the store of a checkpoint will take, without writing anything.
 
     Raises:
@@ -36,7 +36,7 @@ def estimate(source: str | Path, plan: BitPlan) -> StoreEstimate:
     """
     opened = open_checkpoint(source)
     try:
-        conversion = Conversion(opened, plan)
+        conversion = Conversion(opened, plan, keeps_mtp=keeps_mtp)
     finally:
         opened.close()
     layout = conversion.layout

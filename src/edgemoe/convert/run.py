@@ -54,12 +54,14 @@ def convert(
     plan: BitPlan,
     *,
     inputs: ExpertInputs | None = None,
+    keeps_mtp: bool = True,
     overwrite: bool = False,
     progress: Progress | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> ConversionReport:
     """Write the store of a checkpoint at the formats of a plan.
 
+    A layer that predicts further tokens is stored too unless ``keeps_mtp`` is false.
     Experts of 2 to 6 bits are rounded for ``inputs``, if given: what they are fed on a text.
     ``progress(done, total)`` is called in bytes of the store. Interrupted at any point, the same call
     goes on where it ended; the folder ``out`` appears only when it is complete. ``tell`` is given
@@ -71,10 +73,12 @@ def convert(
     """
     started = time.monotonic()
     if not isinstance(source, str | Path):
-        return _convert(Conversion(source, plan, inputs), Path(out), overwrite, progress, tell, started)
+        conversion = Conversion(source, plan, inputs, keeps_mtp=keeps_mtp)
+        return _convert(conversion, Path(out), overwrite, progress, tell, started)
     opened = open_checkpoint(source)
     try:
-        return _convert(Conversion(opened, plan, inputs), Path(out), overwrite, progress, tell, started)
+        conversion = Conversion(opened, plan, inputs, keeps_mtp=keeps_mtp)
+        return _convert(conversion, Path(out), overwrite, progress, tell, started)
     finally:
         opened.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgemoe.engine.drafting.mtp_drafter import MOST_WAITING
 from edgemoe.engine.memory import (
     STEP_SIZES,
     MemoryPlan,
@@ -14,7 +15,7 @@ from edgemoe.engine.memory import (
 )
 from edgemoe.engine.stored_weights import check_store
 from edgemoe.errors import RequestError
-from edgemoe.models import ModelSpec, read_spec
+from edgemoe.models import ModelSpec, MtpSpec, mtp_of, read_spec
 from edgemoe.store import Store
 from edgemoe.text import Tokenizer
 from edgemoe.units import MIB
@@ -51,10 +52,43 @@ def plan_draft(
     _check_tokenizers(store, small, large, spec)
     context = min(context, small.max_context)
     budget = resident_budget(small, store.manifest, context, kv_format, num_texts=num_texts)
-    budget += working_bytes(small, STEP_SIZES[0], 0, most_answers(num_texts)) + _SLACK_BYTES
+    budget += working_bytes(small, STEP_SIZES[0], context, most_answers(num_texts)) + _SLACK_BYTES
     memory = plan_memory(small, store.manifest, budget, context, kv_format, num_texts=num_texts)
     num_bytes = sum(item.num_bytes for item in memory.items if item.key not in _SHARED)
     return DraftPlan(small, store, memory, num_bytes)
+
+
+@dataclass(frozen=True)
+class MtpPlan:
+    """A store's layer for further tokens, with all of its experts in memory: every draft uses some."""
+
+    spec: MtpSpec
+    store: Store  # that layer's part of it
+    context: int
+    state_bytes: int
+    expert_bytes: int
+    num_bytes: int
+
+
+def plan_mtp(store: Store, spec: ModelSpec, context: int, kv_format: str, num_texts: int) -> MtpPlan | None:
+    """What the layer for further tokens takes beside a store's model; None where the store has none.
+
+    Raises:
+        StoreError: it does not fit the configuration.
+    """
+    mtp, manifest = mtp_of(spec), store.manifest.mtp_alone()
+    if mtp is None or manifest is None:
+        return None
+    part = store.part(manifest)
+    check_store(mtp.model, part, mtp.dense_tensors())
+    state_bytes = num_texts * mtp.model.state_num_bytes(context, kv_format)
+    expert_bytes = sum(entry.num_bytes for entry in manifest.experts.values())
+    dense_bytes = sum(entry.num_bytes for entry in manifest.dense.values())
+    # Rows that wait, beside those that a step works on; what it joins is as wide as two.
+    rows_bytes = 4 * 4 * spec.width * 2 * MOST_WAITING
+    working = working_bytes(mtp.model, MOST_WAITING, context) + rows_bytes
+    num_bytes = state_bytes + expert_bytes + dense_bytes + working
+    return MtpPlan(mtp, part, context, state_bytes, expert_bytes, num_bytes)
 
 
 def _check_tokenizers(store: Store, small: ModelSpec, large: Store, spec: ModelSpec) -> None:

@@ -41,6 +41,8 @@ class Stream(Iterator[Chunk]):
         self._writer = Writer(engine, request)
         text = self._text
         self._drafts = engine.drafting.begin(Room(self.num_tokens, lambda: text.is_cancelled))
+        if self._drafts is not None:
+            text.follower = self._drafts.observe
         self._started_s = time.monotonic()
         self._first_s: float | None = None
         self._last_s = self._started_s

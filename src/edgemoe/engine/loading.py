@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from edgemoe.engine import forks
 from edgemoe.engine.batch import Limits
 from edgemoe.engine.defaults import read_sampling_defaults
-from edgemoe.engine.draft_store import DraftPlan, plan_draft
-from edgemoe.engine.drafting import Drafting, DraftModel, build_drafting, check_draft
+from edgemoe.engine.draft_store import DraftPlan, MtpPlan, plan_draft, plan_mtp
+from edgemoe.engine.drafting import Drafting, DraftModel, MtpModel, build_drafting, check_draft
+from edgemoe.engine.drafting.mtp_drafter import StateRoom
 from edgemoe.engine.encoder_session import EncoderDecoderSession
 from edgemoe.engine.energy import EnergyMeter, find_counters, memory_bytes_per_use
 from edgemoe.engine.memory import MemoryPlan, check_budget, checked_context, plan_memory
@@ -27,6 +29,7 @@ from edgemoe.engine.state_pool import StatePool
 from edgemoe.engine.steps import StepMaker
 from edgemoe.engine.storage import tune_depth
 from edgemoe.engine.stored_weights import check_store, expert_shape, read_dense_weights, weights_id
+from edgemoe.errors import BudgetError, RequestError
 from edgemoe.experts import (
     DEFAULT_POLICY,
     Catalog,
@@ -36,7 +39,7 @@ from edgemoe.experts import (
     StreamedExperts,
     make_policy,
 )
-from edgemoe.models import Decoder, DenseWeights, Encoder, ModelSpec, read_spec
+from edgemoe.models import Decoder, DenseWeights, Encoder, ModelSpec, MtpLayer, read_spec
 from edgemoe.native import MAX_REHEARSED, LayerPace
 from edgemoe.store import Device, Store
 from edgemoe.text import Tokenizer
@@ -110,28 +113,14 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
     tokenizer = Tokenizer(store.path, store.config)
     sampling = read_sampling_defaults(store.path)
     predictor_name = choose_predictor(store, options.predictor)
-    draft_plan = None
-    if options.draft_store is not None:
-        context = checked_context(spec, options.context)
-        draft_plan = plan_draft(
-            options.draft_store, store, spec, context, options.kv_format, options.num_texts
-        )
-    memory = plan_memory(
-        spec,
-        store.manifest,
-        options.budget_bytes,
-        options.context,
-        options.kv_format,
-        options.cache_bytes,
-        predictor_num_bytes(spec, store, predictor_name, options.policy),
-        options.num_texts,
-        options.held_bytes,
-        store.depths[-1] * store.reader_num_bytes,
-        0 if draft_plan is None else draft_plan.num_bytes,
-    )
+    draft, memory = _plan(spec, store, predictor_name, options)
     experts, session = _assemble(spec, store, memory, predictor_name, options)
     try:
-        draft_model = None if draft_plan is None else _load_draft(draft_plan, spec, options)
+        draft_model: DraftModel | MtpModel | None = None
+        if isinstance(draft, DraftPlan):
+            draft_model = _load_draft(draft, spec, options)
+        elif draft is not None:
+            draft_model = _load_mtp(draft, session, options)
     except BaseException:
         experts.close()
         raise
@@ -147,6 +136,70 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
         EnergyMeter(find_counters(), memory_bytes_per_use(spec, store.manifest)),
         store.notes,
     )
+
+
+def _plan(
+    spec: ModelSpec, store: Store, predictor_name: str, options: LoadOptions
+) -> tuple[DraftPlan | MtpPlan | None, MemoryPlan]:
+    """What drafts, if a model does, and where every byte of the budget goes."""
+    predictor_bytes = predictor_num_bytes(spec, store, predictor_name, options.policy)
+
+    def memory(draft_bytes: int) -> MemoryPlan:
+        return plan_memory(
+            spec,
+            store.manifest,
+            options.budget_bytes,
+            options.context,
+            options.kv_format,
+            options.cache_bytes,
+            predictor_bytes,
+            options.num_texts,
+            options.held_bytes,
+            store.depths[-1] * store.reader_num_bytes,
+            draft_bytes,
+        )
+
+    beside = (checked_context(spec, options.context), options.kv_format, options.num_texts)
+    if options.draft_store is not None:
+        small = plan_draft(options.draft_store, store, spec, *beside)
+        return small, memory(small.num_bytes)
+    mtp = plan_mtp(store, spec, *beside) if options.draft in ("auto", "mtp") else None
+    if mtp is None:
+        if options.draft == "mtp":
+            raise RequestError(
+                f"{store.name} has no layer that predicts further tokens; convert a checkpoint that has one,"
+                " or choose another draft"
+            )
+        return None, memory(0)
+    if options.draft == "mtp":
+        return mtp, memory(mtp.num_bytes)
+    with suppress(BudgetError):
+        found = memory(mtp.num_bytes)
+        if found.is_resident:  # else experts of the model need that memory more
+            return mtp, found
+    return None, memory(0)
+
+
+def _load_mtp(plan: MtpPlan, session: Session, options: LoadOptions) -> MtpModel:
+    """The layer for further tokens of a session's model."""
+    spec, store = plan.spec.model, plan.store
+    weights = read_dense_weights(spec, store, options.reader, plan.spec.dense_tensors())
+    own = LoadOptions(reader=options.reader, verify=options.verify)
+    experts = _stream(spec, store, weights, plan.expert_bytes, "none", own)
+    forks.keep(experts)
+    try:
+        experts.preload()
+        layer = MtpLayer(plan.spec, weights, experts, session.decoder)
+    except BaseException:
+        experts.close()
+        raise
+    room = StateRoom(plan.state_bytes)
+
+    def close() -> None:
+        if not session.is_forked:
+            experts.close()
+
+    return MtpModel(layer, spec, plan.context, options.kv_format, session.turn, room, close)
 
 
 def _load_draft(plan: DraftPlan, spec: ModelSpec, options: LoadOptions) -> DraftModel:
@@ -172,26 +225,42 @@ def _assemble(
 ) -> tuple[StreamedExperts, Session]:
     """A store's weights, run by a plan of the memory."""
     weights = read_dense_weights(spec, store, options.reader)
+    experts = _stream(spec, store, weights, memory.expert_cache_bytes, predictor_name, options)
+    try:
+        return experts, _session(spec, weights, experts, memory, options.answers_at_once)
+    except BaseException:
+        experts.close()
+        raise
+
+
+def _stream(
+    spec: ModelSpec,
+    store: Store,
+    weights: DenseWeights,
+    cache_bytes: int,
+    predictor_name: str,
+    options: LoadOptions,
+) -> StreamedExperts:
+    """A store's experts, with a cache of so many bytes."""
     predictor = build_predictor(spec, weights, store, predictor_name)
     sizes = {key: entry.num_bytes for key, entry in store.manifest.experts.items()}
     catalog = Catalog(sizes, spec.num_encoder_layers)
     if spec.has_encoder and not isinstance(predictor, NoPredictor):
         predictor = StepPredictor(predictor, catalog.first_step)
     next_use = build_next_use(spec, store, options.policy, catalog.first_step)
-    cache = ExpertCache(catalog, memory.expert_cache_bytes, make_policy(options.policy))
+    cache = ExpertCache(catalog, cache_bytes, make_policy(options.policy))
     reader = store.open_expert_reader(options.reader, store.depths[-1], options.device)
     try:
         speed = tune_depth(store, reader)
         pace = LayerPace(speed.bytes_per_s, speed.latency_s, speed.handling_s, options.clock)
         layers = {layer: expert_shape(spec, weights, layer) for layer in spec.moe_layers}
         top_k = max(spec.moe(layer).router.top_k for layer in spec.moe_layers)
-        experts = StreamedExperts(
+        return StreamedExperts(
             *(layers, store, reader, cache, options.verify, predictor, top_k, pace),
             swaps_layers=options.swaps_layers,
             next_use=next_use,
             max_rehearsed=options.max_rehearsed,
         )
-        return experts, _session(spec, weights, experts, memory, options.answers_at_once)
     except BaseException:
         reader.close()
         raise

@@ -25,6 +25,7 @@ from edgemoe.models import Decoder, Encoder
 from edgemoe.native import FloatArray
 
 Progress = Callable[[int, int], None]
+Follower = Callable[[int, "Sequence[int]", FloatArray], None]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Text:
         self._num_slots = num_slots
         self._prompt = tuple(prompt)
         self.observer = observer  # told of the layers of this text's steps, and of no others
+        self.follower: Follower | None = None  # told where new tokens stand, and of what was made of them
         self._holding: Holding | None = None
         self._cancelled = threading.Event()
         self.token_ids: list[int] = []  # that have been computed, without those that are ahead
@@ -253,6 +255,8 @@ class Text:
         self._machinery.scheduler.run(part, self._machinery.steps)
         self.token_ids += chunk[: len(chunk) - num_drafted]
         self.counts += part.counts
+        if self.follower is not None:
+            self.follower(len(holding.token_ids) - len(chunk), chunk, part.hidden)
         return part
 
     def _read_prompt(self, holding: Holding) -> None:

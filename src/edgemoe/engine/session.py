@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from edgemoe.engine.drafting import Drafts
@@ -16,7 +17,7 @@ from edgemoe.engine.sequence import Machinery, Text
 from edgemoe.engine.state_file import open_state
 from edgemoe.errors import ContextError, RequestError
 from edgemoe.experts import LayerObserver
-from edgemoe.models import ModelSpec
+from edgemoe.models import Decoder, ModelSpec
 from edgemoe.native import FloatArray
 
 
@@ -87,6 +88,7 @@ class Session:
         if self._text is None:
             return self.prefill([token_id])
         if self.drafts is not None:
+            self._text.follower = self.drafts.observe
             return self.drafts.step(self._text, token_id)
         return self._text.step(token_id)
 
@@ -173,6 +175,15 @@ class Session:
         if self._machinery.encoder is not None:
             return None
         return Parking(self._machinery.pool, folder, max_bytes, weights_id)
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Have the model to oneself; raises as ``Scheduler.turn``."""
+        return self._machinery.scheduler.turn()
+
+    @property
+    def decoder(self) -> Decoder:
+        """What computes; whoever uses it takes a ``turn``."""
+        return self._machinery.decoder
 
     def close(self) -> None:
         """Let no step begin any more, and give all states back; waits for the step that is running."""

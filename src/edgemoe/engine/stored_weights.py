@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from itertools import islice
 
 import numpy as np
@@ -10,7 +11,7 @@ import xxhash
 
 from edgemoe.errors import StoreError
 from edgemoe.experts import ExpertLayerShape
-from edgemoe.models import DenseWeights, ModelSpec
+from edgemoe.models import DenseWeights, ModelSpec, TensorSpec
 from edgemoe.native import Matrix, packed_num_bytes
 from edgemoe.store import ExpertEntry, Manifest, Store, expert_num_bytes
 
@@ -28,14 +29,17 @@ def expert_shape(spec: ModelSpec, weights: DenseWeights, layer: int) -> ExpertLa
     return ExpertLayerShape(*spec.expert_sizes(layer), expert.activation, biases)
 
 
-def check_store(spec: ModelSpec, store: Store) -> None:
+def check_store(spec: ModelSpec, store: Store, tensors: Iterable[TensorSpec] | None = None) -> None:
     """The store holds exactly the tensors of the spec, in the sizes that follow from it.
+
+    ``tensors``: the dense ones, where they are not the spec's.
 
     Raises:
         StoreError: naming the first that does not fit.
     """
     entries = store.manifest.experts
-    expected = {tensor.name: tensor.shape for tensor in spec.dense_tensors()}
+    tensors = spec.dense_tensors() if tensors is None else tensors
+    expected = {tensor.name: tensor.shape for tensor in tensors}
     actual = {name: entry.shape for name, entry in store.manifest.dense.items()}
     wrong = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
     # No more than one too many are listed: a configuration can name any number.
@@ -57,15 +61,17 @@ def _fits(spec: ModelSpec, layer: int, entry: ExpertEntry) -> bool:
     return has_gate == expert.is_gated and entry.num_bytes == size
 
 
-def read_dense_weights(spec: ModelSpec, store: Store, reader_kind: str = "auto") -> DenseWeights:
-    """The non-expert weights of a store that ``check_store`` has passed.
+def read_dense_weights(
+    spec: ModelSpec, store: Store, reader_kind: str = "auto", tensors: Iterable[TensorSpec] | None = None
+) -> DenseWeights:
+    """The non-expert weights of a store that ``check_store`` has passed, with the same ``tensors``.
 
     Raises:
         CorruptStoreError, StoreError: they are damaged or cannot be read.
     """
     stored = store.read_dense(reader_kind)
     matrices, vectors = {}, {}
-    for tensor in spec.dense_tensors():
+    for tensor in spec.dense_tensors() if tensors is None else tensors:
         entry, data = store.manifest.dense[tensor.name], stored[tensor.name]
         if len(entry.shape) == 1:
             vectors[tensor.name] = data[: 4 * entry.shape[0]].view(np.float32)

@@ -2,8 +2,18 @@
 
 from edgemoe.models.decoder import Decoder
 from edgemoe.models.encoder import Encoder
-from edgemoe.models.families import FAMILIES, TensorSources, family_of, find_sources, read_spec, stored_head
+from edgemoe.models.families import (
+    FAMILIES,
+    TensorSources,
+    family_of,
+    find_mtp,
+    find_sources,
+    mtp_of,
+    read_spec,
+    stored_head,
+)
 from edgemoe.models.moe import ExpertRunner, ResidentExperts, build_router, router_norm
+from edgemoe.models.mtp import MtpLayer, MtpSpec
 from edgemoe.models.segments import Segment
 from edgemoe.models.spec import ModelSpec, TensorSpec
 from edgemoe.models.state import KV_FORMATS, SequenceState
@@ -17,6 +27,8 @@ __all__ = [
     "Encoder",
     "ExpertRunner",
     "ModelSpec",
+    "MtpLayer",
+    "MtpSpec",
     "ResidentExperts",
     "Segment",
     "SequenceState",
@@ -24,7 +36,9 @@ __all__ = [
     "TensorSpec",
     "build_router",
     "family_of",
+    "find_mtp",
     "find_sources",
+    "mtp_of",
     "read_spec",
     "router_norm",
     "stored_head",

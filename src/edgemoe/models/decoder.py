@@ -201,7 +201,7 @@ class Decoder:
         self._head = self._embed if spec.has_tied_head else weights.matrix("head.weight")
         self._norm = _Norm("norm", weights, spec.norm_eps)
         self._head_bias = weights.optional_vector("head.bias")
-        mixers = _build_mixers(spec, weights)
+        mixers = build_mixers(spec, weights)
         self._blocks = [
             Block(spec, weights, layer, experts, mixer)
             for layer, mixer in zip(spec.decoder_layers, mixers, strict=True)
@@ -272,7 +272,7 @@ class Decoder:
         state.rewind(0)
 
 
-def _build_mixers(spec: ModelSpec, weights: DenseWeights) -> Iterator[TokenMixer | None]:
+def build_mixers(spec: ModelSpec, weights: DenseWeights) -> Iterator[TokenMixer | None]:
     """The mixers of the decoder's layers; equal rotations are one object: angles are made once a step."""
     rotations: list[tuple[RopeSpec, Rotation]] = []
 

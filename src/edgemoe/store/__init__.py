@@ -21,11 +21,13 @@ from edgemoe.store.expert_reader import (
     traffic_of,
 )
 from edgemoe.store.format import (
+    MTP_PREFIX,
     VECTOR_FORMAT,
     DenseEntry,
     ExpertEntry,
     ExpertKey,
     Manifest,
+    MtpEntries,
     checksum,
     expert_matrices,
     expert_name,
@@ -40,6 +42,7 @@ from edgemoe.store.writer import StoreWriter
 __all__ = [
     "BLOCKS_FILE",
     "DEVICES",
+    "MTP_PREFIX",
     "NOT_YET_READ",
     "READER_KINDS",
     "VECTOR_FORMAT",
@@ -53,6 +56,7 @@ __all__ = [
     "ExpertReader",
     "Manifest",
     "MemoryReader",
+    "MtpEntries",
     "Place",
     "Store",
     "StoreLayout",

@@ -27,6 +27,8 @@ The manifest is JSON:
   checksums      those of the files that are not safetensors
   dense          name -> format, shape, file, offset (from the start of the file), num_bytes, checksum
   experts        "layer.expert" -> formats (gate, up, down, or up, down), file, offset, num_bytes, checksum
+  mtp            only where there is a layer that predicts further tokens: "dense" and "experts" of it, as
+                 above; their tensors are named ``mtp.{name}`` and, after the last layer, as those of one more
 A checksum is the xxh3_64 of the stored bytes including padding, in hex.
 """
 
@@ -35,7 +37,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import xxhash
@@ -57,6 +59,7 @@ DENSE_FILE = "dense.safetensors"
 RECORD_ALIGNMENT = 4096
 DENSE_ALIGNMENT = 64
 VECTOR_FORMAT = "f32"
+MTP_PREFIX = "mtp."
 
 # A file that was added to a finished store (attach.py); the model is whole without it.
 ATTACHED = re.compile(r".+-[0-9a-f]{16}\.\w+")
@@ -88,8 +91,23 @@ class ExpertEntry:
 
 
 @dataclass(frozen=True)
+class MtpEntries:
+    """A layer that predicts further tokens: tensors by name in the file, experts as of one more layer."""
+
+    dense: Mapping[str, DenseEntry]
+    experts: Mapping[ExpertKey, ExpertEntry]
+
+    def to_json(self) -> dict[str, Any]:
+        """As in edgemoe.json."""
+        return {
+            "dense": {name: _fields(entry) for name, entry in self.dense.items()},
+            "experts": {f"{layer}.{e}": _fields(entry) for (layer, e), entry in self.experts.items()},
+        }
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """What a store holds and where."""
+    """What a store holds and where. ``dense`` and ``experts`` are what every token runs through."""
 
     generator: str
     plan: Mapping[str, Any]
@@ -97,10 +115,26 @@ class Manifest:
     checksums: Mapping[str, str]
     dense: Mapping[str, DenseEntry]
     experts: Mapping[ExpertKey, ExpertEntry]
+    mtp: MtpEntries | None = None
+
+    def whole(self) -> Manifest:
+        """The same with all of its entries among ``dense`` and ``experts``."""
+        if self.mtp is None:
+            return self
+        dense, experts = {**self.dense, **self.mtp.dense}, {**self.experts, **self.mtp.experts}
+        return replace(self, dense=dense, experts=experts, mtp=None)
+
+    def mtp_alone(self) -> Manifest | None:
+        """What there is of a layer for further tokens, by its own names, its experts as of layer 0."""
+        if self.mtp is None:
+            return None
+        dense = {name.removeprefix(MTP_PREFIX): entry for name, entry in self.mtp.dense.items()}
+        experts = {(0, expert): entry for (_, expert), entry in self.mtp.experts.items()}
+        return replace(self, dense=dense, experts=experts, mtp=None)
 
     def to_json(self) -> str:
         """The text of edgemoe.json."""
-        fields = {
+        fields: dict[str, Any] = {
             "version": VERSION,
             "layout": LAYOUT_VERSION,
             "generator": self.generator,
@@ -110,6 +144,8 @@ class Manifest:
             "dense": {name: _fields(entry) for name, entry in self.dense.items()},
             "experts": {f"{layer}.{e}": _fields(entry) for (layer, e), entry in self.experts.items()},
         }
+        if self.mtp is not None:
+            fields["mtp"] = self.mtp.to_json()
         return json.dumps(fields, indent=1)
 
 

@@ -20,6 +20,7 @@ from edgemoe.store.format import (
     DENSE_ALIGNMENT,
     DENSE_FILE,
     MANIFEST_FILE,
+    MTP_PREFIX,
     RECORD_ALIGNMENT,
     VECTOR_FORMAT,
     VERSION,
@@ -27,6 +28,7 @@ from edgemoe.store.format import (
     ExpertEntry,
     ExpertKey,
     Manifest,
+    MtpEntries,
     dense_num_bytes,
 )
 
@@ -66,7 +68,7 @@ def read_manifest(folder: Path) -> Manifest:
         _check_version(folder, fields)
         _check_formats(folder, fields)
         manifest = _parse(fields)
-        _check_places(manifest)
+        _check_places(manifest.whole())
     except StoreError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -85,8 +87,10 @@ def _check_version(folder: Path, fields: Mapping[str, Any]) -> None:
 
 def _check_formats(folder: Path, fields: Mapping[str, Any]) -> None:
     """Formats are named one by one, so a newer program's store says itself what is missing here."""
-    named = {entry["format"] for entry in fields["dense"].values()}
-    named.update(name for entry in fields["experts"].values() for name in entry["formats"])
+    named: set[Any] = set()
+    for part in (fields, fields.get("mtp", {"dense": {}, "experts": {}})):
+        named.update(entry["format"] for entry in part["dense"].values())
+        named.update(name for entry in part["experts"].values() for name in entry["formats"])
     unknown = sorted(name for name in named - set(FORMATS) if _FORMAT_NAME.fullmatch(_text(name)))
     if unknown:
         raise StoreVersionError(
@@ -102,7 +106,19 @@ def _parse(fields: Mapping[str, Any]) -> Manifest:
         checksums={_file(name): _checksum(value) for name, value in fields["checksums"].items()},
         dense={name: _dense_entry(e) for name, e in fields["dense"].items()},
         experts={_key(key): _expert_entry(e) for key, e in fields["experts"].items()},
+        mtp=None if "mtp" not in fields else _mtp_entries(fields["mtp"], set(fields["experts"])),
     )
+
+
+def _mtp_entries(fields: Mapping[str, Any], others: set[str]) -> MtpEntries:
+    """Its experts are of one layer, which none of the ``others`` is of."""
+    dense = {name: _dense_entry(e) for name, e in fields["dense"].items()}
+    experts = {_key(key): _expert_entry(e) for key, e in fields["experts"].items()}
+    if any(not name.startswith(MTP_PREFIX) for name in dense) or len({layer for layer, _ in experts}) != 1:
+        raise ValueError("a layer for further tokens that is none")
+    if {layer for layer, _ in experts} & {_key(key)[0] for key in others}:
+        raise ValueError("a layer for further tokens that is one of the model's")
+    return MtpEntries(dense, experts)
 
 
 def _dense_entry(fields: Mapping[str, Any]) -> DenseEntry:

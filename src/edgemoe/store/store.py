@@ -48,10 +48,19 @@ class Store:
         """``notes`` are lines about files that were added to the store and cannot be used."""
         self.notes = notes
         self.path = path
-        self.manifest = manifest
         self.config = config
+        self._hold(manifest)
+
+    def _hold(self, manifest: Manifest) -> None:
+        self.manifest = manifest
         self.expert_files = sorted({entry.file for entry in manifest.experts.values()})
         self._file_indices = {file: index for index, file in enumerate(self.expert_files)}
+
+    def part(self, manifest: Manifest) -> Store:
+        """The same files, read by another manifest of them: all of it, or its layer for further tokens."""
+        other = copy(self)
+        other._hold(manifest)
+        return other
 
     @property
     def name(self) -> str:
@@ -125,18 +134,22 @@ class Store:
     def read_dense(self, kind: str = "auto") -> dict[str, ByteArray]:
         """The stored bytes of every dense tensor, read around the page cache and verified.
 
-        Costs the size of dense.safetensors.
+        Costs the part of dense.safetensors that they lie in.
 
         Raises:
             CorruptStoreError: a tensor is damaged.
             StoreError: the file cannot be read.
         """
-        num_bytes = aligned(self.manifest.files[DENSE_FILE], RECORD_ALIGNMENT)
-        buffer = aligned_empty(num_bytes)
-        _read_whole(self.path / DENSE_FILE, buffer, self.manifest.files[DENSE_FILE], kind)
+        entries = self.manifest.dense
+        if not entries:  # a store of experts alone
+            return {}
+        begin = min(e.offset for e in entries.values()) // RECORD_ALIGNMENT * RECORD_ALIGNMENT
+        end = max(e.offset + e.num_bytes for e in entries.values())
+        buffer = aligned_empty(aligned(end - begin, RECORD_ALIGNMENT))
+        _read_range(self.path / DENSE_FILE, buffer, begin, end, kind)
         tensors = {}
-        for name, entry in self.manifest.dense.items():
-            data = buffer[entry.offset : entry.offset + entry.num_bytes]
+        for name, entry in entries.items():
+            data = buffer[entry.offset - begin : entry.offset - begin + entry.num_bytes]
             self.verify_dense(name, data)
             tensors[name] = data
         return tensors
@@ -153,6 +166,9 @@ class Store:
 
     def verify(self, progress: Progress | None = None) -> Iterator[str]:
         """Read everything and yield one line for every damaged part; nothing when all is well."""
+        if self.manifest.mtp is not None:
+            yield from self.part(self.manifest.whole()).verify(progress)
+            return
         yield from self.notes
         yield from header_damages(self.path / DENSE_FILE, self.manifest.dense)
         yield from self._expert_header_damages(self.path)
@@ -227,8 +243,9 @@ def open_store(
             " convert without --experts-only to run it here"
         )
     notes = []
-    needed = {DENSE_FILE, *(entry.file for entry in manifest.experts.values())}
-    elsewhere = set() if has_expert_files else {entry.file for entry in manifest.experts.values()}
+    expert_files = {entry.file for entry in manifest.whole().experts.values()}
+    needed = {DENSE_FILE, *expert_files}
+    elsewhere = set() if has_expert_files else set(expert_files)
     elsewhere |= set() if has_dense_file else {DENSE_FILE}
     for name in manifest.files.keys() - elsewhere:
         is_attached = ATTACHED.fullmatch(name) is not None and name not in needed
@@ -280,15 +297,16 @@ def _read_bytes(path: Path) -> bytes:
         raise StoreError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _read_whole(path: Path, buffer: ByteArray, num_bytes: int, kind: str) -> None:
-    """Direct reads come in whole sectors; the tail of a file that is not one is read apart."""
-    reader = open_reader([path], kind, max_depth=1)
+def _read_range(path: Path, buffer: ByteArray, begin: int, end: int, kind: str) -> None:
+    """Direct reads come in whole sectors; the tail of a range that is not one is read apart."""
+    reader, num_bytes = open_reader([path], kind, max_depth=1), end - begin
     try:
         whole = num_bytes // RECORD_ALIGNMENT * RECORD_ALIGNMENT
-        reader.wait(reader.submit(0, 0, buffer[:whole]))
+        if whole:
+            reader.wait(reader.submit(0, begin, buffer[:whole]))
         if whole < num_bytes:
             with path.open("rb") as file:
-                tail = read_exactly(file.fileno(), num_bytes - whole, whole)
+                tail = read_exactly(file.fileno(), num_bytes - whole, begin + whole)
             buffer[whole:num_bytes] = np.frombuffer(tail, np.uint8)
     except (OSError, EOFError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

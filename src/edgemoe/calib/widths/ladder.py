@@ -74,7 +74,7 @@ def build_ladder(
     refuse_foreign(folder, source)
     _mark(folder, source, dense_format)
     if not (folder / REFERENCE).exists():
-        convert(source, folder / REFERENCE, BitPlan.uniform(REFERENCE, dense_format))
+        convert(source, folder / REFERENCE, BitPlan.uniform(REFERENCE, dense_format), keeps_mtp=False)
     found = None if find_inputs is None else find_inputs(open_store(folder / REFERENCE))
     inputs = None if found is None else found()
     if inputs is not None:
@@ -82,7 +82,8 @@ def build_ladder(
     missing = [name for name in WIDTHS if not (folder / name).exists()]
     if isinstance(executor, Here):
         for done, name in enumerate(missing, 1):
-            convert(source, folder / name, BitPlan.uniform(name, dense_format), inputs=inputs)
+            plan = BitPlan.uniform(name, dense_format)
+            convert(source, folder / name, plan, inputs=inputs, keeps_mtp=False)
             if progress is not None:
                 progress(done, len(missing))
     elif missing:
@@ -250,7 +251,8 @@ def _marked(folder: Path) -> str:
 def _mark(folder: Path, source: Path, dense_format: str) -> None:
     opened = open_checkpoint(source)
     try:
-        identity = Conversion(opened, BitPlan.uniform(REFERENCE, dense_format)).identity()
+        plan = BitPlan.uniform(REFERENCE, dense_format)
+        identity = Conversion(opened, plan, keeps_mtp=False).identity()
     finally:
         opened.close()
     mark = f"{_MARKED}{identity}\n"

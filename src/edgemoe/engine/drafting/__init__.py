@@ -8,6 +8,7 @@ from edgemoe.engine.drafting.drafter import Room
 from edgemoe.engine.drafting.drafting import DRAFTS, STORE, Drafting, build_drafting, check_draft
 from edgemoe.engine.drafting.drafts import DraftCounts, Drafts
 from edgemoe.engine.drafting.model_drafter import DraftModel
+from edgemoe.engine.drafting.mtp_drafter import MtpModel
 
 __all__ = [
     "DRAFTS",
@@ -16,6 +17,7 @@ __all__ = [
     "DraftModel",
     "Drafting",
     "Drafts",
+    "MtpModel",
     "Room",
     "build_drafting",
     "check_draft",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgemoe.native import MOST_AGREEING, SuffixIndex
+from edgemoe.native import MOST_AGREEING, FloatArray, SuffixIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,15 @@ class Room:
     is_cancelled: Callable[[], bool] = lambda: False
 
 
+# Told where tokens of the text stand, these, and what the model made of them (T, D).
+Observe = Callable[[int, "Sequence[int]", FloatArray], None]
+
+
 class Drafter(Protocol):
-    """Guesses how one text goes on. Used by one thread at a time."""
+    """Guesses how one text goes on. Used by one thread at a time.
+
+    One that has a method ``observe`` (see Observe) is told of every step of the text.
+    """
 
     @property
     def expected(self) -> Mapping[int, float]:

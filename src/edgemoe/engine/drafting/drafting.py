@@ -9,13 +9,15 @@ from edgemoe.engine.drafting.drafts import DraftCounts, Drafts
 from edgemoe.engine.drafting.governor import StepShape, StepTimes
 from edgemoe.engine.drafting.kinds import Chances
 from edgemoe.engine.drafting.model_drafter import DraftModel
+from edgemoe.engine.drafting.mtp_drafter import MtpModel
 from edgemoe.errors import RequestError
 from edgemoe.models import ModelSpec
 from edgemoe.store import Manifest
 
-# "text" drafts what followed where the text's end stood before; "auto" is that where a model's rows do not
-# depend on each other, else "none".
-DRAFTS = ("auto", "none", "text")
+# "text" drafts what followed where the text's end stood before, "mtp" what a store's layer for further tokens
+# predicts. "auto" is that where there is one and memory for all experts, else the text, or "none" where a
+# model's rows depend on each other.
+DRAFTS = ("auto", "none", "text", "mtp")
 STORE = "store"  # what drafts is a small model of its own
 
 
@@ -27,7 +29,7 @@ class Drafting:
         make_drafter: Callable[[Room], Drafter] | None,
         shape: StepShape,
         num_drafted: int | None = None,
-        model: DraftModel | None = None,
+        model: DraftModel | MtpModel | None = None,
     ) -> None:
         """``make_drafter``: one for each answer; None: nothing is drafted. ``num_drafted`` as in Drafts.
 
@@ -63,7 +65,7 @@ def check_draft(spec: ModelSpec, name: str) -> None:
     """
     if name not in (*DRAFTS, STORE):
         raise RequestError(f"no draft {name!r}; choose one of {', '.join(DRAFTS)}")
-    if name in ("text", STORE) and not _can_draft(spec):
+    if name in ("text", "mtp", STORE) and not _can_draft(spec):
         raise RequestError(
             f"{spec.family} cannot try drafts: what its experts take of a token depends on the tokens before"
             " it in the step; leave the draft out"
@@ -75,9 +77,9 @@ def build_drafting(
     manifest: Manifest,
     name: str,
     num_drafted: int | None = None,
-    model: DraftModel | None = None,
+    model: DraftModel | MtpModel | None = None,
 ) -> Drafting:
-    """What ``--draft`` names, see DRAFTS; ``model`` is what drafts, if it is a store."""
+    """What ``--draft`` names, see DRAFTS; ``model`` is what drafts, if one does."""
     shape = step_shape(spec, manifest)
     if name == "none" or not _can_draft(spec):
         return Drafting(None, shape, num_drafted)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 
-from edgemoe.engine.drafting.drafter import NO_DRAFT, Draft, Drafter
+from edgemoe.engine.drafting.drafter import NO_DRAFT, Draft, Drafter, Observe
 from edgemoe.engine.drafting.governor import Account, StepTimes, best_length
 from edgemoe.engine.drafting.kinds import Chances
 from edgemoe.engine.sequence import Text
@@ -47,6 +47,7 @@ class Drafts:
         self._totals = totals
         self._fixed = num_drafted
         self.counts = DraftCounts()
+        self.observe: Observe | None = getattr(drafter, "observe", None)
         self._account = Account()
         self._guessed: deque[tuple[int, int]] = deque()  # tokens expected to come, and their kinds
         self._is_tried = False  # whether these were computed

@@ -42,7 +42,9 @@ from edgemoe.models.families import (
 from edgemoe.models.families.family import Family
 from edgemoe.models.families.foreign_names import foreign_names
 from edgemoe.models.families.gguf_names import GgufFamily
-from edgemoe.models.families.sources import TensorSources, match_sources
+from edgemoe.models.families.names import NameTable
+from edgemoe.models.families.sources import TensorSources, match_mtp, match_sources
+from edgemoe.models.mtp import MtpSpec, mtp_spec
 from edgemoe.models.spec import ModelSpec
 from edgemoe.models.spec_check import check_spec
 from edgemoe.source_ref import Shape, SourceRef
@@ -54,7 +56,9 @@ __all__ = [
     "GgufFamily",
     "TensorSources",
     "family_of",
+    "find_mtp",
     "find_sources",
+    "mtp_of",
     "read_spec",
     "stored_head",
 ]
@@ -174,6 +178,25 @@ def find_sources(spec: ModelSpec, shapes: Mapping[str, Shape]) -> TensorSources:
         if what is None:
             raise
         raise type(error)(f"{error}; {what}") from error
+
+
+def mtp_of(spec: ModelSpec) -> MtpSpec | None:
+    """What a layer for further tokens is made of in a model's family; None where it is not run."""
+    mtp = family_of(spec).mtp
+    return None if mtp is None else mtp_spec(spec, mtp.hands_on_normed)
+
+
+def find_mtp(spec: ModelSpec, shapes: Mapping[str, Shape]) -> tuple[MtpSpec, TensorSources] | None:
+    """The layer for further tokens that a checkpoint of Hugging Face's has; None where there is none, or not
+    all of it.
+    """
+    family, mtp = family_of(spec), mtp_of(spec)
+    if mtp is None or family.mtp is None or not isinstance(family.names, NameTable):
+        return None
+    try:
+        return mtp, match_mtp(mtp, family.mtp.names(family.names, spec), shapes)
+    except CheckpointError:
+        return None
 
 
 def stored_head(spec: ModelSpec, names: Collection[str]) -> SourceRef | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.deepseek_v2 import LATENT_LAYERS, is_sigmoid, latent_gguf_keys
-from edgemoe.models.families.family import Family
+from edgemoe.models.families.family import EXTRA_LAYER, Family
 from edgemoe.models.families.fields import (
     read_grouped_router,
     read_is_dense,
@@ -76,4 +76,5 @@ FAMILY = Family(
         "max_position_embeddings": 4096,
     },
     unused=("head_dim", "num_nextn_predict_layers", "num_mtp_layers"),
+    mtp=EXTRA_LAYER,
 )

@@ -3,13 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.gguf_names import GgufFamily
-from edgemoe.models.families.names import Naming
+from edgemoe.models.families.names import Name, Names, NameTable, Naming, plus_one
 from edgemoe.models.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Mtp:
+    """Where checkpoints of a family have a layer that predicts further tokens, and ``MtpSpec``'s flag.
+
+    ``prefix`` is before the names of an ordinary layer's tensors; ``{l}`` in it is the number of layers.
+    ``top``: the names of what such a layer has beside them.
+    """
+
+    prefix: str
+    top: Mapping[str, Names]
+    hands_on_normed: bool
+
+    def names(self, family: NameTable, spec: ModelSpec) -> NameTable:
+        """The table of the layer, given its family's."""
+        prefix = self.prefix.format(l=len(spec.layers))
+        return replace(family, prefixes=(prefix,), layer_prefix="", top=self.top)
+
+
+# DeepSeek-V3's, and that of its followers: one more layer.
+EXTRA_LAYER = Mtp(
+    "model.layers.{l}.",
+    {
+        "embed_norm.weight": ("enorm.weight",),
+        "hidden_norm.weight": ("hnorm.weight",),
+        "join.weight": ("eh_proj.weight",),
+        "norm.weight": ("shared_head.norm.weight",),
+    },
+    hands_on_normed=False,
+)
+# Qwen3-Next's, and that of its followers; norms are stored less one.
+MODULE = Mtp(
+    "mtp.layers.0.",
+    {
+        "embed_norm.weight": (Name("/mtp.pre_fc_norm_embedding.weight", plus_one),),
+        "hidden_norm.weight": (Name("/mtp.pre_fc_norm_hidden.weight", plus_one),),
+        "join.weight": ("/mtp.fc.weight",),
+        "norm.weight": (Name("/mtp.norm.weight", plus_one),),
+    },
+    hands_on_normed=True,
+)
 
 
 @dataclass(frozen=True)
@@ -33,3 +75,4 @@ class Family:
     has_encoder: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
+    mtp: Mtp | None = None

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from edgemoe.models.config_reader import ConfigReader
-from edgemoe.models.families.family import Family
+from edgemoe.models.families.family import EXTRA_LAYER, Family
 from edgemoe.models.families.fields import (
     read_attention,
     read_grouped_router,
@@ -79,4 +79,5 @@ FAMILY = Family(
         "partial_rotary_factor": 0.5,
     },
     unused=("num_nextn_predict_layers", "num_mtp_layers"),
+    mtp=EXTRA_LAYER,
 )

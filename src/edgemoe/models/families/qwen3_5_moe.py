@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgemoe.models.config_reader import ConfigReader
-from edgemoe.models.families.family import Family
+from edgemoe.models.families.family import MODULE, Family
 from edgemoe.models.families.fields import read_model, read_moe
 from edgemoe.models.families.gguf_names import KEYS, GgufFamily, gguf_table
 from edgemoe.models.families.hybrid_fields import (
@@ -136,4 +136,5 @@ FAMILY = Family(
         "num_experts": 256,
     },
     unused=("norm_topk_prob", "mtp_num_hidden_layers", "mtp_use_dedicated_embeddings", "intermediate_size"),
+    mtp=MODULE,
 )

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgemoe.errors import UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader
-from edgemoe.models.families.family import Family
+from edgemoe.models.families.family import MODULE, Family
 from edgemoe.models.families.fields import read_mlp, read_model, read_moe
 from edgemoe.models.families.gguf_names import KEYS, GgufFamily, gguf_table
 from edgemoe.models.families.hybrid_fields import (
@@ -139,4 +139,5 @@ FAMILY = Family(
         "num_experts_per_tok": 10,
         "num_experts": 512,
     },
+    mtp=MODULE,
 )

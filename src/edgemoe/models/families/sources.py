@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from edgemoe.errors import CheckpointError, MissingTensorError, UnusedTensorError
 from edgemoe.models.families.names import Naming
-from edgemoe.models.spec import ModelSpec
+from edgemoe.models.mtp import MtpSpec
+from edgemoe.models.spec import ModelSpec, TensorSpec
 from edgemoe.source_ref import Reshaped, Shape, SourceRef
 
 ExpertPart = tuple[int, int, str]
@@ -36,9 +37,23 @@ def match_sources(spec: ModelSpec, naming: Naming, shapes: Mapping[str, Shape]) 
         CheckpointError: a tensor has another shape than the configuration implies.
     """
     matcher = _Matcher(shapes)
+    dense, experts = _match(matcher, spec, naming, spec.dense_tensors())
+    # Of a tensor without entries nothing can be missing.
+    left = {name for name, shape in shapes.items() if 0 not in shape} - matcher.used
+    return TensorSources(dense, experts, _passed_over(spec, naming, left))
+
+
+def match_mtp(mtp: MtpSpec, naming: Naming, shapes: Mapping[str, Shape]) -> TensorSources:
+    """As ``match_sources``, of the tensors of a layer for further tokens alone."""
+    dense, experts = _match(_Matcher(shapes), mtp.model, naming, mtp.dense_tensors())
+    return TensorSources(dense, experts, {})
+
+
+def _match(
+    matcher: _Matcher, spec: ModelSpec, naming: Naming, tensors: Iterable[TensorSpec]
+) -> tuple[dict[str, SourceRef], dict[ExpertPart, SourceRef]]:
     dense = {
-        t.name: matcher.match(t.name, naming.dense(spec, t.name), t.source_shape or t.shape)
-        for t in spec.dense_tensors()
+        t.name: matcher.match(t.name, naming.dense(spec, t.name), t.source_shape or t.shape) for t in tensors
     }
     experts = {
         (layer, expert, projection): matcher.match(
@@ -50,9 +65,7 @@ def match_sources(spec: ModelSpec, naming: Naming, shapes: Mapping[str, Shape]) 
         for layer, expert in spec.experts()
         for projection, shape in spec.expert_shapes(layer).items()
     }
-    # Of a tensor without entries nothing can be missing.
-    left = {name for name, shape in shapes.items() if 0 not in shape} - matcher.used
-    return TensorSources(dense, experts, _passed_over(spec, naming, left))
+    return dense, experts
 
 
 def _passed_over(spec: ModelSpec, naming: Naming, names: set[str]) -> dict[str, int]:
