@@ -28,51 +28,7 @@ inline I add16(I acc, I pairs) {
     asm("" : "+x"(acc));
     return acc;
 }
-// Values below 16: eight pairs, a block's, are at most 8 * 2 * 15 * 128 = 30720.
-template <int bits>
-struct Sums {
-    I sum;
-    I pairs = _mm256_setzero_si256();
-
-    template <int g>
-    void add(I w, const std::int8_t* x) {
-        pairs = add16(pairs, multiply_pairs(w, x));
-    }
-    I total() const { return add_pairs(sum, pairs, 1); }
-};
-// Larger values: n pairs are at most n * 2 * value * 128, below 32768.
-template <int n>
-struct ShortSums {
-    I sum;
-    I pairs = _mm256_setzero_si256();
-
-    template <int g>
-    void add(I w, const std::int8_t* x) {
-        const I products = multiply_pairs(w, x);
-        pairs = g % n == 0 ? products : add16(pairs, products);
-        if constexpr (g % n == n - 1) sum = add_pairs(sum, pairs, 1);
-    }
-    I total() const { return sum; }
-};
-template <>
-struct Sums<5> : ShortSums<4> {};
-template <>
-struct Sums<6> : ShortSums<2> {};
-template <>
-struct Sums<7> : ShortSums<1> {};
-// Eight bits are two codes below 16.
-template <>
-struct Sums<8> {
-    I sum;
-    I low = _mm256_setzero_si256(), high = _mm256_setzero_si256();
-
-    template <int g>
-    void add(I w, const std::int8_t* x) {
-        low = add16(low, multiply_pairs(and8(w, 15), x));
-        high = add16(high, multiply_pairs(and8(shift<-4>(w), 15), x));
-    }
-    I total() const { return add_pairs(add_pairs(sum, low, 1), high, 16); }
-};
+#include "kernels/pair_sums.h"
 
 // In this order: each builds on those before.
 #include "kernels/elementwise.h"
@@ -80,6 +36,7 @@ struct Sums<8> {
 #include "kernels/block_scales.h"
 #include "kernels/trellis_quads.h"
 #include "kernels/grid_quads.h"
+#include "kernels/block_values.h"
 #include "kernels/loops.h"
 
 constexpr Kernels kKernels = {"avx2", quantize_rows, matmul, activate, attend, to_halves};

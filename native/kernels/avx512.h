@@ -1,6 +1,5 @@
-// Primitives of AVX-512 with VNNI, as loops.h lists them: 16 rows a vector, one dot-product instruction per
-// quad of columns. Included textually by the files of instruction sets that have them, inside their anonymous
-// namespaces.
+// Primitives of AVX-512 (F, BW, VL, DQ), as loops.h lists them but for Sums: 16 rows a vector. Included
+// textually by the files of instruction sets that have them, inside their anonymous namespaces.
 
 using F = __m512;
 using I = __m512i;
@@ -26,18 +25,6 @@ inline I shift(I v) {
     if constexpr (n > 0) return _mm512_slli_epi16(v, n);
     return _mm512_srli_epi16(v, n < 0 ? -n : 0);
 }
-template <int bits>
-struct Sums {
-    I sum;
-
-    template <int g>
-    void add(I w, const std::int8_t* x) {
-        std::int32_t quad;
-        __builtin_memcpy(&quad, x, sizeof quad);
-        sum = _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(quad));
-    }
-    I total() const { return sum; }
-};
 inline I load_bytes(const std::uint8_t* p) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }

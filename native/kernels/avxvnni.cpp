@@ -40,6 +40,7 @@ struct Sums {
 #include "kernels/block_scales.h"
 #include "kernels/trellis_quads.h"
 #include "kernels/grid_quads.h"
+#include "kernels/block_values.h"
 #include "kernels/loops.h"
 
 constexpr Kernels kKernels = {"avxvnni", quantize_rows, matmul, activate, attend, to_halves};

@@ -35,7 +35,8 @@ inline SixBits load_six_bits(const ScalePlace& place) {
     return {and32(bytes, 63), or8(high, load_nibbles(place.block + kRowGroup, place.lane))};
 }
 
-// Scale of all columns of a block, and what is taken off every weight, where there is such.
+// Scale of all columns of a block, and what is taken off every weight, where there is such; in q4 off every
+// value.
 struct WholeScale {
     F scale, minimum;
 };
@@ -45,6 +46,9 @@ inline WholeScale whole_scale(const ScalePlace& at) {
     const F none = set1(0.0f);
     if constexpr (kScales == Scales::kF16) {
         return {load_half_of_row(at.block, at.lane), none};
+    } else if constexpr (kScales == Scales::kE4M4Zeros) {
+        const F steps = to_float(load_bytes(at.block + kRowGroup + at.lane));
+        return {scale_e4m4(load_bytes(at.block + at.lane)), mul(steps, set1(kZeroStepQ4))};
     } else if constexpr (kScales == Scales::kNibbles) {
         return {to_float(look_up(kNibbleScales, load_nibbles(at.block, at.lane))), none};
     } else if constexpr (kScales == Scales::kShared) {

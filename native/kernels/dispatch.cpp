@@ -3,6 +3,11 @@
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
+#ifdef EDGEMOE_HAVE_AMX
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include <atomic>
 #include <cstdlib>
@@ -28,15 +33,34 @@ bool runs_avxvnni() {
 #endif
 }
 #endif
-#ifdef EDGEMOE_HAVE_AVX512
-bool runs_avx512() {
+#ifdef EDGEMOE_HAVE_AVX512BW
+bool runs_avx512bw() {
     return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vnni");
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
+#endif
+#ifdef EDGEMOE_HAVE_AVX512
+bool runs_avx512() { return runs_avx512bw() && __builtin_cpu_supports("avx512vnni"); }
 #endif
 #ifdef EDGEMOE_HAVE_AVX512VBMI
 bool runs_avx512vbmi() { return runs_avx512() && __builtin_cpu_supports("avx512vbmi"); }
+#endif
+#ifdef EDGEMOE_HAVE_AMX
+bool has_amx() {
+    constexpr unsigned kTilesAndInt8 = 1u << 24 | 1u << 25;
+    unsigned eax, ebx, ecx, edx = 0;
+    return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & kTilesAndInt8) == kTilesAndInt8;
+}
+// Linux gives a process the 8 KiB of state that tiles have in each thread only if it asks; since 5.16, and
+// not where a thread has too small a stack for signals.
+bool is_granted_tiles() {
+    constexpr long kRequestState = 0x1023, kTileData = 18;
+    return syscall(SYS_arch_prctl, kRequestState, kTileData) == 0;
+}
+bool runs_amx() {
+    static const bool runs = runs_avx512vbmi() && has_amx() && is_granted_tiles();
+    return runs;
+}
 #endif
 #ifdef EDGEMOE_HAVE_NEON
 bool runs_neon() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
@@ -49,7 +73,7 @@ const Kernels* find(const std::string& name) {
         names += names.empty() ? kernels->name : std::string(", ") + kernels->name;
     }
     throw std::runtime_error("instruction set '" + name +
-                             "' was not built or does not run on this CPU; available: " + names);
+                             "' was not built or does not run on this machine; available: " + names);
 }
 
 std::atomic<const Kernels*> active{nullptr};
@@ -64,11 +88,17 @@ std::vector<const Kernels*> available_kernels() {
 #ifdef EDGEMOE_HAVE_AVXVNNI
     if (runs_avxvnni()) found.push_back(avxvnni_kernels());
 #endif
+#ifdef EDGEMOE_HAVE_AVX512BW
+    if (runs_avx512bw()) found.push_back(avx512bw_kernels());
+#endif
 #ifdef EDGEMOE_HAVE_AVX512
     if (runs_avx512()) found.push_back(avx512_kernels());
 #endif
 #ifdef EDGEMOE_HAVE_AVX512VBMI
     if (runs_avx512vbmi()) found.push_back(avx512vbmi_kernels());
+#endif
+#ifdef EDGEMOE_HAVE_AMX
+    if (runs_amx()) found.push_back(amx_kernels());
 #endif
 #ifdef EDGEMOE_HAVE_NEON
     if (runs_neon()) found.push_back(neon_kernels());

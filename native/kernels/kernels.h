@@ -32,7 +32,12 @@ static_assert(sizeof(TokenBlock<1>) == kTokenBlockBytes && sizeof(TokenBlock<8>)
 // T activation rows, as floats and, for low-bit weights, in 8 bits: tiles of an instruction set's kMaxTokens
 // tokens, each [M/32] blocks of so many tokens, the last one perhaps unfilled; or the last few as tiles of
 // one. There is room for whole tiles, and zeros where tokens lack.
-inline constexpr std::int64_t kLargestTile = 8;
+inline constexpr std::int64_t kLargestTile = 16;
+// Tokens that tiles have room for: of the largest ones, the last is more than half filled.
+inline constexpr std::int64_t room_in_tiles(std::int64_t num_tokens) {
+    const std::int64_t whole = num_tokens / kLargestTile * kLargestTile, left = num_tokens - whole;
+    return whole + (left == 0 ? 0 : left <= kLargestTile / 2 ? kLargestTile / 2 : kLargestTile);
+}
 struct Activations {
     const float* values;         // [T][M]
     const std::uint8_t* blocks;  // [T][M/32] times kTokenBlockBytes
@@ -103,11 +108,17 @@ const Kernels* avx2_kernels();
 #ifdef EDGEMOE_HAVE_AVXVNNI
 const Kernels* avxvnni_kernels();
 #endif
+#ifdef EDGEMOE_HAVE_AVX512BW
+const Kernels* avx512bw_kernels();
+#endif
 #ifdef EDGEMOE_HAVE_AVX512
 const Kernels* avx512_kernels();
 #endif
 #ifdef EDGEMOE_HAVE_AVX512VBMI
 const Kernels* avx512vbmi_kernels();
+#endif
+#ifdef EDGEMOE_HAVE_AMX
+const Kernels* amx_kernels();
 #endif
 #ifdef EDGEMOE_HAVE_NEON
 const Kernels* neon_kernels();

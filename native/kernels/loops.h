@@ -25,87 +25,10 @@
 //   kMaxTokens                  tokens that share one unpacking (4 or 8), by the number of registers
 // clang-format on
 
-// Formats with a scale for every 16 columns.
-constexpr bool has_half_scales(Format f) {
-    const Scales s = traits(f).scales;
-    return s == Scales::kE3M2Zeros || s == Scales::kE4M4 || s == Scales::kByteHalves ||
-           s == Scales::kNibbleHalves || s == Scales::kSixBitHalves || s == Scales::kUe4M3 ||
-           s == Scales::kOddHalves;
-}
-// Formats whose scales come with something to take off.
-constexpr bool has_minimum(Format f) {
-    const Scales s = traits(f).scales;
-    return s == Scales::kE3M2Zeros || s == Scales::kNibbleHalves || s == Scales::kF16Mins ||
-           s == Scales::kSixBitMins;
-}
-
-// What the integer sum of a block, or of one half, begins at.
-template <Format f, int T>
-inline std::int32_t start_of_block(const TokenBlock<T>& x, int t) {
-    constexpr int kZero = traits(f).zero;
-    if constexpr (kZero == 0) return 0;
-    if constexpr (kZero == 128) return x.starts_128[t];
-    return x.starts_16[t] * kZero / 16;
-}
-template <Format f, int T>
-inline std::int32_t start_of_half(const TokenBlock<T>& x, int half, int t) {
-    return x.half_starts_32[half][t] * traits(f).zero / 32;
-}
-
 // How far single-token products read ahead of themselves: the hardware's own prefetch stops at every page
 // of 4 KiB, which is a few blocks away. 2 to 10 KiB do equally well; without it 2 to 6 bits run at half the
 // speed.
 constexpr std::int64_t kPrefetchBytes = 3072;
-
-// Codes of quad g.
-template <int bits, int g>
-inline I unpack_quad(const std::uint8_t* codes) {
-    if constexpr (bits == 8) {
-        return load_codes(codes + g * kChunk);
-    } else if constexpr (bits == 2) {
-        return and8(shift<-2 * (g % 4)>(load_codes(codes + g / 4 * kChunk)), 3);
-    } else if constexpr (bits == 4) {
-        return and8(shift<(g < 4 ? 0 : -4)>(load_codes(codes + g % 4 * kChunk)), 15);
-    } else if constexpr (bits == 3) {
-        const I high = and8(shift<2 - g>(load_codes(codes + 2 * kChunk)), 4);
-        return or8(unpack_quad<2, g>(codes), high);
-    } else if constexpr (bits == 5) {
-        const I high = and8(shift<4 - g>(load_codes(codes + 4 * kChunk)), 16);
-        return or8(unpack_quad<4, g>(codes), high);
-    } else {
-        static_assert(bits == 6);
-        const I high = and8(shift<4 - 2 * (g % 4)>(load_codes(codes + (4 + g / 4) * kChunk)), 48);
-        return or8(unpack_quad<4, g>(codes), high);
-    }
-}
-
-// Values of the quads of one block and L rows, whose codes begin at `codes`.
-template <Format f, bool = is_trellis(f)>
-struct BlockValues {
-    BlockValues(const std::uint8_t* first, const ScalePlace&) : codes(first) {}
-
-    template <int g>
-    I quad() const {
-        const I found = unpack_quad<code_bits(f), g>(codes);
-        if constexpr (traits(f).values == Values::kCodes) return found;
-        return look_up(value_table(f), found);
-    }
-
-    const std::uint8_t* codes;
-};
-template <Format f>
-struct BlockValues<f, true> {
-    BlockValues(const std::uint8_t* first, const ScalePlace& at) : numbers(first, at.lane) {}
-
-    template <int g>
-    I quad() const {
-        return look_up(value_table(f), numbers.template quad<g>());
-    }
-
-    TrellisNumbers<f> numbers;
-};
-template <Format f>
-using Block = std::conditional_t<has_grid(f), GridBlock<f>, BlockValues<f>>;
 
 template <Format f, int T, int g>
 inline void add_quad(I w, const TokenBlock<T>& x, Sums<value_bits(f)> (&sums)[T]) {
@@ -148,27 +71,21 @@ inline void accumulate_halves(const std::uint8_t* codes, const ScalePlace& place
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) sum[t] = set1_i(start_of_half<f>(x, 0, t));
     dot_quads<f, T, 0, 4>(block, x, sum);
-    const auto [scale, minimum] = half_scales<f>(place);
+    const HalfScales by = half_scales<f>(place);
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
-        product[t] = mul(scale[0], to_float(sum[t]));
+        product[t] = mul(by.scale[0], to_float(sum[t]));
         sum[t] = set1_i(start_of_half<f>(x, 1, t));
     }
     dot_quads<f, T, 4, 8>(block, x, sum);
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
-        const F dots = fma(scale[1], to_float(sum[t]), product[t]);
-        if constexpr (has_minimum(f)) {
-            const F part = fnma(minimum[0], set1(x.half_sums[0][t]), mul(dots, set1(x.scales[t])));
-            acc[t] = add(acc[t], fnma(minimum[1], set1(x.half_sums[1][t]), part));
-        } else {
-            acc[t] = fma(dots, set1(x.scales[t]), acc[t]);
-        }
+        const F dots = fma(by.scale[1], to_float(sum[t]), product[t]);
+        acc[t] = add_halves<f>(dots, by, x, t, acc[t]);
     }
 }
 
-// Adds the product of one block: scale * scale of x * sum(value x) - minimum * sum(x). Zeros that are the
-// same everywhere are in what the integer sums begin at; those of q4 are scaled together with its products.
+// Zeros that are the same everywhere are in what the integer sums begin at.
 template <Format f, int T>
 inline void accumulate_whole(const std::uint8_t* codes, const ScalePlace& place, const TokenBlock<T>& x,
                              F (&acc)[T]) {
@@ -176,24 +93,10 @@ inline void accumulate_whole(const std::uint8_t* codes, const ScalePlace& place,
     I sum[T];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) sum[t] = set1_i(start_of_block<f>(x, t));
-    if constexpr (f == Format::kQ4) {
-        const F scale = scale_e4m4(load_bytes(place.block + place.lane));
-        const F zero = mul(to_float(load_bytes(place.block + kRowGroup + place.lane)), set1(kZeroStepQ4));
-        dot_quads<f, T, 0, 8>(block, x, sum);
+    const WholeScale by = whole_scale<f>(place);
+    dot_quads<f, T, 0, 8>(block, x, sum);
 #pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) {
-            const F dots = mul(to_float(sum[t]), set1(x.scales[t]));
-            acc[t] = fma(scale, fnma(zero, set1(x.sums[t]), dots), acc[t]);
-        }
-    } else {
-        const auto [scale, minimum] = whole_scale<f>(place);
-        dot_quads<f, T, 0, 8>(block, x, sum);
-#pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) {
-            if constexpr (has_minimum(f)) acc[t] = fnma(minimum, set1(x.sums[t]), acc[t]);
-            acc[t] = fma(scale, mul(to_float(sum[t]), set1(x.scales[t])), acc[t]);
-        }
-    }
+    for (int t = 0; t < T; ++t) acc[t] = add_whole<f>(to_float(sum[t]), by, x, t, acc[t]);
 }
 
 // Tokens [first, first + count) of the activations, and where their results go.
@@ -222,15 +125,6 @@ inline void prefetch_ahead(const std::uint8_t* codes, std::int64_t block) {
         block_code_bytes(f) + block_scale_bytes(f) + shared_scale_bytes(f) / kSuperBlocks;
     const std::uint8_t* next = codes + block * kBytes + kPrefetchBytes;
     for (std::int64_t i = 0; i < kBytes; i += kAlignment) __builtin_prefetch(next + i);
-}
-
-// What is common to all weights of L rows.
-template <Format f>
-inline F load_base(const std::uint8_t* group, std::int64_t lane) {
-    if constexpr (base_bytes(f) == 4 * kRowGroup)
-        return load_f32(reinterpret_cast<const float*>(group) + lane);
-    if constexpr (has_base(f)) return load_bf16(reinterpret_cast<const std::uint16_t*>(group) + lane);
-    return set1(1.0f);
 }
 
 // V vectors of rows from `lane` on: their part of a block is read at once.

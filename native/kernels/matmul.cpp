@@ -26,11 +26,12 @@ class QuantizedRows {
         : activations_{x, nullptr, num_tokens, cols, are_apart} {
         if (!needs_codes) return;
         const auto token_bytes = static_cast<std::size_t>(cols / kBlock * kTokenBlockBytes);
-        const bool has_tiles = num_tokens > 1 && !are_apart;
         const std::int64_t whole = num_tokens / kLargestTile * kLargestTile;
         const auto num_bytes = static_cast<std::size_t>(rounded_bytes(num_tokens, cols, are_apart));
         blocks_.reset(static_cast<std::uint8_t*>(::operator new(num_bytes, kLine)));
-        if (has_tiles) std::memset(blocks_.get() + whole * token_bytes, 0, num_bytes - whole * token_bytes);
+        if (num_bytes > num_tokens * token_bytes) {
+            std::memset(blocks_.get() + whole * token_bytes, 0, num_bytes - whole * token_bytes);
+        }
         const Kernels& kernels = active_kernels();
         parallel_for(num_tokens, kTokenGrain, [&](std::int64_t begin, std::int64_t end) {
             kernels.quantize_rows(activations_, begin, end, blocks_.get());
@@ -85,7 +86,7 @@ void add_bias(const float* bias, std::int64_t first, std::int64_t last, std::int
 std::int64_t rounded_bytes(std::int64_t num_rows, std::int64_t num_cols, bool are_apart) {
     const std::int64_t row_bytes = num_cols / kBlock * kTokenBlockBytes;
     if (num_rows == 1 || are_apart) return num_rows * row_bytes;
-    return (num_rows + kLargestTile - 1) / kLargestTile * kLargestTile * row_bytes;  // whole tiles
+    return room_in_tiles(num_rows) * row_bytes;
 }
 
 std::int64_t expert_ffn_bytes(std::int64_t num_tokens, std::int64_t width, std::int64_t inner_width,

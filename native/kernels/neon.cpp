@@ -131,6 +131,7 @@ inline float sum_of(F v) { return vaddvq_f32(v); }
 #include "kernels/block_scales.h"
 #include "kernels/trellis_quads.h"
 #include "kernels/grid_quads.h"
+#include "kernels/block_values.h"
 #include "kernels/loops.h"
 
 constexpr Kernels kKernels = {"neon", quantize_rows, matmul, activate, attend, to_halves};

@@ -26,7 +26,10 @@ struct Shape {
 };
 // Short last groups, single blocks, and widths of real models.
 constexpr Shape kShapes[] = {{1, 32}, {3, 64}, {17, 160}, {33, 704}, {5, 2880}};
-constexpr std::int64_t kTokens = 15;  // a full tile, and one that is not
+constexpr std::int64_t kTokens = 15;  // a full tile of 8, and one that is not; one of 16 that is not
+// Full tiles of 16, and what may be left over.
+constexpr std::int64_t kMoreTokens[] = {16, 17, 23, 27, 32};
+constexpr std::int64_t kMostTokens = 32;
 
 using testing::normal;
 
@@ -172,19 +175,39 @@ TEST(products_are_those_of_the_dequantised_weights) {
 TEST(a_token_has_the_same_bits_in_any_company) {
     for_every_isa_and_format([](const Kernels& kernels, Format f) {
         force_kernels(kernels.name);
-        constexpr Shape shape = {50, 256};
+        constexpr Shape shape = {50, 768};  // more columns than are unpacked at a time
         const Packed packed(f, shape, 3);
-        const std::vector<float> x = normal(kTokens * shape.cols, 4);
-        std::vector<float> all(kTokens * shape.rows), one(shape.rows);
-        for (std::int64_t count = 2; count <= kTokens; ++count) {
+        const std::vector<float> x = normal(kMostTokens * shape.cols, 4);
+        std::vector<float> all(kMostTokens * shape.rows), alone(kMostTokens * shape.rows);
+        for (std::int64_t t = 0; t < kMostTokens; ++t) {
+            matmul(x.data() + t * shape.cols, 1, packed.matrix, alone.data() + t * shape.rows);
+        }
+        std::vector<std::int64_t> counts(std::begin(kMoreTokens), std::end(kMoreTokens));
+        for (std::int64_t count = 2; count <= kTokens; ++count) counts.push_back(count);
+        for (const std::int64_t count : counts) {
             matmul(x.data(), count, packed.matrix, all.data());
-            for (std::int64_t t = 0; t < count; ++t) {
-                matmul(x.data() + t * shape.cols, 1, packed.matrix, one.data());
-                const float* together = all.data() + t * shape.rows;
-                CHECK_EQUAL(std::memcmp(one.data(), together, shape.rows * sizeof(float)), 0);
-            }
+            CHECK_EQUAL(std::memcmp(alone.data(), all.data(), count * shape.rows * sizeof(float)), 0);
         }
     });
+}
+
+TEST(all_vector_kernels_give_the_same_bits_for_formats_of_few_bits) {
+    constexpr std::int64_t kCount = 27;
+    constexpr Shape shape = {33, 768};
+    const Kernels& before = active_kernels();
+    const std::vector<const Kernels*> all = available_kernels();
+    const std::vector<float> x = normal(kCount * shape.cols, 11);
+    for (int f = 0; f < kNumFormats; ++f) {
+        if (!is_low_bit(static_cast<Format>(f))) continue;
+        const Packed packed(static_cast<Format>(f), shape, 12);
+        std::vector<float> first(kCount * shape.rows), other(kCount * shape.rows);
+        for (std::size_t i = 1; i < all.size(); ++i) {  // scalar kernels have no fused multiply-add
+            force_kernels(all[i]->name);
+            matmul(x.data(), kCount, packed.matrix, i == 1 ? first.data() : other.data());
+            if (i > 1) CHECK(first == other);
+        }
+    }
+    force_kernels(before.name);
 }
 
 TEST(experts_of_a_token_have_the_bits_of_single_calls_on_any_number_of_threads) {
