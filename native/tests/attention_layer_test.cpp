@@ -38,7 +38,7 @@ struct Model {
         }
         layer.num_heads = kHeads;
         layer.num_kv_heads = kKvHeads;
-        layer.head_dim = kHeadDim;
+        layer.head_dim = layer.value_dim = kHeadDim;
         layer.scale = 0.2f;
         layer.window = 7;
         layer.clip = 1.5f;
