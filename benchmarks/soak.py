@@ -257,11 +257,17 @@ async def damage(url: str, store: Path, alone: dict[int, str]) -> dict:
     }
 
 
+async def num_waiting(client: httpx.AsyncClient) -> float:
+    """Requests in the queue."""
+    metrics = (await client.get("/metrics")).text.splitlines()
+    return sum(float(line.split()[-1]) for line in metrics if line.startswith("vllm:num_requests_waiting"))
+
+
 async def stop(url: str, process) -> dict:
     """See 4 above."""
     async with client_of(url, 32) as client:
         await wait_until_up(client)
-        long = request_of(1) | {"max_tokens": 300, "seed": 5}
+        long = request_of(1) | {"max_tokens": 900, "seed": 5}  # it runs until the others wait
         started = asyncio.Event()
 
         async def running():
@@ -276,7 +282,8 @@ async def stop(url: str, process) -> dict:
         first = asyncio.create_task(running())
         await started.wait()
         waiting = [asyncio.create_task(answer(client, n)) for n in range(4)]
-        await asyncio.sleep(0.2)
+        while await num_waiting(client) < len(waiting):
+            await asyncio.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         lines = await first
         told = [code for code, _, _ in await asyncio.gather(*waiting)]

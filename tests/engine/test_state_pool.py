@@ -213,3 +213,18 @@ def test_common_prefix():
     assert common_prefix([1, 2, 3], [1, 2, 4]) == 2
     assert common_prefix([1, 2], [1, 2, 4]) == 2
     assert common_prefix([], [1]) == 0
+
+
+def test_memory_of_a_text_that_is_lost_is_free_at_once_whoever_still_refers_to_it():
+    pool = pool_of(1)
+    ended, pinned, taken = (begin(pool, [i], 20) for i in (1, 2, 3))
+    pool.give_back(ended, is_kept=False)
+    assert ended.state.num_bytes == 0
+    assert pool.pin(pinned)
+    pool.give_back(pinned, is_kept=False)
+    assert pinned.state.num_bytes > 0, "its step is not over"
+    pool.unpin(pinned)
+    assert pinned.state.num_bytes == 0
+    pool.give_back(taken)
+    begin(pool, [4])
+    assert taken.state.num_bytes == 0

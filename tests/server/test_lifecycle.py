@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 import os
@@ -18,6 +19,7 @@ import httpx
 import pytest
 from helpers.live_server import DEMO_STORE, live_server
 
+from edgemoe.api import Stream
 from edgemoe.server.failures import Failure
 from edgemoe.server.options import Limits, ServerOptions
 from edgemoe.server.outbox import Outbox
@@ -59,6 +61,22 @@ def test_so_does_one_that_does_not_stream(server):
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{server.url}/v1/completions", json=ENDLESS, timeout=0.2)
     eventually(lambda: queue.num_running == 0, "the engine still works for nobody")
+
+
+def test_an_answer_that_has_ended_leaves_nothing_in_memory(server, http):
+    def num_streams():
+        return sum(type(thing) is Stream for thing in gc.get_objects())
+
+    gc.collect()
+    before = num_streams()
+    gc.disable()  # what is in a cycle of references stays until Python looks for those
+    try:
+        for stream in (False, True):
+            body = {"model": "demo", "prompt": "Once", "max_tokens": 2, "stream": stream}
+            assert http.post("/v1/completions", json=body).status_code == 200
+        eventually(lambda: num_streams() <= before, "streams are still there")
+    finally:
+        gc.enable()
 
 
 def test_those_who_wait_can_leave_too(server):

@@ -178,6 +178,7 @@ class StatePool:
         with self._scheduler.lock:
             self._note_use(holding)
             holding.num_pins -= 1
+            _drop_lost(holding)
             self._scheduler.notify()
 
     def give_back(self, holding: Holding, *, is_kept: bool = True) -> None:
@@ -217,6 +218,7 @@ class StatePool:
             self._kept.append(holding)
         else:
             holding.is_lost = True
+            _drop_lost(holding)
         self._scheduler.notify()
 
     def _collect(self) -> None:
@@ -305,3 +307,10 @@ class StatePool:
     def _lose(self, holding: Holding) -> None:
         holding.is_lost = True
         (self._kept if holding in self._kept else self._lent).remove(holding)
+        _drop_lost(holding)
+
+
+def _drop_lost(holding: Holding) -> None:
+    """Free the memory at once: the text may stay in a cycle of references until Python looks for those."""
+    if holding.is_lost and not holding.num_pins:
+        holding.state.drop()

@@ -224,6 +224,10 @@ class SequenceState:
         self.length, self.cross_length = length, other.cross_length
         return length
 
+    def drop(self) -> None:
+        """Give all memory back, whoever still refers to this; nothing is asked of it any more."""
+        self.layers, self.cross = (), ()
+
     def trim(self, num_tokens: int) -> None:
         """Give back memory that a text of so many tokens, which this one has at most, does not need."""
         for state in (*self.layers, *self.cross):

@@ -16,7 +16,7 @@ Messages = Sequence[Mapping[str, Any]]
 Render = Callable[[Messages], str]
 
 MAX_TURNS = 1024
-MAX_CHARACTERS = 8 << 20
+MAX_CHARACTERS = 1 << 20
 
 
 @dataclass

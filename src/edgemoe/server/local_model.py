@@ -101,6 +101,11 @@ class Cancel:
             if self.is_set:
                 stream.cancel()
 
+    def detach(self) -> None:
+        """There is nothing left to end."""
+        with self._lock:
+            self._stream = None
+
 
 class LocalModel:
     """A model that is in memory under the name that clients know it by."""
@@ -191,7 +196,10 @@ class LocalModel:
         with self._stream(job, lambda done, total: emit(Reading(done, total))) as stream:
             stream.observer = observer
             cancel.attach(stream)
-            reason = self._write(stream, job.stop_ids, decoder, emit)
+            try:
+                reason = self._write(stream, job.stop_ids, decoder, emit)
+            finally:
+                cancel.detach()  # the stream refers to whoever cancels it, by what it tells of its progress
         if rest := decoder.flush():
             emit(Token(rest, None, at_s=time.monotonic()))
         generation = stream.generation

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from edgemoe.engine.holding import common_prefix
 
-MAX_CHARACTERS = 2 << 20  # of prompts and answers together, about four bytes for each with their tokens
+MAX_CHARACTERS = 1 << 20  # of prompts and answers together, about four bytes for each with their tokens
 
 Encode = Callable[[str], Sequence[int]]
 
@@ -47,8 +47,12 @@ class Written:
     @property
     def answer(self) -> str:
         """All that the model wrote."""
-        self._pieces = ["".join(self._pieces)]
+        self.pack()
         return self._pieces[0]
+
+    def pack(self) -> None:
+        """Nothing more comes: pieces take many times the memory of the whole."""
+        self._pieces = ["".join(self._pieces)]
 
     def push(self, text: str, token_id: int | None) -> None:
         """A token, and the text that became whole with it; None: text of those before."""
@@ -91,6 +95,7 @@ class TextMemory:
 
     def keep(self, written: Written) -> None:
         """Remember a text that is finished; the oldest are forgotten for it."""
+        written.pack()
         with self._lock:
             self._texts[id(written)] = written
             self._num_characters += written.num_characters
