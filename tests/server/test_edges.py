@@ -140,10 +140,9 @@ def test_an_answer_goes_on_with_what_the_client_began(http, path, extra):
 
 
 def test_a_message_of_responses_that_was_cut_says_so(http):
-    body = {"model": "demo", "input": SAY, "max_output_tokens": 2, "store": True, "truncation": "auto"}
+    body = {"model": "demo", "input": SAY, "max_output_tokens": 2, "truncation": "auto"}
     answer = http.post("/v1/responses", json=body).json()
     assert answer["output"][0]["status"] == answer["status"] == "incomplete"
-    assert answer["store"] is False
     assert answer["truncation"] == "auto"
 
 

@@ -89,7 +89,16 @@ def test_tools_that_are_no_functions_are_left_out(openai_client):
     assert done.output_text
 
 
-@pytest.mark.parametrize(("field", "value"), [("previous_response_id", "resp_1"), ("background", True)])
-def test_what_would_need_a_memory_is_refused(openai_client, field, value):
-    with pytest.raises(openai.BadRequestError, match=f"{field} is not supported"):
-        openai_client.responses.create(model="demo", input=ASK, **{field: value})
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        ({"conversation": "conv_1"}, "conversation is not supported"),
+        ({"prompt": {"id": "pmpt_1"}}, "prompt is not supported"),
+        ({"moderation": {"model": "omni"}}, "moderation is not supported"),
+        ({"background": True, "store": False}, "background: needs store"),
+        ({"background": True, "stream": True}, "stream with background is not supported"),
+    ],
+)
+def test_what_is_not_there_is_refused_by_name(openai_client, extra, says):
+    with pytest.raises(openai.BadRequestError, match=says):
+        openai_client.responses.create(model="demo", input=ASK, **extra)

@@ -41,12 +41,12 @@ class Application:
         self.metrics.watch_parking(lambda: shelf.resident.parking if shelf.resident else None)
         self.metrics.watch_engine(lambda: shelf.resident.model.stats() if shelf.resident else None)
         openai = OpenAIRoutes(self.answers)
-        responses = ResponsesRoutes(self.answers)
+        self._responses = ResponsesRoutes(self.answers)
         anthropic = AnthropicRoutes(self.answers)
         page = PageRoutes(self.answers)
         routes = [
             *openai.routes(),
-            *responses.routes(),
+            *self._responses.routes(),
             *anthropic.routes(),
             *page.routes(),
             *self._own_routes(),
@@ -83,6 +83,7 @@ class Application:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
             self.drain()
+            await self._responses.close()
             await self.shelf.close()
             self.answers.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
 import logging
@@ -34,7 +35,7 @@ def preflight(headers: Mapping[str, str]) -> dict[str, str]:
     """What a browser wants to know before a request. Official clients send a dozen headers of their own."""
     wanted = headers.get("access-control-request-headers", "")
     out = {
-        "access-control-allow-methods": "GET, POST, OPTIONS",
+        "access-control-allow-methods": "GET, POST, DELETE, OPTIONS",
         "access-control-allow-headers": wanted if HEADER_NAMES.fullmatch(wanted) else "Authorization",
         "access-control-max-age": "600",
     }
@@ -43,6 +44,12 @@ def preflight(headers: Mapping[str, str]) -> dict[str, str]:
     ):  # of a page elsewhere, to this machine
         out["access-control-allow-private-network"] = "true"
     return out
+
+
+def given_key(headers: Mapping[str, str]) -> str:
+    """The API key that a client shows; "" if it shows none."""
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    return bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
 
 
 class Guard:
@@ -60,7 +67,9 @@ class Guard:
             return
         headers = Headers(scope=scope)
         visit = _Visit(scope, headers, send)
-        scope.setdefault("state", {}).update(record=visit.record, request_id=visit.request_id)
+        scope.setdefault("state", {}).update(
+            record=visit.record, request_id=visit.request_id, owner=visit.owner
+        )
         try:
             origin = self._check_origin(headers)
             visit.extra |= origin
@@ -119,9 +128,7 @@ class Guard:
         """Compare the key in constant time."""
         if self._options.api_key is None:
             return
-        scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        if not hmac.compare_digest(given.encode(), self._options.api_key.encode()):
+        if not hmac.compare_digest(given_key(headers).encode(), self._options.api_key.encode()):
             raise Failure(401, "the API key is missing or wrong", "invalid_api_key")
 
 
@@ -135,7 +142,8 @@ class _Visit:
         self.status: int | None = None
         self.extra: dict[str, str] = {}
         address = scope["client"][0] if scope.get("client") else "?"
-        key = headers.get("authorization") or headers.get("x-api-key") or ""
+        key = given_key(headers)
+        self.owner = hashlib.sha256(key.encode()).hexdigest()  # of what is kept for whoever has this key
         self.record = Record(client=f"{address} {key}")
         self._send = send
 

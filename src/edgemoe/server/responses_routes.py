@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -11,8 +12,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from edgemoe.server.answers import Answers, Burst
+from edgemoe.server.failures import Failure, unsupported
+from edgemoe.server.fields import Fields
+from edgemoe.server.openai.background import Background
+from edgemoe.server.openai.response_items import item_not_found, page_of, references, whole_items
 from edgemoe.server.openai.responses_answer import ResponsesEncoder
-from edgemoe.server.openai.responses_request import read_responses
+from edgemoe.server.openai.responses_request import read_delivery, read_responses
+from edgemoe.server.openai.stored import Item, Kept, StoredResponses
 from edgemoe.server.routes import Exchange, Nothing, answered
 from edgemoe.server.streaming import until_gone
 
@@ -22,31 +28,141 @@ class ResponsesRoutes:
 
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
+        limits = answers.options.limits
+        self._stored = StoredResponses(limits.num_stored, limits.stored_bytes)
+        self._background = Background(self._keep)
 
     def routes(self) -> Sequence[BaseRoute]:
         """All paths."""
+        one = "/v1/responses/{response_id}"
         return [
             Route("/v1/responses", self._responses, methods=["POST"]),
             Route("/v1/responses/input_tokens", self._count, methods=["POST"]),
+            Route(one, self._show, methods=["GET"]),
+            Route(one, self._delete, methods=["DELETE"]),
+            Route(f"{one}/cancel", self._cancel, methods=["POST"]),
+            Route(f"{one}/input_items", self._input_items, methods=["GET"]),
         ]
+
+    async def close(self) -> None:
+        """End what no client waits for."""
+        await self._background.close()
 
     async def _responses(self, request: Request) -> Response:
         exchange = Exchange(self._answers, request)
-        body = await exchange.body()
-        asked = read_responses(body, exchange.options.limits)
+        body, history = await self._read(exchange)
+        delivery = read_delivery(body)
+        asked = read_responses(body, exchange.options.limits, history)
         prepared = await self._answers.prepare(asked)
-        told = self._answers.events(prepared, exchange.record)
         encoder = ResponsesEncoder(prepared.name, body, asked)
-        if body.get("stream"):
+        kept = Kept(encoder.response, [*history, *whole_items(body.get("input"))])
+        told = self._answers.events(prepared, exchange.record)
+        if delivery.in_background:
+            self._background.start(exchange.owner, kept, encoder, told)
+            return answered(encoder.response, asked)
+        if delivery.is_kept:
+            told = self._keeping(told, exchange.owner, kept)
+        if delivery.streams:
             return exchange.stream(told, encoder, asked)
         response = await until_gone(request.receive, _whole(told, encoder))
         return Nothing() if response is None else answered(response, asked)
 
+    async def _read(self, exchange: Exchange) -> tuple[Mapping[str, Any], Sequence[Item]]:
+        """A body with whole items in place of references, and the items that stand before its own.
+
+        Raises:
+            Failure: the response, or an item, that it names is not there.
+        """
+        body = await exchange.body()
+        previous = Fields(body).text("previous_response_id")
+        history: Sequence[Item] = ()
+        if previous is not None:
+            packed = self._stored.find(exchange.owner, previous)
+            if packed is None:
+                message = f"Previous response with id '{previous[:200]}' not found."
+                raise Failure(400, message, "previous_response_not_found", "previous_response_id")
+            history = (await asyncio.to_thread(packed.unpack)).history
+        named = references(body.get("input"))
+        if named:
+            items = list(body["input"])
+            for place, item_id in named:
+                items[place] = await self._item(exchange.owner, item_id)
+            body = {**body, "input": items}
+        return body, history
+
+    async def _item(self, owner: str, item_id: str) -> Item:
+        packed = self._stored.find_item(owner, item_id)
+        if packed is None:
+            raise item_not_found(item_id)
+        kept = await asyncio.to_thread(packed.unpack)
+        return next(item for item in kept.response["output"] if item["id"] == item_id)
+
+    async def _keeping(self, told: AsyncGenerator[Burst], owner: str, kept: Kept) -> AsyncGenerator[Burst]:
+        """The events of a response, which is kept behind the last: before clients hear that it is whole."""
+        async with aclosing(told) as bursts:
+            async for burst in bursts:
+                yield burst
+        await self._keep(owner, kept)
+
+    async def _keep(self, owner: str, kept: Kept) -> None:
+        packed = await asyncio.to_thread(self._stored.pack, kept)
+        if packed is None:
+            kept.response["store"] = False
+        else:
+            self._stored.keep(owner, packed)
+
+    async def _found(self, exchange: Exchange) -> Kept:
+        """The response of the path.
+
+        Raises:
+            Failure: there is none, or it is another key's.
+        """
+        response_id = exchange.path_value("response_id")
+        running = self._background.find(exchange.owner, response_id)
+        if running is not None:
+            return running
+        packed = self._stored.find(exchange.owner, response_id)
+        if packed is None:
+            raise not_found(response_id)
+        return await asyncio.to_thread(packed.unpack)
+
+    async def _show(self, request: Request) -> Response:
+        exchange = Exchange(self._answers, request)
+        if request.query_params.get("stream", "false").lower() not in {"false", "0", ""}:
+            raise unsupported("stream", "a kept response is sent as a whole; ask again until it is there")
+        return JSONResponse((await self._found(exchange)).response)
+
+    async def _input_items(self, request: Request) -> Response:
+        exchange = Exchange(self._answers, request)
+        return JSONResponse(page_of((await self._found(exchange)).items, request.query_params))
+
+    async def _delete(self, request: Request) -> Response:
+        exchange = Exchange(self._answers, request)
+        response_id = exchange.path_value("response_id")
+        await self._background.cancel(exchange.owner, response_id)
+        if not self._stored.forget(exchange.owner, response_id):
+            raise not_found(response_id)
+        return JSONResponse({"id": response_id, "object": "response", "deleted": True})
+
+    async def _cancel(self, request: Request) -> Response:
+        exchange = Exchange(self._answers, request)
+        kept = await self._found(exchange)
+        if not kept.response["background"]:
+            raise Failure(400, "Cannot cancel a synchronous response.")
+        await self._background.cancel(exchange.owner, kept.response["id"])
+        return JSONResponse((await self._found(exchange)).response)
+
     async def _count(self, request: Request) -> Response:
         exchange = Exchange(self._answers, request)
-        asked = read_responses(await exchange.body(), exchange.options.limits)
+        body, history = await self._read(exchange)
+        asked = read_responses(body, exchange.options.limits, history)
         count = await self._answers.count(asked)
         return JSONResponse({"object": "response.input_tokens", "input_tokens": count})
+
+
+def not_found(response_id: str) -> Failure:
+    """There is no such response, or none of this key."""
+    return Failure(404, f"Response with id '{response_id[:200]}' not found.")
 
 
 async def _whole(told: AsyncGenerator[Burst], encoder: ResponsesEncoder) -> dict[str, Any]:
@@ -54,6 +170,5 @@ async def _whole(told: AsyncGenerator[Burst], encoder: ResponsesEncoder) -> dict
     async with aclosing(told) as bursts:
         async for burst in bursts:
             for item in burst or ():
-                for _ in encoder.encode(*item):
-                    pass
+                encoder.take(*item)
     return encoder.response

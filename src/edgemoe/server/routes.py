@@ -28,11 +28,17 @@ class Exchange:
         self.options = answers.options
         self.request_id: str = request.state.request_id
         self.record: Record = request.state.record
+        self.owner: str = request.state.owner
         self._request = request
 
     async def body(self) -> Mapping[str, Any]:
         """The JSON object that the client sent."""
         return await read_body(self._request, self.options.limits)
+
+    def path_value(self, name: str) -> str:
+        """What stands for a name in the path."""
+        value: str = self._request.path_params[name]
+        return value
 
     def stream(self, told: AsyncGenerator[Burst], encoder: Encoder, asked: AnswerRequest) -> Response:
         """A response that sends events as they come."""

@@ -36,7 +36,7 @@ ECHOED: Mapping[str, Any] = {
     "prompt_cache_key": None,
     "safety_identifier": None,
     "service_tier": "default",
-    "store": False,
+    "store": True,
     "temperature": 1.0,
     "text": {"format": {"type": "text"}},
     "tool_choice": "auto",
@@ -49,6 +49,9 @@ ECHOED: Mapping[str, Any] = {
 
 # What a function has where it was left out; clients that check types want all of it.
 FUNCTION: Mapping[str, Any] = {"description": None, "parameters": None, "strict": None}
+
+# What a failed response says of our errors; by the first, agents know that they must shorten a conversation.
+ERROR_CODES = {"context_length_exceeded": "context_length_exceeded", "queue_full": "rate_limit_exceeded"}
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:
@@ -86,7 +89,6 @@ class ResponsesEncoder:
             "reasoning": {"effort": effort, "summary": None},
             "usage": None,
             **echoed,
-            "store": False,  # whatever was asked: nothing is kept
         }
         self._asked = asked
         self._number = 0
@@ -195,14 +197,31 @@ class ResponsesEncoder:
         """The response as it is: an event that clients count as one."""
         yield self._event("response.in_progress", response=self.response)
 
+    def take(self, choice: int, event: Event) -> None:
+        """Note an event of an answer that nobody is told of while it is made."""
+        for _ in self.encode(choice, event):
+            pass
+
+    def cancel(self) -> None:
+        """The client wants no more of it."""
+        for _ in self._close("incomplete"):
+            pass
+        self.response["status"] = "cancelled"
+
+    def fail(self, failure: Failure) -> None:
+        """It cannot go on."""
+        otherwise = "server_error" if failure.status >= 500 else "invalid_prompt"
+        code = ERROR_CODES.get(failure.code or "", otherwise)
+        self.response["status"] = "failed"
+        self.response["error"] = {"code": code, "message": failure.message}
+
     def closing(self) -> Iterable[str]:
         """The whole response."""
         yield self._event(f"response.{self.response['status']}", response=self.response)
 
     def broken(self, failure: Failure) -> Iterable[str]:
         """The error; the status can no longer change."""
-        self.response["status"] = "failed"
-        self.response["error"] = {"code": failure.code or "server_error", "message": failure.message}
+        self.fail(failure)
         yield self._event("response.failed", response=self.response)
 
     def _of_item(self, kind: str, **values: Any) -> str:

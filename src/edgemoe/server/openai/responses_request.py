@@ -1,11 +1,12 @@
-"""The body of ``POST /v1/responses`` as our request. The server keeps no responses: each has all it needs."""
+"""The body of ``POST /v1/responses`` as our request."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from edgemoe.server.failures import refused, unsupported
+from edgemoe.server.failures import unsupported
 from edgemoe.server.fields import Fields
 from edgemoe.server.messages import (
     MAX_MESSAGES,
@@ -34,12 +35,12 @@ HARMLESS = frozenset(
     {
         "background",
         "client_metadata",
-        "conversation",
         "include",
         "max_tool_calls",
         "metadata",
         "previous_response_id",
         "prompt_cache_key",
+        "prompt_cache_options",
         "prompt_cache_retention",
         "safety_identifier",
         "service_tier",
@@ -52,16 +53,41 @@ HARMLESS = frozenset(
 )
 
 
-def read_responses(body: Mapping[str, Any], limits: Limits) -> AnswerRequest:
-    """The request of a response.
+@dataclass(frozen=True)
+class Delivery:
+    """How a client gets its response."""
+
+    streams: bool
+    is_kept: bool
+    in_background: bool
+
+
+def read_delivery(body: Mapping[str, Any]) -> Delivery:
+    """What a body says of it.
+
+    Raises:
+        Failure: it asks for two things that exclude each other.
+    """
+    fields = Fields(body)
+    found = Delivery(fields.flag("stream"), fields.flag("store", True), fields.flag("background"))
+    if found.in_background and not found.is_kept:
+        raise fields.fail("background", "needs store: true, or nobody could fetch the response")
+    if found.in_background and found.streams:
+        raise unsupported("stream with background", "ask for the response by its id until it is there")
+    return found
+
+
+def read_responses(
+    body: Mapping[str, Any], limits: Limits, history: Sequence[Mapping[str, Any]] = ()
+) -> AnswerRequest:
+    """The request of a response; ``history`` are items before those of the body.
 
     Raises:
         Failure: naming the field that is wrong or that we do not act on.
     """
     fields = Fields(body)
-    kept = {"previous_response_id": (), "conversation": (), "prompt": ()}
-    fields.refuse(kept, "this server keeps nothing; send the whole input")
-    fields.refuse({"background": (False,)}, "an answer is made while the client waits")
+    fields.refuse({"conversation": (), "prompt": ()}, "this server keeps responses; use previous_response_id")
+    fields.refuse({"moderation": ()}, "nothing here judges texts")
     fields.choice("truncation", ("auto", "disabled"))  # what does not fit is refused, not cut
     refuse_other_samplers(fields)
     tools = _read_tools(fields, limits)
@@ -69,7 +95,7 @@ def read_responses(body: Mapping[str, Any], limits: Limits) -> AnswerRequest:
     wants_logprobs = "message.output_text.logprobs" in fields.items("include", 64)
     request = AnswerRequest(
         model=fields.needed_text("model"),
-        messages=_read_input(fields),
+        messages=_read_input(fields, history),
         tools=tools,
         tool_choice=_read_choice(fields.get("tool_choice"), tools),
         allows_parallel_calls=fields.flag("parallel_tool_calls", True),
@@ -119,17 +145,20 @@ def _read_choice(value: Any, tools: Sequence[Mapping[str, Any]]) -> Any:
     return read_tool_choice(value, tools)
 
 
-def _read_input(fields: Fields) -> list[dict[str, Any]]:
+def _read_input(fields: Fields, history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     instructions = fields.text("instructions")
     messages: list[dict[str, Any]] = [{"role": "system", "content": instructions}] if instructions else []
+    for place, entry in enumerate(history):
+        _add_item(messages, Fields(entry, f"previous_response_id[{place}]"))
     value = fields.get("input")
     if isinstance(value, str):
-        return [*messages, {"role": "user", "content": value}]
-    entries = fields.items("input", MAX_MESSAGES)
-    if not entries:
-        raise fields.fail("input", "must be a text or a list of items")
-    for place, entry in enumerate(entries):
-        _add_item(messages, Fields(entry, f"input[{place}]"))
+        messages.append({"role": "user", "content": value})
+    else:
+        entries = fields.items("input", MAX_MESSAGES)
+        if not entries and not history:
+            raise fields.fail("input", "must be a text or a list of items")
+        for place, entry in enumerate(entries):
+            _add_item(messages, Fields(entry, f"input[{place}]"))
     return join_system(messages)
 
 
@@ -155,8 +184,6 @@ def _add_item(messages: list[dict[str, Any]], item: Fields) -> None:
         thought = content_text(item.get("content") or item.get("summary"), item.name("content"))
         if thought:
             _assistant(messages)["reasoning_content"] = thought
-    elif kind == "item_reference":
-        raise refused(item.name("type"), "this server keeps nothing; send the item itself")
     else:
         raise unsupported(f"{item.name('type')} {kind!r}", "this server knows messages and functions only")
 

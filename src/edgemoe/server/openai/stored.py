@@ -1,0 +1,102 @@
+"""Responses that clients may ask for again: in memory, within bounds, each for the key that asked for it.
+
+A response is kept with every item that it was made from, so each stands alone: what is forgotten or deleted
+is missed by none that went on from it. Kept are compressed bytes; when there are too many, those go that
+nobody has used for longest. Used by one event loop; ``pack`` and ``unpack`` may run in any thread.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Item = Mapping[str, Any]
+# What an entry takes beside its bytes: ids, tables, objects.
+ENTRY_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A response and the items that it was made from."""
+
+    response: dict[str, Any]  # grows while it is made
+    items: Sequence[Item]
+
+    @property
+    def history(self) -> list[Item]:
+        """What a response that goes on from this one begins with."""
+        return [*self.items, *self.response["output"]]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A response as it lies in memory."""
+
+    response_id: str
+    item_ids: tuple[str, ...]  # of its output
+    content: bytes
+
+    @property
+    def num_bytes(self) -> int:
+        """What it takes."""
+        return len(self.content) + ENTRY_BYTES
+
+    def unpack(self) -> Kept:
+        """The response itself."""
+        return Kept(**json.loads(zlib.decompress(self.content)))
+
+
+class StoredResponses:
+    """The responses of all keys together."""
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        """At most so many, of so many bytes together."""
+        self._most = most
+        self._most_bytes = most_bytes
+        self._num_bytes = 0
+        self._entries: OrderedDict[tuple[str, str], Packed] = OrderedDict()  # by owner and id, as last used
+        self._places: dict[tuple[str, str], str] = {}  # owner and item's id -> response's id
+
+    def pack(self, kept: Kept) -> Packed | None:
+        """A response as it can be kept; None if it alone is too large."""
+        text = json.dumps({"response": kept.response, "items": kept.items}, separators=(",", ":"))
+        if len(text) > self._most_bytes:
+            return None  # though it might fit when packed: packing and unpacking it would take long
+        item_ids = tuple(item["id"] for item in kept.response["output"])
+        packed = Packed(kept.response["id"], item_ids, zlib.compress(text.encode()))
+        return packed if packed.num_bytes <= self._most_bytes and self._most else None
+
+    def keep(self, owner: str, packed: Packed) -> None:
+        """Keep a response; others are forgotten for it."""
+        self._entries[owner, packed.response_id] = packed
+        self._num_bytes += packed.num_bytes
+        for item_id in packed.item_ids:
+            self._places[owner, item_id] = packed.response_id
+        while len(self._entries) > self._most or self._num_bytes > self._most_bytes:
+            self.forget(*next(iter(self._entries)))
+
+    def find(self, owner: str, response_id: str) -> Packed | None:
+        """A response, if this owner has one of that id."""
+        packed = self._entries.get((owner, response_id))
+        if packed is not None:
+            self._entries.move_to_end((owner, response_id))
+        return packed
+
+    def find_item(self, owner: str, item_id: str) -> Packed | None:
+        """The response that has such an item in its output."""
+        response_id = self._places.get((owner, item_id))
+        return None if response_id is None else self.find(owner, response_id)
+
+    def forget(self, owner: str, response_id: str) -> bool:
+        """Drop a response; whether there was one."""
+        packed = self._entries.pop((owner, response_id), None)
+        if packed is None:
+            return False
+        self._num_bytes -= packed.num_bytes
+        for item_id in packed.item_ids:
+            del self._places[owner, item_id]
+        return True
