@@ -115,3 +115,12 @@ def test_paths_reach_no_files(http):
         "/page/x",
     ):
         assert http.get(path).status_code == 404
+
+
+def test_a_path_cannot_write_lines_of_its_own_into_the_log(http, caplog):
+    with caplog.at_level("INFO", "edgemoe.server"):
+        http.get("/v1/x%0a2026-11-29 GET /made/up%1b[31m" + "y" * 10_000)
+    (line,) = [record.getMessage() for record in caplog.records if "/made/up" in record.getMessage()]
+    assert "\n" not in line
+    assert "\x1b" not in line
+    assert len(line) < 400

@@ -13,16 +13,25 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from contextlib import contextmanager
 
 import httpx
 import pytest
+import uvicorn
 from helpers.live_server import DEMO_STORE, live_server
+from uvicorn.server import ServerState
 
 from edgemoe.api import Stream
+from edgemoe.server.answers import Answers, Prepared, Record
+from edgemoe.server.events import Progress
 from edgemoe.server.failures import Failure
+from edgemoe.server.metrics import Metrics
 from edgemoe.server.options import Limits, ServerOptions
 from edgemoe.server.outbox import Outbox
+from edgemoe.server.patience import Patience
+from edgemoe.server.protocol import PatientProtocol
+from edgemoe.server.running import hang_up_like_sigterm
 from edgemoe.server.streaming import LineResponse
 from edgemoe.server.waiting import FairQueue
 
@@ -75,6 +84,20 @@ def test_an_answer_that_has_ended_leaves_nothing_in_memory(server, http):
             body = {"model": "demo", "prompt": "Once", "max_tokens": 2, "stream": stream}
             assert http.post("/v1/completions", json=body).status_code == 200
         eventually(lambda: num_streams() <= before, "streams are still there")
+    finally:
+        gc.enable()
+
+
+def test_one_that_is_left_is_not_kept_either(server):
+    queue = server.app.answers.queue
+    gc.collect()
+    gc.disable()
+    try:
+        with running(server.url):
+            eventually(lambda: queue.num_running == 1, "nothing runs")
+            found = [weakref.ref(thing) for thing in gc.get_objects() if type(thing) is Patience]
+        assert found
+        eventually(lambda: all(thing() is None for thing in found), "what waited for it stays")
     finally:
         gc.enable()
 
@@ -165,6 +188,26 @@ def test_a_client_that_takes_nothing_is_given_up():
         assert is_closed.is_set()
 
     asyncio.run(run())
+
+
+def test_progress_that_clients_do_not_see_is_silence_to_them(server):
+    """A prompt's parts are read more often than heartbeats come."""
+    answers = Answers(server.app.shelf, ServerOptions(heartbeat_s=0.02), Metrics())
+
+    async def read_for_ever(prepared, record, emit):
+        for done in itertools.count():
+            emit((0, Progress(done, done + 1, 0.0)))
+            await asyncio.sleep(0.001)
+
+    async def run():
+        answers._make = read_for_ever
+        events = answers.events(Prepared(None, "demo"), Record())
+        try:
+            return None in [await anext(events) for _ in range(200)]
+        finally:
+            await events.aclose()
+
+    assert asyncio.run(run())
 
 
 class Clock:
@@ -314,6 +357,43 @@ def test_metrics_count_what_answers_say(server, openai_client, http):
     text = http.get("/metrics").text
     for name in ("edgemoe_expert_hits_total", "edgemoe_budget_bytes", "vllm:num_requests_running"):
         assert f"\n{name} " in text
+
+
+def test_half_a_head_is_not_waited_for_for_ever():
+    class Wire:
+        closed = 0
+
+        def close(self):
+            self.closed += 1
+
+        def get_extra_info(self, name):
+            return None
+
+    class Loop(Clock):
+        def call_later(self, seconds, function):
+            assert seconds == 60
+            self.waiting.append(function)
+            return self
+
+    loop, wire, config = Loop(), Wire(), uvicorn.Config(lambda: None, log_config=None, ws="none")
+    config.load()
+    client = PatientProtocol(config, ServerState(), {}, loop)
+    client.connection_made(wire)
+    for byte in b"POST /v1/comp":
+        client.data_received(bytes([byte]))
+    loop.strike()
+    assert (len(loop.waiting), wire.closed) == (1, 1)  # one wait, however many bytes
+    client.connection_lost(None)
+    assert not loop.waiting
+
+
+def test_a_terminal_that_closes_ends_the_server_as_sigterm_does():
+    seen = []
+    with hang_up_like_sigterm(lambda number, frame: seen.append(number)):
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+    assert seen == [signal.SIGTERM] * 2
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
 
 
 def test_sigterm_lets_running_answers_end():

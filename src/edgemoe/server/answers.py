@@ -21,7 +21,7 @@ from edgemoe.server.constraining import Maker, plan_constraint
 from edgemoe.server.conversation import Prompt, render
 from edgemoe.server.desk import Desk
 from edgemoe.server.dialects import VERBATIM, Dialect, find_dialect
-from edgemoe.server.events import Event, Finish, Text
+from edgemoe.server.events import Event, Finish, Progress, Text
 from edgemoe.server.expert_map import ExpertMap, Frame
 from edgemoe.server.failures import Failure
 from edgemoe.server.local_model import Cancel, Job, LocalModel
@@ -110,7 +110,7 @@ class Answers:
 
     async def events(self, prepared: Prepared, record: Record) -> AsyncGenerator[Burst]:
         """The events of all answers that a request asks for, as many at a time as there are; None after each
-        silence of ``heartbeat_s``. Close it to cancel.
+        silence of ``heartbeat_s``, in which progress is none that all clients hear. Close it to cancel.
 
         Raises:
             Failure: the answer cannot be made, or not to its end.
@@ -119,7 +119,10 @@ class Answers:
         task = asyncio.create_task(self._make(prepared, record, outbox.put))
         task.add_done_callback(lambda done: outbox.close(None if done.cancelled() else done.exception()))
         try:
-            while (burst := await outbox.take(self.options.heartbeat_s)) != []:
+            heard_s = time.monotonic()
+            while (burst := await outbox.take(heard_s + self.options.heartbeat_s - time.monotonic())) != []:
+                if burst is None or not all(isinstance(event, Progress) for _, event in burst):
+                    heard_s = time.monotonic()
                 yield burst
         finally:
             task.cancel()

@@ -16,6 +16,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edgemoe.errors import printable
 from edgemoe.server.answers import Record
 from edgemoe.server.failures import Failure, failure_of
 from edgemoe.server.metrics import Metrics
@@ -26,6 +27,7 @@ log = logging.getLogger("edgemoe.server")
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 PUBLIC_PATHS = re.compile(r"/|/health|/v1/health|/page/.*|/favicon\.ico")
+SHOWN_PATH = 200  # characters of a path in the log
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 EXPOSED_HEADERS = "X-Request-Id, Request-Id, Retry-After, X-Should-Retry, X-Edgemoe-Ignored-Fields"
 HEADER_NAMES = re.compile(r"[A-Za-z0-9, _-]{1,2000}")
@@ -151,7 +153,9 @@ class _Visit:
         """Pass a message on, with the id and the origin's headers."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            extra = {"x-request-id": self.request_id, "request-id": self.request_id} | self.extra
+            spent_ms = round((time.monotonic() - self.record.arrived_s) * 1000)
+            extra = {"x-request-id": self.request_id, "request-id": self.request_id}
+            extra |= {"openai-processing-ms": str(spent_ms)} | self.extra
             message["headers"] = [
                 *message.get("headers", []),
                 *(
@@ -187,7 +191,7 @@ class _Visit:
             parts.append(f"finish={record.finish.reason}")
         if record.failure is not None:
             parts.append(f"failed={record.failure}")
-        log.info("%s %s %s", self.method, self.path, " ".join(parts))
+        log.info("%s %s %s", self.method, printable(self.path[:SHOWN_PATH]), " ".join(parts))
 
 
 def host_name(host: str) -> str:

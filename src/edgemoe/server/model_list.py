@@ -46,6 +46,7 @@ def describe(shelf: Shelf, name: str) -> dict[str, Any]:
         "owned_by": "edgemoe",
         "type": "model",
         "display_name": name,
+        "lifecycle": "active",
         "created_at": datetime.fromtimestamp(created, timezone.utc).isoformat().replace("+00:00", "Z"),
     }
     resident = shelf.resident
@@ -53,5 +54,6 @@ def describe(shelf: Shelf, name: str) -> dict[str, Any]:
         memory, spec = resident.model.memory, resident.model.spec
         meta = {"n_ctx": resident.context, "n_ctx_train": spec.max_context, "n_vocab": spec.vocab_size}
         meta |= {"n_embd": spec.width, "budget_bytes": memory.budget_bytes, "is_loaded": True}
-        return entry | {"meta": meta, "max_model_len": resident.context}
+        room = dict.fromkeys(("max_model_len", "max_input_tokens", "max_tokens"), resident.context)
+        return entry | {"meta": meta} | room
     return entry | {"meta": {"is_loaded": False}}

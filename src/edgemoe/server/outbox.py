@@ -50,7 +50,9 @@ class Outbox(Generic[T]):
         self._wake()
 
     async def take(self, silence_s: float) -> list[T] | None:
-        """All items there are, at least one; [] behind the last; None if none came for ``silence_s``."""
+        """All items there are, at least one; [] behind the last; None if none came for ``silence_s``, at once
+        if that is not above 0.
+        """
         if not self._items and not self._is_closed:
             await self._wait(silence_s)
         if self._items:

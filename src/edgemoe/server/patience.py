@@ -38,6 +38,7 @@ class Patience:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._timer.cancel()
+        self._task = None  # which refers to its error, that to its frames, and they to this
         if self._is_over and kind is not None and issubclass(kind, asyncio.CancelledError):
             message = f"the client took nothing for {self._most_s:.0f} s"
             raise Failure(408, message, "client_stalled") from None

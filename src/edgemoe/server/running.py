@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -46,6 +49,8 @@ def serve(
     app.shelf.load_first()  # before anything listens: an error ends the command
     import uvicorn
 
+    from edgemoe.server.protocol import PatientProtocol
+
     class Server(uvicorn.Server):
         """Tells the application at once that it is to stop."""
 
@@ -69,8 +74,28 @@ def serve(
         access_log=False,
         timeout_graceful_shutdown=int(options.limits.drain_s),
         server_header=False,
+        http=PatientProtocol,
+        ws="none",  # a request for one is answered as any other that is not there
     )
-    Server(config).run()
+    server = Server(config)
+    with hang_up_like_sigterm(server.handle_exit):
+        server.run()
+
+
+@contextmanager
+def hang_up_like_sigterm(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """A terminal that closes ends the server as SIGTERM does: answers come to their end, texts are parked.
+    Whoever has said that it is to be ignored, such as nohup, keeps the say.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGHUP, lambda _, frame: handle(signal.SIGTERM, frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def create_app(

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from edgemoe.engine.holding import common_prefix
 
 MAX_CHARACTERS = 1 << 20  # of prompts and answers together, about four bytes for each with their tokens
+TEXT_CHARACTERS = 256  # as so many counts what a text takes beside them, or short ones would have no bound
 
 Encode = Callable[[str], Sequence[int]]
 
@@ -41,8 +42,8 @@ class Written:
 
     @property
     def num_characters(self) -> int:
-        """Length of all text."""
-        return len(self.prompt) + self._length
+        """Length of all text, and what it counts as beside that."""
+        return len(self.prompt) + self._length + TEXT_CHARACTERS
 
     @property
     def answer(self) -> str:

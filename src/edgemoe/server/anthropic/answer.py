@@ -27,6 +27,7 @@ def usage_body(usage: Usage) -> dict[str, Any]:
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": usage.num_cached,
         "output_tokens": usage.num_completion,
+        "output_tokens_details": {"thinking_tokens": usage.num_reasoning},
     }
 
 

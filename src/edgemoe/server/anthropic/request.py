@@ -11,6 +11,7 @@ from edgemoe.server.messages import MAX_MESSAGES, content_text, function_call, j
 from edgemoe.server.openai.chat_request import (
     MAX_TOKENS,
     check_schema_size,
+    effort_options,
     function_tool,
     named_choice,
     with_ignored,
@@ -30,6 +31,10 @@ HARMLESS = [
     "cache_control",
     "speed",
     "inference_geo",
+    "diagnostics",
+    "user_profile_id",
+    "workspace_id",
+    "billing_policy",
 ]
 
 
@@ -43,6 +48,7 @@ def read_messages_request(
     """
     fields = Fields(body)
     fields.refuse({"mcp_servers": ([],)}, "this server runs no tools of its own")
+    fields.refuse({"thread": ()}, "send the whole conversation")
     max_tokens = fields.integer("max_tokens", 1, MAX_TOKENS)
     if needs_max_tokens and max_tokens is None:
         raise fields.fail("max_tokens", "is missing")
@@ -82,11 +88,14 @@ def _read_schema(fields: Fields, limits: Limits) -> Mapping[str, Any] | None:
 
 
 def _read_thinking(fields: Fields) -> dict[str, Any]:
-    thinking = fields.inner("thinking")
+    """Whether to think, and how much, in the options by which templates know it."""
+    thinking, output = fields.inner("thinking"), fields.inner("output_config")
+    effort = output.text("effort") if output else None
+    options = effort_options(effort, "output_config.effort") if effort else {}
     if thinking is None:
-        return {}
-    kind = thinking.choice("type", ("enabled", "disabled", "adaptive"))
-    return {"enable_thinking": kind != "disabled"}
+        return options
+    kind = thinking.choice("type", ("enabled", "disabled", "adaptive", "between_tools"))
+    return options | {"enable_thinking": kind != "disabled"}
 
 
 def _read_tools(fields: Fields, limits: Limits) -> list[dict[str, Any]]:

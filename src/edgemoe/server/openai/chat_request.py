@@ -22,6 +22,7 @@ HARMLESS = [
     "metadata",
     "service_tier",
     "prompt_cache_key",
+    "prompt_cache_options",
     "prompt_cache_retention",
     "safety_identifier",
     "prediction",
@@ -67,6 +68,7 @@ def read_chat(body: Mapping[str, Any], limits: Limits) -> AnswerRequest:
     """
     fields = Fields(body)
     fields.refuse({"modalities": (["text"],), "audio": (), "web_search_options": ()}, NOT_TEXT)
+    fields.refuse({"moderation": ()}, "nothing here judges texts")
     fields.refuse({"functions": ([],), "function_call": ("none", "auto")}, "use tools and tool_choice")
     refuse_other_samplers(fields)
     tools = read_tools(fields, limits)
