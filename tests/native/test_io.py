@@ -118,7 +118,7 @@ def test_dropping_a_reader_with_reads_under_way_neither_hangs_nor_crashes(open_f
         for _ in range(8):
             reader.submit(0, 0, aligned_empty(1024 * SECTOR))
         del reader
-        gc.collect()
+    gc.collect()
     assert len(os.listdir("/proc/self/fd")) == num_open
 
 
