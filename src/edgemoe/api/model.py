@@ -1,21 +1,8 @@
-"""The public face: ``load`` a store within a budget, then generate, stream, chat, score.
-
-    with edgemoe.load("qwen.store", memory="2GiB") as model:
-        for chunk in model.stream("Once upon a time", max_tokens=64):
-            print(chunk.text, end="")
-
-Any number of threads may use one Model, each with as many answers under way as it likes: their steps take
-turns, and what an answer says does not depend on what else is going on. ``async for`` works as well:
-
-    async for chunk in model.astream("Once upon a time"):
-        print(chunk.text, end="")
-"""
+"""A loaded model: what it answers, what it says of texts, and what it costs."""
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -23,172 +10,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemoe import arguments, native
-from edgemoe.engine.answer import Chunk, Generation
+from edgemoe import arguments
+from edgemoe.api.many import checked_prompts, options_of_each, refuse_constraint, write_each, write_of_one
+from edgemoe.engine.answer import Generation
 from edgemoe.engine.async_stream import AsyncStream
-from edgemoe.engine.drafting import DRAFTS, STORE
 from edgemoe.engine.generation import Stream, collect_logits, current_stats
-from edgemoe.engine.loading import Engine, LoadOptions, load_engine
+from edgemoe.engine.loading import Engine
 from edgemoe.engine.memory import MemoryPlan
 from edgemoe.engine.pairs import Pair, PairScore, score_pairs
 from edgemoe.engine.perplexity import Progress, Score, score_text
 from edgemoe.engine.prompts import read_chat, read_prompt
 from edgemoe.engine.requests import AnswerOptions, make_request
-from edgemoe.engine.sampling import Constraint, Sampling, TokenLogprob
 from edgemoe.engine.stats import Stats
-from edgemoe.engine.together import write_all
-from edgemoe.errors import NotAStoreError, RequestError
-from edgemoe.experts import DEFAULT_POLICY
-from edgemoe.models import KV_FORMATS, ModelSpec
-from edgemoe.store import Store, find_device, open_store
+from edgemoe.errors import RequestError
+from edgemoe.models import ModelSpec
 from edgemoe.text import Message, Tokenizer
-from edgemoe.units import parse_size
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-__all__ = [
-    "AnswerOptions",
-    "AsyncStream",
-    "Chunk",
-    "Constraint",
-    "Generation",
-    "Model",
-    "Pair",
-    "PairScore",
-    "Sampling",
-    "Score",
-    "Stats",
-    "Stream",
-    "TokenLogprob",
-    "load",
-    "set_num_threads",
-]
-
-
-def load(
-    store: str | Path,
-    memory: str | int | None = None,
-    *,
-    context: int | None = None,
-    num_threads: int | None = None,
-    kv_format: str = "f16",
-    cache: str | int | None = None,
-    policy: str = DEFAULT_POLICY,
-    predictor: str = "auto",
-    reader: str = "auto",
-    verify: str = "always",
-    device: str | None = None,
-    num_texts: int = 1,
-    tier: str | int | None = None,
-    draft: str | Path = "none",
-) -> Model:
-    """Load a store so that the whole process stays within ``memory``.
-
-    Args:
-        store: folder that ``edgemoe convert`` made, the URL of one, such as "s3://bucket/store", or a GGUF
-            file, which is run as it is.
-        memory: cap such as "2GiB", or bytes. Default: what is free, minus a margin.
-        context: longest prompt plus answer, in tokens. Default: 4096, or what the model was trained for.
-            With an encoder: longest prompt, and longest answer. Default: 512.
-        num_threads: threads that compute, of the whole process. Default: one per core.
-        kv_format: "f16" or "f32" keys and values.
-        cache: cap on the expert cache within the budget. Default: all that the budget leaves.
-        policy: which expert leaves the cache: "forecast" ("edgemoe" until `edgemoe fit` has run on the
-            store), "edgemoe", "edgemoe-printed", "lfu", "lfru" or "lru".
-        predictor: what is read ahead: "none", "gate" by the next layers' routers, or, once `edgemoe fit`
-            has run on the store, "table", "gate-fitted" or "hybrid"; "auto" is the best there is.
-        reader: "ring" (direct reads by io_uring), "direct" (on worker threads), "buffered", or "auto": the
-            first that kernel and file system allow.
-        verify: compare experts with their checksums "always" when they are read, the "first" time, or
-            "never".
-        device: slow storage down to that of "jetson-tx2-ssd", "jetson-tx2-usb", "rpi4-sd", "nvme" or
-            "network".
-        num_texts: whole contexts to keep room for. Texts share that room: short ones are many, and what an
-            ended one has computed is kept for others that begin alike. A text that finds none waits.
-        tier: of a store at a URL, how much of this disk experts may take that were read; 0: none. Default:
-            as much as they all take, or a quarter of what is free.
-        draft: where guesses at the next tokens come from, which one step computes together: "text" takes
-            what followed where the text's end stood before, "mtp" what the store's layer for further tokens
-            predicts, "none" makes none. "auto" is "mtp" where there is such a layer and memory for it and all
-            experts, else "text" where the model allows it. Or a small store with the same tokens, as
-            ``store``: what it would write; all of it lies in memory, within the budget. As far as measurement
-            says that it pays; never changes a token.
-
-    Raises:
-        NotAStoreError, StoreVersionError, CorruptStoreError: the store cannot be used.
-        BudgetError: the budget cannot work; the message names the smallest that can.
-        RequestError: an option has no such value.
-    """
-    if not isinstance(store, str | os.PathLike):
-        raise RequestError(f"store is {store!r:.60}; give the path of a store's folder or of a GGUF file")
-    if kv_format not in KV_FORMATS:
-        raise RequestError(f"no KV format {kv_format!r}; choose one of {', '.join(KV_FORMATS)}")
-    context = None if context is None else arguments.whole("context", context, 1)
-    num_texts = arguments.whole("num_texts", num_texts, 1)
-    if num_threads is not None:
-        set_num_threads(num_threads)
-    budget_bytes = None if memory is None else parse_size(memory)
-    cache_bytes = None if cache is None else parse_size(cache)
-    draft_name, draft_store = find_draft(draft)
-    options = LoadOptions(
-        budget_bytes=budget_bytes,
-        context=context,
-        kv_format=kv_format,
-        cache_bytes=cache_bytes,
-        policy=policy,
-        reader=reader,
-        verify=verify,
-        predictor=predictor,
-        device=None if device is None else find_device(device),
-        num_texts=num_texts,
-        tier_bytes=None if tier is None else parse_size(tier),
-        draft=draft_name,
-        draft_store=draft_store,
-    )
-    engine = load_engine(_open(Path(store)), options)
-    for note in engine.notes:
-        warnings.warn(note, stacklevel=2)
-    return Model(engine)
-
-
-def find_draft(draft: str | Path) -> tuple[str, Store | None]:
-    """What ``draft`` of ``load`` means: its name, and the store that drafts where it is one.
-
-    Raises:
-        RequestError: there is no such store, or it cannot be used.
-    """
-    if draft in DRAFTS:
-        return str(draft), None
-    if not isinstance(draft, str | os.PathLike):
-        raise RequestError(f"draft is {draft!r:.60}; give one of {', '.join(DRAFTS)}, or the path of a store")
-    try:
-        return STORE, _open(Path(draft))
-    except NotAStoreError:
-        raise RequestError(
-            f"no draft {str(draft)!r}; choose one of {', '.join(DRAFTS)}, or give a small store"
-        ) from None
-
-
-def _open(path: Path) -> Store:
-    if path.suffix == ".gguf" and path.is_file():
-        # Only here: stores are opened without the code that reads checkpoints.
-        from edgemoe.convert import open_gguf
-
-        return open_gguf(path)
-    return open_store(path)
-
-
-def set_num_threads(num_threads: int) -> None:
-    """Compute on so many threads, in the whole process.
-
-    Raises:
-        RequestError: none, or so many that they only hold each other up.
-    """
-    most = max(16, 4 * (os.cpu_count() or 1))
-    if not 1 <= arguments.whole("num_threads", num_threads, 0) <= most:
-        raise RequestError(f"num_threads is {num_threads}; give 1 to {most}, best one for each core")
-    native.set_num_threads(int(num_threads))
 
 
 class Model:
@@ -268,25 +107,8 @@ class Model:
         Raises:
             RequestError: as ``stream``; fewer than one answer, or a constraint, which is of one answer only.
         """
-        n = arguments.whole("n", n, 1)
-        if n > 1 and options.get("constraint") is not None:
-            raise RequestError(
-                "a constraint is of one answer only: call generate once for each, with its own"
-            )
-        seed = options.get("seed")
-        seed = None if seed is None else arguments.whole("seed", seed, 0)
-        streams = []
-        for i in range(n):
-            own: AnswerOptions = {**options, "seed": None if seed is None else seed + i}
-            streams.append(self.stream(prompt, **own))
-        session = self._open().session
-        num_at_once = session.num_at_once(max(stream.num_tokens for stream in streams))
-        for start in range(0, n, num_at_once):
-            together = streams[start : start + num_at_once]
-            for stream in together[: len(together) if len(together) > 1 else 0]:
-                stream.prepare()  # the first computes it, and the others copy
-            write_all(together, num_at_once)
-        return [stream.generation for stream in streams]
+        streams = [self.stream(prompt, **own) for own in options_of_each(n, options)]
+        return write_of_one(self._open().session, streams)
 
     def generate_many(
         self,
@@ -302,28 +124,9 @@ class Model:
         Raises:
             RequestError: as ``stream``; or a constraint, which is of one answer only.
         """
-        if options.get("constraint") is not None:
-            raise RequestError(
-                "a constraint is of one answer only: call generate once for each, with its own"
-            )
-        if isinstance(prompts, str | bytes):
-            raise RequestError("prompts is one text; give a list of them, or call generate")
-        if isinstance(prompts, Mapping) or not isinstance(prompts, Iterable):
-            raise RequestError(f"prompts is {prompts!r:.60}; give a list of texts or of token ids")
-        streams = [self.stream(prompt, **options) for prompt in prompts]
-        if not streams:
-            return []
-        num_done = 0
-
-        def count() -> None:
-            nonlocal num_done
-            num_done += 1
-            if on_answer is not None:
-                on_answer(num_done, len(streams))
-
-        longest = max(stream.num_tokens for stream in streams)
-        write_all(streams, self._open().session.num_at_once(longest), count)
-        return [stream.generation for stream in streams]
+        refuse_constraint(options)
+        streams = [self.stream(prompt, **options) for prompt in checked_prompts(prompts)]
+        return write_each(self._open().session, streams, on_answer)
 
     def stream_chat(
         self,

@@ -1,0 +1,144 @@
+"""Loading a store, and the number of threads that compute."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+from edgemoe import arguments, native
+from edgemoe.api.model import Model
+from edgemoe.engine.drafting import DRAFTS, STORE
+from edgemoe.engine.loading import LoadOptions, load_engine
+from edgemoe.errors import NotAStoreError, RequestError
+from edgemoe.experts import DEFAULT_POLICY
+from edgemoe.models import KV_FORMATS
+from edgemoe.store import Store, find_device, open_store
+from edgemoe.units import parse_size
+
+
+def load(
+    store: str | Path,
+    memory: str | int | None = None,
+    *,
+    context: int | None = None,
+    num_threads: int | None = None,
+    kv_format: str = "f16",
+    cache: str | int | None = None,
+    policy: str = DEFAULT_POLICY,
+    predictor: str = "auto",
+    reader: str = "auto",
+    verify: str = "always",
+    device: str | None = None,
+    num_texts: int = 1,
+    tier: str | int | None = None,
+    draft: str | Path = "none",
+) -> Model:
+    """Load a store so that the whole process stays within ``memory``.
+
+    Args:
+        store: folder that ``edgemoe convert`` made, the URL of one, such as "s3://bucket/store", or a GGUF
+            file, which is run as it is.
+        memory: cap such as "2GiB", or bytes. Default: what is free, minus a margin.
+        context: longest prompt plus answer, in tokens. Default: 4096, or what the model was trained for.
+            With an encoder: longest prompt, and longest answer. Default: 512.
+        num_threads: threads that compute, of the whole process. Default: one per core.
+        kv_format: "f16" or "f32" keys and values.
+        cache: cap on the expert cache within the budget. Default: all that the budget leaves.
+        policy: which expert leaves the cache: "forecast" ("edgemoe" until `edgemoe fit` has run on the
+            store), "edgemoe", "edgemoe-printed", "lfu", "lfru" or "lru".
+        predictor: what is read ahead: "none", "gate" by the next layers' routers, or, once `edgemoe fit`
+            has run on the store, "table", "gate-fitted" or "hybrid"; "auto" is the best there is.
+        reader: "ring" (direct reads by io_uring), "direct" (on worker threads), "buffered", or "auto": the
+            first that kernel and file system allow.
+        verify: compare experts with their checksums "always" when they are read, the "first" time, or
+            "never".
+        device: slow storage down to that of "jetson-tx2-ssd", "jetson-tx2-usb", "rpi4-sd", "nvme" or
+            "network".
+        num_texts: whole contexts to keep room for. Texts share that room: short ones are many, and what an
+            ended one has computed is kept for others that begin alike. A text that finds none waits.
+        tier: of a store at a URL, how much of this disk experts may take that were read; 0: none. Default:
+            as much as they all take, or a quarter of what is free.
+        draft: where guesses at the next tokens come from, which one step computes together: "text" takes
+            what followed where the text's end stood before, "mtp" what the store's layer for further tokens
+            predicts, "none" makes none. "auto" is "mtp" where there is such a layer and memory for it and all
+            experts, else "text" where the model allows it. Or a small store with the same tokens, as
+            ``store``: what it would write; all of it lies in memory, within the budget. As far as measurement
+            says that it pays; never changes a token.
+
+    Raises:
+        NotAStoreError, StoreVersionError, CorruptStoreError: the store cannot be used.
+        BudgetError: the budget cannot work; the message names the smallest that can.
+        RequestError: an option has no such value.
+    """
+    if not isinstance(store, str | os.PathLike):
+        raise RequestError(f"store is {store!r:.60}; give the path of a store's folder or of a GGUF file")
+    if kv_format not in KV_FORMATS:
+        raise RequestError(f"no KV format {kv_format!r}; choose one of {', '.join(KV_FORMATS)}")
+    context = None if context is None else arguments.whole("context", context, 1)
+    num_texts = arguments.whole("num_texts", num_texts, 1)
+    if num_threads is not None:
+        set_num_threads(num_threads)
+    draft_name, draft_store = find_draft(draft)
+    options = LoadOptions(
+        budget_bytes=_size(memory),
+        context=context,
+        kv_format=kv_format,
+        cache_bytes=_size(cache),
+        policy=policy,
+        reader=reader,
+        verify=verify,
+        predictor=predictor,
+        device=None if device is None else find_device(device),
+        num_texts=num_texts,
+        tier_bytes=_size(tier),
+        draft=draft_name,
+        draft_store=draft_store,
+    )
+    engine = load_engine(_open(Path(store)), options)
+    for note in engine.notes:
+        warnings.warn(note, stacklevel=2)
+    return Model(engine)
+
+
+def find_draft(draft: str | Path) -> tuple[str, Store | None]:
+    """What ``draft`` of ``load`` means: its name, and the store that drafts where it is one.
+
+    Raises:
+        RequestError: there is no such store, or it cannot be used.
+    """
+    if draft in DRAFTS:
+        return str(draft), None
+    if not isinstance(draft, str | os.PathLike):
+        raise RequestError(f"draft is {draft!r:.60}; give one of {', '.join(DRAFTS)}, or the path of a store")
+    try:
+        return STORE, _open(Path(draft))
+    except NotAStoreError:
+        raise RequestError(
+            f"no draft {str(draft)!r}; choose one of {', '.join(DRAFTS)}, or give a small store"
+        ) from None
+
+
+def _size(size: str | int | None) -> int | None:
+    return None if size is None else parse_size(size)
+
+
+def _open(path: Path) -> Store:
+    if path.suffix == ".gguf" and path.is_file():
+        # Only here: stores are opened without the code that reads checkpoints.
+        from edgemoe.convert import open_gguf
+
+        return open_gguf(path)
+    return open_store(path)
+
+
+def set_num_threads(num_threads: int) -> None:
+    """Compute on so many threads, in the whole process.
+
+    Raises:
+        RequestError: none, or so many that they only hold each other up.
+    """
+    most = max(16, 4 * (os.cpu_count() or 1))
+    if not 1 <= arguments.whole("num_threads", num_threads, 0) <= most:
+        raise RequestError(f"num_threads is {num_threads}; give 1 to {most}, best one for each core")
+    native.set_num_threads(int(num_threads))
