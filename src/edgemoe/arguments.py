@@ -122,3 +122,19 @@ def _shown(value: Any) -> str:
     except ValueError:  # integers of more than 4300 digits
         return "a number of thousands of digits"
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
+def template_options(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Values for a chat template, by their names, as they were given; none: an empty table.
+
+    Raises:
+        RequestError: they are no table, or have a name that is none, or that of the conversation.
+    """
+    if options is not None and not isinstance(options, Mapping):
+        raise RequestError(f"template_options is {options!r:.60}; give a table of names and values")
+    unnamed = next((name for name in options or () if not isinstance(name, str)), None)
+    if unnamed is not None:
+        raise RequestError(f"template_options has the name {unnamed!r:.60}; names are texts")
+    if options and "messages" in options:
+        raise RequestError("template_options has 'messages', which are the conversation itself")
+    return options or {}

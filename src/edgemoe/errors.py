@@ -11,6 +11,7 @@ EdgeMoEError
 │   └── CorruptStoreError             bytes differ from what was written
 ├── TraceError (ValueError)           a folder of traces that is damaged or none
 ├── PlanError (ValueError)            no bit widths reach the tolerance or the size asked for
+│   └── UnwrittenPlanError            they were found, and the file cannot be written
 ├── ConversionError (OSError)         converting could not go on: disk full, output exists
 ├── BudgetError (ValueError)          names the smallest budget that works
 ├── ExpertReadError (OSError)         storage failed while an expert was read
@@ -81,6 +82,14 @@ class TraceError(EdgeMoEError, ValueError):
 
 class PlanError(EdgeMoEError, ValueError):
     """No plan of bit widths does what was asked; the message says what can be reached."""
+
+
+class UnwrittenPlanError(PlanError):
+    """A plan was found and its file cannot be written: ``plan`` is its text, so that hours are not lost."""
+
+    def __init__(self, message: str, plan: str) -> None:
+        super().__init__(message)
+        self.plan = plan
 
 
 class ConversionError(EdgeMoEError, OSError):

@@ -17,10 +17,11 @@ import pytest
 from edgemoe.calib.widths import Profile, ProfileOptions
 from edgemoe.calib.widths.ladder import UNIFORM, WIDTHS
 from edgemoe.convert import convert, convert_in_parts
-from edgemoe.errors import RequestError, WorkerError
+from edgemoe.errors import ConversionError, RequestError, WorkerError
 from edgemoe.executors import ExecutorOptions, Here, Processes, Slurm, find_executor, run_items
 from edgemoe.executors import worker as workers
 from edgemoe.quant import BitPlan, ExpertFormats
+from edgemoe.workflows.convert import ConvertOptions, convert_model
 
 WINDOW = 32
 WINDOWS = [np.random.default_rng(seed).integers(3, 320, WINDOW).tolist() for seed in range(20)]
@@ -200,8 +201,7 @@ def test_a_node_that_does_not_share_the_folder_or_computes_otherwise_is_refused(
         run_items(Here(), lambda item: None, [Square(2, tmp_path)], tmp_path)
 
 
-def test_parts_make_the_store_that_convert_makes(tiny_checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("edgemoe.convert.parts.MAX_PART_BYTES", 64 * 1024)
+def test_parts_make_the_store_that_convert_makes(tiny_checkpoint, tmp_path, small_parts):
     plan = BitPlan.uniform("q3", "q8")
     plain = convert(tiny_checkpoint, tmp_path / "plain", plan)
     told = []
@@ -214,6 +214,58 @@ def test_parts_make_the_store_that_convert_makes(tiny_checkpoint, tmp_path, monk
     assert sorted(p.name for p in tmp_path.iterdir()) == ["parts", "plain"]
     for path in (tmp_path / "plain").iterdir():
         assert (tmp_path / "parts" / path.name).read_bytes() == path.read_bytes()
+
+
+def files_of(store):
+    return {path.name: path.read_bytes() for path in store.iterdir()}
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setattr("edgemoe.convert.parts.MAX_PART_BYTES", 64 * 1024)
+
+
+class Elsewhere:
+    """Takes items as processes and machines do, at none of their cost."""
+
+    map = Here.map
+
+
+def test_a_shared_conversion_that_stops_goes_on_and_makes_the_same_store(
+    tiny_checkpoint, tmp_path, small_parts, monkeypatch
+):
+    plain, shared = tmp_path / "plain", tmp_path / "shared"
+    convert_model(tiny_checkpoint, plain, ConvertOptions(bits=3))
+    asked = []
+    monkeypatch.setattr(
+        "edgemoe.workflows.convert.find_executor", lambda given: asked.append(given) or Elsewhere()
+    )
+    options = ConvertOptions(bits=3, executor=ExecutorOptions("local:2"))
+
+    @contextmanager
+    def stops_after_two(description, unit):
+        def advance(done, total, told=[]):  # noqa: B006 - counts
+            told.append(done)
+            if len(told) == 2:
+                raise KeyboardInterrupt
+
+        yield advance
+
+    with pytest.raises(KeyboardInterrupt):
+        convert_model(tiny_checkpoint, shared, options, steps=stops_after_two)
+    assert not shared.exists()
+    report = convert_model(tiny_checkpoint, shared, options)
+    assert report.num_resumed_bytes > 0
+    assert asked[0].memory_bytes > 100 << 20  # what packing takes, as nobody said it
+    assert files_of(shared) == files_of(plain)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plain", "shared"]
+
+
+def test_parts_of_something_else_are_not_removed(tiny_checkpoint, tmp_path):
+    (tmp_path / "out.parts").mkdir()
+    (tmp_path / "out.parts" / "letter.txt").write_text("dear")
+    with pytest.raises(ConversionError, match="was not made by a conversion"):
+        convert_in_parts(tiny_checkpoint, {tmp_path / "out": BitPlan.uniform("q3", "q8")}, Here())
 
 
 def test_executors_are_chosen_by_name_and_strange_names_refused(monkeypatch):

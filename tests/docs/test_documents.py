@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -65,6 +66,25 @@ def test_the_table_of_exact_formats_is_that_of_the_code():
     rows = re.findall(r"^\| (\w+) \| `(\w+)` \| [\d.]+ \| ([\d.]+) \|$", text, re.MULTILINE)
     exact = [t for t in native.FORMAT_TRAITS.values() if t.packs_blocks]
     assert rows == [(t.block_type, t.name, f"{native.bits_per_weight(t.name):.4g}") for t in exact]
+
+
+def test_the_calls_of_the_python_page_run(tiny_checkpoint, tmp_path, monkeypatch, capsys):
+    page = (ROOT / "docs" / "api.md").read_text()
+    section = page[page.index("## What the commands do") :]
+    calls, planned = re.findall(r"```python\n(.*?)```", section, re.DOTALL)[:2]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "OLMoE-1B-7B").symlink_to(tiny_checkpoint)
+    for name in ("book.txt", "chat.txt"):
+        (tmp_path / name).write_text("Once upon a time there was a river. " * 30)
+    names: dict[str, object] = {}
+    exec(compile(calls, "api.md", "exec"), names)
+    assert "q4/q4/q4" in capsys.readouterr().out
+    assert (tmp_path / "olmoe3.store" / "edgemoe.json").exists()
+    # What takes hours is not run, but its options are those that there are.
+    for name in ("convert_model", "plan_widths"):
+        monkeypatch.setattr(edgemoe, name, MagicMock())
+    exec(compile(planned, "api.md", "exec"), names)
+    assert edgemoe.plan_widths.call_args.args[3].tolerance == "2%"
 
 
 def test_readme_has_the_two_commands_that_ci_uses():

@@ -326,7 +326,7 @@ def test_the_shell_completes_commands():
 
 @pytest.mark.parametrize("name", ["enable_thinking=false", "style=short", "numbers=[1, 2]"])
 def test_options_of_a_template(name):
-    from edgemoe.cli.options import template_options
+    from edgemoe.cli.given import template_options
 
     found = template_options([name])
     assert found in ({"enable_thinking": False}, {"style": "short"}, {"numbers": [1, 2]})

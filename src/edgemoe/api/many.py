@@ -8,11 +8,11 @@ from typing import Any
 from edgemoe import arguments
 from edgemoe.engine.answer import Generation
 from edgemoe.engine.generation import Stream
-from edgemoe.engine.perplexity import Progress
 from edgemoe.engine.requests import AnswerOptions
 from edgemoe.engine.session import Session
 from edgemoe.engine.together import write_all
 from edgemoe.errors import RequestError
+from edgemoe.progress import Progress
 
 
 def options_of_each(n: int, options: AnswerOptions) -> list[AnswerOptions]:

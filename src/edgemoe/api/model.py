@@ -18,12 +18,13 @@ from edgemoe.engine.generation import Stream, collect_logits, current_stats
 from edgemoe.engine.loading import Engine
 from edgemoe.engine.memory import MemoryPlan
 from edgemoe.engine.pairs import Pair, PairScore, score_pairs
-from edgemoe.engine.perplexity import Progress, Score, score_text
+from edgemoe.engine.perplexity import Score, score_text
 from edgemoe.engine.prompts import read_chat, read_prompt
 from edgemoe.engine.requests import AnswerOptions, make_request
 from edgemoe.engine.stats import Stats
 from edgemoe.errors import RequestError
 from edgemoe.models import ModelSpec
+from edgemoe.progress import Progress
 from edgemoe.text import Message, Tokenizer
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class Model:
         engine = self._open()
         tokenizer = engine.tokenizer
         stop_ids = tokenizer.stop_ids | tokenizer.turn_end_ids()
-        token_ids = read_chat(engine, messages, _template_options(template_options))
+        token_ids = read_chat(engine, messages, arguments.template_options(template_options))
         return Stream(engine, make_request(token_ids, stop_ids, options, engine.sampling))
 
     def astream_chat(
@@ -281,17 +282,6 @@ class Model:
             raise RequestError("the model is closed; load it again")
         engine.session.check_usable()
         return engine
-
-
-def _template_options(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    if options is not None and not isinstance(options, Mapping):
-        raise RequestError(f"template_options is {options!r:.60}; give a table of names and values")
-    unnamed = next((name for name in options or () if not isinstance(name, str)), None)
-    if unnamed is not None:
-        raise RequestError(f"template_options has the name {unnamed!r:.60}; names are texts")
-    if options and "messages" in options:
-        raise RequestError("template_options has 'messages', which are the conversation itself")
-    return options or {}
 
 
 def _finish(stream: Stream) -> Generation:

@@ -13,7 +13,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,13 @@ from edgemoe.engine.loading import Engine
 from edgemoe.errors import RequestError, TraceError
 from edgemoe.experts import Catalog, LayerEvent
 from edgemoe.json_object import read_json_object
+from edgemoe.progress import Progress
 from edgemoe.store.durable import LOCK_FILE, lock_folder
 
 VERSION = 1
 TRACE_FILE = "trace.json"
 # States of wide and deep models would fill disks; this many bytes of them fit any correction.
 MAX_STATE_BYTES = 1 << 30
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgemoe.cli.options import (
-    DraftOption,
-    JsonOption,
-    MemoryOption,
-    ThreadsOption,
-    TierOption,
-    only_one,
-    read_text,
-)
+from edgemoe.cli.given import only_one, read_text
+from edgemoe.cli.options import DraftOption, JsonOption, MemoryOption, ThreadsOption, TierOption
 from edgemoe.cli.output import count_progress, new_table, print_json, print_table
 
 if TYPE_CHECKING:

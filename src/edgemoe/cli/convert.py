@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgemoe.cli.given import read_texts
 from edgemoe.cli.groups import with_groups
-from edgemoe.cli.options import JsonOption, NoMtpOption
-from edgemoe.cli.output import byte_progress, print_json, quoted, say
-from edgemoe.cli.widths import MeasuredWidths, UniformWidths, read_inputs_for
+from edgemoe.cli.options import JsonOption, NoMtpOption, WorkArguments
+from edgemoe.cli.output import byte_progress, print_json, quoted, say, show_steps
+from edgemoe.cli.widths import MeasuredArguments, UniformArguments
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
@@ -27,8 +25,9 @@ def convert(
         typer.Argument(metavar="SRC", help="Hugging Face folder (config.json and safetensors) or GGUF file."),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Store to make; a new folder.")],
-    uniform: UniformWidths,
-    measured: MeasuredWidths,
+    uniform: UniformArguments,
+    measured: MeasuredArguments,
+    work: WorkArguments,
     experts_only: Annotated[
         bool,
         typer.Option(
@@ -37,6 +36,16 @@ def convert(
         ),
     ] = False,
     no_mtp: NoMtpOption = False,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            metavar="SIZE",
+            help="What measuring and each worker of --executor may take, such as 8GiB."
+            "  [default: of measuring what is free; of packing what it takes]",
+            show_default=False,
+        ),
+    ] = None,
     overwrites: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUT if it is a store already.")
     ] = False,
@@ -48,7 +57,8 @@ def convert(
     r"""Turn a checkpoint into a store.
 
     Memory stays at a few experts, however large the model. Stopped half-way (Ctrl-C, power cut),
-    the same command goes on where it was. OUT appears only when it is complete.
+    the same command goes on where it was. OUT appears only when it is complete. With --executor the
+    work is shared by processes or machines, and OUT has the same bytes.
 
     A GGUF file keeps every weight as it is, its blocks only rearranged, unless --bits or --plan says
     otherwise; so does what is in MXFP4 or NVFP4. Of a split file name any part.
@@ -73,52 +83,37 @@ def convert(
     edgemoe convert ./OLMoE-1B-7B olmoe.store --bits 3 --trace olmoe.trace
     edgemoe convert ./OLMoE-1B-7B olmoe.store --tolerance 2% --text book.txt --text chat.txt
     edgemoe convert ./Qwen3-30B-A3B qwen-experts.store --experts-only --bits 4
+    edgemoe convert ./GLM-4.6 glm.store --bits 4 --executor local:4
+    edgemoe convert ./GLM-4.6 glm.store --bits 4 --executor slurm:long --workers 8
     """
-    import edgemoe.convert as conversion
-    from edgemoe.store.format import MANIFEST_FILE
+    from edgemoe.workflows.convert import ConvertOptions, convert_model, estimate_store
 
-    if (source / MANIFEST_FILE).is_file():
-        raise RequestError(f"{source} is a store already; give the checkpoint that it was made from")
-    if out.name in ("", ".."):
-        raise RequestError(f"{out} is no name for a new folder; give one such as model.store")
     if experts_only:
-        others = measured != MeasuredWidths(measured.plan_file) or uniform.dense_bits is not None
-        if others or is_dry_run or no_mtp:
+        others = measured != MeasuredArguments(measured.plan_file) or uniform.dense_bits is not None
+        if others or is_dry_run or no_mtp or work != WorkArguments() or memory is not None:
             raise RequestError("--experts-only goes with --bits, --plan and --overwrite alone")
         _convert_experts(source, out, uniform.bits, measured.plan_file, overwrites, as_json)
         return
-    work, trace = None, None
-    if measured.has_goal:
-        if is_dry_run:
-            raise RequestError("--tolerance and --size measure first; leave out --dry-run")
-        if out.exists() and not overwrites:
-            raise RequestError(f"{out} exists; choose another place or give --overwrite")
-        work = out.with_name(f"{out.name}.work")
-        plan, trace = measured.search(source, work, uniform)
-    else:
-        plan, trace = measured.read(source, uniform)
-    plan = replace(plan, origin={**plan.origin, "source": source.absolute().name})
-    inputs = read_inputs_for(source, plan, trace)
+    options = ConvertOptions(
+        bits=uniform.bits,
+        dense_bits=uniform.dense_bits,
+        plan=measured.plan_file,
+        trace=measured.trace,
+        tolerance=measured.tolerance,
+        size=measured.size,
+        texts=read_texts(measured.texts or ()),
+        keeps_mtp=not no_mtp,
+        overwrite=overwrites,
+        executor=work.options(memory),
+    )
     if is_dry_run:
-        _say_estimate(conversion.estimate(source, plan, keeps_mtp=not no_mtp), out, as_json)
+        _say_estimate(estimate_store(source, options), out, as_json)
         return
-    started = time.monotonic()
-    with byte_progress(f"converting to {out.name}") as advance:
-        report = conversion.convert(
-            *(source, out, plan),
-            inputs=inputs,
-            keeps_mtp=not no_mtp,
-            overwrite=overwrites,
-            progress=advance,
-            tell=say,
-        )
-    if work is not None:
-        shutil.rmtree(work)
-    elapsed_s = time.monotonic() - started
+    report = convert_model(source, out, options, steps=show_steps, tell=say)
     if as_json:
-        print_json({**report.to_json(), "elapsed_s": elapsed_s})
+        print_json(report.to_json())
     else:
-        _say_report(report, out, elapsed_s, is_rounded_for_inputs=inputs is not None)
+        _say_report(report, out)
 
 
 def _convert_experts(
@@ -135,25 +130,18 @@ def _convert_experts(
     if as_json:
         print_json(report.to_json())
         return
-    _say_report(report, out, report.elapsed_s, is_rounded_for_inputs=False, has_next=False)
+    _say_report(report, out, has_next=False)
     say("next: EdgeMoEConfig(store=...) in Python, as in docs/transformers.md")
 
 
-def _say_report(
-    report: ConversionReport,
-    out: Path,
-    elapsed_s: float,
-    *,
-    is_rounded_for_inputs: bool,
-    has_next: bool = True,
-) -> None:
+def _say_report(report: ConversionReport, out: Path, *, has_next: bool = True) -> None:
     from edgemoe.units import format_duration, format_size
 
     if report.has_restarted:
         say("an unfinished conversion with another plan or source was there and has been discarded")
     if report.num_resumed_bytes:
         say(f"went on from an earlier run: {format_size(report.num_resumed_bytes)} were there")
-    say(f"wrote {out}: {format_size(report.num_bytes)} in {format_duration(elapsed_s)}")
+    say(f"wrote {out}: {format_size(report.num_bytes)} in {format_duration(report.elapsed_s)}")
     for part, num_tensors in report.passed_over.items():
         say(f"passed over {part}: {num_tensors} tensors; text does not need them")
     for change, count in report.num_matrices.items():
@@ -161,7 +149,7 @@ def _say_report(
         says = {None: "", 0.0: ", every weight as it was"}
         changed = f", weights changed by {error or 0:.2%} (root mean square, relative)"
         say(f"{change}: {count} matrices{says.get(error, changed)}")
-    if is_rounded_for_inputs:
+    if report.is_rounded_for_inputs:
         say("experts were rounded for their outputs, which change less; their weights change more")
     if has_next:
         say("next: " + quoted("edgemoe", "run", out, "Once upon a time"))
@@ -169,19 +157,16 @@ def _say_report(
 
 def _say_estimate(estimate: StoreEstimate, out: Path, as_json: bool) -> None:
     from edgemoe.units import format_size
+    from edgemoe.workflows.outputs import free_bytes
 
-    free_bytes = shutil.disk_usage(_existing_parent(out)).free
+    free = free_bytes(out)
     for note in estimate.notes:
         say(note)
     if as_json:
-        print_json({**estimate.to_json(), "free_bytes": free_bytes})
+        print_json({**estimate.to_json(), "free_bytes": free})
         return
     print(f"experts  {format_size(estimate.expert_bytes):>12}")
     print(f"dense    {format_size(estimate.dense_bytes):>12}")
     print(f"store    {format_size(estimate.num_bytes):>12}   at {out}")
-    print(f"free     {format_size(free_bytes):>12}")
-
-
-def _existing_parent(path: Path) -> Path:
-    path = path.absolute()
-    return path if path.exists() else _existing_parent(path.parent)
+    print(f"free     {format_size(free):>12}")
+    print(f"memory   {format_size(estimate.converting_bytes):>12}   while converting, about")

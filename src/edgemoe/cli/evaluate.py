@@ -9,28 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgemoe.cli.given import only_one, read_text, refuse_without
 from edgemoe.cli.groups import with_groups
-from edgemoe.cli.options import (
-    JsonOption,
-    MemoryOption,
-    StoreArgument,
-    ThreadsOption,
-    WindowOption,
-    only_one,
-    read_text,
-    refuse_without,
-    window_within,
-)
-from edgemoe.cli.output import count_progress, print_json, say_budget
+from edgemoe.cli.options import JsonOption, MemoryOption, StoreArgument, ThreadsOption, WindowOption
+from edgemoe.cli.output import print_json, say, show_steps
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
-    from edgemoe.api import Model
-    from edgemoe.engine.pairs import PairScore
+    from edgemoe.engine.pairs import Pair, PairScore
     from edgemoe.engine.perplexity import Score
 
 _KEYS, _PREFIX = "document,summary", "summarize: "
-_MOST_ANSWERED = 128  # tokens of an answer
 
 
 @dataclass(frozen=True)
@@ -60,13 +49,6 @@ class EvaluatedText:
     def path(self) -> Path | None:
         """Of the text, if there is one."""
         return only_one(self.text, "--text")
-
-    def score(self, model: Model, content: str, window: int, max_tokens: int | None) -> Score:
-        """How well the model predicts what the file holds."""
-        assert self.path is not None
-        token_ids = model.tokenizer.encode(content)[:max_tokens]
-        with count_progress(f"reading {self.path.name}", "tokens") as advance:
-            return model.perplexity(token_ids, window=window, stride=self.stride, progress=advance)
 
 
 @dataclass(frozen=True)
@@ -109,8 +91,8 @@ class EvaluatedPairs:
         if self.pairs is not None:
             refuse_without("rouge_score", "--pairs", "eval")
 
-    def score(self, model: Model, max_tokens: int | None) -> PairScore:
-        """What the model answers, compared with the answers in the file."""
+    def read(self) -> list[Pair]:
+        """The pairs of the file."""
         from edgemoe.engine.pairs import read_pairs
 
         assert self.pairs is not None
@@ -119,9 +101,7 @@ class EvaluatedPairs:
         if not comma:
             raise RequestError(f"--keys {keys!r}: give two, such as document,summary")
         prefix = _PREFIX if self.prefix is None else self.prefix
-        chosen = read_pairs(self.pairs, prompt_key, answer_key, prefix)[: self.max_pairs]
-        with count_progress(f"answering {self.pairs.name}", "pairs") as advance:
-            return model.score_pairs(chosen, max_tokens=max_tokens or _MOST_ANSWERED, progress=advance)
+        return read_pairs(self.pairs, prompt_key, answer_key, prefix)[: self.max_pairs]
 
 
 @with_groups
@@ -156,22 +136,19 @@ def evaluate(
     edgemoe eval switch.store --pairs xsum.jsonl --max-pairs 100
     edgemoe eval switch.store --pairs samsum.jsonl --keys dialogue,summary
     """
-    import edgemoe
     from edgemoe.units import format_duration
+    from edgemoe.workflows.evaluate import EvaluateOptions, evaluate_pairs, evaluate_text
 
     path = followed.path
     if (path is None) == (answered.pairs is None):
         raise RequestError("give either --text or --pairs")
-    content = None if path is None else read_text(path)
+    options = EvaluateOptions(memory, window, followed.stride, max_tokens, num_threads)
     started = time.monotonic()
-    context = window_within(store, window)
-    with edgemoe.load(store, memory, context=context, num_threads=num_threads) as model:
-        say_budget(model, memory)
-        score: Score | PairScore
-        if content is None:
-            score = answered.score(model, max_tokens)
-        else:
-            score = followed.score(model, content, context, max_tokens)
+    score: Score | PairScore
+    if path is None:
+        score = evaluate_pairs(store, answered.read(), options, steps=show_steps, tell=say)
+    else:
+        score = evaluate_text(store, read_text(path), options, steps=show_steps, tell=say)
     elapsed_s = time.monotonic() - started
     if as_json:
         print_json({**score.to_json(), "elapsed_s": elapsed_s})

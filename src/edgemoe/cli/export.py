@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgemoe.cli.options import JsonOption, StoreArgument
-from edgemoe.cli.output import byte_progress, count_progress, print_json, quoted, say
-from edgemoe.errors import RequestError
+from edgemoe.cli.output import print_json, quoted, say, show_steps
 
 if TYPE_CHECKING:
     from edgemoe.export import ExportReport
@@ -80,54 +79,26 @@ def export(
     edgemoe export mixed.store --recipe types.txt --imatrix olmoe.imatrix.gguf --trace olmoe.trace
     llama-quantize --imatrix olmoe.imatrix.gguf --tensor-type-file types.txt olmoe-f16.gguf out.gguf q8_0
     """
-    if out is None and recipe is None and imatrix is None:
-        raise RequestError("nothing to write; give OUT, --recipe or --imatrix")
-    if (imatrix is None) != (trace is None):
-        raise RequestError("--imatrix is made of what --trace has recorded; give both or neither")
-    record: dict[str, Any] = {}
-    if recipe is not None:
-        record |= _write_recipe(store, recipe)
-    if imatrix is not None and trace is not None:
-        record |= _write_imatrix(store, imatrix, trace, overwrites)
-    if out is not None:
-        from edgemoe.export import export_gguf
+    from edgemoe.workflows.export import ExportOptions, export_store
 
-        with byte_progress(f"exporting to {out.name}") as advance:
-            report = export_gguf(store, out, block_type=block_type, overwrite=overwrites, progress=advance)
-        record |= report.to_json()
-        if not as_json:
-            _say_report(report, out)
+    options = ExportOptions(out, block_type, recipe, imatrix, trace, overwrites)
+    made = export_store(store, options, steps=show_steps)
+    record: dict[str, Any] = {}
+    if made.recipe is not None:
+        record["recipe"] = made.recipe.to_json()
+        say(
+            f"wrote {recipe}: {len(made.recipe.types)} types; weights of experts are predicted to change by"
+            f" {made.recipe.error:.1%}, by the plan's own widths {made.recipe.plan_error:.1%}"
+        )
+    if made.num_importances is not None:
+        record["imatrix"] = {"path": str(imatrix), "num_tensors": made.num_importances}
+        say(f"wrote {imatrix}: importance of the inputs of {made.num_importances} tensors of experts")
+    if made.report is not None and as_json:
+        record |= made.report.to_json()
+    elif made.report is not None and out is not None:
+        _say_report(made.report, out)
     if as_json:
         print_json(record)
-
-
-def _write_recipe(store: Path, path: Path) -> dict[str, Any]:
-    from edgemoe.export import make_recipe, write_recipe
-    from edgemoe.store import open_store
-
-    recipe = make_recipe(open_store(store))
-    write_recipe(recipe, path)
-    say(
-        f"wrote {path}: {len(recipe.types)} types; weights of experts are predicted to change by"
-        f" {recipe.error:.1%}, by the plan's own widths {recipe.plan_error:.1%}"
-    )
-    return {"recipe": recipe.to_json()}
-
-
-def _write_imatrix(store: Path, path: Path, trace: Path, overwrites: bool) -> dict[str, Any]:
-    from edgemoe.calib.widths.inputs import read_inputs
-    from edgemoe.export import write_imatrix
-    from edgemoe.models import read_spec
-    from edgemoe.store import open_store
-
-    opened = open_store(store)
-    inputs = read_inputs(trace, read_spec(opened.config))
-    with count_progress(f"writing {path.name}", "experts") as advance:
-        number = write_imatrix(
-            opened, inputs, path, source=trace.name, overwrite=overwrites, progress=advance
-        )
-    say(f"wrote {path}: importance of the inputs of {number} tensors of experts")
-    return {"imatrix": {"path": str(path), "num_tensors": number}}
 
 
 def _say_report(report: ExportReport, out: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgemoe.cli.options import JsonOption
-from edgemoe.cli.output import count_progress, new_table, print_json, print_table
+from edgemoe.cli.output import new_table, print_json, print_table, show_steps
 
 if TYPE_CHECKING:
     from edgemoe.calib.routing import FitReport
@@ -30,20 +30,9 @@ def fit(
     edgemoe trace qwen.store --text book.txt -o book.trace
     edgemoe fit book.trace -o qwen.store
     """
-    from edgemoe.calib.routing import fit_routing
-    from edgemoe.calib.trace import read_trace
-    from edgemoe.engine.stored_weights import check_store, read_dense_weights
-    from edgemoe.experts import save_fitted
-    from edgemoe.models import read_spec
-    from edgemoe.store import open_store
+    from edgemoe.workflows.tracing import fit_store
 
-    opened = open_store(store, checks_attached=False)
-    spec = read_spec(opened.config)
-    check_store(spec, opened)
-    traced = read_trace(trace)
-    with count_progress("fitting", "layers") as advance:
-        fitted, report = fit_routing(traced, spec, read_dense_weights(spec, opened), advance)
-    save_fitted(opened, fitted)
+    report = fit_store(trace, store, steps=show_steps)
     if as_json:
         recall = {
             name: {"exact": r.exact.tolist(), "wider": r.wider.tolist()} for name, r in report.recall.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,14 +9,11 @@ import typer
 
 from edgemoe.cli.groups import with_groups
 from edgemoe.cli.options import JsonOption, MemoryOption, NoMtpOption
-from edgemoe.cli.output import byte_progress, new_table, print_json, print_table, quoted, say
-from edgemoe.cli.widths import UniformWidths
-from edgemoe.errors import RequestError
+from edgemoe.cli.output import new_table, print_json, print_table, quoted, say, show_steps
+from edgemoe.cli.widths import UniformArguments
 
 if TYPE_CHECKING:
-    from edgemoe.checkpoint import CheckpointSource, HubName
-    from edgemoe.convert.outlook import Outlook
-    from edgemoe.quant import BitPlan
+    from edgemoe.workflows.get import Fetched
 
 
 @with_groups
@@ -28,7 +24,7 @@ def get(
             metavar="NAME", help="Model on the Hub: org/model, org/model@revision or org/model:file.gguf."
         ),
     ],
-    uniform: UniformWidths,
+    uniform: UniformArguments,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -57,69 +53,41 @@ def get(
     edgemoe get unsloth/Qwen3-30B-A3B-GGUF:Qwen3-30B-A3B-Q4_K_M.gguf
     edgemoe run Qwen3-30B-A3B --memory 8GiB -p "Why is the sky blue?"
     """
-    from edgemoe.checkpoint import open_hub, parse_hub_name
-    from edgemoe.convert import convert
-    from edgemoe.store.library import library_folder
+    from edgemoe.workflows.get import GetOptions, get_model, look_at_model
 
-    hub_name = parse_hub_name(name)
-    if hub_name is None:
-        raise RequestError(f"{name!r} is no name of a model on the Hub; give organisation/model")
-    place = out or library_folder() / _store_name(hub_name)
-    if place.exists() and not is_dry_run:
-        raise RequestError(f"{place} exists; run it, remove it, or choose another place with --out")
-    say(f"looking at {hub_name} ...")
-    source = open_hub(hub_name)
-    try:
-        plan = uniform.plan(source, is_gguf=hub_name.file is not None)
-        outlook = _look(source, plan, memory, place, keeps_mtp=not no_mtp)
-        if not as_json:
-            _show(outlook, place)
-        if is_dry_run:
-            if as_json:
-                print_json({"store": str(place), **outlook.to_json()})
-            return
-        _check_room(place, outlook.store_bytes)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with byte_progress(f"fetching and converting {hub_name.repo}") as advance:
-            report = convert(source, place, plan, keeps_mtp=not no_mtp, progress=advance, tell=say)
-    finally:
-        source.close()
-    if as_json:
-        print_json({**report.to_json(), "outlook": outlook.to_json()})
+    options = GetOptions(
+        bits=uniform.bits,
+        dense_bits=uniform.dense_bits,
+        out=out,
+        memory=memory,
+        keeps_mtp=not no_mtp,
+    )
+    say(f"looking at {name} ...")
+    if is_dry_run:
+        found = look_at_model(name, options)
+        if as_json:
+            print_json({"store": str(found.store), **found.outlook.to_json()})
+        else:
+            _show(found)
         return
-    shown = place if out is not None else _store_name(hub_name)
-    say("next: " + quoted("edgemoe", "run", shown, "Once upon a time"))
+    looked = None if as_json else _show
+    found = get_model(name, options, steps=show_steps, tell=say, looked=looked)
+    if as_json:
+        assert found.report is not None
+        print_json({**found.report.to_json(), "outlook": found.outlook.to_json()})
+        return
+    say("next: " + quoted("edgemoe", "run", found.name, "Once upon a time"))
 
 
-def _store_name(name: HubName) -> str:
-    if name.file is None:
-        return name.repo
-    return f"{name.repo.split('/')[0]}/{Path(name.file).stem}"
-
-
-def _look(
-    source: CheckpointSource, plan: BitPlan, memory: str | None, place: Path, *, keeps_mtp: bool
-) -> Outlook:
-    from edgemoe.bench import measure_memory, measure_storage
-    from edgemoe.convert.outlook import look_ahead
-    from edgemoe.units import parse_size
-
-    existing = place.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    speed = measure_storage(existing if existing.is_dir() else existing.parent).bytes_per_s
-    budgets = () if memory is None else (parse_size(memory),)
-    return look_ahead(source, plan, measure_memory(), speed, budgets, keeps_mtp=keeps_mtp)
-
-
-def _show(outlook: Outlook, place: Path) -> None:
+def _show(found: Fetched) -> None:
     from edgemoe.units import format_size
 
+    outlook = found.outlook
     say(f"{outlook.family}: {outlook.num_layers} layers, {outlook.num_experts} experts; supported")
     say(
         f"{format_size(outlook.source_bytes)} are fetched, the store takes {format_size(outlook.store_bytes)}"
     )
-    say(f"store: {place}; converting takes up to {format_size(outlook.converting_bytes)} of memory")
+    say(f"store: {found.store}; converting takes up to {format_size(outlook.converting_bytes)} of memory")
     table = new_table(
         "what it would give", "--memory", "experts in memory", "read per token", "tokens/s, about"
     )
@@ -131,20 +99,3 @@ def _show(outlook: Outlook, place: Path) -> None:
             f"{row.speed.tokens_per_s:.2g}",
         )
     print_table(table)
-
-
-def _check_room(place: Path, num_bytes: int) -> None:
-    from edgemoe.errors import ConversionError
-    from edgemoe.units import format_size
-
-    existing = place.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    free_bytes = shutil.disk_usage(existing).free
-    partial = place.with_name(f"{place.name}.partial")
-    done = sum(f.stat().st_blocks * 512 for f in partial.iterdir()) if partial.is_dir() else 0
-    if free_bytes + done < num_bytes:
-        raise ConversionError(
-            f"{existing}: {format_size(free_bytes)} are free, the store takes {format_size(num_bytes)};"
-            " choose another place with --out, or fewer --bits"
-        )

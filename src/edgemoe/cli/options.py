@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgemoe.cli.given import as_utf8
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
     from edgemoe.api import Model
-    from edgemoe.executors import Executor
+    from edgemoe.executors import ExecutorOptions
 
 StoreArgument = Annotated[
     Path, typer.Argument(metavar="STORE", help="Folder made by convert, a name of your library, or a URL.")
@@ -244,8 +241,17 @@ TemplateOption = Annotated[
 
 
 @dataclass(frozen=True)
+class MeasuringArguments:
+    """How a model is measured on text."""
+
+    dense_bits: DenseBitsOption = None
+    max_tokens: MaxTextTokensOption = 32768
+    window: WindowOption = None
+
+
+@dataclass(frozen=True)
 class WorkArguments:
-    """Where calibration runs."""
+    """Where work that can be shared runs."""
 
     executor: Annotated[
         str,
@@ -278,115 +284,10 @@ class WorkArguments:
         ),
     ] = None
 
-    def find(self, memory: str | None) -> Executor:
-        """The executor whose workers take so much memory each."""
-        from edgemoe.executors import ExecutorOptions, find_executor
+    def options(self, memory: str | None) -> ExecutorOptions:
+        """The executor asked for, whose workers take so much memory each."""
+        from edgemoe.executors import ExecutorOptions
         from edgemoe.units import parse_size
 
         memory_bytes = None if memory is None else parse_size(memory)
-        return find_executor(ExecutorOptions(self.executor, self.num_workers, self.num_cores, memory_bytes))
-
-
-def template_options(pairs: Sequence[str] | None) -> dict[str, Any]:
-    """Options of a chat template: values are JSON where they can be, else text.
-
-    Raises:
-        RequestError: a pair has no name or no value.
-    """
-    found: dict[str, Any] = {}
-    for pair in pairs or ():
-        name, sign, value = pair.partition("=")
-        if not sign or not name.isidentifier():
-            raise RequestError(f"--template-option {pair!r}: give NAME=VALUE, such as enable_thinking=false")
-        try:
-            found[name] = json.loads(value)
-        except (ValueError, RecursionError):
-            found[name] = as_utf8(value)
-    return found
-
-
-def as_utf8(text: str) -> str:
-    """A text of the command line as the UTF-8 that it was typed in, whatever the locale says of it."""
-    try:
-        return os.fsencode(text).decode("utf-8")
-    except UnicodeError:
-        return text
-
-
-def window_within(store: Path, window: int | None) -> int:
-    """The window asked for, or the default one as far as the model of a store takes it."""
-    from edgemoe.calib.text import DEFAULT_WINDOW
-    from edgemoe.models import read_spec
-    from edgemoe.store import open_store
-
-    if window is not None:
-        return window
-    return min(DEFAULT_WINDOW, read_spec(open_store(store).config).max_context)
-
-
-def read_text(path: Path) -> str:
-    """The content of a text file.
-
-    Raises:
-        RequestError: it cannot be read, or is not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise RequestError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    except OSError as error:
-        raise RequestError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def read_texts(paths: Sequence[Path]) -> dict[str, str]:
-    """The contents of text files by their names; by their whole paths where names would be the same."""
-    is_told_apart = len({path.name for path in paths}) == len(paths)
-    return {path.name if is_told_apart else str(path): read_text(path) for path in paths}
-
-
-def only_one(paths: Sequence[Path] | None, option: str) -> Path | None:
-    """The path of an option that can be given once: of two the first would be dropped in silence.
-
-    Raises:
-        RequestError: there are more.
-    """
-    if paths and len(paths) > 1:
-        raise RequestError(f"{option} can be given once here; join the files, or run once for each")
-    return paths[0] if paths else None
-
-
-def refuse_output(path: Path) -> None:
-    """Refuse, before the work begins, what could not be written at the end or would replace another.
-
-    Raises:
-        RequestError: saying so.
-    """
-    if path.exists() or path.is_symlink():
-        raise RequestError(f"{path} exists; choose another name, or remove it")
-    refuse_folder_of(path)
-
-
-def refuse_folder_of(path: Path) -> None:
-    """Refuse a file or folder to be made where nothing can be written.
-
-    Raises:
-        RequestError: saying so.
-    """
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise RequestError(f"{path}: there is no folder {folder}; make it first")
-    try:
-        with TemporaryFile(dir=folder):  # permission alone does not tell: the file system may be read-only
-            pass
-    except OSError as error:
-        raise RequestError(f"{path}: {folder} cannot be written: {error.strerror}") from None
-
-
-def refuse_without(package: str, what: str, extra: str) -> None:
-    """Refuse what needs a package that is not installed.
-
-    Raises:
-        RequestError: saying how to install it.
-    """
-    if find_spec(package) is None:
-        raise RequestError(f"{what} needs {package}: pip install 'edgemoe[{extra}]'")
+        return ExecutorOptions(self.executor, self.num_workers, self.num_cores, memory_bytes)

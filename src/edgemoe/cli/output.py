@@ -44,14 +44,11 @@ def say(message: str) -> None:
 
 def say_budget(model: Model, asked: str | int | None) -> None:
     """On stderr: the default budget and its origin, or that the one asked for is not free now."""
-    if asked is None:
-        say(f"memory budget {model.memory.explanation}; --memory sets another")
-        return
-    from edgemoe.engine.memory import check_budget
+    from edgemoe.engine.memory import budget_note
 
-    warning = check_budget(model.memory.budget_bytes)
-    if warning is not None:
-        say(f"warning: {warning}; other programs may have to give way")
+    note = budget_note(model.memory, asked)
+    if note is not None:
+        say(note)
 
 
 def say_drawing(model: Model, options: Mapping[str, Any]) -> None:
@@ -225,6 +222,11 @@ def count_progress(description: str, unit: str) -> Iterator[Advance]:
         TimeRemainingColumn(compact=True),
     )
     yield from _shown(Progress(*columns, console=stderr_console()), description)
+
+
+def show_steps(description: str, unit: str) -> AbstractContextManager[Advance]:
+    """How the work of a workflow is shown: a bar for each step."""
+    return byte_progress(description) if unit == "bytes" else count_progress(description, unit)
 
 
 def _shown(progress: Progress, description: str) -> Iterator[Advance]:

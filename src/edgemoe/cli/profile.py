@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgemoe.cli.given import read_texts
 from edgemoe.cli.groups import with_groups
-from edgemoe.cli.options import (
-    DenseBitsOption,
-    JsonOption,
-    MaxTextTokensOption,
-    MemoryOption,
-    WindowOption,
-    WorkArguments,
-    read_texts,
-    refuse_folder_of,
-)
-from edgemoe.cli.output import count_progress, print_json, quoted, say
-from edgemoe.errors import RequestError
+from edgemoe.cli.options import JsonOption, MeasuringArguments, MemoryOption, WorkArguments
+from edgemoe.cli.output import print_json, quoted, say, show_steps
 
 if TYPE_CHECKING:
-    from edgemoe.calib.widths import CalibrationOptions, Profile
+    from edgemoe.workflows.profile import ProfileReport
 
 # Qwen3-30B-A3B has 48 layers of 128: the model whose cost is told beside one's own.
 _LARGE = 48 * 128
@@ -36,6 +28,7 @@ def profile(
         typer.Option("--text", metavar="FILE", help="UTF-8 text to calibrate on; may be given again."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Profile to make.")],
+    measured: MeasuringArguments,
     work: WorkArguments,
     method: Annotated[
         str,
@@ -45,9 +38,6 @@ def profile(
             help="fast: output errors and one run for each layer; exact: also one run for every expert.",
         ),
     ] = "fast",
-    dense_bits: DenseBitsOption = None,
-    max_tokens: MaxTextTokensOption = 32768,
-    window: WindowOption = None,
     memory: MemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -63,86 +53,35 @@ def profile(
     edgemoe plan ./OLMoE-1B-7B --profile olmoe.profile --text book.txt --tolerance 2% -o olmoe-plan.json
     edgemoe convert ./OLMoE-1B-7B olmoe.store --plan olmoe-plan.json
     """
-    from edgemoe.calib.widths import make_profile
+    from edgemoe.workflows.profile import ProfileOptions, profile_model
 
-    if method not in ("fast", "exact"):
-        raise RequestError(f"no method {method!r}; choose one of fast, exact")
-    refuse_folder_of(out)
-    options = calibration_options(max_tokens, window, dense_bits, memory)
-    executor = work.find(memory)
-    with make_profile(source, out, read_texts(texts), options, count_progress, executor) as found:
-        found.find_fast()
-        if method == "exact":
-            found.find_exact()
-        record = _summary(found, str(out), method == "exact")
+    options = ProfileOptions(method=method, executor=work.options(memory), **asdict(measured))
+    made = profile_model(source, read_texts(texts), out, options, steps=show_steps)
     if as_json:
-        print_json(record)
+        print_json(made.to_json())
         return
-    for line in _describe(record):
+    for line in _describe(made):
         print(line)
     plan_file = out.with_name(f"{out.stem}-plan.json")
     given = ["--profile", out, *(part for text in texts for part in ("--text", text))]
     say("next: " + quoted("edgemoe", "plan", source, *given, "--tolerance", "2%", "-o", plan_file))
 
 
-def calibration_options(
-    max_tokens: int, window: int | None, dense_bits: str | None, memory: str | None
-) -> CalibrationOptions:
-    """How a model is measured, of the options that people give."""
-    from edgemoe.calib.widths import CalibrationOptions
-    from edgemoe.quant import format_for_bits
-    from edgemoe.units import parse_size
-
-    dense_format = None if dense_bits is None else format_for_bits(dense_bits)
-    return CalibrationOptions(
-        max_tokens, window, dense_format, None if memory is None else parse_size(memory)
-    )
-
-
-def _summary(found: Profile, out: str, is_exact: bool) -> dict[str, Any]:
-    from edgemoe.calib.widths.ladder import UNIFORM
-    from edgemoe.calib.widths.sensitivity import (
-        measured_alone,
-        output_errors,
-        predicted_divergence,
-        rank_correlation,
-        seconds,
-        super_experts,
-    )
-
-    ladder, values = found.ladder, found.found
-    predicted = predicted_divergence(output_errors(ladder.keys, values), values)
-    record: dict[str, Any] = {
-        "profile": out,
-        "num_experts": len(ladder.keys),
-        "num_tokens": sum(map(len, found.windows)),
-        "super_experts": [f"{layer}.{expert}" for layer, expert in super_experts(ladder.keys, values)],
-        "fast_s": seconds(values, "fast"),
-    }
-    if is_exact:
-        alone = measured_alone(ladder.keys, values)
-        fast = [predicted[key][UNIFORM[0]] for key in ladder.keys]
-        record["exact_s"] = seconds(values, "exact")
-        record["rank_correlation"] = rank_correlation(fast, [alone[key] for key in ladder.keys])
-    return record
-
-
-def _describe(record: dict[str, Any]) -> list[str]:
+def _describe(made: ProfileReport) -> list[str]:
     from edgemoe.units import format_duration
 
-    count = record["num_experts"]
-    named = ", ".join(record["super_experts"])
+    named = ", ".join(made.super_experts)
     lines = [
-        f"{record['profile']}: {count} experts on {record['num_tokens']} tokens"
+        f"{made.profile}: {made.num_experts} experts on {made.num_tokens} tokens"
         + (f"; super experts, kept at 8 bits: {named}" if named else "; no super experts")
     ]
-    for method in ("fast", "exact"):
-        if f"{method}_s" in record:
-            each = record[f"{method}_s"] / count
+    for method, all_s in (("fast", made.fast_s), ("exact", made.exact_s)):
+        if all_s is not None:
+            each_s = all_s / made.num_experts
             lines.append(
-                f"{method}: {each:.3f} s per expert; {_LARGE} experts of this size:"
-                f" {format_duration(each * _LARGE)}"
+                f"{method}: {each_s:.3f} s per expert; {_LARGE} experts of this size:"
+                f" {format_duration(each_s * _LARGE)}"
             )
-    if "rank_correlation" in record:
-        lines.append(f"rank correlation of fast with exact: {record['rank_correlation']:.2f}")
+    if made.rank_correlation is not None:
+        lines.append(f"rank correlation of fast with exact: {made.rank_correlation:.2f}")
     return lines

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from edgemoe.cli.options import JsonOption, refuse_output, refuse_without
+from edgemoe.cli.given import refuse_without
+from edgemoe.cli.options import JsonOption
 from edgemoe.cli.output import print_json
 
 
@@ -29,8 +30,10 @@ def report(
     edgemoe report olmoe.profile --plan olmoe-plan.json -o olmoe-report
     """
     refuse_without("matplotlib", "a report", "plot")
-    refuse_output(out)
     from edgemoe.report import write_report
+    from edgemoe.workflows.outputs import refuse_output
+
+    refuse_output(out)
 
     write_report(profile, plans or [], out)
     if as_json:

@@ -7,16 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgemoe.cli.given import as_utf8, template_options
 from edgemoe.cli.groups import with_groups
-from edgemoe.cli.options import (
-    AnswerArguments,
-    JsonOption,
-    LoadArguments,
-    StoreArgument,
-    TemplateOption,
-    as_utf8,
-    template_options,
-)
+from edgemoe.cli.options import AnswerArguments, JsonOption, LoadArguments, StoreArgument, TemplateOption
 from edgemoe.cli.output import print_json, quoted, reading_prompt, say, say_drawing, shown_store
 from edgemoe.errors import RequestError
 

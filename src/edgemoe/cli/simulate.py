@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgemoe.cli.options import JsonOption, refuse_folder_of, refuse_without
-from edgemoe.cli.output import count_progress, new_table, print_json, print_table, say
+from edgemoe.cli.given import refuse_without
+from edgemoe.cli.options import JsonOption
+from edgemoe.cli.output import new_table, print_json, print_table, say, show_steps
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
     from edgemoe.calib.routing import SimulatedRun
-    from edgemoe.calib.trace import Trace
-    from edgemoe.experts import NextUse, Predictor
-    from edgemoe.store import Store
 
 
 def simulate(
@@ -63,41 +61,32 @@ def simulate(
     edgemoe simulate book.trace --policy forecast --predictor all --store qwen.store --device rpi4-sd
     edgemoe simulate book.trace --layer-ms 2.5 --picture caching.png
     """
-    from edgemoe.calib.routing import BELADY, Setting
-    from edgemoe.calib.routing import simulate as simulate_one
-    from edgemoe.calib.trace import read_trace
-    from edgemoe.experts import NoPredictor
-    from edgemoe.store import find_device
+    from edgemoe.workflows.outputs import refuse_folder_of
+    from edgemoe.workflows.simulate import SimulateOptions, Simulation
 
     if picture is not None:
         refuse_without("matplotlib", "--picture", "plot")
         refuse_folder_of(picture)
-    traced = read_trace(trace).of_steps()
-    opened = None if store is None else _open_traced(store, traced)
-    policies, next_use = _policies(policy, opened)
-    predictors = _predictors(predictor, opened)
-    num_tokens = min(max_tokens, traced.num_tokens)
-    setting = Setting(traced, num_tokens, find_device(device), layer_ms / 1000, next_use)
-    plan = [
-        (share, name, predicted)
-        for share in _shares(capacity)
-        for name, predicted in [(BELADY, "none"), *((p, q) for p in policies for q in predictors)]
-    ]
+    options = SimulateOptions(
+        shares=_shares(capacity),
+        policies=_names(policy),
+        predictors=_names(predictor),
+        store=store,
+        device=device,
+        layer_s=layer_ms / 1000,
+        max_tokens=max_tokens,
+    )
+    simulation = Simulation(trace, options, say)
     runs: list[SimulatedRun] = []
     try:
-        with count_progress("replaying", "runs") as advance:
-            for share, name, predicted in plan:
-                runs.append(
-                    simulate_one(setting, share, name, predictors.get(predicted, NoPredictor()), predicted)
-                )
-                advance(len(runs), len(plan))
+        runs.extend(simulation.run(show_steps))
     finally:  # what was replayed stays, whatever ends the rest
         if as_json and runs:
             print_json({"trace": str(trace), "device": device, "runs": [run.to_json() for run in runs]})
         elif runs:
-            _print_runs(runs, setting.num_tokens)
+            _print_runs(runs, simulation.num_tokens)
     if picture is not None:  # after the results, which an error here must not take away
-        _draw(runs, picture, f"{trace.name}, {setting.num_tokens} tokens, {device}")
+        _draw(runs, picture, f"{trace.name}, {simulation.num_tokens} tokens, {device}")
         say(f"wrote {picture}")
 
 
@@ -111,60 +100,8 @@ def _shares(text: str) -> list[float]:
     return shares
 
 
-def _names(text: str, known: list[str], what: str) -> list[str]:
-    if text == "all":
-        return known
-    names = [part.strip() for part in text.split(",")]
-    unknown = next((name for name in names if name not in known), None)
-    if unknown is not None:
-        raise RequestError(f"no {what} {unknown!r}; choose all, or some of {', '.join(known)}")
-    return names
-
-
-def _open_traced(path: Path, trace: Trace) -> Store:
-    from edgemoe.engine.stored_weights import check_store
-    from edgemoe.models import read_spec
-    from edgemoe.store import open_store
-
-    store = open_store(path)
-    spec = read_spec(store.config)
-    check_store(spec, store)
-    if [spec.moe(layer).router.num_experts for layer in spec.decoder_moe_layers] != trace.num_experts:
-        raise RequestError(f"{path}: not the store that was traced")
-    return store
-
-
-def _policies(text: str, store: Store | None) -> tuple[list[str], NextUse | None]:
-    """The policies asked for, and what "forecast" asks; it is none of "all" where nothing was fitted."""
-    from edgemoe.engine.prediction import build_next_use
-    from edgemoe.experts import FORECAST, POLICIES
-    from edgemoe.models import read_spec
-
-    names = _names(text, list(POLICIES), "policy")
-    next_use = None if store is None else build_next_use(read_spec(store.config), store, FORECAST)
-    if next_use is None and FORECAST in names:
-        if text != "all":
-            raise RequestError("the policy 'forecast' needs --store, a store that `edgemoe fit` has run on")
-        names.remove(FORECAST)
-        say("without the policy 'forecast', which needs --store, a store that `edgemoe fit` has run on")
-    return names, next_use
-
-
-def _predictors(text: str, store: Store | None) -> dict[str, Predictor]:
-    """The predictors asked for; all but "none" are those of a store."""
-    from edgemoe.engine.prediction import PREDICTORS, build_predictor, choose_predictor
-    from edgemoe.engine.stored_weights import read_dense_weights
-    from edgemoe.experts import NoPredictor
-    from edgemoe.models import read_spec
-
-    names = _names(text, [name for name in PREDICTORS if name != "auto"], "predictor")
-    if names == ["none"]:
-        return {"none": NoPredictor()}
-    if store is None:
-        raise RequestError("--predictor needs --store, the store that was traced")
-    spec = read_spec(store.config)
-    weights = read_dense_weights(spec, store)
-    return {n: build_predictor(spec, weights, store, choose_predictor(store, n)) for n in names}
+def _names(text: str) -> str | list[str]:
+    return text if text == "all" else [part.strip() for part in text.split(",")]
 
 
 def _print_runs(runs: list[SimulatedRun], num_tokens: int) -> None:

@@ -7,17 +7,9 @@ from typing import Annotated
 
 import typer
 
-from edgemoe.cli.options import (
-    JsonOption,
-    MemoryOption,
-    StoreArgument,
-    ThreadsOption,
-    WindowOption,
-    read_texts,
-    refuse_folder_of,
-    window_within,
-)
-from edgemoe.cli.output import count_progress, print_json
+from edgemoe.cli.given import read_texts
+from edgemoe.cli.options import JsonOption, MemoryOption, StoreArgument, ThreadsOption, WindowOption
+from edgemoe.cli.output import print_json, show_steps
 
 
 def trace(
@@ -43,18 +35,10 @@ def trace(
     edgemoe trace qwen.store --text book.txt -o book.trace
     edgemoe trace qwen.store --text chat.txt --text code.txt --max-tokens 40000 -o mixed.trace
     """
-    import edgemoe
-    from edgemoe.calib.text import share_tokens
-    from edgemoe.calib.trace import record_trace, refuse_existing
+    from edgemoe.workflows.tracing import TraceOptions, trace_store
 
-    refuse_existing(out)
-    refuse_folder_of(out)
-    contents = read_texts(texts)
-    context = window_within(store, window)
-    with edgemoe.load(store, memory, context=context, num_threads=num_threads, predictor="none") as model:
-        token_ids = share_tokens(model.tokenizer, contents, max_tokens)
-        with count_progress("tracing", "tokens") as advance:
-            made = record_trace(model.engine, token_ids, out, advance)
+    options = TraceOptions(max_tokens, window, memory, num_threads)
+    made = trace_store(store, read_texts(texts), out, options, steps=show_steps)
     if as_json:
         record = {"trace": str(out), "num_tokens": made.num_tokens, "sources": dict(made.sources)}
         print_json({**record, "num_layers": made.catalog.num_layers})

@@ -7,7 +7,8 @@ from edgemoe.convert.experts_only import ExpertTensors
 from edgemoe.convert.in_place import open_gguf, open_runnable
 from edgemoe.convert.parts import convert_in_parts
 from edgemoe.convert.preview import StoreEstimate, estimate, plan_as_stored
-from edgemoe.convert.run import ConversionReport, Progress, convert, convert_experts
+from edgemoe.convert.run import ConversionReport, convert, convert_experts
+from edgemoe.progress import Progress
 
 __all__ = [
     "ConversionReport",

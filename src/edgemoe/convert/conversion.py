@@ -155,6 +155,11 @@ class Conversion:
         return manifest if self._mtp is None else split_mtp(manifest, len(self.spec.layers))
 
     @property
+    def has_inputs(self) -> bool:
+        """Whether experts are rounded for what they are fed on a text."""
+        return self._inputs is not None
+
+    @property
     def passed_over(self) -> dict[str, int]:
         """Parts of the checkpoint that are not run, with the number of their tensors."""
         return dict(self._sources.passed_over)

@@ -115,6 +115,11 @@ class ExpertConversion:
         return build_manifest(self.layout, dense, self._formats, self._plan, writer, side_files)
 
     @property
+    def has_inputs(self) -> bool:
+        """Whether experts are rounded for what they are fed on a text: never here."""
+        return False
+
+    @property
     def passed_over(self) -> dict[str, int]:
         """Nothing: all else is the other program's."""
         return {}

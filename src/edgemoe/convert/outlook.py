@@ -8,14 +8,12 @@ from typing import Any
 
 from edgemoe.checkpoint import CheckpointSource
 from edgemoe.convert.conversion import Conversion
+from edgemoe.convert.preview import converting_bytes
 from edgemoe.engine.memory import plan_memory, resident_budget
 from edgemoe.engine.speed import SpeedForecast, forecast_speed
 from edgemoe.models import family_of
 from edgemoe.quant import BitPlan, ExpertFormats
 from edgemoe.store import DenseEntry, ExpertEntry, Manifest
-
-# Peak of a conversion beside a few experts: the process, and what is fetched ahead.
-CONVERTING_BYTES = 160 << 20
 
 
 @dataclass(frozen=True)
@@ -86,14 +84,13 @@ def look_ahead(
         share = plan_memory(spec, manifest, budget).resident_share
         speed = forecast_speed(spec, manifest, share, memory_bytes_per_s, storage_bytes_per_s)
         found.append(BudgetOutlook(budget, share, speed))
-    largest = max(place.num_bytes for place in layout.experts.values())
     return Outlook(
         family=family_of(spec).title,
         num_layers=len(spec.layers),
         num_experts=len(layout.experts),
         source_bytes=sum(info.num_bytes for info in source.tensors().values()),
         store_bytes=layout.num_bytes,
-        converting_bytes=CONVERTING_BYTES + 3 * largest,
+        converting_bytes=converting_bytes(layout),
         smallest_budget_bytes=smallest,
         resident_budget_bytes=resident,
         budgets=tuple(found),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,17 +22,21 @@ import numpy as np
 from edgemoe.checkpoint import open_checkpoint
 from edgemoe.convert.conversion import Conversion
 from edgemoe.convert.packing import CHUNK_FLOATS
-from edgemoe.convert.run import ConversionReport, Progress, finish_store
+from edgemoe.convert.run import ConversionReport, finish_store
 from edgemoe.errors import ConversionError
 from edgemoe.executors import Executor, run_items
 from edgemoe.json_object import read_json_object
 from edgemoe.native import ByteArray
+from edgemoe.progress import Progress, Tell
 from edgemoe.quant import BitPlan, ExpertInputs
 from edgemoe.store import StoreWriter
 from edgemoe.store.durable import replace_file
 
 # Of packed bytes: minutes of rounding, little to lose when a worker dies. A larger tensor is a part alone.
 MAX_PART_BYTES = 32 * 1024**2
+
+# Parts by the identity of their conversion; an executor's mark and its logs.
+_OURS = re.compile(r"[0-9a-f]{16}|workers|jobs")
 
 FindInputs = Callable[[], ExpertInputs]
 
@@ -43,6 +48,7 @@ class Packing:
     source: Path
     plan: BitPlan
     find_inputs: FindInputs | None
+    keeps_mtp: bool
     identity: str
 
 
@@ -105,41 +111,68 @@ def convert_in_parts(
     executor: Executor,
     *,
     find_inputs: FindInputs | None = None,
+    keeps_mtp: bool = True,
+    overwrite: bool = False,
     progress: Progress | None = None,
+    tell: Tell | None = None,
 ) -> list[ConversionReport]:
-    """One store for each plan, of the same bytes as by ``convert``, computed by an executor; none has a layer
-    that predicts further tokens.
+    """One store for each plan, of the same bytes as by ``convert``, computed by an executor.
 
     Its workers see ``source`` and the targets' folder, which is one. ``find_inputs`` can be pickled, and
-    gives what the experts are rounded for on whatever node. An interrupted call, made again, goes on.
+    gives what the experts are rounded for on whatever node. The other options are those of ``convert``, but
+    ``tell`` is given the notes of one store. An interrupted call, made again, goes on, also by ``convert``.
 
     Raises:
         CheckpointError, ConversionError: as ``convert``.
         WorkerError: a part could not be made.
     """
     started = time.monotonic()
-    (folder,) = {out.absolute().parent for out in targets}
     inputs = None if find_inputs is None else find_inputs()
     with ExitStack() as stack:
         opened = stack.enter_context(closing(open_checkpoint(source)))
         stores: dict[str, _Store] = {}
         for out, plan in targets.items():
-            conversion = Conversion(opened, plan, inputs, keeps_mtp=False)
-            writer = stack.enter_context(StoreWriter(out, conversion.layout, conversion.identity()))
-            packing = Packing(source.absolute(), plan, find_inputs, conversion.identity())
-            stores[out.name] = _Store(out.name, conversion, writer, packing, folder / f"{out.name}.parts")
-        done = 0
-
-        def take(part: Part) -> None:
-            nonlocal done
-            done += stores[part.store].take(part)
-            if progress is not None:
-                progress(done, sum(store.conversion.layout.num_bytes for store in stores.values()))
-
-        missing = [part for store in stores.values() for part in store.missing()]
-        done = sum(store.num_done for store in stores.values())
-        run_items(executor, pack_part, missing, folder, finished=take)
+            conversion = Conversion(opened, plan, inputs, keeps_mtp=keeps_mtp)
+            writer = stack.enter_context(
+                StoreWriter(out, conversion.layout, conversion.identity(), overwrite)
+            )
+            packing = Packing(source.absolute(), plan, find_inputs, keeps_mtp, conversion.identity())
+            stores[out.name] = _Store(out.name, conversion, writer, packing, _parts_folder(out))
+        if tell is not None:
+            for note in next(iter(stores.values())).conversion.notes:
+                tell(note)
+        _pack(stores, executor, progress)
         return [store.finish(out, started) for store, out in zip(stores.values(), targets, strict=True)]
+
+
+def _pack(stores: Mapping[str, _Store], executor: Executor, progress: Progress | None) -> None:
+    """Have all parts made that are not there, and put each into its store as it comes."""
+    done = sum(store.num_done for store in stores.values())
+    total = sum(store.conversion.layout.num_bytes for store in stores.values())
+
+    def take(part: Part) -> None:
+        nonlocal done
+        done += stores[part.store].take(part)
+        if progress is not None:
+            progress(done, total)
+
+    missing = [part for store in stores.values() for part in store.missing()]
+    # What executors keep while they work lies there too, and goes with it.
+    folder = next(iter(stores.values())).parts
+    run_items(executor, pack_part, missing, folder, finished=take)
+
+
+def _parts_folder(out: Path) -> Path:
+    """Where the parts of a store lie. All in it is removed in the end.
+
+    Raises:
+        ConversionError: it holds something else.
+    """
+    folder = out.absolute().with_name(f"{out.name}.parts")
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if (folder.exists() and not folder.is_dir()) or not all(map(_OURS.fullmatch, names)):
+        raise ConversionError(f"{folder}: was not made by a conversion; move it away, or choose another name")
+    return folder
 
 
 @dataclass(frozen=True)
@@ -218,7 +251,9 @@ def _opened(packing: Packing) -> Conversion:
     if not _open or _open[0][0] != packing:
         _open.clear()
         inputs = None if packing.find_inputs is None else packing.find_inputs()
-        conversion = Conversion(open_checkpoint(packing.source), packing.plan, inputs, keeps_mtp=False)
+        conversion = Conversion(
+            open_checkpoint(packing.source), packing.plan, inputs, keeps_mtp=packing.keeps_mtp
+        )
         if conversion.identity() != packing.identity:
             raise ConversionError(f"{packing.source} is another checkpoint here than where the work began")
         _open.append((packing, conversion))

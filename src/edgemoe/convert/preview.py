@@ -12,15 +12,24 @@ from edgemoe.convert.conversion import Conversion
 from edgemoe.convert.examine import examine
 from edgemoe.convert.packing import holds_exactly
 from edgemoe.quant import BitPlan, ExpertFormats, format_at_least
+from edgemoe.store import StoreLayout
+
+# Peak of a conversion beside a few experts: the process, and what is fetched ahead.
+_PROCESS_BYTES = 160 << 20
+# Square matrices (D, D) of f32 that rounding for a text may hold at once: grams, their factors, inputs.
+_SQUARES = 8
 
 
 @dataclass(frozen=True)
 class StoreEstimate:
-    """What a store will take, in bytes; ``notes`` as in ConversionReport."""
+    """What a store will take, in bytes, and the memory that making it takes, about; ``notes`` as in
+    ConversionReport.
+    """
 
     dense_bytes: int
     expert_bytes: int
     num_bytes: int
+    converting_bytes: int
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -28,8 +37,11 @@ class StoreEstimate:
         return asdict(self)
 
 
-def estimate(source: str | Path, plan: BitPlan, *, keeps_mtp: bool = True) -> StoreEstimate:
-    """What the store of a checkpoint will take, without writing anything.
+def estimate(
+    source: str | Path, plan: BitPlan, *, keeps_mtp: bool = True, has_inputs: bool = False
+) -> StoreEstimate:
+    """What the store of a checkpoint will take, without writing anything. ``has_inputs``: its experts will be
+    rounded for a text.
 
     Raises:
         CheckpointError: the checkpoint is not one we can run.
@@ -42,7 +54,13 @@ def estimate(source: str | Path, plan: BitPlan, *, keeps_mtp: bool = True) -> St
     layout = conversion.layout
     dense = sum(place.num_bytes for place in layout.dense.values())
     experts = sum(place.num_bytes for place in layout.experts.values())
-    return StoreEstimate(dense, experts, layout.num_bytes, conversion.notes)
+    needed = converting_bytes(layout) + (_SQUARES * 4 * conversion.spec.width**2 if has_inputs else 0)
+    return StoreEstimate(dense, experts, layout.num_bytes, needed, conversion.notes)
+
+
+def converting_bytes(layout: StoreLayout) -> int:
+    """Memory that a conversion takes, about: that of a few experts."""
+    return _PROCESS_BYTES + 3 * max(place.num_bytes for place in layout.experts.values())
 
 
 def plan_as_stored(source: CheckpointSource | str | Path, otherwise: BitPlan | None = None) -> BitPlan:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ from edgemoe.checkpoint import CheckpointSource, open_checkpoint
 from edgemoe.convert.conversion import Conversion
 from edgemoe.convert.examine import TOKENIZER
 from edgemoe.convert.experts_only import ExpertConversion, ExpertTensors
+from edgemoe.progress import Progress, Tell
 from edgemoe.quant import BitPlan, ExpertInputs
 from edgemoe.store import StoreWriter
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -26,6 +24,7 @@ class ConversionReport:
     ``num_matrices``: how many became what, by "stored type → format".
     ``rounding``: relative root-mean-square change of the weights by "stored type → format", measured on some
     rows of each matrix that this run has packed; 0 where none changes.
+    ``is_rounded_for_inputs``: experts were rounded for their outputs on a text.
     ``passed_over``: parts of the checkpoint that are not run, towers for images for example, with the number
     of their tensors. ``notes``: what a user should know.
     """
@@ -39,6 +38,7 @@ class ConversionReport:
     has_tokenizer: bool
     num_matrices: dict[str, int]
     rounding: dict[str, float]
+    is_rounded_for_inputs: bool
     passed_over: dict[str, int]
     notes: tuple[str, ...]
     elapsed_s: float
@@ -57,7 +57,7 @@ def convert(
     keeps_mtp: bool = True,
     overwrite: bool = False,
     progress: Progress | None = None,
-    tell: Callable[[str], None] | None = None,
+    tell: Tell | None = None,
 ) -> ConversionReport:
     """Write the store of a checkpoint at the formats of a plan.
 
@@ -107,7 +107,7 @@ def _convert(
     out: Path,
     overwrite: bool,
     progress: Progress | None,
-    tell: Callable[[str], None] | None,
+    tell: Tell | None,
     started: float,
 ) -> ConversionReport:
     layout = conversion.layout
@@ -144,6 +144,7 @@ def finish_store(
         has_tokenizer=TOKENIZER in side_files,
         num_matrices=conversion.num_matrices(),
         rounding=conversion.rounding(),
+        is_rounded_for_inputs=conversion.has_inputs,
         passed_over=conversion.passed_over,
         notes=conversion.notes,
         elapsed_s=time.monotonic() - started,

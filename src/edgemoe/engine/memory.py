@@ -105,6 +105,14 @@ def default_budget() -> tuple[int, str]:
     return budget, f"{format_size(budget)}: {format_size(available)} {reason}, less {format_size(margin)}"
 
 
+def budget_note(memory: MemoryPlan, asked: str | int | None) -> str | None:
+    """What to say of a budget: where the default one comes from, or that the one asked for is not free."""
+    if asked is None:
+        return f"memory budget {memory.explanation}; --memory sets another"
+    warning = check_budget(memory.budget_bytes)
+    return None if warning is None else f"warning: {warning}; other programs may have to give way"
+
+
 def check_budget(budget_bytes: int) -> str | None:
     """What a user should know of a budget that is more than what is free now; None: nothing.
 

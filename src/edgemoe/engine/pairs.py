@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,10 @@ from edgemoe.engine.generation import Stream
 from edgemoe.engine.loading import Engine
 from edgemoe.engine.perplexity import answer_nats
 from edgemoe.errors import RequestError
+from edgemoe.progress import Progress
 
 CONFIDENCE = 0.95
 NUM_DRAWS = 2000
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,7 @@ import numpy as np
 from edgemoe.engine.session import Session
 from edgemoe.errors import RequestError
 from edgemoe.native import FloatArray
-
-Progress = Callable[[int, int], None]
+from edgemoe.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from edgemoe.errors import RequestError
 from edgemoe.experts import ExpertCounts, LayerObserver, StreamedExperts
 from edgemoe.models import Decoder, Encoder
 from edgemoe.native import FloatArray
+from edgemoe.progress import Progress
 
-Progress = Callable[[int, int], None]
 Follower = Callable[[int, "Sequence[int]", FloatArray], None]
 
 

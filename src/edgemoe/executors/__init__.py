@@ -4,7 +4,7 @@ Work is a list of items, each of which makes one file in a folder that all worke
 that the rest of the package calls; which machine computes an item changes no bit of its file.
 """
 
-from edgemoe.executors.choose import ExecutorOptions, find_executor
+from edgemoe.executors.choose import LOCAL, ExecutorOptions, find_executor
 from edgemoe.executors.here import Here
 from edgemoe.executors.items import Executor, Item, run_items
 from edgemoe.executors.processes import Processes
@@ -12,6 +12,7 @@ from edgemoe.executors.ray_cluster import RayCluster
 from edgemoe.executors.slurm import Slurm
 
 __all__ = [
+    "LOCAL",
     "Executor",
     "ExecutorOptions",
     "Here",

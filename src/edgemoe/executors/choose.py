@@ -24,6 +24,9 @@ class ExecutorOptions:
     memory_bytes: int | None = None
 
 
+LOCAL = ExecutorOptions()
+
+
 def find_executor(options: ExecutorOptions) -> Executor:
     """The executor of that name.
 

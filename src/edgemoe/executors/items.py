@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from edgemoe.errors import WorkerError
-
-Progress = Callable[[int, int], None]
+from edgemoe.progress import Progress
 
 
 class Item(Protocol):

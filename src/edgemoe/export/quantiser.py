@@ -5,7 +5,6 @@ GGUF files have one type for all experts of a layer, so a plan is rounded to lay
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,11 @@ from edgemoe.export.outline import outline
 from edgemoe.export.records import read_dense, read_experts
 from edgemoe.models import ModelSpec, read_spec
 from edgemoe.native import FORMAT_TRAITS, FloatArray
+from edgemoe.progress import Progress
 from edgemoe.quant import ExpertInputs, expert_grams
 from edgemoe.store import ExpertKey, Store
 from edgemoe.store.durable import replace_file
 
-Progress = Callable[[int, int], None]
 # Of llama.cpp's types those of our widths; their errors are those of our formats (docs/quantization.md).
 _TYPES = {"q2": "q2_k", "q3": "q3_k", "q4": "q4_k", "q6": "q6_k", "q8": "q8_0"}
 # Tokens of a chunk, which readers of the file ask for; sums are over tokens whatever the chunks were.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -32,10 +32,10 @@ from edgemoe.export.weights import (
 )
 from edgemoe.models import ModelSpec, read_spec
 from edgemoe.native import ByteArray, FloatArray, Matrix
+from edgemoe.progress import Progress
 from edgemoe.store import ExpertKey, Store, open_store
 from edgemoe.text import Tokenizer
 
-Progress = Callable[[int, int], None]
 _PRECISE = "F32"
 _QUANTIZATION_VERSION = 2
 

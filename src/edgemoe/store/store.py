@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from edgemoe.errors import CorruptStoreError, ExpertReadError, RequestError, StoreError
 from edgemoe.json_object import parse_json_object
 from edgemoe.native import ByteArray, active_isa, aligned_empty
+from edgemoe.progress import Progress
 from edgemoe.safetensors_header import read_exactly, read_header
 from edgemoe.store.expert_modules import MODULES_FILE
 from edgemoe.store.expert_reader import Device, ExpertReader, open_reader
@@ -31,8 +32,6 @@ from edgemoe.store.format import (
 )
 from edgemoe.store.library import find_in_library
 from edgemoe.store.manifest import read_manifest
-
-Progress = Callable[[int, int], None]
 
 # Reads at a time that suit local storage. One place stays free for what is needed now, so one alone would
 # never read ahead.

@@ -5,7 +5,7 @@ Letters: N tokens, D width, E experts, K chosen, C columns of gate_features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from edgemoe.errors import RequestError
 from edgemoe.experts import FittedGate, FittedRouting, TransitionTable, gate_features, num_gate_columns
 from edgemoe.models import DenseWeights, ModelSpec
 from edgemoe.native import FloatArray, Router, dequantize
+from edgemoe.progress import Progress
 
 # The last part of every trace is not fitted on; it chooses the ridge and the tables' weights.
 HELD_OUT_SHARE = 0.1
@@ -28,8 +29,6 @@ WORTHWHILE = 0.005  # recall that asking the table must add, for it takes time
 # Pairs of experts are too many to have been seen often, and too many to keep, beyond this size of table.
 MAX_PAIR_ENTRIES = 1 << 18
 MIN_TOKENS = 64
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

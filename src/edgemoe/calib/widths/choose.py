@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,23 +11,18 @@ from edgemoe.calib.text import DEFAULT_WINDOW, windows_of
 from edgemoe.calib.trace import read_trace
 from edgemoe.calib.widths.inputs import TraceInputs
 from edgemoe.calib.widths.ladder import REFERENCE
-from edgemoe.calib.widths.profile import TRACE, Profile, ProfileOptions, Steps, read_facts
+from edgemoe.calib.widths.profile import TRACE, Profile, ProfileOptions, read_facts
 from edgemoe.calib.widths.quality import PERPLEXITY, Metric
 from edgemoe.calib.widths.search import Goal, Plan, PlanSearch
 from edgemoe.checkpoint import open_checkpoint
 from edgemoe.errors import RequestError
 from edgemoe.executors import Executor
 from edgemoe.models import read_spec
+from edgemoe.progress import ShowSteps, unseen
 from edgemoe.quant import BitPlan, ExpertFormats, ExpertInputs
 
 DEFAULT_TOKENS = 32768
 _DENSE = "q8"
-
-
-@contextmanager
-def untold(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Steps whose progress nobody wants to know."""
-    yield lambda done, total: None
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ def choose_widths(
     method: str = "knapsack",
     metric: Metric = PERPLEXITY,
     has_profile: bool = False,
-    steps: Steps = untold,
+    steps: ShowSteps = unseen,
     executor: Executor | None = None,
 ) -> ChosenWidths:
     """Choose a width for every expert of a checkpoint by measuring on texts, given by their names.
@@ -96,7 +90,7 @@ def make_profile(
     folder: Path,
     texts: Mapping[str, str],
     options: CalibrationOptions | None = None,
-    steps: Steps = untold,
+    steps: ShowSteps = unseen,
     executor: Executor | None = None,
 ) -> Profile:
     """A profile of every other window of the texts, or what an earlier run has left of the same. Close it.
@@ -119,7 +113,7 @@ def open_profile(
     folder: Path,
     texts: Mapping[str, str],
     options: CalibrationOptions,
-    steps: Steps = untold,
+    steps: ShowSteps = unseen,
     executor: Executor | None = None,
 ) -> Profile:
     """A profile that has been made; what it was made with cannot be asked for again otherwise. Close it.

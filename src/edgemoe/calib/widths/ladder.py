@@ -23,6 +23,7 @@ from edgemoe.errors import RequestError
 from edgemoe.executors import Executor, Here
 from edgemoe.models import ModelSpec, read_spec
 from edgemoe.native import ByteArray, ExpertWeights, FloatArray, aligned_empty, expert_ffn
+from edgemoe.progress import Progress
 from edgemoe.quant import BitPlan, ExpertFormats, ExpertInputs
 from edgemoe.store import (
     ExpertEntry,
@@ -48,7 +49,6 @@ RUNGS = (REFERENCE, *WIDTHS)
 # Says which conversions the folder is for, and that it is ours: what is in it may be replaced.
 _MARK, _MARKED = "source", "made by edgemoe profile from "
 
-Progress = Callable[[int, int], None]
 Widths = Mapping[ExpertKey, ExpertFormats]
 
 
@@ -88,7 +88,7 @@ def build_ladder(
                 progress(done, len(missing))
     elif missing:
         targets = {folder / name: BitPlan.uniform(name, dense_format) for name in missing}
-        convert_in_parts(source, targets, executor, find_inputs=found, progress=progress)
+        convert_in_parts(source, targets, executor, find_inputs=found, keeps_mtp=False, progress=progress)
     return inputs
 
 

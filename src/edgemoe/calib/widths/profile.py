@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import xxhash
 
@@ -34,7 +34,6 @@ from edgemoe.calib.widths.quality import Quality
 from edgemoe.calib.widths.work import (
     ITEMS,
     Measurement,
-    Progress,
     Windows,
     alone_items,
     enter,
@@ -50,11 +49,12 @@ from edgemoe.engine.memory import default_budget
 from edgemoe.errors import RequestError
 from edgemoe.executors import Executor, Here
 from edgemoe.json_object import read_json_object
+from edgemoe.progress import Progress, ShowSteps
 from edgemoe.quant import ExpertInputs
 from edgemoe.store import Store
 from edgemoe.store.durable import lock_folder, replace_file
 
-__all__ = ["MEASURED", "REFERENCE", "TRACE", "Profile", "ProfileOptions", "Steps", "Window", "read_facts"]
+__all__ = ["MEASURED", "REFERENCE", "TRACE", "Profile", "ProfileOptions", "Window", "read_facts"]
 
 FACTS, TRACE, MEASURED = "profile.json", "trace", "measured.jsonl"
 # One calibration window in this many is not rounded for: errors on what was rounded for are too small.
@@ -63,14 +63,6 @@ MAX_PROBES = 12
 MIN_WINDOWS = 4
 
 Window = Sequence[int]
-
-
-class Steps(Protocol):
-    """Shows progress: a context manager for each step gives the function to tell of it."""
-
-    def __call__(self, description: str, unit: str) -> Any:
-        """A context manager that yields ``advance(done, total)``."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -90,7 +82,7 @@ class Profile:
         source: Path,
         folder: Path,
         find_windows: Callable[[Path], Sequence[Window]],
-        steps: Steps,
+        steps: ShowSteps,
         options: ProfileOptions,
         executor: Executor | None = None,
     ) -> None:

@@ -24,6 +24,7 @@ from edgemoe.calib.widths.quality import Floats, Quality, quality_of
 from edgemoe.calib.widths.sensitivity import LOWEST, expert_name, output_numbers
 from edgemoe.executors import Executor, run_items
 from edgemoe.json_object import read_json_object
+from edgemoe.progress import Progress
 from edgemoe.store import ExpertKey
 from edgemoe.store.durable import replace_file
 
@@ -31,7 +32,6 @@ from edgemoe.store.durable import replace_file
 EXPERTS_OF_ITEM, WINDOWS_OF_ITEM = 8, 4
 ITEMS = "items"
 
-Progress = Callable[[int, int], None]
 Windows = tuple[tuple[int, ...], ...]
 
 

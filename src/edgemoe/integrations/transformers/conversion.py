@@ -15,11 +15,12 @@ import transformers
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from edgemoe.checkpoint import CheckpointSource, GgufCheckpoint, open_checkpoint
-from edgemoe.convert import ConversionReport, ExpertTensors, Progress
+from edgemoe.convert import ConversionReport, ExpertTensors
 from edgemoe.convert import convert_experts as write_store
 from edgemoe.errors import CheckpointError, UnsupportedModelError
 from edgemoe.integrations.transformers.layouts import find_experts, shared_experts
 from edgemoe.integrations.transformers.tensors import find_tensors
+from edgemoe.progress import Progress
 from edgemoe.quant import BitPlan, format_for_bits
 
 _DEFAULT_BITS = "4"

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 
 from edgemoe.errors import CorruptStoreError, ExpertReadError, NotAStoreError, StoreError
 from edgemoe.native import ByteArray
+from edgemoe.progress import Progress
 from edgemoe.store.expert_reader import Device, ExpertReader
 from edgemoe.store.format import DENSE_FILE, MANIFEST_FILE, DenseEntry, ExpertEntry, ExpertKey
 from edgemoe.store.manifest import read_manifest
@@ -28,7 +29,7 @@ from edgemoe.store.remote.failures import RemoteFailure
 from edgemoe.store.remote.files import RemoteFiles
 from edgemoe.store.remote.reader import RemoteReader, TieredReader
 from edgemoe.store.remote.tier import NUM_WAITING, Record, Tier
-from edgemoe.store.store import Progress, Store, open_store
+from edgemoe.store.store import Store, open_store
 
 # Requests at a time that are tried, as far as their records fit: round trips are long, and servers many.
 _DEPTHS = (2, 4, 8, 16, 32)
