@@ -18,7 +18,6 @@ import random
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -26,9 +25,7 @@ from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import uvicorn
-
-import edgemoe.server
+from served import served
 
 MESSAGES = [{"role": "user", "content": "Tell a long story."}]
 # Of strings, numbers and choices, and so long that no answer comes to its end.
@@ -44,20 +41,6 @@ ENTRY = {
 }
 SCHEMA = {"type": "array", "items": ENTRY, "minItems": 1000}
 DRAW = {"temperature": 1.0, "seed": 1}
-
-
-@contextmanager
-def served(store: Path, memory: str, context: int):
-    """The URL and the application of a server in a thread."""
-    app = edgemoe.server.create_app(store, memory, aliases=("model",), context=context)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", app
-    server.should_exit = True
-    thread.join()
 
 
 @contextmanager
@@ -144,7 +127,7 @@ def main() -> None:
         be_client(arguments.client)
         return
     with (
-        served(arguments.store, arguments.memory, arguments.tokens + 128) as (url, app),
+        served(arguments.store, arguments.memory, context=arguments.tokens + 128) as (url, app),
         client(url) as ask,
     ):
         speeds = measure(app, ask, arguments.rounds, arguments.tokens)

@@ -13,17 +13,14 @@ import argparse
 import asyncio
 import json
 import random
-import threading
 import time
-from contextlib import contextmanager
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 
 import httpx
-import uvicorn
+from served import served
 
-import edgemoe.server
 from edgemoe.engine.machine import peak_resident_bytes, resident_bytes
 from edgemoe.server import Limits, ServerOptions
 
@@ -48,21 +45,6 @@ WORDS = [
     "river",
 ]
 LEAVES_SHARE = 0.2
-
-
-@contextmanager
-def served(store: Path, memory: str):
-    """The URL and the application of a server in a thread."""
-    options = ServerOptions(limits=Limits(num_waiting=1024))
-    app = edgemoe.server.create_app(store, memory, aliases=("model",), options=options)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", app
-    server.should_exit = True
-    thread.join()
 
 
 def request_of(number: int) -> dict:
@@ -125,7 +107,8 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--at-once", type=int, default=16)
     arguments = parser.parse_args()
-    with served(arguments.store, arguments.memory) as (url, app):
+    options = ServerOptions(limits=Limits(num_waiting=1024))
+    with served(arguments.store, arguments.memory, options=options) as (url, app):
         before = resident_bytes()
         began = time.perf_counter()
         ended, wrong = asyncio.run(load(url, arguments.requests, arguments.at_once))

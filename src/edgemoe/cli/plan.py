@@ -21,15 +21,15 @@ class GoalArguments:
     tolerance: Annotated[
         str | None,
         typer.Option("--tolerance", metavar="P%", help="Loss to allow, by --metric.", show_default=False),
-    ] = (None,)
+    ] = None
     size: Annotated[
         str | None,
         typer.Option("--size", metavar="SIZE", help="Or: bytes of all experts.", show_default=False),
-    ] = (None,)
+    ] = None
     bits: Annotated[
         float | None,
         typer.Option("--bits", metavar="X", min=0.1, help="Or: bits per expert weight.", show_default=False),
-    ] = (None,)
+    ] = None
     method: Annotated[
         str,
         typer.Option(
@@ -37,7 +37,7 @@ class GoalArguments:
             metavar="NAME",
             help="knapsack; exact: with every expert measured alone; or paper: ranked only.",
         ),
-    ] = ("knapsack",)
+    ] = "knapsack"
     metric: Annotated[
         str,
         typer.Option(
@@ -46,7 +46,7 @@ class GoalArguments:
             help="What --tolerance limits: perplexity (relative rise), accuracy (fall in points, next token)"
             " or kl (nats per token, without %).",
         ),
-    ] = ("perplexity",)
+    ] = "perplexity"
     profile: Annotated[
         Path | None,
         typer.Option(
@@ -55,10 +55,10 @@ class GoalArguments:
             help="Made by edgemoe profile; the text then only measures.  [default: half of the text]",
             show_default=False,
         ),
-    ] = (None,)
+    ] = None
     keeps_work: Annotated[
         bool, typer.Option("--keep", help="Keep OUT.work, a profile, for the next plan.")
-    ] = (False,)
+    ] = False
 
 
 @with_groups
