@@ -53,15 +53,22 @@ def bench(
     ] = 128,
     text: Annotated[
         list[Path] | None,
-        typer.Option("--text", metavar="FILE", help="Follow this text as well.", show_default=False),
+        typer.Option(
+            "--text",
+            metavar="FILE",
+            help="Also time following this text, token by token.",
+            show_default=False,
+        ),
     ] = None,
-    num_repeats: Annotated[int, typer.Option("--repetitions", "-r", metavar="N", min=1)] = 3,
+    num_repeats: Annotated[
+        int, typer.Option("--repetitions", "-r", metavar="N", min=1, help="Times that each test is run.")
+    ] = 3,
     num_threads: ThreadsOption = None,
     tier: TierOption = None,
     draft: DraftOption = "none",
     as_json: JsonOption = False,
 ) -> None:
-    r"""Time reading a prompt (pp512), writing (tg128), real text.
+    r"""Time reading a prompt (test pp512), writing (tg128), following a text.
 
     Modes: resident has every expert in memory; on-demand reads what a router asks for and keeps nothing;
     swap reads whole layers; cache keeps experts; full reads ahead as well. With an encoder the first half of

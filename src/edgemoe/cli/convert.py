@@ -63,8 +63,8 @@ def convert(
     A GGUF file keeps every weight as it is, its blocks only rearranged, unless --bits or --plan says
     otherwise; so does what is in MXFP4 or NVFP4. Of a split file name any part.
 
-    With --trace the experts' codes are chosen together, for the least change of their outputs on the inputs
-    that edgemoe trace has recorded from any store of the model; at 2 to 4 bits this saves most of a bit.
+    With --trace the experts are rounded so that their outputs change least on a text, which edgemoe trace has
+    recorded from any store of the model; at 2 to 4 bits this is worth most of a further bit.
 
     --tolerance and --size choose a width for every expert by measuring, as edgemoe plan does, which has more
     options and keeps the plan.

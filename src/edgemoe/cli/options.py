@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from edgemoe.executors import ExecutorOptions
 
 StoreArgument = Annotated[
-    Path, typer.Argument(metavar="STORE", help="Folder made by convert, a name of your library, or a URL.")
+    Path,
+    typer.Argument(
+        metavar="STORE", help="Store: a folder that convert made, a name that list shows, or a URL."
+    ),
 ]
 MemoryOption = Annotated[
     str | None,
@@ -55,7 +58,7 @@ TierOption = Annotated[
     typer.Option(
         "--tier",
         metavar="SIZE",
-        help="Of a store at a URL: room on this disk for experts that were read; 0: none.",
+        help="Of a store at a URL: how much of this disk may keep experts that were read; 0: none.",
         show_default=False,
     ),
 ]
@@ -64,9 +67,9 @@ DraftOption = Annotated[
     typer.Option(
         "--draft",
         metavar="auto|none|text|mtp|STORE",
-        help="Guess the next tokens and compute them together, as far as that pays: text guesses what"
-        " followed where the text's end stood before, mtp what the store's layer for further tokens predicts,"
-        " a small store what it would write. Changes no token.",
+        help="Guess the next tokens and compute them in one step, as far as that is faster. text: guess what"
+        " followed where the last words stood earlier; mtp: what the store's own layer for further tokens"
+        " predicts; STORE: what this small model would write. Answers stay the same.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
@@ -259,7 +262,7 @@ class WorkArguments:
             "--executor",
             metavar="NAME",
             help="Where the work runs: local, local:4 (processes), ray, ray://HOST:10001, slurm or"
-            " slurm:PARTITION. The numbers are the same. All workers must see all folders.",
+            " slurm:PARTITION. What comes out is the same. All workers must see all folders.",
         ),
     ] = "local"
     num_workers: Annotated[

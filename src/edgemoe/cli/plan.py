@@ -20,15 +20,27 @@ class GoalArguments:
 
     tolerance: Annotated[
         str | None,
-        typer.Option("--tolerance", metavar="P%", help="Loss to allow, by --metric.", show_default=False),
+        typer.Option(
+            "--tolerance",
+            metavar="P%",
+            help="How much worse the model may get, by --metric.",
+            show_default=False,
+        ),
     ] = None
     size: Annotated[
         str | None,
-        typer.Option("--size", metavar="SIZE", help="Or: bytes of all experts.", show_default=False),
+        typer.Option(
+            "--size",
+            metavar="SIZE",
+            help="Or: size of all experts together, such as 3GiB.",
+            show_default=False,
+        ),
     ] = None
     bits: Annotated[
         float | None,
-        typer.Option("--bits", metavar="X", min=0.1, help="Or: bits per expert weight.", show_default=False),
+        typer.Option(
+            "--bits", metavar="X", min=0.1, help="Or: bits per expert weight on average.", show_default=False
+        ),
     ] = None
     method: Annotated[
         str,
@@ -71,9 +83,9 @@ def plan(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="Plan to write, for convert --plan.")
     ],
+    reached: GoalArguments,
     measured: MeasuringArguments,
     work: WorkArguments,
-    reached: GoalArguments,
     memory: MemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:

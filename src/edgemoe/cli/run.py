@@ -32,7 +32,7 @@ def run(
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option("--prompt", "-p", metavar="TEXT", help="The same, where it begins with a dash."),
+        typer.Option("--prompt", "-p", metavar="TEXT", help="The prompt, where it begins with a dash."),
     ] = None,
     is_chat: Annotated[
         bool,
@@ -50,8 +50,8 @@ def run(
 ) -> None:
     r"""Continue a prompt, or answer it, within a memory budget.
 
-    The text streams to stdout; stderr says how it is drawn and what it cost. Ctrl-C stops it. Options for
-    drawing come before what the model's authors recommend in its generation_config.json, its own values.
+    The text streams to stdout; stderr says how tokens are drawn and what it cost. Ctrl-C stops it. Where you
+    do not say how tokens are drawn, it is done as the model's authors recommend (generation_config.json).
 
     \b
     edgemoe run qwen.store "Once upon a time" --memory 6GiB --max-tokens 64

@@ -33,15 +33,23 @@ def simulate(
         typer.Option(
             "--store",
             metavar="STORE",
-            help="Store whose predictors and policy forecast are meant.",
+            help="Store that was traced, for its predictors and its policy forecast.",
             show_default=False,
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option("--device", metavar="NAME", help="Device profile of the storage.")
+        str,
+        typer.Option(
+            "--device",
+            metavar="NAME",
+            help="Storage to imitate: nvme, jetson-tx2-ssd, jetson-tx2-usb, rpi4-sd or network.",
+        ),
     ] = "nvme",
     layer_ms: Annotated[
-        float, typer.Option("--layer-ms", metavar="MS", min=0.0, help="Computing of one layer for a token.")
+        float,
+        typer.Option(
+            "--layer-ms", metavar="MS", min=0.0, help="Milliseconds that a layer computes for a token."
+        ),
     ] = 1.0,
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", metavar="N", min=1, help="Only the first N tokens.")
@@ -54,7 +62,9 @@ def simulate(
 ) -> None:
     r"""Replay a trace with eviction policies and predictors.
 
-    Beside them stands Belady's optimum, which knows the future.
+    An eviction policy says which expert leaves memory for another, and a predictor which ones are read before
+    they are asked for. No model runs. Beside them stands Belady's optimum, which knows the future: no policy
+    has more hits.
 
     \b
     edgemoe simulate book.trace --capacity 10%,25%,50% --policy all
