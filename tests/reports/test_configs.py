@@ -144,7 +144,7 @@ def test_what_tools_add_changes_nothing(config, extra):
         (QWEN3_30B, {"final_logit_softcapping": 30.0}, "final_logit_softcapping = 30.0"),
         (QWEN3_30B, {"routed_scaling_factor": 2.5}, "routed_scaling_factor = 2.5"),
         (QWEN15, {"use_qk_norm": True}, "use_qk_norm = True"),
-        (QWEN15, {"layer_types": ["full_attention"]}, "layer_types must say of 2 layers"),
+        (QWEN15, {"layer_types": ["full_attention"]}, "of each of the 2 layers"),
         (
             QWEN15,
             {"layer_types": ["full_attention", "sliding_attention"]},

@@ -9,10 +9,17 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from edgemoe.errors import UnsupportedModelError
-from edgemoe.models.config_reader import ConfigReader, shown
+from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.bailing_moe import refuse_variants
 from edgemoe.models.families.family import Family
-from edgemoe.models.families.fields import read_activation, read_is_dense, read_mlp, read_model, read_moe
+from edgemoe.models.families.fields import (
+    read_activation,
+    read_is_dense,
+    read_kinds,
+    read_mlp,
+    read_model,
+    read_moe,
+)
 from edgemoe.models.families.hybrid_fields import FULL, LINEAR, minus_exp
 from edgemoe.models.families.latent_fields import read_latent
 from edgemoe.models.families.latent_names import LATENT
@@ -74,13 +81,7 @@ def _kinds(reader: ConfigReader) -> list[str]:
     num_layers = reader.require_size("num_hidden_layers")
     group = reader.size("layer_group_size", 6)
     default = [LINEAR if (layer + 1) % group else FULL for layer in range(num_layers)]
-    kinds = reader.names("layer_types", default)
-    if len(kinds) != num_layers or not {*kinds} <= {LINEAR, FULL}:
-        raise UnsupportedModelError(
-            f"config.json: layer_types must say {LINEAR} or {FULL} of each of the {num_layers} layers; it is"
-            f" {shown(kinds)}"
-        )
-    return kinds
+    return read_kinds(reader, (LINEAR, FULL), default)
 
 
 def _part(place: int) -> Callable[[ModelSpec, int], Steps]:

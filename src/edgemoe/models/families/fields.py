@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -133,16 +133,29 @@ def read_mlp(reader: ConfigReader, *, has_bias: bool = False) -> MLPSpec:
     return MLPSpec(reader.require_size("intermediate_size"), read_activation(reader), has_bias=has_bias)
 
 
+def read_kinds(
+    reader: ConfigReader, known: Sequence[str], default: Sequence[str] = (), key: str = "layer_types"
+) -> list[str]:
+    """What each layer is, by a list of the configuration; without a default it must be there.
+
+    Raises:
+        UnsupportedModelError: it has another length, or another kind.
+    """
+    num_layers = reader.require_size("num_hidden_layers")
+    kinds = reader.names(key, default)
+    if len(kinds) != num_layers or not {*kinds} <= {*known}:
+        raise UnsupportedModelError(
+            f"config.json: {key} must say {' or '.join(known)} of each of the {num_layers} layers; it is"
+            f" {shown(kinds)}"
+        )
+    return kinds
+
+
 def read_is_dense(reader: ConfigReader, first_dense: int) -> list[bool]:
     """Which layers have no experts: by ``mlp_layer_types``, else the first so many."""
     num_layers = reader.require_size("num_hidden_layers")
     default = ["dense" if index < first_dense else "sparse" for index in range(num_layers)]
-    kinds = reader.names("mlp_layer_types", default)
-    if len(kinds) != num_layers or not {*kinds} <= {"dense", "sparse"}:
-        raise UnsupportedModelError(
-            "config.json: mlp_layer_types must say dense or sparse of each of the"
-            f" {num_layers} layers; it is {shown(kinds)}"
-        )
+    kinds = read_kinds(reader, ("dense", "sparse"), default, "mlp_layer_types")
     return [kind == "dense" for kind in kinds]
 
 

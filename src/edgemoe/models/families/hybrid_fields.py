@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgemoe.errors import UnsupportedModelError
-from edgemoe.models.config_reader import ConfigReader, shown
-from edgemoe.models.families.fields import read_activation, read_attention
+from edgemoe.models.config_reader import ConfigReader
+from edgemoe.models.families.fields import read_activation, read_attention, read_kinds
 from edgemoe.models.families.names import PROJECTIONS, Name, Names, Steps, plus_one
 from edgemoe.models.mixers.delta_net import GatedDeltaNetSpec
 from edgemoe.models.spec import MixerSpec, ModelSpec, SharedExpertSpec
@@ -45,13 +44,7 @@ def _kinds(reader: ConfigReader) -> list[str]:
     num_layers = reader.require_size("num_hidden_layers")
     interval = reader.size("full_attention_interval", _INTERVAL)
     default = [LINEAR if (layer + 1) % interval else FULL for layer in range(num_layers)]
-    kinds = reader.names("layer_types", default)
-    if len(kinds) != num_layers or not {*kinds} <= {LINEAR, FULL}:
-        raise UnsupportedModelError(
-            f"config.json: layer_types must say {LINEAR} or {FULL} of each of the {num_layers} layers;"
-            f" it is {shown(kinds)}"
-        )
-    return kinds
+    return read_kinds(reader, (LINEAR, FULL), default)
 
 
 def minus_exp(spec: ModelSpec, layer: int) -> Steps:

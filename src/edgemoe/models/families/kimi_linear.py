@@ -10,7 +10,7 @@ import numpy as np
 from edgemoe.errors import UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader, check_size, shown
 from edgemoe.models.families.family import Family
-from edgemoe.models.families.fields import read_activation, read_is_dense, read_mlp, read_moe
+from edgemoe.models.families.fields import read_activation, read_is_dense, read_kinds, read_mlp, read_moe
 from edgemoe.models.families.hybrid_fields import FULL, LINEAR, minus_exp
 from edgemoe.models.families.latent_names import LATENT
 from edgemoe.models.families.mamba_fields import read_unrotated
@@ -108,13 +108,7 @@ def _kinds(reader: ConfigReader, linear: dict[str, Any]) -> list[str]:
             raise UnsupportedModelError(
                 f"config.json: linear_attn_config does not name each of the {num_layers} layers once"
             )
-    kinds = reader.names("layer_types", default)
-    if len(kinds) != num_layers or not {*kinds} <= {LINEAR, FULL}:
-        raise UnsupportedModelError(
-            f"config.json: layer_types must say {LINEAR} or {FULL} of each of the {num_layers} layers; it is"
-            f" {shown(kinds)}"
-        )
-    return kinds
+    return read_kinds(reader, (LINEAR, FULL), default)
 
 
 def _padding(spec: ModelSpec, layer: int) -> Indices | None:

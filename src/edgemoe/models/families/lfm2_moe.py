@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from edgemoe.errors import UnsupportedModelError
-from edgemoe.models.config_reader import ConfigReader, shown
+from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.family import Family
-from edgemoe.models.families.fields import read_attention, read_mlp, read_model, read_moe
+from edgemoe.models.families.fields import read_attention, read_kinds, read_mlp, read_model, read_moe
 from edgemoe.models.families.gguf_names import KEYS, SIGMOID, GgufFamily, gguf_table
 from edgemoe.models.families.names import Name, Names, first_half, hugging_face, second_half
 from edgemoe.models.mixers.short_conv import ShortConvSpec
@@ -49,14 +49,7 @@ def read_lfm2(reader: ConfigReader) -> ModelSpec:
 
 
 def _kinds(reader: ConfigReader) -> list[str]:
-    num_layers = reader.require_size("num_hidden_layers")
-    kinds = reader.names("layer_types")
-    if len(kinds) != num_layers or not {*kinds} <= {_CONV, _FULL}:
-        raise UnsupportedModelError(
-            f"config.json: layer_types must say {_CONV} or {_FULL} of each of the {num_layers} layers;"
-            f" it is {shown(kinds)}"
-        )
-    return kinds
+    return read_kinds(reader, (_CONV, _FULL))
 
 
 def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str]) -> None:

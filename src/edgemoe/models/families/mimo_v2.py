@@ -9,9 +9,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgemoe.errors import UnsupportedModelError
-from edgemoe.models.config_reader import ConfigReader, shown
+from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.family import Family
-from edgemoe.models.families.fields import read_grouped_router, read_is_dense, read_mlp, read_model, read_moe
+from edgemoe.models.families.fields import (
+    read_grouped_router,
+    read_is_dense,
+    read_kinds,
+    read_mlp,
+    read_model,
+    read_moe,
+)
 from edgemoe.models.families.names import MLP, MTP, hugging_face
 from edgemoe.models.rope import rope_of
 from edgemoe.models.spec import AttentionSpec, LayerSpec, ModelSpec, RopeSpec
@@ -94,13 +101,7 @@ def _kinds(reader: ConfigReader, num_layers: int) -> list[str]:
     ]
     if numbers:
         default = [_SLIDING if number else _FULL for number in numbers]
-    kinds = reader.names("layer_types", default)
-    if len(kinds) != num_layers or not {*kinds} <= {_SLIDING, _FULL}:
-        raise UnsupportedModelError(
-            f"config.json: layer_types must say {_SLIDING} or {_FULL} of each of the {num_layers} layers; it"
-            f" is {shown(kinds)}"
-        )
-    return kinds
+    return read_kinds(reader, (_SLIDING, _FULL), default)
 
 
 def _are_dense(reader: ConfigReader, num_layers: int) -> list[bool]:

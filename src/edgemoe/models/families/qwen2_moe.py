@@ -5,7 +5,13 @@ from __future__ import annotations
 from edgemoe.errors import UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.family import Family
-from edgemoe.models.families.fields import read_activation, read_model, read_qwen_layers, read_window
+from edgemoe.models.families.fields import (
+    read_activation,
+    read_kinds,
+    read_model,
+    read_qwen_layers,
+    read_window,
+)
 from edgemoe.models.families.gguf_names import KEYS, GgufFamily, gguf_table
 from edgemoe.models.families.names import MLP, PROJECTIONS, hugging_face
 from edgemoe.models.spec import ModelSpec, SharedExpertSpec
@@ -30,11 +36,7 @@ def _windows(reader: ConfigReader, num_layers: int) -> list[int]:
         "sliding_attention" if is_used and i % 2 == 0 and i < limit else "full_attention"
         for i in range(num_layers)
     ]
-    types = reader.names("layer_types", default)
-    if len(types) != num_layers or not set(types) <= {"sliding_attention", "full_attention"}:
-        raise UnsupportedModelError(
-            f"config.json: layer_types must say of {num_layers} layers sliding_attention or full_attention"
-        )
+    types = read_kinds(reader, ("sliding_attention", "full_attention"), default)
     if not is_used and "sliding_attention" in types:
         raise UnsupportedModelError(
             "config.json: layer_types has sliding_attention, and use_sliding_window is not true; mend one of"
