@@ -41,7 +41,9 @@ SEEDS = {
     },
     "/v1/responses": {
         "model": "demo", "instructions": "s", "max_output_tokens": 2,
-        "tools": [{"type": "function", "name": "f"}],
+        "tools": [{"type": "function", "name": "f"},
+                  {"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "g"}]}],
+        "store": True, "background": False, "stream": False,
         "input": [
             {"role": "user", "content": [{"type": "input_text", "text": "hi"}]},
             {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},

@@ -8,6 +8,9 @@ import openai
 import pytest
 from server.test_constraints import WEATHER, assert_weather
 
+from edgemoe.server.openai.responses_request import read_responses
+from edgemoe.server.options import Limits
+
 ASK = "Tell me a story about a fox."
 TOOL = {"type": "function", "name": "get_weather", "parameters": WEATHER, "strict": True}
 
@@ -67,6 +70,21 @@ def test_calls_are_items(openai_client, stream):
         max_output_tokens=4,
     )
     assert again.usage.input_tokens > 20
+
+
+def test_functions_can_be_in_a_namespace(openai_client):
+    space = {"type": "namespace", "name": "sky", "description": "Of the sky.", "tools": [TOOL]}
+    answer = openai_client.responses.create(
+        model="demo", input=ASK, tools=[space], tool_choice="required", max_output_tokens=100, stream=True
+    )
+    (call,) = list(answer)[-1].response.output
+    assert (call.namespace, call.name) == ("sky", "get_weather")
+    assert_weather(json.loads(call.arguments))
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "Sun"}
+    messages = read_responses(
+        {"model": "demo", "input": [{"role": "user", "content": ASK}, call.model_dump(), result]}, Limits()
+    ).messages
+    assert messages[1]["tool_calls"][0]["function"]["name"] == "sky__get_weather"
 
 
 def test_text_can_follow_a_schema(openai_client):

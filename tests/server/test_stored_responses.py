@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from types import SimpleNamespace
 
 import openai
 import pytest
@@ -11,6 +12,7 @@ from openai.types.responses import Response, ResponseItem
 from pydantic import TypeAdapter
 from server.test_lifecycle import eventually, running
 
+from edgemoe.server.openai.background import Background
 from edgemoe.server.openai.stored import ENTRY_BYTES, Kept, StoredResponses
 
 SAY = {"role": "user", "content": "Tell me of the fox."}
@@ -129,6 +131,32 @@ def test_a_response_is_made_while_nobody_waits(server):
     done = asyncio.run(ask())
     assert done.status == "incomplete"
     assert done.usage.output_tokens == 4
+
+
+def test_one_that_is_just_being_put_by_is_not_lost_to_a_cancel():
+    async def run():
+        response, kept = {"id": "resp_1", "output": [], "status": ""}, []
+        is_kept = asyncio.Event()
+
+        async def told():
+            yield [(0, None)]
+
+        async def keep(owner, made):
+            is_kept.set()
+            await asyncio.sleep(0.01)
+            kept.append((owner, made.response["status"]))
+
+        def take(choice, event):
+            response["status"] = "completed"
+
+        background = Background(keep)
+        encoder = SimpleNamespace(response=response, take=take)
+        background.start("me", Kept(response, []), encoder, told())
+        await is_kept.wait()
+        await background.cancel("me", "resp_1")
+        return kept, background.find("me", "resp_1")
+
+    assert asyncio.run(run()) == ([("me", "completed")], None)
 
 
 def test_one_in_the_background_can_be_cancelled(server, openai_client, http):

@@ -54,7 +54,7 @@ class ResponsesRoutes:
         delivery = read_delivery(body)
         asked = read_responses(body, exchange.options.limits, history)
         prepared = await self._answers.prepare(asked)
-        encoder = ResponsesEncoder(prepared.name, body, asked)
+        encoder = ResponsesEncoder(prepared.name, body)
         kept = Kept(encoder.response, [*history, *whole_items(body.get("input"))])
         told = self._answers.events(prepared, exchange.record)
         if delivery.in_background:

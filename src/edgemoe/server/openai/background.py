@@ -15,6 +15,8 @@ from edgemoe.server.openai.stored import Kept
 
 log = logging.getLogger("edgemoe.server")
 
+UNFINISHED = {"queued", "in_progress"}
+
 Keep = Callable[[str, Kept], Awaitable[None]]
 
 
@@ -66,7 +68,8 @@ class Background:
         """End a response, if it is being made; then it is kept as far as it went."""
         running = self._running.get((owner, response_id))
         if running is not None:
-            running.task.cancel()
+            if running.kept.response["status"] in UNFINISHED:  # or it is just being put by
+                running.task.cancel()
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([running.task])
 

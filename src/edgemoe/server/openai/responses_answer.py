@@ -19,7 +19,8 @@ from edgemoe.server.events import (
 )
 from edgemoe.server.failures import Failure
 from edgemoe.server.openai.chat_answer import logprobs_body
-from edgemoe.server.request import AnswerRequest, new_id
+from edgemoe.server.openai.responses_request import names_in_spaces
+from edgemoe.server.request import new_id
 from edgemoe.server.streaming import named
 
 # What a response repeats of its request, with what stands there when it was left out.
@@ -68,7 +69,8 @@ def usage_body(usage: Usage) -> dict[str, Any]:
 class ResponsesEncoder:
     """Events as those of a response; ``response`` is what there is of it so far."""
 
-    def __init__(self, model: str, body: Mapping[str, Any], asked: AnswerRequest) -> None:
+    def __init__(self, model: str, body: Mapping[str, Any]) -> None:
+        """``body``: the request, which has been read."""
         echoed = {key: default if body.get(key) is None else body[key] for key, default in ECHOED.items()}
         echoed["tools"] = [
             FUNCTION | tool if tool["type"] == "function" else tool for tool in echoed["tools"]
@@ -90,7 +92,7 @@ class ResponsesEncoder:
             "usage": None,
             **echoed,
         }
-        self._asked = asked
+        self._spaces = names_in_spaces(body)
         self._number = 0
         self._item: dict[str, Any] | None = None  # the open one
 
@@ -107,16 +109,7 @@ class ResponsesEncoder:
             yield from self._reasoning(event)
         elif isinstance(event, ToolOpen):
             yield from self._close()
-            yield from self._open(
-                {
-                    "id": new_id("fc_"),
-                    "type": "function_call",
-                    "status": "in_progress",
-                    "call_id": event.call_id,
-                    "name": event.name,
-                    "arguments": "",
-                }
-            )
+            yield from self._open(self._call(event))
         elif isinstance(event, ToolDelta):
             assert self._item is not None
             self._item["arguments"] += event.text
@@ -128,6 +121,13 @@ class ResponsesEncoder:
         elif isinstance(event, Finish):
             yield from self._close("incomplete" if event.reason == "length" else "completed")
             self._finish(event)
+
+    def _call(self, event: ToolOpen) -> dict[str, Any]:
+        item = {"id": new_id("fc_"), "type": "function_call", "status": "in_progress"}
+        item |= {"call_id": event.call_id, "name": event.name, "arguments": ""}
+        if event.name in self._spaces:
+            item["namespace"], item["name"] = self._spaces[event.name]
+        return item
 
     def _text(self, event: Text) -> Iterator[str]:
         if not event.text:

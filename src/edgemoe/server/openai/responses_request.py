@@ -31,6 +31,7 @@ from edgemoe.server.openai.chat_request import (
 from edgemoe.server.options import Limits
 from edgemoe.server.request import AnswerRequest
 
+NAMESPACE = "namespace"  # a kind of tool: functions under a common name
 HARMLESS = frozenset(
     {
         "background",
@@ -130,13 +131,48 @@ def _read_format(fields: Fields, limits: Limits) -> Mapping[str, Any] | None:
 
 
 def _read_tools(fields: Fields, limits: Limits) -> list[dict[str, Any]]:
-    """The client's functions. Tools of other kinds, which one client always sends, are left out."""
-    tools = []
+    """The client's functions, also those in a namespace. Tools of other kinds, which one client always sends,
+    are left out.
+    """
+    tools = _read_functions(fields, limits)
     for place, entry in enumerate(fields.items("tools", limits.num_tools)):
-        tool = Fields(entry, f"tools[{place}]")
-        if tool.needed_text("type") == "function":
-            tools.append(function_tool(tool, "parameters", limits))
+        space = Fields(entry, f"tools[{place}]")
+        if space.text("type") == NAMESPACE:
+            name = space.needed_text("name")
+            for tool in _read_functions(space, limits):
+                function = tool["function"]
+                tools.append(tool | {"function": function | {"name": full_name(name, function["name"])}})
+    if len(tools) > limits.num_tools:
+        raise fields.fail("tools", f"are {len(tools)}; at most {limits.num_tools} are taken")
     return tools
+
+
+def _read_functions(fields: Fields, limits: Limits) -> list[dict[str, Any]]:
+    entries = [
+        Fields(entry, f"{fields.name('tools')}[{place}]")
+        for place, entry in enumerate(fields.items("tools", limits.num_tools))
+    ]
+    return [
+        function_tool(tool, "parameters", limits)
+        for tool in entries
+        if tool.needed_text("type") == "function"
+    ]
+
+
+def full_name(namespace: str, name: str) -> str:
+    """What the model knows a function of a namespace by."""
+    return f"{namespace}__{name}"
+
+
+def names_in_spaces(body: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """The functions in namespaces of a body that has been read: full name -> namespace and name."""
+    return {
+        full_name(space["name"], tool["name"]): (space["name"], tool["name"])
+        for space in body.get("tools") or ()
+        if space["type"] == NAMESPACE
+        for tool in space.get("tools") or ()
+        if tool["type"] == "function"
+    }
 
 
 def _read_choice(value: Any, tools: Sequence[Mapping[str, Any]]) -> Any:
@@ -175,7 +211,9 @@ def _add_item(messages: list[dict[str, Any]], item: Fields) -> None:
             messages.append({"role": "system", "content": system_text(value, name)})
     elif kind == "function_call":
         arguments = call_arguments(item.get("arguments"), item.name("arguments"))
-        call = function_call(item.needed_text("call_id"), item.needed_text("name"), arguments)
+        name, space = item.needed_text("name"), item.text("namespace")
+        name = name if space is None else full_name(space, name)
+        call = function_call(item.needed_text("call_id"), name, arguments)
         _assistant(messages).setdefault("tool_calls", []).append(call)
     elif kind == "function_call_output":
         output = content_text(item.get("output"), item.name("output"))
