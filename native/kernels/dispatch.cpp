@@ -65,6 +65,12 @@ bool runs_amx() {
 #ifdef EDGEMOE_HAVE_NEON
 bool runs_neon() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
 #endif
+#ifdef EDGEMOE_HAVE_I8MM
+bool runs_i8mm() {
+    constexpr unsigned long kI8mm = 1ul << 13;  // HWCAP2_I8MM, which headers before Linux 5.10 lack
+    return runs_neon() && (getauxval(AT_HWCAP2) & kI8mm) != 0;
+}
+#endif
 
 const Kernels* find(const std::string& name) {
     std::string names;
@@ -102,6 +108,9 @@ std::vector<const Kernels*> available_kernels() {
 #endif
 #ifdef EDGEMOE_HAVE_NEON
     if (runs_neon()) found.push_back(neon_kernels());
+#endif
+#ifdef EDGEMOE_HAVE_I8MM
+    if (runs_i8mm()) found.push_back(i8mm_kernels());
 #endif
     return found;
 }

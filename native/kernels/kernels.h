@@ -123,6 +123,9 @@ const Kernels* amx_kernels();
 #ifdef EDGEMOE_HAVE_NEON
 const Kernels* neon_kernels();
 #endif
+#ifdef EDGEMOE_HAVE_I8MM
+const Kernels* i8mm_kernels();
+#endif
 
 // The instruction sets that were built and that this CPU runs, slowest first.
 std::vector<const Kernels*> available_kernels();

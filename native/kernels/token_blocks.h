@@ -17,8 +17,9 @@ inline float largest_magnitude(const float* values) {
     return float_of_bits(static_cast<std::uint32_t>(largest));
 }
 
-// Token `slot` of a tile of T.
-template <int T>
+// Token `slot` of a tile of T. Tokens that stand together, so many, have their codes by turns, those of eight
+// columns at a time.
+template <int T, int together = 1>
 void quantize_token(const float* x, std::int64_t cols, std::int64_t slot, TokenBlock<T>* blocks) {
     for (std::int64_t i = 0; i < cols / kBlock; ++i) {
         const float* values = x + i * kBlock;
@@ -40,7 +41,10 @@ void quantize_token(const float* x, std::int64_t cols, std::int64_t slot, TokenB
 #pragma GCC unroll 1
             for (std::int64_t j = 0; j < 16; ++j) half_sums[half] += codes[half * 16 + j];
         }
-        for (std::int64_t j = 0; j < kBlock; ++j) block.codes[slot][j] = static_cast<std::int8_t>(codes[j]);
+        std::int8_t* const first = block.codes[slot - slot % together] + slot % together * 8;
+        for (std::int64_t j = 0; j < kBlock; ++j) {
+            first[j / 8 * 8 * together + j % 8] = static_cast<std::int8_t>(codes[j]);
+        }
         for (int half : {0, 1}) {
             block.half_sums[half][slot] = scale * static_cast<float>(half_sums[half]);
             block.half_starts_32[half][slot] = -32 * half_sums[half];

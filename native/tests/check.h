@@ -8,6 +8,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace edgemoe::testing {
@@ -43,10 +44,12 @@ void check_equal(const A& actual, const B& expected, const char* what, const cha
     fail(file, line, text.str());
 }
 
-// Runs every test of the program; the exit status is the number of failures.
-inline int run_all() {
+// Runs every test of the program, or those with `part` in their names; the exit status is the number of
+// failures.
+inline int run_all(std::string_view part = "") {
     int num_failures = 0;
     for (const Test& test : tests()) {
+        if (std::string_view(test.name).find(part) == std::string_view::npos) continue;
         try {
             test.body();
             std::printf("ok    %s\n", test.name);
