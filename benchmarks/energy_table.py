@@ -41,7 +41,7 @@ def main() -> int:
         tokens = BATTERY_J / joules[1]
         lines.append(
             f"| {row['way']} | {1000 * seconds:.1f} | {read / 1e6:.0f} | {joules[0]:.2f} | {joules[1]:.2f}"
-            f" | {tokens:,.0f} | {tokens * seconds / 3600:.1f} |"
+            f" | {float(f'{tokens:.2g}'):,.0f} | {tokens * seconds / 3600:.1f} |"
         )
     path = DOCS / "energy.md"
     text = path.read_text()

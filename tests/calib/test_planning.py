@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgemoe
-from edgemoe.calib.widths import Ladder, Quality, compare, knapsack, smallest_within
+from edgemoe.calib.widths import ChosenWidths, Ladder, Quality, compare, knapsack, smallest_within
 from edgemoe.calib.widths.ladder import OPTIONS, UNIFORM, build_ladder
 from edgemoe.calib.widths.planning import by_rank
 from edgemoe.calib.widths.quality import METRICS, PERPLEXITY
@@ -218,6 +219,22 @@ def test_what_cannot_be_planned_is_refused(tiny_checkpoint, tmp_path, options, w
     common = ["plan", tiny_checkpoint, "--text", tmp_path / "text.txt", "-o", tmp_path / "plan.json"]
     with pytest.raises(EdgeMoEError, match=what):
         run_app([*map(str, common), "--window", "64", "--memory", "4GiB", *options])
+
+
+def test_a_plan_that_cannot_be_written_is_printed(tmp_path, monkeypatch, capsys):
+    from edgemoe.errors import UnwrittenPlanError
+
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    found = ChosenWidths(BitPlan.uniform("q3", "q8"), None, None)
+    monkeypatch.setattr("edgemoe.workflows.plan.choose_widths", lambda *_, **__: found)
+    monkeypatch.setattr("edgemoe.workflows.plan.replace_file", full)
+    (tmp_path / "text.txt").write_text(TEXT)
+    arguments = ["plan", "model", "--text", tmp_path / "text.txt", "-o", tmp_path / "plan.json", "--bits", 3]
+    with pytest.raises(UnwrittenPlanError, match="No space left on device; its trace is"):
+        run_app([str(argument) for argument in arguments])
+    assert json.loads(capsys.readouterr().out) == found.plan.to_json()
 
 
 def test_too_short_a_text_and_a_file_that_is_no_plan_are_refused(tiny_checkpoint, tmp_path):

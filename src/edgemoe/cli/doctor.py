@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgemoe.cli.options import JsonOption
-from edgemoe.cli.output import new_table, print_json, print_table, say, shown_store
+from edgemoe.cli.output import new_table, print_json, print_table, say
 from edgemoe.errors import RequestError
 
 READ_METHOD_NAMES = {
@@ -40,6 +40,7 @@ def doctor(
     from edgemoe.cli.demo import demo_store
     from edgemoe.engine.energy import find_counters
     from edgemoe.engine.machine import describe_machine
+    from edgemoe.workflows.doctor import budgets_of
 
     folder = next((store.absolute().parent for store in stores or () if store.exists()), Path.cwd())
     say(f"measuring memory and the storage of {folder} ...")
@@ -48,11 +49,11 @@ def doctor(
         "energy_source": find_counters().source or "estimate",
         "memory_bytes_per_s": measure_memory(),
         "storage": _measured(folder),
-        "stores": [_plan(store) for store in stores or ()],
+        "stores": [budgets_of(store).to_json() for store in stores or ()],
     }
     if not stores:
         with demo_store() as store:
-            record["stores"].append({**_plan(store), "store": "(demo)"})
+            record["stores"].append({**budgets_of(store).to_json(), "store": "(demo)"})
     if as_json:
         print_json(record)
         return
@@ -69,35 +70,6 @@ def _measured(folder: Path) -> dict[str, Any]:
     except RequestError as error:
         say(str(error))
         return {"folder": str(folder), "bytes_per_s": None, "method": None, "error": str(error)}
-
-
-def _plan(path: Path) -> dict[str, Any]:
-    """Budgets of a store: the smallest, the one that keeps every expert in memory, and today's default."""
-    from edgemoe.engine.memory import MemoryPlan, default_budget, plan_memory, resident_budget
-    from edgemoe.engine.prediction import predictor_num_bytes
-    from edgemoe.models.families import read_spec
-    from edgemoe.store import open_store
-
-    store = open_store(path)
-    spec = read_spec(store.config)
-    default_bytes, reason = default_budget()
-    predictor_bytes = predictor_num_bytes(spec, store)
-
-    def plan_for(budget_bytes: int) -> MemoryPlan:
-        return plan_memory(spec, store.manifest, budget_bytes, predictor_bytes=predictor_bytes)
-
-    resident_bytes = resident_budget(spec, store.manifest, predictor_bytes=predictor_bytes)
-    smallest_bytes = plan_for(resident_bytes).smallest_num_bytes
-    plan = plan_for(max(default_bytes, smallest_bytes))
-    return {
-        "store": str(shown_store(path)),
-        "smallest_budget_bytes": smallest_bytes,
-        "resident_budget_bytes": resident_bytes,
-        "default_budget_bytes": default_bytes,
-        "default_budget_reason": reason,
-        "fits": default_bytes >= smallest_bytes,
-        "default_resident_share": plan.resident_share,
-    }
 
 
 def _print_machine(record: dict[str, Any]) -> None:
