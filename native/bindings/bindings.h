@@ -18,6 +18,7 @@ void bind_drafts(nanobind::module_& m);
 void bind_remote(nanobind::module_& m);
 void bind_speculation(nanobind::module_& m);
 void bind_streaming(nanobind::module_& m);
+void bind_text_pages(nanobind::module_& m);
 
 // Throws OSError(error, text, path); an empty path is left out.
 [[noreturn]] void raise_os_error(int error, const std::string& text, const std::string& path);

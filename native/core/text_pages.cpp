@@ -1,0 +1,352 @@
+#include "core/text_pages.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <new>
+#include <stdexcept>
+#include <utility>
+
+namespace edgemoe {
+namespace {
+
+// Offsets of one text: more than any takes, and few enough for a quarter of a million texts.
+constexpr std::int64_t kRunBytes = std::int64_t{1} << 42;
+constexpr std::int64_t kFileBytes = std::int64_t{1} << 60;
+// Mapping a strip's pages takes as long as copying this many, and mappings are limited.
+constexpr std::int64_t kFewestPages = 4;
+// What the system keeps of a mapping, and of a page's place in a table of such.
+constexpr std::int64_t kMappingBytes = 256, kPlaceBytes = 8;
+constexpr std::int64_t kUsualMostMappings = 65530;
+
+std::atomic<std::int64_t> mapped_again{0};
+
+std::int64_t page_bytes() {
+    static const std::int64_t size = ::sysconf(_SC_PAGESIZE);
+    return size;
+}
+
+// Half of the mappings that a process may have.
+std::int64_t allowed_mappings() {
+    std::ifstream file("/proc/sys/vm/max_map_count");
+    std::int64_t most = kUsualMostMappings;
+    if (!(file >> most)) most = kUsualMostMappings;
+    return most / 2;
+}
+
+#ifdef __linux__
+int create_file() {
+    // Systems may insist that it is never run, which those before Linux 6.3 do not know.
+    constexpr unsigned int kNeverRun = 8;
+    constexpr const char* kName = "edgemoe-texts";
+    int descriptor = ::memfd_create(kName, MFD_CLOEXEC | kNeverRun);
+    if (descriptor < 0) descriptor = ::memfd_create(kName, MFD_CLOEXEC);
+    // It stays sparse; a limit on the size of files may forbid it all the same.
+    if (descriptor >= 0 && ::ftruncate(descriptor, kFileBytes) != 0) {
+        ::close(descriptor);
+        return -1;
+    }
+    return descriptor;
+}
+
+bool punch_file(int descriptor, std::int64_t offset, std::int64_t num_bytes) {
+    return ::fallocate(descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, num_bytes) == 0;
+}
+
+// Of pages that are there already: looking them up one by one would take longer.
+constexpr int kLookUp = MAP_POPULATE;
+#else
+int create_file() { return -1; }
+bool punch_file(int, std::int64_t, std::int64_t) { return false; }
+constexpr int kLookUp = 0;
+#endif
+
+std::uint8_t* checked(void* data, std::int64_t num_bytes) {
+    if (data == MAP_FAILED) throw std::bad_alloc();
+#ifdef MADV_NOHUGEPAGE
+    // With huge pages the first token would take two MiB of every array.
+    ::madvise(data, static_cast<std::size_t>(num_bytes), MADV_NOHUGEPAGE);
+#endif
+    return static_cast<std::uint8_t*>(data);
+}
+
+// Memory that no other text can have.
+std::uint8_t* map_plain(std::int64_t num_bytes) {
+    return checked(::mmap(nullptr, static_cast<std::size_t>(num_bytes), PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
+                   num_bytes);
+}
+
+}  // namespace
+
+// ---- the file ----
+
+PageFile::PageFile() : descriptor_(create_file()), process_(::getpid()), most_mappings_(allowed_mappings()) {}
+
+PageFile::~PageFile() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+std::int64_t PageFile::resident_bytes() const {
+    struct stat found;
+    if (descriptor_ < 0 || ::fstat(descriptor_, &found) != 0) return 0;
+    return static_cast<std::int64_t>(found.st_blocks) * 512;
+}
+
+bool PageFile::is_of_this_process() const { return process_ == ::getpid(); }
+
+std::int64_t PageFile::take_run() {
+    if (free_runs_.empty()) {
+        if (num_runs_ == kFileBytes / kRunBytes) throw std::bad_alloc();
+        return kRunBytes * num_runs_++;
+    }
+    const std::int64_t offset = free_runs_.back();
+    free_runs_.pop_back();
+    return offset;
+}
+
+void PageFile::give_run(std::int64_t offset) {
+    if (!is_of_this_process()) return;
+    punch(offset, kRunBytes);
+    free_runs_.push_back(offset);
+}
+
+void PageFile::punch(std::int64_t offset, std::int64_t num_bytes) const {
+    if (descriptor_ >= 0 && num_bytes > 0 && is_of_this_process()) punch_file(descriptor_, offset, num_bytes);
+}
+
+std::uint8_t* PageFile::map(void* address, std::int64_t num_bytes, bool is_written,
+                            std::int64_t offset) const {
+    const int protection = is_written ? PROT_READ | PROT_WRITE : PROT_READ;
+    const int flags = MAP_SHARED | (is_written ? 0 : kLookUp) | (address == nullptr ? 0 : MAP_FIXED);
+    return checked(::mmap(address, static_cast<std::size_t>(num_bytes), protection, flags, descriptor_,
+                          static_cast<off_t>(offset)),
+                   num_bytes);
+}
+
+std::unique_lock<std::mutex> PageFile::lock() {
+    // In a forked child whoever held it is gone.
+    return is_of_this_process() ? std::unique_lock(mutex_) : std::unique_lock<std::mutex>();
+}
+
+// ---- a text's pages ----
+
+TextPages::TextPages(std::shared_ptr<PageFile> file) : file_(std::move(file)) {
+    const auto lock = file_->lock();
+    run_ = std::make_shared<PageRun>(*file_);
+}
+
+TextPages::~TextPages() {
+    if (!file_->is_of_this_process()) return;
+    const auto lock = file_->lock();
+    for (const Array& array : arrays_) ::munmap(array.data, static_cast<std::size_t>(array.num_bytes));
+    have({});
+    leave_run();
+}
+
+std::int64_t TextPages::mapped_again_bytes() { return mapped_again; }
+
+std::int64_t TextPages::slots_of_pages(std::int64_t slot_bytes) {
+    const std::int64_t lowest_bit = slot_bytes & -slot_bytes;
+    return std::max(page_bytes() / lowest_bit, std::int64_t{1});
+}
+
+std::uint8_t* TextPages::add(std::int64_t num_heads, std::int64_t num_slots, std::int64_t slot_bytes) {
+    const std::int64_t strip_bytes = num_slots * slot_bytes, num_bytes = num_heads * strip_bytes;
+    if (num_bytes <= 0 || strip_bytes % page_bytes() != 0)
+        throw std::invalid_argument("a text's slots must fill whole pages");
+    if (num_bytes > kRunBytes - num_bytes_) throw std::bad_alloc();
+    std::uint8_t* data = file_->is_there() ? file_->map(nullptr, num_bytes, true, run_->offset() + num_bytes_)
+                                           : map_plain(num_bytes);
+    arrays_.push_back({data, num_bytes});
+    for (std::int64_t head = 0; head < num_heads; ++head) {
+        const std::int64_t start = head * strip_bytes;
+        strips_.push_back({data + start, num_bytes_ + start, strip_bytes, slot_bytes});
+    }
+    num_bytes_ += num_bytes;
+    return data;
+}
+
+void TextPages::begin_as(const TextPages& other, std::int64_t num_tokens) {
+    const auto is_alike = [](const Strip& a, const Strip& b) {
+        return a.num_bytes == b.num_bytes && a.slot_bytes == b.slot_bytes;
+    };
+    if (file_ != other.file_ ||
+        !std::equal(strips_.begin(), strips_.end(), other.strips_.begin(), other.strips_.end(), is_alike))
+        throw std::invalid_argument("texts with other arrays have no common beginning");
+    take_back(0);
+    const auto lock = file_->lock();
+    file_->punch(run_->offset(), num_bytes_);
+    become(other.begun(num_tokens), run_, other, num_tokens);
+}
+
+void TextPages::take_back(std::int64_t num_tokens) {
+    if (!file_->is_of_this_process()) return;
+    const auto lock = file_->lock();
+    if (is_shared_from(num_tokens))
+        become(begun(num_tokens), std::make_shared<PageRun>(*file_), *this, num_tokens);
+    else if (whole_pages(end_of(beginnings_)) > whole_pages(num_tokens))
+        become(cut(num_tokens), run_, *this, num_tokens);
+}
+
+void TextPages::trim(std::int64_t num_tokens) {
+    const auto lock = file_->lock();
+    const std::int64_t page = page_bytes();
+    for (const Strip& strip : strips_) {
+        const std::int64_t from = (used_bytes(strip, num_tokens) + page - 1) / page * page;
+        if (file_->is_there())
+            file_->punch(run_->offset() + strip.offset + from, strip.num_bytes - from);
+        else if (from < strip.num_bytes)
+            ::madvise(strip.data + from, static_cast<std::size_t>(strip.num_bytes - from), MADV_DONTNEED);
+    }
+}
+
+PageUse TextPages::use() const { return use_of(beginnings_, number(*run_)); }
+
+PageUse TextPages::use_if_begun(std::int64_t num_tokens) const {
+    const auto lock = file_->lock();
+    return use_of(begun(num_tokens), PageUse::kNewRun);
+}
+
+PageUse TextPages::use_if_taken_back(std::int64_t num_tokens) const {
+    const auto lock = file_->lock();
+    if (is_shared_from(num_tokens)) return use_of(begun(num_tokens), PageUse::kNewRun);
+    return use_of(cut(num_tokens), number(*run_));
+}
+
+// ---- what it has of others ----
+
+std::int64_t TextPages::end_of(const Beginnings& beginnings) {
+    return beginnings.empty() ? 0 : beginnings.back().end;
+}
+
+std::int64_t TextPages::used_bytes(const Strip& strip, std::int64_t num_tokens) {
+    return std::min(num_tokens, strip.num_bytes / strip.slot_bytes) * strip.slot_bytes;
+}
+
+std::int64_t TextPages::whole_pages(const Strip& strip, std::int64_t num_tokens) {
+    return used_bytes(strip, num_tokens) / page_bytes() * page_bytes();
+}
+
+std::int64_t TextPages::whole_pages(std::int64_t num_tokens) const {
+    std::int64_t sum = 0;
+    for (const Strip& strip : strips_) sum += whole_pages(strip, num_tokens);
+    return sum;
+}
+
+std::int64_t TextPages::num_mappings(const Beginnings& beginnings) const {
+    const auto parts = static_cast<std::int64_t>(beginnings.size());
+    return parts == 0 ? 0 : static_cast<std::int64_t>(strips_.size()) * (parts + 1);
+}
+
+// Whether others have a page that the next tokens would be written to.
+bool TextPages::is_shared_from(std::int64_t num_tokens) const {
+    return whole_pages(run_->num_shared()) > whole_pages(num_tokens);
+}
+
+// The beginnings as far as so many tokens.
+TextPages::Beginnings TextPages::cut(std::int64_t num_tokens) const {
+    Beginnings found;
+    for (const Beginning& beginning : beginnings_) {
+        const std::int64_t end = std::min(beginning.end, num_tokens);
+        if (whole_pages(end) > whole_pages(end_of(found))) found.push_back({beginning.run, end});
+    }
+    return found;
+}
+
+// The beginnings of a text that begins as this one; none where all of it is better copied.
+TextPages::Beginnings TextPages::begun(std::int64_t num_tokens) const {
+    Beginnings found = cut(num_tokens);
+    const std::int64_t shared_bytes = whole_pages(num_tokens);
+    if (shared_bytes > whole_pages(end_of(found))) found.push_back({run_, num_tokens});
+    const auto fewest = kFewestPages * page_bytes() * static_cast<std::int64_t>(strips_.size());
+    const bool has_room = file_->num_mappings_ + num_mappings(found) <= file_->most_mappings_;
+    return file_->is_there() && has_room && shared_bytes >= fewest ? found : Beginnings{};
+}
+
+PageUse TextPages::use_of(const Beginnings& beginnings, std::int64_t run) const {
+    const std::int64_t places = whole_pages(end_of(beginnings)) / page_bytes();
+    PageUse use{run, {}, num_mappings(beginnings) * kMappingBytes + places * kPlaceBytes};
+    std::int64_t start = 0;
+    for (const Beginning& beginning : beginnings) {
+        const std::int64_t end = whole_pages(beginning.end);
+        use.shares.push_back({number(*beginning.run), start, end});
+        start = end;
+    }
+    return use;
+}
+
+std::int64_t TextPages::number(const PageRun& run) { return run.offset() / kRunBytes; }
+
+// Have these beginnings, and in pages of `run` what else `source` has of so many tokens.
+void TextPages::become(Beginnings beginnings, std::shared_ptr<PageRun> run, const TextPages& source,
+                       std::int64_t num_tokens) {
+    const bool is_new_run = run != run_;
+    std::vector<std::uint8_t> rest;
+    for (std::size_t i = 0; i < strips_.size(); ++i) {
+        const Strip& strip = strips_[i];
+        const std::int64_t own_from = whole_pages(strip, end_of(beginnings));
+        const std::uint8_t* from = source.strips_[i].data;
+        rest.assign(from + own_from, from + used_bytes(strip, num_tokens));
+        // Where its own pages are mapped already.
+        const std::int64_t mapped = is_new_run ? strip.num_bytes : whole_pages(strip, end_of(beginnings_));
+        map_strip(strip, beginnings, *run, mapped);
+        if (!rest.empty()) std::memcpy(strip.data + own_from, rest.data(), rest.size());
+    }
+    have(std::move(beginnings));
+    if (!is_new_run) return;
+    leave_run();
+    run_ = std::move(run);
+}
+
+// The strip's first pages are those of beginnings, those after them up to `own_end` of `run`.
+void TextPages::map_strip(const Strip& strip, const Beginnings& beginnings, const PageRun& run,
+                          std::int64_t own_end) const {
+    std::int64_t at = 0;
+    const auto map_up_to = [&](std::int64_t end, const PageRun& from, bool is_written) {
+        if (end <= at) return;
+        file_->map(strip.data + at, end - at, is_written, from.offset() + strip.offset + at);
+        at = end;
+    };
+    for (const Beginning& beginning : beginnings)
+        map_up_to(whole_pages(strip, beginning.end), *beginning.run, false);
+    map_up_to(own_end, run, true);
+}
+
+// Count as one that has these beginnings, and no others.
+void TextPages::have(Beginnings beginnings) {
+    for (const Beginning& beginning : beginnings) beginning.run->ends_.insert(beginning.end);
+    mapped_again += whole_pages(end_of(beginnings)) - whole_pages(end_of(beginnings_));
+    file_->num_mappings_ += num_mappings(beginnings) - num_mappings(beginnings_);
+    std::swap(beginnings, beginnings_);
+    for (const Beginning& beginning : beginnings) {
+        PageRun& run = *beginning.run;
+        run.ends_.erase(run.ends_.find(beginning.end));
+        if (!run.has_owner_) free_unshared(run, beginning.end);
+    }
+}
+
+// The text has no more to do with its run; others may.
+void TextPages::leave_run() {
+    run_->has_owner_ = false;
+    free_unshared(*run_, std::numeric_limits<std::int64_t>::max());
+    run_.reset();
+}
+
+// Give back what nobody has of a run up to a token; one that nobody has goes as a whole.
+void TextPages::free_unshared(const PageRun& run, std::int64_t to_token) const {
+    if (run.num_shared() == 0) return;
+    for (const Strip& strip : strips_) {
+        const std::int64_t from = whole_pages(strip, run.num_shared());
+        file_->punch(run.offset() + strip.offset + from, whole_pages(strip, to_token) - from);
+    }
+}
+
+}  // namespace edgemoe
