@@ -300,6 +300,19 @@ def test_a_prompt_is_read_once_for_all_its_answers(store):
     assert [a.num_cached_tokens for a in answers] == [0, length - 1, length - 1]
 
 
+def test_answers_to_a_long_prompt_share_its_memory_and_no_token(store):
+    """Of 300 tokens a head's first four pages are shared; then the answers part."""
+    prompt = np.random.default_rng(3).integers(1, 500, 300).tolist()
+    with load(store, context=1024, cache=None) as model:
+        seeds = [model.generate(prompt, max_tokens=12, temperature=1, seed=s) for s in (3, 4, 5, 6)]
+    with load(store, context=1024, cache=None) as model:
+        assert model._open().session.num_at_once(312) == 2
+        assert model._open().session.num_at_once(312, 299) >= 4
+        answers = model.generate_n(prompt, 4, max_tokens=12, temperature=1, seed=3)
+    assert [a.token_ids for a in answers] == [a.token_ids for a in seeds]
+    assert len({tuple(a.token_ids) for a in answers}) > 1
+
+
 def test_many_prompts_are_answered_in_their_order(store, alone):
     with load(store) as model:
         seen = []

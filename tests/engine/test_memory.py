@@ -66,16 +66,16 @@ def test_values_of_another_size_than_keys_are_counted():
         "intermediate_size": 96, "moe_intermediate_size": 32, "n_routed_experts": 4, "num_experts_per_tok": 2,
     }  # fmt: skip
     spec = read_spec(config)
-    slots = spec.new_state(17, "f32").layers
+    slots = spec.new_state(1024, "f32").layers
     assert [s.values.shape[-1] for s in slots] == [16, 16, 16]
-    assert sum(s.keys.nbytes + s.values.nbytes for s in slots) == spec.state_num_bytes(17, "f32")
+    assert sum(s.keys.nbytes + s.values.nbytes for s in slots) == spec.state_num_bytes(1024, "f32")
 
 
 def test_a_state_takes_what_the_plan_says(opened):
     spec, _ = opened
     for format in ("f16", "f32"):
-        slots = spec.new_state(17, format).layers
-        assert sum(s.keys.nbytes + s.values.nbytes for s in slots) == spec.state_num_bytes(17, format)
+        slots = spec.new_state(1024, format).layers
+        assert sum(s.keys.nbytes + s.values.nbytes for s in slots) == spec.state_num_bytes(1024, format)
 
 
 def test_machine_facts_are_plausible():

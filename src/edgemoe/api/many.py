@@ -65,11 +65,12 @@ def write_each(session: Session, streams: Sequence[Stream], on_answer: Progress 
 
 def write_of_one(session: Session, streams: Sequence[Stream]) -> list[Generation]:
     """Answers to one prompt, which is read once."""
-    num_at_once = session.num_at_once(max(stream.num_tokens for stream in streams))
+    longest = max(stream.num_tokens for stream in streams)
+    num_at_once = session.num_at_once(longest, streams[0].num_common)
     for start in range(0, len(streams), num_at_once):
         together = streams[start : start + num_at_once]
         for stream in together if len(together) > 1 else ():
-            stream.prepare()  # the first computes it, and the others copy
+            stream.prepare()  # the first computes it, and the others share that
         write_all(together, num_at_once)
     return [stream.generation for stream in streams]
 

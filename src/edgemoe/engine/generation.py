@@ -88,6 +88,11 @@ class Stream(Iterator[Chunk]):
         """The most that prompt and answer may be together."""
         return len(self._request.token_ids) + self._request.max_tokens
 
+    @property
+    def num_common(self) -> int:
+        """Tokens that are computed once for several answers to this prompt: what ``prepare`` reads."""
+        return len(self._begins_with) - 1
+
     def cancel(self) -> None:
         """End the answer before its next step (of its prompt: before the next chunk), from any thread.
 

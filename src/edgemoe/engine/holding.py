@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from edgemoe.engine.claims import Claim
 from edgemoe.models import SequenceState
 
 
@@ -13,7 +14,7 @@ class Holding:
     """The state of a text, and the tokens it has seen; the text's own as long as it is not lost."""
 
     state: SequenceState
-    claim_bytes: int
+    claim_bytes: int  # of all its tokens, whoever shares some
     prompt: tuple[int, ...]  # what the encoder reads, where there is one
     token_ids: list[int] = field(default_factory=list)
     has_read_prompt: bool = False
@@ -21,6 +22,19 @@ class Holding:
     num_pins: int = 0
     thread: int = 0  # that used it last
     used_s: float = 0.0
+
+    @property
+    def claim(self) -> Claim:
+        """What it may take now."""
+        return Claim(self.claim_bytes, self.state.page_use)
+
+    def claim_if_copied(self, num_bytes: int, length: int) -> Claim:
+        """That of a text of ``num_bytes`` that begins with the first ``length`` tokens of this one."""
+        return Claim(num_bytes, self.state.page_use_if_copied(length))
+
+    def claim_if_rewound(self, num_bytes: int, length: int) -> Claim:
+        """Its own, as a text of ``num_bytes``, after ``rewind``."""
+        return Claim(num_bytes, self.state.page_use_if_rewound(length))
 
     def rewind(self, length: int) -> None:
         """Forget the tokens from ``length`` on, and if need be some before."""

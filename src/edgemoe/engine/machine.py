@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edgemoe.native import active_isa, available_isas, get_num_threads
+from edgemoe.native import active_isa, available_isas, get_num_threads, mapped_again_bytes
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 # cgroup v1 writes a number near 2^63 where there is no limit.
@@ -105,9 +105,10 @@ def _cgroup_rooms() -> Iterator[tuple[int, int]]:
 
 
 def resident_bytes() -> int:
-    """Memory of this process now; without /proc, the most it has had."""
+    """Memory of this process now, what texts share once; without /proc, the most it has had."""
     try:
-        return int(os.pread(_statm(os.getpid()), 128, 0).split()[1]) * _PAGE
+        counted = int(os.pread(_statm(os.getpid()), 128, 0).split()[1]) * _PAGE
+        return max(0, counted - mapped_again_bytes())
     except (OSError, ValueError, IndexError):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
@@ -119,7 +120,7 @@ def _statm(process_id: int) -> int:
 
 
 def peak_resident_bytes() -> int:
-    """The most memory this process has had so far."""
+    """The most memory this process has had so far, by a count that has what texts share once for each."""
     for name, value in _fields(Path("/proc/self/status")):
         if name == "VmHWM":
             return value

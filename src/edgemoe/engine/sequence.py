@@ -118,11 +118,9 @@ class Text:
         self._ahead.clear()
         self.last_step = None
         holding = self._holding
-        if holding is None or not self._machinery.pool.pin(holding):
+        if holding is None or not self._machinery.pool.pin(holding, len(self.token_ids)):
             return self.read([*self.token_ids, token_id])  # its room was needed
         try:
-            if len(holding.token_ids) > len(self.token_ids):
-                self._machinery.pool.rewind(holding, len(self.token_ids))
             if len(holding.token_ids) == len(self.token_ids):
                 return self._answer(holding, token_id, drafted)
         finally:
@@ -184,9 +182,7 @@ class Text:
     def _state_for(self, token_ids: Sequence[int], *, is_reusing: bool = True) -> Iterator[Holding]:
         """A state, pinned, that holds a beginning of these tokens; ``token_ids`` of the text are that."""
         pool, holding = self._machinery.pool, self._holding
-        if holding is not None and pool.pin(holding):
-            pool.rewind(holding, min(common_prefix(holding.token_ids, token_ids), len(token_ids) - 1))
-        else:
+        if holding is None or not pool.pin(holding, _num_common(holding, token_ids)):
             holding = self._holding = pool.borrow(
                 self._prompt, token_ids, self._num_slots, self._cancelled.is_set, is_reusing=is_reusing
             )
@@ -274,3 +270,8 @@ class Text:
             finally:
                 experts.observer = observer
                 self.counts += experts.counts - before
+
+
+def _num_common(holding: Holding, token_ids: Sequence[int]) -> int:
+    """Tokens of a text to be read that a state has already; its last is computed anyway."""
+    return min(common_prefix(holding.token_ids, token_ids), len(token_ids) - 1)

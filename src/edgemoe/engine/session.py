@@ -64,10 +64,13 @@ class Session:
         """Whether a text of at most so many tokens could begin at once."""
         return self._machinery.pool.has_room(num_tokens)
 
-    def num_at_once(self, num_tokens: int) -> int:
-        """How many answers it pays to ask for at once, with texts of so many tokens; 1 at least."""
-        pool = self._machinery.pool
-        return max(1, min(self._machinery.steps.limits.num_answers, pool.num_texts(num_tokens)))
+    def num_at_once(self, num_tokens: int, num_common: int = 0) -> int:
+        """How many answers it pays to ask for at once, with texts of so many tokens; 1 at least.
+
+        ``num_common``: tokens with which all of them begin.
+        """
+        num_texts = self._machinery.pool.num_texts(num_tokens, num_common)
+        return max(1, min(self._machinery.steps.limits.num_answers, num_texts))
 
     def prefill(self, token_ids: Sequence[int]) -> FloatArray:
         """Make the session's own text exactly these tokens; logits (V,) of what comes after the last.

@@ -1,8 +1,9 @@
 """Room for the states of texts: who has some, who waits for some, and who must give some back.
 
 The memory plan fixes how many bytes all states may take. A text claims what its whole length may need before
-its first step, so that it never gets stuck half-way. A text that has ended keeps its state, for one that
-begins alike, until the room is needed. Where room is lacking, what goes first is
+its first step, so that it never gets stuck half-way; pages that it shares with texts that begin alike count
+once. A text that has ended keeps its state, for one that begins alike, until the room is needed. Where room
+is lacking, what goes first is
 
 1. texts that have ended, those unused for longest first;
 2. open texts of threads that wait for room themselves, and texts that nobody has asked to go on for a while.
@@ -16,11 +17,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from edgemoe.engine.claims import Claim, taken_together
 from edgemoe.engine.holding import Holding, common_prefix
 from edgemoe.engine.scheduler import Scheduler
 from edgemoe.models import ModelSpec, SequenceState
+from edgemoe.native import PageFile
 
 # A text that has not been asked to go on for this long lends its room to those that wait for some.
 PAUSE_S = 1.0
@@ -39,6 +42,7 @@ class StatePool:
         self.kv_format = kv_format
         self.capacity_bytes = capacity_bytes
         self._scheduler = scheduler
+        self._file = PageFile()  # in which texts that begin alike share pages
         self._line: deque[tuple[object, int]] = deque()  # who waits for room, and in which thread
         self._lent: list[Holding] = []
         self._kept: list[Holding] = []  # of texts that have ended, the one used last at the end
@@ -47,17 +51,28 @@ class StatePool:
     @property
     def claimed_bytes(self) -> int:
         """What texts that are open, and those that are kept, may take together."""
-        return sum(holding.claim_bytes for holding in (*self._lent, *self._kept))
+        return taken_together(holding.claim for holding in self._all())
 
-    def num_texts(self, num_slots: int) -> int:
-        """Texts of so many tokens that have room together."""
-        return self.capacity_bytes // self._bytes(min(num_slots, self.context))
+    @property
+    def page_bytes(self) -> int:
+        """What the pages take in which texts keep something of all their tokens, each page once."""
+        return self._file.resident_bytes
+
+    def num_texts(self, num_slots: int, num_common: int = 0) -> int:
+        """Texts of so many tokens that have room together, of which ``num_common`` are the same in all."""
+        whole_bytes = self._bytes(min(num_slots, self.context))
+        state = self._new_state()
+        state.resume(num_common, 0)
+        first = Claim(whole_bytes, state.page_use)
+        further = Claim(whole_bytes, state.page_use_if_copied(num_common))
+        further_bytes = taken_together([first, further]) - whole_bytes
+        return max(0, 1 + (self.capacity_bytes - whole_bytes) // further_bytes)
 
     def has_room(self, num_slots: int) -> bool:
         """Whether a text that may have so many tokens would have a state at once."""
         with self._scheduler.lock:
             self._collect()
-            return not self._line and self._can_get(self._bytes(min(num_slots, self.context)))
+            return not self._line and self._can_get((), (), self._bytes(min(num_slots, self.context)))
 
     def borrow(
         self,
@@ -77,6 +92,7 @@ class StatePool:
             Cancelled, RequestError: as ``Scheduler.turn``.
         """
         needed = self._bytes(min(num_slots, self.context))
+        prompt, token_ids = tuple(prompt), token_ids if is_reusing else ()
         ticket = object(), threading.get_ident()
         scheduler = self._scheduler
         with scheduler.lock:
@@ -84,10 +100,10 @@ class StatePool:
             try:
                 scheduler.notify()  # what this thread has may be what another waits for
                 self._collect()
-                while self._line[0] is not ticket or not self._can_get(needed):
+                while self._line[0] is not ticket or not self._can_get(prompt, token_ids, needed):
                     scheduler.wait(is_cancelled, PAUSE_S if self._line[0] is ticket else None)
                     self._collect()
-                return self._lend(tuple(prompt), token_ids if is_reusing else (), needed, num_slots)
+                return self._lend(prompt, token_ids, needed, num_slots)
             finally:
                 self._line.remove(ticket)
                 scheduler.notify()
@@ -142,22 +158,25 @@ class StatePool:
             self._collect()
             needed = self._bytes(min(num_slots, self.context))
             source, common = self._longest_beginning((), token_ids)
-            going, claimed = [], self.claimed_bytes + needed
+            claim = Claim(needed) if source is None else source.claim_if_copied(needed, common)
+            going, staying = [], self._all()
             if source is not None and self._is_better_taken(source, common, needed):
-                claimed -= source.claim_bytes
+                claim = source.claim_if_rewound(needed, common)
+                staying.remove(source)
                 going = [source] if len(source.token_ids) - common > FEW_TOKENS else []
-            else:
-                source = None
             for holding in self._kept:
-                if holding is not source and claimed > self.capacity_bytes:
-                    claimed -= holding.claim_bytes
+                if holding in staying and not self._fits(staying, claim):
+                    staying.remove(holding)
                     going.append(holding)
             return going
 
-    def pin(self, holding: Holding) -> bool:
-        """Keep a state from being taken away until ``unpin``; False if that has happened already."""
+    def pin(self, holding: Holding, length: int | None = None) -> bool:
+        """Keep a state from being taken away until ``unpin``, without its tokens from ``length`` on.
+
+        False if it has been taken away already, or is now: what it shared may find no second room.
+        """
         with self._scheduler.lock:
-            if holding.is_lost:
+            if holding.is_lost or (length is not None and not self._take_back(holding, length)):
                 return False
             holding.num_pins += 1
             return True
@@ -197,7 +216,7 @@ class StatePool:
                 lock.release()
 
     def rewind(self, holding: Holding, length: int) -> None:
-        """Forget a text's tokens from ``length`` on."""
+        """Forget tokens of a step that failed, from ``length`` on, which nobody shares."""
         with self._scheduler.lock:  # others may be copying its beginning
             holding.rewind(length)
 
@@ -232,10 +251,27 @@ class StatePool:
     def _note_use(self, holding: Holding) -> None:
         holding.thread, holding.used_s = threading.get_ident(), time.monotonic()
 
-    def _can_get(self, needed: int) -> bool:
-        """Whether there is room, or can be."""
-        removable = sum(h.claim_bytes for h in self._removable())
-        return self.claimed_bytes - removable + needed <= self.capacity_bytes
+    def _all(self) -> list[Holding]:
+        return [*self._lent, *self._kept]
+
+    def _new_state(self) -> SequenceState:
+        return self._spec.new_state(self.context, self.kv_format, self._file)
+
+    def _fits(self, texts: Iterable[Holding], claim: Claim) -> bool:
+        """Whether there is room for one more beside these."""
+        return taken_together([claim, *(text.claim for text in texts)]) <= self.capacity_bytes
+
+    def _can_get(self, prompt: tuple[int, ...], token_ids: Sequence[int], needed: int) -> bool:
+        """Whether there is room for a text, or can be: alone, or with the one that it begins like."""
+        removable = self._removable()
+        staying = [holding for holding in self._all() if holding not in removable]
+        if self._fits(staying, Claim(needed)):
+            return True
+        source, common = self._longest_beginning(prompt, token_ids)
+        if source is None:
+            return False
+        beside = [holding for holding in staying if holding is not source]
+        return self._fits([source, *beside], source.claim_if_copied(needed, common))
 
     def _removable(self) -> list[Holding]:
         """Texts whose room may be taken, in that order."""
@@ -256,13 +292,14 @@ class StatePool:
         if source is not None and self._is_better_taken(source, common, needed):
             self._kept.remove(source)
             holding = source
+            self._make_room(holding.claim_if_rewound(needed, common))
             holding.rewind(common)
             holding.state.trim(max(num_slots, len(prompt)))
             holding.claim_bytes = needed
-            self._make_room(needed)
         else:
-            self._make_room(needed, source)
-            holding = Holding(self._spec.new_state(self.context, self.kv_format), needed, prompt)
+            claim = Claim(needed) if source is None else source.claim_if_copied(needed, common)
+            self._make_room(claim, source)
+            holding = Holding(self._new_state(), needed, prompt)
             if source is not None and not source.is_lost:
                 common = holding.state.copy_from(source.state, common)
                 holding.token_ids = list(token_ids[:common])
@@ -293,14 +330,35 @@ class StatePool:
             return False
         if len(source.token_ids) - common <= FEW_TOKENS:
             return True
-        return self.claimed_bytes + needed > self.capacity_bytes
+        return not self._fits(self._all(), source.claim_if_copied(needed, common))
 
-    def _make_room(self, needed: int, spared: Holding | None = None) -> None:
-        """Take away what has to go, the text that is to be copied last."""
-        leaving = self._removable()
+    def _take_back(self, holding: Holding, length: int) -> bool:
+        """Forget a text's tokens from ``length`` on. False: it is lost, for want of room to write again what
+        others share with it.
+        """
+        if length >= len(holding.token_ids):
+            return True
+        claim = holding.claim_if_rewound(holding.claim_bytes, length)
+        if claim != holding.claim:
+            removable = (holding, *self._removable())
+            if not self._fits((h for h in self._all() if h not in removable), claim):
+                self._lose(holding)
+                return False
+            self._make_room(claim, replaced=holding)
+        holding.rewind(length)
+        return True
+
+    def _make_room(
+        self, claim: Claim, spared: Holding | None = None, replaced: Holding | None = None
+    ) -> None:
+        """Take away what has to go for a claim, the text that is to be copied last.
+
+        ``replaced``: the text that has it in place of its own.
+        """
+        leaving = [holding for holding in self._removable() if holding is not replaced]
         leaving.sort(key=lambda holding: holding is spared)
         for holding in leaving:
-            if self.claimed_bytes + needed <= self.capacity_bytes:
+            if self._fits((h for h in self._all() if h is not replaced), claim):
                 return
             self._lose(holding)
 

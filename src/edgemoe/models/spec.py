@@ -7,11 +7,12 @@ experts, K chosen, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgemoe.models.mixer_spec import ROW_MULTIPLE, MixerSpec, PositionBiasSpec, RopeSpec, TensorSpec
 from edgemoe.models.mixers.attention import AttentionSpec
 from edgemoe.models.state import SequenceState, Slots, StateSize
+from edgemoe.native import PageFile, TextPages
 
 __all__ = [
     "ROW_MULTIPLE",
@@ -259,17 +260,25 @@ class ModelSpec:
         assert isinstance(attention, AttentionSpec), "a position bias is of attention"
         return attention.num_heads
 
-    def new_state(self, num_slots: int, kv_format: str = "f16") -> SequenceState:
-        """What the decoder keeps of a new text of up to ``num_slots`` tokens."""
+    def new_state(
+        self, num_slots: int, kv_format: str = "f16", file: PageFile | None = None
+    ) -> SequenceState:
+        """What the decoder keeps of a new text of up to ``num_slots`` tokens.
+
+        States of one ``file`` share the pages of a common beginning; without one they copy it.
+        """
+        pages = None if file is None else TextPages(file)
         size = StateSize(num_slots, kv_format)
+        paged = replace(size, pages=pages)
         layers = [self.layers[i] for i in self.decoder_layers]
         return SequenceState(
-            [None if layer.mixer is None else layer.mixer.new_state(size) for layer in layers],
+            [None if layer.mixer is None else layer.mixer.new_state(paged) for layer in layers],
             [
                 None if s.cross is None else Slots(s.cross.num_kv_heads, s.cross.head_dim, size)
                 for s in layers
             ],
             num_slots,
+            pages,
         )
 
     def state_num_bytes(self, num_slots: int, kv_format: str = "f16", num_used: int | None = None) -> int:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemoe.models.lazy_memory import LazyMemory
+from edgemoe.models.lazy_memory import LazyMemory, PagedMemory, slot_memory
+from edgemoe.native import TextPages
 
 KV_FORMATS: dict[str, np.dtype[Any]] = {
     "f16": np.dtype(np.float16),
@@ -33,6 +34,7 @@ class StateSize:
     kv_format: str = "f16"
     max_rows: int = MAX_SEGMENT_ROWS  # of one call
     num_used: int | None = None  # slots of a text that is no longer than this, if it is not
+    pages: TextPages | None = None  # where what a layer keeps of all tokens lies, if texts share pages
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -96,10 +98,10 @@ class Slots:
     ) -> None:
         """``value_dim``: C of values, where it is another."""
         self._window = window
-        shape = (num_heads, num_slots(size, window), head_dim)
-        self._memory = LazyMemory((shape, (*shape[:2], value_dim or head_dim)), size.dtype)
+        self._room = num_slots(size, window)
+        shapes = [(num_heads, self._room, dim) for dim in (head_dim, value_dim or head_dim)]
+        self._memory = slot_memory(shapes, size.dtype, None if window else size.pages)
         self.keys, self.values = self._memory.arrays
-        self._room = shape[1]
         self._first = 0  # position of the first slot
         self._length = 0
 
@@ -137,15 +139,13 @@ class Slots:
     def copy_from(self, other: Slots, length: int) -> None:
         """See LayerState."""
         self._first = other._first if length else 0
-        used = length - self._first
-        self.keys[:, :used] = other.keys[:, :used]
-        self.values[:, :used] = other.values[:, :used]
+        self._memory.begin_as(other._memory, length - self._first)
         self._length = length
 
     def trim(self, num_tokens: int) -> None:
         """See LayerState."""
         if self._first == 0:
-            self._memory.trim(min(num_tokens, self.keys.shape[1]))
+            self._memory.trim(min(num_tokens, self._room))
 
     def keep(self) -> None:
         """See LayerState: keys and values of all tokens are there anyway."""
@@ -167,12 +167,38 @@ class Slots:
         """What keys and values, of these dimensions, take of a text of ``size.num_used`` tokens."""
         slots = num_slots(size, window)
         used = slots if size.num_used is None else min(slots, size.num_used)
-        return LazyMemory.num_bytes([(num_heads, slots, dim) for dim in dims], size.dtype, used)
+        kind = LazyMemory if window else PagedMemory
+        return kind.num_bytes([(num_heads, slots, dim) for dim in dims], size.dtype, used)
 
 
 def num_slots(size: StateSize, window: int) -> int:
     """Slots of a layer: of all tokens, or of a window and the rows of one call."""
     return size.num_slots if window == 0 else min(size.num_slots, window + size.max_rows)
+
+
+class PageShare(NamedTuple):
+    """A part of another text's pages, by bytes of the whole pages that a text has filled there."""
+
+    run: int  # number of those pages
+    start_bytes: int
+    end_bytes: int
+
+
+class PageUse(NamedTuple):
+    """Whose pages a text has; see ``native.TextPages``."""
+
+    run: int  # number of its own, NEW_RUN for those that are yet to be
+    shares: tuple[PageShare, ...]
+    kept_bytes: int  # by the system, of pages that are shared
+
+    @staticmethod
+    def of(use: tuple[int, Sequence[tuple[int, int, int]], int]) -> PageUse:
+        """From what compiled code says."""
+        return PageUse(use[0], tuple(PageShare(*share) for share in use[1]), use[2])
+
+
+NEW_RUN = -1
+NOTHING_SHARED = PageUse(NEW_RUN, (), 0)
 
 
 class SequenceState:
@@ -183,12 +209,20 @@ class SequenceState:
     """
 
     def __init__(
-        self, layers: Sequence[LayerState | None], cross: Sequence[Slots | None], num_slots: int
+        self,
+        layers: Sequence[LayerState | None],
+        cross: Sequence[Slots | None],
+        num_slots: int,
+        pages: TextPages | None = None,
     ) -> None:
-        """``layers`` and ``cross`` by layer of the decoder, None where it keeps nothing."""
+        """``layers`` and ``cross`` by layer of the decoder, None where it keeps nothing.
+
+        ``pages``: those that layers were made with, if texts share them.
+        """
         self.layers = layers
         self.cross = cross
         self.num_slots = num_slots
+        self._pages = pages
         self.length = 0
         self.cross_length = 0
 
@@ -203,6 +237,8 @@ class SequenceState:
         What came from an encoder stays.
         """
         length = self.reachable(min(self.length, length))
+        if self._pages is not None:
+            self._pages.take_back(length)
         for state in self._states():
             state.rewind(length)
         self.length = length
@@ -214,8 +250,13 @@ class SequenceState:
             state.keep()
 
     def copy_from(self, other: SequenceState, length: int) -> int:
-        """Begin as another text does, with its first ``length`` tokens or, if need be, fewer; how many."""
+        """Begin as another text does, with its first ``length`` tokens or, if need be, fewer; how many.
+
+        Where both have pages they share those that the tokens fill; else they are copied.
+        """
         length = other.reachable(min(other.length, length))
+        if self._pages is not None and other._pages is not None:
+            self._pages.begin_as(other._pages, length)
         for mine, theirs in zip(self._states(), other._states(), strict=True):
             mine.copy_from(theirs, length)
         for slots, encoded in zip(self.cross, other.cross, strict=True):
@@ -226,13 +267,32 @@ class SequenceState:
 
     def drop(self) -> None:
         """Give all memory back, whoever still refers to this; nothing is asked of it any more."""
-        self.layers, self.cross = (), ()
+        self.layers, self.cross, self._pages = (), (), None
 
     def trim(self, num_tokens: int) -> None:
         """Give back memory that a text of so many tokens, which this one has at most, does not need."""
+        if self._pages is not None:
+            self._pages.trim(num_tokens)
         for state in (*self.layers, *self.cross):
             if state is not None:
                 state.trim(num_tokens)
+
+    @property
+    def page_use(self) -> PageUse:
+        """Whose pages it has."""
+        return NOTHING_SHARED if self._pages is None else PageUse.of(self._pages.use())
+
+    def page_use_if_copied(self, length: int) -> PageUse:
+        """Whose pages a state would have after ``copy_from`` of this one."""
+        if self._pages is None:
+            return NOTHING_SHARED
+        return PageUse.of(self._pages.use_if_begun(self.reachable(min(self.length, length))))
+
+    def page_use_if_rewound(self, length: int) -> PageUse:
+        """Whose pages it would have after ``rewind``."""
+        if self._pages is None:
+            return NOTHING_SHARED
+        return PageUse.of(self._pages.use_if_taken_back(self.reachable(min(self.length, length))))
 
     def resume(self, length: int, cross_length: int) -> None:
         """Of a state without tokens: be about to get ``pieces`` of a text of so many.

@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgemoe import native
-from edgemoe.models.lazy_memory import LazyMemory
+from edgemoe.models.lazy_memory import PagedMemory, slot_memory
 from edgemoe.models.mixer_spec import ROW_MULTIPLE, RopeSpec, TensorSpec
 from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
 from edgemoe.models.segments import Segment
@@ -97,7 +97,7 @@ class LatentSpec:
     def state_num_bytes(self, size: StateSize) -> int:
         """See MixerSpec: (L + R) entries for each token."""
         used = size.num_slots if size.num_used is None else min(size.num_slots, size.num_used)
-        return LazyMemory.num_bytes([(1, size.num_slots, self.key_dim)], size.dtype, used)
+        return PagedMemory.num_bytes([(1, size.num_slots, self.key_dim)], size.dtype, used)
 
     def working_bytes(self, num_rows: int, num_keys: int, width: int) -> int:
         """See MixerSpec."""
@@ -122,7 +122,7 @@ class Latents:
     """Latent vectors and rotated keys (1, S, L + R) of all tokens; see LayerState."""
 
     def __init__(self, key_dim: int, size: StateSize) -> None:
-        self._memory = LazyMemory(((1, size.num_slots, key_dim),), size.dtype)
+        self._memory = slot_memory(((1, size.num_slots, key_dim),), size.dtype, size.pages)
         (self.cache,) = self._memory.arrays
 
     @property
@@ -139,7 +139,7 @@ class Latents:
 
     def copy_from(self, other: Latents, length: int) -> None:
         """See LayerState."""
-        self.cache[:, :length] = other.cache[:, :length]
+        self._memory.begin_as(other._memory, length)
 
     def resume(self, length: int) -> None:
         """See StoredState."""
