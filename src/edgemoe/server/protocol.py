@@ -29,6 +29,9 @@ class PatientProtocol(H11Protocol):
         self._stop()
         super().connection_lost(exc)
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Log nothing: uvicorn would recommend packages, and the answer says what is not there."""
+
     def _watch(self) -> None:
         """Begin to wait for a head, unless its answer is already being made. More bytes do not begin anew."""
         if self.cycle is not None and not self.cycle.response_complete:
