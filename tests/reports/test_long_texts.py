@@ -94,20 +94,34 @@ UNCUT = {
     "no space": "".join(LETTERS.choice("的一是在不了有和人这，") for _ in range(150_000)),
     "one letter": "0" * 150_000,
     "spaces": " " * 150_000,
+    "no mark": "".join(LETTERS.choice("的一是在不了有和人这") for _ in range(70_000)),
+    "bases": "".join(LETTERS.choice("acgt") for _ in range(70_000)),
 }
 
 
 @pytest.mark.parametrize("name", UNCUT)
 def test_long_texts_without_lines(folder, monkeypatch, name):
     text, tokenizer = UNCUT[name], Tokenizer(folder, {})
-    assert tokenizer.encode(text) == tokenizer._encode(text, True)
+    whole = tokenizer._encode(text, True)
     lengths = watched(tokenizer, monkeypatch)
+    assert tokenizer.encode(text) == whole
+    assert max(lengths) < len(text)
+    assert tokenizer.encode_beginning(text, 200) == whole[:200]
+    lengths.clear()
     found = tokenizer.encode(text, most=100)
     if len(found) > 100:
         assert max(lengths) <= 2 * PIECE_CHARACTERS
         assert sum(lengths) < len(text) or name == "one letter"
     else:  # a run of one unknown letter is one token
-        assert found == tokenizer._encode(text, True)
+        assert found == whole
+
+
+def test_what_is_nowhere_cut_is_whole_up_to_a_size(folder, monkeypatch):
+    tokenizer = Tokenizer(folder, {})
+    monkeypatch.setattr(tokenizer, "_encode", lambda text, adds_special=False: [len(text)])
+    assert tokenizer.encode("a" * 70_000, adds_special=False) == [70_000]
+    with pytest.raises(RequestError, match=r"300000 characters in a row .* break them into lines"):
+        tokenizer.encode("a" * 300_000, adds_special=False)
 
 
 def test_long_conversations_are_not_tokenised_to_their_end(monkeypatch):

@@ -196,6 +196,13 @@ def test_thoughts_are_found_under_any_name(tmp_path):
     assert ours == other == "rr"
 
 
+def test_templates_without_a_default_are_named(tmp_path):
+    named = [{"name": "rag", "template": "R"}]
+    tokenizer = Tokenizer(write_folder(tmp_path / "m", config=SETTINGS | {"chat_template": named}), {})
+    with pytest.raises(RequestError, match=r"special purposes \(rag\), none is the default"):
+        tokenizer.render_chat(USER)
+
+
 def test_the_template_for_tools_is_taken_with_tools(tmp_path):
     named = [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "tools"}]
     folder = write_folder(tmp_path / "m", config=SETTINGS | {"chat_template": named})

@@ -9,14 +9,12 @@ from pathlib import Path
 from edgemoe.text import Tokenizer
 
 DEFAULT_WINDOW = 512  # tokens that a model sees at once, if its context has so many
-# No text has more characters per token than this on average: the rest of a long one need not be encoded.
-_CHARACTERS = 32
 
 
 def share_tokens(tokenizer: Tokenizer, texts: Mapping[str, str], max_tokens: int) -> dict[str, list[int]]:
     """The beginnings of texts, by their names; ``max_tokens`` in all, two of each at least."""
     share = max(2, max_tokens // len(texts))
-    return {name: tokenizer.encode(text[: _CHARACTERS * share])[:share] for name, text in texts.items()}
+    return {name: tokenizer.encode_beginning(text, share) for name, text in texts.items()}
 
 
 def windows_of(folder: Path, texts: Mapping[str, str], max_tokens: int, length: int) -> list[list[int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import tokenizers
 from edgemoe.arguments import token_ids as ids
 from edgemoe.errors import RequestError, StoreError
 from edgemoe.text.added_tokens import read_special_tokens
-from edgemoe.text.pieces import PIECE_CHARACTERS, count_more, pieces
+from edgemoe.text.pieces import PIECE_CHARACTERS, count_more, encode_piece, pieces
 from edgemoe.text.side_files import read_json_object, read_text_file
 from edgemoe.text.stream import Reach
 from edgemoe.text.templates import ChatTemplate, Message, read_templates
@@ -102,31 +102,27 @@ class Tokenizer:
         is not tokenised to its end then: what is returned has more than ``most``, and need not be its own.
 
         Raises:
-            RequestError: the store has no tokenizer, or the text is none.
+            RequestError: the store has no tokenizer, the text is none, or it cannot be tokenised in pieces.
         """
-        if not isinstance(text, str):
-            raise RequestError(f"the text is {type(text).__name__}; give it as str")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:  # bytes of a command line that are not UTF-8
-            raise RequestError(f"the text is not UTF-8: {error.reason} at {error.start}") from None
-        self._require()
-        with _OneLineErrors(RequestError, "the text cannot be tokenised"):
-            if len(text) <= 2 * PIECE_CHARACTERS:
-                return self._encode(text, adds_special)
-            around = self._around() if adds_special else ([], [])
-            if around is None:
-                return self._encode(text, adds_special)
-            found = list(around[0])
-            for piece in pieces(text, self._encode):
-                if most is not None and len(piece) > 2 * PIECE_CHARACTERS:
-                    more = count_more(piece, self._encode, most - len(found))
-                    if more is not None:
-                        return found + more
-                found += self._encode(piece)
-                if most is not None and len(found) > most:
-                    return found
-            return found + around[1]
+        found: list[int] = []
+        for part in self._parts(text, adds_special, most):
+            found += part
+            if most is not None and len(found) > most:
+                break
+        return found
+
+    def encode_beginning(self, text: str, num_tokens: int) -> list[int]:
+        """The first tokens of ``encode``, so many or all; the rest of a long text is not tokenised.
+
+        Raises:
+            RequestError: as of ``encode``.
+        """
+        found: list[int] = []
+        for part in self._parts(text, True, None):
+            found += part
+            if len(found) >= num_tokens:
+                break
+        return found[:num_tokens]
 
     def encode_prompt(self, text: str, most: int | None = None) -> list[int]:
         """As ``encode``, but a text that brings its own first token gets no second one.
@@ -135,6 +131,32 @@ class Tokenizer:
         """
         found = self.encode(text, most=most)
         return found[1:] if len(found) > 1 and found[0] == found[1] == self.bos_id else found
+
+    def _parts(self, text: str, adds_special: bool, most: int | None) -> Iterator[list[int]]:
+        """The tokens of a text, piece by piece; see ``encode``."""
+        _check_text(text)
+        self._require()
+        with _OneLineErrors(RequestError, "the text cannot be tokenised"):
+            around = self._around() if adds_special and len(text) > 2 * PIECE_CHARACTERS else ([], [])
+            if around is None or len(text) <= 2 * PIECE_CHARACTERS:
+                yield self._encode(text, adds_special)
+                return
+            more = None if most is None else count_more(text[: 2 * PIECE_CHARACTERS], self._encode, most)
+            if more is not None:
+                yield more
+                return
+            yield around[0]
+            num_found = len(around[0])
+            for piece in pieces(text, self._encode):
+                if most is not None and len(piece.text) > 2 * PIECE_CHARACTERS:
+                    more = count_more(piece.text, self._encode, most + piece.num_before - num_found)
+                    if more is not None:
+                        yield more
+                        return
+                part = encode_piece(piece, self._encode)
+                num_found += len(part)
+                yield part
+            yield around[1]
 
     def _encode(self, text: str, adds_special: bool = False) -> list[int]:
         return list(self._require().encode(text, add_special_tokens=adds_special).ids)
@@ -240,6 +262,11 @@ class Tokenizer:
     ) -> str:
         templates = self._all_templates()
         name = "tool_use" if tools is not None and "tool_use" in templates else "default"
+        if name not in templates and templates:
+            raise RequestError(
+                f"{self._folder}: its chat templates are for special purposes ({', '.join(templates)}), none"
+                " is the default; use `edgemoe run` with a plain prompt, or put one into chat_template.jinja"
+            )
         if name not in templates:
             raise RequestError(
                 f"{self._folder}: the checkpoint has no chat template; use `edgemoe run` with a plain prompt"
@@ -286,6 +313,15 @@ class Tokenizer:
             return frozenset()
         token_id = self.token_id(text)
         return frozenset() if token_id is None else frozenset([token_id])
+
+
+def _check_text(text: str) -> None:
+    if not isinstance(text, str):
+        raise RequestError(f"the text is {type(text).__name__}; give it as str")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # bytes of a command line that are not UTF-8
+        raise RequestError(f"the text is not UTF-8: {error.reason} at {error.start}") from None
 
 
 def _load(path: Path) -> tokenizers.Tokenizer | None:

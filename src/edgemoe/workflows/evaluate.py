@@ -48,7 +48,11 @@ def evaluate_text(
     options = options or EvaluateOptions()
     window = window_within(store, options.window)
     with _loaded(store, window, options, tell) as model, steps("reading the text", "tokens") as advance:
-        token_ids = model.tokenizer.encode(text)[: options.max_tokens]
+        tokenizer = model.tokenizer
+        if options.max_tokens is None:
+            token_ids = tokenizer.encode(text)
+        else:
+            token_ids = tokenizer.encode_beginning(text, options.max_tokens)
         return model.perplexity(token_ids, window=window, stride=options.stride, progress=advance)
 
 
