@@ -35,6 +35,7 @@ def edit_manifest(folder, edit):
     path = folder / "edgemoe.json"
     fields = json.loads(path.read_text())
     edit(fields)
+    fields.pop("checksum", None)  # as of a store of before, so that what is changed has to be found
     path.write_text(json.dumps(fields))
 
 

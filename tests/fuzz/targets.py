@@ -87,6 +87,7 @@ def _mend_store(folder: Path) -> None:
         manifest = json.loads((folder / "edgemoe.json").read_bytes())
         data = (folder / "config.json").read_bytes()
         manifest["files"]["config.json"], manifest["checksums"]["config.json"] = len(data), checksum(data)
+        manifest.pop("checksum", None)
         (folder / "edgemoe.json").write_text(json.dumps(manifest))
 
 

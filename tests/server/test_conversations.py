@@ -100,6 +100,7 @@ def give_template(store, template):
     manifest = json.loads((store / "edgemoe.json").read_text())
     manifest["files"]["chat_template.jinja"] = len(template.encode())
     manifest["checksums"].pop("chat_template.jinja", None)
+    del manifest["checksum"]
     (store / "edgemoe.json").write_text(json.dumps(manifest))
 
 

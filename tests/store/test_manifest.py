@@ -58,7 +58,37 @@ def test_what_is_written_reads_back(tmp_path):
     manifest = read_manifest(FOLDER)
     (tmp_path / "edgemoe.json").write_text(manifest.to_json())
     assert read_manifest(tmp_path) == manifest
-    assert manifest.to_json() == TEXT
+    fields = json.loads(manifest.to_json())
+    del fields["checksum"]
+    assert fields == json.loads(TEXT)
+
+
+def test_what_changed_since_it_was_written_is_refused(tmp_path):
+    """Also where it agrees with itself: two experts that changed places, a format of the same size."""
+    written = json.loads(read_manifest(FOLDER).to_json())
+    swapped = dict(zip(written["experts"], reversed(written["experts"].values()), strict=True))
+    changes = {"experts": swapped, "checksums": {}, "checksum": "0" * 16, "generator": ""}
+    for name, value in changes.items():
+        (tmp_path / "edgemoe.json").write_text(json.dumps({**written, name: value}))
+        with pytest.raises(StoreError, match="changed since it was written"):
+            read_manifest(tmp_path)
+    (tmp_path / "edgemoe.json").write_text(json.dumps(written, indent=4, sort_keys=True))
+    assert read_manifest(tmp_path) == read_manifest(FOLDER)
+
+
+@pytest.mark.parametrize("name", ["00.0", " 0.0", "+0.0", "0.0_0", "-0.0", "٠.0", "0.0.0", "0"])
+def test_an_expert_has_one_name(tmp_path, name):
+    fields = json.loads(TEXT)
+    fields["experts"] = {name: fields["experts"]["0.1"], **fields["experts"]}
+    (tmp_path / "edgemoe.json").write_text(json.dumps(fields))
+    with pytest.raises(StoreError, match="names no expert"):
+        read_manifest(tmp_path)
+
+
+def test_a_name_stands_once(tmp_path):
+    (tmp_path / "edgemoe.json").write_text('{"version": 1, ' + TEXT.strip()[1:])
+    with pytest.raises(StoreError, match="'version' stands twice"):
+        read_manifest(tmp_path)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -25,6 +25,8 @@ The manifest is JSON:
   plan           where the bit widths came from
   files          every other file of the store and its size
   checksums      those of the files that are not safetensors
+  checksum       that of the manifest's other fields, as JSON with sorted names and without spaces; stores of
+                 before have none
   dense          name -> format, shape, file, offset (from the start of the file), num_bytes, checksum
   experts        "layer.expert" -> formats (gate, up, down, or up, down), file, offset, num_bytes, checksum
   mtp            only where there is a layer that predicts further tokens: "dense" and "experts" of it, as
@@ -60,6 +62,7 @@ RECORD_ALIGNMENT = 4096
 DENSE_ALIGNMENT = 64
 VECTOR_FORMAT = "f32"
 MTP_PREFIX = "mtp."
+CHECKSUM = "checksum"
 
 # A file that was added to a finished store (attach.py); the model is whole without it.
 ATTACHED = re.compile(r".+-[0-9a-f]{16}\.\w+")
@@ -146,7 +149,13 @@ class Manifest:
         }
         if self.mtp is not None:
             fields["mtp"] = self.mtp.to_json()
-        return json.dumps(fields, indent=1)
+        return json.dumps({**fields, CHECKSUM: fields_checksum(fields)}, indent=1)
+
+
+def fields_checksum(fields: Mapping[str, Any]) -> str:
+    """Checksum of a manifest's fields but for its own."""
+    others = {name: value for name, value in fields.items() if name != CHECKSUM}
+    return checksum(json.dumps(others, sort_keys=True, separators=(",", ":")).encode())
 
 
 def expert_name(key: ExpertKey) -> str:

@@ -17,6 +17,7 @@ from edgemoe.json_object import parse_json_object
 from edgemoe.native import FORMATS, LAYOUT_VERSION
 from edgemoe.quant import ExpertFormats
 from edgemoe.store.format import (
+    CHECKSUM,
     DENSE_ALIGNMENT,
     DENSE_FILE,
     MANIFEST_FILE,
@@ -30,12 +31,14 @@ from edgemoe.store.format import (
     Manifest,
     MtpEntries,
     dense_num_bytes,
+    fields_checksum,
 )
 
 # Far beyond any model and any disk, far below where sums of sizes overflow in compiled code.
 _MAX_NUMBER = 1 << 50
 _FORMAT_NAME = re.compile(r"[a-z][a-z0-9_]{1,15}")
 _CHECKSUM = re.compile("[0-9a-f]{16}")
+_KEY = re.compile(r"(0|[1-9][0-9]{0,9})\.(0|[1-9][0-9]{0,9})")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -64,11 +67,14 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror}") from error
     try:
-        fields = parse_json_object(data)
+        fields = parse_json_object(data, names_once=True)
         _check_version(folder, fields)
         _check_formats(folder, fields)
         manifest = _parse(fields)
         _check_places(manifest.whole())
+        # Last, as what is wrong with a field says more than that something is.
+        if CHECKSUM in fields and fields[CHECKSUM] != fields_checksum(fields):
+            raise ValueError("changed since it was written")
     except StoreError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -143,6 +149,8 @@ def _place(fields: Mapping[str, Any]) -> tuple[str, int, int, str]:
 
 
 def _key(text: str) -> ExpertKey:
+    if _KEY.fullmatch(text) is None:  # else two names could be of one expert
+        raise ValueError(f"{text!r} names no expert")
     layer, expert = (_number(int(part)) for part in text.split("."))
     return layer, expert
 
