@@ -298,6 +298,48 @@ def test_experts_in_one_tensor_or_in_many_are_the_same_model(tmp_path):
         assert np.array_equal(logits_of(path), expected)
 
 
+def tensor_place(data, name):
+    """Where the offset of a tensor stands in its description."""
+    place = data.find(name) + len(name)
+    return place + 8 + 8 * struct.unpack_from("<I", data, place)[0]
+
+
+@pytest.mark.parametrize(("shift", "said"), [(32, "overlap"), (4, "at no multiple of 32 bytes")])
+def test_tensors_lie_apart_and_aligned(tmp_path, shift, said):
+    path = write_model(tmp_path / "m.gguf", BYTES, pre="llama-bpe", merges=None)
+    data = bytearray(path.read_bytes())
+    place = tensor_place(data, b"blk.0.ffn_up_exps.weight")
+    struct.pack_into("<Q", data, place, struct.unpack_from("<Q", data, place)[0] - shift)
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=said):
+        open_checkpoint(path)
+
+
+@pytest.mark.parametrize("value", [[255, 3], "255", 255.0, True])
+def test_an_end_token_of_another_kind_is_named(tmp_path, value):
+    keys = {"tokenizer.ggml.eos_token_id": value}
+    path = write_model(tmp_path / "m.gguf", BYTES, pre="llama-bpe", merges=None, keys=keys)
+    with pytest.raises(CheckpointError, match=r"eos_token_id is .* no token id"):
+        open_checkpoint(path).files()
+
+
+def test_scores_that_are_no_numbers_are_refused(tmp_path):
+    scores = [0.0, 0.0, 0.0, float("nan")]
+    tokens = ["<unk>", "<s>", "</s>", "a"]
+    path = write_model(tmp_path / "m.gguf", tokens, model="llama", merges=None, scores=scores)
+    with pytest.raises(CheckpointError, match="scores has what is no number"):
+        open_checkpoint(path).files()
+
+
+def test_a_part_that_was_renamed_is_named(tmp_path):
+    for number in (0, 1):
+        keys = {"split.no": 1 - number, "split.count": 2}
+        name = f"m-0000{number + 1}-of-00002.gguf"
+        write_model(tmp_path / name, BYTES, pre="llama-bpe", merges=None, keys=keys)
+    with pytest.raises(CheckpointError, match=r"00001-of.*says that it is part 1 of 2, .* part 0 of 2"):
+        open_checkpoint(tmp_path / name)
+
+
 def test_big_endian_files_are_the_same_model_or_refused_by_name(tmp_path):
     little = write_model(tmp_path / "little.gguf", BYTES, pre="llama-bpe", merges=None)
     big = write_model(tmp_path / "big.gguf", BYTES, pre="llama-bpe", merges=None, endian=gguf.GGUFEndian.BIG)

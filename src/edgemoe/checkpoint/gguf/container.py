@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -133,8 +134,17 @@ class _Reader:
             tensor = GgufTensor(name, shape, kind, self._path, start + offset, self._order == ">")
             if tensor.offset + tensor.num_bytes > self._size:
                 raise self._error(f"cut short, tensor {name} ends behind its end; fetch it again")
+            if offset % alignment:
+                raise self._error(f"tensor {name} lies at no multiple of {alignment} bytes; fetch it again")
             tensors[name] = tensor
+        self._refuse_overlap(tensors)
         return tensors
+
+    def _refuse_overlap(self, tensors: dict[str, GgufTensor]) -> None:
+        placed = sorted(tensors.values(), key=lambda tensor: tensor.offset)
+        for first, second in pairwise(placed):
+            if first.offset + first.num_bytes > second.offset:
+                raise self._error(f"tensors {first.name} and {second.name} overlap; fetch it again")
 
     def _describe(self) -> tuple[str, tuple[int, ...], int, int]:
         name = self._name("the name of a tensor")

@@ -211,8 +211,10 @@ def _read_all(path: Path) -> tuple[dict[str, Any], dict[str, GgufTensor]]:
     metadata: dict[str, Any] = {}
     tensors: dict[str, GgufTensor] = {}
     files = _all_files(path)
-    for file in files:
+    for number, file in enumerate(files):
         read = read_container(file)
+        if len(files) > 1:
+            _check_part(file, number, len(files), read.metadata)
         # The first file of a split one has the metadata, the others only their number.
         metadata = {**read.metadata, **metadata}
         twice = sorted(tensors.keys() & read.tensors.keys())
@@ -221,6 +223,16 @@ def _read_all(path: Path) -> tuple[dict[str, Any], dict[str, GgufTensor]]:
         tensors |= read.tensors
     _check_whole(path, len(files), metadata, tensors)
     return metadata, tensors
+
+
+def _check_part(file: Path, number: int, count: int, metadata: Mapping[str, Any]) -> None:
+    """A part that was renamed, or is of another model, says so itself."""
+    said = metadata.get("split.no", number), metadata.get("split.count", count)
+    if said != (number, count):
+        raise CheckpointError(
+            f"{file}: says that it is part {said[0]} of {said[1]}, counted from 0, and its name says part"
+            f" {number} of {count}; give the files their names back, or fetch them again"
+        )
 
 
 def _check_whole(

@@ -6,6 +6,7 @@ llama.cpp takes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,8 @@ def read_vocabulary(metadata: Mapping[str, Any], path: Path) -> Vocabulary:
         )
     kinds = _list(metadata, "token_type", path, int) or [NORMAL] * len(tokens)
     scores = [float(score) for score in _list(metadata, "scores", path, (int, float))]
+    if not all(map(math.isfinite, scores)):
+        raise CheckpointError(f"{path}: tokenizer.ggml.scores has what is no number; fetch the file again")
     for name, values in (("token_type", kinds), ("scores", scores)):
         if values and len(values) < len(tokens):
             raise CheckpointError(
@@ -85,7 +88,7 @@ def read_vocabulary(metadata: Mapping[str, Any], path: Path) -> Vocabulary:
         raise CheckpointError(
             f"{path}: token {longest} has {len(tokens[longest])} characters; no vocabulary has one so long"
         )
-    ids = _ids(metadata, tokens)
+    ids = _ids(metadata, tokens, path)
     texts, kinds = _distinct(tokens, kinds[: len(tokens)])
     vocabulary = Vocabulary(texts, kinds, scores[: len(tokens)], ids)
     return Vocabulary(texts, _kinds_by_text(vocabulary), vocabulary.scores, ids)
@@ -98,11 +101,15 @@ def _list(metadata: Mapping[str, Any], name: str, path: Path, kind: Any) -> list
     return values
 
 
-def _ids(metadata: Mapping[str, Any], tokens: list[str]) -> dict[str, int]:
+def _ids(metadata: Mapping[str, Any], tokens: list[str], path: Path) -> dict[str, int]:
     ids = dict(_SENTENCE_PIECE_IDS) if metadata.get("tokenizer.ggml.model") == "llama" else {}
     for role in _ROLES:
-        token_id = metadata.get(f"tokenizer.ggml.{role}_token_id")
-        if isinstance(token_id, int) and not isinstance(token_id, bool) and 0 <= token_id < len(tokens):
+        key = f"tokenizer.ggml.{role}_token_id"
+        token_id = metadata.get(key)
+        if token_id is not None and (isinstance(token_id, bool) or not isinstance(token_id, int)):
+            raise CheckpointError(f"{path}: {key} is {token_id!r:.60}, no token id; fetch the file again")
+        # One beyond the vocabulary, or below 0, says that there is none.
+        if token_id is not None and 0 <= token_id < len(tokens):
             ids[role] = token_id
     return {role: token_id for role, token_id in ids.items() if token_id < len(tokens)}
 
