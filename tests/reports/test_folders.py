@@ -17,8 +17,10 @@ from helpers.chains import chain_config, chain_weights, follower, write_chain
 from safetensors.numpy import save_file
 
 import edgemoe
+from edgemoe.calib.widths import make_profile
+from edgemoe.checkpoint import open_checkpoint
 from edgemoe.convert import convert, estimate
-from edgemoe.errors import CheckpointError, EdgeMoEError
+from edgemoe.errors import CheckpointError, EdgeMoEError, RequestError
 from edgemoe.quant import BitPlan
 from edgemoe.store import open_store
 
@@ -239,6 +241,39 @@ def test_settings_of_answers_that_are_not_followed_are_told(folder):
     assert (
         "generation_config.json: no_repeat_ngram_size, suppress_tokens: not followed when it answers" in notes
     )
+
+
+@pytest.mark.parametrize(
+    "settings", [{"top_p": 2}, {"temperature": "0.7"}, {"temperature": -1}, {"repetition_penalty": 0}]
+)
+def test_settings_with_which_no_store_would_load_are_refused_before_the_work(folder, settings):
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    refused(folder, f"generation_config.json: {next(iter(settings))} .*correct it")
+
+
+def test_a_mark_of_byte_order_is_no_fault(folder):
+    (folder / "generation_config.json").write_text('{"top_k": 1, "do_sample": true}', "utf-8-sig")
+    assert follows(folder) == 38
+
+
+def test_what_is_no_folder_of_a_model_is_said(folder):
+    with pytest.raises(CheckpointError, match=rf"one file of a checkpoint; give its folder, {folder}"):
+        open_checkpoint(folder / "model.safetensors")
+    snapshot = folder.parent / "models--a--b" / "snapshots" / "0123"
+    snapshot.parent.mkdir(parents=True)
+    folder.rename(snapshot)
+    with pytest.raises(CheckpointError, match=rf"the Hub's cache; give the snapshot in it, {snapshot}"):
+        open_checkpoint(snapshot.parents[1])
+    (snapshot / "config.json").unlink()
+    (snapshot / "config.json").mkdir()
+    with pytest.raises(CheckpointError, match=r"config\.json: is a folder or a device"):
+        open_checkpoint(snapshot)
+
+
+def test_texts_are_not_measured_on_without_a_tokenizer(folder, tmp_path):
+    with pytest.raises(RequestError, match=r"has no tokenizer\.json, and widths are measured on text"):
+        make_profile(folder, tmp_path / "profile", {"text": "a b c"})
+    assert not (tmp_path / "profile").exists()
 
 
 def test_sampling_settings_of_the_configuration_are_kept(folder):

@@ -43,12 +43,19 @@ def open_checkpoint(path: str | Path) -> CheckpointSource:
     name = parse_hub_name(path)
     if name is not None:
         return open_hub(name)
+    if place.is_file() and (place.parent / "config.json").is_file():
+        raise CheckpointError(f"{place}: is one file of a checkpoint; give its folder, {place.parent}")
     if not place.is_dir():
         what = "is neither a folder nor a GGUF file" if place.exists() else "not found"
         raise CheckpointError(f"{place}: {what}; give a Hugging Face folder or a GGUF file")
     inside = sorted(place.glob("*.gguf"))
     if inside and not (place / "config.json").is_file():
         raise CheckpointError(f"{place}: holds GGUF files; name the one to open, for example {inside[0]}")
+    snapshot = min((place / "snapshots").glob("*/config.json"), default=None)
+    if snapshot is not None and not (place / "config.json").exists():
+        raise CheckpointError(
+            f"{place}: is a folder of the Hub's cache; give the snapshot in it, {snapshot.parent}"
+        )
     return FolderCheckpoint(place)
 
 

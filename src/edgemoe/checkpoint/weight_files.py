@@ -73,6 +73,9 @@ def refuse_others(folder: Path, missing: str) -> None:
     Raises:
         CheckpointError: it is.
     """
+    path = folder / missing
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path}: is a folder or a device, not a file; fetch the model again")
     for pattern, what in _OTHERS:
         found = min(folder.glob(pattern), default=None)
         if found is not None:

@@ -11,7 +11,8 @@ import numpy as np
 
 from edgemoe.checkpoint import CheckpointSource, GgufCheckpoint, TensorInfo
 from edgemoe.checkpoint.stand_ins import parse_json, stand_in
-from edgemoe.errors import CheckpointError, StoreError
+from edgemoe.engine.defaults import checked_defaults
+from edgemoe.errors import CheckpointError, RequestError, StoreError
 from edgemoe.models import ModelSpec, TensorSources, find_sources, read_spec, stored_head
 from edgemoe.models.config_keys import NEUTRAL
 from edgemoe.text import try_text_files
@@ -77,6 +78,7 @@ def side_files(source: CheckpointSource, config: Mapping[str, Any]) -> dict[str,
         settings = {key: config[key] for key in _SAMPLING if config.get(key) is not None}
         if any(value != _SAMPLING[key] for key, value in settings.items()):
             files[_GENERATION] = json.dumps(settings).encode()
+    _check_sampling(files)
     files["config.json"] = json.dumps(config, indent=2).encode()
     return files
 
@@ -112,6 +114,14 @@ def _unheeded(files: Mapping[str, bytes]) -> tuple[str, ...]:
         if key in _UNHEEDED and value is not None and value not in NEUTRAL.get(key, ([], "", 0))
     )
     return (f"{_GENERATION}: {', '.join(asked)}: not followed when it answers",) if asked else ()
+
+
+def _check_sampling(files: Mapping[str, bytes]) -> None:
+    """A store with such values would not be loaded; that is said before the work."""
+    try:
+        checked_defaults(json.loads(files.get(_GENERATION, b"{}").decode("utf-8-sig")))
+    except RequestError as error:
+        raise CheckpointError(f"{_GENERATION}: {error}; correct it, or leave it out") from None
 
 
 def _has_other_head(source: CheckpointSource, spec: ModelSpec, stored: Mapping[str, TensorInfo]) -> bool:

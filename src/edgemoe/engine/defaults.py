@@ -29,12 +29,21 @@ def read_sampling_defaults(folder: Path) -> dict[str, float]:
     if not path.is_file():
         return {}
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        defaults = sampling_defaults(settings)
-        Sampling(**defaults)  # type: ignore[arg-type]
+        defaults = checked_defaults(json.loads(path.read_text(encoding="utf-8-sig")))
     except (OSError, ValueError, RecursionError) as error:
         what = str(error) if isinstance(error, RequestError) else f"cannot be read: {error}"
         raise StoreError(f"{path}: {what}") from error
+    return defaults
+
+
+def checked_defaults(settings: Mapping[str, Any]) -> dict[str, float]:
+    """``sampling_defaults``, each a value that can be.
+
+    Raises:
+        RequestError: one cannot.
+    """
+    defaults = sampling_defaults(settings)
+    Sampling(**defaults)  # type: ignore[arg-type]
     return defaults
 
 

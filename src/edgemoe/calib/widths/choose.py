@@ -99,6 +99,7 @@ def make_profile(
         CheckpointError, ConversionError, RequestError, WorkerError: as ``choose_widths``.
     """
     options = options or CalibrationOptions()
+    _refuse_without_tokenizer(source)
     window = options.window or _usual_window(source)
 
     def find_windows(store: Path) -> list[list[int]]:
@@ -129,6 +130,19 @@ def open_profile(
         )
     made = ProfileOptions(facts["window"], facts["dense"], options.budget_bytes)
     return Profile(source, folder, lambda _: facts["windows"], steps, made, executor)
+
+
+def _refuse_without_tokenizer(source: Path) -> None:
+    """Texts are measured on; without a tokenizer that would be refused after the first conversion."""
+    opened = open_checkpoint(source)
+    try:
+        if "tokenizer.json" not in opened.files():
+            raise RequestError(
+                f"{source}: has no tokenizer.json, and widths are measured on text; load its tokenizer with"
+                " transformers' AutoTokenizer and save it there"
+            )
+    finally:
+        opened.close()
 
 
 def _usual_window(source: Path) -> int:
