@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import inspect
 import json
 import os
 import pty
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +17,10 @@ import sys
 import pytest
 
 from edgemoe.cli.lines import read_message
-from edgemoe.cli.output import quoted
+from edgemoe.cli.main import main
+from edgemoe.cli.output import print_json, quoted
 from edgemoe.cli.wrapping import WordWrap
+from edgemoe.engine.perplexity import perplexity_of
 
 COMMAND = [sys.executable, "-m", "edgemoe"]
 OPTIONS = ["--memory", "300MiB", "--seed", 1]
@@ -310,6 +314,23 @@ def test_keys_for_programs_are_identifiers(tiny_store):
 
     check(json.loads(edgemoe("inspect", tiny_store, "--memory", "300MiB", "--json").stdout))
     check(json.loads(edgemoe("run", tiny_store, "a", *OPTIONS, "--max-tokens", 1, "--json").stdout))
+
+
+def test_every_command_has_json(tiny_store, monkeypatch, tmp_path, capsys):
+    from edgemoe.cli.app import COMMANDS
+
+    assert all("as_json" in inspect.signature(command).parameters for command in COMMANDS.values())
+    assert main(["push", str(tiny_store), "a/b", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["card"].startswith("---")
+    monkeypatch.setenv("EDGEMOE_HOME", str(tmp_path))
+    shutil.copytree(tiny_store, tmp_path / "stores" / "tiny")
+    assert main(["remove", "tiny", "--yes", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"removed": str(tmp_path / "stores" / "tiny")}
+
+
+def test_numbers_that_json_lacks_are_null(capsys):
+    print_json({"perplexity": perplexity_of(1e4), "of": [float("nan"), 1.5]})
+    assert json.loads(capsys.readouterr().out) == {"perplexity": None, "of": [None, 1.5]}
 
 
 def test_the_shell_completes_commands():

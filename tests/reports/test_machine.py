@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from edgemoe import native
+from edgemoe.bench import machine_speed
+from edgemoe.cli.main import main
 from edgemoe.engine import machine
 from edgemoe.engine.memory import check_budget
 from edgemoe.errors import RequestError
@@ -282,6 +284,37 @@ def test_a_signal_during_any_import_prints_no_traceback(tiny_store, module, numb
     assert done.returncode in (-number, 128 + number), done.stderr
     assert "Traceback" not in done.stderr
     assert "defect" not in done.stderr
+
+
+def test_a_user_without_a_home_has_no_library(tiny_store, monkeypatch, capsys):
+    def unknown(*_):
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv("EDGEMOE_HOME", raising=False)
+    for name in ("user_data_path", "user_cache_path"):
+        monkeypatch.setattr(f"platformdirs.{name}", unknown)
+    assert main(["list"]) == 2
+    assert "this user has no home; set HOME or XDG_DATA_HOME" in capsys.readouterr().err
+    assert main(["inspect", "no-such-store"]) == 2
+    assert "there is no such folder" in capsys.readouterr().err
+    assert main(["inspect", str(tiny_store)]) == 0
+
+
+def test_without_a_thread_for_it_there_is_no_bar(tiny_store, monkeypatch, capsys):
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("rich.progress.Progress.start", refuse)
+    assert main(["inspect", str(tiny_store), "--verify"]) == 0
+    assert "defect" not in capsys.readouterr().err
+
+
+def test_speed_is_measured_within_what_is_free(monkeypatch):
+    monkeypatch.setattr(machine_speed, "available_memory_bytes", lambda: (30 * MIB, ""))
+    sizes = []
+    monkeypatch.setattr(machine_speed, "read_memory", lambda buffer: sizes.append(len(buffer)))
+    assert machine_speed.measure_memory() > 0
+    assert set(sizes) == {10 * MIB}
 
 
 def test_chat_in_a_terminal_that_hangs_up_ends(tiny_store):

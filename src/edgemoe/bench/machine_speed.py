@@ -9,12 +9,14 @@ import os
 import random
 import statistics
 import time
+from collections import deque
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+from edgemoe.engine.machine import available_memory_bytes
 from edgemoe.errors import RequestError
 from edgemoe.native import aligned_empty, read_memory
 from edgemoe.store import open_reader
@@ -23,7 +25,9 @@ from edgemoe.units import MIB, format_size
 FILE_BYTES = 128 * MIB  # beyond most drives' own caches of one burst, written in a second or two
 BLOCK_BYTES = 2 * MIB  # an expert of a 30B model at 4 bits
 DEPTH = 4
+NUM_BUFFERS = 8  # blocks that are read into in turn
 MEMORY_BYTES = 128 * MIB  # beyond the caches
+LEAST_MEMORY_BYTES = 4 * MIB
 NUM_PASSES = 5
 
 
@@ -43,16 +47,18 @@ class StorageSpeed:
 def measure_memory() -> float:
     """Bytes per second of reading memory on all threads, the median of a few passes.
 
-    A token reads its weights once, so no engine makes more tokens a second than this over their bytes.
+    A token reads its weights once, so no engine makes more tokens a second than this over their bytes. Where
+    little memory is free, a third of that is read.
     """
-    buffer = aligned_empty(MEMORY_BYTES)
+    num_bytes = max(LEAST_MEMORY_BYTES, min(MEMORY_BYTES, available_memory_bytes()[0] // 3))
+    buffer = aligned_empty(num_bytes)
     buffer[:] = 1  # pages that were never written are all the same page of zeros
     times_s = []
     for _ in range(NUM_PASSES + 1):
         started = time.perf_counter()
         read_memory(buffer)
         times_s.append(time.perf_counter() - started)
-    return MEMORY_BYTES / statistics.median(times_s[1:])
+    return num_bytes / statistics.median(times_s[1:])
 
 
 def measure_storage(folder: Path) -> StorageSpeed:
@@ -80,15 +86,20 @@ def measure_storage(folder: Path) -> StorageSpeed:
 
 def _read_blocks(folder: Path, path: str) -> StorageSpeed:
     reader = open_reader([Path(path)], max_depth=DEPTH)
-    buffer = aligned_empty(FILE_BYTES)
+    buffer = aligned_empty(NUM_BUFFERS * BLOCK_BYTES)
     buffer[:] = 0  # else the system would clear pages while reads are timed
     offsets = list(range(0, FILE_BYTES, BLOCK_BYTES))
     random.Random(1).shuffle(offsets)
     try:
         started = time.perf_counter()
-        tickets = [reader.submit(0, at, buffer[at : at + BLOCK_BYTES]) for at in offsets]
-        for ticket in tickets:
-            reader.wait(ticket)
+        tickets: deque[int] = deque()
+        for number, at in enumerate(offsets):
+            if len(tickets) == NUM_BUFFERS:
+                reader.wait(tickets.popleft())
+            place = number % NUM_BUFFERS * BLOCK_BYTES
+            tickets.append(reader.submit(0, at, buffer[place : place + BLOCK_BYTES]))
+        while tickets:
+            reader.wait(tickets.popleft())
         elapsed_s = time.perf_counter() - started
     finally:
         reader.close()

@@ -24,6 +24,7 @@ from edgemoe.checkpoint.gguf import GgufCheckpoint
 from edgemoe.checkpoint.source import CheckpointSource
 from edgemoe.errors import CheckpointError
 from edgemoe.units import MIB
+from edgemoe.user_folders import user_cache
 
 _NAME = re.compile(r"(?:hf://)?(\w[\w.-]*/\w[\w.-]*?)(?:@([\w./-]+?))?(?::([\w./ -]+))?")
 _PIECE_BYTES = 8 * MIB  # large enough for a connection to reach its speed, small beside any budget
@@ -238,9 +239,7 @@ def _refuse_gguf_alone(name: HubName, sizes: Mapping[str, int]) -> None:
 
 
 def _cache_folder() -> Path:
-    from platformdirs import user_cache_path
-
-    return user_cache_path("edgemoe") / "hub"
+    return user_cache() / "hub"
 
 
 def _described(name: HubName, error: Exception) -> CheckpointError:

@@ -42,6 +42,7 @@ def list_stores(as_json: JsonOption = False) -> None:
 def remove(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Store of the library, as list shows it.")],
     is_sure: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     r"""Delete a store of your library.
 
@@ -58,6 +59,10 @@ def remove(
         if not sys.stdin.isatty():
             raise RequestError(f"{path} would be deleted; say --yes where nobody can be asked")
         if not typer.confirm(f"delete {path}?", err=True):
-            say("nothing was deleted")
-            return
-    say(f"deleted {remove_from_library(name)}")
+            path = None
+    if path is not None:
+        remove_from_library(name)
+    if as_json:
+        print_json({"removed": None if path is None else str(path)})
+    else:
+        say("nothing was deleted" if path is None else f"deleted {path}")

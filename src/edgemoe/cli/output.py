@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 import sys
@@ -33,13 +34,22 @@ class Advance(Protocol):
 
 
 def print_json(record: Mapping[str, Any]) -> None:
-    """The one JSON object that ``--json`` promises."""
-    print(json.dumps(record, ensure_ascii=False), flush=True)
+    """The one JSON object that ``--json`` promises; numbers that JSON does not have are null."""
+    print(json.dumps(_plain(record), ensure_ascii=False, allow_nan=False), flush=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def say(message: str) -> None:
-    """One line about the work, on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """One line about the work, on stderr; where it cannot be written, the work goes on all the same."""
+    with suppress(OSError):
+        print(message, file=sys.stderr, flush=True)
 
 
 def say_budget(model: Model, asked: str | int | None) -> None:
@@ -103,7 +113,7 @@ def reading_prompt() -> Iterator[Advance]:
 
     def advance(done: int, total: int) -> None:
         if not tasks and done < total and time.monotonic() - began_s > PATIENCE_S:
-            progress.start()
+            _start(progress)
             tasks.append(progress.add_task("", total=total))
         if tasks:
             progress.update(tasks[0], completed=done)
@@ -229,13 +239,21 @@ def show_steps(description: str, unit: str) -> AbstractContextManager[Advance]:
     return byte_progress(description) if unit == "bytes" else count_progress(description, unit)
 
 
+def _start(progress: Progress) -> None:
+    """Show a bar; where no more threads are allowed there is none that redraws it, and none is shown."""
+    try:
+        progress.start()
+    except RuntimeError:
+        progress.disable = True
+
+
 def _shown(progress: Progress, description: str) -> Iterator[Advance]:
     """The bar appears with the first progress, so that a request refused before it prints one line."""
     tasks: list[TaskID] = []
 
     def advance(done: int, total: int) -> None:
         if not tasks:  # begun here, what an earlier run had done does not count as speed
-            progress.start()
+            _start(progress)
             tasks.append(progress.add_task(description, completed=done, total=total))
         progress.update(tasks[0], completed=done, total=total)
 

@@ -33,7 +33,11 @@ def push(
 
     opened = open_store(store)
     if is_dry_run:
-        print(model_card(opened, repo))
+        card = model_card(opened, repo)
+        if as_json:
+            print_json({"repo": repo, "commit": None, "card": card})
+        else:
+            print(card)
         return
     with waiting(f"uploading {store.name or store}"):
         url = push_store(opened, repo, is_private=is_private)

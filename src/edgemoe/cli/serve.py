@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgemoe.cli.groups import with_groups
-from edgemoe.cli.options import LoadArguments
-from edgemoe.cli.output import say, shown_store
+from edgemoe.cli.options import JsonOption, LoadArguments
+from edgemoe.cli.output import print_json, say, shown_store
 from edgemoe.units import parse_size
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     r"""Serve models to any client of OpenAI's or Anthropic's API, and a page to talk with them.
 
@@ -142,6 +143,7 @@ def serve(
         loading.memory,
         aliases=tuple(alias or ()),
         options=options,
+        on_listening=(lambda urls: print_json({"urls": list(urls)})) if as_json else None,
         context=loading.context,
         num_threads=loading.num_threads,
         tier=loading.tier,

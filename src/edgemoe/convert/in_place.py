@@ -40,6 +40,7 @@ from edgemoe.store import (
     open_store,
     plan_layout,
 )
+from edgemoe.user_folders import user_cache
 
 
 def open_runnable(path: str | Path) -> Store:
@@ -78,14 +79,12 @@ def open_gguf(path: Path) -> BlockStore:
 
 def _folder(paths: list[Path]) -> Path:
     """Where the store of these files is kept: another place once one of them has changed."""
-    from platformdirs import user_cache_path
-
     digest = hashlib.sha256(f"{version('edgemoe')} {native.LAYOUT_VERSION}".encode())
     for path in paths:
         stat = path.stat()
         digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     place = hashlib.sha256(str(paths[0]).encode()).hexdigest()[:8]
-    return user_cache_path("edgemoe") / "gguf" / f"{paths[0].stem}-{place}-{digest.hexdigest()[:16]}"
+    return user_cache() / "gguf" / f"{paths[0].stem}-{place}-{digest.hexdigest()[:16]}"
 
 
 def _prepare(source: GgufCheckpoint, folder: Path) -> None:

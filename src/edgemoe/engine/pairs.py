@@ -7,7 +7,6 @@ stems compared; the paper measures summaries by it (arXiv 2308.14352, section IV
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from edgemoe.engine.answer import Request
 from edgemoe.engine.generation import Stream
 from edgemoe.engine.loading import Engine
-from edgemoe.engine.perplexity import answer_nats
+from edgemoe.engine.perplexity import answer_nats, perplexity_of
 from edgemoe.errors import RequestError
 from edgemoe.progress import Progress
 
@@ -51,7 +50,7 @@ class PairScore:
     @property
     def perplexity(self) -> float:
         """Of the right answers, given their prompts."""
-        return math.exp(self.nats_per_token)
+        return perplexity_of(self.nats_per_token)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -24,8 +24,8 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """Exp of the mean negative log-likelihood."""
-        return math.exp(self.nats_per_token)
+        """Exp of the mean negative log-likelihood; infinite where that is beyond any number."""
+        return perplexity_of(self.nats_per_token)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -34,6 +34,14 @@ class Score:
             "nats_per_token": self.nats_per_token,
             "num_tokens": self.num_tokens,
         }
+
+
+def perplexity_of(nats_per_token: float) -> float:
+    """Exp of it; infinite where that is beyond any number."""
+    try:
+        return math.exp(nats_per_token)
+    except OverflowError:
+        return math.inf
 
 
 def score_text(

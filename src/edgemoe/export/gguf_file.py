@@ -127,8 +127,11 @@ class GgufFile:
         try:
             yield
         except OSError as error:
-            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            what = "disk full; free some space" if is_full else f"cannot be written: {error.strerror}"
+            what = f"cannot be written: {error.strerror}"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                what = "disk full; free some space"
+            elif error.errno == errno.EFBIG:
+                what = "files of this size are not allowed here; raise the limit (ulimit -f)"
             raise ConversionError(f"{self._path}: {what}") from error
 
 

@@ -29,6 +29,7 @@ def serve(
     *,
     aliases: Sequence[str] = (),
     options: ServerOptions | None = None,
+    on_listening: Callable[[Sequence[str]], None] | None = None,
     **load_options: Any,
 ) -> None:
     """Serve stores until SIGTERM or Ctrl-C: then running answers end, and new ones are refused.
@@ -38,6 +39,7 @@ def serve(
         memory: cap on the whole process, as for ``edgemoe.load``.
         aliases: names for the stores, in order, as far as they go; others are called by their folder.
         options: address, key and limits.
+        on_listening: told of the addresses once clients can come, such as ``["http://127.0.0.1:8080"]``.
         load_options: further options of ``edgemoe.load``, such as ``context``.
 
     Raises:
@@ -57,9 +59,14 @@ def serve(
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             """Say where the server is: with port 0 nobody knows before."""
             await super().startup(sockets)
-            for listener in (sock for server in self.servers for sock in server.sockets):
-                host, port = listener.getsockname()[:2]
-                log.info("listening at http://%s:%d", f"[{host}]" if ":" in host else host, port)
+            names = [sock.getsockname()[:2] for server in self.servers for sock in server.sockets]
+            urls = [
+                f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host, port in names
+            ]
+            for url in urls:
+                log.info("listening at %s", url)
+            if on_listening is not None and urls:
+                on_listening(urls)
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             """Note the signal; called between two steps of the event loop's thread."""

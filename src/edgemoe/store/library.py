@@ -17,6 +17,7 @@ from typing import Any
 from edgemoe.errors import NotAStoreError, RequestError, StoreError
 from edgemoe.store.format import MANIFEST_FILE
 from edgemoe.store.manifest import read_manifest
+from edgemoe.user_folders import user_data
 
 HOME = "EDGEMOE_HOME"
 
@@ -38,13 +39,15 @@ class LibraryEntry:
 
 
 def library_folder() -> Path:
-    """Where stores are kept by name; it need not exist."""
+    """Where stores are kept by name; it need not exist.
+
+    Raises:
+        RequestError: neither EDGEMOE_HOME nor the user's home is known.
+    """
     home = os.environ.get(HOME)
     if home:
         return Path(home).expanduser() / "stores"
-    from platformdirs import user_data_path
-
-    return user_data_path("edgemoe") / "stores"
+    return user_data() / "stores"
 
 
 def find_in_library(name: str | Path) -> Path | None:
@@ -56,7 +59,10 @@ def find_in_library(name: str | Path) -> Path | None:
     text = str(name)
     if text.startswith(("/", ".", "~")) or ".." in Path(text).parts:
         return None
-    folder = library_folder()
+    try:
+        folder = library_folder()
+    except RequestError:  # without a home there is no library, and nothing to be found in it
+        return None
     if (folder / text / MANIFEST_FILE).is_file():
         return folder / text
     found = [path.parent for path in folder.glob(f"*/*/{MANIFEST_FILE}") if path.parent.name == text]

@@ -30,6 +30,7 @@ from edgemoe.store.library import HOME
 from edgemoe.store.remote import network
 from edgemoe.store.remote.address import Address
 from edgemoe.store.remote.files import RemoteFiles
+from edgemoe.user_folders import user_cache
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -45,9 +46,7 @@ def cache_folder() -> Path:
     home = os.environ.get(HOME)
     if home:
         return Path(home).expanduser() / "remote"
-    from platformdirs import user_cache_path
-
-    return user_cache_path("edgemoe") / "remote"
+    return user_cache() / "remote"
 
 
 class LocalCopy:
