@@ -23,8 +23,8 @@ constexpr const char* kLayer = "AttentionLayer";
 constexpr const char* kDoc = R"(The attention half of a decoder's layer.
 
 Letters: H query heads, G key/value heads, C head dimension, V that of values (`value_dim`, or C), S slots of a
-cache. `q`, `k`, `v` and `o` are pairs of a matrix and its bias or None: from D to H C, G C and G V, and from H V to
-D; `norm` (D,), if any, is applied to what the first three get, by the mean square, or with `norm_bias` (D,) by mean
+cache. `q`, `k`, `v` and `o` are pairs of a matrix and its bias or None: from D to H C, G C and G V, and from H V,
+filled up with zeros to a multiple of 32, to D; `norm` (D,), if any, is applied to what the first three get, by the mean square, or with `norm_bias` (D,) by mean
 and variance. Values are multiplied by `value_scale`. With `has_gate` the rows of q
 are, head by head, C of the query and C of a gate, by whose logistic function the head's result is multiplied. Where
 `v` is None the values are the keys as projected; `normalizes_values` divides each of their heads by its root mean
@@ -89,7 +89,7 @@ class BoundAttentionLayer {
         layer_.q = projection(q, has_gate ? 2 * q_width : q_width, width);
         layer_.k = projection(k, k_width, width);
         if (v) layer_.v = projection(*v, num_kv_heads * of_value, width);
-        layer_.o = projection(o, width, num_heads * of_value);
+        layer_.o = projection(o, width, filled_cols(num_heads * of_value));
         if (sinks) layer_.sinks = keep(*sinks, num_heads, "number of sinks");
         if (post_norm) layer_.post_norm = keep(*post_norm, width, "length of post_norm");
         if (!qk_norms) return;

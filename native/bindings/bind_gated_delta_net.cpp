@@ -19,7 +19,7 @@ queries, keys and values of the rows after `norm` (D,); `z` (Hv Dv, D) gates, `b
 much is written and kept. `taps` (K, C), the last for the token itself; then `activation`, and queries and keys get length
 Dk^-0.5 and 1. A head's state S (Dk, Dv) is multiplied by exp(`decay` softplus(alpha + `dt_bias`)); the logistic
 function of beta times (v - S k) is added to it along k; S q, normed by `output_norm` (Dv,) and times silu(z),
-passes `out` (D, Hv Dv) and is added to x, times `branch_scale`. Value head h belongs to key head h Hk / Hv,
+passes `out` (D, Hv Dv rounded up to 32) and is added to x, times `branch_scale`. Value head h belongs to key head h Hk / Hv,
 rounded down. A segment is (first row, number of rows, state (Hv, Dk, Dv), tail (K - 1, C)).)";
 
 class BoundDeltaNet : public BoundMixer<GatedDeltaNet> {
@@ -51,7 +51,7 @@ class BoundDeltaNet : public BoundMixer<GatedDeltaNet> {
         mixer_.dt_bias = parts_.vector(dt_bias, num_value_heads, "length of dt_bias");
         mixer_.conv = parts_.conv(taps, channels, std::nullopt);
         mixer_.output_norm = parts_.vector(output_norm, value_dim, "length of output_norm");
-        mixer_.out = parts_.matrix(out, width, inner, "shape of out");
+        mixer_.out = parts_.matrix(out, width, filled_cols(inner), "shape of out");
     }
 
     static constexpr const char* kName = "GatedDeltaNet";

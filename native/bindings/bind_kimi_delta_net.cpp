@@ -53,7 +53,7 @@ class BoundKimiDeltaNet : public BoundMixer<KimiDeltaNet> {
         mixer_.dt_bias = parts_.vector(dt_bias, keys, "length of dt_bias");
         mixer_.conv = parts_.conv(taps, 2 * keys + values, std::nullopt);
         mixer_.output_norm = parts_.vector(output_norm, value_dim, "length of output_norm");
-        mixer_.out = parts_.matrix(out, width, values, "shape of out");
+        mixer_.out = parts_.matrix(out, width, filled_cols(values), "shape of out");
     }
 
     static constexpr const char* kName = "KimiDeltaNet";

@@ -20,7 +20,7 @@ says how far a token goes; `in_bias` (I + C + H,) is added to all three. What is
 `taps` (K, C) and `conv_bias`, then `activation`. With dt = softplus(steps + `dt_bias`), kept between the limits, a head's
 state S (N, P) is multiplied by exp(`decay` dt), and dt times the values is added along what they are written
 along. What is read of it, plus `skip` (H,) times the values, is multiplied by silu(z), normed group by group with
-`output_norm` (I,), passes `out` (D, I), and with `out_bias` is added to x, times `branch_scale`. Biases may be
+`output_norm` (I,), passes `out` (D, I rounded up to 32), and with `out_bias` is added to x, times `branch_scale`. Biases may be
 None. A segment is (first row, number of rows, state (H, N, P), tail (K - 1, C)).)";
 
 class BoundMamba2 : public BoundMixer<Mamba2> {
@@ -57,7 +57,7 @@ class BoundMamba2 : public BoundMixer<Mamba2> {
         mixer_.skip = parts_.vector(skip, num_heads, "length of skip");
         mixer_.conv = parts_.conv(taps, channels, conv_bias);
         mixer_.output_norm = parts_.vector(output_norm, inner, "length of output_norm");
-        mixer_.out = parts_.matrix(out, width, inner, "shape of out");
+        mixer_.out = parts_.matrix(out, width, filled_cols(inner), "shape of out");
         mixer_.out_bias = parts_.vector(out_bias, width, "length of out_bias");
     }
 

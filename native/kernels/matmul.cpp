@@ -89,6 +89,11 @@ std::int64_t rounded_bytes(std::int64_t num_rows, std::int64_t num_cols, bool ar
     return room_in_tiles(num_rows) * row_bytes;
 }
 
+std::int64_t filled_bytes(std::int64_t num_rows, std::int64_t num_cols) {
+    const std::int64_t cols = filled_cols(num_cols);
+    return rounded_bytes(num_rows, cols) + (cols == num_cols ? 0 : num_rows * cols * kFloatBytes);
+}
+
 std::int64_t expert_ffn_bytes(std::int64_t num_tokens, std::int64_t width, std::int64_t inner_width,
                               bool has_gate, bool chooses_rows) {
     const std::int64_t chosen = chooses_rows ? num_tokens * width * kFloatBytes : 0;
@@ -105,6 +110,19 @@ std::int64_t expert_ffns_of_token_bytes(std::int64_t num_experts, std::int64_t w
 void matmul(const float* x, std::int64_t num_tokens, const Matrix& w, float* out) {
     const Product product = {&w, out};
     matmul_each(x, num_tokens, {&product, 1});
+}
+
+void matmul_filled(const float* x, std::int64_t num_tokens, std::int64_t num_cols, const Matrix& w,
+                   float* out) {
+    if (num_cols == w.cols) {
+        matmul(x, num_tokens, w, out);
+        return;
+    }
+    const auto filled = std::make_unique<float[]>(static_cast<std::size_t>(num_tokens * w.cols));
+    for (std::int64_t t = 0; t < num_tokens; ++t) {
+        std::copy_n(x + t * num_cols, num_cols, filled.get() + t * w.cols);
+    }
+    matmul(filled.get(), num_tokens, w, out);
 }
 
 void matmul_each(const float* x, std::int64_t num_tokens, std::span<const Product> products) {

@@ -14,6 +14,11 @@ namespace edgemoe {
 // out [T][N] = x [T][M] times w transposed.
 void matmul(const float* x, std::int64_t num_tokens, const Matrix& w, float* out);
 
+// matmul() of x [T][m], whose rows may be up to a block shorter than those of w [N][M]: columns that are
+// missing count as zeros.
+void matmul_filled(const float* x, std::int64_t num_tokens, std::int64_t num_cols, const Matrix& w,
+                   float* out);
+
 // A matrix that x [T][M] is multiplied with, and where the product [T][N] goes.
 struct Product {
     const Matrix* matrix;
@@ -31,6 +36,14 @@ void matmul_parts(const float* x, std::int64_t num_tokens, const Matrix& w, std:
 
 // Bytes that products of T rows [M] with low-bit matrices take for the rows' 8-bit form.
 std::int64_t rounded_bytes(std::int64_t num_rows, std::int64_t num_cols, bool are_apart = false);
+
+// The length of packed rows that have room for so many columns.
+constexpr std::int64_t filled_cols(std::int64_t num_cols) {
+    return (num_cols + kBlock - 1) / kBlock * kBlock;
+}
+
+// Bytes that matmul_filled takes for T rows [m].
+std::int64_t filled_bytes(std::int64_t num_rows, std::int64_t num_cols);
 
 // out [T][D] = down(act(gate(x)) * up(x)) for x [T][D]; gate == nullptr: down(act(up(x))). With `rows` [T]
 // the tokens are those rows of x. `biases` (or nullptr) are added to the products of the matrices: F of the

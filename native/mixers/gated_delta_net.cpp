@@ -67,7 +67,7 @@ void GatedDeltaNet::run(float* x, std::int64_t num_rows, std::span<const Recurre
         kernels.activate(Activation::kSilu, gates.get() + begin * inner, outputs.get() + begin * inner,
                          (end - begin) * inner);
     });
-    matmul(gates.get(), num_rows, out, normed.get());
+    matmul_filled(gates.get(), num_rows, inner, out, normed.get());
     add_scaled(normed.get(), num_rows * width, branch_scale, x);
 }
 
@@ -77,7 +77,7 @@ std::int64_t GatedDeltaNet::working_bytes(std::int64_t num_rows, std::int64_t wi
     const std::int64_t inner = num_value_heads * value_dim, channels = 2 * num_key_heads * key_dim + inner;
     const std::int64_t kept = float_bytes(num_rows * (width + channels + 2 * inner + 2 * num_value_heads));
     return kept + std::max({rounded_bytes(num_rows, width), float_bytes(num_rows * channels),
-                            rounded_bytes(num_rows, inner)});
+                            filled_bytes(num_rows, inner)});
 }
 
 std::int64_t GatedDeltaNet::record_width() const { return conv.num_channels + 2 * num_value_heads; }

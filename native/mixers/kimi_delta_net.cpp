@@ -119,7 +119,7 @@ void KimiDeltaNet::run(float* x, std::int64_t num_rows, std::span<const Recurren
             outputs[static_cast<std::size_t>(i)] *= logistic(projected.gates[static_cast<std::size_t>(i)]);
         }
     });
-    matmul(outputs.get(), num_rows, out, added.get());
+    matmul_filled(outputs.get(), num_rows, inner, out, added.get());
     add_scaled(added.get(), num_rows * width, branch_scale, x);
 }
 
@@ -131,7 +131,7 @@ std::int64_t KimiDeltaNet::working_bytes(std::int64_t num_rows, std::int64_t wid
     const std::int64_t projecting = float_bytes(num_rows * (width + channels + forget_rank + gate_rank)) +
                                     rounded_bytes(num_rows, std::max({width, forget_rank, gate_rank}));
     const std::int64_t running = float_bytes(num_rows * (values + width)) +
-                                 std::max(float_bytes(num_rows * channels), rounded_bytes(num_rows, values));
+                                 std::max(float_bytes(num_rows * channels), filled_bytes(num_rows, values));
     return float_bytes(num_rows * found) + std::max(projecting, running);
 }
 

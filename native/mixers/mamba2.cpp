@@ -95,7 +95,7 @@ void Mamba2::run(float* x, std::int64_t num_rows, std::span<const RecurrentSegme
             for (std::int64_t i = 0; i < inner; ++i) row[i] *= output_norm[i];
         }
     });
-    matmul(gates.get(), num_rows, out, normed.get());
+    matmul_filled(gates.get(), num_rows, inner, out, normed.get());
     if (out_bias != nullptr) add_to_rows(out_bias, num_rows, width, normed.get());
     add_scaled(normed.get(), num_rows * width, branch_scale, x);
 }
@@ -105,7 +105,7 @@ std::int64_t Mamba2::working_bytes(std::int64_t num_rows, std::int64_t width, st
     const std::int64_t inner = num_heads * head_dim, channels = inner + 2 * num_groups * state_dim;
     const std::int64_t kept = float_bytes(num_rows * (width + channels + 2 * inner + num_heads));
     return kept + std::max({rounded_bytes(num_rows, width), float_bytes(num_rows * channels),
-                            rounded_bytes(num_rows, inner)});
+                            filled_bytes(num_rows, inner)});
 }
 
 std::int64_t Mamba2::record_width() const { return conv.num_channels + num_heads; }

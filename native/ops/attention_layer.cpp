@@ -62,7 +62,7 @@ std::int64_t AttentionLayer::working_bytes(std::int64_t num_rows, std::int64_t n
         num_rows * (width + (has_gate ? 2 : 1) * q_width + seen_width + kv_width) * kFloatBytes;
     const std::int64_t pairs = has_gate ? num_rows * 2 * q_width * kFloatBytes : 0;
     return kept + std::max({pairs + rounded_bytes(num_rows, width), attention_bytes(num_keys),
-                            rounded_bytes(num_rows, seen_width)});
+                            filled_bytes(num_rows, seen_width)});
 }
 
 void AttentionLayer::run(float* x, std::int64_t num_rows, std::span<const Segment> segments) const {
@@ -119,7 +119,7 @@ void AttentionLayer::run(float* x, std::int64_t num_rows, std::span<const Segmen
         for (std::int64_t i = 0; i < num_rows * q_width; ++i) seen[i] /= 1.0f + std::exp(-gates[i]);
     }
     float* const added = normed.get();
-    matmul(seen, num_rows, o.matrix, added);
+    matmul_filled(seen, num_rows, seen_width, o.matrix, added);
     if (o.bias != nullptr) add_to_rows(o.bias, num_rows, width, added);
     if (post_norm != nullptr) rms_norm(added, num_rows, width, post_norm, eps, added);
     if (branch_scale == 1.0f) {

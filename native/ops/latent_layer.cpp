@@ -27,7 +27,11 @@ void LatentLayer::project_queries(const float* normed, std::int64_t num_rows, fl
     const auto low = floats(num_rows * q_a.rows);
     matmul(normed, num_rows, q_a, low.get());
     if (q_a_bias != nullptr) add_to_rows(q_a_bias, num_rows, q_a.rows, low.get());
-    rms_norm(low.get(), num_rows, q_a.rows, q_a_norm, inner_eps, low.get());
+    // Rows behind the rank are zeros, of which the norm knows nothing.
+    for (std::int64_t r = 0; r < num_rows; ++r) {
+        float* const row = low.get() + r * q_a.rows;
+        rms_norm(row, 1, query_rank, q_a_norm, inner_eps, row);
+    }
     matmul(low.get(), num_rows, q_b, queries);
 }
 
@@ -99,25 +103,25 @@ std::int64_t LatentLayer::working_bytes(std::int64_t num_rows, std::int64_t num_
     const auto parts_bytes = [heads = heads, num_rows = num_rows](std::int64_t cols) {
         return num_rows == 1 ? rounded_bytes(heads, cols, true) : rounded_bytes(num_rows, cols);
     };
-    const std::int64_t querying =
-        floats_of(query_rank) + rounded_bytes(num_rows, std::max(width, query_rank));
+    const std::int64_t low_width = filled_cols(query_rank), latent_cols = filled_cols(latent_dim);
+    const std::int64_t querying = floats_of(low_width) + rounded_bytes(num_rows, std::max(width, low_width));
     const std::int64_t absorbing = floats_of(heads * (padded_plain + latent_dim)) +
                                    std::max(parts_bytes(padded_plain), floats_of(heads * rotary_dim));
     const std::int64_t before =
         floats_of(key_dim + heads * (plain_dim + rotary_dim)) + std::max(querying, absorbing);
     const std::int64_t found =
-        floats_of(heads * value_dim) + std::max(rounded_bytes(num_rows, heads * value_dim),
+        floats_of(heads * value_dim) + std::max(filled_bytes(num_rows, heads * value_dim),
                                                 rounded_bytes(num_rows, width) + floats_of(heads));
     const std::int64_t after = floats_of(heads * std::max(latent_dim, padded_value)) +
-                               std::max({attention_bytes(num_keys), parts_bytes(latent_dim), found});
-    return floats_of(width + heads * key_dim) + std::max(before, after);
+                               std::max({attention_bytes(num_keys), parts_bytes(latent_cols), found});
+    return floats_of(width + heads * std::max(key_dim, latent_cols)) + std::max(before, after);
 }
 
 void LatentLayer::run(float* x, std::int64_t num_rows, std::span<const Segment> segments) const {
     const std::int64_t width = o.rows, key_dim = latent_dim + rotary_dim;
     const std::int64_t padded_dim = v_b.rows / num_heads;  // C'
     const auto normed = floats(num_rows * width);
-    const auto absorbed = floats(num_rows * num_heads * key_dim);
+    const auto absorbed = floats(num_rows * num_heads * std::max(key_dim, v_b.cols));
     {
         const auto latents = floats(num_rows * key_dim);
         const auto queries = floats(num_rows * q_b.rows);
@@ -138,9 +142,10 @@ void LatentLayer::run(float* x, std::int64_t num_rows, std::span<const Segment> 
     }
     // By head, then back by row; `absorbed` is free by now.
     float* const by_head = absorbed.get();
+    if (v_b.cols > latent_dim) std::fill_n(by_head, num_rows * num_heads * v_b.cols, 0.0f);
     for (std::int64_t h = 0; h < num_heads; ++h) {
         copy_rows(seen.get() + h * latent_dim, num_heads * latent_dim, num_rows, latent_dim,
-                  by_head + h * num_rows * latent_dim, latent_dim);
+                  by_head + h * num_rows * v_b.cols, v_b.cols);
     }
     matmul_parts(by_head, num_rows, v_b, num_heads, seen.get());
     const auto values = floats(num_rows * num_heads * value_dim);
@@ -150,7 +155,7 @@ void LatentLayer::run(float* x, std::int64_t num_rows, std::span<const Segment> 
     }
     if (gate.packed != nullptr) gate_values(normed.get(), num_rows, values.get());
     float* const added = normed.get();
-    matmul(values.get(), num_rows, o, added);
+    matmul_filled(values.get(), num_rows, num_heads * value_dim, o, added);
     if (o_bias != nullptr) add_to_rows(o_bias, num_rows, width, added);
     if (post_norm != nullptr) rms_norm(added, num_rows, width, post_norm, eps, added);
     for (std::int64_t i = 0; i < num_rows * width; ++i) {

@@ -3,8 +3,8 @@
 // heads share, and each head's matrices of keys and values act on queries and on results instead.
 //
 // Letters: T rows, D width, H heads, Q rank of queries, L latent dimension, N and R plain and rotated
-// dimension of a query's head, C dimension of a value's head, S slots. N' and C' are N and C rounded up to
-// what packed matrices need.
+// dimension of a query's head, C dimension of a value's head, S slots. Q', L', N' and C' are Q, L, N and C
+// rounded up to what packed matrices need.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,7 @@ namespace edgemoe {
 
 struct LatentLayer {
     std::int64_t num_heads;   // H
+    std::int64_t query_rank;  // Q; 0 where queries are made by one matrix
     std::int64_t latent_dim;  // L
     std::int64_t plain_dim;   // N
     std::int64_t rotary_dim;  // R
@@ -26,17 +27,17 @@ struct LatentLayer {
     float inner_eps;    // of the norms between matrices
     const float* norm;  // [D]
     // A `q_a` without packed data: queries are made by `q_b` alone, which has D columns then.
-    Matrix q_a;              // [Q][D]
-    const float* q_a_bias;   // [Q]; nullptr: none, as below
+    Matrix q_a;              // [Q'][D]
+    const float* q_a_bias;   // [Q']; nullptr: none, as below
     const float* q_a_norm;   // [Q]
-    Matrix q_b;              // [H (N + R)][Q or D], of each head N plain rows, then R rotated ones
+    Matrix q_b;              // [H (N + R)][Q' or D], of each head N plain rows, then R rotated ones
     Matrix kv_a;             // [L + R][D]
     const float* kv_a_bias;  // [L + R]
     const float* kv_a_norm;  // [L]
     Matrix k_b;              // [H L][N']: of each head its keys' matrix transposed
-    Matrix v_b;              // [H C'][L]
+    Matrix v_b;              // [H C'][L']
     Matrix gate;          // [H][D]: its logistic function multiplies what each head finds; none without data
-    Matrix o;             // [D][H C]
+    Matrix o;             // [D][H C or more: see matmul_filled]
     const float* o_bias;  // [D]
     const float* post_norm;  // [D], applied to what is added to the stream; nullptr: none
     float branch_scale = 1;  // and then it is multiplied by this

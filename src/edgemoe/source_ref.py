@@ -143,6 +143,28 @@ class Reshaped:
 
 
 @dataclass(frozen=True)
+class Filled:
+    """The same values, with zeros behind them on each axis, where the shape is larger."""
+
+    to: Shape
+
+    def shape(self, below: Shape) -> Shape:
+        """See Step."""
+        if len(below) != len(self.to) or any(old > new for old, new in zip(below, self.to, strict=True)):
+            raise ValueError(f"has shape {below}, for which {self.to} has no room")
+        return self.to
+
+    def rows(self, wanted: Indices, below: Shape, read: ReadRows) -> FloatArray:
+        """See Step."""
+        found = np.zeros((len(wanted), *self.to[1:]), np.float32)
+        is_stored = wanted < below[0]
+        if is_stored.any():
+            missing = [(0, new - old) for old, new in zip(below[1:], self.to[1:], strict=True)]
+            found[is_stored] = np.pad(read(wanted[is_stored]), [(0, 0), *missing])
+        return found
+
+
+@dataclass(frozen=True)
 class PlusOne:
     """The weight of a norm that is stored less one."""
 
@@ -153,6 +175,19 @@ class PlusOne:
     def rows(self, wanted: Indices, below: Shape, read: ReadRows) -> FloatArray:
         """See Step."""
         return np.add(read(wanted), 1, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Negated:
+    """The values with the other sign."""
+
+    def shape(self, below: Shape) -> Shape:
+        """See Step."""
+        return below
+
+    def rows(self, wanted: Indices, below: Shape, read: ReadRows) -> FloatArray:
+        """See Step."""
+        return np.negative(read(wanted), dtype=np.float32)
 
 
 @dataclass(frozen=True)

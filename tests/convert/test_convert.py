@@ -188,7 +188,11 @@ def test_missing_shard_of_an_index(broken, tmp_path):
         ({"model_type": "gpt2"}, "model_type 'gpt2' is not supported; supported: "),
         ({"attention_sinks": 4}, "not known to have attention_sinks"),
         ({"hidden_act": "quick_gelu"}, "hidden_act = 'quick_gelu' is not supported"),
-        ({"rope_parameters": {"rope_type": "longrope", "rope_theta": 1.0}}, "rope type 'longrope'"),
+        ({"rope_parameters": {"rope_type": "spiral", "rope_theta": 1.0}}, "rope type 'spiral'"),
+        (
+            {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1.0}},
+            "short_factor None is not a list",
+        ),
         ({"rope_parameters": {"rope_type": "linear", "rope_theta": 1.0}}, "rope type linear needs factor"),
         ({"rope_parameters": {"rope_type": "default", "surprise": 3}}, "rope type default has no surprise"),
         ({"quantization_config": {"quant_method": "quip"}}, "quantised by 'quip', which is not read"),

@@ -184,7 +184,7 @@ class Conversion:
 
     def _expert_width(self, key: ExpertKey) -> int:
         model, layer = self._model(key[0])
-        return model.moe(layer).expert.width
+        return model.expert_sizes(layer)[1]
 
     def _check_overrides(self) -> None:
         unknown = sorted(set(self._plan.overrides) - set(self._formats))

@@ -16,6 +16,7 @@ from edgemoe.engine.batch import MOST_ANSWERS
 from edgemoe.engine.machine import available_memory_bytes, resident_bytes, total_memory_bytes
 from edgemoe.errors import BudgetError, RequestError
 from edgemoe.models import ModelSpec
+from edgemoe.models.mixer_spec import filled
 from edgemoe.models.spec import MLPSpec, MoESpec
 from edgemoe.store import Manifest
 from edgemoe.units import MIB, ceil_size, format_size
@@ -259,18 +260,20 @@ def working_bytes(spec: ModelSpec, chunk: int, context: int = 0, num_answers: in
 def _network_bytes(part: MLPSpec | MoESpec, num_rows: int, width: int) -> int:
     """Most that a feed-forward part takes at one time."""
     if isinstance(part, MLPSpec):
-        return native.expert_ffn_bytes(num_rows, width, part.width, part.is_gated)
+        return native.expert_ffn_bytes(num_rows, width, filled(part.width), part.is_gated)
     router, expert = part.router, part.expert
     choice = 4 * num_rows * (router.num_experts + 2 * router.top_k)  # scores, experts and weights
-    given = part.latent_width or width
-    taken = native.experts_working_bytes(num_rows, router.top_k, given, expert.width, expert.is_gated)
-    taken += 2 * 4 * num_rows * part.latent_width  # what goes in and comes out there
+    latent, inner = filled(part.latent_width), filled(expert.width)
+    taken = native.experts_working_bytes(num_rows, router.top_k, latent or width, inner, expert.is_gated)
+    taken += 2 * 4 * num_rows * latent  # what goes in and comes out there
     if part.shared is not None:
-        shared = native.expert_ffn_bytes(num_rows, width, part.shared.width, part.shared.is_gated)
+        inner = filled(part.shared.width)
+        shared = native.expert_ffn_bytes(num_rows, width, inner, part.shared.is_gated)
         taken = max(taken, shared)
     if part.beside is not None:  # and its norms, before and after it
         norms = 2 * 4 * num_rows * width
-        beside = native.expert_ffn_bytes(num_rows, width, part.beside.width, part.beside.is_gated)
+        inner = filled(part.beside.width)
+        beside = native.expert_ffn_bytes(num_rows, width, inner, part.beside.is_gated)
         taken = max(taken, norms + beside)
     return choice + taken
 

@@ -66,7 +66,7 @@ class StatePool:
         first = Claim(whole_bytes, state.page_use)
         further = Claim(whole_bytes, state.page_use_if_copied(num_common))
         further_bytes = taken_together([first, further]) - whole_bytes
-        return max(0, 1 + (self.capacity_bytes - whole_bytes) // further_bytes)
+        return max(0, 1 + (self.capacity_bytes - whole_bytes) // max(1, further_bytes))
 
     def has_room(self, num_slots: int) -> bool:
         """Whether a text that may have so many tokens would have a state at once."""

@@ -166,13 +166,13 @@ class _Biases:
 
     def of(self, key: ExpertKey) -> list[FloatArray]:
         """Those of an expert, (F,) each; none where the family has none."""
-        expert = self._spec.moe(key[0]).expert
+        expert, width = self._spec.moe(key[0]).expert, self._spec.expert_sizes(key[0])[1]
         if not expert.has_bias:
             return []
         if self._layer != key[0]:
             names = [f"layers.{key[0]}.experts.{p}_bias" for p in expert.projections[:-1]]
             found = [read_dense(self._store, name) for name in names]
-            self._rows = [f.reshape(-1, expert.width) for f in found if isinstance(f, np.ndarray)]
+            self._rows = [f.reshape(-1, width) for f in found if isinstance(f, np.ndarray)]
             self._layer = key[0]
         return [rows[key[1]] for rows in self._rows]
 

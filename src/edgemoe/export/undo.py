@@ -10,6 +10,7 @@ import numpy as np
 from edgemoe.native import FloatArray
 from edgemoe.source_ref import (
     MinusExp,
+    Negated,
     PlusOne,
     Reshaped,
     Rows,
@@ -64,6 +65,8 @@ def _undone(step: Step, values: FloatArray, below: Shape) -> FloatArray:
     match step:
         case PlusOne():
             return np.subtract(values, 1, dtype=np.float32)
+        case Negated():
+            return np.negative(values, dtype=np.float32)
         case MinusExp():
             return np.log(-values, dtype=np.float32)
         case Reshaped():

@@ -16,17 +16,36 @@ if TYPE_CHECKING:
 ROW_MULTIPLE = 32  # what the packed formats ask of every row length
 
 
+def filled(size: int) -> int:
+    """A row length rounded up to one that the packed formats take."""
+    return -(-size // ROW_MULTIPLE) * ROW_MULTIPLE
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """A non-expert tensor. "precise" ones (norms, biases, routers) stay in f32.
 
-    ``source_shape`` is that of the checkpoint where it differs; the values have the same order.
+    ``source_shape`` is that of the checkpoint where it differs; the values have the same order. ``unfilled``:
+    the shape there where it is smaller; zeros behind each axis fill it up.
     """
 
     name: str
     shape: tuple[int, ...]
     kind: Literal["matrix", "precise"]
     source_shape: tuple[int, ...] | None = None
+    unfilled: tuple[int, ...] | None = None
+
+
+def filled_tensor(
+    name: str, stored: tuple[int, ...], shape: tuple[int, ...], kind: Literal["matrix", "precise"] = "matrix"
+) -> TensorSpec:
+    """A tensor that has room for more than a checkpoint's, of the shape ``stored``."""
+    return TensorSpec(name, shape, kind, unfilled=None if stored == shape else stored)
+
+
+def filled_rows(name: str, num_rows: int, num_cols: int) -> TensorSpec:
+    """A matrix whose rows are filled up to a length that the packed formats take."""
+    return filled_tensor(name, (num_rows, num_cols), (num_rows, filled(num_cols)))
 
 
 @dataclass(frozen=True)

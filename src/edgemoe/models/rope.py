@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe.errors import UnsupportedModelError
-from edgemoe.models.config_reader import ConfigReader, check_number, shown
+from edgemoe.models.config_reader import ConfigReader, check_number, check_size, shown
 from edgemoe.models.mixer_spec import RopeSpec
 
 FloatArray = NDArray[np.float32]
@@ -35,8 +35,11 @@ _RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
     ),
 }
+# Each pair has a divisor of its own: one list is for texts within the length of training, another for
+# longer ones.
+_DIVIDED = ("longrope", "su")
 # Rules with the length that was trained with, where they do not say it that of the configuration.
-_STRETCHED = ("llama3", "yarn")
+_STRETCHED = ("llama3", "yarn", *_DIVIDED)
 
 
 def read_rope(
@@ -84,14 +87,18 @@ def rope_of(parameters: dict[str, Any], head_dim: int, context: int) -> RopeSpec
         parameters.pop(key, None)
     if kind in _STRETCHED:
         parameters.setdefault("original_max_position_embeddings", context)
-    if not isinstance(kind, str) or kind not in _RULES:
+    if not isinstance(kind, str) or kind not in (*_RULES, *_DIVIDED):
         raise UnsupportedModelError(
-            f"config.json: rope type {shown(kind)} is not supported; supported: {', '.join(_RULES)}"
+            f"config.json: rope type {shown(kind)} is not supported; supported: {', '.join(_RULES)}, longrope"
         )
     theta = check_number("rope_theta", parameters.pop("rope_theta"))
     share = check_number("partial_rotary_factor", parameters.pop("partial_rotary_factor", 1))
-    scaling = _scaling(kind, parameters, context)
     rotary_dim = int(head_dim * share)
+    if kind in _DIVIDED:
+        spec = _divided(parameters, theta, rotary_dim, context)
+        _check(spec, head_dim)
+        return spec
+    scaling = _scaling(kind, parameters, context)
     if kind == "proportional":
         scaling["num_turning"], rotary_dim = int(share * head_dim // 2), head_dim
     spec = RopeSpec(kind, theta, rotary_dim, context, scaling)
@@ -135,6 +142,41 @@ def _scaling(kind: str, parameters: Mapping[str, Any], context: int) -> dict[str
     if missing:
         raise UnsupportedModelError(f"config.json: rope type {kind} needs {', '.join(missing)}")
     return given
+
+
+def _divided(parameters: dict[str, Any], theta: float, rotary_dim: int, context: int) -> RopeSpec:
+    """LongRoPE (arXiv 2402.13753) within the length that was first trained with.
+
+    Beyond it transformers divides the angles of a whole call otherwise, so that a text's logits would depend
+    on how it is cut. Phi-3.5-MoE states the factor of cos and sin; else it follows from the stretch.
+    """
+    divisors = parameters.pop("short_factor", None)
+    parameters.pop("long_factor", None)
+    parameters.pop("long_mscale", None)
+    if not isinstance(divisors, list) or len(divisors) != rotary_dim // 2:
+        raise UnsupportedModelError(
+            f"config.json: short_factor {shown(divisors)} is not a list of {rotary_dim // 2} numbers"
+        )
+    original = check_size(
+        "original_max_position_embeddings", parameters.pop("original_max_position_embeddings")
+    )
+    given = {
+        key: check_number(f"rope {key}", value) for key, value in parameters.items() if value is not None
+    }
+    unknown = sorted(set(given) - {"factor", "attention_factor", "short_mscale"})
+    if unknown:
+        raise UnsupportedModelError(f"config.json: rope type longrope has no {', '.join(unknown)}")
+    stretch = given.get("factor", context / original)
+    usual = 1.0 if stretch <= 1 or original == 1 else math.sqrt(1 + math.log(stretch) / math.log(original))
+    factor = given.get("short_mscale", given.get("attention_factor", usual))
+    return RopeSpec(
+        "divided",
+        theta,
+        rotary_dim,
+        min(original, context),
+        {"attention_factor": factor},
+        tuple(check_number("short_factor", value) for value in divisors),
+    )
 
 
 def _check(spec: RopeSpec, head_dim: int) -> None:

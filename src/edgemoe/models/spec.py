@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from edgemoe.models.mixer_spec import ROW_MULTIPLE, MixerSpec, PositionBiasSpec, RopeSpec, TensorSpec
+from edgemoe.models.mixer_spec import (
+    ROW_MULTIPLE,
+    MixerSpec,
+    PositionBiasSpec,
+    RopeSpec,
+    TensorSpec,
+    filled,
+    filled_tensor,
+)
 from edgemoe.models.mixers.attention import AttentionSpec
 from edgemoe.models.state import SequenceState, Slots, StateSize
 from edgemoe.native import PageFile, TextPages
@@ -213,13 +221,22 @@ class ModelSpec:
                 yield layer, expert
 
     def expert_sizes(self, layer: int) -> tuple[int, int]:
-        """(D, F) of a layer's routed experts: the length of what one gets and gives, and its own width."""
+        """(D, F) of a layer's routed experts: the length of what one gets and gives, and its own width, both
+        filled up to what packed rows take.
+        """
         moe = self.moe(layer)
-        return moe.latent_width or self.width, moe.expert.width
+        return filled(moe.latent_width) or self.width, filled(moe.expert.width)
 
     def expert_shapes(self, layer: int) -> dict[str, tuple[int, int]]:
         """Shapes of the matrices of the routed experts of a layer: gate where there is one, up, down."""
-        outer, inner = self.expert_sizes(layer)
+        return self._expert_shapes(layer, *self.expert_sizes(layer))
+
+    def stored_expert_shapes(self, layer: int) -> dict[str, tuple[int, int]]:
+        """Their shapes in checkpoints, before they are filled up."""
+        moe = self.moe(layer)
+        return self._expert_shapes(layer, moe.latent_width or self.width, moe.expert.width)
+
+    def _expert_shapes(self, layer: int, outer: int, inner: int) -> dict[str, tuple[int, int]]:
         projections = self.moe(layer).expert.projections
         return {p: (outer, inner) if p == "down" else (inner, outer) for p in projections}
 
@@ -343,14 +360,17 @@ def _feed_forward_tensors(prefix: str, spec: MoESpec | MLPSpec, width: int) -> I
     if spec.router.has_expert_scale:
         yield TensorSpec(f"{prefix}.router.expert_scale", (spec.router.num_experts,), "precise")
     if spec.latent_width:
-        for name, shape in {"in": (spec.latent_width, width), "out": (width, spec.latent_width)}.items():
-            yield TensorSpec(f"{prefix}.latent.{name}.weight", shape, "matrix")
+        for name, (shape, given) in _two_ways(spec.latent_width, width, ("in", "out")).items():
+            yield filled_tensor(f"{prefix}.latent.{name}.weight", given, shape)
             if spec.has_latent_bias:
-                yield TensorSpec(f"{prefix}.latent.{name}.bias", shape[:1], "precise")
+                yield filled_tensor(f"{prefix}.latent.{name}.bias", given[:1], shape[:1], "precise")
     if spec.expert.has_bias:
         for name in spec.expert.projections:
-            shape = (spec.router.num_experts, width if name == "down" else spec.expert.width)
-            yield TensorSpec(f"{prefix}.experts.{name}_bias", (shape[0] * shape[1],), "precise", shape)
+            given = (spec.router.num_experts, width if name == "down" else spec.expert.width)
+            shape = (given[0], filled(given[1]))
+            whole = (shape[0] * shape[1],)
+            unfilled = None if given == shape else given
+            yield TensorSpec(f"{prefix}.experts.{name}_bias", whole, "precise", shape, unfilled)
     if spec.shared is not None:
         yield from _mlp_tensors(f"{prefix}.shared", spec.shared, width)
         if spec.shared.has_gate:
@@ -358,9 +378,21 @@ def _feed_forward_tensors(prefix: str, spec: MoESpec | MLPSpec, width: int) -> I
 
 
 def _mlp_tensors(prefix: str, spec: MLPSpec | SharedExpertSpec, width: int) -> Iterator[TensorSpec]:
-    raised, lowered = (spec.width, width), (width, spec.width)
-    shapes = {"gate": raised} if spec.is_gated else {}
-    for name, shape in {**shapes, "up": raised, "down": lowered}.items():
-        yield TensorSpec(f"{prefix}.{name}.weight", shape, "matrix")
+    shapes = _two_ways(spec.width, width, ("up", "down"))
+    if spec.is_gated:
+        shapes = {"gate": shapes["up"], **shapes}
+    for name, (shape, given) in shapes.items():
+        yield filled_tensor(f"{prefix}.{name}.weight", given, shape)
         if spec.has_bias:
-            yield TensorSpec(f"{prefix}.{name}.bias", shape[:1], "precise")
+            yield filled_tensor(f"{prefix}.{name}.bias", given[:1], shape[:1], "precise")
+
+
+def _two_ways(
+    inner: int, width: int, names: tuple[str, str]
+) -> dict[str, tuple[tuple[int, int], tuple[int, int]]]:
+    """(Shape, shape in checkpoints) of matrices from the model's width to another and back."""
+    there, back = names
+    return {
+        there: ((filled(inner), width), (inner, width)),
+        back: ((width, filled(inner)), (width, inner)),
+    }

@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 
 from edgemoe.errors import UnsupportedModelError
+from edgemoe.models.mixers.latent import LatentSpec
 from edgemoe.models.spec import ROW_MULTIPLE, AttentionSpec, LayerSpec, ModelSpec, MoESpec
+from edgemoe.native import ROW_GROUP
 
 # Of one matrix, so that no product of sizes overflows in compiled code.
 _MOST_VALUES = 1 << 40
@@ -36,23 +38,32 @@ def check_spec(spec: ModelSpec) -> None:
     _check_positions(spec)
     for layer in spec.layers:
         _check_layer(layer, spec.width)
-    _check_row("hidden_size", spec.width, spec.vocab_size)
+    _check_matrix("hidden_size", spec.width, spec.vocab_size)
+    _require(
+        spec.width % ROW_MULTIPLE == 0,
+        f"hidden_size = {spec.width} is not a multiple of {ROW_MULTIPLE}, which the packed formats need",
+    )
 
 
 def _check_layer(layer: LayerSpec, width: int) -> None:
     for mixer in (layer.mixer, layer.cross):
         if isinstance(mixer, AttentionSpec):
             _check_attention(mixer)
+        if isinstance(mixer, LatentSpec):
+            _require(
+                mixer.latent_dim % ROW_GROUP == 0,
+                f"kv_lora_rank = {mixer.latent_dim} is not a multiple of {ROW_GROUP}, as rows are packed",
+            )
         for name, size in () if mixer is None else mixer.row_lengths().items():
-            _check_row(name, size, width)
+            _check_matrix(name, size, width)
     feed_forward = layer.feed_forward
     if feed_forward is None:
         return
     if not isinstance(feed_forward, MoESpec):
-        _check_row("intermediate_size", feed_forward.width, width)
+        _check_matrix("intermediate_size", feed_forward.width, width)
         return
     if feed_forward.beside is not None:
-        _check_row("intermediate_size", feed_forward.beside.width, width)
+        _check_matrix("intermediate_size", feed_forward.beside.width, width)
     router = feed_forward.router
     _require(
         1 <= router.top_k <= router.num_experts,
@@ -69,10 +80,10 @@ def _check_layer(layer: LayerSpec, width: int) -> None:
         f"{kept} of {groups} groups have fewer than the {router.top_k} experts that a token chooses",
     )
     if feed_forward.latent_width:
-        _check_row("moe_latent_size", feed_forward.latent_width, width)
-    _check_row("expert width", feed_forward.expert.width, width)
+        _check_matrix("moe_latent_size", feed_forward.latent_width, width)
+    _check_matrix("expert width", feed_forward.expert.width, width)
     if feed_forward.shared is not None:
-        _check_row("shared expert width", feed_forward.shared.width, width)
+        _check_matrix("shared expert width", feed_forward.shared.width, width)
 
 
 def _check_attention(attention: AttentionSpec) -> None:
@@ -97,13 +108,9 @@ def _check_positions(spec: ModelSpec) -> None:
         )
 
 
-def _check_row(name: str, size: int, num_rows: int) -> None:
-    """A matrix with rows of this size, of which there are so many, can be packed."""
+def _check_matrix(name: str, size: int, num_rows: int) -> None:
+    """A matrix with rows of this size, of which there are so many, can be held."""
     _require(num_rows * size <= _MOST_VALUES, f"{name}: a matrix of {num_rows} x {size} cannot be")
-    _require(
-        size % ROW_MULTIPLE == 0,
-        f"{name} = {size} is not a multiple of {ROW_MULTIPLE}, which the packed formats need",
-    )
 
 
 def _require(holds: bool, otherwise: str) -> None:

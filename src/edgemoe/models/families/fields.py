@@ -63,14 +63,16 @@ def read_model(
         # Without attention nothing rotates; what the configuration says of it is checked all the same.
         head_dim = head_dims[0] if head_dims else reader.size("head_dim", _ANY_HEAD_DIM)
         rope = read_rope(reader, head_dim, default_theta, default_rope, default_share)
+    rotated = [_rotated(layer, rope) for layer in layers]
+    context = min(promised_context(layer.rope or rope) for layer in rotated)
     return ModelSpec(
         family=str(reader.require("model_type")),
         width=reader.require_size("hidden_size"),
         vocab_size=reader.require_size("vocab_size"),
-        layers=tuple(_rotated(layer, rope) for layer in layers),
+        layers=tuple(_within(context, layer) for layer in rotated),
         norm_eps=reader.number("rms_norm_eps", default_eps),
         has_tied_head=reader.flag("tie_word_embeddings", False),
-        max_context=promised_context(rope),
+        max_context=context,
         embed_scale=embed_scale,
         head_scale=head_scale,
         has_layer_norms=has_layer_norms,
@@ -164,6 +166,13 @@ def _rotated(layer: LayerSpec, rope: RopeSpec) -> LayerSpec:
     if not isinstance(layer.mixer, AttentionSpec) or layer.mixer.rope is not None:
         return layer
     return replace(layer, mixer=replace(layer.mixer, rope=rope))
+
+
+def _within(context: int, layer: LayerSpec) -> LayerSpec:
+    """The layer without a window that is longer than any text."""
+    if not isinstance(layer.mixer, AttentionSpec) or layer.mixer.window < context:
+        return layer
+    return replace(layer, mixer=replace(layer.mixer, window=0))
 
 
 def read_qwen_layers(

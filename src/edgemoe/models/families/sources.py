@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgemoe.errors import CheckpointError, MissingTensorError, UnusedTensorError
 from edgemoe.models.families.names import Naming
 from edgemoe.models.mtp import MtpSpec
 from edgemoe.models.spec import ModelSpec, TensorSpec
-from edgemoe.source_ref import Reshaped, Shape, SourceRef
+from edgemoe.source_ref import Filled, Reshaped, Shape, SourceRef
 
 ExpertPart = tuple[int, int, str]
 
@@ -53,17 +53,21 @@ def _match(
     matcher: _Matcher, spec: ModelSpec, naming: Naming, tensors: Iterable[TensorSpec]
 ) -> tuple[dict[str, SourceRef], dict[ExpertPart, SourceRef]]:
     dense = {
-        t.name: matcher.match(t.name, naming.dense(spec, t.name), t.source_shape or t.shape) for t in tensors
+        t.name: matcher.match(
+            t.name, naming.dense(spec, t.name), t.unfilled or t.source_shape or t.shape, _room(t)
+        )
+        for t in tensors
     }
     experts = {
         (layer, expert, projection): matcher.match(
             f"layers.{layer}.experts.{expert}.{projection}",
             naming.expert(spec, layer, expert, projection),
             shape,
+            spec.expert_shapes(layer)[projection],
             spec.moe(layer).router.num_experts,
         )
         for layer, expert in spec.experts()
-        for projection, shape in spec.expert_shapes(layer).items()
+        for projection, shape in spec.stored_expert_shapes(layer).items()
     }
     return dense, experts
 
@@ -86,22 +90,35 @@ def _passed_over(spec: ModelSpec, naming: Naming, names: set[str]) -> dict[str, 
     return dict(counts)
 
 
+def _room(tensor: TensorSpec) -> Shape:
+    """The shape that values have when they have been read."""
+    return tensor.source_shape or tensor.shape
+
+
 class _Matcher:
     def __init__(self, shapes: Mapping[str, Shape]) -> None:
         self._shapes = shapes
         self.used: set[str] = set()
 
     def match(
-        self, canonical: str, candidates: Iterable[SourceRef], shape: Shape, num_entries: int = 0
+        self,
+        canonical: str,
+        candidates: Iterable[SourceRef],
+        shape: Shape,
+        room: Shape,
+        num_entries: int = 0,
     ) -> SourceRef:
-        """The first candidate that is there and has the shape; a stack must have ``num_entries`` entries."""
+        """The first candidate that is there and has the shape, filled up to the ``room``; a stack
+        must have ``num_entries`` entries.
+        """
         usual, misfit = None, None
         for ref in candidates:
             usual = usual or ref.name
             if ref.name not in self._shapes:
                 continue
             try:
-                return self._checked(ref, shape, num_entries)
+                found = self._checked(ref, shape, num_entries)
+                return found if room == shape else replace(found, steps=(*found.steps, Filled(room)))
             except CheckpointError as error:
                 misfit = misfit or error
         if misfit is not None:

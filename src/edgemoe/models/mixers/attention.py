@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgemoe import native
-from edgemoe.models.mixer_spec import RopeSpec, TensorSpec
+from edgemoe.models.mixer_spec import RopeSpec, TensorSpec, filled_rows
 from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
 from edgemoe.models.segments import Segment
 from edgemoe.models.state import Keys, LayerState, Slots, StateSize
@@ -74,7 +74,7 @@ class AttentionSpec:
             yield TensorSpec(f"{prefix}.{name}.weight", (rows, width), "matrix")
             if self.has_qkv_bias:
                 yield TensorSpec(f"{prefix}.{name}.bias", (rows,), "precise")
-        yield TensorSpec(f"{prefix}.o.weight", (width, self.num_heads * self.of_value), "matrix")
+        yield filled_rows(f"{prefix}.o.weight", width, self.num_heads * self.of_value)
         if self.has_o_bias:
             yield TensorSpec(f"{prefix}.o.bias", (width,), "precise")
         if self.has_sinks:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgemoe import native
-from edgemoe.models.mixer_spec import TensorSpec
+from edgemoe.models.mixer_spec import TensorSpec, filled_rows
 from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
 from edgemoe.models.mixers.recurrent_mixer import RecurrentMixer, RecurrentSpec
 
@@ -47,7 +47,7 @@ class GatedDeltaNetSpec(RecurrentSpec):
         taps = (self.num_channels, self.num_taps)
         yield TensorSpec(f"{prefix}.conv.weight", (taps[0] * taps[1],), "precise", taps)
         yield TensorSpec(f"{prefix}.norm.weight", (self.value_dim,), "precise")
-        yield TensorSpec(f"{prefix}.out.weight", (width, self.inner_width), "matrix")
+        yield filled_rows(f"{prefix}.out.weight", width, self.inner_width)
 
     def row_lengths(self) -> dict[str, int]:
         """See MixerSpec."""

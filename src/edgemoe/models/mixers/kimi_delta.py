@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgemoe import native
-from edgemoe.models.mixer_spec import ROW_MULTIPLE, TensorSpec
+from edgemoe.models.mixer_spec import TensorSpec, filled, filled_rows
 from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
 from edgemoe.models.mixers.recurrent_mixer import RecurrentMixer, RecurrentSpec
 from edgemoe.native import Matrix
@@ -36,7 +36,7 @@ class KimiDeltaSpec(RecurrentSpec):
     @property
     def padded_rank(self) -> int:
         """The rank rounded up to the columns that packed matrices have."""
-        return -(-self.rank // ROW_MULTIPLE) * ROW_MULTIPLE
+        return filled(self.rank)
 
     def tensors(self, prefix: str, width: int) -> Iterator[TensorSpec]:
         """See MixerSpec."""
@@ -56,7 +56,7 @@ class KimiDeltaSpec(RecurrentSpec):
         yield TensorSpec(f"{prefix}.decay", (self.num_heads,), "precise")
         yield TensorSpec(f"{prefix}.dt_bias", (inner,), "precise")
         yield TensorSpec(f"{prefix}.norm.weight", (self.head_dim,), "precise")
-        yield TensorSpec(f"{prefix}.out.weight", (width, inner), "matrix")
+        yield filled_rows(f"{prefix}.out.weight", width, inner)
 
     def row_lengths(self) -> dict[str, int]:
         """See MixerSpec."""

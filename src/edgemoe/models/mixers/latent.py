@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgemoe import native
 from edgemoe.models.lazy_memory import PagedMemory, slot_memory
-from edgemoe.models.mixer_spec import ROW_MULTIPLE, RopeSpec, TensorSpec
+from edgemoe.models.mixer_spec import RopeSpec, TensorSpec, filled, filled_tensor
 from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
 from edgemoe.models.segments import Segment
 from edgemoe.models.state import LayerState, StateSize
@@ -48,7 +48,7 @@ class LatentSpec:
     @property
     def padded_plain_dim(self) -> int:
         """N rounded up to the columns that packed matrices have."""
-        return -(-self.plain_dim // ROW_MULTIPLE) * ROW_MULTIPLE
+        return filled(self.plain_dim)
 
     @property
     def padded_value_dim(self) -> int:
@@ -65,19 +65,27 @@ class LatentSpec:
         q_width = self.num_heads * (self.plain_dim + self.rotary_dim)
         matrices = {
             "q": (q_width, width),
-            "q_a": (self.query_rank, width),
-            "q_b": (q_width, self.query_rank),
+            "q_a": (filled(self.query_rank), width),
+            "q_b": (q_width, filled(self.query_rank)),
             "kv_a": (self.key_dim, width),
             "k_b": (self.num_heads * self.latent_dim, self.padded_plain_dim),
+            "v_b": (self.num_heads * self.padded_value_dim, filled(self.latent_dim)),
+            "o": (width, filled(self.num_heads * self.value_dim)),
+        }
+        stored = {
+            **matrices,
+            "q_a": (self.query_rank, width),
+            "q_b": (q_width, self.query_rank),
             "v_b": (self.num_heads * self.padded_value_dim, self.latent_dim),
             "o": (width, self.num_heads * self.value_dim),
         }
         for name in ("q_a", "q_b") if self.query_rank == 0 else ("q",):
             del matrices[name]
         for name, shape in matrices.items():
-            yield TensorSpec(f"{prefix}.attention.{name}.weight", shape, "matrix")
+            yield filled_tensor(f"{prefix}.attention.{name}.weight", stored[name], shape)
             if self.has_bias and name in ("q_a", "kv_a", "o"):
-                yield TensorSpec(f"{prefix}.attention.{name}.bias", shape[:1], "precise")
+                bias = f"{prefix}.attention.{name}.bias"
+                yield filled_tensor(bias, stored[name][:1], shape[:1], "precise")
         if self.has_head_gate:
             # Small, and it weighs all that a head finds.
             yield TensorSpec(f"{prefix}.attention.head_gate.weight", (self.num_heads, width), "precise")
@@ -87,8 +95,11 @@ class LatentSpec:
 
     def row_lengths(self) -> dict[str, int]:
         """See MixerSpec."""
-        rows = {"kv_lora_rank": self.latent_dim, "heads times v_head_dim": self.num_heads * self.value_dim}
-        return {**rows, "q_lora_rank": self.query_rank} if self.query_rank else rows
+        return {
+            "kv_lora_rank": self.latent_dim,
+            "heads times v_head_dim": self.num_heads * self.value_dim,
+            "q_lora_rank": self.query_rank,
+        }
 
     def new_state(self, size: StateSize) -> LayerState:
         """See MixerSpec."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgemoe import native
-from edgemoe.models.mixer_spec import TensorSpec
+from edgemoe.models.mixer_spec import TensorSpec, filled_rows
 from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
 from edgemoe.models.mixers.recurrent_mixer import RecurrentMixer, RecurrentSpec
 
@@ -52,7 +52,7 @@ class Mamba2Spec(RecurrentSpec):
         if self.has_conv_bias:
             yield TensorSpec(f"{prefix}.conv.bias", (self.num_channels,), "precise")
         yield TensorSpec(f"{prefix}.norm.weight", (self.inner_width,), "precise")
-        yield TensorSpec(f"{prefix}.out.weight", (width, self.inner_width), "matrix")
+        yield filled_rows(f"{prefix}.out.weight", width, self.inner_width)
         if self.has_proj_bias:
             rows = self.inner_width + self.num_channels + self.num_heads
             yield TensorSpec(f"{prefix}.in.bias", (rows,), "precise")
