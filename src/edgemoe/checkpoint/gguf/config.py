@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from edgemoe.checkpoint.gguf.defaults import add_defaults, read_scaling
+from edgemoe.checkpoint.gguf.defaults import add_defaults, read_divisors, read_scaling
 from edgemoe.errors import CheckpointError, UnsupportedModelError
 from edgemoe.models.families import ALL_FAMILIES, Family, GgufFamily
 from edgemoe.source_ref import Shape
@@ -70,11 +70,16 @@ _EXPERT_STACK = re.compile(r"blk\.\d+\.ffn_(gate|up|down|gate_up)_exps\.weight")
 _MAX_STACKED = 1 << 16
 
 
-def read_config(metadata: Mapping[str, Any], shapes: Mapping[str, Shape]) -> dict[str, Any]:
+def read_config(
+    metadata: Mapping[str, Any],
+    shapes: Mapping[str, Shape],
+    divisors: Mapping[str, list[float]] | None = None,
+) -> dict[str, Any]:
     """The configuration in Hugging Face's keys.
 
-    ``shapes`` are those of the tensors, by their names in the file. What the metadata leave unsaid is what
-    llama.cpp takes for the architecture, not what a class of Hugging Face would.
+    ``shapes`` are those of the tensors, by their names in the file; ``divisors`` the values of those that
+    say how pairs of a head rotate (``ROTATION_TENSORS``). What the metadata leave unsaid is what llama.cpp
+    takes for the architecture, not what a class of Hugging Face would.
 
     Raises:
         UnsupportedModelError: unknown architecture, key or value.
@@ -100,7 +105,8 @@ def read_config(metadata: Mapping[str, Any], shapes: Mapping[str, Shape]) -> dic
     if family.model_types[0] == "qwen2_moe":
         config["qkv_bias"] = "blk.0.attn_q.bias" in shapes
     add_defaults(gguf, own, config, shapes)
-    scaling = read_scaling(own)
+    scaling = read_divisors(own, divisors or {}) if "rope.freq_base" in gguf.keys else {}
+    scaling = scaling or read_scaling(own)
     # Said aloud, because the classes of some families scale where nothing is said.
     if scaling or "rope.freq_base" in gguf.keys:
         config["rope_scaling"] = scaling or {"rope_type": "default"}

@@ -6,10 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from edgemoe.errors import UnsupportedModelError
 from edgemoe.models.families import GgufFamily
 from edgemoe.source_ref import Shape
 
 _ROPE_BASE = 10000.0
+# Of divisors of the frequencies of pairs: for texts of any length, and of those within the first context.
+ROTATION_TENSORS = ("rope_freqs.weight", "rope_factors_short.weight")
 # The last axis of these is a width that a key tells too; in old files only the tensor does.
 _WIDTHS = {
     "expert_feed_forward_length": re.compile(r"blk\.\d+\.ffn_down(_exps|\.\d+)\.weight"),
@@ -44,6 +47,29 @@ def add_defaults(
             found = next((shape[-1] for name, shape in shapes.items() if pattern.fullmatch(name)), None)
             if found is not None:
                 config[gguf.keys[key]] = found
+
+
+def read_divisors(own: dict[str, Any], divisors: Mapping[str, list[float]]) -> dict[str, Any]:
+    """As ``read_scaling``, of a rotation whose divisors stand in tensors; takes its keys out of ``own``.
+
+    Llama 3's rule makes one list for texts of any length, Phi-3's another for those within the first context.
+    """
+    of_any, of_first = (divisors.get(name) for name in ROTATION_TENSORS)
+    found = of_any or of_first
+    if found is None:
+        return {}
+    keys = ("type", "factor", "attn_factor", "original_context_length")
+    kind, _, factor, first = (own.pop(f"rope.scaling.{key}", None) for key in keys)
+    if kind not in (None, "none", "longrope"):
+        raise UnsupportedModelError(
+            f"GGUF key rope.scaling.type is {kind!r}, and tensors have divisors of angles"
+        )
+    return {
+        "rope_type": "longrope",
+        "short_factor": found,
+        "attention_factor": factor or 1.0,
+        "original_max_position_embeddings": own.get("context_length") if of_any else first,
+    }
 
 
 def read_scaling(own: dict[str, Any]) -> dict[str, Any]:

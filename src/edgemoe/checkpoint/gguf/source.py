@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edgemoe import native
 from edgemoe.checkpoint.gguf.config import read_config
 from edgemoe.checkpoint.gguf.container import GgufTensor, read_container
+from edgemoe.checkpoint.gguf.defaults import ROTATION_TENSORS
 from edgemoe.checkpoint.gguf.tokenizer import GgufText
 from edgemoe.checkpoint.source import SourceRef, TensorInfo
 from edgemoe.errors import CheckpointError, MissingTensorError
@@ -43,9 +44,10 @@ class GgufCheckpoint:
         self._path = path
         self._metadata, tensors = _read_all(path)
         self._tensors, self._factors = _parted(self._metadata, tensors)
-        self._config = read_config(self._metadata, {n: t.shape for n, t in self._tensors.items()})
-        self._text = GgufText(self._metadata, path)
         self._descriptors: dict[Path, int] = {}
+        shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
+        self._config = read_config(self._metadata, shapes, self._divisors())
+        self._text = GgufText(self._metadata, path)
 
     def config(self) -> dict[str, Any]:
         """The configuration, in Hugging Face's keys."""
@@ -118,6 +120,11 @@ class GgufCheckpoint:
             os.close(descriptor)
         self._descriptors.clear()
         self._tensors = {}
+
+    def _divisors(self) -> dict[str, list[float]]:
+        """The values of tensors that belong to the configuration."""
+        names = [name for name in ROTATION_TENSORS if name in self._tensors]
+        return {name: self.read(SourceRef(name)).reshape(-1).tolist() for name in names}
 
     def _part(self, ref: SourceRef) -> tuple[GgufTensor, tuple[int, ...], int]:
         """The tensor, and shape and place of it or of its entry."""

@@ -5,8 +5,9 @@ Experts are chosen as in DeepSeek-V3. The rules are those of transformers 5.23.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from typing import Any
 
 from edgemoe.errors import UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader
@@ -20,13 +21,15 @@ from edgemoe.models.families.fields import (
     read_model,
     read_moe,
 )
+from edgemoe.models.families.gguf_names import GgufFamily, gguf_table
 from edgemoe.models.families.hybrid_fields import FULL, LINEAR, minus_exp
-from edgemoe.models.families.latent_fields import read_latent
-from edgemoe.models.families.latent_names import LATENT
+from edgemoe.models.families.kimi_linear import GGUF_DELTA, GGUF_KEYS, finish_kinds
+from edgemoe.models.families.latent_fields import LATENT_GGUF_KEYS, read_latent
+from edgemoe.models.families.latent_names import GGUF_LATENT, LATENT
 from edgemoe.models.families.names import MLP, MTP, SHARED, Name, Names, Steps, hugging_face
 from edgemoe.models.mixers.kimi_delta import KimiDeltaSpec
 from edgemoe.models.spec import LayerSpec, MixerSpec, ModelSpec, RouterSpec
-from edgemoe.source_ref import Rows
+from edgemoe.source_ref import Negated, Rows
 
 
 def read_bailing_hybrid(reader: ConfigReader) -> ModelSpec:
@@ -135,6 +138,16 @@ _DELTA: dict[str, Names] = {
     "delta.out.weight": _names("dense.weight", "o_proj.weight"),
 }
 
+
+def _negated(spec: ModelSpec, layer: int) -> Steps:
+    """GGUF files have the exponentials of stored logarithms."""
+    return (Negated(),)
+
+
+def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str]) -> None:
+    finish_kinds(own, config)
+
+
 FAMILY = Family(
     "Ling 3",
     ("bailing_hybrid",),
@@ -150,6 +163,35 @@ FAMILY = Family(
         },
         extra_layers=MTP,
     ).with_top({"embed.weight": ("word_embeddings.weight", "embed_tokens.weight")}),
+    GgufFamily(
+        "bailingmoe3",
+        {
+            **GGUF_KEYS,
+            "ssm.conv_kernel": "short_conv_kernel_size",
+            "kda.head_dim": "head_dim",
+            "kda.safe_gate": "kda_safe_gate",
+            "kda.gate_lower_bound": "kda_lower_bound",
+        },
+        gguf_table(
+            {
+                **GGUF_LATENT,
+                **GGUF_DELTA,
+                "attention.head_gate.weight": ("attn_gate.weight",),
+                "delta.forget.weight": ("ssm_f_a.weight",),
+                "delta.gate.weight": ("ssm_g_a.weight",),
+                "delta.decay": (Name("ssm_a", _negated),),
+            },
+            extra_layers=MTP,
+        ),
+        {"norm_topk_prob": False, "routed_scaling_factor": 1.0, "n_group": 1, "topk_group": 1},
+        checked={"expert_gating_func": (2,), "swiglu_clamp_exp": (0.0,), "swiglu_clamp_shexp": (0.0,)},
+        ignored=(
+            *LATENT_GGUF_KEYS,
+            *("expert_shared_feed_forward_length", "nextn_predict_layers", "rope.dimension_sections"),
+        ),
+        per_layer=("attention.head_count_kv", "rope.dimension_sections"),
+        finish=_finish,
+    ),
     defaults={
         "vocab_size": 157184,
         "hidden_size": 2560,

@@ -96,8 +96,11 @@ EXPERTS: dict[str, Names] = {
     for projection, half in (("gate", first_half), ("up", second_half), ("down", None))
 }
 
+# Divisors of frequencies, which stand in the configuration.
+_ROTATION = {r"rope_(freqs|factors_short|factors_long)\.weight": ""}
+
 
 def gguf_table(changes: Mapping[str, Names] | None = None, extra_layers: str | None = None) -> NameTable:
     """The usual names, with those of a family that differ, in canonical form after "layers.{l}."."""
     layers = {**ATTENTION, **FEED_FORWARD, **(changes or {})}
-    return NameTable(("",), "blk.{l}.", TOP, layers, EXPERTS, extra_layers=extra_layers)
+    return NameTable(("",), "blk.{l}.", TOP, layers, EXPERTS, _ROTATION, extra_layers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +12,10 @@ from edgemoe.errors import UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader, check_size, shown
 from edgemoe.models.families.family import Family
 from edgemoe.models.families.fields import read_activation, read_is_dense, read_kinds, read_mlp, read_moe
+from edgemoe.models.families.gguf_names import GROUPED_KEYS, GgufFamily, gguf_table
 from edgemoe.models.families.hybrid_fields import FULL, LINEAR, minus_exp
-from edgemoe.models.families.latent_names import LATENT
+from edgemoe.models.families.latent_fields import LATENT_GGUF_KEYS, finish_latent
+from edgemoe.models.families.latent_names import GGUF_LATENT, LATENT
 from edgemoe.models.families.mamba_fields import read_unrotated
 from edgemoe.models.families.names import MTP, PROJECTIONS, Name, Names, Steps, hugging_face
 from edgemoe.models.mixers.kimi_delta import KimiDeltaSpec
@@ -155,11 +158,64 @@ _NETWORKS: dict[str, Names] = {
     },
 }
 
+
+def finish_kinds(own: dict[str, Any], config: dict[str, Any]) -> None:
+    """Kinds of layers, of which those without heads of keys are linear, and what latent attention shares."""
+    finish_latent(own, config)
+    config["num_hidden_layers"] -= int(own.get("nextn_predict_layers", 0))
+    heads = config.pop("num_key_value_heads")
+    if not isinstance(heads, list) or len(heads) < config["num_hidden_layers"]:
+        raise UnsupportedModelError("GGUF key attention.head_count_kv does not say which layers are linear")
+    config["layer_types"] = [FULL if count else LINEAR for count in heads[: config["num_hidden_layers"]]]
+
+
+def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str]) -> None:
+    finish_kinds(own, config)
+    config["linear_num_heads"] = config["num_attention_heads"]
+
+
+# What files of this family and of Ling 3 have in common.
+GGUF_KEYS: dict[str, str] = {
+    **{key: name for key, name in GROUPED_KEYS.items() if key not in LATENT_GGUF_KEYS},
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.q_lora_rank": "q_lora_rank",
+    "attention.kv_lora_rank": "kv_lora_rank",
+}
+GGUF_DELTA: dict[str, Names] = {
+    **{f"delta.{p}.weight": (f"attn_{p}.weight",) for p in "qkv"},
+    **{f"delta.conv_{p}.weight": (f"ssm_conv1d_{p}.weight",) for p in "qkv"},
+    "delta.beta.weight": ("ssm_beta.weight",),
+    "delta.dt_bias": ("ssm_dt.bias",),
+    "delta.norm.weight": ("ssm_norm.weight",),
+    "delta.out.weight": ("attn_output.weight",),
+}
+_GGUF_RANKS: dict[str, Names] = {
+    f"delta.{ours}_{half}.weight": (Name(f"ssm_{theirs}_{half}.weight", steps),)
+    for ours, theirs in (("forget", "f"), ("gate", "g"))
+    for half, steps in (("a", _padded_rows), ("b", _padded_columns))
+}
+
 FAMILY = Family(
     "Kimi Linear",
     ("kimi_linear",),
     read_kimi_linear,
     hugging_face({**LATENT, **_NETWORKS, **_DELTA}, extra_layers=MTP),
+    GgufFamily(
+        "kimi-linear",
+        {
+            **{key: name for key, name in GGUF_KEYS.items() if key != "rope.freq_base"},
+            "ssm.conv_kernel": "linear_conv_kernel_dim",
+            "kda.head_dim": "linear_head_dim",
+        },
+        gguf_table({**GGUF_LATENT, **GGUF_DELTA, **_GGUF_RANKS, "delta.decay": ("ssm_a",)}, extra_layers=MTP),
+        {"norm_topk_prob": True, "routed_scaling_factor": 1.0, "n_group": 1, "topk_group": 1},
+        checked={"expert_gating_func": (2,)},
+        # Nothing rotates.
+        ignored=(*LATENT_GGUF_KEYS, "rope.freq_base", "nextn_predict_layers"),
+        per_layer=("attention.head_count_kv",),
+        finish=_finish,
+        unheeded=("expert_weights_norm",),
+    ),
     defaults={
         "vocab_size": 163840,
         "hidden_size": 2304,

@@ -5,7 +5,7 @@ Experts are chosen as in DeepSeek-V3; none is shared. The rules are those of tra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from edgemoe.errors import UnsupportedModelError
@@ -19,6 +19,7 @@ from edgemoe.models.families.fields import (
     read_model,
     read_moe,
 )
+from edgemoe.models.families.gguf_names import GROUPED_KEYS, GgufFamily, gguf_table
 from edgemoe.models.families.names import MLP, MTP, hugging_face
 from edgemoe.models.rope import rope_of
 from edgemoe.models.spec import AttentionSpec, LayerSpec, ModelSpec, RopeSpec
@@ -27,6 +28,8 @@ _SLIDING, _FULL = "sliding_attention", "full_attention"
 # Where a configuration says nothing of rotation.
 _THETAS = {_FULL: 5_000_000.0, _SLIDING: 10_000.0}
 _SHARE = 0.334
+# Keys of DeepSeek-V3's followers that this family has not.
+_UNSAID = ("n_shared_experts", "first_k_dense_replace")
 # Of these every sixth layer, and the first, sees everything where a configuration does not list them.
 _FULL_EVERY = 6
 
@@ -116,6 +119,35 @@ def _are_dense(reader: ConfigReader, num_layers: int) -> list[bool]:
     return [number == 0 for number in numbers]
 
 
+def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str]) -> None:
+    """Kinds of layers and what differs between them, which GGUF files list layer by layer."""
+    num_layers = config["num_hidden_layers"] - int(own.get("nextn_predict_layers", 0))
+    config["num_hidden_layers"] = num_layers
+    pattern, heads = own.pop("attention.sliding_window_pattern", None), config["num_key_value_heads"]
+    if not isinstance(pattern, list) or len(pattern) < num_layers:
+        raise UnsupportedModelError(
+            "GGUF key attention.sliding_window_pattern does not say which layers see all"
+        )
+    kinds = [_SLIDING if is_sliding else _FULL for is_sliding in pattern[:num_layers]]
+    by_kind = dict(zip(kinds, heads if isinstance(heads, list) else [heads] * num_layers, strict=False))
+    config["layer_types"] = kinds
+    config["num_key_value_heads"] = by_kind.get(_FULL, heads)
+    config["swa_num_key_value_heads"] = by_kind.get(_SLIDING, config["num_key_value_heads"])
+    if _FULL not in by_kind:
+        config["num_key_value_heads"] = by_kind[_SLIDING]
+    for kind, key in ((_SLIDING, "add_swa_attention_sink_bias"), (_FULL, "add_full_attention_sink_bias")):
+        layer = kinds.index(kind) if kind in kinds else None
+        config[key] = f"blk.{layer}.attn_sinks.weight" in names
+    config["mlp_layer_types"] = [
+        "sparse" if f"blk.{layer}.ffn_gate_inp.weight" in names else "dense" for layer in range(num_layers)
+    ]
+    share, scaling = own["rope.dimension_count"] / config["head_dim"], config.pop("rope_scaling")
+    config["rope_parameters"] = {
+        kind: {**scaling, "rope_theta": config[key], "partial_rotary_factor": share}
+        for kind, key in ((_FULL, "rope_theta"), (_SLIDING, "swa_rope_theta"))
+    }
+
+
 FAMILY = Family(
     "MiMo-V2-Flash",
     ("mimo_v2_flash",),
@@ -129,6 +161,30 @@ FAMILY = Family(
         },
         extra_layers=MTP,
         ignored={r"model\.mtp\..+": MTP},
+    ),
+    GgufFamily(
+        "mimo2",
+        {
+            **{key: name for key, name in GROUPED_KEYS.items() if name not in _UNSAID},
+            "attention.layer_norm_rms_epsilon": "layernorm_epsilon",
+            "attention.value_length": "v_head_dim",
+            "attention.value_scale": "attention_value_scale",
+            "attention.sliding_window": "sliding_window",
+            "rope.freq_base_swa": "swa_rope_theta",
+        },
+        gguf_table({"attention.sinks.weight": ("attn_sinks.weight",)}, extra_layers=MTP),
+        {
+            "norm_topk_prob": True,
+            "attention_value_scale": 1.0,
+            "n_group": 1,
+            "topk_group": 1,
+            "swa_rope_theta": 10_000.0,
+        },
+        checked={"expert_gating_func": (0, 2)},
+        ignored=("rope.dimension_count", "nextn_predict_layers"),
+        per_layer=("attention.head_count_kv", "attention.sliding_window_pattern"),
+        finish=_finish,
+        unheeded=("expert_weights_norm",),
     ),
     defaults={
         "vocab_size": 152576,

@@ -5,15 +5,15 @@ Texts are as long as the model was first trained for: beyond that its rotation d
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Collection
 from typing import Any
 
-from edgemoe.errors import UnsupportedModelError
-from edgemoe.models.config_reader import ConfigReader, check_number, check_size, shown
+from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.family import Family
 from edgemoe.models.families.fields import read_activation, read_attention, read_model
+from edgemoe.models.families.gguf_names import KEYS, GgufFamily, gguf_table
 from edgemoe.models.families.names import hugging_face
-from edgemoe.models.spec import AttentionSpec, ExpertSpec, LayerSpec, ModelSpec, MoESpec, RopeSpec, RouterSpec
+from edgemoe.models.spec import ExpertSpec, LayerSpec, ModelSpec, MoESpec, RouterSpec
 
 
 def read_phimoe(reader: ConfigReader) -> ModelSpec:
@@ -33,10 +33,7 @@ def read_phimoe(reader: ConfigReader) -> ModelSpec:
         jitter=reader.number("router_jitter_noise", 0.01),
     )
     moe = MoESpec(router, ExpertSpec(reader.require_size("intermediate_size"), read_activation(reader)))
-    attention, context = _rotated(reader, attention)
-    if context is not None and attention.window >= context:
-        attention = replace(attention, window=0)  # longer than any text
-    spec = read_model(
+    return read_model(
         reader,
         (LayerSpec(attention, moe),) * reader.require_size("num_hidden_layers"),
         default_eps=1e-5,
@@ -44,38 +41,11 @@ def read_phimoe(reader: ConfigReader) -> ModelSpec:
         has_layer_norms=True,
         has_head_bias=reader.flag("lm_head_bias", False),
     )
-    return spec if context is None else replace(spec, max_context=context)
 
 
-def _rotated(reader: ConfigReader, attention: AttentionSpec) -> tuple[AttentionSpec, int | None]:
-    """The attention with its rotation, and the longest text; nothing new where it is the usual one."""
-    parameters = {**reader.table("rope_scaling"), **reader.table("rope_parameters")}
-    if (parameters.get("rope_type") or parameters.get("type")) not in ("longrope", "su"):
-        return attention, None
-    original = reader.optional("original_max_position_embeddings", None)
-    context = check_size(
-        "original_max_position_embeddings", original or parameters.get("original_max_position_embeddings")
-    )
-    theta = parameters.get("rope_theta", reader.number("rope_theta", 1000000.0))
-    rope = RopeSpec(
-        "divided",
-        check_number("rope_theta", theta),
-        attention.head_dim,
-        context,
-        {"attention_factor": check_number("short_mscale", parameters.get("short_mscale"))},
-        _divisors(parameters, attention.head_dim),
-    )
-    reader.optional("max_position_embeddings", None)
-    return replace(attention, rope=rope), context
-
-
-def _divisors(parameters: dict[str, Any], head_dim: int) -> tuple[float, ...]:
-    values = parameters.get("short_factor")
-    if not isinstance(values, list) or len(values) != head_dim // 2:
-        raise UnsupportedModelError(
-            f"config.json: short_factor {shown(values)} is not a list of {head_dim // 2} numbers"
-        )
-    return tuple(check_number("short_factor", value) for value in values)
+def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str]) -> None:
+    config["attention_bias"] = "blk.0.attn_q.bias" in names
+    config["lm_head_bias"] = "output.bias" in names
 
 
 FAMILY = Family(
@@ -89,6 +59,21 @@ FAMILY = Family(
             "router.weight": ("block_sparse_moe.gate.weight", "mlp.router.weight"),
         }
     ).with_top({"norm.bias": ("norm.bias",), "head.bias": ("/lm_head.bias",)}),
+    # llama.cpp runs these files with another router, the softmax over all experts, and without the window.
+    GgufFamily(
+        "phimoe",
+        {
+            **{key: name for key, name in KEYS.items() if key != "expert_count"},
+            "expert_count": "num_local_experts",
+            "feed_forward_length": "intermediate_size",
+            "attention.key_length": "head_dim",
+            "attention.sliding_window": "sliding_window",
+        },
+        gguf_table(
+            {"attention_norm.bias": ("attn_norm.bias",), "ffn_norm.bias": ("ffn_norm.bias",)}
+        ).with_top({"norm.bias": ("output_norm.bias",), "head.bias": ("output.bias",)}),
+        finish=_finish,
+    ),
     defaults={
         "vocab_size": 32064,
         "hidden_size": 4096,
