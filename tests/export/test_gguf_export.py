@@ -142,7 +142,8 @@ def test_one_type_may_be_asked_for(tmp_path, folder):
     [
         ("qwen3", {"norm_topk_prob": False}, "llama.cpp passes over qwen3moe.expert_weights_norm = False"),
         ("qwen3-llama3", {}, "rope.kind = 'llama3' GGUF files say 'default'"),
-        ("phi", {}, "no GGUF architecture is known for it"),
+        ("phi", {}, "llama.cpp weighs its experts by the softmax over all of them"),
+        ("flex-olmo", {}, "no GGUF architecture is known for it"),
         (
             "gpt-oss",
             {"swiglu_limit": 7.0, "rope_parameters": {**YARN, "beta_fast": 20.0}},

@@ -41,6 +41,7 @@ def model_keys(spec: ModelSpec, config: Mapping[str, Any], shapes: Mapping[str, 
                 f"{family_of(spec).title} cannot be exported as it is: llama.cpp passes over"
                 f" {gguf.architecture}.{key} = {found[key]!r}, and would run another model"
             )
+    _check_router(spec)
     _check_stretch(spec, gguf)
     keys = {f"{gguf.architecture}.{key}": value for key, value in found.items()}
     _check(spec, {"general.architecture": gguf.architecture, **keys}, shapes)
@@ -59,6 +60,19 @@ def notes(spec: ModelSpec) -> tuple[str, ...]:
         "llama.cpp rounds the bounds of YaRN, between which pairs of a head are stretched by degrees:"
         f" {low:.2f} to {high:.2f} become {math.floor(low)} to {math.ceil(high)}, as in any other file",
     )
+
+
+def _check_router(spec: ModelSpec) -> None:
+    """Refuse a rule by which llama.cpp does not choose and weigh experts.
+
+    Raises:
+        UnsupportedModelError: there is one.
+    """
+    if any(spec.moe(layer).router.score == "sparse_mixer" for layer in spec.moe_layers):
+        raise UnsupportedModelError(
+            f"{family_of(spec).title} cannot be exported: llama.cpp weighs its experts by the softmax over"
+            " all of them, and would run another model"
+        )
 
 
 def _check_stretch(spec: ModelSpec, gguf: GgufFamily) -> None:

@@ -31,6 +31,8 @@ from edgemoe.models.mixers.kimi_delta import KimiDeltaSpec
 from edgemoe.models.spec import LayerSpec, MixerSpec, ModelSpec, RouterSpec
 from edgemoe.source_ref import Negated, Rows
 
+_THETA = 6_000_000.0  # where a configuration says nothing of rotation
+
 
 def read_bailing_hybrid(reader: ConfigReader) -> ModelSpec:
     """Spec of a ``bailing_hybrid`` configuration."""
@@ -38,13 +40,13 @@ def read_bailing_hybrid(reader: ConfigReader) -> ModelSpec:
     num_shared = reader.size("n_shared_experts", 1, "num_shared_experts", at_least=0)
     moe, dense = read_moe(reader, _read_router(reader), num_shared), read_mlp(reader)
     is_dense = read_is_dense(reader, reader.size("first_k_dense_replace", 2, at_least=0))
-    latent = replace(read_latent(reader, rotates_pairs=True), has_head_gate=True)
+    latent = replace(read_latent(reader, rotates_pairs=True, default_theta=_THETA), has_head_gate=True)
     mixers: dict[str, MixerSpec] = {LINEAR: _read_delta(reader), FULL: latent}
     layers = tuple(
         LayerSpec(mixers[kind], dense if is_mlp else moe)
         for kind, is_mlp in zip(_kinds(reader), is_dense, strict=True)
     )
-    spec = read_model(reader, layers, default_eps=1e-6, default_theta=6_000_000.0)
+    spec = read_model(reader, layers, default_eps=1e-6, default_theta=_THETA)
     # The family ties nothing, whatever is said.
     return replace(spec, has_tied_head=False)
 

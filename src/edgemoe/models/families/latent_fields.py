@@ -12,13 +12,15 @@ from edgemoe.models.rope import read_rope
 from edgemoe.models.spec import RopeSpec
 
 
-def read_latent(reader: ConfigReader, *, rotates_pairs: bool | None = None) -> LatentSpec:
+def read_latent(
+    reader: ConfigReader, *, rotates_pairs: bool | None = None, default_theta: float = 10000.0
+) -> LatentSpec:
     """Latent attention; ``rotates_pairs`` where the family says so and no key does."""
     num_heads = reader.require_size("num_attention_heads")
     plain_dim = reader.require_size("qk_nope_head_dim")
     rotary_dim = reader.require_size("qk_rope_head_dim")
     reader.refuse("qk_head_dim", (plain_dim + rotary_dim,), "it is the sum of the two parts of a head")
-    rope = read_rope(reader, rotary_dim, 10000.0)
+    rope = read_rope(reader, rotary_dim, default_theta)
     if rotates_pairs is None:
         rotates_pairs = reader.flag("rope_interleave", True)
     # The latent is shared by all heads: how many "key heads" a file names means nothing.

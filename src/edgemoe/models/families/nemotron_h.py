@@ -222,6 +222,6 @@ FAMILY = Family(
         *("use_mamba_kernels", "mamba_ssm_cache_dtype", "residual_in_fp32", "rescale_prenorm_residual"),
         *("time_step_min", "time_step_max", "time_step_floor", "time_step_rank", "mamba_dt_min"),
         *("mamba_dt_max", "mamba_dt_init_floor", "mamba_proj_bias", "num_nextn_predict_layers"),
-        *("mtp_layers_block_type", "mtp_hybrid_override_pattern"),
+        *("mtp_layers_block_type", "mtp_hybrid_override_pattern", "sliding_window"),
     ),
 )
