@@ -110,8 +110,8 @@ void bind_memory(nb::module_& m) {
     nb::class_<SlotArena>(
         m, "SlotArena",
         "Slots for records of several sizes, by number, in a fixed number of bytes. Used by one thread.")
-        .def(nb::init<std::int64_t, const std::vector<std::int64_t>&>(), nb::arg("capacity_bytes"),
-             nb::arg("record_sizes"))
+        .def(nb::init<std::int64_t, const std::vector<std::int64_t>&, std::int64_t>(),
+             nb::arg("capacity_bytes"), nb::arg("record_sizes"), nb::arg("page_bytes") = 0)
         .def("take", &SlotArena::take, nb::arg("num_bytes"),
              "A free slot for a record of this size, one of those it was made for.")
         .def(

@@ -1,6 +1,7 @@
 #include "experts/arena.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <new>
@@ -18,6 +19,10 @@ constexpr std::int64_t kFull = 16, kNearlyFull = 15;
 std::int64_t filled_huge_bytes(std::int64_t smallest, std::int64_t least_share) {
     const std::int64_t rest = smallest % kHugePage;
     return smallest - rest + (rest * kFull >= least_share * kHugePage ? kHugePage : 0);
+}
+
+std::int64_t round_up(std::int64_t num_bytes, std::int64_t grain_bytes) {
+    return (num_bytes + grain_bytes - 1) / grain_bytes * grain_bytes;
 }
 
 void erase(std::vector<int>& slots, int slot) {
@@ -39,7 +44,8 @@ Mapping reserve_addresses(std::int64_t num_bytes) {
 
 }  // namespace
 
-SlotArena::SlotArena(std::int64_t capacity_bytes, const std::vector<std::int64_t>& record_sizes)
+SlotArena::SlotArena(std::int64_t capacity_bytes, const std::vector<std::int64_t>& record_sizes,
+                     std::int64_t page_bytes)
     : capacity_bytes_(capacity_bytes) {
     std::int64_t all_bytes = 0, smallest = 0, largest = 0;
     for (const std::int64_t size : record_sizes) {
@@ -54,8 +60,10 @@ SlotArena::SlotArena(std::int64_t capacity_bytes, const std::vector<std::int64_t
         const bool holds_all = capacity_bytes >= all_bytes;  // and would not, if records took more
         const std::int64_t huge_bytes = filled_huge_bytes(smallest, holds_all ? kFull : kNearlyFull);
         huge_bytes_ = huge_bytes <= capacity_bytes ? huge_bytes : 0;
+        // Where pages are larger than records' multiples (16 KiB on some boards), none is in two slots.
+        if (!holds_all) grain_bytes_ = page_bytes > 0 ? page_bytes : ::sysconf(_SC_PAGESIZE);
     }
-    stride_bytes_ = huge_bytes_ > 0 ? (largest + kHugePage - 1) / kHugePage * kHugePage : largest;
+    stride_bytes_ = round_up(largest, huge_bytes_ > 0 ? kHugePage : grain_bytes_);
     const std::int64_t num_slots = capacity_bytes / slot_num_bytes(smallest);
     memory_ = reserve_addresses(stride_bytes_ * num_slots + kHugePage);
     const auto address = reinterpret_cast<std::uintptr_t>(memory_.get());
@@ -69,7 +77,7 @@ SlotArena::SlotArena(std::int64_t capacity_bytes, const std::vector<std::int64_t
 }
 
 std::int64_t SlotArena::slot_num_bytes(std::int64_t num_bytes) const {
-    return std::max(num_bytes, huge_bytes_);
+    return round_up(std::max(num_bytes, huge_bytes_), grain_bytes_);
 }
 
 int SlotArena::take(std::int64_t num_bytes) {

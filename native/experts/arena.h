@@ -18,8 +18,9 @@ namespace edgemoe {
 class SlotArena {
   public:
     // Slots for records of the given sizes, multiples of 4096, within `capacity_bytes` in all. The sizes are
-    // those of every record that there is.
-    SlotArena(std::int64_t capacity_bytes, const std::vector<std::int64_t>& record_sizes);
+    // those of every record that there is. Pages go back in pieces of `page_bytes`; 0: the system's.
+    SlotArena(std::int64_t capacity_bytes, const std::vector<std::int64_t>& record_sizes,
+              std::int64_t page_bytes = 0);
 
     // The number of a slot for a record of this size. The slot_num_bytes() of slots in use stay within the
     // capacity: the caller's duty; std::logic_error where there are more than that allows.
@@ -49,7 +50,8 @@ class SlotArena {
     Slot& at(int slot) { return slots_[static_cast<std::size_t>(slot)]; }
 
     std::int64_t capacity_bytes_;
-    std::int64_t huge_bytes_ = 0;  // of each slot's start, on huge pages
+    std::int64_t huge_bytes_ = 0;   // of each slot's start, on huge pages
+    std::int64_t grain_bytes_ = 1;  // what slots take is a multiple of this
     std::int64_t stride_bytes_ = 0;
     std::int64_t touched_bytes_ = 0;
     Mapping memory_;

@@ -141,7 +141,7 @@ def test_doctor_and_demo():
         (["convert", "{checkpoint}", "{tmp}/out", "--bits", "5"], "5"),
         (["convert", "{checkpoint}", "{store}"], "already exists"),
         (["convert", "{store}", "{tmp}/out"], "is a store already"),
-        (["convert", "{store}/config.json", "{tmp}/out"], "neither a folder nor a GGUF file"),
+        (["convert", "{store}/config.json", "{tmp}/out"], "is one file of a checkpoint; give its folder"),
         (["convert", "{checkpoint}", "."], "no name for a new folder"),
         (["convert", "{checkpoint}", "{tmp}/out", "--text", "{store}/config.json"], "--text is what"),
         (["eval", "{store}", "--text", "{tmp}/none.txt"], "none.txt cannot be read"),

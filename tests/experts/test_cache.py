@@ -175,6 +175,20 @@ def test_records_that_nearly_fill_a_huge_page_take_it():
     assert SlotArena(6 * huge, [nearly - PAGE, large] * 4).slot_num_bytes(nearly) == nearly, "not that near"
 
 
+def test_slots_take_whole_pages_where_these_are_larger_than_on_most_machines():
+    """Such as 16 KiB on some boards: part of a page cannot go back to the system."""
+    large_page = 4 * PAGE
+    arena = SlotArena(3 * large_page, [*SIZES, 5 * PAGE] * 4, large_page)
+    assert [arena.slot_num_bytes(size) for size in (PAGE, 5 * PAGE)] == [large_page, 2 * large_page]
+    small = [Slot(arena, PAGE) for _ in range(3)]
+    assert all((b.buffer.ctypes.data - small[0].buffer.ctypes.data) % large_page == 0 for b in small)
+    for slot in small:
+        slot.give()
+    Slot(arena, 5 * PAGE)
+    assert arena.touched_bytes == 3 * large_page
+    assert SlotArena(1 << 20, SIZES, large_page).slot_num_bytes(PAGE) == PAGE, "all fit: nothing goes back"
+
+
 def test_a_cache_counts_what_slots_take():
     huge, nearly, large = 2 << 20, 15 << 17, 3 << 20
     records = {(0, expert): (nearly, large)[expert % 2] for expert in range(8)}

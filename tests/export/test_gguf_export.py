@@ -175,7 +175,7 @@ def test_damage_and_places_that_are_taken_leave_no_file(tmp_path, folder):
     assert (tmp_path / "taken.gguf").read_bytes() == b"mine"
 
 
-def test_the_command_reports_and_a_full_disk_is_one_line(tmp_path, folder):
+def test_the_command_reports_and_too_large_a_file_is_one_line(tmp_path, folder):
     convert(folder, tmp_path / "store", BitPlan.uniform("q8", "q8"))
 
     def run(out, **options):
@@ -193,7 +193,7 @@ def test_the_command_reports_and_a_full_disk_is_one_line(tmp_path, folder):
 
     full = run("other.gguf", preexec_fn=limit)
     assert full.returncode == 2
-    assert full.stderr.splitlines()[-1].endswith("other.gguf: disk full; free some space")
+    assert full.stderr.splitlines()[-1].endswith("raise the limit (ulimit -f)")
     assert not list(tmp_path.glob("other*"))
 
 

@@ -389,11 +389,15 @@ def test_half_a_head_is_not_waited_for_for_ever():
 
 def test_a_terminal_that_closes_ends_the_server_as_sigterm_does():
     seen = []
-    with hang_up_like_sigterm(lambda number, frame: seen.append(number)):
-        signal.raise_signal(signal.SIGHUP)
-        signal.raise_signal(signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
+    try:
+        with hang_up_like_sigterm(lambda number, frame: seen.append(number)):
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert seen == [signal.SIGTERM] * 2
-    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
 
 
 def test_sigterm_lets_running_answers_end():

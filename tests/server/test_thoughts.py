@@ -13,7 +13,6 @@ from edgemoe.server.events import Finish, Reasoning, Text, TokenChance, ToolOpen
 from edgemoe.server.local_model import End, Token
 from edgemoe.server.openai.chat_answer import ChatEncoder, chat_body
 from edgemoe.server.openai.responses_answer import ResponsesEncoder
-from edgemoe.server.request import AnswerRequest
 from edgemoe.server.text_memory import Written
 from edgemoe.server.whole import collect
 from edgemoe.server.writer import AnswerWriter
@@ -81,7 +80,7 @@ def test_messages_have_a_block_for_each():
 
 
 def test_responses_have_an_item_for_each():
-    encoder = ResponsesEncoder("m", {}, AnswerRequest("m"))
+    encoder = ResponsesEncoder("m", {})
     lines = lines_of(encoder, events_of(WRITTEN))
     output = lines[-1]["response"]["output"]
     assert [item["type"] for item in output] == ["reasoning", "message", "function_call"]

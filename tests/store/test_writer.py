@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -58,7 +59,11 @@ STEPS = (
 
 
 def files_of(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    """By name; the manifest without its own checksum, which the golden store is older than."""
+    files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    if manifest := files.get("edgemoe.json"):
+        files["edgemoe.json"] = re.sub(rb',\n "checksum": "[0-9a-f]{16}"\n}$', b"\n}", manifest)
+    return files
 
 
 def source(**changes):

@@ -7,6 +7,7 @@ cache gets the rest.
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -172,7 +173,8 @@ def plan_memory(
         fixed.append(MemoryItem("draft_model", "draft model, its texts and working memory", draft_bytes))
     sizes = [entry.num_bytes for entry in manifest.experts.values()]
     # One token's experts of a layer: fewer would read the same expert again within a layer.
-    floor = max(spec.moe(layer).router.top_k for layer in spec.moe_layers) * max(sizes)
+    largest = -(-max(sizes) // mmap.PAGESIZE) * mmap.PAGESIZE
+    floor = max(spec.moe(layer).router.top_k for layer in spec.moe_layers) * largest
     fixed_bytes = sum(item.num_bytes for item in fixed)
     num_answers = most_answers(num_texts)
     smallest = fixed_bytes + working_bytes(spec, CHUNK_SIZES[-1], context, num_answers) + floor
