@@ -32,6 +32,10 @@ class Timed:
     def __init__(self, executor: Executor) -> None:
         self._executor, self.elapsed_s = executor, 0.0
 
+    def check(self) -> None:
+        """See Executor."""
+        self._executor.check()
+
     def map(self, *arguments: Any) -> None:
         """See Executor."""
         began = time.monotonic()

@@ -63,16 +63,19 @@ class Shape(Protocol):
 
 
 def ends(shape: Shape, norm: str = "output_norm", is_tied: bool = False) -> Iterator[Tensor]:
+    """The last norm, and the head unless the embedding is it."""
     yield ones(f"{norm}.weight", shape.width)
     if not is_tied:
         yield Tensor("output.weight", (shape.vocab, shape.width), 1.0)
 
 
 def embedding(shape: Shape) -> Tensor:
+    """The embedding of tokens."""
     return Tensor("token_embd.weight", (shape.vocab, shape.width))
 
 
 def ones(name: str, *dims: int) -> Tensor:
+    """A norm, or a scale, that changes nothing."""
     return Tensor(name, dims, value=1.0)
 
 
@@ -102,6 +105,7 @@ def attention(prefix: str, width: int, q: int, kv: int, out: int | None = None) 
 
 
 def add_common(writer: gguf.GGUFWriter, shape: Shape, eps: float, experts: int, top_k: int) -> None:
+    """Keys that every model has."""
     writer.add_context_length(4096)
     writer.add_embedding_length(shape.width)
     writer.add_block_count(shape.layers)
@@ -113,10 +117,6 @@ def add_common(writer: gguf.GGUFWriter, shape: Shape, eps: float, experts: int, 
 
 def add_heads(writer: gguf.GGUFWriter, heads: int, kv_heads: int | list[int], dim: int) -> None:
     """Keys of attention with heads of one size."""
-    """Keys that every model has."""
-    """A norm, or a scale, that changes nothing."""
-    """The embedding of tokens."""
-    """The last norm, and the head unless the embedding is it."""
     writer.add_head_count(heads)
     writer.add_head_count_kv(kv_heads)
     writer.add_key_length(dim)

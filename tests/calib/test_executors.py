@@ -216,6 +216,27 @@ def test_parts_make_the_store_that_convert_makes(tiny_checkpoint, tmp_path, smal
         assert (tmp_path / "parts" / path.name).read_bytes() == path.read_bytes()
 
 
+def test_an_executor_that_cannot_work_is_refused_before_the_work(tiny_checkpoint, tmp_path):
+    class Missing(Here):
+        def check(self):
+            raise RequestError("no cluster")
+
+    def find_windows(store):
+        raise AssertionError("the text was read")
+
+    plan = BitPlan.uniform("q3", "q8")
+    with pytest.raises(RequestError, match="no cluster"):
+        Profile(tiny_checkpoint, tmp_path / "profile", find_windows, quiet, OPTIONS, Missing())
+    with pytest.raises(RequestError, match="no cluster"):
+        convert_in_parts(tiny_checkpoint, {tmp_path / "parts": plan}, Missing())
+    assert not list(tmp_path.iterdir())
+    Processes(2).check()
+    pytest.importorskip("submitit")
+    Slurm(cluster="local").check()
+    with pytest.raises(RequestError, match="--executor slurm"):
+        Slurm(parameters={"no_such_setting": 1}, cluster="local").check()
+
+
 def files_of(store):
     return {path.name: path.read_bytes() for path in store.iterdir()}
 
@@ -228,7 +249,7 @@ def small_parts(monkeypatch):
 class Elsewhere:
     """Takes items as processes and machines do, at none of their cost."""
 
-    map = Here.map
+    check, map = Here.check, Here.map
 
 
 def test_a_shared_conversion_that_stops_goes_on_and_makes_the_same_store(

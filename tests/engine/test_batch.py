@@ -57,6 +57,16 @@ def test_a_step_waits_for_a_part_of_its_time_and_not_for_long():
     assert gathering_s(60.0) == 0.02
 
 
+@given(st.integers(40, 1000), st.integers(0, STEPS_PER_CHUNK))
+def test_less_than_one_in_twenty_of_an_answers_tokens_waits_for_a_chunk(num_tokens, owed):
+    num_waits = 0
+    for _ in range(num_tokens):
+        while choose([CHUNK, TOKEN], Limits(512, 16), owed) == [0]:
+            num_waits, owed = num_waits + 1, steps_owed(2.0, 0.02)
+        owed -= 1
+    assert num_waits <= num_tokens / 20
+
+
 wishes = st.builds(
     lambda rows, answer, alone: Wish(1 if answer else rows, answer, alone),
     st.integers(1, 512), st.booleans(), st.booleans(),

@@ -242,6 +242,18 @@ def test_a_text_that_cannot_have_again_what_it_shared_is_lost_and_waits_like_any
     assert pool.page_bytes <= pool.claimed_bytes
 
 
+def test_a_text_that_cannot_be_taken_back_is_lost_and_not_wrong(monkeypatch):
+    def has_no_addresses(length):
+        raise MemoryError
+
+    pool = pool_of(4, WIDE)
+    first, second = alike(pool, 2)
+    monkeypatch.setattr(second.state, "rewind", has_no_addresses)
+    assert not pool.pin(second, SHARED)
+    assert second.is_lost
+    assert written(first) == [*range(1, 4 * SHARED + 1), 1000]
+
+
 def test_where_the_system_has_no_file_in_memory_texts_copy(monkeypatch):
     pool = pool_of(4, WIDE)
     monkeypatch.setattr(pool, "_file", None)

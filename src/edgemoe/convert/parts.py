@@ -124,8 +124,9 @@ def convert_in_parts(
 
     Raises:
         CheckpointError, ConversionError: as ``convert``.
-        WorkerError: a part could not be made.
+        RequestError, WorkerError: the executor cannot work, or a part could not be made.
     """
+    executor.check()
     started = time.monotonic()
     inputs = None if find_inputs is None else find_inputs()
     with ExitStack() as stack:

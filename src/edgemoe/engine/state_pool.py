@@ -159,15 +159,16 @@ class StatePool:
             needed = self._bytes(min(num_slots, self.context))
             source, common = self._longest_beginning((), token_ids)
             claim = Claim(needed) if source is None else source.claim_if_copied(needed, common)
-            going, staying = [], self._all()
+            going, taken = [], None
             if source is not None and self._is_better_taken(source, common, needed):
-                claim = source.claim_if_rewound(needed, common)
-                staying.remove(source)
+                claim, taken = source.claim_if_rewound(needed, common), source
                 going = [source] if len(source.token_ids) - common > FEW_TOKENS else []
-            for holding in self._kept:
-                if holding in staying and not self._fits(staying, claim):
-                    staying.remove(holding)
-                    going.append(holding)
+            staying = [holding for holding in self._all() if holding is not taken]
+            for holding in [kept for kept in self._kept if kept is not taken]:
+                if self._fits(staying, claim):
+                    break
+                staying.remove(holding)
+                going.append(holding)
             return going
 
     def pin(self, holding: Holding, length: int | None = None) -> bool:
@@ -263,7 +264,7 @@ class StatePool:
 
     def _can_get(self, prompt: tuple[int, ...], token_ids: Sequence[int], needed: int) -> bool:
         """Whether there is room for a text, or can be: alone, or with the one that it begins like."""
-        removable = self._removable()
+        removable = set(self._removable())
         staying = [holding for holding in self._all() if holding not in removable]
         if self._fits(staying, Claim(needed)):
             return True
@@ -334,18 +335,22 @@ class StatePool:
 
     def _take_back(self, holding: Holding, length: int) -> bool:
         """Forget a text's tokens from ``length`` on. False: it is lost, for want of room to write again what
-        others share with it.
+        others share with it, or of addresses for its pages.
         """
         if length >= len(holding.token_ids):
             return True
         claim = holding.claim_if_rewound(holding.claim_bytes, length)
         if claim != holding.claim:
-            removable = (holding, *self._removable())
+            removable = {holding, *self._removable()}
             if not self._fits((h for h in self._all() if h not in removable), claim):
                 self._lose(holding)
                 return False
             self._make_room(claim, replaced=holding)
-        holding.rewind(length)
+        try:
+            holding.rewind(length)
+        except MemoryError:  # some of its pages are its own again, and some are not
+            self._lose(holding)
+            return False
         return True
 
     def _make_room(

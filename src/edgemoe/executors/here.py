@@ -11,6 +11,9 @@ from edgemoe.executors.items import AnyItem
 class Here:
     """The default; errors pass through as they are."""
 
+    def check(self) -> None:
+        """See Executor. Nothing can be missing."""
+
     def map(
         self,
         work: Callable[[AnyItem], None],

@@ -34,6 +34,14 @@ AnyItem = TypeVar("AnyItem", bound=Item)
 class Executor(Protocol):
     """Computes items somewhere; the same in-process, on this machine and on others."""
 
+    def check(self) -> None:
+        """Refuse, before any work, what can be known to be missing: a library, a cluster, a setting.
+
+        Raises:
+            RequestError, WorkerError: it cannot compute anything.
+        """
+        ...
+
     def map(
         self,
         work: Callable[[AnyItem], None],

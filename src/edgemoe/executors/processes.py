@@ -23,6 +23,9 @@ class Processes:
     def __init__(self, num_workers: int) -> None:
         self._num_workers = num_workers
 
+    def check(self) -> None:
+        """See Executor. Nothing can be missing."""
+
     def map(
         self,
         work: Callable[[AnyItem], None],

@@ -34,6 +34,10 @@ class RayCluster:
         self._address, self._num_workers = address, num_workers
         self._num_cpus, self._memory_bytes = num_cpus, memory_bytes
 
+    def check(self) -> None:
+        """See Executor."""
+        self._open()
+
     def map(
         self,
         work: Callable[[AnyItem], None],
@@ -42,10 +46,9 @@ class RayCluster:
         finished: Callable[[AnyItem], None],
     ) -> None:
         """See Executor."""
-        ray = _connect(self._address)
-        num_cpus, most = self._num_cpus or _fewest_cpus(ray), self._num_workers or len(items)
+        ray, num_cpus = self._open()
+        most = self._num_workers or len(items)
         needs = {} if self._memory_bytes is None else {"memory": self._memory_bytes}
-        _refuse_too_large(ray, num_cpus, self._memory_bytes)
         options = {
             "num_cpus": num_cpus,
             "max_retries": MAX_DEATHS - 1,
@@ -68,6 +71,13 @@ class RayCluster:
             finally:
                 for task in running:
                     ray.cancel(task, force=True)
+
+    def _open(self) -> tuple[Any, int]:
+        """The connected module, and the cores of a worker."""
+        ray = _connect(self._address)
+        num_cpus = self._num_cpus or _fewest_cpus(ray)
+        _refuse_too_large(ray, num_cpus, self._memory_bytes)
+        return ray, num_cpus
 
 
 def _compute(call: Call, item: Item) -> Failure | None:

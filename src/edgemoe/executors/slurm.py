@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,6 +36,11 @@ class Slurm:
     ) -> None:
         self._num_workers, self._num_cpus = num_workers or DEFAULT_WORKERS, num_cpus or DEFAULT_CPUS
         self._memory_bytes, self._parameters, self._cluster = memory_bytes, parameters or {}, cluster
+
+    def check(self) -> None:
+        """See Executor."""
+        with tempfile.TemporaryDirectory() as logs:
+            self._open(Path(logs))
 
     def map(
         self,

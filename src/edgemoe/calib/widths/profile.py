@@ -92,15 +92,17 @@ class Profile:
             BudgetError: the budget is too small for two forms of the model; with an executor it shows later.
             CheckpointError: the checkpoint is damaged or not supported.
             ConversionError: the disk is full, or another process works on the profile.
-            RequestError: the text is too short, or the folder holds something else.
-            WorkerError: a worker failed.
+            RequestError: the text is too short, the folder holds something else, or the executor's library
+                is missing.
+            WorkerError: the executor cannot work, or a worker failed.
         """
+        self._executor = executor or Here()
+        self._executor.check()
         refuse_foreign(folder, source)  # before the lock, which is a file in it
         self._lock = lock_folder(folder)
         self.folder, self.options = folder, options
         self.steps = steps
         self._find_windows = find_windows
-        self._executor = executor or Here()
         self.windows: list[list[int]] = []
         try:
             shutil.rmtree(folder / SCRATCH, ignore_errors=True)
