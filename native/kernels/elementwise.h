@@ -7,14 +7,24 @@
 void quantize_rows(const Activations& x, std::int64_t begin, std::int64_t end, std::uint8_t* blocks) {
     const std::int64_t token_bytes = x.cols / kBlock * kTokenBlockBytes;
     const std::int64_t num_tiled = num_tiled_tokens(x);
+    const int rest = width_of_rest(x);
     for (std::int64_t t = begin; t < end; ++t) {
         const float* values = x.values + t * x.cols;
-        const std::int64_t slot = t < num_tiled ? t % kMaxTokens : 0;
+        const int width = t < num_tiled ? kMaxTokens : rest;
+        const std::int64_t slot = t < num_tiled ? t % width : (t - num_tiled) % width;
         std::uint8_t* tile = blocks + (t - slot) * token_bytes;
-        if (t < num_tiled) {
-            quantize_token(values, x.cols, slot, reinterpret_cast<TokenBlock<kMaxTokens>*>(tile));
-        } else {
-            quantize_token(values, x.cols, 0, reinterpret_cast<TokenBlock<1>*>(tile));
+        switch (width) {
+            case 1:
+                quantize_token(values, x.cols, slot, reinterpret_cast<TokenBlock<1>*>(tile));
+                break;
+            case 2:
+                quantize_token(values, x.cols, slot, reinterpret_cast<TokenBlock<2>*>(tile));
+                break;
+            case 4:
+                quantize_token(values, x.cols, slot, reinterpret_cast<TokenBlock<4>*>(tile));
+                break;
+            default:
+                quantize_token(values, x.cols, slot, reinterpret_cast<TokenBlock<kMaxTokens>*>(tile));
         }
     }
 }

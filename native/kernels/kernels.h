@@ -30,8 +30,8 @@ inline constexpr std::int64_t kTokenBlockBytes = 64;
 static_assert(sizeof(TokenBlock<1>) == kTokenBlockBytes && sizeof(TokenBlock<8>) == 8 * kTokenBlockBytes);
 
 // T activation rows, as floats and, for low-bit weights, in 8 bits: tiles of an instruction set's kMaxTokens
-// tokens, each [M/32] blocks of so many tokens, the last one perhaps unfilled; or the last few as tiles of
-// one. There is room for whole tiles, and zeros where tokens lack.
+// tokens, each [M/32] blocks of so many tokens, the last one perhaps unfilled or, where few are left, a
+// narrower one. There is room for whole tiles, and zeros where tokens lack.
 inline constexpr std::int64_t kLargestTile = 16;
 // Tokens that tiles have room for: of the largest ones, the last is more than half filled.
 inline constexpr std::int64_t room_in_tiles(std::int64_t num_tokens) {

@@ -25,7 +25,7 @@
 //   kMaxTokens                  tokens that share one unpacking (4 or 8), by the number of registers
 // clang-format on
 
-// How far single-token products read ahead of themselves: the hardware's own prefetch stops at every page
+// How far products of few tokens read ahead of themselves: the hardware's own prefetch stops at every page
 // of 4 KiB, which is a few blocks away. 2 to 10 KiB do equally well; without it 2 to 6 bits run at half the
 // speed.
 constexpr std::int64_t kPrefetchBytes = 3072;
@@ -135,12 +135,13 @@ void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activation
     const auto* tokens =
         reinterpret_cast<const TokenBlock<T>*>(x.blocks + range.first * (cols / kBlock) * kTokenBlockBytes);
     const std::uint8_t* codes = group + group_header_bytes(f, cols) + lane * kQuad;
+    const bool reads_ahead = range.first == 0 && lane == 0;  // what follows finds the group in a cache
     F acc[V][T];
     for (auto& vector : acc) {
         for (F& sum : vector) sum = set1(0.0f);
     }
     for (std::int64_t block = 0; block < cols / kBlock; ++block) {
-        if (T == 1) prefetch_ahead<f>(codes, block);
+        if (reads_ahead) prefetch_ahead<f>(codes, block);
         const std::uint8_t* block_codes = codes + block * block_code_bytes(f);
         const std::uint8_t* shared = group + shared_scale_offset(f, block);
         const std::uint8_t* scales = group + block_scale_offset(f, block);
@@ -202,10 +203,10 @@ void float_rows(const std::uint8_t* group, std::int64_t lane, const Activations&
     }
 }
 
-// Rows of a group that are computed together: all of them for a single token, which reads the weights from
+// Rows of a group that are computed together: all of them for one or two tokens, which read the weights from
 // memory, else as many as leave registers for the tokens.
 template <Format f, int T>
-constexpr std::int64_t kRowsAtOnce = is_low_bit(f) && T == 1 ? kRowGroup : kLanes;
+constexpr std::int64_t kRowsAtOnce = is_low_bit(f) && T <= 2 ? kRowGroup : kLanes;
 
 template <Format f, int T>
 inline void multiply_rows(const std::uint8_t* group, std::int64_t lane, const Activations& x,
@@ -232,14 +233,25 @@ void multiply_group(const Matrix& w, std::int64_t g, const Activations& x, std::
     }
 }
 
+// For the tokens that are left over when tiles of kMaxTokens are full.
+template <Format f>
+auto rest_of_format(int width) {
+    if constexpr (is_low_bit(f)) {
+        if (width == 2) return multiply_group<f, 2>;
+        if (width == 4) return multiply_group<f, 4>;
+    }
+    return multiply_group<f, 1>;
+}
+
 template <Format f>
 void matmul_of(const Matrix& w, const Activations& x, std::int64_t group_begin, std::int64_t group_end,
                float* out, std::int64_t stride) {
     constexpr int kTokens = is_low_bit(f) ? kMaxTokens : 4;
     const std::int64_t num_tiled = is_low_bit(f) ? num_tiled_tokens(x) : x.num_tokens / kTokens * kTokens;
+    const auto multiply_rest = rest_of_format<f>(is_low_bit(f) ? width_of_rest(x) : 1);
     for (std::int64_t g = group_begin; g < group_end; ++g) {
         multiply_group<f, kTokens>(w, g, x, 0, num_tiled, out, stride);
-        multiply_group<f, 1>(w, g, x, num_tiled, x.num_tokens, out, stride);
+        multiply_rest(w, g, x, num_tiled, x.num_tokens, out, stride);
     }
 }
 
