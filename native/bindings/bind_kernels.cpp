@@ -188,22 +188,28 @@ void expert_ffn_into(Floats2 x, const PackedMatrix* gate, const PackedMatrix& up
 // Gate (or none), up, down.
 using ExpertTuple = std::tuple<std::optional<GivenMatrix>, GivenMatrix, GivenMatrix>;
 
-void expert_ffns_of_token_into(Floats2 x, const std::vector<ExpertTuple>& experts,
-                               const std::vector<std::int64_t>& rows, const std::string& activation,
-                               MutableFloats2 out) {
-    constexpr const char* kName = "expert_ffns_of_token";
-    const auto width = static_cast<std::int64_t>(x.shape(1));
-    require_equal(static_cast<std::int64_t>(x.shape(0)), 1, kName, "number of tokens");
+void expert_ffns_into(Floats2 x, const std::vector<ExpertTuple>& experts,
+                      const std::vector<std::vector<std::int32_t>>& rows, const std::string& activation,
+                      MutableFloats2 out) {
+    constexpr const char* kName = "expert_ffns";
+    const auto num_tokens = static_cast<std::int64_t>(x.shape(0)), width = static_cast<std::int64_t>(x.shape(1));
     require_equal(static_cast<std::int64_t>(out.shape(1)), width, kName, "output row length");
     require_equal(static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(experts.size()), kName,
-                  "number of output rows");
+                  "number of lists of rows");
     std::vector<ChosenExpert> chosen;
+    std::int64_t num_parts = 0;
     for (std::size_t i = 0; i < experts.size(); ++i) {
         const auto& [gate, up, down] = experts[i];
-        require(rows[i] >= 0 && rows[i] < static_cast<std::int64_t>(out.shape(0)), kName,
-                "row " + std::to_string(rows[i]) + " is outside the output");
+        require(std::all_of(rows[i].begin(), rows[i].end(),
+                            [=](std::int32_t row) { return row >= 0 && row < num_tokens; }),
+                kName, "a row is outside the input");
+        require(!rows[i].empty(), kName, "an expert has no rows");
+        const std::int64_t start = num_parts, num_rows = std::ssize(rows[i]);
+        num_parts += num_rows;
+        require(num_parts <= static_cast<std::int64_t>(out.shape(0)), kName, "the output has too few rows");
         const std::optional<Matrix> g = gate ? std::optional(matrix_of(*gate)) : std::nullopt;
-        chosen.push_back({{g, matrix_of(up), matrix_of(down)}, out.data() + rows[i] * width});
+        chosen.push_back(
+            {{g, matrix_of(up), matrix_of(down)}, rows[i].data(), num_rows, out.data() + start * width});
         const ExpertMatrices& one = chosen.back().matrices;
         const ExpertMatrices& other = chosen.front().matrices;
         require(one.gate.has_value() == other.gate.has_value(), kName,
@@ -218,7 +224,7 @@ void expert_ffns_of_token_into(Floats2 x, const std::vector<ExpertTuple>& expert
     }
     const Activation act = activation_named(activation);
     nb::gil_scoped_release release;
-    expert_ffns_of_token(x.data(), chosen, act);
+    expert_ffns(x.data(), num_tokens, chosen, act);
 }
 
 // Name, bits, whether it is low-bit, rounded, refined, its block type or none, columns of a block, whether
@@ -292,8 +298,8 @@ void bind_kernels(nb::module_& m) {
     m.def("expert_ffn_bytes", &expert_ffn_bytes, nb::arg("num_tokens"), nb::arg("width"),
           nb::arg("inner_width"), nb::arg("has_gate"), nb::arg("chooses_rows") = false,
           "Most bytes that expert_ffn_into takes at a time, whatever the formats.");
-    m.def("expert_ffns_of_token_into", &expert_ffns_of_token_into, nb::arg("x").noconvert(),
-          nb::arg("experts"), nb::arg("rows"), nb::arg("activation"), nb::arg("out").noconvert());
+    m.def("expert_ffns_into", &expert_ffns_into, nb::arg("x").noconvert(), nb::arg("experts"),
+          nb::arg("rows"), nb::arg("activation"), nb::arg("out").noconvert());
     m.def("available_isas", &available_isas);
     m.def("active_isa", [] { return std::string(active_kernels().name); });
     m.def("force_isa", [](const std::string& name) { force_kernels(name.c_str()); }, nb::arg("name"));

@@ -5,6 +5,13 @@
 #include "ops/ops.h"
 
 namespace edgemoe {
+namespace {
+
+// Tokens whose experts share their loops. With more of them those are long enough, and what is kept meanwhile
+// would grow.
+constexpr std::int64_t kMostTogether = 16;
+
+}  // namespace
 
 ExpertLayerOutput::ExpertLayerOutput(const Routed& routed, Activation activation)
     : routed_(routed), activation_(activation) {
@@ -27,23 +34,28 @@ ExpertLayerOutput::ExpertLayerOutput(const Routed& routed, Activation activation
 }
 
 void ExpertLayerOutput::add(const std::vector<int>& experts, const std::vector<ExpertMatrices>& matrices) {
-    const auto part = [this](std::int64_t place) { return parts_.get() + place * routed_.width; };
-    if (routed_.num_tokens == 1) {
-        std::vector<ChosenExpert> chosen;
-        for (std::size_t i = 0; i < experts.size(); ++i) {
-            const std::int32_t* ids = routed_.ids;
-            added_.push_back(std::find(ids, ids + routed_.top_k, experts[i]) - ids);
-            chosen.push_back({matrices[i], part(added_.back())});
-        }
-        expert_ffns_of_token(routed_.x, chosen, activation_);
+    std::vector<ChosenExpert> chosen;
+    for (std::size_t i = 0; i < experts.size(); ++i) chosen.push_back(choice(experts[i], matrices[i]));
+    if (routed_.num_tokens <= kMostTogether) {
+        expert_ffns(routed_.x, routed_.num_tokens, chosen, activation_);
         return;
     }
-    for (std::size_t i = 0; i < experts.size(); ++i) {
-        const auto e = static_cast<std::size_t>(experts[i]);
-        const auto& [gate, up, down, biases] = matrices[i];
-        expert_ffn(routed_.x, starts_[e + 1] - starts_[e], gate ? &*gate : nullptr, up, down, activation_,
-                   part(starts_[e]), tokens_.data() + starts_[e], biases);
+    for (const auto& [one, rows, num_rows, out] : chosen) {
+        const auto& [gate, up, down, biases] = one;
+        expert_ffn(routed_.x, num_rows, gate ? &*gate : nullptr, up, down, activation_, out, rows, biases);
     }
+}
+
+ChosenExpert ExpertLayerOutput::choice(int expert, const ExpertMatrices& matrices) {
+    const auto part = [this](std::int64_t place) { return parts_.get() + place * routed_.width; };
+    if (routed_.num_tokens == 1) {
+        const std::int32_t* ids = routed_.ids;
+        added_.push_back(std::find(ids, ids + routed_.top_k, expert) - ids);
+        return {matrices, nullptr, 1, part(added_.back())};
+    }
+    const auto e = static_cast<std::size_t>(expert);
+    const std::int64_t start = starts_[e];
+    return {matrices, tokens_.data() + start, starts_[e + 1] - start, part(start)};
 }
 
 std::int64_t ExpertLayerOutput::working_bytes(std::int64_t num_tokens, std::int64_t top_k, std::int64_t width,
@@ -51,7 +63,8 @@ std::int64_t ExpertLayerOutput::working_bytes(std::int64_t num_tokens, std::int6
     constexpr std::int64_t kPlaceBytes = sizeof(tokens_[0]) + sizeof(places_[0]);
     const std::int64_t num_parts = num_tokens * top_k;
     const std::int64_t kept = num_parts * (width * static_cast<std::int64_t>(sizeof(float)) + kPlaceBytes);
-    return kept + std::max(expert_ffns_of_token_bytes(top_k, width, expert_width),
+    const std::int64_t num_together = std::min(num_tokens, kMostTogether);
+    return kept + std::max(expert_ffns_bytes(num_together, top_k, width, expert_width),
                            expert_ffn_bytes(num_tokens, width, expert_width, has_gate, true));
 }
 

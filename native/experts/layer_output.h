@@ -19,7 +19,7 @@ class ExpertLayerOutput {
     ExpertLayerOutput(const Routed& routed, Activation activation);
 
     // Computes experts, each by its number in the layer, for the tokens that chose it: every one is chosen by
-    // some token. For a single token they run in one go.
+    // some token. For few tokens they run in one go.
     void add(const std::vector<int>& experts, const std::vector<ExpertMatrices>& matrices);
     // Most bytes that all this takes at a time, whatever the formats, for experts of one shape.
     static std::int64_t working_bytes(std::int64_t num_tokens, std::int64_t top_k, std::int64_t width,
@@ -30,6 +30,9 @@ class ExpertLayerOutput {
     void combine_added(float* out) const;
 
   private:
+    // An expert, the tokens that chose it, and its place among the outputs.
+    ChosenExpert choice(int expert, const ExpertMatrices& matrices);
+
     const Routed& routed_;
     Activation activation_;
     std::unique_ptr<float[]> parts_;   // [T K][D]

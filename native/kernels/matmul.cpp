@@ -4,6 +4,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <utility>
 
 #include "core/thread_pool.h"
 
@@ -17,6 +18,24 @@ constexpr std::int64_t kTokenGrain = 8;
 constexpr std::int64_t kBytesPerPiece = 128 * 1024;
 constexpr std::int64_t kFloatBytes = sizeof(float);
 
+constexpr std::align_val_t kLine{kAlignment};
+struct FreeAligned {
+    void operator()(std::uint8_t* p) const { ::operator delete(p, kLine); }
+};
+using AlignedBytes = std::unique_ptr<std::uint8_t, FreeAligned>;
+
+AlignedBytes aligned_bytes(std::int64_t count) {
+    return AlignedBytes(static_cast<std::uint8_t*>(::operator new(static_cast<std::size_t>(count), kLine)));
+}
+
+// Zeros for the rows that the last tile lacks.
+void clear_room(std::int64_t num_rows, std::int64_t cols, std::uint8_t* blocks) {
+    const std::int64_t row_bytes = cols / kBlock * kTokenBlockBytes, room = rounded_bytes(num_rows, cols);
+    const std::int64_t whole = num_rows / kLargestTile * kLargestTile;
+    if (room == num_rows * row_bytes) return;
+    std::memset(blocks + whole * row_bytes, 0, static_cast<std::size_t>(room - whole * row_bytes));
+}
+
 // T rows of activations, with their 8-bit form when a low-bit matrix needs it. Rows that are not multiplied
 // with the same matrix are kept apart.
 class QuantizedRows {
@@ -25,13 +44,8 @@ class QuantizedRows {
                   bool are_apart = false)
         : activations_{x, nullptr, num_tokens, cols, are_apart} {
         if (!needs_codes) return;
-        const auto token_bytes = static_cast<std::size_t>(cols / kBlock * kTokenBlockBytes);
-        const std::int64_t whole = num_tokens / kLargestTile * kLargestTile;
-        const auto num_bytes = static_cast<std::size_t>(rounded_bytes(num_tokens, cols, are_apart));
-        blocks_.reset(static_cast<std::uint8_t*>(::operator new(num_bytes, kLine)));
-        if (num_bytes > num_tokens * token_bytes) {
-            std::memset(blocks_.get() + whole * token_bytes, 0, num_bytes - whole * token_bytes);
-        }
+        blocks_ = aligned_bytes(rounded_bytes(num_tokens, cols, are_apart));
+        if (!are_apart) clear_room(num_tokens, cols, blocks_.get());
         const Kernels& kernels = active_kernels();
         parallel_for(num_tokens, kTokenGrain, [&](std::int64_t begin, std::int64_t end) {
             kernels.quantize_rows(activations_, begin, end, blocks_.get());
@@ -50,13 +64,49 @@ class QuantizedRows {
     }
 
   private:
-    static constexpr std::align_val_t kLine{kAlignment};
-    struct Free {
-        void operator()(std::uint8_t* p) const { ::operator delete(p, kLine); }
-    };
-
-    std::unique_ptr<std::uint8_t, Free> blocks_;
+    AlignedBytes blocks_;
     Activations activations_;
+};
+
+// Most bytes of the 8-bit forms of so many rows in parts: those of two rows have the most room for each.
+std::int64_t parted_bytes(std::int64_t num_rows, std::int64_t cols) {
+    return num_rows * room_in_tiles(2) / 2 * (cols / kBlock) * kTokenBlockBytes;
+}
+
+// Rows [R][M] in parts, the rows [starts[p], starts[p + 1]) of each multiplied with a matrix of its own, with
+// their 8-bit form when some of these need it.
+class PartedRows {
+  public:
+    PartedRows(const float* values, std::int64_t cols, std::vector<std::int64_t> starts, bool needs_codes)
+        : values_(values), cols_(cols), starts_(std::move(starts)) {
+        if (!needs_codes) return;
+        std::int64_t num_bytes = 0;
+        for (std::size_t p = 0; p + 1 < starts_.size(); ++p) {
+            places_.push_back(num_bytes);
+            num_bytes += rounded_bytes(starts_[p + 1] - starts_[p], cols);
+        }
+        blocks_ = aligned_bytes(num_bytes);
+        const Kernels& kernels = active_kernels();
+        parallel_for(std::ssize(places_), kTokenGrain, [&](std::int64_t begin, std::int64_t end) {
+            for (auto p = static_cast<std::size_t>(begin); p < static_cast<std::size_t>(end); ++p) {
+                const std::int64_t num_rows = starts_[p + 1] - starts_[p];
+                std::uint8_t* const to = blocks_.get() + places_[p];
+                clear_room(num_rows, cols_, to);
+                kernels.quantize_rows(part(p), 0, num_rows, to);
+            }
+        });
+    }
+
+    Activations part(std::size_t p) const {
+        const std::uint8_t* blocks = blocks_ != nullptr ? blocks_.get() + places_[p] : nullptr;
+        return {values_ + starts_[p] * cols_, blocks, starts_[p + 1] - starts_[p], cols_, false};
+    }
+
+  private:
+    const float* values_;
+    std::int64_t cols_;
+    std::vector<std::int64_t> starts_, places_;
+    AlignedBytes blocks_;
 };
 
 std::int64_t group_grain(const Matrix& w, std::int64_t num_tokens) {
@@ -81,6 +131,21 @@ void add_bias(const float* bias, std::int64_t first, std::int64_t last, std::int
     }
 }
 
+// The rows of x [T][M] that each expert has, one expert's after the other's.
+std::unique_ptr<float[]> rows_of_experts(const float* x, std::int64_t cols,
+                                         const std::vector<ChosenExpert>& experts) {
+    std::int64_t count = 0;
+    for (const ChosenExpert& expert : experts) count += expert.num_rows;
+    auto rows = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(count * cols));
+    float* to = rows.get();
+    for (const ChosenExpert& expert : experts) {
+        for (std::int64_t i = 0; i < expert.num_rows; ++i, to += cols) {
+            std::copy_n(x + expert.rows[i] * cols, cols, to);
+        }
+    }
+    return rows;
+}
+
 }  // namespace
 
 std::int64_t rounded_bytes(std::int64_t num_rows, std::int64_t num_cols, bool are_apart) {
@@ -101,10 +166,15 @@ std::int64_t expert_ffn_bytes(std::int64_t num_tokens, std::int64_t width, std::
     return chosen + rounded_bytes(num_tokens, width) + hidden + rounded_bytes(num_tokens, inner_width);
 }
 
-std::int64_t expert_ffns_of_token_bytes(std::int64_t num_experts, std::int64_t width,
-                                        std::int64_t inner_width) {
-    return rounded_bytes(1, width) + 2 * num_experts * inner_width * kFloatBytes +
-           rounded_bytes(num_experts, inner_width, /*are_apart=*/true);
+std::int64_t expert_ffns_bytes(std::int64_t num_tokens, std::int64_t top_k, std::int64_t width,
+                               std::int64_t inner_width) {
+    const std::int64_t num_rows = num_tokens * top_k;
+    const std::int64_t hidden = 2 * num_rows * inner_width * kFloatBytes;
+    if (num_tokens == 1) {
+        return rounded_bytes(1, width) + hidden + rounded_bytes(num_rows, inner_width, /*are_apart=*/true);
+    }
+    const std::int64_t chosen = num_rows * width * kFloatBytes;
+    return chosen + parted_bytes(num_rows, width) + hidden + parted_bytes(num_rows, inner_width);
 }
 
 void matmul(const float* x, std::int64_t num_tokens, const Matrix& w, float* out) {
@@ -212,11 +282,13 @@ void expert_ffn(const float* x, std::int64_t num_tokens, const Matrix* gate, con
     add_bias(biases + (gate != nullptr ? 2 : 1) * width, 0, down.rows, num_tokens, down.rows, out);
 }
 
-void expert_ffns_of_token(const float* x, const std::vector<ChosenExpert>& experts, Activation activation) {
+void expert_ffns(const float* x, std::int64_t num_tokens, const std::vector<ChosenExpert>& experts,
+                 Activation activation) {
     if (experts.empty()) return;
     const Kernels& kernels = active_kernels();
     const auto count = static_cast<std::int64_t>(experts.size());
     const Matrix &any_up = experts.front().matrices.up, &any_down = experts.front().matrices.down;
+    const bool has_gate = experts.front().matrices.gate.has_value();
     const std::int64_t width = any_up.rows;
     const bool needs_codes = std::any_of(experts.begin(), experts.end(), [](const ChosenExpert& expert) {
         const auto& [gate, up, down, biases] = expert.matrices;
@@ -225,37 +297,45 @@ void expert_ffns_of_token(const float* x, const std::vector<ChosenExpert>& exper
     const bool needs_hidden_codes =
         std::any_of(experts.begin(), experts.end(),
                     [](const ChosenExpert& expert) { return is_low_bit(expert.matrices.down.format); });
-    const QuantizedRows row(x, 1, any_up.cols, needs_codes);
-    const auto hidden = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(2 * count * width));
+    std::vector<std::int64_t> starts = {0};
+    for (const ChosenExpert& expert : experts) starts.push_back(starts.back() + expert.num_rows);
+    // A single token is the input of all, rounded once.
+    const bool is_shared = num_tokens == 1;
+    const std::unique_ptr<float[]> chosen = is_shared ? nullptr : rows_of_experts(x, any_up.cols, experts);
+    const PartedRows inputs(is_shared ? x : chosen.get(), any_up.cols,
+                            is_shared ? std::vector<std::int64_t>{0, 1} : starts, needs_codes);
+    const std::int64_t size = starts.back() * width;
+    const auto hidden = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(2 * size));
     float* const gated = hidden.get();
-    float* const raised = experts.front().matrices.gate ? gated + count * width : nullptr;
+    float* const raised = has_gate ? gated + size : nullptr;
     const std::int64_t up_groups = num_groups(width), down_groups = num_groups(any_down.rows);
     parallel_for(count * up_groups, group_grain(any_up, 1), [&](std::int64_t begin, std::int64_t end) {
         for_each_part(begin, end, up_groups, [&](std::size_t e, std::int64_t from, std::int64_t to) {
-            const std::int64_t offset = static_cast<std::int64_t>(e) * width;
             const auto& [gate, up, down, biases] = experts[e].matrices;
-            kernels.matmul(gate ? *gate : up, *row, from, to, gated + offset, width);
-            if (gate) kernels.matmul(up, *row, from, to, raised + offset, width);
+            const std::int64_t num_rows = experts[e].num_rows, offset = starts[e] * width;
+            const Activations rows = inputs.part(is_shared ? 0 : e);
+            kernels.matmul(gate ? *gate : up, rows, from, to, gated + offset, width);
+            if (gate) kernels.matmul(up, rows, from, to, raised + offset, width);
             const std::int64_t first = from * kRowGroup, last = std::min(to * kRowGroup, width);
             if (biases != nullptr) {
-                add_bias(biases, first, last, 1, width, gated + offset);
-                if (gate) add_bias(biases + width, first, last, 1, width, raised + offset);
+                add_bias(biases, first, last, num_rows, width, gated + offset);
+                if (gate) add_bias(biases + width, first, last, num_rows, width, raised + offset);
             }
-            kernels.activate(activation, gated + offset + first, gate ? raised + offset + first : nullptr,
-                             last - first);
+            for (std::int64_t t = 0; t < num_rows; ++t) {
+                const std::int64_t place = offset + t * width + first;
+                kernels.activate(activation, gated + place, gate ? raised + place : nullptr, last - first);
+            }
         });
     });
-    const QuantizedRows inner(gated, count, width, needs_hidden_codes, /*are_apart=*/true);
+    const PartedRows inner(gated, width, starts, needs_hidden_codes);
     parallel_for(count * down_groups, group_grain(any_down, 1), [&](std::int64_t begin, std::int64_t end) {
         for_each_part(begin, end, down_groups, [&](std::size_t e, std::int64_t from, std::int64_t to) {
-            const Activations one = inner.row(static_cast<std::int64_t>(e));
-            const Matrix& down = experts[e].matrices.down;
-            kernels.matmul(down, one, from, to, experts[e].out, down.rows);
-            const float* biases = experts[e].matrices.biases;
-            if (biases == nullptr) return;
-            biases += (raised != nullptr ? 2 : 1) * width;
-            add_bias(biases, from * kRowGroup, std::min(to * kRowGroup, down.rows), 1, down.rows,
-                     experts[e].out);
+            const auto& [matrices, rows, num_rows, out] = experts[e];
+            const Matrix& down = matrices.down;
+            kernels.matmul(down, inner.part(e), from, to, out, down.rows);
+            if (matrices.biases == nullptr) return;
+            add_bias(matrices.biases + (has_gate ? 2 : 1) * width, from * kRowGroup,
+                     std::min(to * kRowGroup, down.rows), num_rows, down.rows, out);
         });
     });
 }

@@ -64,20 +64,23 @@ struct ExpertMatrices {
     const float* biases = nullptr;  // see expert_ffn
 };
 
-// One that a token has chosen, and where its output [D] goes. All have the same D and F, and all have a gate
-// or none, and biases or none.
+// One that some tokens have chosen, and where its outputs [num_rows][D] go. All have the same D and F, and all
+// have a gate or none, and biases or none.
 struct ChosenExpert {
     ExpertMatrices matrices;
+    const std::int32_t* rows;  // of the tokens; nullptr where there is one token at all
+    std::int64_t num_rows;
     float* out;
 };
 
-// What expert_ffn gives for one token x [D] and each expert, with the bits of separate calls. All experts
+// What expert_ffn gives for each expert and its rows of x [T][D], with the bits of separate calls. All experts
 // share two loops: with small experts, starting and ending a loop for each would cost as much as a third of
-// the reading.
-void expert_ffns_of_token(const float* x, const std::vector<ChosenExpert>& experts, Activation activation);
+// the reading, and most would be computed by one thread.
+void expert_ffns(const float* x, std::int64_t num_tokens, const std::vector<ChosenExpert>& experts,
+                 Activation activation);
 
-// Most bytes that expert_ffns_of_token takes at a time, whatever the formats.
-std::int64_t expert_ffns_of_token_bytes(std::int64_t num_experts, std::int64_t width,
-                                        std::int64_t inner_width);
+// Most bytes that expert_ffns takes at a time, whatever the formats, for T tokens with so many experts each.
+std::int64_t expert_ffns_bytes(std::int64_t num_tokens, std::int64_t top_k, std::int64_t width,
+                               std::int64_t inner_width);
 
 }  // namespace edgemoe

@@ -211,23 +211,34 @@ TEST(all_vector_kernels_give_the_same_bits_for_formats_of_few_bits) {
     force_kernels(before.name);
 }
 
-TEST(experts_of_a_token_have_the_bits_of_single_calls_on_any_number_of_threads) {
+TEST(experts_together_have_the_bits_of_single_calls_on_any_number_of_threads) {
     for_every_isa_and_format([](const Kernels& kernels, Format f) {
         force_kernels(kernels.name);
-        constexpr std::int64_t kWidth = 256, kInner = 512;
+        constexpr std::int64_t kWidth = 256, kInner = 512, kTokens = 6;
         const Packed gate(f, {kInner, kWidth}, 5), up(f, {kInner, kWidth}, 6), down(f, {kWidth, kInner}, 7);
-        const std::vector<float> x = normal(kWidth, 8);
-        std::vector<float> alone(kWidth), together(2 * kWidth);
-        expert_ffn(x.data(), 1, &gate.matrix, up.matrix, down.matrix, Activation::kSilu, alone.data());
+        const std::vector<float> x = normal(kTokens * kWidth, 8);
+        const std::vector<std::vector<std::int32_t>> rows = {{0}, {5, 2}, {1, 3, 4}, {0, 1, 2, 3, 5}};
+        std::vector<float> alone(kTokens * kWidth), together(11 * kWidth);
+        for (std::int64_t t = 0; t < kTokens; ++t) {
+            expert_ffn(x.data() + t * kWidth, 1, &gate.matrix, up.matrix, down.matrix, Activation::kSilu,
+                       alone.data() + t * kWidth);
+        }
         for (int threads : {1, 3}) {
             set_num_threads(threads);
-            expert_ffns_of_token(x.data(),
-                                 {{{gate.matrix, up.matrix, down.matrix}, together.data()},
-                                  {{gate.matrix, up.matrix, down.matrix}, together.data() + kWidth}},
-                                 Activation::kSilu);
-            for (int i : {0, 1}) {
-                CHECK_EQUAL(std::memcmp(alone.data(), together.data() + i * kWidth, kWidth * sizeof(float)),
-                            0);
+            std::vector<ChosenExpert> chosen;
+            float* out = together.data();
+            for (const auto& of : rows) {
+                const std::int64_t count = std::ssize(of);
+                chosen.push_back({{gate.matrix, up.matrix, down.matrix}, of.data(), count, out});
+                out += count * kWidth;
+            }
+            expert_ffns(x.data(), kTokens, chosen, Activation::kSilu);
+            const float* found = together.data();
+            for (const auto& of : rows) {
+                for (const std::int32_t t : of) {
+                    CHECK_EQUAL(std::memcmp(alone.data() + t * kWidth, found, kWidth * sizeof(float)), 0);
+                    found += kWidth;
+                }
             }
         }
         set_num_threads(2);

@@ -200,7 +200,7 @@ def test_an_expert_without_a_gate_is_down_of_the_activated(isa):
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("has_gate", [True, False])
-def test_experts_of_one_token_have_the_bits_of_single_calls(isa, threads, has_gate):
+def test_experts_together_have_the_bits_of_single_calls(isa, threads, has_gate):
     """Formats may differ from expert to expert and from matrix to matrix."""
     forms = [("q4", "q4", "q6"), ("q2", "q8", "q3"), ("f32", "q4", "bf16"), ("f16", "f16", "f16")]
     experts = [
@@ -212,20 +212,30 @@ def test_experts_of_one_token_have_the_bits_of_single_calls(isa, threads, has_ga
     ]
     if not has_gate:
         experts = [(None, up, down) for _, up, down in experts]
-    x = np.random.default_rng(4).standard_normal((1, 64)).astype(np.float32)
-    out = np.full((5, 64), np.nan, np.float32)
+    x = np.random.default_rng(4).standard_normal((5, 64)).astype(np.float32)
+    rows = [[3], [0, 4], [1, 0, 2, 3, 4], [2, 1, 3]]
+    out = np.full((12, 64), np.nan, np.float32)
+    single = np.empty((4, 64), np.float32)
     before = native.get_num_threads()
     native.set_num_threads(threads)
     try:
-        native.expert_ffns_of_token(x, experts, [3, 0, 4, 1], "silu", out)
+        native.expert_ffns(x, experts, rows, "silu", out)
+        native.expert_ffns(x[:1], experts, [[0]] * 4, "silu", single)
     finally:
         native.set_num_threads(before)
-    for expert, row in zip(experts, [3, 0, 4, 1], strict=True):
-        assert np.array_equal(out[row], native.expert_ffn(x, *expert, "silu")[0])
-    assert np.isnan(out[2]).all()
-    with pytest.raises(ValueError, match="row 5 is outside the output"):
-        native.expert_ffns_of_token(x, experts[:1], [5], "silu", out)
+    start = 0
+    for i, (expert, of) in enumerate(zip(experts, rows, strict=True)):
+        alone = np.concatenate([native.expert_ffn(x[[row]], *expert, "silu") for row in range(5)])
+        assert np.array_equal(out[start : start + len(of)], alone[of])
+        assert np.array_equal(single[i], alone[0])
+        start += len(of)
+    assert np.isnan(out[start:]).all()
+    with pytest.raises(ValueError, match="a row is outside the input"):
+        native.expert_ffns(x, experts[:1], [[5]], "silu", out)
+    with pytest.raises(ValueError, match="the output has too few rows"):
+        native.expert_ffns(x, experts[:1], [[0, 1]], "silu", out[:1])
+    with pytest.raises(ValueError, match="an expert has no rows"):
+        native.expert_ffns(x, experts[:1], [[]], "silu", out)
     with pytest.raises(ValueError, match="some experts have a gate and some have none"):
-        native.expert_ffns_of_token(
-            x, [experts[0], (None if has_gate else experts[0][1], *experts[0][1:])], [0, 1], "silu", out
-        )
+        other = (None if has_gate else experts[0][1], *experts[0][1:])
+        native.expert_ffns(x, [experts[0], other], [[0], [1]], "silu", out)

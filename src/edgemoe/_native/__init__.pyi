@@ -69,10 +69,10 @@ def rounded_bytes(num_rows: int, num_cols: int, are_apart: bool = False) -> int:
 def expert_ffn_bytes(
     num_tokens: int, width: int, inner_width: int, has_gate: bool, chooses_rows: bool = False
 ) -> int: ...
-def expert_ffns_of_token_into(
+def expert_ffns_into(
     x: NDArray[numpy.float32],
     experts: Sequence[tuple[Matrix | None, Matrix, Matrix]],
-    rows: Sequence[int],
+    rows: Sequence[Sequence[int]],
     activation: str,
     out: NDArray[numpy.float32],
 ) -> None: ...

@@ -230,22 +230,22 @@ def matmul(x: FloatArray, matrix: Matrix, out: FloatArray | None = None) -> Floa
     return out
 
 
-def expert_ffns_of_token(
+def expert_ffns(
     x: FloatArray,
     experts: Sequence[tuple[Matrix | None, Matrix, Matrix]],
-    rows: list[int],
+    rows: Sequence[list[int]],
     activation: str,
     out: FloatArray,
 ) -> None:
-    """Several experts (gate, up, down) of one size for one token x (1, D), in one go.
+    """Several experts (gate, up, down) of one size, each for its rows of x (T, D), in one go.
 
-    All have a gate or none. The output of expert i, with the bits that :func:`expert_ffn` gives, goes to row
-    ``rows[i]`` of ``out``.
+    All have a gate or none. What :func:`expert_ffn` gives, with its bits, goes to ``out``, one expert's rows
+    after the other's.
 
     Raises:
         ValueError: shapes do not fit or the activation is unknown.
     """
-    _native.expert_ffns_of_token_into(x, experts, rows, activation, out)
+    _native.expert_ffns_into(x, experts, rows, activation, out)
 
 
 def expert_ffn(
