@@ -192,7 +192,8 @@ void expert_ffns_into(Floats2 x, const std::vector<ExpertTuple>& experts,
                       const std::vector<std::vector<std::int32_t>>& rows, const std::string& activation,
                       MutableFloats2 out) {
     constexpr const char* kName = "expert_ffns";
-    const auto num_tokens = static_cast<std::int64_t>(x.shape(0)), width = static_cast<std::int64_t>(x.shape(1));
+    const auto num_tokens = static_cast<std::int64_t>(x.shape(0)),
+               width = static_cast<std::int64_t>(x.shape(1));
     require_equal(static_cast<std::int64_t>(out.shape(1)), width, kName, "output row length");
     require_equal(static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(experts.size()), kName,
                   "number of lists of rows");

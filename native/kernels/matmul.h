@@ -64,8 +64,8 @@ struct ExpertMatrices {
     const float* biases = nullptr;  // see expert_ffn
 };
 
-// One that some tokens have chosen, and where its outputs [num_rows][D] go. All have the same D and F, and all
-// have a gate or none, and biases or none.
+// One that some tokens have chosen, and where its outputs [num_rows][D] go. All have the same D and F, and
+// all have a gate or none, and biases or none.
 struct ChosenExpert {
     ExpertMatrices matrices;
     const std::int32_t* rows;  // of the tokens; nullptr where there is one token at all
@@ -73,9 +73,9 @@ struct ChosenExpert {
     float* out;
 };
 
-// What expert_ffn gives for each expert and its rows of x [T][D], with the bits of separate calls. All experts
-// share two loops: with small experts, starting and ending a loop for each would cost as much as a third of
-// the reading, and most would be computed by one thread.
+// What expert_ffn gives for each expert and its rows of x [T][D], with the bits of separate calls. All
+// experts share two loops: with small experts, starting and ending a loop for each would cost as much as a
+// third of the reading, and most would be computed by one thread.
 void expert_ffns(const float* x, std::int64_t num_tokens, const std::vector<ChosenExpert>& experts,
                  Activation activation);
 

@@ -21,9 +21,10 @@ ALONE = Wish(1, True, is_alone=True)
 
 
 def test_answers_go_together_where_nothing_is_waited_for_and_else_one_at_a_time():
-    assert answers_together(MOST_ANSWERS, True, 0.9) == MOST_ANSWERS
-    assert answers_together(8, False, 0.01) == 8
-    assert answers_together(8, False, 0.3) == 1
+    assert answers_together(MOST_ANSWERS, True, 0.9, False) == MOST_ANSWERS
+    assert answers_together(8, False, 0.01, False) == 8
+    assert answers_together(8, False, 0.3, False) == 1
+    assert answers_together(8, False, 0.3, True) == 8
 
 
 def test_answers_before_prompts_while_they_are_owed():

@@ -230,12 +230,12 @@ def test_experts_together_have_the_bits_of_single_calls(isa, threads, has_gate):
         assert np.array_equal(single[i], alone[0])
         start += len(of)
     assert np.isnan(out[start:]).all()
-    with pytest.raises(ValueError, match="a row is outside the input"):
-        native.expert_ffns(x, experts[:1], [[5]], "silu", out)
-    with pytest.raises(ValueError, match="the output has too few rows"):
-        native.expert_ffns(x, experts[:1], [[0, 1]], "silu", out[:1])
-    with pytest.raises(ValueError, match="an expert has no rows"):
-        native.expert_ffns(x, experts[:1], [[]], "silu", out)
-    with pytest.raises(ValueError, match="some experts have a gate and some have none"):
-        other = (None if has_gate else experts[0][1], *experts[0][1:])
-        native.expert_ffns(x, [experts[0], other], [[0], [1]], "silu", out)
+    other = (None if has_gate else experts[0][1], *experts[0][1:])
+    for refused, of, room, says in (
+        (experts[:1], [[5]], out, "a row is outside the input"),
+        (experts[:1], [[0, 1]], out[:1], "the output has too few rows"),
+        (experts[:1], [[]], out, "an expert has no rows"),
+        ([experts[0], other], [[0], [1]], out, "some experts have a gate and some have none"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            native.expert_ffns(x, refused, of, "silu", room)

@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 # Answers that are written at once where that pays; no more rows than the smallest chunk of a prompt has.
 MOST_ANSWERS = 16
-# While storage is waited for, a second answer's experts cost about as much as they would later (a replay of
-# real routing: 1.0 to 1.3 times the misses of one after the other), so answers go one at a time. They go
-# together where all experts are in memory, or as good as all: this share of the time at most is waiting.
+# Answers go together where all experts are in memory, or as good as all: this share of the time at most is
+# waiting. Else a second answer's experts may cost more than they would later, or less: see company.py.
 LITTLE_WAITING = 0.02
 # Steps of answers between two chunks of prompts that take longer than they do. Of an answer of 40 tokens and
 # more, 95 in 100 then come as fast as if nobody else had a prompt, wherever in it the first chunk falls. One
@@ -40,13 +39,13 @@ class Limits(NamedTuple):
     num_answers: int
 
 
-def answers_together(most: int, holds_all: bool, waiting_share: float) -> int:
+def answers_together(most: int, holds_all: bool, waiting_share: float, is_faster: bool) -> int:
     """How many answers are written at once, of the ``most`` that there is memory for.
 
     ``holds_all``: the cache has room for every expert. ``waiting_share``: of the time that recent steps of
-    answers took, what was waiting for storage.
+    answers took, what was waiting for storage. ``is_faster``: whether that is what measurement says.
     """
-    return most if holds_all or waiting_share <= LITTLE_WAITING else 1
+    return most if is_faster or holds_all or waiting_share <= LITTLE_WAITING else 1
 
 
 def choose(waiting: Sequence[Wish], limits: Limits, num_owed: int) -> list[int]:

@@ -70,7 +70,7 @@ class Session:
         ``num_common``: tokens with which all of them begin.
         """
         num_texts = self._machinery.pool.num_texts(num_tokens, num_common)
-        return max(1, min(self._machinery.steps.limits.num_answers, num_texts))
+        return max(1, min(self._machinery.steps.most_answers, num_texts))
 
     def prefill(self, token_ids: Sequence[int]) -> FloatArray:
         """Make the session's own text exactly these tokens; logits (V,) of what comes after the last.

@@ -6,12 +6,15 @@ Letters: T rows of a step, D width, V vocabulary.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from edgemoe.engine import batch
 from edgemoe.engine.batch import Limits, Wish
+from edgemoe.engine.company import Company
 from edgemoe.engine.holding import Holding
 from edgemoe.engine.scheduler import Job
 from edgemoe.engine.state_pool import StatePool
@@ -22,6 +25,13 @@ from edgemoe.models.state import MAX_TENTATIVE_ROWS
 NOTHING, NO_COUNTS = np.empty((0, 0), np.float32), ExpertCounts()
 # Weight of the newest step in the means.
 NEWEST = 0.1
+
+
+class LastToken(NamedTuple):
+    """When a text had a token: the time, and the number of the step among those of answers."""
+
+    at_s: float
+    step: int
 
 
 class Part(Job):
@@ -80,7 +90,10 @@ class StepMaker:
         self._token_s = 0.0  # mean time of a step of answers
         self._waiting_share = 1.0  # of that, waiting for storage
         self._num_owed = 0
-        self._answering: dict[int, float] = {}  # texts, by the id of their states, and when they had a token
+        self._num_steps = 0  # of answers alone
+        self._answering: dict[int, LastToken] = {}  # texts, by the id of their states
+        self._companies: defaultdict[int, Company] = defaultdict(Company)  # by about how many texts there are
+        self._ended_s = 0.0  # when a step of answers alone ended that nothing else has followed
 
     @property
     def most_rows(self) -> int:
@@ -96,10 +109,29 @@ class StepMaker:
         if not self._is_batched:
             return Limits(self._most.num_rows, 1)
         if self._answers_at_once is not None:
-            return Limits(self._most.num_rows, min(self._answers_at_once, self._most.num_answers))
-        holds_all = self._experts.cache.holds_all
-        num_answers = batch.answers_together(self._most.num_answers, holds_all, self._waiting_share)
+            return Limits(self._most.num_rows, self.most_answers)
+        company = self._company
+        num_answers = batch.answers_together(
+            self._most.num_answers,
+            self._experts.cache.holds_all,
+            self._waiting_share,
+            company is not None and company.is_together,
+        )
         return Limits(self._most.num_rows, num_answers)
+
+    @property
+    def most_answers(self) -> int:
+        """How many may ever run together, if it pays."""
+        if not self._is_batched:
+            return 1
+        return min(self._answers_at_once or self._most.num_answers, self._most.num_answers)
+
+    @property
+    def _company(self) -> Company | None:
+        """What is known of as many answers as are being written now; None for one or none."""
+        since = self._num_steps - 2 * len(self._answering)
+        num_texts = sum(last.step > since for last in list(self._answering.values()))
+        return self._companies[(num_texts - 1).bit_length()] if num_texts > 1 else None
 
     def gathering_s(self, waiting: Sequence[Job]) -> float:
         """See Maker."""
@@ -110,12 +142,12 @@ class StepMaker:
         if first.is_answer and self.limits.num_answers == 1:
             return 0.0
         patience_s, now = batch.gathering_s(self._token_s), time.monotonic()
-        missing = [(at, text) for text, at in list(self._answering.items()) if text not in here]
-        for at, text in missing:
-            if now - at >= patience_s:
+        missing = [(last.at_s, text) for text, last in list(self._answering.items()) if text not in here]
+        for at_s, text in missing:
+            if now - at_s >= patience_s:
                 self._answering.pop(text, None)
-        latest, _ = max(missing, default=(-patience_s, 0))
-        return max(0.0, latest + patience_s - now)
+        latest_s, _ = max(missing, default=(-patience_s, 0))
+        return max(0.0, latest_s + patience_s - now)
 
     def choose(self, waiting: Sequence[Job]) -> list[Job]:
         """See Maker."""
@@ -172,18 +204,24 @@ class StepMaker:
             row += len(rows)
 
     def _measure(self, parts: Sequence[Part], took_s: float, waited_s: float) -> None:
-        now = time.monotonic()
+        now_s = time.monotonic()
         for part in parts:
             part.took_s, part.has_company = took_s, len(parts) > 1
             if part.wish.is_answer:
-                self._answering[id(part.holding)] = now
-        if all(part.wish.is_answer for part in parts):
-            self._num_owed = max(0, self._num_owed - 1)
-            newest = NEWEST if self._token_s else 1.0
-            self._token_s += newest * (took_s - self._token_s)
-            self._waiting_share += NEWEST * (waited_s / took_s - self._waiting_share)
-        else:
+                self._answering[id(part.holding)] = LastToken(now_s, self._num_steps + 1)
+        if not all(part.wish.is_answer for part in parts):
             self._num_owed = batch.steps_owed(took_s, self._token_s)
+            self._ended_s = 0.0
+            return
+        self._num_owed = max(0, self._num_owed - 1)
+        self._num_steps += 1
+        newest = NEWEST if self._token_s else 1.0
+        self._token_s += newest * (took_s - self._token_s)
+        self._waiting_share += NEWEST * (waited_s / took_s - self._waiting_share)
+        company, since_s = self._company, now_s - self._ended_s
+        if company is not None and since_s <= 2 * took_s + batch.MOST_GATHERING_S:
+            company.note(len(parts), since_s)  # and what it took to come together
+        self._ended_s = now_s
 
 
 def _wanted(part: Part, segment: Segment) -> range:

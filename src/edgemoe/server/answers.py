@@ -185,6 +185,8 @@ class Answers:
                 local.texts.keep(writer.written)
         if end.error is not None:
             raise end.error
+        if observer is not None:
+            observer.finish()
         last = writer.finish(end)
         if writer.calls and (turn := writer.turn()).text:
             self._memory.keep(turn)

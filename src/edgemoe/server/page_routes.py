@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from edgemoe.server.answers import Answers
-from edgemoe.server.expert_map import Frame, frame
+from edgemoe.server.expert_map import Frame, frame, resident
 from edgemoe.server.failures import Failure
 from edgemoe.server.outbox import Outbox
 from edgemoe.server.streaming import LineResponse, data
@@ -68,12 +68,10 @@ class PageRoutes:
 
     def _now(self) -> Frame:
         """The experts in memory. While an answer is written only its own thread may look at them."""
-        resident = self._answers.shelf.resident
-        if resident is None:
+        local = self._answers.shelf.resident
+        if local is None or self._answers.queue.num_running:
             return {}
-        if self._answers.queue.num_running:
-            return {}
-        return frame(resident.model, resident.model.engine.experts.cache)
+        return frame(local.model, resident(local.model.engine.experts.cache))
 
 
 def page_file(name: str) -> Response:
