@@ -13,6 +13,7 @@ struct QuadPair {
 
 inline I set1_i(std::int32_t v) { return _mm256_set1_epi32(v); }
 inline I load_codes(const std::uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const I*>(p)); }
+inline void store_codes(std::uint8_t* p, I v) { _mm256_storeu_si256(reinterpret_cast<I*>(p), v); }
 inline I and8(I v, int mask) { return _mm256_and_si256(v, _mm256_set1_epi8(static_cast<char>(mask))); }
 inline I or8(I a, I b) { return _mm256_or_si256(a, b); }
 inline I xor8(I a, I b) { return _mm256_xor_si256(a, b); }

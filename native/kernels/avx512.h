@@ -13,6 +13,7 @@ struct QuadPair {
 
 inline I set1_i(std::int32_t v) { return _mm512_set1_epi32(v); }
 inline I load_codes(const std::uint8_t* p) { return _mm512_loadu_si512(p); }
+inline void store_codes(std::uint8_t* p, I v) { _mm512_storeu_si512(p, v); }
 inline I and8(I v, int mask) { return _mm512_and_si512(v, _mm512_set1_epi8(static_cast<char>(mask))); }
 inline I or8(I a, I b) { return _mm512_or_si512(a, b); }
 inline I xor8(I a, I b) { return _mm512_xor_si512(a, b); }

@@ -111,3 +111,20 @@ inline F load_base(const std::uint8_t* group, std::int64_t lane) {
     if constexpr (has_base(f)) return load_bf16(reinterpret_cast<const std::uint16_t*>(group) + lane);
     return set1(1.0f);
 }
+
+// Results of L rows. Those beyond the matrix in the last group are computed and dropped.
+inline F load_rows(const float* out, std::int64_t num_rows) {
+    if (num_rows >= kLanes) return load_f32(out);
+    float lanes[kLanes] = {};
+    for (std::int64_t i = 0; i < num_rows; ++i) lanes[i] = out[i];
+    return load_f32(lanes);
+}
+inline void store_rows(float* out, F value, std::int64_t num_rows) {
+    if (num_rows >= kLanes) {
+        store(out, value);
+        return;
+    }
+    float lanes[kLanes];
+    store(lanes, value);
+    for (std::int64_t i = 0; i < num_rows; ++i) out[i] = lanes[i];
+}

@@ -89,41 +89,7 @@ inline void add_block(const UnpackedBlock<f>& w, int vector, const TileBlock& x,
     }
 }
 
-// The first `count` of L floats.
-inline F load_some(const float* p, std::int64_t count) {
-    if (count >= kLanes) return load_f32(p);
-    float lanes[kLanes] = {};
-    for (std::int64_t i = 0; i < count; ++i) lanes[i] = p[i];
-    return load_f32(lanes);
-}
-inline void store_some(float* p, F v, std::int64_t count) {
-    if (count >= kLanes) return store(p, v);
-    float lanes[kLanes];
-    store(lanes, v);
-    for (std::int64_t i = 0; i < count; ++i) p[i] = lanes[i];
-}
-
-template <Format f>
-void multiply_tile(const UnpackedBlock<f>* w, const TileBlock* x, const BlockRange& range,
-                   const SumPlace& place) {
-    for (int v = 0; v < kVectors && v * kLanes < place.num_rows; ++v) {
-        const std::int64_t num_rows = place.num_rows - v * kLanes;
-        float* const out = place.out + v * kLanes;
-        F acc[kTileTokens];
-#pragma GCC unroll 8
-        for (int t = 0; t < kTileTokens; ++t) {
-            const bool has_earlier = range.begin > 0 && t < place.num_tokens;
-            acc[t] = has_earlier ? load_some(out + t * place.stride, num_rows) : set1(0.0f);
-        }
-        for (std::int64_t i = 0; i < range.count; ++i) add_block<f>(w[i], v, x[i], acc);
-#pragma GCC unroll 8
-        for (int t = 0; t < kTileTokens; ++t) {
-            if (t >= place.num_tokens) break;
-            if (range.base != nullptr) acc[t] = mul(acc[t], range.base[v]);
-            store_some(out + t * place.stride, acc[t], num_rows);
-        }
-    }
-}
+#include "kernels/unpacked_tile.h"
 
 }  // namespace
 

@@ -13,6 +13,9 @@
 
 namespace edgemoe {
 
+// std::min has external linkage, and vector code in it would run on processors without (see loops.h).
+static constexpr std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+
 // One block of 32 columns of T tokens in 8 bits, with all that a product needs of it side by side.
 template <int T>
 struct TokenBlock {

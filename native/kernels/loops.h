@@ -5,7 +5,7 @@
 // Primitives expected (L = kLanes rows at a time, kLanes divides 16):
 // clang-format off
 //   F, I                        vectors of L floats, of L int32 or 4 L bytes
-//   load_codes(p)               4 L bytes
+//   load_codes(p), store_codes(p, v)   4 L bytes
 //   and8(v, mask), or8(a, b)    byte-wise
 //   shift<n>(v)                 16-bit lanes left by n, or right by -n; what crosses bytes is masked after
 //   look_up(table, v)           table[byte] of 16 bytes, byte-wise
@@ -36,8 +36,8 @@ inline void add_quad(I w, const TokenBlock<T>& x, Sums<value_bits(f)> (&sums)[T]
     for (int t = 0; t < T; ++t) sums[t].template add<g>(w, x.codes[t] + g * kQuad);
 }
 
-template <Format f, int T, int g_begin, int g_end>
-inline void add_quads(const Block<f>& block, const TokenBlock<T>& x, Sums<value_bits(f)> (&sums)[T]) {
+template <Format f, int T, int g_begin, int g_end, typename Quads>
+inline void add_quads(const Quads& block, const TokenBlock<T>& x, Sums<value_bits(f)> (&sums)[T]) {
     if constexpr (g_begin < g_end) {
         if constexpr (has_grid(f)) {
             const auto [first, second] = block.template quads<g_begin>();
@@ -52,8 +52,8 @@ inline void add_quads(const Block<f>& block, const TokenBlock<T>& x, Sums<value_
 }
 
 // Adds the products of quads [g_begin, g_end).
-template <Format f, int T, int g_begin, int g_end>
-inline void dot_quads(const Block<f>& block, const TokenBlock<T>& x, I (&sum)[T]) {
+template <Format f, int T, int g_begin, int g_end, typename Quads>
+inline void dot_quads(const Quads& block, const TokenBlock<T>& x, I (&sum)[T]) {
     Sums<value_bits(f)> sums[T];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) sums[t].sum = sum[t];
@@ -62,16 +62,14 @@ inline void dot_quads(const Block<f>& block, const TokenBlock<T>& x, I (&sum)[T]
     for (int t = 0; t < T; ++t) sum[t] = sums[t].total();
 }
 
-template <Format f, int T>
-inline void accumulate_halves(const std::uint8_t* codes, const ScalePlace& place, const TokenBlock<T>& x,
-                              F (&acc)[T]) {
-    const Block<f> block{codes, place};
+// Adds the products of a block, whose values are `block`'s quads.
+template <Format f, int T, typename Quads>
+inline void accumulate_halves(const Quads& block, const HalfScales& by, const TokenBlock<T>& x, F (&acc)[T]) {
     I sum[T];
     F product[T];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) sum[t] = set1_i(start_of_half<f>(x, 0, t));
     dot_quads<f, T, 0, 4>(block, x, sum);
-    const HalfScales by = half_scales<f>(place);
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
         product[t] = mul(by.scale[0], to_float(sum[t]));
@@ -86,14 +84,11 @@ inline void accumulate_halves(const std::uint8_t* codes, const ScalePlace& place
 }
 
 // Zeros that are the same everywhere are in what the integer sums begin at.
-template <Format f, int T>
-inline void accumulate_whole(const std::uint8_t* codes, const ScalePlace& place, const TokenBlock<T>& x,
-                             F (&acc)[T]) {
-    const Block<f> block{codes, place};
+template <Format f, int T, typename Quads>
+inline void accumulate_whole(const Quads& block, const WholeScale& by, const TokenBlock<T>& x, F (&acc)[T]) {
     I sum[T];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) sum[t] = set1_i(start_of_block<f>(x, t));
-    const WholeScale by = whole_scale<f>(place);
     dot_quads<f, T, 0, 8>(block, x, sum);
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) acc[t] = add_whole<f>(to_float(sum[t]), by, x, t, acc[t]);
@@ -105,17 +100,6 @@ struct TokenRange {
     float* out;
     std::int64_t stride;
 };
-
-// Rows beyond the matrix in the last group are computed and dropped.
-inline void store_rows(float* out, F value, std::int64_t num_rows) {
-    if (num_rows >= kLanes) {
-        store(out, value);
-        return;
-    }
-    float lanes[kLanes];
-    store(lanes, value);
-    for (std::int64_t i = 0; i < num_rows; ++i) out[i] = lanes[i];
-}
 
 // Asks for as many bytes as one block takes, scales included, so that the requests run through a matrix
 // without gaps; beyond its end they are harmless.
@@ -151,9 +135,9 @@ void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activation
                                       V * kLanes == kRowGroup ? v * kLanes : lane + v * kLanes};
             const std::uint8_t* part = block_codes + v * kLanes * kQuad;
             if constexpr (has_half_scales(f)) {
-                accumulate_halves<f, T>(part, place, tokens[block], acc[v]);
+                accumulate_halves<f, T>(Block<f>{part, place}, half_scales<f>(place), tokens[block], acc[v]);
             } else {
-                accumulate_whole<f, T>(part, place, tokens[block], acc[v]);
+                accumulate_whole<f, T>(Block<f>{part, place}, whole_scale<f>(place), tokens[block], acc[v]);
             }
         }
     }
@@ -233,6 +217,52 @@ void multiply_group(const Matrix& w, std::int64_t g, const Activations& x, std::
     }
 }
 
+// ---- Many tokens.
+
+constexpr int kTileTokens = kMaxTokens;
+using TileBlock = TokenBlock<kTileTokens>;
+struct Tiles {};
+
+template <Format f>
+inline void store_quads(I first, I second, std::uint8_t (&values)[kQuads][kChunk], int g, std::int64_t lane) {
+    store_codes(values[g] + lane * kQuad, first);
+    store_codes(values[g + 1] + lane * kQuad, second);
+}
+
+#include "kernels/unpacked_block.h"
+
+// The quads of rows [lane, lane + L) of an unpacked block.
+struct UnpackedQuads {
+    const QuadsOfRows& values;
+    std::int64_t lane;
+
+    template <int g>
+    I quad() const {
+        return load_codes(values[g] + lane * kQuad);
+    }
+    template <int g>
+    QuadPair quads() const {
+        return {quad<g>(), quad<g + 1>()};
+    }
+};
+
+template <Format f>
+inline void add_block(const UnpackedBlock<f>& w, int vector, const TileBlock& x, F (&acc)[kTileTokens]) {
+    const UnpackedQuads quads = {w.values, vector * kLanes};
+    if constexpr (has_half_scales(f)) {
+        accumulate_halves<f, kTileTokens>(quads, w.scales[vector], x, acc);
+    } else {
+        accumulate_whole<f, kTileTokens>(quads, w.scales[vector], x, acc);
+    }
+}
+
+#include "kernels/unpacked_tile.h"
+
+// Tokens from which unpacking rows into memory pays.
+constexpr std::int64_t kUnpackedFrom = 3 * kTileTokens;
+
+// ---- All tokens.
+
 // For the tokens that are left over when tiles of kMaxTokens are full.
 template <Format f>
 auto rest_of_format(int width) {
@@ -249,8 +279,13 @@ void matmul_of(const Matrix& w, const Activations& x, std::int64_t group_begin, 
     constexpr int kTokens = is_low_bit(f) ? kMaxTokens : 4;
     const std::int64_t num_tiled = is_low_bit(f) ? num_tiled_tokens(x) : x.num_tokens / kTokens * kTokens;
     const auto multiply_rest = rest_of_format<f>(is_low_bit(f) ? width_of_rest(x) : 1);
+    bool is_tiled = false;
+    if constexpr (is_low_bit(f)) {
+        is_tiled = num_tiled >= kUnpackedFrom;
+        if (is_tiled) multiply_unpacked<f>(w, x, num_tiled, group_begin, group_end, out, stride);
+    }
     for (std::int64_t g = group_begin; g < group_end; ++g) {
-        multiply_group<f, kTokens>(w, g, x, 0, num_tiled, out, stride);
+        if (!is_tiled) multiply_group<f, kTokens>(w, g, x, 0, num_tiled, out, stride);
         multiply_rest(w, g, x, num_tiled, x.num_tokens, out, stride);
     }
 }

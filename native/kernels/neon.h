@@ -16,6 +16,7 @@ struct QuadPair {
 
 inline I set1_i(std::int32_t v) { return vdupq_n_s32(v); }
 inline I load_codes(const std::uint8_t* p) { return of_bytes(vld1q_u8(p)); }
+inline void store_codes(std::uint8_t* p, I v) { vst1q_u8(p, bytes_of(v)); }
 inline I and8(I v, int mask) {
     return of_bytes(vandq_u8(bytes_of(v), vdupq_n_u8(static_cast<std::uint8_t>(mask))));
 }
