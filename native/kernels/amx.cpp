@@ -152,8 +152,9 @@ inline void add_halved_blocks(const UnpackedBlock<f>* w, const TileBlock* x, std
 }
 
 template <Format f>
-void multiply_tile(const UnpackedBlock<f>* w, const TileBlock* x, const BlockRange& range,
+void multiply_tile(const UnpackedGroups<f>& groups, const TileBlock* x, const BlockRange& range,
                    const SumPlace& place) {
+    const UnpackedBlock<f>* const w = groups[0];
     const auto rows = static_cast<__mmask16>((1 << place.num_rows) - 1);
     F acc[kTileTokens];
 #pragma GCC unroll 16

@@ -11,6 +11,7 @@ namespace {
 
 #include "kernels/avx2.h"
 
+constexpr int kVectorsTogether = 1;
 constexpr bool has_kernels_of(Format) { return true; }
 
 inline I multiply_pairs(I w, const std::int8_t* x) {

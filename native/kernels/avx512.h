@@ -5,6 +5,7 @@ using F = __m512;
 using I = __m512i;
 constexpr int kLanes = 16;
 constexpr int kMaxTokens = 8;
+constexpr int kVectorsTogether = 1;
 constexpr int kDot8Zero = 128;
 
 struct QuadPair {

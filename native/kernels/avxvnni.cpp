@@ -12,6 +12,7 @@ namespace {
 
 #include "kernels/avx2.h"
 
+constexpr int kVectorsTogether = 2;
 constexpr bool has_kernels_of(Format) { return true; }
 
 inline I add_dots(I sum, I w, I x) {

@@ -15,6 +15,16 @@ constexpr bool has_minimum(Format f) {
            s == Scales::kSixBitMins;
 }
 
+template <Format f>
+using ScalesOf = std::conditional_t<has_half_scales(f), HalfScales, WholeScale>;
+template <Format f>
+inline ScalesOf<f> scales_at(const ScalePlace& place) {
+    if constexpr (has_half_scales(f))
+        return half_scales<f>(place);
+    else
+        return whole_scale<f>(place);
+}
+
 // What the integer sum of a block, or of one half, begins at.
 template <Format f, int T>
 inline std::int32_t start_of_block(const TokenBlock<T>& x, int t) {

@@ -68,7 +68,10 @@ inline void dot_quads(const QuadsOfRows& values, std::int64_t lane, const TileBl
 }
 
 template <Format f>
-inline void add_block(const UnpackedBlock<f>& w, int vector, const TileBlock& x, F (&acc)[kTileTokens]) {
+inline void add_block(const UnpackedGroups<f>& groups, std::int64_t block, int vector, const TileBlock& x,
+                      F (&sums_of_rows)[1][kTileTokens]) {
+    const UnpackedBlock<f>& w = groups[0][block];
+    auto& acc = sums_of_rows[0];
     const auto& by = w.scales[vector];
     const std::int64_t lane = vector * kLanes;
     I sums[kTileTokens];

@@ -23,6 +23,7 @@
 //   fma(a, b, c), fnma(a, b, c) a b + c, c - a b
 //   has_kernels_of(f)           whether it has its own for a format; else matmul() is not called for it
 //   kMaxTokens                  tokens that share one unpacking (4 or 8), by the number of registers
+//   kVectorsTogether            see unpacked_block.h
 // clang-format on
 
 // How far products of few tokens read ahead of themselves: the hardware's own prefetch stops at every page
@@ -30,68 +31,92 @@
 // speed.
 constexpr std::int64_t kPrefetchBytes = 3072;
 
-template <Format f, int T, int g>
-inline void add_quad(I w, const TokenBlock<T>& x, Sums<value_bits(f)> (&sums)[T]) {
+// Sums of V vectors of rows and T tokens.
+template <Format f, int V, int T>
+using BlockSums = Sums<value_bits(f)>[V][T];
+
+// In this order a quad of a token, once it is in a register, meets all rows.
+template <Format f, int g, int V, int T>
+inline void add_quad(const I (&w)[V], const TokenBlock<T>& x, BlockSums<f, V, T>& sums) {
 #pragma GCC unroll 8
-    for (int t = 0; t < T; ++t) sums[t].template add<g>(w, x.codes[t] + g * kQuad);
+    for (int t = 0; t < T; ++t) {
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) sums[v][t].template add<g>(w[v], x.codes[t] + g * kQuad);
+    }
 }
 
-template <Format f, int T, int g_begin, int g_end, typename Quads>
-inline void add_quads(const Quads& block, const TokenBlock<T>& x, Sums<value_bits(f)> (&sums)[T]) {
+template <Format f, int g_begin, int g_end, int V, int T, typename Quads>
+inline void add_quads(const Quads (&blocks)[V], const TokenBlock<T>& x, BlockSums<f, V, T>& sums) {
     if constexpr (g_begin < g_end) {
-        if constexpr (has_grid(f)) {
-            const auto [first, second] = block.template quads<g_begin>();
-            add_quad<f, T, g_begin>(first, x, sums);
-            add_quad<f, T, g_begin + 1>(second, x, sums);
-        } else {
-            add_quad<f, T, g_begin>(block.template quad<g_begin>(), x, sums);
-            add_quad<f, T, g_begin + 1>(block.template quad<g_begin + 1>(), x, sums);
+        I first[V], second[V];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) {
+            if constexpr (has_grid(f)) {
+                const QuadPair pair = blocks[v].template quads<g_begin>();
+                first[v] = pair.first;
+                second[v] = pair.second;
+            } else {
+                first[v] = blocks[v].template quad<g_begin>();
+                second[v] = blocks[v].template quad<g_begin + 1>();
+            }
         }
-        add_quads<f, T, g_begin + 2, g_end>(block, x, sums);
+        add_quad<f, g_begin>(first, x, sums);
+        add_quad<f, g_begin + 1>(second, x, sums);
+        add_quads<f, g_begin + 2, g_end>(blocks, x, sums);
     }
 }
 
-// Adds the products of quads [g_begin, g_end).
-template <Format f, int T, int g_begin, int g_end, typename Quads>
-inline void dot_quads(const Quads& block, const TokenBlock<T>& x, I (&sum)[T]) {
-    Sums<value_bits(f)> sums[T];
+// The sums of the products of one half of the columns, or of all of them, from `start(t)` on.
+template <Format f, int g_begin, int g_end, int V, int T, typename Quads, typename Start>
+inline void dot_quads(const Quads (&blocks)[V], const TokenBlock<T>& x, const Start& start, I (&sum)[V][T]) {
+    BlockSums<f, V, T> sums;
 #pragma GCC unroll 8
-    for (int t = 0; t < T; ++t) sums[t].sum = sum[t];
-    add_quads<f, T, g_begin, g_end>(block, x, sums);
+    for (int t = 0; t < T; ++t) {
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) sums[v][t].sum = set1_i(start(t));
+    }
+    add_quads<f, g_begin, g_end>(blocks, x, sums);
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
 #pragma GCC unroll 8
-    for (int t = 0; t < T; ++t) sum[t] = sums[t].total();
+        for (int t = 0; t < T; ++t) sum[v][t] = sums[v][t].total();
+    }
 }
 
-// Adds the products of a block, whose values are `block`'s quads.
-template <Format f, int T, typename Quads>
-inline void accumulate_halves(const Quads& block, const HalfScales& by, const TokenBlock<T>& x, F (&acc)[T]) {
-    I sum[T];
-    F product[T];
+// Adds the products of a block, whose values are the quads of `blocks`, for V vectors of rows.
+template <Format f, int V, int T, typename Quads>
+inline void accumulate(const Quads (&blocks)[V], const HalfScales (&by)[V], const TokenBlock<T>& x,
+                       F (&acc)[V][T]) {
+    I sum[V][T];
+    F product[V][T];
+    dot_quads<f, 0, 4>(blocks, x, [&](int t) { return start_of_half<f>(x, 0, t); }, sum);
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
 #pragma GCC unroll 8
-    for (int t = 0; t < T; ++t) sum[t] = set1_i(start_of_half<f>(x, 0, t));
-    dot_quads<f, T, 0, 4>(block, x, sum);
-#pragma GCC unroll 8
-    for (int t = 0; t < T; ++t) {
-        product[t] = mul(by.scale[0], to_float(sum[t]));
-        sum[t] = set1_i(start_of_half<f>(x, 1, t));
+        for (int t = 0; t < T; ++t) product[v][t] = mul(by[v].scale[0], to_float(sum[v][t]));
     }
-    dot_quads<f, T, 4, 8>(block, x, sum);
+    dot_quads<f, 4, 8>(blocks, x, [&](int t) { return start_of_half<f>(x, 1, t); }, sum);
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
 #pragma GCC unroll 8
-    for (int t = 0; t < T; ++t) {
-        const F dots = fma(by.scale[1], to_float(sum[t]), product[t]);
-        acc[t] = add_halves<f>(dots, by, x, t, acc[t]);
+        for (int t = 0; t < T; ++t) {
+            const F dots = fma(by[v].scale[1], to_float(sum[v][t]), product[v][t]);
+            acc[v][t] = add_halves<f>(dots, by[v], x, t, acc[v][t]);
+        }
     }
 }
 
 // Zeros that are the same everywhere are in what the integer sums begin at.
-template <Format f, int T, typename Quads>
-inline void accumulate_whole(const Quads& block, const WholeScale& by, const TokenBlock<T>& x, F (&acc)[T]) {
-    I sum[T];
+template <Format f, int V, int T, typename Quads>
+inline void accumulate(const Quads (&blocks)[V], const WholeScale (&by)[V], const TokenBlock<T>& x,
+                       F (&acc)[V][T]) {
+    I sum[V][T];
+    dot_quads<f, 0, 8>(blocks, x, [&](int t) { return start_of_block<f>(x, t); }, sum);
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
 #pragma GCC unroll 8
-    for (int t = 0; t < T; ++t) sum[t] = set1_i(start_of_block<f>(x, t));
-    dot_quads<f, T, 0, 8>(block, x, sum);
-#pragma GCC unroll 8
-    for (int t = 0; t < T; ++t) acc[t] = add_whole<f>(to_float(sum[t]), by, x, t, acc[t]);
+        for (int t = 0; t < T; ++t) acc[v][t] = add_whole<f>(to_float(sum[v][t]), by[v], x, t, acc[v][t]);
+    }
 }
 
 // Tokens [first, first + count) of the activations, and where their results go.
@@ -120,9 +145,9 @@ void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activation
         reinterpret_cast<const TokenBlock<T>*>(x.blocks + range.first * (cols / kBlock) * kTokenBlockBytes);
     const std::uint8_t* codes = group + group_header_bytes(f, cols) + lane * kQuad;
     const bool reads_ahead = range.first == 0 && lane == 0;  // what follows finds the group in a cache
-    F acc[V][T];
+    F acc[V][1][T];
     for (auto& vector : acc) {
-        for (F& sum : vector) sum = set1(0.0f);
+        for (F& sum : vector[0]) sum = set1(0.0f);
     }
     for (std::int64_t block = 0; block < cols / kBlock; ++block) {
         if (reads_ahead) prefetch_ahead<f>(codes, block);
@@ -134,11 +159,9 @@ void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activation
             const ScalePlace place = {shared, scales,
                                       V * kLanes == kRowGroup ? v * kLanes : lane + v * kLanes};
             const std::uint8_t* part = block_codes + v * kLanes * kQuad;
-            if constexpr (has_half_scales(f)) {
-                accumulate_halves<f, T>(Block<f>{part, place}, half_scales<f>(place), tokens[block], acc[v]);
-            } else {
-                accumulate_whole<f, T>(Block<f>{part, place}, whole_scale<f>(place), tokens[block], acc[v]);
-            }
+            const Block<f> quads[1] = {{part, place}};
+            const ScalesOf<f> by[1] = {scales_at<f>(place)};
+            accumulate<f>(quads, by, tokens[block], acc[v]);
         }
     }
 #pragma GCC unroll 4
@@ -150,7 +173,7 @@ void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activation
         for (int t = 0; t < T; ++t) {
             // The tokens that an unfilled tile lacks are computed and dropped.
             float* const out = range.out + t * range.stride + row;
-            if (t < range.count) store_rows(out, mul(acc[v][t], base), num_rows - row);
+            if (t < range.count) store_rows(out, mul(acc[v][0][t], base), num_rows - row);
         }
     }
 }
@@ -231,14 +254,13 @@ inline void store_quads(I first, I second, std::uint8_t (&values)[kQuads][kChunk
 
 #include "kernels/unpacked_block.h"
 
-// The quads of rows [lane, lane + L) of an unpacked block.
+// The quads of a vector of rows of an unpacked block.
 struct UnpackedQuads {
-    const QuadsOfRows& values;
-    std::int64_t lane;
+    const std::uint8_t* values;
 
     template <int g>
     I quad() const {
-        return load_codes(values[g] + lane * kQuad);
+        return load_codes(values + g * kChunk);
     }
     template <int g>
     QuadPair quads() const {
@@ -246,14 +268,19 @@ struct UnpackedQuads {
     }
 };
 
-template <Format f>
-inline void add_block(const UnpackedBlock<f>& w, int vector, const TileBlock& x, F (&acc)[kTileTokens]) {
-    const UnpackedQuads quads = {w.values, vector * kLanes};
-    if constexpr (has_half_scales(f)) {
-        accumulate_halves<f, kTileTokens>(quads, w.scales[vector], x, acc);
-    } else {
-        accumulate_whole<f, kTileTokens>(quads, w.scales[vector], x, acc);
+template <Format f, int V>
+inline void add_block(const UnpackedGroups<f>& w, std::int64_t block, int vector, const TileBlock& x,
+                      F (&acc)[V][kTileTokens]) {
+    UnpackedQuads quads[V];
+    ScalesOf<f> by[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+        const UnpackedBlock<f>& unpacked = w[(vector + v) / kVectors][block];
+        const int place = (vector + v) % kVectors;
+        quads[v] = {unpacked.values[0] + place * kLanes * kQuad};
+        by[v] = unpacked.scales[place];
     }
+    accumulate<f>(quads, by, x, acc);
 }
 
 #include "kernels/unpacked_tile.h"

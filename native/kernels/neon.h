@@ -5,6 +5,7 @@ using F = float32x4_t;
 using I = int32x4_t;
 constexpr int kLanes = 4;
 constexpr int kMaxTokens = 8;
+constexpr int kVectorsTogether = 1;
 constexpr int kDot8Zero = 0;
 
 inline I of_bytes(uint8x16_t v) { return vreinterpretq_s32_u8(v); }

@@ -1,6 +1,7 @@
 // Rows that are unpacked once for many tokens. Included textually, as loops.h is, after block_values.h and
 // clang-format off
 //   kTileTokens, TileBlock      tokens in a tile, and a block of them
+//   kVectorsTogether              vectors of rows that a tile is multiplied with at a time
 //   Tiles                       while one exists, this thread may multiply tiles
 //   store_quads<f>(first, second, values, g, lane)   puts quads g and g + 1 of rows [lane, lane + L) into values,
 //                               as multiply_tile() wants them
@@ -14,7 +15,7 @@ using QuadsOfRows = std::uint8_t[kQuads][kChunk];
 template <Format f>
 struct UnpackedBlock {
     alignas(kAlignment) QuadsOfRows values;
-    std::conditional_t<has_half_scales(f), HalfScales, WholeScale> scales[kVectors];
+    ScalesOf<f> scales[kVectors];
 };
 
 template <Format f, int g = 0>
@@ -44,25 +45,25 @@ void unpack(const std::uint8_t* group, std::int64_t cols, std::int64_t begin, st
             const ScalePlace place = {shared, scales, v * kLanes};
             const std::uint8_t* part = codes + block * block_code_bytes(f) + v * kLanes * kQuad;
             unpack_values<f>({part, place}, place.lane, to->values);
-            if constexpr (has_half_scales(f)) {
-                to->scales[v] = half_scales<f>(place);
-            } else {
-                to->scales[v] = whole_scale<f>(place);
-            }
+            to->scales[v] = scales_at<f>(place);
         }
     }
 }
 
-// Blocks that are unpacked at a time: they stay in the first cache while all tokens pass.
+// Row groups that are unpacked at a time, and blocks of their columns: those stay in the first cache while
+// all tokens pass.
+constexpr std::int64_t kGroupsAtOnce = kVectorsTogether > kVectors ? kVectorsTogether / kVectors : 1;
 constexpr std::int64_t kBlocksAtOnce = 16;
+template <Format f>
+using UnpackedGroups = UnpackedBlock<f>[kGroupsAtOnce][kBlocksAtOnce];
 
 // Blocks [begin, begin + count) of the columns, and what their sums are multiplied with after the last ones.
 struct BlockRange {
     std::int64_t begin, count;
-    const F* base;  // [kVectors], or nullptr before the last
+    const F* base;  // of all vectors, or nullptr before the last
 };
 
-// Where the sums of a tile of tokens and a row group stand; those of earlier columns are there already.
+// Where the sums of a tile of tokens and some row groups stand; those of earlier columns are there already.
 struct SumPlace {
     float* out;
     std::int64_t stride, num_tokens, num_rows;
@@ -70,7 +71,7 @@ struct SumPlace {
 
 // Adds the products of a tile and unpacked blocks to the sums.
 template <Format f>
-void multiply_tile(const UnpackedBlock<f>* w, const TileBlock* x, const BlockRange& range,
+void multiply_tile(const UnpackedGroups<f>& w, const TileBlock* x, const BlockRange& range,
                    const SumPlace& place);
 
 // The first num_tiled tokens by row groups [begin, end).
@@ -78,17 +79,21 @@ template <Format f>
 void multiply_unpacked(const Matrix& w, const Activations& x, std::int64_t num_tiled, std::int64_t begin,
                        std::int64_t end, float* out, std::int64_t stride) {
     [[maybe_unused]] const Tiles tiles;
-    const std::int64_t num_blocks = w.cols / kBlock;
-    UnpackedBlock<f> unpacked[kBlocksAtOnce];
-    for (std::int64_t g = begin; g < end; ++g) {
-        const std::uint8_t* group = w.packed + g * group_bytes(f, w.cols);
-        const std::int64_t row = g * kRowGroup, num_rows = smaller(kRowGroup, w.rows - row);
-        F base[kVectors];
-        for (int v = 0; v < kVectors; ++v) base[v] = load_base<f>(group, v * kLanes);
+    const std::int64_t num_blocks = w.cols / kBlock, bytes = group_bytes(f, w.cols);
+    UnpackedGroups<f> unpacked;
+    for (std::int64_t first = begin; first < end; first += kGroupsAtOnce) {
+        const std::int64_t num_groups = smaller(kGroupsAtOnce, end - first), row = first * kRowGroup;
+        const std::int64_t num_rows = smaller(num_groups * kRowGroup, w.rows - row);
+        F base[kGroupsAtOnce * kVectors];
+        for (std::int64_t i = 0; i < num_groups * kVectors; ++i) {
+            base[i] = load_base<f>(w.packed + (first + i / kVectors) * bytes, i % kVectors * kLanes);
+        }
         for (std::int64_t block = 0; block < num_blocks; block += kBlocksAtOnce) {
             const std::int64_t count = smaller(kBlocksAtOnce, num_blocks - block);
             const BlockRange range = {block, count, block + count == num_blocks ? base : nullptr};
-            unpack<f>(group, w.cols, block, block + count, unpacked);
+            for (std::int64_t i = 0; i < num_groups; ++i) {
+                unpack<f>(w.packed + (first + i) * bytes, w.cols, block, block + count, unpacked[i]);
+            }
             for (std::int64_t t = 0; t < num_tiled; t += kTileTokens) {
                 const auto* tile =
                     reinterpret_cast<const TileBlock*>(x.blocks + t * num_blocks * kTokenBlockBytes);
