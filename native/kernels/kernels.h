@@ -36,10 +36,13 @@ static_assert(sizeof(TokenBlock<1>) == kTokenBlockBytes && sizeof(TokenBlock<8>)
 // tokens, each [M/32] blocks of so many tokens, the last one perhaps unfilled or, where few are left, a
 // narrower one. There is room for whole tiles, and zeros where tokens lack.
 inline constexpr std::int64_t kLargestTile = 16;
-// Tokens that tiles have room for: of the largest ones, the last is more than half filled.
+// Tokens that tiles have room for: the last one is more than half filled, as there are tiles of 1, 2, 4 and 8
+// too.
 inline constexpr std::int64_t room_in_tiles(std::int64_t num_tokens) {
     const std::int64_t whole = num_tokens / kLargestTile * kLargestTile, left = num_tokens - whole;
-    return whole + (left == 0 ? 0 : left <= kLargestTile / 2 ? kLargestTile / 2 : kLargestTile);
+    std::int64_t room = left == 0 ? 0 : 1;
+    while (room < left) room *= 2;
+    return whole + room;
 }
 struct Activations {
     const float* values;         // [T][M]

@@ -68,9 +68,9 @@ class QuantizedRows {
     Activations activations_;
 };
 
-// Most bytes of the 8-bit forms of so many rows in parts: those of two rows have the most room for each.
+// Most bytes of the 8-bit forms of so many rows in parts, whose last tiles are more than half filled.
 std::int64_t parted_bytes(std::int64_t num_rows, std::int64_t cols) {
-    return num_rows * room_in_tiles(2) / 2 * (cols / kBlock) * kTokenBlockBytes;
+    return 2 * num_rows * (cols / kBlock) * kTokenBlockBytes;
 }
 
 // Rows [R][M] in parts, the rows [starts[p], starts[p + 1]) of each multiplied with a matrix of its own, with

@@ -164,13 +164,13 @@ def plan_memory(
         budget_bytes, explanation = default_budget()
     if num_texts < 1:
         raise RequestError(f"room for {num_texts} texts; give at least 1")
+    asked = (
+        MemoryItem("predictor", "predictor", predictor_bytes),
+        MemoryItem("reader", "reads under way", reader_bytes),
+        MemoryItem("draft_model", "draft model, its texts and working memory", draft_bytes),
+    )
     fixed = _fixed_items(spec, manifest, context, kv_format, num_texts, held_bytes)
-    if predictor_bytes:
-        fixed.append(MemoryItem("predictor", "predictor", predictor_bytes))
-    if reader_bytes:
-        fixed.append(MemoryItem("reader", "reads under way", reader_bytes))
-    if draft_bytes:
-        fixed.append(MemoryItem("draft_model", "draft model, its texts and working memory", draft_bytes))
+    fixed += [item for item in asked if item.num_bytes]
     sizes = [entry.num_bytes for entry in manifest.experts.values()]
     # One token's experts of a layer: fewer would read the same expert again within a layer.
     largest = -(-max(sizes) // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -187,12 +187,7 @@ def plan_memory(
             smallest_num_bytes=smallest,
         )
     rest = budget_bytes - fixed_bytes
-    sizes_of_steps = CHUNK_SIZES if num_texts == 1 else STEP_SIZES
-    most = (rest - floor) * CHUNK_SHARE
-    rows = next(
-        (c for c in sizes_of_steps if working_bytes(spec, c, num_answers=num_answers) <= most),
-        CHUNK_SIZES[-1],
-    )
+    rows = _rows_of_step(spec, (rest - floor) * CHUNK_SHARE, num_texts)
     working = working_bytes(spec, rows, context, num_answers)
     arena = _arena_bytes(rest - working, cache_bytes, sizes)
     share = f"{arena / sum(sizes):.0%} of {format_size(sum(sizes))}"
@@ -215,6 +210,14 @@ def plan_memory(
         num_answers=num_answers,
         explanation=explanation,
     )
+
+
+def _rows_of_step(spec: ModelSpec, most_bytes: float, num_texts: int) -> int:
+    """Tokens that pass through a layer together, for whose working memory there are so many bytes."""
+    sizes = CHUNK_SIZES if num_texts == 1 else STEP_SIZES
+    num_answers = most_answers(num_texts)
+    fitting = (rows for rows in sizes if working_bytes(spec, rows, num_answers=num_answers) <= most_bytes)
+    return next(fitting, CHUNK_SIZES[-1])
 
 
 def resident_budget(
