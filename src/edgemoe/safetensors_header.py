@@ -123,19 +123,33 @@ def _refuse_overlaps(tensors: Mapping[str, TensorRange]) -> None:
 
 def build_header(tensors: Iterable[tuple[str, int]], metadata: Mapping[str, str], alignment: int) -> bytes:
     """Header of a file of U8 tensors (name, num_bytes) in this order, padded to ``alignment``."""
+    return build_typed_header(((name, "U8", (size,)) for name, size in tensors), metadata, alignment)
+
+
+def build_typed_header(
+    tensors: Iterable[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str], alignment: int
+) -> bytes:
+    """Header of a file of tensors (name, dtype, shape) in this order, padded to ``alignment``."""
     entries: dict[str, Any] = {"__metadata__": dict(metadata)}
     offset = 0
-    for name, num_bytes in tensors:
-        entries[name] = {
-            "dtype": "U8",
-            "shape": [num_bytes],
-            "data_offsets": [offset, offset + num_bytes],
-        }
-        offset += num_bytes
+    for name, dtype, shape in tensors:
+        end = offset + tensor_num_bytes(dtype, shape)
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
     text = json.dumps(entries, separators=(",", ":")).encode()
     padding = -(_LENGTH.size + len(text)) % alignment
     # Trailing spaces are part of the format.
     return _LENGTH.pack(len(text) + padding) + text + b" " * padding
+
+
+def dtype_bits(dtype: str) -> int:
+    """Bits of one value."""
+    return _DTYPE_BITS[dtype]
+
+
+def tensor_num_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """Bytes of a tensor of whole bytes."""
+    return math.prod(shape) * _DTYPE_BITS[dtype] // 8
 
 
 def read_exactly(descriptor: int, num_bytes: int, offset: int) -> bytes:

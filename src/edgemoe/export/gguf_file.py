@@ -6,7 +6,6 @@ The file has a name of its own until it is whole and on disk.
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
 import os
 from collections.abc import Mapping
@@ -17,13 +16,10 @@ from typing import Any
 import numpy as np
 
 from edgemoe.errors import ConversionError
+from edgemoe.export.disk import check_room, failing_clearly, write_at
 from edgemoe.native import ByteArray
 from edgemoe.source_ref import Shape
 from edgemoe.store.durable import sync_folder
-from edgemoe.units import ceil_size, format_size
-
-# What a file system takes besides the tensors, and the beginning of the file with its vocabulary.
-_DISK_MARGIN_BYTES = 64 << 20
 
 
 class GgufFile:
@@ -59,8 +55,8 @@ class GgufFile:
         """
         from gguf import GGMLQuantizationType, GGUFWriter
 
-        self._check_disk(sum(num_bytes for *_, num_bytes in tensors.values()))
-        with self._failing_clearly():
+        check_room(self._path, sum(num_bytes for *_, num_bytes in tensors.values()))
+        with failing_clearly(self._path):
             writer = GGUFWriter(self._partial, architecture)
             for key, value in keys.items():
                 _add_key(writer, key, value)
@@ -86,16 +82,13 @@ class GgufFile:
             ConversionError: the disk is full or failed.
         """
         assert self._descriptor is not None, "begin comes first"
-        view, place = np.ascontiguousarray(data).reshape(-1).data, self._offsets[name] + offset
-        with self._failing_clearly():
-            while view:
-                count = os.pwrite(self._descriptor, view, place)
-                view, place = view[count:], place + count
+        with failing_clearly(self._path):
+            write_at(self._descriptor, data, self._offsets[name] + offset)
 
     def finish(self) -> None:
         """Force the file to disk and give it its name."""
         assert self._descriptor is not None, "begin comes first"
-        with self._failing_clearly():
+        with failing_clearly(self._path):
             os.fsync(self._descriptor)
             os.replace(self._partial, self._path)
             sync_folder(self._path.absolute().parent)
@@ -110,29 +103,6 @@ class GgufFile:
             os.close(self._descriptor)
         with contextlib.suppress(OSError):
             self._partial.unlink(missing_ok=True)
-
-    def _check_disk(self, num_bytes: int) -> None:
-        with self._failing_clearly():
-            stat = os.statvfs(self._path.absolute().parent)
-        needed, free = num_bytes + _DISK_MARGIN_BYTES, stat.f_bavail * stat.f_frsize
-        if needed > free:
-            raise ConversionError(
-                f"{self._path}: needs {format_size(needed)}, {format_size(free)} are free;"
-                f" free {ceil_size(needed - free)} or choose another place"
-            )
-
-    @contextlib.contextmanager
-    def _failing_clearly(self) -> Any:
-        """A failed system call becomes the ConversionError that says what to do."""
-        try:
-            yield
-        except OSError as error:
-            what = f"cannot be written: {error.strerror}"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                what = "disk full; free some space"
-            elif error.errno == errno.EFBIG:
-                what = "files of this size are not allowed here; raise the limit (ulimit -f)"
-            raise ConversionError(f"{self._path}: {what}") from error
 
 
 def tensor_num_bytes(shape: Shape, row_bytes: int) -> int:

@@ -1,6 +1,6 @@
-"""Which tensors a GGUF file of a model has, and which of the model's own each is made of.
+"""Which tensors a checkpoint of a model has, and which of the model's own each is made of.
 
-The families' tables of names, which say where the tensors of a file are read to, backwards.
+The families' tables of names, which say where the tensors of a checkpoint are read to, backwards.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from edgemoe.errors import UnsupportedModelError
 from edgemoe.export.undo import stored_shape
 from edgemoe.models import ModelSpec, family_of
 from edgemoe.models.families import FAMILIES, Family, GgufFamily
+from edgemoe.models.families.names import Naming
 from edgemoe.source_ref import Shape, SourceRef
 
 ExpertPart = tuple[int, int, str]
@@ -19,7 +20,7 @@ ExpertPart = tuple[int, int, str]
 
 @dataclass(frozen=True)
 class Part:
-    """A tensor of the model: its canonical name or its expert's, its shape, and where a file has it."""
+    """A tensor of the model: its canonical name or its expert's, its shape, and where a checkpoint has it."""
 
     of: str | ExpertPart
     shape: Shape
@@ -28,7 +29,9 @@ class Part:
 
 @dataclass
 class Target:
-    """A tensor of the file. ``entry``: the shape of what parts are of, one of ``num_entries`` of a stack."""
+    """A tensor of the checkpoint. ``entry``: the shape of what parts are of, one of ``num_entries`` of a
+    stack.
+    """
 
     name: str
     is_matrix: bool
@@ -38,7 +41,7 @@ class Target:
 
     @property
     def shape(self) -> Shape:
-        """As in the file, axes of length 1 before the others left out."""
+        """As in a GGUF file, axes of length 1 before the others left out."""
         entry = self.entry[1:] if len(self.entry) == 2 and self.entry[0] == 1 else self.entry
         return (self.num_entries, *self.entry) if self.num_entries else entry
 
@@ -58,15 +61,17 @@ def gguf_family(spec: ModelSpec) -> tuple[Family, GgufFamily]:
     return family, gguf
 
 
-def outline(spec: ModelSpec) -> list[Target]:
-    """All tensors of the file, those of a layer's experts behind all others.
+def outline(spec: ModelSpec, naming: Naming | None = None) -> list[Target]:
+    """All tensors of a checkpoint of this naming, those of a layer's experts behind all others.
+
+    Without ``naming`` it is a GGUF file's.
 
     Raises:
-        UnsupportedModelError: the family has no names in such files, or not of all its tensors.
+        UnsupportedModelError: the family has no names in such checkpoints, or not of all its tensors.
     """
-    family, _ = gguf_family(spec)
+    family = family_of(spec)
     targets: dict[str, Target] = {}
-    for part, is_matrix in _parts(spec):
+    for part, is_matrix in _parts(spec, naming or gguf_family(spec)[1].names):
         target = targets.setdefault(part.ref.name, Target(part.ref.name, is_matrix))
         try:
             entry = stored_shape(part.ref, part.shape)
@@ -83,17 +88,16 @@ def outline(spec: ModelSpec) -> list[Target]:
     return list(targets.values())
 
 
-def _parts(spec: ModelSpec) -> Iterator[tuple[Part, bool]]:
-    family, gguf = gguf_family(spec)
+def _parts(spec: ModelSpec, naming: Naming) -> Iterator[tuple[Part, bool]]:
     for tensor in spec.dense_tensors():
-        ref = next(gguf.names.dense(spec, tensor.name), None)
+        ref = next(naming.dense(spec, tensor.name), None)
         if ref is None:
             raise UnsupportedModelError(
-                f"{family.title} cannot be exported: GGUF files have no name for {tensor.name}"
+                f"{family_of(spec).title} cannot be exported: such files have no name for {tensor.name}"
             )
         is_matrix = tensor.kind == "matrix" and len(tensor.shape) == 2
         yield Part(tensor.name, tensor.source_shape or tensor.shape, ref), is_matrix
     for layer, expert in spec.experts():
         for projection, shape in spec.expert_shapes(layer).items():
-            ref = next(gguf.names.expert(spec, layer, expert, projection))
+            ref = next(naming.expert(spec, layer, expert, projection))
             yield Part((layer, expert, projection), shape, ref), True

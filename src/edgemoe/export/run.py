@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from edgemoe import native
 from edgemoe.engine.defaults import read_sampling_defaults
 from edgemoe.errors import CheckpointError
 from edgemoe.export.gguf_file import GgufFile, tensor_num_bytes
@@ -19,7 +18,7 @@ from edgemoe.export.metadata import model_keys, notes
 from edgemoe.export.outline import Part, Target, gguf_family, outline
 from edgemoe.export.records import read_dense, read_experts
 from edgemoe.export.row_factors import BLOCK_TYPE, expert_factors, has_factors, scale_name
-from edgemoe.export.undo import undo
+from edgemoe.export.stored import stored_values
 from edgemoe.export.vocabulary import sampling_keys, template_keys, vocabulary_keys
 from edgemoe.export.weights import (
     USUAL_TYPE,
@@ -185,9 +184,7 @@ class _Export:
         factor = 1.0 if factors is None else float(factors[index])
         data = self._by_rows(target, tensors, block_type, factor)
         if data is None:
-            values = sum(undo(part.ref, _values(part, tensor), target.entry) for part, tensor in tensors)
-            rows = np.asarray(values, np.float32).reshape(-1, target.shape[-1])
-            data = of_values(rows, block_type)
+            data = of_values(stored_values(target, tensors).reshape(-1, target.shape[-1]), block_type)
         self._file.write(target.name, data, index * data.nbytes)
         return data.nbytes
 
@@ -242,13 +239,6 @@ class _Export:
             else:
                 formats.add(getattr(manifest.experts[part.of[:2]].formats, part.of[2]))
         return choose_type(formats, target.shape[-1], asked)
-
-
-def _values(part: Part, tensor: Matrix | FloatArray) -> FloatArray:
-    if isinstance(tensor, np.ndarray):
-        return tensor.reshape(part.shape)
-    rows = np.arange(tensor.num_rows, dtype=np.int32)
-    return native.dequantize_rows(tensor, rows).reshape(part.shape)
 
 
 def require_library() -> None:

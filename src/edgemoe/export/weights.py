@@ -108,7 +108,7 @@ def to_blocks(matrix: Matrix, block_type: str, rounding: Rounding, factor: float
         blocks = native.write_blocks(matrix, num_bytes)
     else:
         blocks = np.empty((matrix.num_rows, num_bytes), np.uint8)
-        for start, values in _chunks(matrix):
+        for start, values in row_chunks(matrix):
             blocks[start : start + len(values)] = of_values(values, block_type)
     before = _head(matrix, has_factor=factor == 1)
     rounding.note(f"{matrix.format} → {block_type}", before, values_of(blocks[: len(before)], block_type))
@@ -125,7 +125,8 @@ def _head(matrix: Matrix, *, has_factor: bool) -> FloatArray:
     return native.dequantize(packed, matrix.format, num_rows, matrix.num_cols)
 
 
-def _chunks(matrix: Matrix) -> Iterator[tuple[int, FloatArray]]:
+def row_chunks(matrix: Matrix) -> Iterator[tuple[int, FloatArray]]:
+    """The values of a matrix in order, some rows at a time, each with the number of the first."""
     step = max(1, _CHUNK_FLOATS // matrix.num_cols)
     for start in range(0, matrix.num_rows, step):
         rows = np.arange(start, min(start + step, matrix.num_rows), dtype=np.int32)

@@ -17,7 +17,15 @@ from edgemoe.models.families.hybrid_fields import FULL, LINEAR, minus_exp
 from edgemoe.models.families.latent_fields import LATENT_GGUF_KEYS, finish_latent
 from edgemoe.models.families.latent_names import GGUF_LATENT, LATENT
 from edgemoe.models.families.mamba_fields import read_unrotated
-from edgemoe.models.families.names import MTP, PROJECTIONS, Name, Names, Steps, hugging_face
+from edgemoe.models.families.names import (
+    BLOCK_SPARSE_EXPERTS,
+    MTP,
+    PROJECTIONS,
+    Name,
+    Names,
+    Steps,
+    hugging_face,
+)
 from edgemoe.models.mixers.kimi_delta import KimiDeltaSpec
 from edgemoe.models.mixers.latent import LatentSpec
 from edgemoe.models.spec import LayerSpec, MixerSpec, ModelSpec, RouterSpec
@@ -199,7 +207,7 @@ FAMILY = Family(
     "Kimi Linear",
     ("kimi_linear",),
     read_kimi_linear,
-    hugging_face({**LATENT, **_NETWORKS, **_DELTA}, extra_layers=MTP),
+    hugging_face({**LATENT, **_NETWORKS, **_DELTA}, experts=BLOCK_SPARSE_EXPERTS, extra_layers=MTP),
     GgufFamily(
         "kimi-linear",
         {

@@ -6,7 +6,7 @@ from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.family import Family
 from edgemoe.models.families.fields import read_activation, read_attention, read_model
 from edgemoe.models.families.gguf_names import KEYS, SIGMOID, GgufFamily, gguf_table
-from edgemoe.models.families.names import MTP, hugging_face
+from edgemoe.models.families.names import BLOCK_SPARSE_EXPERTS, MTP, hugging_face
 from edgemoe.models.spec import ExpertSpec, LayerSpec, ModelSpec, MoESpec, RouterSpec
 
 
@@ -53,6 +53,7 @@ FAMILY = Family(
                 "mlp.gate.e_score_correction_bias",
             ),
         },
+        experts=BLOCK_SPARSE_EXPERTS,
         extra_layers=MTP,
         ignored={r"model\.mtp\..+": MTP},
     ),

@@ -6,7 +6,7 @@ from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.family import Family
 from edgemoe.models.families.fields import read_activation, read_model
 from edgemoe.models.families.gguf_names import ATTENTION, KEYS, GgufFamily, gguf_table
-from edgemoe.models.families.names import hugging_face, pairs_side_by_side
+from edgemoe.models.families.names import BLOCK_SPARSE_EXPERTS, hugging_face, pairs_side_by_side
 from edgemoe.models.spec import AttentionSpec, ExpertSpec, LayerSpec, ModelSpec, MoESpec, RouterSpec
 
 
@@ -39,7 +39,9 @@ FAMILY = Family(
     "Mixtral",
     ("mixtral",),
     read_mixtral,
-    hugging_face({"router.weight": ("block_sparse_moe.gate.weight", "mlp.gate.weight")}),
+    hugging_face(
+        {"router.weight": ("block_sparse_moe.gate.weight", "mlp.gate.weight")}, experts=BLOCK_SPARSE_EXPERTS
+    ),
     GgufFamily(
         "llama",
         {

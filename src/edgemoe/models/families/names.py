@@ -232,3 +232,8 @@ EXPERTS: dict[str, Names] = {
         ("down", "w2", "down_proj", None),
     )
 }
+# Of Mixtral and its followers the older names are the usual ones.
+BLOCK_SPARSE_EXPERTS: dict[str, Names] = {
+    projection: (f"block_sparse_moe.experts.{{e}}.{old}.weight", *EXPERTS[projection])
+    for projection, old in (("gate", "w1"), ("up", "w3"), ("down", "w2"))
+}

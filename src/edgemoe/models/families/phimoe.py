@@ -12,7 +12,7 @@ from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.family import Family
 from edgemoe.models.families.fields import read_activation, read_attention, read_model
 from edgemoe.models.families.gguf_names import KEYS, GgufFamily, gguf_table
-from edgemoe.models.families.names import hugging_face
+from edgemoe.models.families.names import BLOCK_SPARSE_EXPERTS, hugging_face
 from edgemoe.models.spec import ExpertSpec, LayerSpec, ModelSpec, MoESpec, RouterSpec
 
 
@@ -57,7 +57,8 @@ FAMILY = Family(
             "attention_norm.bias": ("input_layernorm.bias",),
             "ffn_norm.bias": ("post_attention_layernorm.bias",),
             "router.weight": ("block_sparse_moe.gate.weight", "mlp.router.weight"),
-        }
+        },
+        experts=BLOCK_SPARSE_EXPERTS,
     ).with_top({"norm.bias": ("norm.bias",), "head.bias": ("/lm_head.bias",)}),
     # llama.cpp runs these files with another router, the softmax over all experts, and without the window.
     GgufFamily(
