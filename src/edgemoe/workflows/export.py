@@ -1,4 +1,4 @@
-"""What llama.cpp takes, from a store: ``export_store``."""
+"""What llama.cpp, transformers and vLLM take, from a store: ``export_store``."""
 
 from __future__ import annotations
 
@@ -7,22 +7,35 @@ from pathlib import Path
 
 from edgemoe.calib.widths import read_inputs
 from edgemoe.errors import RequestError
-from edgemoe.export import ExportReport, Recipe, export_gguf, make_recipe, write_imatrix, write_recipe
+from edgemoe.export import (
+    CheckpointReport,
+    ExportReport,
+    Recipe,
+    export_checkpoint,
+    export_gguf,
+    make_recipe,
+    write_imatrix,
+    write_recipe,
+)
 from edgemoe.models import read_spec
 from edgemoe.progress import ShowSteps, unseen
 from edgemoe.store import open_store
+
+FORMATS = ("gguf", "compressed-tensors")
 
 
 @dataclass(frozen=True)
 class ExportOptions:
     """What is written; checked when it is made.
 
-    ``out``: a GGUF file, all matrices of ``block_type`` ("f16", "q8_0", ...) or, by default, of the type that
-    holds each as it is. ``recipe``: a file of the plan's types for llama-quantize. ``imatrix``: llama.cpp's
-    importance matrix, of what ``trace`` has recorded.
+    ``out``: what is made, in the format ``to``: a GGUF file, or a checkpoint folder in the format of
+    compressed-tensors. ``block_type``: the type of all matrices ("f16", "q8_0", ..., or "w4a16", "w8a16",
+    "bf16" in such a folder); by default what holds each as it is, or is nearest to it. ``recipe``: a file of
+    the plan's types for llama-quantize. ``imatrix``: llama.cpp's importance matrix, of what ``trace`` has
+    recorded.
 
     Raises:
-        RequestError: there is nothing to write, or one of imatrix and trace alone.
+        RequestError: there is nothing to write, no such format, or one of imatrix and trace alone.
     """
 
     out: str | Path | None = None
@@ -31,10 +44,13 @@ class ExportOptions:
     imatrix: str | Path | None = None
     trace: str | Path | None = None
     overwrite: bool = False
+    to: str = "gguf"
 
     def __post_init__(self) -> None:
         if self.out is None and self.recipe is None and self.imatrix is None:
             raise RequestError("nothing to write; give OUT, --recipe or --imatrix")
+        if self.to not in FORMATS:
+            raise RequestError(f"--to {self.to}: choose one of {', '.join(FORMATS)}")
         if (self.imatrix is None) != (self.trace is None):
             raise RequestError("--imatrix is made of what --trace has recorded; give both or neither")
 
@@ -47,21 +63,22 @@ class Exported:
 
     recipe: Recipe | None = None
     num_importances: int | None = None
-    report: ExportReport | None = None
+    report: ExportReport | CheckpointReport | None = None
 
 
 def export_store(store: str | Path, options: ExportOptions, *, steps: ShowSteps = unseen) -> Exported:
-    """Write what a store holds for llama.cpp. Each file appears only when it is whole.
+    """Write what a store holds for other programs. Each file or folder appears only when it is whole.
 
     Raises:
-        UnsupportedModelError: GGUF files cannot hold this model, or its tokenizer.
+        UnsupportedModelError: the format cannot hold this model, or its tokenizer.
         StoreError: the store cannot be used.
         ConversionError: a file exists, or the disk is full.
-        RequestError: no such block type, or the trace is of another model.
+        RequestError: no such type, or the trace is of another model.
         TraceError: the trace is damaged, or none.
     """
     store = Path(store)
-    recipe, num_importances, report = None, None, None
+    recipe, num_importances = None, None
+    report: ExportReport | CheckpointReport | None = None
     if options.recipe is not None:
         recipe = make_recipe(open_store(store))
         write_recipe(recipe, Path(options.recipe))
@@ -70,9 +87,14 @@ def export_store(store: str | Path, options: ExportOptions, *, steps: ShowSteps 
     if options.out is not None:
         out = Path(options.out)
         with steps(f"exporting to {out.name}", "bytes") as advance:
-            report = export_gguf(
-                store, out, block_type=options.block_type, overwrite=options.overwrite, progress=advance
-            )
+            if options.to == "gguf":
+                report = export_gguf(
+                    store, out, block_type=options.block_type, overwrite=options.overwrite, progress=advance
+                )
+            else:
+                report = export_checkpoint(
+                    store, out, type_name=options.block_type, overwrite=options.overwrite, progress=advance
+                )
     return Exported(recipe, num_importances, report)
 
 
