@@ -97,6 +97,18 @@ def test_a_folder_becomes_a_file_of_the_same_model(tmp_path, variation):
     assert read.chat_templates() == stored.chat_templates()
 
 
+def test_rows_that_are_no_whole_blocks_are_halves(tmp_path):
+    """Of latent attention a file has a matrix as three numbers; heads of 24 rows make rows of 24 columns."""
+    folder = write_checkpoint(tmp_path / "hf", "deepseek2", qk_nope_head_dim=24)
+    convert(folder, tmp_path / "store", BitPlan.uniform("q8", "q8"))
+    export_gguf(tmp_path / "store", tmp_path / "model.gguf")
+    types = {name: kind for name, (kind, *_) in tensors(tmp_path / "model.gguf").items()}
+    assert types["blk.0.attn_k_b.weight"] == Type.F16
+    assert types["blk.0.attn_output.weight"] == Type.Q8_0
+    (theirs, _), (ours, _) = logits(folder), logits(tmp_path / "model.gguf")
+    assert np.linalg.norm(ours - theirs) < 0.05 * np.linalg.norm(theirs)
+
+
 @pytest.mark.parametrize("variation", ["qwen3.5", "qwen3-next"])
 def test_delta_nets_become_a_file_of_the_same_model(tmp_path, variation):
     """All but bits: files have decay rates, and folders their logarithms."""

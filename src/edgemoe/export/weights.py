@@ -26,7 +26,7 @@ def choose_type(formats: Iterable[str], num_cols: int, asked: str | None = None)
     """The block type of a tensor whose parts have these formats.
 
     Where one type holds the codes of all of them it is that one; with floats among them it is the widest of
-    these. ``asked``: the type that everything is to have.
+    these. Rows that are no whole blocks are floats. ``asked``: the type that everything is to have.
 
     Raises:
         RequestError: rows of this length are no whole blocks of the type asked for.
@@ -41,7 +41,8 @@ def choose_type(formats: Iterable[str], num_cols: int, asked: str | None = None)
     if floats:
         return floats[0].upper()
     written = {native.written_type(name, num_cols) or USUAL_TYPE for name in names}
-    return written.pop() if len(written) == 1 else USUAL_TYPE
+    chosen = written.pop() if len(written) == 1 else USUAL_TYPE
+    return "F16" if num_cols % block_size(chosen)[0] else chosen
 
 
 def block_size(block_type: str) -> tuple[int, int]:
