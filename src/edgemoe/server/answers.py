@@ -249,4 +249,5 @@ def _job(work: _Work, choice: int) -> Job:
         work.constraint,
         scores_prompt=request.echoes_prompt and request.num_top_logprobs is not None,
         only_scores=request.only_scores,
+        only_reads=request.only_reads,
     )

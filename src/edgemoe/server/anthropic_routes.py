@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Route
 from edgemoe.server.answers import Answers
 from edgemoe.server.anthropic.answer import MessageEncoder, whole_body
 from edgemoe.server.anthropic.request import read_messages_request
+from edgemoe.server.fields import Fields
 from edgemoe.server.routes import Exchange, Nothing, answered
 
 
@@ -33,7 +34,7 @@ class AnthropicRoutes:
         asked = read_messages_request(body, exchange.options.limits, needs_max_tokens=True)
         prepared = await self._answers.prepare(asked)
         told = self._answers.events(prepared, exchange.record)
-        if body.get("stream"):
+        if Fields(body).flag("stream"):
             num_prompt = len(prepared.prompt.token_ids) if prepared.prompt else 1
             encoder = MessageEncoder(prepared.name, num_prompt, exchange.request_id)
             return exchange.stream(told, encoder, asked)

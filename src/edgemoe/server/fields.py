@@ -66,18 +66,18 @@ class Fields:
     def __init__(self, body: Any, path: str = "") -> None:
         if not isinstance(body, dict):
             raise refused(path or "body", "must be an object")
-        self._body: Mapping[str, Any] = body
-        self._path = path
+        self.body: Mapping[str, Any] = body
+        self.path = path
         self._read: set[str] = set()
 
     def name(self, field: str) -> str:
         """The field as the client would find it, such as ``messages[0].role``."""
-        return f"{self._path}.{field}" if self._path else field
+        return f"{self.path}.{field}" if self.path else field
 
     def get(self, field: str) -> Any:
         """The value as it came, or None."""
         self._read.add(field)
-        return self._body.get(field)
+        return self.body.get(field)
 
     def fail(self, field: str, why: str) -> Failure:
         """An error that names the field."""
@@ -186,4 +186,4 @@ class Fields:
 
     def unread(self) -> list[str]:
         """Fields nobody asked for: they change nothing, and the client is told so by a header."""
-        return sorted(set(self._body) - self._read)
+        return sorted(set(self.body) - self._read)

@@ -40,7 +40,7 @@ def _closed(schema: dict[str, Any]) -> dict[str, Any]:
     where nothing is said, and small models go on making some up.
     """
     is_open = schema.keys() & {"$ref", "allOf", "anyOf", "oneOf", "patternProperties", "additionalProperties"}
-    return schema | ({"additionalProperties": False} if schema.get("properties") and not is_open else {})
+    return schema | ({"additionalProperties": False} if "properties" in schema and not is_open else {})
 
 
 def _laid_out(schema: Mapping[str, Any], *, is_lenient: bool) -> dict[str, Any]:

@@ -77,6 +77,7 @@ class Job:
     constraint: Constraint | None = None
     scores_prompt: bool = False
     only_scores: bool = False
+    only_reads: bool = False  # the answer's one token is drawn and not told
 
 
 class Cancel:
@@ -197,12 +198,14 @@ class LocalModel:
             stream.observer = observer
             cancel.attach(stream)
             try:
-                reason = self._write(stream, job.stop_ids, decoder, emit)
+                reason = self._write(stream, job.stop_ids, decoder, _untold if job.only_reads else emit)
             finally:
                 cancel.detach()  # the stream refers to whoever cancels it, by what it tells of its progress
-        if rest := decoder.flush():
-            emit(Token(rest, None, at_s=time.monotonic()))
         generation = stream.generation
+        if job.only_reads:
+            reason = "length"
+        elif rest := decoder.flush():
+            emit(Token(rest, None, at_s=time.monotonic()))
         reason = reason or generation.finish_reason
         return End(reason, generation.num_cached_tokens, _timings(generation))
 
@@ -244,6 +247,10 @@ class LocalModel:
         decode = self.model.tokenizer.decode_all
         top = tuple((decode([token_id]), value) for token_id, value in logprob.top)
         return TokenChance(decode([logprob.token_id]), logprob.logprob, top)
+
+
+def _untold(_: Piece) -> None:
+    """Where a token goes that nobody asked for."""
 
 
 class _Marked:

@@ -7,47 +7,19 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from edgemoe.server.failures import refused, unsupported
+from edgemoe.server.failures import refused
+from edgemoe.server.parts import content_text, part_text
 
 MAX_MESSAGES = 10_000
 # A line that one client writes into a block of its own at the front of its system prompt, different in every
 # turn: kept, it would make the whole conversation a new text each time.
 BILLING_LINE = re.compile(r"^x-anthropic-billing-header:[^\n]*\n*", re.MULTILINE)
-TEXT_PARTS = {"text", "input_text", "output_text", "refusal", "summary_text", "reasoning_text"}
-
-
-def content_text(value: Any, name: str) -> str:
-    """The text of a message's content: a string, or a list of parts that are all text.
-
-    Raises:
-        Failure: another kind of part, such as an image.
-    """
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
-        raise refused(name, "must be a string or a list of parts")
-    return "".join(_part_text(part, f"{name}[{place}]") for place, part in enumerate(value))
-
-
-def _part_text(part: Any, name: str) -> str:
-    if isinstance(part, str):
-        return part
-    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-        raise refused(name, "must be an object with a type")
-    if part["type"] not in TEXT_PARTS:
-        raise unsupported(f"{name}.type {part['type']!r}", "the models of this server read text only")
-    text = part.get("text", part.get("refusal", ""))
-    if not isinstance(text, str):
-        raise refused(f"{name}.text", "must be a string")
-    return text
 
 
 def system_text(value: Any, name: str) -> str:
     """The text of a system message, its blocks one below the other. Errors as of ``content_text``."""
     if isinstance(value, list):
-        blocks = [_part_text(part, f"{name}[{place}]") for place, part in enumerate(value)]
+        blocks = [part_text(part, f"{name}[{place}]") for place, part in enumerate(value)]
     else:
         blocks = [content_text(value, name)]
     return "\n".join(text for block in blocks if (text := BILLING_LINE.sub("", block)))

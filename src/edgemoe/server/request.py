@@ -61,6 +61,7 @@ class AnswerRequest:
     stop: tuple[str, ...] = ()
     echoes_prompt: bool = False  # the prompt stands before its answer, with its logprobs if there are any
     only_scores: bool = False  # no answer is written
+    only_reads: bool = False  # the prompt is read, for later requests; no answer is told
     num_choices: int = 1
     num_top_logprobs: int | None = None  # None: no logprobs
     reports_progress: bool = False

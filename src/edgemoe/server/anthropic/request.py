@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgemoe.server.failures import refused, unsupported
+from edgemoe.server.failures import refused
 from edgemoe.server.fields import Fields
-from edgemoe.server.messages import MAX_MESSAGES, content_text, function_call, join_system, system_text
+from edgemoe.server.messages import MAX_MESSAGES, function_call, join_system, system_text
 from edgemoe.server.openai.chat_request import (
     MAX_TOKENS,
-    check_schema_size,
     effort_options,
-    function_tool,
-    named_choice,
+    read_top_p,
     with_ignored,
 )
 from edgemoe.server.options import Limits
+from edgemoe.server.parts import MEDIA, content_text, no_text, part_text
 from edgemoe.server.request import REQUIRED, AnswerRequest, Draw, ToolChoice
+from edgemoe.server.tools import check_schema_size, function_tool, named_choice
 
 HARMLESS = [
     "metadata",
@@ -49,7 +49,7 @@ def read_messages_request(
     fields = Fields(body)
     fields.refuse({"mcp_servers": ([],)}, "this server runs no tools of its own")
     fields.refuse({"thread": ()}, "send the whole conversation")
-    max_tokens = fields.integer("max_tokens", 1, MAX_TOKENS)
+    max_tokens = fields.integer("max_tokens", 0, MAX_TOKENS)
     if needs_max_tokens and max_tokens is None:
         raise fields.fail("max_tokens", "is missing")
     tools = _read_tools(fields, limits)
@@ -63,12 +63,13 @@ def read_messages_request(
         schema=_read_schema(fields, limits),
         template_options=_read_thinking(fields),
         continues_last=True,
-        max_tokens=max_tokens,
+        max_tokens=None if max_tokens is None else max(1, max_tokens),
+        only_reads=max_tokens == 0,
         clips_max_tokens=True,
         draw=Draw(
             temperature=fields.number("temperature", 0, 2),
             top_k=fields.integer("top_k", 0, MAX_TOKENS),
-            top_p=fields.number("top_p", 1e-9, 1),
+            top_p=read_top_p(fields),
         ),
         stop=fields.texts("stop_sequences", limits.num_stops, limits.stop_chars),
     )
@@ -129,11 +130,11 @@ def _read_conversation(fields: Fields) -> list[dict[str, Any]]:
     if not entries:
         raise fields.fail("messages", "must have at least one message")
     for place, entry in enumerate(entries):
-        messages += _read_message(Fields(entry, f"messages[{place}]"))
+        messages += _read_message(Fields(entry, f"messages[{place}]"), is_last=place == len(entries) - 1)
     return join_system(messages)
 
 
-def _read_message(message: Fields) -> list[dict[str, Any]]:
+def _read_message(message: Fields, *, is_last: bool) -> list[dict[str, Any]]:
     role = message.choice("role", ("user", "assistant", "system"))
     if role is None:
         raise message.fail("role", "is missing")
@@ -146,7 +147,7 @@ def _read_message(message: Fields) -> list[dict[str, Any]]:
     parts = [Fields(block, f"{name}[{place}]") for place, block in enumerate(blocks)]
     if role == "assistant":
         return [_assistant(parts)]
-    return _user(parts)
+    return _user(parts, is_last=is_last)
 
 
 def _assistant(parts: Sequence[Fields]) -> dict[str, Any]:
@@ -161,25 +162,35 @@ def _assistant(parts: Sequence[Fields]) -> dict[str, Any]:
         elif kind == "tool_use":
             call_id, function = part.needed_text("id"), part.needed_text("name")
             calls.append(function_call(call_id, function, part.mapping("input")))
-        elif kind != "redacted_thinking":
-            raise unsupported(f"{part.name('type')} {kind!r}", "the models of this server read text only")
+        elif kind == "compaction":
+            out["content"] += part.text("content", "") or ""
+        elif not _is_of_elsewhere(kind):
+            raise no_text(f"{part.name('type')} {kind!r}")
     return out | ({"tool_calls": calls} if calls else {})
 
 
-def _user(parts: Sequence[Fields]) -> list[dict[str, Any]]:
-    """Results of tools are messages of their own, before the text beside them."""
+def _is_of_elsewhere(kind: str) -> bool:
+    """Whether a block of an assistant's turn is left by another model, or by tools that its server ran. What
+    came of them stands in the text; in this model's mouth they would be words that it should not learn.
+    """
+    known = {"redacted_thinking", "server_tool_use", "mcp_tool_use", "mcp_tool_listing", "fallback", *MEDIA}
+    return kind in known or kind.endswith("_tool_result")
+
+
+def _user(parts: Sequence[Fields], *, is_last: bool) -> list[dict[str, Any]]:
+    """Results of tools are messages of their own, before the text beside them. What stands beside them comes
+    from a client's tools too, so nobody could send it otherwise.
+    """
+    is_new = is_last and not any(part.get("type") == "tool_result" for part in parts)
     results, texts = [], []
     for part in parts:
-        kind = part.needed_text("type")
-        if kind == "tool_result":
+        if part.needed_text("type") == "tool_result":
             text = content_text(part.get("content"), part.name("content"))
             if part.flag("is_error"):
                 text = f"Error: {text}"
             call_id = part.needed_text("tool_use_id")
             results.append({"role": "tool", "content": text, "tool_call_id": call_id})
-        elif kind == "text":
-            texts.append(part.text("text", "") or "")
         else:
-            raise unsupported(f"{part.name('type')} {kind!r}", "the models of this server read text only")
+            texts.append(part_text(part.body, part.path, is_new=is_new))
     text = "\n".join(texts)
     return [*results, {"role": "user", "content": text}] if text or not results else results

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgemoe.server.failures import refused, unsupported
+from edgemoe.server.failures import refused
 from edgemoe.server.fields import Fields
 from edgemoe.server.messages import MAX_MESSAGES
 from edgemoe.server.openai.chat_messages import read_messages
 from edgemoe.server.options import Limits
-from edgemoe.server.request import NAMED, AnswerRequest, Draw, ToolChoice
+from edgemoe.server.request import AnswerRequest, Draw
+from edgemoe.server.tools import check_schema_size, chosen_tools, read_tools
 
 MAX_TOKENS = 1 << 24
 MAX_TOP_LOGPROBS = 20
@@ -71,7 +71,7 @@ def read_chat(body: Mapping[str, Any], limits: Limits) -> AnswerRequest:
     fields.refuse({"moderation": ()}, "nothing here judges texts")
     fields.refuse({"functions": ([],), "function_call": ("none", "auto")}, "use tools and tool_choice")
     refuse_other_samplers(fields)
-    tools = read_tools(fields, limits)
+    tools, tool_choice = chosen_tools(read_tools(fields, limits), fields.get("tool_choice"))
     model, messages = fields.needed_text("model"), read_messages(fields)
     logprobs, num_top = fields.flag("logprobs"), fields.integer("top_logprobs", 0, MAX_TOP_LOGPROBS)
     if num_top and not logprobs:
@@ -80,7 +80,7 @@ def read_chat(body: Mapping[str, Any], limits: Limits) -> AnswerRequest:
         model=model,
         messages=messages,
         tools=tools,
-        tool_choice=read_tool_choice(fields.get("tool_choice"), tools),
+        tool_choice=tool_choice,
         allows_parallel_calls=fields.flag("parallel_tool_calls", True),
         schema=read_response_format(fields, limits),
         template_options=read_template_options(fields),
@@ -130,11 +130,10 @@ def read_draw(fields: Fields) -> Draw:
     if repetition is None:
         repetition = fields.number("repeat_penalty", 0.01, 100)
     top_k = fields.integer("top_k", -1, MAX_TOKENS)
-    top_p = fields.number("top_p", 0, 1)
     return Draw(
         temperature=fields.number("temperature", 0, 100),
         top_k=None if top_k is None else max(0, top_k),
-        top_p=None if top_p is None else max(top_p, 1e-9),  # 0 is some clients' word for the likeliest
+        top_p=read_top_p(fields),
         min_p=fields.number("min_p", 0, 1),
         repetition_penalty=repetition,
         presence_penalty=fields.number("presence_penalty", -2, 2),
@@ -142,6 +141,12 @@ def read_draw(fields: Fields) -> Draw:
         logit_bias=_read_bias(fields),
         seed=_read_seed(fields),
     )
+
+
+def read_top_p(fields: Fields) -> float | None:
+    """``top_p``; 0 is some clients' word for the likeliest token."""
+    top_p = fields.number("top_p", 0, 1)
+    return None if top_p is None else max(top_p, 1e-9)
 
 
 def _read_seed(fields: Fields) -> int | None:
@@ -182,67 +187,6 @@ def effort_options(effort: str, name: str) -> dict[str, Any]:
     if effort == "none":
         return {"enable_thinking": False}
     return {"reasoning_effort": {"minimal": "low", "xhigh": "high", "max": "high"}.get(effort, effort)}
-
-
-def read_tools(fields: Fields, limits: Limits) -> list[dict[str, Any]]:
-    """The functions a model may call, in the shape of chat templates."""
-    tools = []
-    for place, entry in enumerate(fields.items("tools", limits.num_tools)):
-        tool = Fields(entry, f"{fields.name('tools')}[{place}]")
-        kind = tool.needed_text("type")
-        if kind != "function":
-            raise unsupported(f"{tool.name('type')} {kind!r}", "this server knows functions only")
-        function = tool.inner("function")
-        if function is None:
-            raise tool.fail("function", "is missing")
-        tools.append(function_tool(function, "parameters", limits))
-    return tools
-
-
-def function_tool(function: Fields, parameters: str, limits: Limits) -> dict[str, Any]:
-    """One function, its parameters checked for size."""
-    name = function.needed_text("name")
-    if not name or len(name) > 256:
-        raise function.fail("name", "must have 1 to 256 characters")
-    schema = function.mapping(parameters)
-    check_schema_size(schema, function.name(parameters), limits)
-    described = {"name": name, "description": function.text("description", "") or ""}
-    return {
-        "type": "function",
-        "function": described | {"parameters": schema or {"type": "object", "properties": {}}},
-    }
-
-
-def check_schema_size(schema: Mapping[str, Any], name: str, limits: Limits) -> None:
-    """Refuse a schema that would take long to compile."""
-    size = len(json.dumps(schema))
-    if size > limits.schema_bytes:
-        raise refused(name, f"is {size} bytes of schema; at most {limits.schema_bytes} are taken")
-
-
-def read_tool_choice(value: Any, tools: Sequence[Mapping[str, Any]]) -> ToolChoice:
-    """``tool_choice`` as chat and responses have it."""
-    if value is None:
-        return ToolChoice()
-    if isinstance(value, str):
-        if value not in {"auto", "none", "required"}:
-            raise refused("tool_choice", f"is {value!r}; it must be auto, none, required or a function")
-        if value == "required" and not tools:
-            raise refused("tool_choice", "is required, but there are no tools")
-        return ToolChoice(value)
-    choice = Fields(value, "tool_choice")
-    if choice.text("type") != "function":
-        raise unsupported("tool_choice.type", "it must be function")
-    function = choice.inner("function")
-    name = choice.needed_text("name") if function is None else function.needed_text("name")
-    return named_choice(name, tools)
-
-
-def named_choice(name: str, tools: Sequence[Mapping[str, Any]]) -> ToolChoice:
-    """The choice of one function, which must be there."""
-    if name not in {tool["function"]["name"] for tool in tools}:
-        raise refused("tool_choice", f"names {name!r}, which is not among the tools")
-    return ToolChoice(NAMED, name)
 
 
 def read_response_format(fields: Fields, limits: Limits) -> Mapping[str, Any] | None:

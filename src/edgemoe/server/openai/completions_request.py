@@ -42,8 +42,8 @@ def read_completions(body: Mapping[str, Any], limits: Limits) -> CompletionsRequ
     fields = Fields(body)
     fields.refuse({"suffix": ("",)}, "this server goes on from the end only")
     refuse_other_samplers(fields)
-    scores_only = fields.get("max_tokens") == 0 and fields.flag("echo")
-    most = 1 if scores_only else read_max_tokens(fields, "max_tokens") or DEFAULT_MAX_TOKENS
+    wants_none, echoes = fields.get("max_tokens") == 0, fields.flag("echo")
+    most = 1 if wants_none else read_max_tokens(fields, "max_tokens") or DEFAULT_MAX_TOKENS
     first = AnswerRequest(
         model=fields.needed_text("model"),
         max_tokens=most,
@@ -51,8 +51,9 @@ def read_completions(body: Mapping[str, Any], limits: Limits) -> CompletionsRequ
         stop=fields.texts("stop", limits.num_stops, limits.stop_chars),
         num_choices=fields.integer("n", 1, limits.num_choices) or 1,
         num_top_logprobs=fields.integer("logprobs", 0, 20),
-        echoes_prompt=fields.flag("echo"),
-        only_scores=scores_only,
+        echoes_prompt=echoes,
+        only_scores=wants_none and echoes,
+        only_reads=wants_none and not echoes,
         reports_progress=fields.flag("return_progress"),
     )
     prompts = read_prompts(fields)

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgemoe.server.failures import Failure, refused
 from edgemoe.server.request import new_id
 
-ID_PREFIXES = {"message": "msg_", "function_call": "fc_", "function_call_output": "fco_", "reasoning": "rs_"}
+ID_PREFIXES = {
+    "message": "msg_",
+    "function_call": "fc_",
+    "function_call_output": "fco_",
+    "custom_tool_call": "ctc_",
+    "custom_tool_call_output": "ctco_",
+    "reasoning": "rs_",
+    "compaction": "cmp_",
+}
+# Items that are left by tools which another server ran; what came of them stands in the text behind them.
+OF_ELSEWHERE = frozenset(
+    {
+        "code_interpreter_call",
+        "file_search_call",
+        "image_generation_call",
+        "mcp_approval_request",
+        "mcp_approval_response",
+        "mcp_call",
+        "mcp_list_tools",
+        "web_search_call",
+    }
+)
+SUMMARY_MARK = "edgemoe."  # before what this server writes into a compaction
+SUMMARY_HEAD = "The conversation before this, in short:\n\n"
 REFERENCE = "item_reference"
 MOST_SHOWN = 100
 SHOWN = 20  # where a client does not say how many
@@ -23,13 +47,13 @@ def whole_items(value: Any) -> list[dict[str, Any]]:
 def _whole(entry: Mapping[str, Any]) -> dict[str, Any]:
     item = {"type": "message", **{key: value for key, value in entry.items() if value is not None}}
     if not isinstance(item.get("id"), str):
-        item["id"] = new_id(ID_PREFIXES[item["type"]])
+        item["id"] = new_id(ID_PREFIXES.get(item["type"], "item_"))
     if item["type"] == "message":
         item.setdefault("role", "user")
         item["content"] = _parts(item.get("content", ""), item["role"])
     if item["type"] == "reasoning":
         item.setdefault("summary", [])
-    else:
+    elif item["type"] != "compaction":
         item.setdefault("status", "completed")
     return item
 
@@ -41,6 +65,28 @@ def _parts(content: Any, role: str) -> list[dict[str, Any]]:
     parts = [{"text": part} if isinstance(part, str) else part for part in entries]
     parts = [part if part.get("type", "text") != "text" else {**part, "type": kind} for part in parts]
     return [{"annotations": [], **part} if part["type"] == "output_text" else part for part in parts]
+
+
+def compaction_of(text: str) -> dict[str, Any]:
+    """The item that stands for a conversation of which a summary was written."""
+    content = SUMMARY_MARK + base64.urlsafe_b64encode(text.encode()).decode()
+    return {"id": new_id("cmp_"), "type": "compaction", "encrypted_content": content}
+
+
+def compacted_text(content: str, name: str) -> str:
+    """What the model reads of such an item.
+
+    Raises:
+        Failure: another server made it.
+    """
+    before, _, coded = content.partition(SUMMARY_MARK)
+    try:
+        text = base64.b64decode(coded, b"-_", validate=True).decode()
+    except ValueError:
+        before = content
+    if before or content == before:
+        raise Failure(400, f"{name}: was not written by this server", "invalid_encrypted_content", name)
+    return SUMMARY_HEAD + text
 
 
 def references(value: Any) -> list[tuple[int, str]]:
@@ -59,13 +105,15 @@ def item_not_found(item_id: str) -> Failure:
     return Failure(404, message, None, "input")
 
 
-def page_of(items: Sequence[Mapping[str, Any]], query: Mapping[str, str]) -> dict[str, Any]:
+def page_of(
+    items: Sequence[Mapping[str, Any]], query: Mapping[str, str], usual_order: str = "desc"
+) -> dict[str, Any]:
     """The part of a list that ``limit``, ``order`` and ``after`` ask for.
 
     Raises:
         Failure: they are no such values.
     """
-    order, wanted, after = query.get("order", "desc"), query.get("limit", str(SHOWN)), query.get("after")
+    order, wanted, after = query.get("order", usual_order), query.get("limit", str(SHOWN)), query.get("after")
     if order not in {"asc", "desc"}:
         raise refused("order", "must be asc or desc")
     if not wanted.isascii() or not wanted.isdecimal() or not 1 <= int(wanted[:9]) <= MOST_SHOWN:

@@ -11,7 +11,6 @@ from edgemoe.server.fields import Fields
 from edgemoe.server.messages import (
     MAX_MESSAGES,
     call_arguments,
-    content_text,
     function_call,
     join_system,
     system_text,
@@ -19,17 +18,17 @@ from edgemoe.server.messages import (
 from edgemoe.server.openai.chat_request import (
     MAX_TOKENS,
     MAX_TOP_LOGPROBS,
-    check_schema_size,
     effort_options,
-    function_tool,
     read_draw,
     read_template_options,
-    read_tool_choice,
     refuse_other_samplers,
     with_ignored,
 )
+from edgemoe.server.openai.response_items import OF_ELSEWHERE, compacted_text
 from edgemoe.server.options import Limits
+from edgemoe.server.parts import content_text
 from edgemoe.server.request import AnswerRequest
+from edgemoe.server.tools import check_schema_size, chosen_tools, function_tool
 
 NAMESPACE = "namespace"  # a kind of tool: functions under a common name
 HARMLESS = frozenset(
@@ -91,14 +90,14 @@ def read_responses(
     fields.refuse({"moderation": ()}, "nothing here judges texts")
     fields.choice("truncation", ("auto", "disabled"))  # what does not fit is refused, not cut
     refuse_other_samplers(fields)
-    tools = _read_tools(fields, limits)
+    tools, tool_choice = chosen_tools(_read_tools(fields, limits), fields.get("tool_choice"))
     num_top = fields.integer("top_logprobs", 0, MAX_TOP_LOGPROBS)
     wants_logprobs = "message.output_text.logprobs" in fields.items("include", 64)
     request = AnswerRequest(
         model=fields.needed_text("model"),
         messages=_read_input(fields, history),
         tools=tools,
-        tool_choice=_read_choice(fields.get("tool_choice"), tools),
+        tool_choice=tool_choice,
         allows_parallel_calls=fields.flag("parallel_tool_calls", True),
         schema=_read_format(fields, limits),
         template_options=read_template_options(fields) | _read_effort(fields),
@@ -175,12 +174,6 @@ def names_in_spaces(body: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     }
 
 
-def _read_choice(value: Any, tools: Sequence[Mapping[str, Any]]) -> Any:
-    if isinstance(value, dict) and value.get("type") == "allowed_tools":
-        raise unsupported("tool_choice.type 'allowed_tools'", "send the tools that are allowed")
-    return read_tool_choice(value, tools)
-
-
 def _read_input(fields: Fields, history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     instructions = fields.text("instructions")
     messages: list[dict[str, Any]] = [{"role": "system", "content": instructions}] if instructions else []
@@ -194,36 +187,50 @@ def _read_input(fields: Fields, history: Sequence[Mapping[str, Any]]) -> list[di
         if not entries and not history:
             raise fields.fail("input", "must be a text or a list of items")
         for place, entry in enumerate(entries):
-            _add_item(messages, Fields(entry, f"input[{place}]"))
+            _add_item(messages, Fields(entry, f"input[{place}]"), is_last=place == len(entries) - 1)
     return join_system(messages)
 
 
-def _add_item(messages: list[dict[str, Any]], item: Fields) -> None:
+def _add_item(messages: list[dict[str, Any]], item: Fields, *, is_last: bool = False) -> None:
     kind = item.text("type", "message")
     if kind == "message":
-        role = item.choice("role", ("user", "assistant", "system", "developer"), "user")
-        value, name = item.get("content"), item.name("content")
-        if role == "assistant":
-            _assistant(messages)["content"] += content_text(value, name)
-        elif role == "user":
-            messages.append({"role": "user", "content": content_text(value, name)})
-        else:
-            messages.append({"role": "system", "content": system_text(value, name)})
-    elif kind == "function_call":
-        arguments = call_arguments(item.get("arguments"), item.name("arguments"))
-        name, space = item.needed_text("name"), item.text("namespace")
-        name = name if space is None else full_name(space, name)
-        call = function_call(item.needed_text("call_id"), name, arguments)
-        _assistant(messages).setdefault("tool_calls", []).append(call)
-    elif kind == "function_call_output":
+        _add_message(messages, item, is_last=is_last)
+    elif kind in {"function_call", "custom_tool_call"}:
+        _assistant(messages).setdefault("tool_calls", []).append(_call(item, kind))
+    elif kind in {"function_call_output", "custom_tool_call_output"}:
         output = content_text(item.get("output"), item.name("output"))
         messages.append({"role": "tool", "content": output, "tool_call_id": item.needed_text("call_id")})
     elif kind == "reasoning":
         thought = content_text(item.get("content") or item.get("summary"), item.name("content"))
         if thought:
             _assistant(messages)["reasoning_content"] = thought
-    else:
+    elif kind == "compaction":
+        text = compacted_text(item.needed_text("encrypted_content"), item.name("encrypted_content"))
+        messages.append({"role": "user", "content": text})
+    elif kind not in OF_ELSEWHERE:
         raise unsupported(f"{item.name('type')} {kind!r}", "this server knows messages and functions only")
+
+
+def _add_message(messages: list[dict[str, Any]], item: Fields, *, is_last: bool) -> None:
+    role = item.choice("role", ("user", "assistant", "system", "developer"), "user")
+    value, name = item.get("content"), item.name("content")
+    if role == "assistant":
+        _assistant(messages)["content"] += content_text(value, name)
+    elif role == "user":
+        messages.append({"role": "user", "content": content_text(value, name, is_new=is_last)})
+    else:
+        messages.append({"role": "system", "content": system_text(value, name)})
+
+
+def _call(item: Fields, kind: str) -> dict[str, Any]:
+    """A call; of a tool whose input is any text, that is its one argument."""
+    name, space = item.needed_text("name"), item.text("namespace")
+    name = name if space is None else full_name(space, name)
+    if kind == "custom_tool_call":
+        arguments = {"input": item.text("input", "") or ""}
+    else:
+        arguments = call_arguments(item.get("arguments"), item.name("arguments"))
+    return function_call(item.needed_text("call_id"), name, arguments)
 
 
 def _assistant(messages: list[dict[str, Any]]) -> dict[str, Any]:
