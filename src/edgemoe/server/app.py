@@ -16,6 +16,7 @@ from edgemoe.server.answers import Answers
 from edgemoe.server.anthropic_routes import AnthropicRoutes
 from edgemoe.server.guard import Guard
 from edgemoe.server.metrics import CONTENT_TYPE, Metrics
+from edgemoe.server.openai.stored import StoredResponses
 from edgemoe.server.openai_routes import OpenAIRoutes
 from edgemoe.server.options import ServerOptions
 from edgemoe.server.page_routes import PageRoutes
@@ -40,8 +41,9 @@ class Application:
         )
         self.metrics.watch_parking(lambda: shelf.resident.parking if shelf.resident else None)
         self.metrics.watch_engine(lambda: shelf.resident.model.stats() if shelf.resident else None)
-        openai = OpenAIRoutes(self.answers)
-        self._responses = ResponsesRoutes(self.answers)
+        stored = StoredResponses(options.limits.num_stored, options.limits.stored_bytes)
+        openai = OpenAIRoutes(self.answers, stored)
+        self._responses = ResponsesRoutes(self.answers, stored)
         anthropic = AnthropicRoutes(self.answers)
         page = PageRoutes(self.answers)
         routes = [

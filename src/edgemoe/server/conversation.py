@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,15 +46,15 @@ def _room(local: LocalModel, request: AnswerRequest, num_prompt: int) -> int:
     if request.clips_max_tokens:
         if room < 1:
             raise prompt_too_long(num_prompt, local.context)
-        return min(request.max_tokens or room, room)
+        return min(request.max_tokens or room, room, local.context // request.context_parts)
     if room < (request.max_tokens or 1):
         raise too_long(num_prompt, request.max_tokens, local.context)
     return request.max_tokens or room
 
 
 def render_messages(local: LocalModel, request: AnswerRequest, memory: CallMemory) -> str:
-    """The conversation as the chat template writes it. A template that takes system messages only at the
-    front is given later ones as the user's; one that knows no functions is told of them in words.
+    """The conversation as the chat template writes it, or the nearest that it takes (see ``_forms``). A
+    template that knows no functions is told of them in words.
 
     Raises:
         Failure: the template refuses the conversation.
@@ -71,15 +71,40 @@ def render_messages(local: LocalModel, request: AnswerRequest, memory: CallMemor
             text = local.render(shown, tools, options)
         return _up_to(text, begun) if begun else text
 
-    try:
-        return render_remembered(messages, memory, write)
-    except RequestError as error:
-        if not any(m["role"] == "system" for m in messages[1:]):
-            raise Failure(400, str(error), "template_error", "messages") from None
-    try:
-        return render_remembered([messages[0], *map(_as_user, messages[1:])], memory, write)
-    except RequestError as error:
-        raise Failure(400, str(error), "template_error", "messages") from None
+    refusal = ""
+    for shown in _forms(messages):
+        try:
+            return render_remembered(shown, memory, write)
+        except RequestError as error:
+            refusal = refusal or str(error)
+    raise Failure(400, refusal, "template_error", "messages")
+
+
+def _forms(messages: Messages) -> Iterator[Messages]:
+    """Forms of a conversation, for templates that take system messages only at the front, no two messages of
+    one side in a row, or no system messages at all.
+    """
+    yield messages
+    later = [*messages[:1], *map(_as_user, messages[1:])]
+    forms = [later, _joined(later), _joined([_as_user(message) for message in messages])]
+    tried = [messages]
+    for form in forms:
+        if form not in tried:
+            tried.append(form)
+            yield form
+
+
+def _joined(messages: Messages) -> list[Mapping[str, Any]]:
+    """The conversation with the texts of neighbours of one side as one."""
+    out: list[Mapping[str, Any]] = []
+    for message in messages:
+        is_next = bool(out) and out[-1]["role"] == message["role"] in {"user", "assistant"}
+        if is_next and not out[-1].get("tool_calls") and not message.get("tool_calls"):
+            text = "\n\n".join(part for part in (out[-1]["content"], message["content"]) if part)
+            out[-1] = {**out[-1], "content": text}
+        else:
+            out.append(message)
+    return out
 
 
 def _begun(request: AnswerRequest) -> str:

@@ -67,6 +67,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope["path"] = plain_path(scope["path"])
         headers = Headers(scope=scope)
         visit = _Visit(scope, headers, send)
         scope.setdefault("state", {}).update(
@@ -88,7 +89,9 @@ class Guard:
             visit.log()
 
     async def _fail(self, visit: _Visit, error: Exception) -> None:
-        failure = _http_failure(error) if isinstance(error, HTTPException) else failure_of(error)
+        failure, more = failure_of(error), {}
+        if isinstance(error, HTTPException):
+            failure, more = _http_failure(error, visit), dict(error.headers or {})
         if failure.code == "internal_error":
             log.exception("%s %s failed", visit.request_id, visit.path)
         self._metrics.failed(failure.status)
@@ -97,7 +100,7 @@ class Guard:
         else:
             is_anthropic = visit.path.startswith("/v1/messages")
             body = failure.anthropic(visit.request_id) if is_anthropic else failure.openai()
-            await visit.answer(failure.status, body, failure.headers())
+            await visit.answer(failure.status, body, {**more, **failure.headers()})
 
     def _check_host(self, headers: Mapping[str, str]) -> None:
         """Refuse names that are not ours: a web page could have made its own name lead to this machine."""
@@ -201,11 +204,18 @@ def host_name(host: str) -> str:
     return host.partition(":")[0].lower()
 
 
-def _http_failure(error: HTTPException) -> Failure:
+def plain_path(path: str) -> str:
+    """A path without doubled slashes and one at its end, which addresses that end in a slash lead to."""
+    return re.sub("/{2,}", "/", path).rstrip("/") or "/"
+
+
+def _http_failure(error: HTTPException, visit: _Visit) -> Failure:
     codes = {404: "unknown_url", 405: "method_not_allowed"}
+    what = f"{visit.method} {printable(visit.path[:SHOWN_PATH])}"
     message = {
-        404: "there is nothing at this path; those of the APIs begin with /v1",
-        405: "this path does not take this method",
+        404: f"there is nothing at {what}; OpenAI's clients are given this server's address with /v1 behind "
+        "it, Anthropic's clients without",
+        405: f"there is no {what}; this path takes {(error.headers or {}).get('Allow', 'other methods')}",
     }
     return Failure(
         error.status_code,

@@ -18,23 +18,26 @@ from edgemoe.server.openai.chat_answer import ChatEncoder, chat_body
 from edgemoe.server.openai.chat_request import read_chat
 from edgemoe.server.openai.completions_answer import CompletionsEncoder, completions_body
 from edgemoe.server.openai.completions_request import read_completions
-from edgemoe.server.routes import Exchange, Nothing, answered
+from edgemoe.server.openai.stored import StoredResponses
+from edgemoe.server.openai.stored_chats import StoredChats, read_metadata
+from edgemoe.server.routes import Exchange, Nothing, answered, by_method
 
 
 class OpenAIRoutes:
     """OpenAI's protocols."""
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: Answers, stored: StoredResponses) -> None:
         self._answers = answers
+        self._stored = StoredChats(answers, stored)
 
     def routes(self) -> Sequence[BaseRoute]:
         """All paths."""
         return [
-            Route("/v1/chat/completions", self._chat, methods=["POST"]),
+            by_method("/v1/chat/completions", POST=self._chat, GET=self._stored.show_all),
+            *self._stored.routes(),
             Route("/v1/completions", self._completions, methods=["POST"]),
             Route("/v1/embeddings", self._embeddings, methods=["POST"]),
             Route("/v1/models", self._models),
-            Route("/v1/models/", self._models),
             Route("/v1/models/{name:path}", self._model),
         ]
 
@@ -43,6 +46,9 @@ class OpenAIRoutes:
         body = await exchange.body()
         streams, includes_usage = stream_options(body)
         asked = read_chat(body, exchange.options.limits)
+        is_kept = Fields(body).flag("store")
+        if is_kept:
+            read_metadata(body)
         prepared = await self._answers.prepare(asked)
         told = self._answers.events(prepared, exchange.record)
         if streams:
@@ -52,9 +58,16 @@ class OpenAIRoutes:
                 includes_usage=includes_usage,
                 reports_progress=asked.reports_progress,
             )
+            if is_kept:
+                told = self._stored.keeping(told, exchange.owner, body, encoder.head)
             return exchange.stream(told, encoder, asked)
         wholes = await exchange.whole(told)
-        return answered(chat_body(prepared.name, wholes), asked) if wholes else Nothing()
+        if not wholes:
+            return Nothing()
+        completion = chat_body(prepared.name, wholes)
+        if is_kept:
+            await self._stored.keep(exchange.owner, body, completion)
+        return answered(completion, asked)
 
     async def _completions(self, request: Request) -> Response:
         exchange = Exchange(self._answers, request)

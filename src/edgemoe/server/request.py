@@ -57,6 +57,7 @@ class AnswerRequest:
     continues_last: bool = False  # the answer goes on with the last message, if that is the assistant's
     max_tokens: int | None = None
     clips_max_tokens: bool = False  # an answer that cannot be so long is cut, not refused
+    context_parts: int = 1  # such an answer takes at most one of so many parts of the context
     draw: Draw = field(default_factory=Draw)
     stop: tuple[str, ...] = ()
     echoes_prompt: bool = False  # the prompt stands before its answer, with its logprobs if there are any

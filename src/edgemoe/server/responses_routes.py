@@ -15,21 +15,21 @@ from edgemoe.server.answers import Answers, Burst
 from edgemoe.server.failures import Failure, unsupported
 from edgemoe.server.fields import Fields
 from edgemoe.server.openai.background import Background
+from edgemoe.server.openai.compacting import compacted, summary_request
 from edgemoe.server.openai.response_items import item_not_found, page_of, references, whole_items
 from edgemoe.server.openai.responses_answer import ResponsesEncoder
 from edgemoe.server.openai.responses_request import read_delivery, read_responses
 from edgemoe.server.openai.stored import Item, Kept, StoredResponses
-from edgemoe.server.routes import Exchange, Nothing, answered
+from edgemoe.server.routes import Exchange, Nothing, answered, by_method
 from edgemoe.server.streaming import until_gone
 
 
 class ResponsesRoutes:
     """OpenAI's newer protocol."""
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: Answers, stored: StoredResponses) -> None:
         self._answers = answers
-        limits = answers.options.limits
-        self._stored = StoredResponses(limits.num_stored, limits.stored_bytes)
+        self._stored = stored
         self._background = Background(self._keep)
 
     def routes(self) -> Sequence[BaseRoute]:
@@ -38,8 +38,8 @@ class ResponsesRoutes:
         return [
             Route("/v1/responses", self._responses, methods=["POST"]),
             Route("/v1/responses/input_tokens", self._count, methods=["POST"]),
-            Route(one, self._show, methods=["GET"]),
-            Route(one, self._delete, methods=["DELETE"]),
+            Route("/v1/responses/compact", self._compact, methods=["POST"]),
+            by_method(one, GET=self._show, DELETE=self._delete),
             Route(f"{one}/cancel", self._cancel, methods=["POST"]),
             Route(f"{one}/input_items", self._input_items, methods=["GET"]),
         ]
@@ -158,6 +158,17 @@ class ResponsesRoutes:
         asked = read_responses(body, exchange.options.limits, history)
         count = await self._answers.count(asked)
         return JSONResponse({"object": "response.input_tokens", "input_tokens": count})
+
+    async def _compact(self, request: Request) -> Response:
+        exchange = Exchange(self._answers, request)
+        body, history = await self._read(exchange)
+        asked = summary_request(read_responses(body, exchange.options.limits, history))
+        prepared = await self._answers.prepare(asked)
+        wholes = await exchange.whole(self._answers.events(prepared, exchange.record))
+        if not wholes:
+            return Nothing()
+        items = [*history, *whole_items(body.get("input"))]
+        return answered(compacted(items, wholes[0]), asked)
 
 
 def not_found(response_id: str) -> Failure:

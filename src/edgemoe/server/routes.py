@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from edgemoe.server.answers import Answers, Burst, Record
@@ -55,6 +56,15 @@ class Exchange:
     async def whole(self, told: AsyncGenerator[Burst]) -> list[Whole] | None:
         """All answers at once; None if the client has gone."""
         return await until_gone(self._request.receive, collect(told))
+
+
+def by_method(path: str, **handlers: Callable[[Request], Awaitable[Response]]) -> Route:
+    """A path with a handler for each method. One route, so that the refusal of others names them all."""
+
+    async def handle(request: Request) -> Response:
+        return await handlers["GET" if request.method == "HEAD" else request.method](request)
+
+    return Route(path, handle, methods=list(handlers))
 
 
 class Nothing(Response):

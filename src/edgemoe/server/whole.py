@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 from edgemoe.server.answers import Burst
-from edgemoe.server.events import Finish, Reasoning, Text, TokenChance, ToolDelta, ToolOpen, Usage
+from edgemoe.server.events import Event, Finish, Reasoning, Text, TokenChance, ToolDelta, ToolOpen, Usage
 
 
 @dataclass
@@ -33,27 +33,35 @@ class Whole:
         """How it ended."""
         return self.finish.reason if self.finish else "stop"
 
+    def add(self, event: Event) -> None:
+        """Take what comes next."""
+        if isinstance(event, Text):
+            self.text += event.text
+            self.chances += event.chances
+        elif isinstance(event, Reasoning):
+            self.reasoning += event.text
+        elif isinstance(event, ToolOpen):
+            self.calls.append(WholeCall(event.call_id, event.name))
+        elif isinstance(event, ToolDelta):
+            self.calls[event.index].arguments += event.text
+        elif isinstance(event, Finish):
+            self.finish = event
+
 
 async def collect(told: AsyncGenerator[Burst]) -> list[Whole]:
     """All answers, in order. Errors as of the events."""
-    events = [item async for burst in told for item in burst or ()]
     wholes: list[Whole] = []
-    for choice, event in events:
+    async for burst in told:
+        add_all(wholes, burst)
+    return wholes
+
+
+def add_all(wholes: list[Whole], burst: Burst) -> None:
+    """Take a burst of events of several answers."""
+    for choice, event in burst or ():
         while len(wholes) <= choice:
             wholes.append(Whole())
-        whole = wholes[choice]
-        if isinstance(event, Text):
-            whole.text += event.text
-            whole.chances += event.chances
-        elif isinstance(event, Reasoning):
-            whole.reasoning += event.text
-        elif isinstance(event, ToolOpen):
-            whole.calls.append(WholeCall(event.call_id, event.name))
-        elif isinstance(event, ToolDelta):
-            whole.calls[event.index].arguments += event.text
-        elif isinstance(event, Finish):
-            whole.finish = event
-    return wholes
+        wholes[choice].add(event)
 
 
 def usage_of(wholes: list[Whole], per_prompt: int) -> Usage:

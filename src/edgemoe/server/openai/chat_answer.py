@@ -63,6 +63,7 @@ class ChatEncoder:
             "model": model,
             "system_fingerprint": "edgemoe",
         }
+        self.head = {key: self._head[key] for key in ("id", "created", "model")}
         self._num_choices = num_choices
         if includes_usage:
             self._head["usage"] = None  # as the API has it in all chunks but the last

@@ -1,4 +1,5 @@
-"""Responses that clients may ask for again: in memory, within bounds, each for the key that asked for it.
+"""Responses and chat completions that clients may ask for again: in memory, within bounds, each for the key
+that asked for it.
 
 A response is kept with every item that it was made from, so each stands alone: what is forgotten or deleted
 is missed by none that went on from it. Kept are compressed bytes; when there are too many, those go that
@@ -66,12 +67,13 @@ class StoredResponses:
         text = json.dumps({"response": kept.response, "items": kept.items}, separators=(",", ":"))
         if len(text) > self._most_bytes:
             return None  # though it might fit when packed: packing and unpacking it would take long
-        item_ids = tuple(item["id"] for item in kept.response["output"])
+        item_ids = tuple(item["id"] for item in kept.response.get("output", ()))
         packed = Packed(kept.response["id"], item_ids, zlib.compress(text.encode()))
         return packed if packed.num_bytes <= self._most_bytes and self._most else None
 
     def keep(self, owner: str, packed: Packed) -> None:
-        """Keep a response; others are forgotten for it."""
+        """Keep a response, in place of one with its id; others are forgotten for it."""
+        self.forget(owner, packed.response_id)
         self._entries[owner, packed.response_id] = packed
         self._num_bytes += packed.num_bytes
         for item_id in packed.item_ids:
@@ -85,6 +87,10 @@ class StoredResponses:
         if packed is not None:
             self._entries.move_to_end((owner, response_id))
         return packed
+
+    def all_of(self, owner: str) -> list[Packed]:
+        """All responses of an owner."""
+        return [packed for (whose, _), packed in self._entries.items() if whose == owner]
 
     def find_item(self, owner: str, item_id: str) -> Packed | None:
         """The response that has such an item in its output."""
