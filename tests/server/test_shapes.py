@@ -117,3 +117,71 @@ def test_messages(http, extra):
         if event["type"] != "ping":
             strictly(RawMessageStreamEvent, event)
     assert "timings" not in json.dumps(events)
+
+
+PARAMETERS = {
+    "type": "object",
+    "properties": {
+        "age": {"enum": [1, 2]},
+        "day": {"type": "string", "format": "date"},
+        "word": {"type": "string", "pattern": "^[a-z]{2,3}$"},
+        "size": {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 9}, {"type": "null"}]},
+        "kind": {"$ref": "#/$defs/kind"},
+    },
+    "required": ["age", "day", "word", "size", "kind"],
+    "$defs": {"kind": {"enum": ["red"]}},
+    "additionalProperties": False,
+}
+LONG_NAME = "animals.find-a_fox" + "x" * 46  # 64 characters, with all that names may have
+NAMED = {"type": "function", "function": {"name": LONG_NAME}}
+FORCED = {
+    "tools": [
+        {"type": "function", "function": {"name": name, "parameters": PARAMETERS}}
+        for name in ("f", LONG_NAME)
+    ],
+    "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [NAMED]}},
+    "max_tokens": 200,
+}
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"n": 3, "seed": 1, "temperature": 1},
+        {"n": 2, "logprobs": True, "top_logprobs": 3},
+        {"stop": ["upon a ti"], "logprobs": True},
+        FORCED | {"logprobs": True},
+        {"messages": [{"role": "user", "content": "\U0001f600 e\u0301 \u202e\u0000\u2028 <|im_end|>"}]},
+    ],
+)
+def test_streamed_choices_are_the_whole_ones(http, extra):
+    """Each choice's pieces, in order, are what is told at once; nothing of a call stands in its logprobs."""
+    body = {"model": "demo", "messages": SAY, "max_tokens": 8, "temperature": 0} | extra
+    whole = http.post("/v1/chat/completions", json=body).json()
+    strictly(ChatCompletion, whole)
+    chunks = events_of(http.post("/v1/chat/completions", json=body | {"stream": True}).text)
+    for chunk in chunks:
+        strictly(ChatCompletionChunk, chunk)
+    for choice in whole["choices"]:
+        parts = [p for chunk in chunks for p in chunk["choices"] if p["index"] == choice["index"]]
+        text = "".join(part["delta"].get("content") or "" for part in parts)
+        assert text == (choice["message"]["content"] or "")
+        assert [part["finish_reason"] for part in parts if part["finish_reason"]] == [choice["finish_reason"]]
+        told = [entry["token"] for part in parts for entry in (part["logprobs"] or {}).get("content", ())]
+        assert told == [entry["token"] for entry in (choice["logprobs"] or {}).get("content", ())]
+        for call in choice["message"].get("tool_calls", ()):
+            assert call["function"]["name"] == LONG_NAME
+            assert json.loads(call["function"]["arguments"]).keys() == PARAMETERS["properties"].keys()
+            assert told == []
+
+
+def test_streamed_completions_count_on_where_their_tokens_stand(http):
+    body = {"model": "demo", "prompt": ["Once", "He"], "max_tokens": 4, "logprobs": 1, "temperature": 0}
+    whole = http.post("/v1/completions", json=body).json()["choices"]
+    chunks = events_of(http.post("/v1/completions", json=body | {"stream": True}).text)
+    for choice in whole:
+        logprobs = [
+            c["choices"][0]["logprobs"] for c in chunks if c["choices"][0]["index"] == choice["index"]
+        ]
+        offsets = [offset for part in logprobs if part for offset in part["text_offset"]]
+        assert offsets == choice["logprobs"]["text_offset"]

@@ -37,7 +37,8 @@ class AnswerWriter:
         self.written = written
         self._num_prompt = written.num_tokens
         self._only_one_call = only_one_call
-        self._chances: list[TokenChance] = []
+        self._unread: list[TokenChance] = []  # of tokens that may be no text
+        self._chances: list[TokenChance] = []  # of text that is not told yet
         self._seen = ""  # text that the scanner was given, to say which stop ended it
         self._num_reasoning = 0
         self.num_tokens = 0
@@ -53,17 +54,30 @@ class AnswerWriter:
         self.written.push(token.text, token.token_id)
         was_thinking, was_in_call = self._reader.is_thinking, self._reader.is_in_call
         self._num_reasoning += was_thinking
+        pieces = self._reader.push(token.text)
         if token.chance is not None and not was_thinking and not was_in_call:
-            self._chances.append(token.chance)
-        return self._events(self._reader.push(token.text))
+            self._unread.append(token.chance)
+        self._settle(pieces)
+        return self._events(pieces)
+
+    def _settle(self, pieces: Sequence[Reasoning | Text | Call]) -> None:
+        """Tokens that the reader held back are either text by now, or the mark of a call or a thought."""
+        if any(isinstance(piece, Text) for piece in pieces):
+            self._chances += self._unread
+            self._unread = []
+        elif self._reader.is_in_call or self._reader.is_thinking:
+            self._unread = []
 
     def finish(self, end: End) -> list[Event]:
         """The last events."""
         out: list[Event] = []
         if not self.is_done:
-            out = self._events(self._reader.finish(is_cut=end.reason == "length"))
+            pieces = self._reader.finish(is_cut=end.reason == "length")
+            self._settle(pieces)
+            out = self._events(pieces)
         if not self._scanner.is_stopped and (rest := self._scanner.flush()):
             out.append(self._text(rest))
+        self._chances += self._unread
         if self._chances:
             out.append(self._text(""))
         usage = Usage(self._num_prompt, self.num_tokens, end.num_cached, self._num_reasoning, end.timings)

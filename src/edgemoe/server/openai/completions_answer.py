@@ -51,6 +51,7 @@ class CompletionsEncoder:
         self._reports_progress = reports_progress
         self._per_prompt = per_prompt
         self._usages: list[Usage] = []
+        self._offsets: dict[int, int] = {}  # characters of each answer so far, in its tokens
 
     def opening(self) -> Iterable[str]:
         """Nothing but a sign of life."""
@@ -59,7 +60,7 @@ class CompletionsEncoder:
     def encode(self, choice: int, event: Event) -> Iterable[str]:
         """The chunks of an event."""
         if isinstance(event, Text):
-            extra = {"logprobs": logprobs_body(event.chances)} if event.chances else {}
+            extra = {"logprobs": self._logprobs(choice, event.chances)} if event.chances else {}
             yield self._chunk(choice, event.text, None, **extra)
         elif isinstance(event, Finish):
             self._usages.append(event.usage)
@@ -68,6 +69,11 @@ class CompletionsEncoder:
             progress = {"total": event.total, "processed": event.done}
             progress["time_ms"] = round(event.elapsed_s * 1000)
             yield data(self._head | {"choices": [], "prompt_progress": progress})
+
+    def _logprobs(self, choice: int, chances: Sequence[TokenChance]) -> dict[str, Any]:
+        offset = self._offsets.get(choice, 0)
+        self._offsets[choice] = offset + sum(len(chance.text) for chance in chances)
+        return logprobs_body(chances, offset)
 
     def heartbeat(self) -> Iterable[str]:
         """A comment for proxies, and a chunk that adds nothing."""
