@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from edgemoe.server.anthropic.request import read_messages_request
@@ -197,3 +199,37 @@ def test_calls_of_other_kinds_are_calls():
     )
     assert told[1]["tool_calls"][0]["function"] == {"name": "patch", "arguments": {"input": "*** Begin"}}
     assert told[2] == {"role": "tool", "content": "ok", "tool_call_id": "1"}
+
+
+def test_deferred_tools_are_told_of_where_a_search_found_them(http):
+    """They are not at the front, so that the prompt begins as in the turn before."""
+    schema = {"type": "object", "properties": {"url": {"enum": ["http://a"]}}, "required": ["url"]}
+    tools = [
+        {"name": "search", "input_schema": {"type": "object"}},
+        {"name": "fetch", "description": "Fetches.", "input_schema": schema, "defer_loading": True},
+        {"name": "other", "input_schema": schema, "defer_loading": True},
+    ]
+    turns = [
+        SAY,
+        used(),
+        {"role": "user", "content": [result({"type": "tool_reference", "tool_name": "fetch"})]},
+    ]
+    ask = {"model": "demo", "max_tokens": 80, "temperature": 0, "tools": tools}
+    asked = read_messages_request(ask | {"messages": turns}, LIMITS, needs_max_tokens=True)
+    assert [tool["function"]["name"] for tool in asked.tools] == ["search", "fetch"]
+    assert asked.untold_tools == {"fetch"}
+    first, *lines, last = asked.messages[2]["content"].splitlines()
+    assert (first, last) == ("<functions>", "</functions>")
+    assert [json.loads(line[len("<function>") : -len("</function>")]) for line in lines] == [
+        {"name": "fetch", "description": "Fetches.", "parameters": schema}
+    ]
+    forced = ask | {"messages": turns, "tool_choice": {"type": "tool", "name": "fetch"}}
+    (block,) = http.post("/v1/messages", json=forced).json()["content"]
+    assert (block["name"], block["input"]) == ("fetch", {"url": "http://a"})
+    before = http.post("/v1/messages/count_tokens", json=ask | {"messages": turns[:1]}).json()
+    bare = http.post(
+        "/v1/messages/count_tokens", json=ask | {"messages": turns[:1], "tools": tools[:1]}
+    ).json()
+    assert before == bare
+    early = ask | {"messages": turns[:1], "tool_choice": {"type": "tool", "name": "other"}}
+    assert "not among the tools" in http.post("/v1/messages", json=early).json()["error"]["message"]

@@ -60,7 +60,8 @@ def render_messages(local: LocalModel, request: AnswerRequest, memory: CallMemor
         Failure: the template refuses the conversation.
     """
     messages = request.messages or ()
-    tools = None if request.tool_choice.kind == NONE else list(request.tools) or None
+    told = [tool for tool in request.tools if tool["function"]["name"] not in request.untold_tools]
+    tools = None if request.tool_choice.kind == NONE else told or None
     begun = _begun(request)
     options = {**request.template_options} | ({"add_generation_prompt": False} if begun else {})
 

@@ -50,6 +50,7 @@ class AnswerRequest:
     messages: Sequence[Mapping[str, Any]] | None = None
     prompt: str | Sequence[int] | None = None
     tools: Sequence[Mapping[str, Any]] = ()
+    untold_tools: frozenset[str] = frozenset()  # names of tools whose definitions stand in the messages
     tool_choice: ToolChoice = field(default_factory=ToolChoice)
     allows_parallel_calls: bool = True
     schema: Mapping[str, Any] | None = None  # what the answer must be; {} for any JSON object

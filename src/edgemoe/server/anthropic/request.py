@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgemoe.server.anthropic.deferred import DeferredTools
 from edgemoe.server.failures import refused
 from edgemoe.server.fields import Fields
 from edgemoe.server.messages import MAX_MESSAGES, function_call, join_system, system_text
@@ -52,12 +53,16 @@ def read_messages_request(
     max_tokens = fields.integer("max_tokens", 0, MAX_TOKENS)
     if needs_max_tokens and max_tokens is None:
         raise fields.fail("max_tokens", "is missing")
-    tools = _read_tools(fields, limits)
+    tools, later = _read_tools(fields, limits)
+    deferred = DeferredTools(later)
+    messages = _read_conversation(fields, deferred)
+    tools += [tool for tool in later if tool["function"]["name"] in deferred.found]
     choice, is_parallel = _read_tool_choice(fields.inner("tool_choice"), tools)
     request = AnswerRequest(
         model=fields.needed_text("model"),
-        messages=_read_conversation(fields),
+        messages=messages,
         tools=tools,
+        untold_tools=frozenset(deferred.found),
         tool_choice=choice,
         allows_parallel_calls=is_parallel,
         schema=_read_schema(fields, limits),
@@ -99,14 +104,23 @@ def _read_thinking(fields: Fields) -> dict[str, Any]:
     return options | {"enable_thinking": kind != "disabled"}
 
 
-def _read_tools(fields: Fields, limits: Limits) -> list[dict[str, Any]]:
-    """The client's own tools. Those that Anthropic would run are left out: nobody here could run them."""
-    tools = []
-    for place, entry in enumerate(fields.items("tools", limits.num_tools)):
-        tool = Fields(entry, f"tools[{place}]")
-        if tool.text("type", "custom") == "custom":
-            tools.append(function_tool(tool, "input_schema", limits))
-    return tools
+def _read_tools(fields: Fields, limits: Limits) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The client's own tools, and those of them that are deferred. Those that Anthropic would run are left
+    out: nobody here could run them. Where one of them is the search, nothing is deferred.
+    """
+    tools: list[dict[str, Any]] = []
+    later: list[dict[str, Any]] = []
+    entries = [
+        Fields(entry, f"tools[{place}]")
+        for place, entry in enumerate(fields.items("tools", limits.num_tools))
+    ]
+    kinds = [tool.text("type", "custom") or "" for tool in entries]
+    can_search = not any(kind.startswith("tool_search_tool") for kind in kinds)
+    for tool, kind in zip(entries, kinds, strict=True):
+        if kind == "custom":
+            where = later if can_search and tool.flag("defer_loading") else tools
+            where.append(function_tool(tool, "input_schema", limits))
+    return tools, later
 
 
 def _read_tool_choice(choice: Fields | None, tools: Sequence[Mapping[str, Any]]) -> tuple[ToolChoice, bool]:
@@ -123,18 +137,19 @@ def _read_tool_choice(choice: Fields | None, tools: Sequence[Mapping[str, Any]])
     return ToolChoice(kind or "auto"), is_parallel
 
 
-def _read_conversation(fields: Fields) -> list[dict[str, Any]]:
+def _read_conversation(fields: Fields, deferred: DeferredTools) -> list[dict[str, Any]]:
     system = system_text(fields.get("system"), "system")
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     entries = fields.items("messages", MAX_MESSAGES)
     if not entries:
         raise fields.fail("messages", "must have at least one message")
     for place, entry in enumerate(entries):
-        messages += _read_message(Fields(entry, f"messages[{place}]"), is_last=place == len(entries) - 1)
+        message, is_last = Fields(entry, f"messages[{place}]"), place == len(entries) - 1
+        messages += _read_message(message, deferred, is_last=is_last)
     return join_system(messages)
 
 
-def _read_message(message: Fields, *, is_last: bool) -> list[dict[str, Any]]:
+def _read_message(message: Fields, deferred: DeferredTools, *, is_last: bool) -> list[dict[str, Any]]:
     role = message.choice("role", ("user", "assistant", "system"))
     if role is None:
         raise message.fail("role", "is missing")
@@ -147,7 +162,7 @@ def _read_message(message: Fields, *, is_last: bool) -> list[dict[str, Any]]:
     parts = [Fields(block, f"{name}[{place}]") for place, block in enumerate(blocks)]
     if role == "assistant":
         return [_assistant(parts)]
-    return _user(parts, is_last=is_last)
+    return _user(parts, deferred, is_last=is_last)
 
 
 def _assistant(parts: Sequence[Fields]) -> dict[str, Any]:
@@ -177,7 +192,7 @@ def _is_of_elsewhere(kind: str) -> bool:
     return kind in known or kind.endswith("_tool_result")
 
 
-def _user(parts: Sequence[Fields], *, is_last: bool) -> list[dict[str, Any]]:
+def _user(parts: Sequence[Fields], deferred: DeferredTools, *, is_last: bool) -> list[dict[str, Any]]:
     """Results of tools are messages of their own, before the text beside them. What stands beside them comes
     from a client's tools too, so nobody could send it otherwise.
     """
@@ -185,7 +200,7 @@ def _user(parts: Sequence[Fields], *, is_last: bool) -> list[dict[str, Any]]:
     results, texts = [], []
     for part in parts:
         if part.needed_text("type") == "tool_result":
-            text = content_text(part.get("content"), part.name("content"))
+            text = content_text(deferred.written_out(part.get("content")), part.name("content"))
             if part.flag("is_error"):
                 text = f"Error: {text}"
             call_id = part.needed_text("tool_use_id")
