@@ -226,10 +226,11 @@ def test_deferred_tools_are_told_of_where_a_search_found_them(http):
     forced = ask | {"messages": turns, "tool_choice": {"type": "tool", "name": "fetch"}}
     (block,) = http.post("/v1/messages", json=forced).json()["content"]
     assert (block["name"], block["input"]) == ("fetch", {"url": "http://a"})
-    before = http.post("/v1/messages/count_tokens", json=ask | {"messages": turns[:1]}).json()
-    bare = http.post(
-        "/v1/messages/count_tokens", json=ask | {"messages": turns[:1], "tools": tools[:1]}
-    ).json()
-    assert before == bare
-    early = ask | {"messages": turns[:1], "tool_choice": {"type": "tool", "name": "other"}}
+    early = ask | {"messages": turns[:1]}
+    counts = [
+        http.post("/v1/messages/count_tokens", json=early | {"tools": shown}).json()["input_tokens"]
+        for shown in (tools, tools[:1], [*tools, {"type": "tool_search_tool_bm25_20251119", "name": "s"}])
+    ]
+    assert counts[0] == counts[1] < counts[2]  # nobody here runs the last one's search
+    early |= {"tool_choice": {"type": "tool", "name": "other"}}
     assert "not among the tools" in http.post("/v1/messages", json=early).json()["error"]["message"]
