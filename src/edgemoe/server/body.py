@@ -36,7 +36,7 @@ async def read_body(request: Request, limits: Limits) -> Mapping[str, Any]:
 
 async def _content(request: Request, most: int) -> bytes:
     coding = request.headers.get("content-encoding", "identity")
-    if coding != "identity":
+    if coding.strip().lower() not in {"", "identity"}:
         raise Failure(415, f"the body is coded as {coding[:100]!r}; send it plain", "unsupported_media_type")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > most:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from edgemoe.server.failures import Failure, refused, unsupported
 
 MAX_DIGITS = 1000  # of a number; more would only wear out the processor
 MAX_DEPTH = 64  # of nested JSON; deeper bodies would only wear out the parser
+HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")  # maybe: most come in pairs
 
 
 def parse_body(data: bytes) -> Mapping[str, Any]:
@@ -28,7 +30,16 @@ def parse_body(data: bytes) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise Failure(400, "the body must be a JSON object", "invalid_json")
     _check_depth(value)
-    return value
+    return mended(value) if HALF_CHARACTER.search(data) else value
+
+
+def mended(value: Any) -> Any:
+    """The value without halves of characters: clients that cut texts by UTF-16 send them, and keep them."""
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, list):
+        return [mended(inner) for inner in value]
+    return {mended(key): mended(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
 def _no_constant(name: str) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgemoe.server.failures import refused
+from edgemoe.server.fields import mended
 from edgemoe.server.parts import content_text, part_text
 
 MAX_MESSAGES = 10_000
@@ -37,7 +38,7 @@ def call_arguments(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, str):
         raise refused(name, "must be the text of a JSON object")
     try:
-        parsed = json.loads(value)
+        parsed = mended(json.loads(value))
     except (ValueError, RecursionError):
         return {"arguments": value}
     return parsed if isinstance(parsed, dict) else {"arguments": parsed}
