@@ -143,3 +143,33 @@ def test_tools_count_in_the_prompt(openai_client):
     none = openai_client.chat.completions.create(**ask, tools=TOOLS, tool_choice="none")
     assert with_tools.usage.prompt_tokens > plain.usage.prompt_tokens + 50
     assert none.usage.prompt_tokens == plain.usage.prompt_tokens
+
+
+# As templates of Gemma 2 and Mistral have it.
+STRICT = """{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}
+{%- for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}
+{{- raise_exception('Conversation roles must alternate') }}{% endif %}<|im_start|>{{ m.role }}
+{{ m.content }}<|im_end|>
+{% endfor %}<|im_start|>assistant
+"""
+
+
+def test_templates_that_want_turns_to_alternate_are_given_such(tmp_path):
+    """Codex opens with messages of one side, and compacted conversations have more of them."""
+    store = shutil.copytree(DEMO_STORE, tmp_path / "demo")
+    give_template(store, STRICT)
+    items = [
+        {"role": "developer", "content": "Be kind."},
+        {"role": "user", "content": "<environment_context/>"},
+        {"role": "user", "content": "Tell a story."},
+    ]
+    with (
+        live_server(store) as live,
+        openai.OpenAI(base_url=f"{live.url}/v1", api_key="x", max_retries=0) as client,
+    ):
+        ask = {"model": "demo", "max_output_tokens": 2}
+        assert client.responses.create(**ask, input=items, instructions="Be brief.").output_text
+        later = [*items, {"role": "assistant", "content": "No."}, items[0], items[2]]
+        assert client.responses.create(**ask, input=later).output_text
+        with pytest.raises(openai.BadRequestError, match="must alternate"):
+            client.responses.create(**ask, input=[{"role": "assistant", "content": "No."}, *items])

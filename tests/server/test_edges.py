@@ -6,13 +6,14 @@ import gzip
 import json
 from types import SimpleNamespace
 
+import httpx
 import pytest
 
 from edgemoe.server.dialects import DIALECTS
 from edgemoe.server.events import TokenChance
 from edgemoe.server.failures import Failure, unsupported
 from edgemoe.server.fields import parse_body
-from edgemoe.server.guard import preflight
+from edgemoe.server.guard import plain_path, preflight
 from edgemoe.server.model_list import list_models
 from edgemoe.server.openai.chat_answer import logprobs_body
 
@@ -74,8 +75,50 @@ def test_models_come_in_pages(tmp_path):
             page(**wrong)
 
 
-def test_the_list_of_models_has_a_slash_at_will(http):
+def test_slashes_too_many_do_no_harm(http):
     assert http.get("/v1/models/").json() == http.get("/v1/models").json()
+    assert http.get("/v1/models/demo/").json()["id"] == "demo"
+    for path in ("//v1/messages/count_tokens", "/v1//messages/count_tokens/?beta=true"):
+        body = {"model": "demo", "messages": SAY}
+        answer = http.post(httpx.URL(str(http.base_url).rstrip("/") + path), json=body)
+        assert answer.json()["input_tokens"] > 0
+    assert [plain_path(path) for path in ("/", "//", "/page/", "//a///b//")] == ["/", "/", "/page", "/a/b"]
+
+
+def test_what_is_not_there_says_so_in_the_protocols_words(http):
+    wrong = http.post("/v1/v1/messages", json={})
+    assert wrong.status_code == 404
+    assert "nothing at POST /v1/v1/messages; OpenAI's clients are given" in wrong.json()["error"]["message"]
+    batches = http.get("/v1/messages/batches")
+    assert (batches.status_code, batches.json()["error"]["type"]) == (404, "not_found_error")
+    put = http.put("/v1/chat/completions", json={})
+    assert put.status_code == 405
+    assert set(put.headers["allow"].split(", ")) == {"GET", "HEAD", "POST"}
+    assert http.head("/v1/chat/completions").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/completions"])
+def test_a_prompt_can_be_read_ahead(http, path):
+    asked = {"messages": [{"role": "user", "content": "Read this ahead."}], "prompt": "Read this one ahead"}
+    body = {"model": "demo", "max_tokens": 0} | asked
+    first, second = (http.post(path, json=body | extra).json() for extra in ({}, {"max_tokens": 2}))
+    if path == "/v1/messages":
+        assert (first["stop_reason"], first["usage"]["output_tokens"]) == ("max_tokens", 0)
+        assert second["usage"]["cache_read_input_tokens"] > 0
+        assert second["usage"]["input_tokens"] == 1
+    else:
+        assert (first["choices"][0]["text"], first["usage"]["completion_tokens"]) == ("", 0)
+        assert second["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
+
+
+def test_a_function_without_parameters_is_called_with_none(openai_client):
+    answer = openai_client.chat.completions.create(
+        **ASK | {"max_tokens": 40},
+        messages=SAY,
+        tools=[{"type": "function", "function": {"name": "look"}}],
+        tool_choice="required",
+    )
+    assert answer.choices[0].message.tool_calls[0].function.arguments == "{}"
 
 
 @pytest.mark.parametrize(("takes_calls", "shown"), [(True, "Well, "), (False, "Well, <tool_c")])
