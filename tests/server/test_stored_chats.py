@@ -78,6 +78,22 @@ def test_completions_are_listed_changed_and_deleted(client):
         client.chat.completions.update(ids[0], metadata={str(n): "" for n in range(17)})
 
 
+def test_a_page_of_large_completions_ends_where_memory_would(server, client):
+    """Compressed they are small, and a page of a hundred might be hundreds of times as large."""
+    stored = server.app._responses._stored
+    ids = [client.chat.completions.create(**ASK, store=True, metadata={"n": str(n)}).id for n in range(3)]
+    most, stored.most_bytes = stored.most_bytes, 1
+    try:
+        page = client.chat.completions.list()
+        assert [c.id for c in page.data] == ids[:1]
+        assert page.has_more
+        assert [c.id for c in page] == ids  # the client goes on behind it
+    finally:
+        stored.most_bytes = most
+    client.chat.completions.update(ids[0], metadata={"n": "9"})
+    assert [c.id for c in client.chat.completions.list()] == ids
+
+
 def test_what_is_not_kept_or_is_anothers_is_not_there(client, openai_client):
     ask = client.chat.completions
     plain, kept = ask.create(**ASK), ask.create(**ASK, store=True)

@@ -40,11 +40,13 @@ class Packed:
     response_id: str
     item_ids: tuple[str, ...]  # of its output
     content: bytes
+    unpacked_bytes: int
+    label: Mapping[str, Any]  # what it is found by
 
     @property
     def num_bytes(self) -> int:
         """What it takes."""
-        return len(self.content) + ENTRY_BYTES
+        return len(self.content) + len(json.dumps(self.label)) + ENTRY_BYTES
 
     def unpack(self) -> Kept:
         """The response itself."""
@@ -57,19 +59,20 @@ class StoredResponses:
     def __init__(self, most: int, most_bytes: int) -> None:
         """At most so many, of so many bytes together."""
         self._most = most
-        self._most_bytes = most_bytes
+        self.most_bytes = most_bytes
         self._num_bytes = 0
         self._entries: OrderedDict[tuple[str, str], Packed] = OrderedDict()  # by owner and id, as last used
         self._places: dict[tuple[str, str], str] = {}  # owner and item's id -> response's id
 
-    def pack(self, kept: Kept) -> Packed | None:
-        """A response as it can be kept; None if it alone is too large."""
+    def pack(self, kept: Kept, label: Mapping[str, Any] | None = None) -> Packed | None:
+        """A response as it can be kept, with what it is found by; None if it alone is too large."""
         text = json.dumps({"response": kept.response, "items": kept.items}, separators=(",", ":"))
-        if len(text) > self._most_bytes:
+        if len(text) > self.most_bytes:
             return None  # though it might fit when packed: packing and unpacking it would take long
         item_ids = tuple(item["id"] for item in kept.response.get("output", ()))
-        packed = Packed(kept.response["id"], item_ids, zlib.compress(text.encode()))
-        return packed if packed.num_bytes <= self._most_bytes and self._most else None
+        content = zlib.compress(text.encode())
+        packed = Packed(kept.response["id"], item_ids, content, len(text), label or {})
+        return packed if packed.num_bytes <= self.most_bytes and self._most else None
 
     def keep(self, owner: str, packed: Packed) -> None:
         """Keep a response, in place of one with its id; others are forgotten for it."""
@@ -78,7 +81,7 @@ class StoredResponses:
         self._num_bytes += packed.num_bytes
         for item_id in packed.item_ids:
             self._places[owner, item_id] = packed.response_id
-        while len(self._entries) > self._most or self._num_bytes > self._most_bytes:
+        while len(self._entries) > self._most or self._num_bytes > self.most_bytes:
             self.forget(*next(iter(self._entries)))
 
     def find(self, owner: str, response_id: str) -> Packed | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -17,7 +18,7 @@ from edgemoe.server.failures import Failure
 from edgemoe.server.fields import Fields
 from edgemoe.server.openai.chat_answer import chat_body
 from edgemoe.server.openai.response_items import page_of
-from edgemoe.server.openai.stored import Item, Kept, StoredResponses
+from edgemoe.server.openai.stored import Item, Kept, Packed, StoredResponses
 from edgemoe.server.routes import Exchange, by_method
 from edgemoe.server.whole import Whole, add_all
 
@@ -72,7 +73,7 @@ class StoredChats:
     async def keep(self, owner: str, body: Mapping[str, Any], completion: Mapping[str, Any]) -> None:
         """Keep a completion with the request that it answers, unless it alone is too large."""
         told = {key: body.get(key) for key in ECHOED} | {"metadata": read_metadata(body)}
-        await self._put(_owner(owner), Kept({**completion, **told}, body["messages"]))
+        await self._put(_owner(owner), Kept({**completion, **told}, body["messages"]), time.monotonic_ns())
 
     async def keeping(
         self, told: AsyncGenerator[Burst], owner: str, body: Mapping[str, Any], head: Mapping[str, Any]
@@ -89,37 +90,53 @@ class StoredChats:
         """``GET /v1/chat/completions``: those of one key, in the order in which they were made."""
         exchange = Exchange(self._answers, request)
         query = request.query_params
-        packed = self._stored.all_of(_owner(exchange.owner))
-        kept = [(await asyncio.to_thread(one.unpack)).response for one in packed]
         model = query.get("model")
         wanted = {match[1]: value for key, value in query.items() if (match := METADATA_FIELD.fullmatch(key))}
         found = [
-            body
-            for body in sorted(kept, key=lambda body: body["created"])
-            if model in {None, body["model"]} and wanted.items() <= body["metadata"].items()
+            {"id": packed.response_id, "packed": packed}
+            for packed in sorted(
+                self._stored.all_of(_owner(exchange.owner)), key=lambda packed: packed.label["made"]
+            )
+            if model in {None, packed.label["model"]} and wanted.items() <= packed.label["metadata"].items()
         ]
-        return JSONResponse(page_of(found, query, "asc"))
+        page = page_of(found, query, "asc")
+        return JSONResponse(page | await self._unpacked([entry["packed"] for entry in page["data"]]))
 
-    async def _found(self, exchange: Exchange) -> Kept:
+    async def _unpacked(self, packed: Sequence[Packed]) -> dict[str, Any]:
+        """The entries of a page, as many as have room in memory: compressed, a thousand might be small."""
+        shown: list[dict[str, Any]] = []
+        room = self._stored.most_bytes
+        for one in packed:
+            room -= one.unpacked_bytes
+            if shown and room < 0:
+                return {"data": shown, "last_id": shown[-1]["id"], "has_more": True}
+            shown.append((await asyncio.to_thread(one.unpack)).response)
+        return {"data": shown}
+
+    def _packed(self, exchange: Exchange) -> Packed:
         completion_id = exchange.path_value("completion_id")
         packed = self._stored.find(_owner(exchange.owner), completion_id)
         if packed is None:
             raise not_found(completion_id)
-        return await asyncio.to_thread(packed.unpack)
+        return packed
 
     async def _show(self, request: Request) -> Response:
-        return JSONResponse((await self._found(Exchange(self._answers, request))).response)
+        packed = self._packed(Exchange(self._answers, request))
+        return JSONResponse((await asyncio.to_thread(packed.unpack)).response)
 
     async def _update(self, request: Request) -> Response:
         exchange = Exchange(self._answers, request)
         metadata = read_metadata(await exchange.body())
-        kept = await self._found(exchange)
+        packed = self._packed(exchange)
+        kept = await asyncio.to_thread(packed.unpack)
         kept.response["metadata"] = metadata
-        await self._put(_owner(exchange.owner), kept)
+        await self._put(_owner(exchange.owner), kept, packed.label["made"])
         return JSONResponse(kept.response)
 
-    async def _put(self, owner: str, kept: Kept) -> None:
-        packed = await asyncio.to_thread(self._stored.pack, kept)
+    async def _put(self, owner: str, kept: Kept, made: int) -> None:
+        told = kept.response
+        label = {"made": made, "model": told["model"], "metadata": told["metadata"]}
+        packed = await asyncio.to_thread(self._stored.pack, kept, label)
         if packed is not None:
             self._stored.keep(owner, packed)
 
@@ -131,7 +148,7 @@ class StoredChats:
         return JSONResponse({"id": completion_id, "object": "chat.completion.deleted", "deleted": True})
 
     async def _messages(self, request: Request) -> Response:
-        kept = await self._found(Exchange(self._answers, request))
+        kept = await asyncio.to_thread(self._packed(Exchange(self._answers, request)).unpack)
         completion_id = kept.response["id"]
         shown = [_message(item, f"{completion_id}-{place}") for place, item in enumerate(kept.items)]
         return JSONResponse(page_of(shown, request.query_params, "asc"))
