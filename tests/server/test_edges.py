@@ -83,6 +83,7 @@ def test_slashes_too_many_do_no_harm(http):
         answer = http.post(httpx.URL(str(http.base_url).rstrip("/") + path), json=body)
         assert answer.json()["input_tokens"] > 0
     assert [plain_path(path) for path in ("/", "//", "/page/", "//a///b//")] == ["/", "/", "/page", "/a/b"]
+    assert [plain_path(path, "/ai") for path in ("/ai/", "/ai/v1/models/")] == ["/ai/", "/ai/v1/models"]
 
 
 def test_what_is_not_there_says_so_in_the_protocols_words(http):

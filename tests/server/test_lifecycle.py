@@ -313,7 +313,7 @@ def test_bodies_have_a_limit(server):
 
 def test_unknown_paths_and_methods_have_the_protocols_shape(http):
     assert http.get("/v1/nothing").json()["error"]["code"] == "unknown_url"
-    assert http.get("/v1/chat/completions").status_code == 405
+    assert http.get("/v1/completions").status_code == 405
     assert http.get("/v1/messages").json()["type"] == "error"
 
 

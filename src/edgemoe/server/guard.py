@@ -67,7 +67,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope["path"] = plain_path(scope["path"])
+        scope["path"] = plain_path(scope["path"], scope.get("root_path", ""))
         headers = Headers(scope=scope)
         visit = _Visit(scope, headers, send)
         scope.setdefault("state", {}).update(
@@ -204,9 +204,12 @@ def host_name(host: str) -> str:
     return host.partition(":")[0].lower()
 
 
-def plain_path(path: str) -> str:
-    """A path without doubled slashes and one at its end, which addresses that end in a slash lead to."""
-    return re.sub("/{2,}", "/", path).rstrip("/") or "/"
+def plain_path(path: str, root: str = "") -> str:
+    """A path without doubled slashes and one at its end, which come of addresses that end in a slash.
+    ``root``: where a host has the application, whose own first page keeps its slash.
+    """
+    plain = re.sub("/{2,}", "/", path).rstrip("/")
+    return f"{root}/" if plain == root else plain
 
 
 def _http_failure(error: HTTPException, visit: _Visit) -> Failure:
