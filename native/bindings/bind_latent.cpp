@@ -23,11 +23,11 @@ constexpr const char* kLayer = "LatentLayer";
 constexpr const char* kDoc = R"(Latent attention in its absorbed form (DeepSeek-V2, arXiv 2405.04434).
 
 Letters: H heads, Q rank of queries, L latent dimension, N and R plain and rotated dimension of a query's head, C
-dimension of a value's, S slots; N', Q' and L' are N, Q and L rounded up to 32, C' is C rounded up to 16. `norm` (D,) is applied to what
-comes in. Queries are made by `q_a`, a pair of (matrix (Q', D), bias or None) and its norm (Q,), then `q_b` (H (N +
+dimension of a value's, S slots; N', Q' and L' are N, Q and L rounded up to 32, C' and L'' are C and L
+rounded up to 16. `norm` (D,) is applied to what comes in. Queries are made by `q_a`, a pair of (matrix (Q', D), bias or None) and its norm (Q,), then `q_b` (H (N +
 R), Q'); with None in place of `q_a` by `q_b` (H (N + R), D) alone. `kv_a`, a pair of a matrix (L + R, D) and its
 bias or None, makes a latent vector, which passes `kv_a_norm` (L,), and a key that rotates; both are what the cache
-keeps. `k_b` (H L, N') has each head's matrix of keys transposed, `v_b` (H C', L') that of values, both with zeros
+keeps. `k_b` (H L'', N') has each head's matrix of keys transposed, `v_b` (H C', L') that of values, both with zeros
 where they are wider than the head; `o` is a pair of a matrix (D, H C rounded up to 32) and its bias or None. The logistic function
 of `gate` (H, D), if any, multiplies what each head finds. Scores are multiplied by `scale`; what comes out passes `post_norm` (D,), if any, and is added to x times `branch_scale`.)";
 
@@ -87,9 +87,8 @@ class BoundLatentLayer {
             layer_.kv_a_bias = keep(*kv_a.second, latent_dim + rotary_dim, "length of a bias");
         }
         layer_.kv_a_norm = keep(kv_a_norm, latent_dim, "length of kv_a_norm");
-        layer_.k_b = matrix(k_b, num_heads * latent_dim, filled_cols(plain_dim));
+        layer_.k_b = matrix(k_b, num_heads * round_up(latent_dim, kRowGroup), filled_cols(plain_dim));
         layer_.v_b = matrix(v_b, num_heads * round_up(value_dim, kRowGroup), filled_cols(latent_dim));
-        require(latent_dim % kRowGroup == 0, kLayer, "the latent dimension is not a multiple of 16");
         layer_.o = matrix(o.first, width, filled_cols(num_heads * value_dim));
         if (o.second) layer_.o_bias = keep(*o.second, width, "length of a bias");
         if (post_norm) layer_.post_norm = keep(*post_norm, width, "length of post_norm");

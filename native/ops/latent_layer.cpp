@@ -58,14 +58,15 @@ void LatentLayer::absorb(const float* queries, std::int64_t num_rows, std::span<
     const std::int64_t head_dim = plain_dim + rotary_dim, key_dim = latent_dim + rotary_dim;
     const auto plain = floats(num_heads * num_rows * k_b.cols);
     std::fill_n(plain.get(), num_heads * num_rows * k_b.cols, 0.0f);  // what is added to N stays 0
-    const auto latent = floats(num_heads * num_rows * latent_dim);
+    const std::int64_t padded_latent = k_b.rows / num_heads;
+    const auto latent = floats(num_heads * num_rows * padded_latent);
     for (std::int64_t h = 0; h < num_heads; ++h) {
         copy_rows(queries + h * head_dim, num_heads * head_dim, num_rows, plain_dim,
                   plain.get() + h * num_rows * k_b.cols, k_b.cols);
     }
     matmul_parts(plain.get(), num_rows, k_b, num_heads, latent.get());
     for (std::int64_t h = 0; h < num_heads; ++h) {
-        copy_rows(latent.get() + h * num_rows * latent_dim, latent_dim, num_rows, latent_dim,
+        copy_rows(latent.get() + h * num_rows * padded_latent, padded_latent, num_rows, latent_dim,
                   absorbed + h * key_dim, num_heads * key_dim);
     }
     // Rotated parts go through the memory of what was plain: all heads of a row side by side.
@@ -95,7 +96,8 @@ std::int64_t LatentLayer::working_bytes(std::int64_t num_rows, std::int64_t num_
         return (n + multiple - 1) / multiple * multiple;
     };
     const std::int64_t key_dim = latent_dim + rotary_dim, padded_plain = round_up(plain_dim, kBlock),
-                       padded_value = round_up(value_dim, kRowGroup);
+                       padded_value = round_up(value_dim, kRowGroup),
+                       padded_latent = round_up(latent_dim, kRowGroup);
     const auto floats_of = [num_rows = num_rows](std::int64_t count) {
         return num_rows * count * kFloatBytes;
     };
@@ -105,7 +107,7 @@ std::int64_t LatentLayer::working_bytes(std::int64_t num_rows, std::int64_t num_
     };
     const std::int64_t low_width = filled_cols(query_rank), latent_cols = filled_cols(latent_dim);
     const std::int64_t querying = floats_of(low_width) + rounded_bytes(num_rows, std::max(width, low_width));
-    const std::int64_t absorbing = floats_of(heads * (padded_plain + latent_dim)) +
+    const std::int64_t absorbing = floats_of(heads * (padded_plain + padded_latent)) +
                                    std::max(parts_bytes(padded_plain), floats_of(heads * rotary_dim));
     const std::int64_t before =
         floats_of(key_dim + heads * (plain_dim + rotary_dim)) + std::max(querying, absorbing);

@@ -34,7 +34,7 @@ struct LatentLayer {
     Matrix kv_a;             // [L + R][D]
     const float* kv_a_bias;  // [L + R]
     const float* kv_a_norm;  // [L]
-    Matrix k_b;              // [H L][N']: of each head its keys' matrix transposed
+    Matrix k_b;              // [H L''][N']: of each head its keys' matrix transposed
     Matrix v_b;              // [H C'][L']
     Matrix gate;          // [H][D]: its logistic function multiplies what each head finds; none without data
     Matrix o;             // [D][H C or more: see matmul_filled]

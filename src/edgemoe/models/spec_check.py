@@ -8,9 +8,7 @@ from __future__ import annotations
 import math
 
 from edgemoe.errors import UnsupportedModelError
-from edgemoe.models.mixers.latent import LatentSpec
 from edgemoe.models.spec import ROW_MULTIPLE, AttentionSpec, LayerSpec, ModelSpec, MoESpec
-from edgemoe.native import ROW_GROUP
 
 # Of one matrix, so that no product of sizes overflows in compiled code.
 _MOST_VALUES = 1 << 40
@@ -49,11 +47,6 @@ def _check_layer(layer: LayerSpec, width: int) -> None:
     for mixer in (layer.mixer, layer.cross):
         if isinstance(mixer, AttentionSpec):
             _check_attention(mixer)
-        if isinstance(mixer, LatentSpec):
-            _require(
-                mixer.latent_dim % ROW_GROUP == 0,
-                f"kv_lora_rank = {mixer.latent_dim} is not a multiple of {ROW_GROUP}, as rows are packed",
-            )
         for name, size in () if mixer is None else mixer.row_lengths().items():
             _check_matrix(name, size, width)
     feed_forward = layer.feed_forward

@@ -60,11 +60,16 @@ def _rows_of_heads(latent: LatentSpec, first: int, stride: int, size: int, to: i
     return TakeRows(np.where(row >= 0, heads + row, -1).ravel())
 
 
+def _padded_latents(latent: LatentSpec) -> tuple[Step, ...]:
+    size, to = latent.latent_dim, latent.padded_latent_dim
+    return () if size == to else (_rows_of_heads(latent, 0, size, size, to),)
+
+
 def _keys_of_both(spec: ModelSpec, layer: int) -> Steps:
     latent = _spec(spec, layer)
     plain, stride = latent.plain_dim, latent.plain_dim + latent.value_dim
     rows = _rows_of_heads(latent, 0, stride, plain, plain)
-    return (rows, Transposed(latent.num_heads), *_padded_keys(latent))
+    return (rows, Transposed(latent.num_heads), *_padded_keys(latent), *_padded_latents(latent))
 
 
 def _values_of_both(spec: ModelSpec, layer: int) -> Steps:
@@ -78,7 +83,7 @@ def _keys_apart(spec: ModelSpec, layer: int) -> Steps:
     latent = _spec(spec, layer)
     shape = (latent.num_heads * latent.latent_dim, latent.plain_dim)
     stored = (latent.num_heads, latent.latent_dim, latent.plain_dim)
-    return (Reshaped(shape, stored), *_padded_keys(latent))
+    return (Reshaped(shape, stored), *_padded_keys(latent), *_padded_latents(latent))
 
 
 def _values_apart(spec: ModelSpec, layer: int) -> Steps:

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from edgemoe import native
-from edgemoe.models.mixer_spec import RopeSpec, TensorSpec, filled_rows
+from edgemoe.models.mixer_spec import RopeSpec, TensorSpec, filled, filled_rows
 from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
 from edgemoe.models.segments import Segment
 from edgemoe.models.state import Keys, LayerState, Slots, StateSize
@@ -198,4 +200,8 @@ class FullAttention:
         spec = self._spec
         q = native.matmul(x, self._matrices["q"]).reshape(len(x), spec.num_heads, spec.head_dim)
         y = native.attention(q, keys, values, 0, spec.scale, num_keys=num_keys, bias=bias)
-        return native.matmul(y.reshape(len(x), -1), self._matrices["o"])
+        found = y.reshape(len(x), -1)
+        missing = filled(found.shape[1]) - found.shape[1]
+        if missing:
+            found = np.pad(found, ((0, 0), (0, missing)))
+        return native.matmul(found, self._matrices["o"])

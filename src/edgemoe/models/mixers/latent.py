@@ -56,6 +56,11 @@ class LatentSpec:
         return -(-self.value_dim // ROW_GROUP) * ROW_GROUP
 
     @property
+    def padded_latent_dim(self) -> int:
+        """L rounded up in the same way, where it is rows."""
+        return -(-self.latent_dim // ROW_GROUP) * ROW_GROUP
+
+    @property
     def key_dim(self) -> int:
         """Entries that the cache has for a token."""
         return self.latent_dim + self.rotary_dim
@@ -68,7 +73,7 @@ class LatentSpec:
             "q_a": (filled(self.query_rank), width),
             "q_b": (q_width, filled(self.query_rank)),
             "kv_a": (self.key_dim, width),
-            "k_b": (self.num_heads * self.latent_dim, self.padded_plain_dim),
+            "k_b": (self.num_heads * self.padded_latent_dim, self.padded_plain_dim),
             "v_b": (self.num_heads * self.padded_value_dim, filled(self.latent_dim)),
             "o": (width, filled(self.num_heads * self.value_dim)),
         }
