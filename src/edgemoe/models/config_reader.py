@@ -31,6 +31,11 @@ class ConfigReader:
         """Whether a key is there, be it null."""
         return key in self._config
 
+    def stand_in(self, other: str, key: str) -> None:
+        """Read ``other`` for ``key`` where a configuration has the former alone."""
+        if other in self._config and key not in self._config:
+            self._config = {**self._config, key: self._config[other]}
+
     def optional(self, key: str, default: Any, *aliases: str) -> Any:
         """The value of the first of these keys that is there and not null, else ``default``.
 

@@ -106,6 +106,22 @@ def rope_of(parameters: dict[str, Any], head_dim: int, context: int) -> RopeSpec
     return spec
 
 
+def rope_of_kind(
+    given: Mapping[str, Any], kind: str, defaults: Mapping[str, Any], head_dim: int, context: int
+) -> RopeSpec:
+    """The RopeSpec of layers of one kind, of ``rope_parameters`` that have an entry for each.
+
+    Raises:
+        UnsupportedModelError: as ``read_rope``; or nothing is said of the kind.
+    """
+    parameters = given.get(kind)
+    if not isinstance(parameters, Mapping):
+        raise UnsupportedModelError(f"config.json: rope_parameters has nothing for {kind}")
+    # transformers looks for it beside the entries, where no configuration has it.
+    stated = {key: value for key, value in parameters.items() if key != "truncate"}
+    return rope_of({**defaults, **stated}, head_dim, context)
+
+
 def _kind(parameters: Mapping[str, Any]) -> Any:
     """The rule; old files say "type", and where both are given they agree."""
     return parameters.get("rope_type") or parameters.get("type") or "default"
@@ -153,9 +169,9 @@ def _divided(parameters: dict[str, Any], theta: float, rotary_dim: int, context:
     divisors = parameters.pop("short_factor", None)
     parameters.pop("long_factor", None)
     parameters.pop("long_mscale", None)
-    if not isinstance(divisors, list) or len(divisors) != rotary_dim // 2:
+    if not isinstance(divisors, list) or len(divisors) != (rotary_dim + 1) // 2:
         raise UnsupportedModelError(
-            f"config.json: short_factor {shown(divisors)} is not a list of {rotary_dim // 2} numbers"
+            f"config.json: short_factor {shown(divisors)} is not a list of {(rotary_dim + 1) // 2} numbers"
         )
     original = check_size(
         "original_max_position_embeddings", parameters.pop("original_max_position_embeddings")

@@ -37,6 +37,8 @@ _THETA = 6_000_000.0  # where a configuration says nothing of rotation
 def read_bailing_hybrid(reader: ConfigReader) -> ModelSpec:
     """Spec of a ``bailing_hybrid`` configuration."""
     refuse_variants(reader)
+    # What transformers writes; where both are there, the former is the tokenizer's.
+    reader.stand_in("model_max_length", "max_position_embeddings")
     num_shared = reader.size("n_shared_experts", 1, "num_shared_experts", at_least=0)
     moe, dense = read_moe(reader, _read_router(reader), num_shared), read_mlp(reader)
     is_dense = read_is_dense(reader, reader.size("first_k_dense_replace", 2, at_least=0))
@@ -68,14 +70,14 @@ def _read_router(reader: ConfigReader) -> RouterSpec:
 def _read_delta(reader: ConfigReader) -> KimiDeltaSpec:
     """What transformers writes of linear layers counts before the keys that they are derived from."""
     head_dim = reader.size("head_dim", 128)
-    num_taps = reader.size("short_conv_kernel_size", 4, at_least=2)
+    num_taps = reader.size("short_conv_kernel_size", 4)
     bound = reader.number("kda_lower_bound", -5.0)
     if bound >= 0:
         raise UnsupportedModelError(f"config.json: kda_lower_bound is {bound:g}; it must be below 0")
     return KimiDeltaSpec(
         reader.size("linear_num_heads", reader.require_size("num_attention_heads")),
         reader.size("linear_head_dim", head_dim),
-        reader.size("linear_conv_kernel_dim", num_taps, at_least=2),
+        reader.size("linear_conv_kernel_dim", num_taps),
         lowest_log=bound if reader.flag("kda_safe_gate", True) else 0.0,
         activation=read_activation(reader),
     )

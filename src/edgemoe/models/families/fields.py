@@ -21,13 +21,17 @@ from edgemoe.models.spec import (
     SharedExpertSpec,
 )
 
-_ANY_HEAD_DIM = 64
+_OLD_KINDS = {"mamba": "linear_attention", "attention": "full_attention"}  # what older files say
 _ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
     "gelu": "gelu",
+    "gelu_python": "gelu",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
     "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
     "relu": "relu",
     "relu2": "relu2",
 }
@@ -61,7 +65,7 @@ def read_model(
     if rope is None:
         head_dims = [s.mixer.head_dim for s in layers if isinstance(s.mixer, AttentionSpec)]
         # Without attention nothing rotates; what the configuration says of it is checked all the same.
-        head_dim = head_dims[0] if head_dims else reader.size("head_dim", _ANY_HEAD_DIM)
+        head_dim = head_dims[0] if head_dims else _unused_head_dim(reader)
         rope = read_rope(reader, head_dim, default_theta, default_rope, default_share)
     rotated = [_rotated(layer, rope) for layer in layers]
     context = min(promised_context(layer.rope or rope) for layer in rotated)
@@ -78,6 +82,12 @@ def read_model(
         has_layer_norms=has_layer_norms,
         has_head_bias=has_head_bias,
     )
+
+
+def _unused_head_dim(reader: ConfigReader) -> int:
+    """What attention would rotate of each head, of a model whose layers are all of other kinds."""
+    usual = reader.require_size("hidden_size") // reader.require_size("num_attention_heads")
+    return reader.size("qk_rope_head_dim", reader.size("head_dim", usual))
 
 
 def read_attention(
@@ -144,7 +154,7 @@ def read_kinds(
         UnsupportedModelError: it has another length, or another kind.
     """
     num_layers = reader.require_size("num_hidden_layers")
-    kinds = reader.names(key, default)
+    kinds = [_OLD_KINDS.get(kind, kind) for kind in reader.names(key, default)]
     if len(kinds) != num_layers or not {*kinds} <= {*known}:
         raise UnsupportedModelError(
             f"config.json: {key} must say {' or '.join(known)} of each of the {num_layers} layers; it is"

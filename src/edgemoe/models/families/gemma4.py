@@ -26,7 +26,7 @@ from edgemoe.models.families.names import (
     first_half,
     second_half,
 )
-from edgemoe.models.rope import rope_of
+from edgemoe.models.rope import rope_of_kind
 from edgemoe.models.spec import (
     AttentionSpec,
     ExpertSpec,
@@ -168,11 +168,8 @@ def _changed(attention: AttentionSpec, changes: Any, layer: int) -> AttentionSpe
 
 def _rope(reader: ConfigReader, kind: str, head_dim: int) -> RopeSpec:
     given = reader.table("rope_parameters") or _ROPE
-    parameters = given.get(kind)
-    if not isinstance(parameters, Mapping):
-        raise UnsupportedModelError(f"config.json: rope_parameters has nothing for {kind}")
     defaults = {"rope_theta": 10_000.0, "partial_rotary_factor": 1.0}
-    return rope_of({**defaults, **parameters}, head_dim, _context(reader))
+    return rope_of_kind(given, kind, defaults, head_dim, _context(reader))
 
 
 def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str]) -> None:

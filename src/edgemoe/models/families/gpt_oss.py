@@ -33,7 +33,7 @@ _ROPE = {
 
 def read_gpt_oss(reader: ConfigReader) -> ModelSpec:
     """Spec of a ``gpt_oss`` configuration."""
-    reader.refuse("hidden_act", ("silu",), "experts have their own SwiGLU in this family")
+    reader.optional("hidden_act", None)  # experts have their own SwiGLU, whatever is said
     reader.optional("initial_context_length", None)  # what rope_scaling calls the original one
     num_layers = reader.size("num_hidden_layers", 36)
     num_heads = reader.size("num_attention_heads", 64)
@@ -169,4 +169,5 @@ FAMILY = Family(
         ignored=("feed_forward_length",),
         finish=_finish,
     ),
+    defaults={"vocab_size": 201088, "hidden_size": 2880, "max_position_embeddings": 131072},
 )

@@ -78,7 +78,7 @@ def _read_mamba(reader: ConfigReader) -> Mamba2Spec:
         inner // num_heads if is_derived else reader.require_size("mamba_d_head"),
         reader.size("mamba_n_groups", 1),
         reader.size("mamba_d_state", 256),
-        reader.size("mamba_d_conv", 4, at_least=2),
+        reader.size("mamba_d_conv", 4),
         reader.flag("mamba_conv_bias", True),
         reader.flag("mamba_proj_bias", False),
         read_step_limits(reader),

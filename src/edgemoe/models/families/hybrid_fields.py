@@ -28,7 +28,7 @@ def read_mixers(reader: ConfigReader) -> list[MixerSpec]:
         reader.size("linear_num_value_heads", 32),
         reader.size("linear_key_head_dim", 128),
         reader.size("linear_value_head_dim", 128),
-        reader.size("linear_conv_kernel_dim", 4, at_least=2),
+        reader.size("linear_conv_kernel_dim", 4),
         read_activation(reader),
     )
     return [delta if kind == LINEAR else attention for kind in _kinds(reader)]

@@ -20,6 +20,7 @@ _CONV, _FULL = "conv", "full_attention"
 
 def read_lfm2(reader: ConfigReader) -> ModelSpec:
     """Spec of a ``lfm2_moe`` configuration."""
+    reader.refuse("hidden_act", ("silu", "swish"), "the family has no other")
     router = RouterSpec(
         reader.require_size("num_experts"),
         reader.require_size("num_experts_per_tok"),
@@ -34,7 +35,7 @@ def read_lfm2(reader: ConfigReader) -> ModelSpec:
     attention = read_attention(reader, "head")
     conv = ShortConvSpec(
         reader.require_size("hidden_size"),
-        reader.size("conv_L_cache", 3, at_least=2),
+        reader.size("conv_L_cache", 3),
         reader.flag("conv_bias", False),
     )
     layers = tuple(

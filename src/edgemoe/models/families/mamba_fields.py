@@ -44,6 +44,8 @@ def read_unrotated(
     """Embedding, norm and head around layers that do not rotate."""
     for key in _ROTATION:
         reader.optional(key, None)
+    # Where both are there, the former is the tokenizer's.
+    reader.stand_in("model_max_length", "max_position_embeddings")
     return ModelSpec(
         family=str(reader.require("model_type")),
         width=reader.require_size("hidden_size"),
@@ -51,16 +53,10 @@ def read_unrotated(
         layers=layers,
         norm_eps=eps,
         has_tied_head=reader.flag("tie_word_embeddings", False),
-        max_context=_read_context(reader),
+        max_context=reader.require_size("max_position_embeddings"),
         embed_scale=embed_scale,
         head_scale=head_scale,
     )
-
-
-def _read_context(reader: ConfigReader) -> int:
-    """Where both keys are there, the second is the tokenizer's."""
-    is_alone = reader.has("model_max_length") and not reader.has("max_position_embeddings")
-    return reader.require_size("model_max_length" if is_alone else "max_position_embeddings")
 
 
 def check_mamba(mamba: Mamba2Spec) -> None:

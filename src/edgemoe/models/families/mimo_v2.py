@@ -5,7 +5,7 @@ Experts are chosen as in DeepSeek-V3; none is shared. The rules are those of tra
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from edgemoe.errors import UnsupportedModelError
@@ -21,7 +21,7 @@ from edgemoe.models.families.fields import (
 )
 from edgemoe.models.families.gguf_names import GROUPED_KEYS, GgufFamily, gguf_table
 from edgemoe.models.families.names import MLP, MTP, hugging_face
-from edgemoe.models.rope import rope_of
+from edgemoe.models.rope import rope_of_kind
 from edgemoe.models.spec import AttentionSpec, LayerSpec, ModelSpec, RopeSpec
 
 _SLIDING, _FULL = "sliding_attention", "full_attention"
@@ -39,16 +39,18 @@ def read_mimo(reader: ConfigReader) -> ModelSpec:
     num_layers = reader.size("num_hidden_layers", 48)
     reader.refuse("n_shared_experts", (0,), "the family has no shared experts")
     moe, dense = read_moe(reader, read_grouped_router(reader)), read_mlp(reader)
-    attentions = {kind: _attention(reader, kind) for kind in (_SLIDING, _FULL)}
+    kinds = _kinds(reader, num_layers)
+    # A rotation of layers that are not there may be one that gives no angles.
+    attentions = {kind: _attention(reader, kind, kind in kinds) for kind in (_SLIDING, _FULL)}
     layers = tuple(
         LayerSpec(attentions[kind], dense if is_mlp else moe)
-        for kind, is_mlp in zip(_kinds(reader, num_layers), _are_dense(reader, num_layers), strict=True)
+        for kind, is_mlp in zip(kinds, _are_dense(reader, num_layers), strict=True)
     )
     eps = reader.number("layernorm_epsilon", 1e-5)
     return read_model(reader, layers, default_eps=eps, default_theta=_THETAS[_FULL], default_share=_SHARE)
 
 
-def _attention(reader: ConfigReader, kind: str) -> AttentionSpec:
+def _attention(reader: ConfigReader, kind: str, is_rotated: bool) -> AttentionSpec:
     """The attention of all layers of a kind; of those with a window the file may repeat what others have."""
     is_sliding = kind == _SLIDING
     heads, kv_heads = reader.size("num_attention_heads", 64), reader.size("num_key_value_heads", 4)
@@ -66,7 +68,7 @@ def _attention(reader: ConfigReader, kind: str) -> AttentionSpec:
         head_dim,
         has_qkv_bias=reader.flag("attention_bias", False),
         window=_window(reader) if is_sliding else 0,
-        rope=_rope(reader, kind, head_dim),
+        rope=_rope(reader, kind, head_dim) if is_rotated else None,
         has_sinks=has_sinks[kind],
         value_dim=value_dim,
         value_scale=reader.number(
@@ -88,12 +90,10 @@ def _rope(reader: ConfigReader, kind: str, head_dim: int) -> RopeSpec:
         _FULL: reader.number("rope_theta", _THETAS[_FULL]),
         _SLIDING: reader.number("swa_rope_theta", _THETAS[_SLIDING]),
     }
-    given = reader.table("rope_parameters")
-    parameters = given.get(kind) if given else {"rope_theta": thetas[kind], "partial_rotary_factor": share}
-    if not isinstance(parameters, Mapping):
-        raise UnsupportedModelError(f"config.json: rope_parameters has nothing for {kind}")
+    given = reader.table("rope_parameters") or {kind: {"partial_rotary_factor": share}}
     defaults: dict[str, Any] = {"rope_theta": thetas[kind], "partial_rotary_factor": _SHARE}
-    return rope_of({**defaults, **parameters}, head_dim, reader.size("max_position_embeddings", 131_072))
+    context = reader.size("max_position_embeddings", 131_072)
+    return rope_of_kind(given, kind, defaults, head_dim, context)
 
 
 def _kinds(reader: ConfigReader, num_layers: int) -> list[str]:

@@ -91,7 +91,7 @@ def _read_mamba(reader: ConfigReader) -> Mamba2Spec:
         reader.size("mamba_head_dim", 64),
         reader.size("mamba_n_groups", 8, "n_groups"),
         reader.size("ssm_state_size", 128),
-        reader.size("mamba_d_conv", 4, "conv_kernel", at_least=2),
+        reader.size("mamba_d_conv", 4, "conv_kernel"),
         reader.flag("mamba_conv_bias", True, "use_conv_bias"),
         reader.flag("use_bias", False),
         limits,

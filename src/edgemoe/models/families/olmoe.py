@@ -55,4 +55,14 @@ FAMILY = Family(
         {"norm_topk_prob": False},
         unheeded=("expert_weights_norm", "attention.clamp_kqv"),
     ),
+    defaults={
+        "vocab_size": 50304,
+        "hidden_size": 2048,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 16,
+        "max_position_embeddings": 4096,
+        "num_experts_per_tok": 8,
+        "num_experts": 64,
+    },
 )
