@@ -25,9 +25,9 @@ CASES = {
     "gpt-oss": {"intermediate_size": 40, "num_attention_heads": 6, "head_dim": 8},
     "gemma4": {"intermediate_size": 48, "moe_intermediate_size": 24},
     "granite-shared": {"intermediate_size": 24, "shared_intermediate_size": 40},
-    "deepseek3": {"q_lora_rank": 24, "kv_lora_rank": 48, "v_head_dim": 12, "moe_intermediate_size": 40},
+    "deepseek3": {"q_lora_rank": 24, "kv_lora_rank": 40, "v_head_dim": 12, "moe_intermediate_size": 40},
     "qwen3.5": {"linear_num_key_heads": 2, "linear_num_value_heads": 6, "linear_value_head_dim": 8},
-    "kimi-linear": {"linear_num_heads": 3, "linear_head_dim": 8, "kv_lora_rank": 16, "q_lora_rank": 40},
+    "kimi-linear": {"linear_num_heads": 3, "linear_head_dim": 8, "kv_lora_rank": 20, "q_lora_rank": 40},
     # Rotated by the family's own base, which no key says.
     "ling3": {"head_dim": 8, "num_attention_heads": 3, "num_key_value_heads": 3, "rope_parameters": None},
     "nemotron-latent": {"moe_latent_size": 48, "moe_intermediate_size": 24, "mamba_num_heads": 6,
