@@ -35,7 +35,9 @@ void close_all(std::vector<int>& descriptors) {
 
 std::string what_failed(const ReadResult& result) {
     if (result.is_short) return "unexpected end of file";
-    return result.error == EBADMSG ? "weights that are not finite" : std::strerror(result.error);
+    if (result.error == EBADMSG) return "weights that are not finite";
+    if (result.error == ESTALE) return "the file has changed since it was opened";
+    return std::strerror(result.error);
 }
 
 FileReader::FileReader(std::vector<std::string> paths, int max_depth, bool direct, Pace pace)

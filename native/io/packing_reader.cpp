@@ -1,6 +1,7 @@
 #include "io/packing_reader.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -61,9 +62,21 @@ PackingReader::PackingReader(std::vector<std::string> paths, BlockRecords record
                              bool direct, Pace pace)
     : ThreadReader(std::move(paths), num_threads, direct, pace),
       records_(std::move(records)),
-      scratch_bytes_(scratch_bytes_of(records_)) {}
+      scratch_bytes_(scratch_bytes_of(records_)) {
+    for (int file = 0; file < num_files(); ++file) stamps_.push_back(stamp_of(descriptor_of(file)));
+}
 
 PackingReader::~PackingReader() { close(); }
+
+std::optional<PackingReader::Stamp> PackingReader::stamp_of(int descriptor) {
+    struct stat found {};
+    if (::fstat(descriptor, &found) != 0) return std::nullopt;
+    return Stamp{found.st_size, found.st_mtim.tv_sec, found.st_mtim.tv_nsec};
+}
+
+bool PackingReader::has_changed(int file) const {
+    return stamp_of(descriptor_of(file)) != stamps_[static_cast<std::size_t>(file)];
+}
 
 int PackingReader::read_slice(const BlockSlice& slice, std::uint8_t* scratch, std::uint8_t* to,
                               bool& is_short) const {
@@ -100,6 +113,8 @@ void PackingReader::read_all(Read& read) const {
     for (const BlockSlice& slice : found->slices) {
         const std::int64_t num_bytes = packed_bytes(slice.format, slice.rows, slice.cols);
         result.error = num_bytes > end - to ? EINVAL : read_slice(slice, scratch.data(), to, result.is_short);
+        // Afterwards: what changes while it is read is noticed too.
+        if (result.error == 0 && has_changed(slice.file)) result.error = ESTALE;
         if (result.error != 0) return;
         to += num_bytes;
     }

@@ -2,6 +2,8 @@
 // them while they arrive, so that a slot gets the very bytes of a store's record.
 #pragma once
 
+#include <optional>
+
 #include "io/thread_reader.h"
 #include "kernels/layout.h"
 
@@ -37,8 +39,20 @@ class PackingReader final : public ThreadReader {
     // file ended.
     int read_slice(const BlockSlice& slice, std::uint8_t* scratch, std::uint8_t* to, bool& is_short) const;
 
+    // Whether a file is no longer what it was when it was opened. The first read of a record has nothing else
+    // to be held against.
+    bool has_changed(int file) const;
+
+    // What tells two states of a file apart.
+    struct Stamp {
+        std::int64_t num_bytes, seconds, nanoseconds;
+        bool operator==(const Stamp&) const = default;
+    };
+    static std::optional<Stamp> stamp_of(int descriptor);
+
     BlockRecords records_;
     std::int64_t scratch_bytes_;  // that one thread reads into
+    std::vector<std::optional<Stamp>> stamps_;  // by file, as they were opened
 };
 
 }  // namespace edgemoe

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from helpers.tiny_models import write_checkpoint
 import edgemoe
 from edgemoe import native
 from edgemoe.convert import convert, open_gguf, open_runnable, plan_as_stored
-from edgemoe.errors import CheckpointError, CorruptStoreError, ExpertReadError
+from edgemoe.errors import CheckpointError, CorruptStoreError, ExpertReadError, StoreError
 from edgemoe.store import BlockMap, checksum, open_store
 
 PROMPT = list(range(3, 20))
@@ -123,21 +125,63 @@ def test_experts_that_change_after_their_first_read_are_refused(file):
     assert answer(file, memory="4GiB", verify="never")
 
 
-def test_weights_that_are_not_finite_and_files_that_end_are_read_errors(file):
-    store = open_gguf(file)
-    blocks = BlockMap.from_json((store.path / "blocks.json").read_text())
-    place = blocks.records[0][1][0].offset
+@pytest.mark.parametrize("reader", ["direct", "buffered"])
+def test_a_file_that_changes_while_it_runs_is_refused(file, reader):
+    """What no read has seen yet has no checksum: other weights of the same size would give other text."""
     data = bytearray(file.read_bytes())
-    data[place : place + 2] = b"\x00\x7c"
-    file.write_bytes(data)
-    for message in ("weights that are not finite", "unexpected end of file"):
-        reader = store.open_expert_reader()
-        entry = store.manifest.experts[0, 0]
-        buffer = native.aligned_empty(entry.num_bytes)
-        with pytest.raises(OSError, match=message):
-            reader.wait(reader.submit(0, entry.offset, buffer))
-        reader.close()
-        file.write_bytes(data[: place + 100])
+    with edgemoe.load(file, "4GiB", context=64, reader=reader) as model:
+        model.logits(PROMPT[:1])
+        data[len(data) // 2 :] = bytes(byte ^ 1 for byte in data[len(data) // 2 :])
+        file.write_bytes(data)
+        with pytest.raises(ExpertReadError, match="cannot be read: the file has changed since it was opened"):
+            model.logits(PROMPT)
+    answer(file, memory="4GiB")  # opened anew, it is a model of its own
+
+
+def test_a_file_that_is_replaced_while_it_is_loaded_is_refused(file):
+    store = open_gguf(file)
+    os.utime(file, ns=(1, 1))
+    with pytest.raises(StoreError, match=f"{file.name}: has changed while it was opened; repeat the command"):
+        store.open_expert_reader()
+
+
+def test_a_file_that_is_renamed_over_leaves_the_model_as_it_was(file, tmp_path):
+    expected = answer(file, memory="4GiB")
+    with edgemoe.load(file, "4GiB", context=64) as model:
+        (tmp_path / "other").write_bytes(b"GGUF")
+        (tmp_path / "other").replace(file)
+        assert model.generate(PROMPT, max_tokens=12).token_ids == expected[0]
+
+
+def test_the_second_of_two_that_prepare_a_file_waits_for_the_first(file, cache):
+    """Each of them would otherwise be told to wait by a command that nobody expects to write."""
+    code = """import sys, edgemoe
+with edgemoe.load(sys.argv[1], "1GiB", context=64) as model:
+    print(model.generate([3, 4], max_tokens=4).token_ids)"""
+    command = [sys.executable, "-c", code, str(file)]
+    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = {child.communicate(timeout=120)[0] for child in children}
+    assert [child.returncode for child in children] == [0, 0, 0]
+    assert len(said) == 1
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_weights_that_are_not_finite_and_files_that_end_are_read_errors(file):
+    blocks = BlockMap.from_json((open_gguf(file).path / "blocks.json").read_text())
+    place = blocks.records[0][1][0].offset
+    with file.open("r+b") as changed:
+        changed.seek(place)
+        changed.write(b"\x00\x7c")
+    store = open_gguf(file)
+    reader = store.open_expert_reader()
+    entry = store.manifest.experts[0, 0]
+    buffer = native.aligned_empty(entry.num_bytes)
+    with pytest.raises(OSError, match="weights that are not finite"):
+        reader.wait(reader.submit(0, entry.offset, buffer))
+    os.truncate(file, place)
+    with pytest.raises(OSError, match="unexpected end of file"):
+        reader.wait(reader.submit(0, entry.offset, buffer))
+    reader.close()
     assert isinstance(store.read_error((0, 0), "a reason"), ExpertReadError)
 
 

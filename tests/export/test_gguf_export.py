@@ -27,6 +27,7 @@ from edgemoe.errors import ConversionError, CorruptStoreError, RequestError, Uns
 from edgemoe.export import export_gguf
 from edgemoe.quant import BitPlan, ExpertFormats
 from edgemoe.store import open_store
+from edgemoe.store.durable import lock_file
 from edgemoe.text import Tokenizer
 
 TOKENS = np.random.default_rng(3).integers(0, VOCAB_SIZE, 24).astype(np.int32)
@@ -185,6 +186,42 @@ def test_damage_and_places_that_are_taken_leave_no_file(tmp_path, folder):
     with pytest.raises(ConversionError, match="exists; choose another place or give --overwrite"):
         export_gguf(tmp_path / "store", tmp_path / "taken.gguf")
     assert (tmp_path / "taken.gguf").read_bytes() == b"mine"
+
+
+def test_two_exports_to_one_place_do_not_mix(tmp_path, folder):
+    """The second stops, and leaves alone what the first writes; what a killed one left is no obstacle."""
+    convert(folder, tmp_path / "store", BitPlan.uniform("q4", "q8"))
+    out, partial = tmp_path / "model.gguf", tmp_path / "model.gguf.partial"
+    seen = []
+
+    def second(*_):
+        if not seen:
+            content = partial.read_bytes()
+            with pytest.raises(ConversionError, match=r"model\.gguf\.partial: another process is writing it"):
+                export_gguf(tmp_path / "store", out, block_type="f16", overwrite=True)
+            seen.append(partial.read_bytes() == content)
+
+    partial.write_bytes(b"what a kill has left")
+    export_gguf(tmp_path / "store", out, progress=second)
+    assert seen == [True]
+    assert {path.name for path in tmp_path.iterdir()} == {"store", "model.gguf"}
+    export_gguf(tmp_path / "store", tmp_path / "other.gguf")
+    assert out.read_bytes() == (tmp_path / "other.gguf").read_bytes()
+
+
+def test_a_place_that_is_taken_meanwhile_is_not_replaced(tmp_path, folder, monkeypatch):
+    convert(folder, tmp_path / "store", BitPlan.uniform("q4", "q8"))
+    out = tmp_path / "model.gguf"
+
+    def lock_late(path):
+        out.write_bytes(b"another was faster")
+        return lock_file(path)
+
+    monkeypatch.setattr("edgemoe.export.gguf_file.lock_file", lock_late)
+    with pytest.raises(ConversionError, match="exists; choose another place or give --overwrite"):
+        export_gguf(tmp_path / "store", out)
+    assert out.read_bytes() == b"another was faster"
+    assert {path.name for path in tmp_path.iterdir()} == {"store", "model.gguf"}
 
 
 def test_the_command_reports_and_too_large_a_file_is_one_line(tmp_path, folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import pty
 import shutil
 import signal
@@ -286,6 +287,41 @@ def test_a_signal_during_any_import_prints_no_traceback(tiny_store, module, numb
     assert done.returncode in (-number, 128 + number), done.stderr
     assert "Traceback" not in done.stderr
     assert "defect" not in done.stderr
+
+
+def test_ctrl_c_while_text_becomes_code_has_its_exit_code():
+    """Python ends such a process by the signal, though it was caught: callers would not see our code."""
+    code = (
+        "import sys, edgemoe.cli.app as app\n"
+        "app.run_app = lambda _: exec('raise KeyboardInterrupt')\n"
+        "from edgemoe.__main__ import start\n"
+        "sys.exit(start())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "edgemoe: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit", "message"),
+    [
+        (resource.RLIMIT_FSIZE, 0, "File too large; raise the limit of a file's size (ulimit -f)"),
+        (resource.RLIMIT_NOFILE, 12, "Too many open files; raise the limit of open files (ulimit -n)"),
+    ],
+)
+def test_limits_of_the_shell_are_one_line(tiny_store, tmp_path, kind, limit, message):
+    (tmp_path / "text.txt").write_text("Once upon a time there was a river. " * 50)
+    arguments = ["trace", tiny_store, "--text", tmp_path / "text.txt", "-o", tmp_path / "trace"]
+    done = subprocess.run(
+        [sys.executable, "-m", "edgemoe", *map(str, arguments), "--max-tokens", "200", "--memory", "300MiB"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=lambda: resource.setrlimit(kind, (limit, limit)),
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(message)
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
 
 
 def test_a_user_without_a_home_has_no_library(tiny_store, monkeypatch, capsys):

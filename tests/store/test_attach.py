@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
-from edgemoe.errors import ConversionError, StoreError
+from edgemoe.errors import StoreError
 from edgemoe.store import attach_file, open_store
 from edgemoe.store.durable import lock_folder
 
@@ -47,14 +48,50 @@ def test_what_was_added_is_replaced_where_it_is_damaged_or_lost(store_copy):
     open_store(store_copy)
 
 
-def test_two_writers_do_not_meet(store_copy):
+def test_the_second_of_two_writers_waits_for_the_first(store_copy):
+    """Its work may have taken an hour: it is not lost to another's moment."""
     store = open_store(store_copy)
     lock = lock_folder(store_copy)
-    try:
-        with pytest.raises(ConversionError, match="another"):
-            attach_file(store, "notes", ".bin", b"one")
-    finally:
+    with ThreadPoolExecutor(1) as threads:
+        second = threads.submit(attach_file, store, "notes", ".bin", b"one")
+        assert not wait([second], timeout=0.2).done
+        assert not list(store_copy.glob("notes-*"))
+        (store_copy / "lock").unlink()  # as the first does at its end
         os.close(lock)
+        assert second.result(timeout=60).manifest == open_store(store_copy).manifest
+    assert names(store_copy) >= {"edgemoe.json"}
+    assert "lock" not in names(store_copy)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("step", ["write_file", "replace_file"])
+def test_an_interrupt_leaves_the_store_as_it_was(store_copy, monkeypatch, step, stop):
+    store, before = open_store(store_copy), names(store_copy)
+
+    def interrupted(path, data):
+        if step == "write_file":
+            path.write_bytes(data[:1])
+        raise stop
+
+    monkeypatch.setattr(f"edgemoe.store.attach.{step}", interrupted)
+    with pytest.raises(stop):
+        attach_file(store, "notes", ".bin", b"one")
+    assert names(store_copy) == before
+
+
+def test_a_file_that_the_manifest_lists_stays_when_what_follows_fails(store_copy, monkeypatch):
+    """The manifest has changed hands, and then the folder cannot be forced to disk."""
+
+    def replaced(path, data):
+        path.write_bytes(data)
+        raise OSError(5, "Input/output error")
+
+    (store_copy / "notes-0123.bin").write_bytes(b"what a kill has left")
+    monkeypatch.setattr("edgemoe.store.attach.replace_file", replaced)
+    with pytest.raises(StoreError, match="cannot be written: Input/output error"):
+        attach_file(open_store(store_copy), "notes", ".bin", b"one")
+    assert not open_store(store_copy).notes
+    assert len(list(store_copy.glob("notes-*"))) == 1
 
 
 def test_a_full_disk_leaves_the_store_as_it_was(store_copy, monkeypatch):

@@ -7,6 +7,7 @@ Imports wait until :func:`main` runs, so that Ctrl-C is already handled while th
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -24,6 +25,12 @@ EXIT_TERMINATED = 143  # 128 + SIGTERM
 # Commands that solve linear systems with NumPy, whose library starts a thread for every core when imported,
 # and where the system allows no more threads it interrupts the process: the others do without.
 _USE_LINEAR_ALGEBRA = {"convert", "profile", "plan", "fit", "simulate"}
+
+# What to do about the limits that a shell sets for its commands.
+_LIMITS = {
+    errno.EFBIG: "; raise the limit of a file's size (ulimit -f)",
+    errno.EMFILE: "; raise the limit of open files (ulimit -n)",
+}
 
 
 class _Terminated(BaseException):
@@ -106,6 +113,9 @@ def _handle_signals() -> None:
 
 def _end_at_once_on_signals() -> None:
     """What was to be tidied up is: another signal must not print a traceback while Python shuts down."""
+    # Where Ctrl-C came while Python ran a text as code (a dataclass is made so), it remembers that nobody
+    # caught it and ends the process by the signal at last, whatever its exit code. Another text clears that.
+    exec("")
     with suppress(ValueError):
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -144,7 +154,8 @@ def _describe_os_error(error: OSError) -> str:
     files = [str(name) for name in (error.filename, error.filename2) if name is not None]
     if not error.strerror:
         return str(error) or type(error).__name__
-    return f"{' and '.join(files) or 'reading or writing'}: {error.strerror}"
+    hint = _LIMITS.get(error.errno or 0, "")
+    return f"{' and '.join(files) or 'reading or writing'}: {error.strerror}{hint}"
 
 
 def _say(message: str, exit_code: int) -> int:

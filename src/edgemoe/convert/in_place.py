@@ -39,6 +39,7 @@ from edgemoe.store import (
     open_block_store,
     open_store,
     plan_layout,
+    stamp_of,
 )
 from edgemoe.user_folders import user_cache
 
@@ -81,8 +82,8 @@ def _folder(paths: list[Path]) -> Path:
     """Where the store of these files is kept: another place once one of them has changed."""
     digest = hashlib.sha256(f"{version('edgemoe')} {native.LAYOUT_VERSION}".encode())
     for path in paths:
-        stat = path.stat()
-        digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        num_bytes, time_ns = stamp_of(path)
+        digest.update(f"{path} {num_bytes} {time_ns}\n".encode())
     place = hashlib.sha256(str(paths[0]).encode()).hexdigest()[:8]
     return user_cache() / "gguf" / f"{paths[0].stem}-{place}-{digest.hexdigest()[:16]}"
 
@@ -91,7 +92,7 @@ def _prepare(source: GgufCheckpoint, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     parts = _Parts(source, plan_as_stored(source))
     side_files = {**parts.side_files(), BLOCKS_FILE: parts.blocks().to_json().encode()}
-    with StoreWriter(folder, parts.layout, parts.identity()) as writer:
+    with StoreWriter(folder, parts.layout, parts.identity(), waits=True) as writer:
         for name, _, chunks in parts.tensors():
             if name not in writer.checksums:
                 writer.write(name, chunks)
@@ -112,6 +113,7 @@ class _Parts(Conversion):
     def __init__(self, source: GgufCheckpoint, plan: BitPlan) -> None:
         super().__init__(source, plan)
         self._file = source
+        self._stamps = [stamp_of(path) for path in source.paths()]
         self.layout = plan_layout(self._dense, (), self.spec.width)
 
     def tensors(self) -> Iterator[tuple[str, int, Iterator[ByteArray]]]:
@@ -158,4 +160,4 @@ class _Parts(Conversion):
                 slices.append(BlockSlice(paths.index(path), start, format, num_rows, num_cols))
             records.append((offset, slices))
             offset += expert_num_bytes(formats, *self.spec.expert_sizes(key[0]))
-        return BlockMap(paths, records)
+        return BlockMap(paths, records, self._stamps)

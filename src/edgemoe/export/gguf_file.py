@@ -19,7 +19,7 @@ from edgemoe.errors import ConversionError
 from edgemoe.export.disk import check_room, failing_clearly, write_at
 from edgemoe.native import ByteArray
 from edgemoe.source_ref import Shape
-from edgemoe.store.durable import sync_folder
+from edgemoe.store.durable import lock_file, sync_folder
 
 
 class GgufFile:
@@ -31,14 +31,14 @@ class GgufFile:
         Raises:
             ConversionError: the path is taken.
         """
-        if path.exists() and not (overwrite and path.is_file()):
-            raise ConversionError(f"{path} exists; choose another place or give --overwrite")
+        self._path, self._overwrite = path, overwrite
+        self._refuse_existing()
         if path.name in ("", "..") or path.is_dir():
             raise ConversionError(f"{path} is no name for a new file; give one such as model.gguf")
-        self._path = path
         self._partial = path.with_name(f"{path.name}.partial")
         self._offsets: dict[str, int] = {}
         self._descriptor: int | None = None
+        self._lock: int | None = None  # held while the file with a name of its own is ours
 
     def begin(
         self,
@@ -51,12 +51,14 @@ class GgufFile:
         Returns the size of the whole file.
 
         Raises:
-            ConversionError: there is no room, or no such folder.
+            ConversionError: there is no room, no such folder, or another process writes the file.
         """
         from gguf import GGMLQuantizationType, GGUFWriter
 
         check_room(self._path, sum(num_bytes for *_, num_bytes in tensors.values()))
         with failing_clearly(self._path):
+            self._lock = lock_file(self._partial)
+            self._refuse_existing()  # again: another process may have finished it meanwhile
             writer = GGUFWriter(self._partial, architecture)
             for key, value in keys.items():
                 _add_key(writer, key, value)
@@ -91,6 +93,7 @@ class GgufFile:
         with failing_clearly(self._path):
             os.fsync(self._descriptor)
             os.replace(self._partial, self._path)
+            self._release()
             sync_folder(self._path.absolute().parent)
 
     def __enter__(self) -> GgufFile:
@@ -101,8 +104,19 @@ class GgufFile:
     ) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
-        with contextlib.suppress(OSError):
-            self._partial.unlink(missing_ok=True)
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                self._partial.unlink(missing_ok=True)
+            self._release()
+
+    def _refuse_existing(self) -> None:
+        if self._path.exists() and not (self._overwrite and self._path.is_file()):
+            raise ConversionError(f"{self._path} exists; choose another place or give --overwrite")
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 def tensor_num_bytes(shape: Shape, row_bytes: int) -> int:

@@ -8,6 +8,7 @@ from edgemoe.store.block_store import (
     BlockMap,
     BlockStore,
     open_block_store,
+    stamp_of,
 )
 from edgemoe.store.expert_reader import (
     DEVICES,
@@ -75,5 +76,6 @@ __all__ = [
     "open_store",
     "plan_layout",
     "shown_name",
+    "stamp_of",
     "traffic_of",
 ]

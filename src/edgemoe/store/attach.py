@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from edgemoe.errors import StoreError
 from edgemoe.store.durable import LOCK_FILE, lock_folder, replace_file, sync_folder, write_file
@@ -19,15 +21,13 @@ def attach_file(store: Store, stem: str, suffix: str, data: bytes) -> Store:
 
     Raises:
         StoreError: the store cannot be written.
-        ConversionError: another process is writing it.
     """
     name = f"{stem}-{checksum(data)}{suffix}"
     folder = store.path
-    lock = lock_folder(folder)
-    known: set[str] = {name}  # what stays if this fails
+    # Another that attaches a file holds it for moments, and what is to be written may be the work of an hour.
+    lock = lock_folder(folder, waits=True)
     try:
         manifest = open_store(folder, checks_attached=False).manifest
-        known = set(manifest.files)
         old = {f for f in manifest.files if f.startswith(f"{stem}-") and f.endswith(suffix)} - {name}
         write_file(folder / name, data)
         files = {f: size for f, size in manifest.files.items() if f not in old}
@@ -36,14 +36,22 @@ def attach_file(store: Store, stem: str, suffix: str, data: bytes) -> Store:
         updated = replace(manifest, files=files, checksums=sums)
         sync_folder(folder)
         replace_file(folder / MANIFEST_FILE, updated.to_json().encode())
-        known = set(updated.files)
-        for file in old:
-            (folder / file).unlink(missing_ok=True)
-    except OSError as error:
-        if name not in known:
-            (folder / name).unlink(missing_ok=True)
-        raise StoreError(f"{folder}: cannot be written: {error.strerror}") from error
+        _remove_unlisted(folder, stem, suffix)
+    except BaseException as error:  # an interrupt too
+        with suppress(OSError, StoreError):
+            _remove_unlisted(folder, stem, suffix)
+        if isinstance(error, OSError):
+            raise StoreError(f"{folder}: cannot be written: {error.strerror}") from error
+        raise
     finally:
         (folder / LOCK_FILE).unlink(missing_ok=True)
         os.close(lock)
     return Store(folder, updated, store.config)
+
+
+def _remove_unlisted(folder: Path, stem: str, suffix: str) -> None:
+    """Remove what such a name has and the manifest does not list: the one before, and what a kill has left."""
+    listed = open_store(folder, checks_attached=False).manifest.files
+    for path in folder.glob(f"{stem}-*{suffix}"):
+        if path.name not in listed:
+            path.unlink(missing_ok=True)

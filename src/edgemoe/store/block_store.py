@@ -34,21 +34,39 @@ READER_THREAD_BYTES = (1 << 20) + (64 << 10)
 
 @dataclass(frozen=True)
 class BlockMap:
-    """Files with blocks, and for every expert its offset in the virtual file and the slices it is made of."""
+    """Files with blocks, and for every expert its offset in the virtual file and the slices it is made of.
+
+    ``stamps``: size and time of change (ns) of each file when it was prepared.
+    """
 
     paths: list[Path]
     records: list[tuple[int, list[BlockSlice]]]
+    stamps: list[tuple[int, int]]
 
     def to_json(self) -> str:
         """The text of blocks.json; :meth:`from_json` is the inverse."""
-        return json.dumps({"paths": [str(path) for path in self.paths], "records": self.records})
+        paths = [str(path) for path in self.paths]
+        return json.dumps({"paths": paths, "records": self.records, "stamps": self.stamps})
 
     @classmethod
     def from_json(cls, text: str) -> BlockMap:
         """What :meth:`to_json` wrote."""
         fields = json.loads(text)
         records = [(int(at), [BlockSlice(*one) for one in slices]) for at, slices in fields["records"]]
-        return cls([Path(path) for path in fields["paths"]], records)
+        stamps = [(int(size), int(time)) for size, time in fields["stamps"]]
+        return cls([Path(path) for path in fields["paths"]], records, stamps)
+
+    def refuse_changed(self) -> None:
+        """Raises StoreError, or OSError, where a file is not what was prepared."""
+        for path, stamp in zip(self.paths, self.stamps, strict=True):
+            if stamp_of(path) != stamp:
+                raise StoreError(f"{path}: has changed while it was opened; repeat the command")
+
+
+def stamp_of(path: Path) -> tuple[int, int]:
+    """Size and time of change (ns) of a file, which tell two states of it apart."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 class BlockStore(Store):
@@ -76,9 +94,11 @@ class BlockStore(Store):
             if kind == "buffered" and method == "direct":
                 continue
             try:
-                return FileReader.of_blocks(
+                reader = FileReader.of_blocks(
                     names, self._blocks.records, max_depth, method, speed.bytes_per_s, speed.latency_s
                 )
+                self._blocks.refuse_changed()  # the reader notices what changes from here on
+                return reader
             except OSError as error:
                 if method == "buffered" or error.errno != errno.EINVAL or kind != "auto":
                     raise StoreError(f"{error.filename}: cannot be opened: {error.strerror}") from error

@@ -24,7 +24,7 @@ def replace_file(path: Path, data: bytes) -> None:
     """Give a file this content: it has the old one, or none, until the new one is whole and on disk.
 
     Raises:
-        OSError: the disk is full or failed; nothing is left of the attempt.
+        OSError: the disk is full or failed. Nothing is left of the attempt, nor of one that is interrupted.
     """
     if path.exists() and not path.is_file():  # a device, a pipe
         path.write_bytes(data)
@@ -34,7 +34,7 @@ def replace_file(path: Path, data: bytes) -> None:
     try:
         write_file(new, data)
         os.replace(new, path)
-    except OSError:
+    except BaseException:
         new.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
@@ -49,22 +49,46 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def lock_folder(folder: Path) -> int:
+def lock_folder(folder: Path, *, waits: bool = False) -> int:
     """Make a folder if it is not there and lock it; returns the descriptor that holds the lock.
+
+    ``waits``: until nobody else holds it.
 
     Raises:
         ConversionError: another process holds it.
     """
-    path = folder / LOCK_FILE
-    while True:
+    descriptor = None
+    while descriptor is None:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise ConversionError(f"{folder}: another process is writing it; wait for it") from None
-        # Otherwise its owner has just finished and renamed the folder, lock and all.
+        descriptor = _lock(folder / LOCK_FILE, folder, waits)
+    return descriptor
+
+
+def lock_file(path: Path) -> int:
+    """Make a file if it is not there and lock it; returns the descriptor that holds the lock.
+
+    Raises:
+        ConversionError: another process holds it.
+    """
+    descriptor = None
+    while descriptor is None:
+        descriptor = _lock(path, path, waits=False)
+    return descriptor
+
+
+def _lock(path: Path, what: Path, waits: bool) -> int | None:
+    """A descriptor that holds a file's lock; None where the file has another name by then, or none."""
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Otherwise its owner has just finished and renamed it, or the folder, lock and all.
         if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
             return descriptor
+    except BlockingIOError:
         os.close(descriptor)
+        raise ConversionError(f"{what}: another process is writing it; wait for it") from None
+    except BaseException:  # interrupted while it waits
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None

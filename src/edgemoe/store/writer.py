@@ -35,13 +35,21 @@ class StoreWriter:
     """Writes one store; a context manager that keeps the partial folder when it is left by an error.
 
     ``identity`` names the conversion (source, plan, versions): what another one left unfinished is thrown
-    away, and ``has_restarted`` says so.
+    away, and ``has_restarted`` says so. ``waits``: for another that writes the same store.
 
     Raises:
         ConversionError: the target exists, the disk is too full, or another conversion writes it.
     """
 
-    def __init__(self, target: Path, layout: StoreLayout, identity: str, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        target: Path,
+        layout: StoreLayout,
+        identity: str,
+        overwrite: bool = False,
+        *,
+        waits: bool = False,
+    ) -> None:
         # Where a link leads to is what is made or replaced: the link stays, and so does the disk it chose.
         self._target = target = Path(os.path.realpath(target))
         self._layout = layout
@@ -54,7 +62,7 @@ class StoreWriter:
         self._refuse_existing()
         with contextlib.ExitStack() as undo:
             undo.enter_context(self._failing_clearly())
-            self._lock = lock_folder(self._partial)
+            self._lock = lock_folder(self._partial, waits=waits)
             undo.callback(self._release)
             self._refuse_existing()  # again: it may have appeared while the lock was another's
             self._refuse_foreign()
