@@ -1,6 +1,9 @@
 #include "io/ring_reader.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <system_error>
 
 #include "core/thread_pool.h"
@@ -47,6 +50,14 @@ void RingReader::add(Ticket ticket, const Read& read) {
               request.destination + read.num_done, ticket);
 }
 
+std::int64_t RingReader::read_here(const Read& read) const {
+    const ReadRequest& request = read.result.request;
+    const ssize_t got = ::pread(descriptor_of(read), request.destination + read.num_done,
+                                static_cast<std::size_t>(request.num_bytes - read.num_done),
+                                request.offset + read.num_done);
+    return got < 0 ? -errno : got;
+}
+
 void RingReader::poll() {
     // Completions are left to the thread that waits for them; it would block forever.
     if (is_watched_) return;
@@ -65,6 +76,8 @@ void RingReader::poll() {
     }
     ring_.collect([&](Ticket ticket, std::int64_t returned) {
         Read& read = read_of(ticket);
+        // The kernel needed a thread for it, and no more are allowed (pids.max).
+        if (returned == -ECANCELED) returned = read_here(read);
         if (!advance(read, returned)) {
             add(ticket, read);
             is_continued = true;

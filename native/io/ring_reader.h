@@ -31,6 +31,8 @@ class RingReader final : public FileReader {
     void watch(Lock& lock);
     // Hands the rest of a read to the ring; submit() is up to the caller.
     void add(Ticket ticket, const Read& read);
+    // The rest of a read, in this thread: bytes, or an errno below zero.
+    std::int64_t read_here(const Read& read) const;
 
     Ring ring_;
     bool is_watched_ = false;

@@ -433,3 +433,11 @@ def test_a_pipe_is_no_manifest(tmp_path):
     os.mkfifo(tmp_path / "edgemoe.json")
     with pytest.raises(EdgeMoEError, match="is no file"):
         open_store(tmp_path)
+
+
+def test_a_link_to_what_is_gone_is_said(tmp_path, folder):
+    """The cache of the Hub was emptied, and the folder of links is still there."""
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(tmp_path / "blobs" / "0a1b")
+    with pytest.raises(CheckpointError, match="model.safetensors: is a link to .*0a1b, which is not there"):
+        open_checkpoint(folder)

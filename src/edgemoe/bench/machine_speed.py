@@ -51,14 +51,14 @@ def measure_memory() -> float:
     little memory is free, a third of that is read.
     """
     num_bytes = max(LEAST_MEMORY_BYTES, min(MEMORY_BYTES, available_memory_bytes()[0] // 3))
-    buffer = aligned_empty(num_bytes)
+    buffer = aligned_empty(num_bytes // MIB * MIB)
     buffer[:] = 1  # pages that were never written are all the same page of zeros
     times_s = []
     for _ in range(NUM_PASSES + 1):
         started = time.perf_counter()
         read_memory(buffer)
         times_s.append(time.perf_counter() - started)
-    return num_bytes / statistics.median(times_s[1:])
+    return len(buffer) / statistics.median(times_s[1:])
 
 
 def measure_storage(folder: Path) -> StorageSpeed:

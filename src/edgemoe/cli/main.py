@@ -23,7 +23,8 @@ EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 EXIT_TERMINATED = 143  # 128 + SIGTERM
 
 # Commands that solve linear systems with NumPy, whose library starts a thread for every core when imported,
-# and where the system allows no more threads it interrupts the process: the others do without.
+# and where the system allows no more threads it interrupts the process: the others do without, and so do
+# these where there cannot be so many.
 _USE_LINEAR_ALGEBRA = {"convert", "profile", "plan", "fit", "simulate"}
 
 # What to do about the limits that a shell sets for its commands.
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _handle_signals()
         open_streams()
         warnings.showwarning = _show_warning
-        if _USE_LINEAR_ALGEBRA.isdisjoint(arguments):
+        if _USE_LINEAR_ALGEBRA.isdisjoint(arguments) or not _may_have_threads():
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from edgemoe.cli.app import run_app
 
@@ -102,6 +103,25 @@ def open_streams() -> None:
     ):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors=errors)
+
+
+def _may_have_threads() -> bool:
+    """Whether a thread for every core can be made."""
+    from threading import Event, Thread
+
+    is_over, made = Event(), list[Thread]()
+    try:
+        for _ in range(os.cpu_count() or 1):
+            thread = Thread(target=is_over.wait, daemon=True)
+            thread.start()
+            made.append(thread)
+    except RuntimeError:
+        return False
+    finally:
+        is_over.set()
+        for thread in made:
+            thread.join()
+    return True
 
 
 def _handle_signals() -> None:

@@ -112,14 +112,18 @@ def describe_choice(chosen: ChosenWidths) -> list[str]:
 
 
 def _keep(plan: BitPlan, out: Path, trace: Path) -> None:
-    text = json.dumps(plan.to_json(), indent=1)
+    text, beside = json.dumps(plan.to_json(), indent=1), trace_beside(out)
     try:
-        replace_file(out, text.encode())
-        shutil.rmtree(trace_beside(out), ignore_errors=True)
-        shutil.copytree(trace, trace_beside(out))
-    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(trace, beside)
+        replace_file(out, text.encode())  # last: a plan that is there has its trace
+    except BaseException as error:  # an interrupt too
+        shutil.rmtree(beside, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
+        reason = error.strerror or error.args[0][0][2]  # copytree gathers what failed: from, to, why
         raise UnwrittenPlanError(
-            f"the plan cannot be written to {out}: {error.strerror}; its trace is {trace}", text
+            f"the plan cannot be written to {out}: {reason}; its trace is {trace}", text
         ) from error
 
 
