@@ -51,7 +51,7 @@ class PackingReader final : public ThreadReader {
     static std::optional<Stamp> stamp_of(int descriptor);
 
     BlockRecords records_;
-    std::int64_t scratch_bytes_;  // that one thread reads into
+    std::int64_t scratch_bytes_;                // that one thread reads into
     std::vector<std::optional<Stamp>> stamps_;  // by file, as they were opened
 };
 

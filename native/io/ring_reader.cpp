@@ -52,9 +52,9 @@ void RingReader::add(Ticket ticket, const Read& read) {
 
 std::int64_t RingReader::read_here(const Read& read) const {
     const ReadRequest& request = read.result.request;
-    const ssize_t got = ::pread(descriptor_of(read), request.destination + read.num_done,
-                                static_cast<std::size_t>(request.num_bytes - read.num_done),
-                                request.offset + read.num_done);
+    const ssize_t got =
+        ::pread(descriptor_of(read), request.destination + read.num_done,
+                static_cast<std::size_t>(request.num_bytes - read.num_done), request.offset + read.num_done);
     return got < 0 ? -errno : got;
 }
 

@@ -45,7 +45,7 @@ def trace(tiny_store, tmp_path_factory):
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_commands_that_solve_systems_run_where_no_thread_may_be_made(store_copy, trace, count):
-    """NumPy's library interrupts the process then, and the kernel cancels reads that it needs a thread for."""
+    """NumPy's library interrupts the process, and the kernel cancels reads that it needs a thread for."""
     with few_processes(count) as begin:
         for arguments in (["fit", trace, "-o", store_copy], ["simulate", trace]):
             done = subprocess.run(
@@ -56,12 +56,11 @@ def test_commands_that_solve_systems_run_where_no_thread_may_be_made(store_copy,
 
 
 @pytest.mark.parametrize("command", ["eval", "trace", "profile", "report", "fit", "doctor", "export"])
-def test_a_command_stays_within_a_cgroup_of_its_budget(
-    tiny_checkpoint, store_copy, trace, tmp_path, command
-):
+def test_a_command_stays_within_a_cgroup_of_its_budget(tiny_checkpoint, store_copy, trace, tmp_path, command):
     text, profile = trace.with_name("text.txt"), trace.with_name("profile")
     budget = ["--memory", "150MiB"]
-    measuring = ["profile", tiny_checkpoint, "--text", text, "--max-tokens", "600", *budget, "-o"]
+    windows = ["--max-tokens", "600", "--window", "64"]
+    measuring = ["profile", tiny_checkpoint, "--text", text, *windows, *budget, "-o"]
     arguments = {
         "eval": [store_copy, "--text", text, *budget],
         "trace": [store_copy, "--text", text, "-o", tmp_path / "trace", *budget],

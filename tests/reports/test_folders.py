@@ -439,5 +439,5 @@ def test_a_link_to_what_is_gone_is_said(tmp_path, folder):
     """The cache of the Hub was emptied, and the folder of links is still there."""
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors").symlink_to(tmp_path / "blobs" / "0a1b")
-    with pytest.raises(CheckpointError, match="model.safetensors: is a link to .*0a1b, which is not there"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: is a link to .*0a1b, which is not there"):
         open_checkpoint(folder)

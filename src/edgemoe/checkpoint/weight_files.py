@@ -77,7 +77,8 @@ def refuse_others(folder: Path, missing: str) -> None:
     if path.exists() and not path.is_file():
         raise CheckpointError(f"{path}: is a folder or a device, not a file; fetch the model again")
     if path.is_symlink() and not path.exists():
-        raise CheckpointError(f"{path}: is a link to {path.readlink()}, which is not there; fetch the model again")
+        target = path.readlink()
+        raise CheckpointError(f"{path}: is a link to {target}, which is not there; fetch the model again")
     for pattern, what in _OTHERS:
         found = min(folder.glob(pattern), default=None)
         if found is not None:

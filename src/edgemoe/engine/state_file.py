@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,8 @@ def write_state(path: Path, holding: Holding, weights_id: str, kv_format: str) -
         "checksum": digest.hexdigest(),
     }
     sizes = [(name, array.nbytes) for name, array in zip(names, arrays, strict=True)]
-    new = path.with_name(f"{path.name}.new")
+    # Named by who writes it: another thread or process may be writing the same file.
+    new = path.with_name(f"{path.stem}.{os.getpid()}-{get_ident()}{path.suffix}.new")
     try:
         with new.open("wb") as file:
             file.write(build_header(sizes, metadata, _ALIGNMENT))
@@ -117,8 +119,10 @@ def write_state(path: Path, holding: Holding, weights_id: str, kv_format: str) -
             _drop_cached(file.fileno())
         os.replace(new, path)
         sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:  # an interrupt too
         new.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise RequestError(f"{path} cannot be written: {error.strerror}") from error
 
 

@@ -50,7 +50,7 @@ def attach_file(store: Store, stem: str, suffix: str, data: bytes) -> Store:
 
 
 def _remove_unlisted(folder: Path, stem: str, suffix: str) -> None:
-    """Remove what such a name has and the manifest does not list: the one before, and what a kill has left."""
+    """Remove files of such a name that the manifest does not list: the one before, and what a kill left."""
     listed = open_store(folder, checks_attached=False).manifest.files
     for path in folder.glob(f"{stem}-*{suffix}"):
         if path.name not in listed:
