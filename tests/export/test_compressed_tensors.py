@@ -33,6 +33,7 @@ from edgemoe.export.shards import INDEX, StoredTensor, cut_shards
 from edgemoe.models import find_sources, read_spec
 from edgemoe.quant import BitPlan, ExpertFormats
 from edgemoe.store import open_store
+from edgemoe.store.durable import lock_folder
 
 TOKENS = np.random.default_rng(3).integers(0, VOCAB_SIZE, 24).astype(np.int32)
 DEMO = Path(edgemoe.__file__).parent / "demo_store"
@@ -253,6 +254,27 @@ def test_places_that_are_taken_keep_what_they_hold(tmp_path, store):
     with pytest.raises(ConversionError, match="holds files that no export wrote"):
         export_checkpoint(store, tmp_path / "new")
     assert [path.name for path in partial.iterdir()] == ["mine"]
+
+
+def test_a_place_that_is_taken_while_the_folder_is_locked_is_refused(tmp_path, store, monkeypatch):
+    """At once, rather than when hours of work are to get their name."""
+    out = tmp_path / "out"
+
+    def lock_late(folder):
+        out.mkdir()
+        return lock_folder(folder)
+
+    monkeypatch.setattr("edgemoe.export.shards.lock_folder", lock_late)
+    with pytest.raises(ConversionError, match="exists; choose another place or give --overwrite"):
+        export_checkpoint(store, out)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_export_that_was_killed_at_its_last_step_is_replaced(tmp_path, store):
+    export_checkpoint(store, tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "new.partial")  # whole, but for its name
+    export_checkpoint(store, tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
 def test_what_a_killed_export_left_and_an_older_one_are_replaced(tmp_path, store):

@@ -35,7 +35,8 @@ _MARK = "made_by"
 MAX_SHARD_BYTES = 4 << 30
 # Programs read the first tensor of a file where it lies.
 _ALIGNMENT = 64
-# What an export that was killed may have left. Files beside the tensors are written last.
+# What an export that was killed may have left; of one that came to the files beside the tensors, the index
+# says so.
 _OURS = re.compile(rf"model-\d{{5}}-of-\d{{5}}\.safetensors|{re.escape(INDEX)}|{LOCK_FILE}")
 
 
@@ -83,6 +84,7 @@ class CheckpointFolder:
         check_room(self._path, total)
         with failing_clearly(self._path):
             self._take_partial()
+            self._refuse_taken()  # again: another process may have finished it meanwhile
             files = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
             num_bytes = sum(self._make(name, shard) for name, shard in zip(files, shards, strict=True))
             held = {t.name: name for name, shard in zip(files, shards, strict=True) for t in shard}
@@ -153,7 +155,7 @@ class CheckpointFolder:
         lock = lock_folder(self._partial)
         try:
             names = {path.name for path in self._partial.iterdir()}
-            if not all(map(_OURS.fullmatch, names)):
+            if not all(map(_OURS.fullmatch, names)) and not _is_export(self._partial):
                 raise ConversionError(
                     f"{self._partial} holds files that no export wrote; move it away or choose another place"
                 )
