@@ -147,6 +147,16 @@ def test_a_full_disk_ends_a_trace_in_one_line(traced, tmp_path, monkeypatch, cap
     assert not list(tmp_path.iterdir())
 
 
+def test_a_store_that_cannot_be_written_is_refused_before_anything_is_learnt(traced, monkeypatch, capsys):
+    def is_read_only(**_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("edgemoe.workflows.outputs.TemporaryFile", is_read_only)
+    monkeypatch.delattr("edgemoe.workflows.tracing.fit_routing")
+    with pytest.raises(RequestError, match="cannot be written: Read-only file system"):
+        run(capsys, "fit", traced / "trace", "-o", traced / "store")
+
+
 def test_texts_of_one_name_are_told_apart(traced, tmp_path, capsys):
     texts = [tmp_path / folder / "text.txt" for folder in ("a", "b")]
     for text in texts:

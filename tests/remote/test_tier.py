@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from edgemoe.errors import StoreError
 from edgemoe.native import aligned_empty
 from edgemoe.store import checksum
 from edgemoe.store.remote.tier import Record, Tier
@@ -170,6 +171,17 @@ def test_two_that_share_a_folder_see_what_the_other_keeps_and_one_bound(opened, 
     assert one.held_bytes == two.held_bytes == num_allocated(tmp_path) == 4 * SIZE
     for number in held(one):
         assert np.array_equal(read(one, number), contents(number))
+
+
+def test_an_index_that_has_no_room_is_one_error(opened, monkeypatch):
+    """It is written through a map: on a full disk that would kill the process."""
+
+    def is_full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", is_full)
+    with pytest.raises(StoreError, match="cannot be written: No space left on device"):
+        opened()
 
 
 def test_a_disk_that_is_full_ends_keeping_and_nothing_else(opened, monkeypatch):

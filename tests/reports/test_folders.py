@@ -441,3 +441,8 @@ def test_a_link_to_what_is_gone_is_said(tmp_path, folder):
     (folder / "model.safetensors").symlink_to(tmp_path / "blobs" / "0a1b")
     with pytest.raises(CheckpointError, match=r"model\.safetensors: is a link to .*0a1b, which is not there"):
         open_checkpoint(folder)
+
+
+def test_a_file_of_a_store_is_given(store_copy):
+    with pytest.raises(EdgeMoEError, match="edgemoe.json: is a file of a store; give its folder"):
+        open_store(store_copy / "edgemoe.json")

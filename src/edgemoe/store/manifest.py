@@ -63,6 +63,10 @@ def read_manifest(folder: Path) -> Manifest:
             hint = (
                 "; run, chat, bench and serve take a GGUF file as it is, for all else run `edgemoe convert`"
             )
+        if folder.is_file() and (folder.parent / MANIFEST_FILE).is_file():
+            raise NotAStoreError(
+                f"{folder}: is a file of a store; give its folder, {folder.parent}"
+            ) from None
         raise NotAStoreError(f"{folder}: not a store, there is no {MANIFEST_FILE}{hint}") from None
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror}") from error

@@ -15,6 +15,7 @@ from edgemoe.experts import save_fitted
 from edgemoe.models import read_spec
 from edgemoe.progress import ShowSteps, unseen
 from edgemoe.store import open_store
+from edgemoe.store.format import MANIFEST_FILE
 from edgemoe.workflows.measuring import window_within
 from edgemoe.workflows.outputs import refuse_folder_of
 
@@ -65,10 +66,12 @@ def fit_store(trace: str | Path, store: str | Path, *, steps: ShowSteps = unseen
     it.
 
     Raises:
-        StoreError: the store cannot be used, or written.
+        StoreError: the store cannot be used.
+        RequestError: nothing can be written to its folder.
         TraceError: the trace is damaged, or of another store.
     """
     opened = open_store(Path(store), checks_attached=False)
+    refuse_folder_of(opened.path / MANIFEST_FILE)  # now, rather than when all is learnt
     spec = read_spec(opened.config)
     check_store(spec, opened)
     traced = read_trace(Path(trace))

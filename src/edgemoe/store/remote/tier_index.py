@@ -34,7 +34,7 @@ class TierIndex:
         """``sizes`` are the records' bytes, by number.
 
         Raises:
-            OSError: the file cannot be made.
+            OSError: the file cannot be made, or the disk is full.
         """
         self._sizes = np.array(sizes, np.int64)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -44,7 +44,8 @@ class TierIndex:
             num_bytes = _ENTRY.itemsize * (1 + len(sizes))  # the first is for the age
             if os.fstat(self._descriptor).st_size != num_bytes:
                 os.ftruncate(self._descriptor, 0)
-                os.ftruncate(self._descriptor, num_bytes)
+            # All of it is there: writing to the map of a full disk would kill the process.
+            os.posix_fallocate(self._descriptor, 0, num_bytes)
         mapped = np.memmap(path, _ENTRY, "r+", shape=(1 + len(sizes),))
         self.table: ByteArray = mapped.view(np.ndarray).view(np.uint8)  # the whole file
         self._age, self._table = mapped[:1], mapped[1:]
