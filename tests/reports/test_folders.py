@@ -444,5 +444,5 @@ def test_a_link_to_what_is_gone_is_said(tmp_path, folder):
 
 
 def test_a_file_of_a_store_is_given(store_copy):
-    with pytest.raises(EdgeMoEError, match="edgemoe.json: is a file of a store; give its folder"):
+    with pytest.raises(EdgeMoEError, match=r"edgemoe\.json: is a file of a store; give its folder"):
         open_store(store_copy / "edgemoe.json")
