@@ -230,11 +230,24 @@ def test_a_plan_that_cannot_be_written_is_printed(tmp_path, monkeypatch, capsys)
     found = ChosenWidths(BitPlan.uniform("q3", "q8"), None, None)
     monkeypatch.setattr("edgemoe.workflows.plan.choose_widths", lambda *_, **__: found)
     monkeypatch.setattr("edgemoe.workflows.plan.replace_file", full)
+    (tmp_path / "plan.json.work" / "trace").mkdir(parents=True)
     (tmp_path / "text.txt").write_text(TEXT)
     arguments = ["plan", "model", "--text", tmp_path / "text.txt", "-o", tmp_path / "plan.json", "--bits", 3]
     with pytest.raises(UnwrittenPlanError, match="No space left on device; its trace is"):
         run_app([str(argument) for argument in arguments])
     assert json.loads(capsys.readouterr().out) == found.plan.to_json()
+    assert {path.name for path in tmp_path.iterdir()} == {"text.txt", "plan.json.work"}
+
+
+def test_a_text_that_says_one_thing_for_ever_is_refused_before_the_widths_are_made(tiny_checkpoint, tmp_path):
+    """Nothing of it is new to the profile, and a real model takes hours to convert."""
+    from edgemoe.errors import EdgeMoEError
+
+    (tmp_path / "text.txt").write_text("a river " * 2000)
+    common = ["plan", tiny_checkpoint, "--text", tmp_path / "text.txt", "-o", tmp_path / "plan.json"]
+    with pytest.raises(EdgeMoEError, match="the profile has not seen; this text has 0"):
+        run_app([*map(str, common), "--bits", "4", "--window", "64", "--memory", "4GiB"])
+    assert not list((tmp_path / "plan.json.work").glob("q*"))
 
 
 def test_too_short_a_text_and_a_file_that_is_no_plan_are_refused(tiny_checkpoint, tmp_path):
@@ -242,7 +255,7 @@ def test_too_short_a_text_and_a_file_that_is_no_plan_are_refused(tiny_checkpoint
 
     (tmp_path / "text.txt").write_text("Once upon a time")
     common = ["plan", tiny_checkpoint, "--text", tmp_path / "text.txt", "-o", tmp_path / "plan.json"]
-    with pytest.raises(EdgeMoEError, match="windows of 128 tokens to calibrate on"):
+    with pytest.raises(EdgeMoEError, match="planning needs 4 windows of 128 tokens"):
         run_app([*map(str, common), "--bits", "4"])
     with pytest.raises(EdgeMoEError, match="not a bit plan"):
         run_app(["convert", str(tiny_checkpoint), str(tmp_path / "o"), "--plan", str(tmp_path / "text.txt")])

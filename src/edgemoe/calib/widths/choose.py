@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edgemoe.calib.text import DEFAULT_WINDOW, windows_of
@@ -13,7 +14,7 @@ from edgemoe.calib.widths.inputs import TraceInputs
 from edgemoe.calib.widths.ladder import REFERENCE
 from edgemoe.calib.widths.profile import TRACE, Profile, ProfileOptions, read_facts
 from edgemoe.calib.widths.quality import PERPLEXITY, Metric
-from edgemoe.calib.widths.search import Goal, Plan, PlanSearch
+from edgemoe.calib.widths.search import Goal, Plan, PlanSearch, held_out_windows
 from edgemoe.checkpoint import open_checkpoint
 from edgemoe.errors import RequestError
 from edgemoe.executors import Executor
@@ -76,7 +77,7 @@ def choose_widths(
         WorkerError: a worker of the executor failed.
     """
     options = options or CalibrationOptions()
-    opened = open_profile if has_profile else make_profile
+    opened = open_profile if has_profile else partial(make_profile, holds_out=True)
     with opened(source, folder, texts, options, steps, executor) as profile:
         windows = windows_of(folder / REFERENCE, texts, options.max_tokens, profile.options.window)
         search = PlanSearch(profile, windows if has_profile else windows[1::2], metric)
@@ -92,8 +93,12 @@ def make_profile(
     options: CalibrationOptions | None = None,
     steps: ShowSteps = unseen,
     executor: Executor | None = None,
+    *,
+    holds_out: bool = False,
 ) -> Profile:
     """A profile of every other window of the texts, or what an earlier run has left of the same. Close it.
+
+    ``holds_out``: the windows between them are to measure plans, and must be enough for it.
 
     Raises:
         CheckpointError, ConversionError, RequestError, WorkerError: as ``choose_widths``.
@@ -103,7 +108,10 @@ def make_profile(
     window = options.window or _usual_window(source)
 
     def find_windows(store: Path) -> list[list[int]]:
-        return windows_of(store, texts, options.max_tokens, window)[::2]
+        windows = windows_of(store, texts, options.max_tokens, window)
+        if holds_out:  # refused now, not when all has been converted and measured
+            held_out_windows(windows[1::2], windows[::2], window)
+        return windows[::2]
 
     made = ProfileOptions(window, options.dense_format or _DENSE, options.budget_bytes)
     return Profile(source, folder, find_windows, steps, made, executor)

@@ -40,6 +40,22 @@ class Goal:
     bits_per_weight: float | None = None
 
 
+def held_out_windows(windows: Sequence[Window], seen: Sequence[Window], length: int) -> list[Window]:
+    """Windows of so many tokens that a profile has not ``seen``.
+
+    Raises:
+        RequestError: they are too few to measure plans on.
+    """
+    known = {tuple(window) for window in seen}
+    found = [window for window in windows if tuple(window) not in known]
+    if len(found) < MIN_WINDOWS:
+        raise RequestError(
+            f"planning needs {MIN_WINDOWS} windows of {length} tokens that the profile has not seen;"
+            f" this text has {len(found)}, give more or a smaller --window"
+        )
+    return found
+
+
 class PlanSearch:
     """Plans of one profile, measured on text that the profile has not seen."""
 
@@ -49,13 +65,7 @@ class PlanSearch:
         Raises:
             RequestError: too few windows are left.
         """
-        seen = {tuple(window) for window in profile.windows}
-        self._held_out = [window for window in held_out if tuple(window) not in seen]
-        if len(self._held_out) < MIN_WINDOWS:
-            raise RequestError(
-                f"planning needs {MIN_WINDOWS} windows of {profile.options.window} tokens that the profile"
-                f" has not seen; this text has {len(self._held_out)}, give more or a smaller --window"
-            )
+        self._held_out = held_out_windows(held_out, profile.windows, profile.options.window)
         self.profile = profile
         self._metric = metric
         self._measured: dict[tuple[tuple[ExpertKey, ExpertFormats], ...], Quality] = {}
