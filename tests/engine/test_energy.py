@@ -107,7 +107,7 @@ def test_the_estimate_is_its_three_parts():
 
 
 def test_a_model_s_stats_have_energy():
-    with demo_store() as store, edgemoe.load(store, "1GiB") as model:
+    with demo_store() as store, edgemoe.load(store) as model:
         before = model.stats()
         model.generate("Once", max_tokens=4)
         after = model.stats()
