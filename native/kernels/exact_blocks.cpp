@@ -37,9 +37,11 @@ void add_bits(const std::uint8_t* bytes, int place, std::uint8_t* codes) {
     for (int i = 0; i < 32; ++i) codes[i] |= static_cast<std::uint8_t>((bits >> i & 1) << place);
 }
 
-// Each reads one block and returns whether its weights are finite.
+// Each reads one block and returns whether its weights are finite. All are inlined: so the format that the
+// scales are of is known.
 template <Format f>
-bool read_block(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes);
+[[gnu::always_inline]] inline bool read_block(const std::uint8_t* block, const ScaleRow& scales,
+                                              std::uint8_t* codes);
 
 bool is_finite_mxfp4(std::uint8_t exponent, const std::uint8_t* codes) {
     // Up to here 6, the largest number, times the power of two is finite.
@@ -50,45 +52,52 @@ bool is_finite_mxfp4(std::uint8_t exponent, const std::uint8_t* codes) {
 }
 
 template <>
-bool read_block<Format::kMxfp4>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+[[gnu::always_inline]] inline bool read_block<Format::kMxfp4>(const std::uint8_t* block,
+                                                              const ScaleRow& scales, std::uint8_t* codes) {
     split_nibbles(block + 1, 16, codes);
     scales.put_byte(0, 0, block[0]);
     return is_finite_mxfp4(block[0], codes);
 }
 
 template <>
-bool read_block<Format::kQ8>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+[[gnu::always_inline]] inline bool read_block<Format::kQ8>(const std::uint8_t* block, const ScaleRow& scales,
+                                                           std::uint8_t* codes) {
     for (int i = 0; i < kBlock; ++i) codes[i] = block[2 + i] ^ 128;
     return scales.put_block_half(0, 0, u16_at(block));
 }
 
 template <>
-bool read_block<Format::kQ4_0>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+[[gnu::always_inline]] inline bool read_block<Format::kQ4_0>(const std::uint8_t* block,
+                                                             const ScaleRow& scales, std::uint8_t* codes) {
     split_nibbles(block + 2, 16, codes);
     return scales.put_block_half(0, 0, u16_at(block));
 }
 
 template <>
-bool read_block<Format::kIq4Nl>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+[[gnu::always_inline]] inline bool read_block<Format::kIq4Nl>(const std::uint8_t* block,
+                                                              const ScaleRow& scales, std::uint8_t* codes) {
     return read_block<Format::kQ4_0>(block, scales, codes);
 }
 
 template <>
-bool read_block<Format::kQ4_1>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+[[gnu::always_inline]] inline bool read_block<Format::kQ4_1>(const std::uint8_t* block,
+                                                             const ScaleRow& scales, std::uint8_t* codes) {
     split_nibbles(block + 4, 16, codes);
     const bool is_finite = scales.put_block_half(0, 0, u16_at(block));
     return scales.put_block_half(0, 1, negated(u16_at(block + 2))) && is_finite;
 }
 
 template <>
-bool read_block<Format::kQ5_0>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+[[gnu::always_inline]] inline bool read_block<Format::kQ5_0>(const std::uint8_t* block,
+                                                             const ScaleRow& scales, std::uint8_t* codes) {
     split_nibbles(block + 6, 16, codes);
     add_bits(block + 2, 4, codes);
     return scales.put_block_half(0, 0, u16_at(block));
 }
 
 template <>
-bool read_block<Format::kQ5_1>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+[[gnu::always_inline]] inline bool read_block<Format::kQ5_1>(const std::uint8_t* block,
+                                                             const ScaleRow& scales, std::uint8_t* codes) {
     split_nibbles(block + 8, 16, codes);
     add_bits(block + 4, 4, codes);
     const bool is_finite = scales.put_block_half(0, 0, u16_at(block));
@@ -103,7 +112,8 @@ void split_pairs(const std::uint8_t* bytes, std::uint8_t* codes) {
 }
 
 template <>
-bool read_block<Format::kQ2K>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+[[gnu::always_inline]] inline bool read_block<Format::kQ2K>(const std::uint8_t* block, const ScaleRow& scales,
+                                                            std::uint8_t* codes) {
     for (int i = 0; i < 2; ++i) split_pairs(block + 16 + 32 * i, codes + 128 * i);
     for (int i = 0; i < 16; ++i) scales.put_byte(i / 2, i % 2, block[i]);
     const bool is_finite = scales.put_shared(0, u16_at(block + 80));
@@ -111,7 +121,8 @@ bool read_block<Format::kQ2K>(const std::uint8_t* block, const ScaleRow& scales,
 }
 
 template <>
-bool read_block<Format::kQ3K>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+[[gnu::always_inline]] inline bool read_block<Format::kQ3K>(const std::uint8_t* block, const ScaleRow& scales,
+                                                            std::uint8_t* codes) {
     for (int i = 0; i < 2; ++i) split_pairs(block + 32 + 32 * i, codes + 128 * i);
     for (int i = 0; i < 8; ++i) {
         for (int j = 0; j < 32; ++j) codes[32 * i + j] |= static_cast<std::uint8_t>((block[j] >> i & 1) << 2);
@@ -126,7 +137,7 @@ bool read_block<Format::kQ3K>(const std::uint8_t* block, const ScaleRow& scales,
 
 // Scales and minimums of Q4_K and Q5_K: bytes 0-3 and 4-7 hold the first four with two bits of the last four
 // above them, whose other four bits are in bytes 8-11.
-bool read_six_bit_minimums(const std::uint8_t* block, const ScaleRow& scales) {
+[[gnu::always_inline]] inline bool read_six_bit_minimums(const std::uint8_t* block, const ScaleRow& scales) {
     const std::uint8_t *d = block + 4, *m = block + 8, *low = block + 12;
     for (int i = 0; i < 4; ++i) {
         scales.put_six_bits(i, d[i] & 63, m[i] & 63);
@@ -137,13 +148,15 @@ bool read_six_bit_minimums(const std::uint8_t* block, const ScaleRow& scales) {
 }
 
 template <>
-bool read_block<Format::kQ4K>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+[[gnu::always_inline]] inline bool read_block<Format::kQ4K>(const std::uint8_t* block, const ScaleRow& scales,
+                                                            std::uint8_t* codes) {
     for (int i = 0; i < 4; ++i) split_nibbles(block + 16 + 32 * i, 32, codes + 64 * i);
     return read_six_bit_minimums(block, scales);
 }
 
 template <>
-bool read_block<Format::kQ5K>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+[[gnu::always_inline]] inline bool read_block<Format::kQ5K>(const std::uint8_t* block, const ScaleRow& scales,
+                                                            std::uint8_t* codes) {
     for (int i = 0; i < 4; ++i) split_nibbles(block + 48 + 32 * i, 32, codes + 64 * i);
     for (int i = 0; i < 8; ++i) {
         for (int j = 0; j < 32; ++j)
@@ -153,7 +166,8 @@ bool read_block<Format::kQ5K>(const std::uint8_t* block, const ScaleRow& scales,
 }
 
 template <>
-bool read_block<Format::kQ6K>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+[[gnu::always_inline]] inline bool read_block<Format::kQ6K>(const std::uint8_t* block, const ScaleRow& scales,
+                                                            std::uint8_t* codes) {
     for (int i = 0; i < 2; ++i) {
         split_nibbles(block + 64 * i, 64, codes + 128 * i);
         std::uint8_t high[128];
@@ -165,7 +179,8 @@ bool read_block<Format::kQ6K>(const std::uint8_t* block, const ScaleRow& scales,
 }
 
 template <>
-bool read_block<Format::kIq4Xs>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+[[gnu::always_inline]] inline bool read_block<Format::kIq4Xs>(const std::uint8_t* block,
+                                                              const ScaleRow& scales, std::uint8_t* codes) {
     const std::uint16_t high = u16_at(block + 2);
     for (int i = 0; i < 8; ++i) {
         split_nibbles(block + 8 + 16 * i, 16, codes + 32 * i);
@@ -178,7 +193,8 @@ bool read_block<Format::kIq4Xs>(const std::uint8_t* block, const ScaleRow& scale
 // A float without sign of 4 bits of exponent and 3 of mantissa for 16 columns each; where all are set, no
 // number.
 template <>
-bool read_block<Format::kNvfp4>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+[[gnu::always_inline]] inline bool read_block<Format::kNvfp4>(const std::uint8_t* block,
+                                                              const ScaleRow& scales, std::uint8_t* codes) {
     bool is_finite = true;
     for (int i = 0; i < 4; ++i) {
         split_nibbles(block + 4 + 8 * i, 8, codes + 16 * i);
@@ -203,7 +219,8 @@ void split_digits(const std::uint8_t* bytes, int n, int num_digits, std::uint8_t
 }
 
 template <>
-bool read_block<Format::kTq1_0>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+[[gnu::always_inline]] inline bool read_block<Format::kTq1_0>(const std::uint8_t* block,
+                                                              const ScaleRow& scales, std::uint8_t* codes) {
     split_digits(block, 32, 5, codes);
     split_digits(block + 32, 16, 5, codes + 160);
     split_digits(block + 48, 4, 4, codes + 240);
@@ -211,7 +228,8 @@ bool read_block<Format::kTq1_0>(const std::uint8_t* block, const ScaleRow& scale
 }
 
 template <>
-bool read_block<Format::kTq2_0>(const std::uint8_t* block, const ScaleRow& scales, std::uint8_t* codes) {
+[[gnu::always_inline]] inline bool read_block<Format::kTq2_0>(const std::uint8_t* block,
+                                                              const ScaleRow& scales, std::uint8_t* codes) {
     for (int i = 0; i < 2; ++i) split_pairs(block + 32 * i, codes + 128 * i);
     return scales.put_shared(0, u16_at(block + 64));
 }
