@@ -72,7 +72,7 @@ def store():
 @pytest.fixture
 def watched(store):
     """A model that keeps everything in memory, and the texts in each of its steps."""
-    with edgemoe.load(store, "1GiB", context=256, num_texts=8) as model:
+    with edgemoe.load(store, "4GiB", context=256, num_texts=8) as model:
         steps = model.engine.session._machinery.steps
         make, sizes = steps.make, []
 
@@ -102,7 +102,7 @@ def at_once(model, **options):
 def alone(store, **options):
     answers = []
     for prompt in PROMPTS:
-        with edgemoe.load(store, "1GiB", context=256) as model:
+        with edgemoe.load(store, "4GiB", context=256) as model:
             answers.append(model.generate(prompt, **options).token_ids)
     return answers
 
@@ -120,7 +120,7 @@ def test_samples_of_one_prompt_run_together_and_read_it_once(store, watched):
     length = answers[0].num_prompt_tokens
     assert [a.num_cached_tokens for a in answers] == [0, *[length - 1] * 3]
     assert sum(wish.num_rows for step in steps for wish in step if not wish.is_answer) == length - 1 + 4
-    with edgemoe.load(store, "1GiB", context=256) as model:
+    with edgemoe.load(store, "4GiB", context=256) as model:
         for i, answer in enumerate(answers):
             own = model.generate(PROMPTS[1], max_tokens=24, temperature=1.0, seed=9 + i)
             assert own.token_ids == answer.token_ids
@@ -130,7 +130,7 @@ def test_streamed_experts_serve_several_texts_in_a_step(store):
     """By default answers take turns there; together they say the same."""
     options = {"max_tokens": 12}
     for answers_at_once in (2, 5):
-        loading = LoadOptions(1 << 30, 256, cache_bytes=1 << 20, num_texts=6, answers_at_once=answers_at_once)
+        loading = LoadOptions(4 << 30, 256, cache_bytes=1 << 20, num_texts=6, answers_at_once=answers_at_once)
         with edgemoe.Model(load_engine(open_store(store), loading)) as model:
             answers = model.generate_many(PROMPTS, **options)
         assert [answer.token_ids for answer in answers] == alone(store, **options)
@@ -138,7 +138,7 @@ def test_streamed_experts_serve_several_texts_in_a_step(store):
 
 def test_a_step_that_fails_fails_for_each_alone(store):
     """What one text cannot have is no fault of the others in its step."""
-    with edgemoe.load(store, "1GiB", context=256, num_texts=6) as model:
+    with edgemoe.load(store, "4GiB", context=256, num_texts=6) as model:
         steps = model.engine.session._machinery.steps
         run, failures = steps._run, []
 
@@ -154,7 +154,7 @@ def test_a_step_that_fails_fails_for_each_alone(store):
 
 
 def test_an_answer_and_anothers_long_prompt_do_not_disturb_each_other(store):
-    with edgemoe.load(store, "1GiB", context=1024, num_texts=2) as model:
+    with edgemoe.load(store, "4GiB", context=1024, num_texts=2) as model:
         prompt = (model.tokenizer.encode(PROMPTS[1]) * 200)[:1000]
         expected = model.generate(PROMPTS[0], max_tokens=40).token_ids
         wanted = model.generate(prompt, max_tokens=2).token_ids

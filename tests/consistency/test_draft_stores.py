@@ -65,7 +65,7 @@ def mate(tmp_path_factory):
 def load(store: Path, draft: Path | None = None, num_drafted: int | None = 5, **options) -> edgemoe.Model:
     name = "none" if draft is None else "store"
     draft_store = None if draft is None else open_store(draft)
-    options = {"budget_bytes": 1 << 30, "context": CONTEXT, "draft": name, **options}
+    options = {"budget_bytes": 4 << 30, "context": CONTEXT, "draft": name, **options}
     return edgemoe.Model(
         load_engine(
             open_store(store), LoadOptions(draft_store=draft_store, num_drafted=num_drafted, **options)
@@ -225,9 +225,9 @@ def test_kinds_are_by_how_sure_the_model_is():
 
 
 def test_the_option_takes_the_path_of_a_store(large, mate, tmp_path):
-    with edgemoe.load(large, "1GiB", context=CONTEXT, draft=mate) as model:
+    with edgemoe.load(large, "4GiB", context=CONTEXT, draft=mate) as model:
         assert any(item.key == "draft_model" for item in model.memory.items)
-        with edgemoe.load(large, "1GiB", context=CONTEXT) as other:
+        with edgemoe.load(large, "4GiB", context=CONTEXT) as other:
             assert model.generate(PROMPT, **GREEDY).token_ids == other.generate(PROMPT, **GREEDY).token_ids
     with pytest.raises(RequestError, match=r"no draft .*; choose one of"):
         edgemoe.load(large, draft=tmp_path / "nothing")

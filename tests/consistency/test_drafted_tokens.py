@@ -41,7 +41,7 @@ def store(request, tmp_path_factory):
 
 
 def load(path, cache=None, **options):
-    return edgemoe.load(path, "1GiB", cache=cache, context=CONTEXT, **{"draft": "none", **options})
+    return edgemoe.load(path, "4GiB", cache=cache, context=CONTEXT, **{"draft": "none", **options})
 
 
 def a_third(path):
@@ -192,7 +192,7 @@ def test_the_text_itself_is_drafted_by_option(small):
         expected = model.generate(prompt, **GREEDY)
         assert expected.num_drafted == 0
     with edgemoe.Model(
-        load_engine(path, LoadOptions(1 << 30, CONTEXT, draft="text", num_drafted=4))
+        load_engine(path, LoadOptions(4 << 30, CONTEXT, draft="text", num_drafted=4))
     ) as model:
         found = model.generate(prompt, **GREEDY)
         assert found.token_ids == expected.token_ids

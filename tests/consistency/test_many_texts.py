@@ -39,7 +39,7 @@ def store():
 
 
 def load(store, *, context=128, cache="2MiB", **options):
-    return edgemoe.load(store, "1GiB", context=context, cache=cache, **options)
+    return edgemoe.load(store, "4GiB", context=context, cache=cache, **options)
 
 
 @pytest.fixture(scope="module")

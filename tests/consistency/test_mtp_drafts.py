@@ -43,7 +43,7 @@ def made(request, tmp_path_factory):
 
 
 def load(store, draft="mtp", **options) -> edgemoe.Model:
-    options = {"budget_bytes": 1 << 30, "context": CONTEXT, "num_drafted": 5, "draft": draft, **options}
+    options = {"budget_bytes": 4 << 30, "context": CONTEXT, "num_drafted": 5, "draft": draft, **options}
     return edgemoe.Model(load_engine(open_store(store), LoadOptions(**options)))
 
 

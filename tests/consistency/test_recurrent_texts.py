@@ -109,9 +109,9 @@ def test_the_plan_counts_what_a_text_takes(model):
 
 def test_the_next_turn_of_a_chat_reads_what_is_new_alone(folder):
     first, answer, more = TOKENS[:30].tolist(), TOKENS[30:40].tolist(), TOKENS[40:50].tolist()
-    with edgemoe.load(folder / "store", "1GiB", context=128) as model:
+    with edgemoe.load(folder / "store", "4GiB", context=128) as model:
         alone = model.generate([*first, *more], max_tokens=6)
-    with edgemoe.load(folder / "store", "1GiB", context=128) as model:
+    with edgemoe.load(folder / "store", "4GiB", context=128) as model:
         model.generate(first, max_tokens=len(answer))
         engine = model.engine
         text, _ = engine.session.open([*first, *more], 6)
@@ -123,9 +123,9 @@ def test_the_next_turn_of_a_chat_reads_what_is_new_alone(folder):
 
 def test_a_step_that_fails_half_way_leaves_the_text_right(folder, monkeypatch):
     prompt = TOKENS[:12].tolist()
-    with edgemoe.load(folder / "store", "1GiB", context=128) as model:
+    with edgemoe.load(folder / "store", "4GiB", context=128) as model:
         expected = model.generate(prompt, max_tokens=8).token_ids
-    engine = load_engine(open_store(folder / "store"), LoadOptions(budget_bytes=1 << 30, context=128))
+    engine = load_engine(open_store(folder / "store"), LoadOptions(budget_bytes=4 << 30, context=128))
     try:
         session, run, seen = engine.session, engine.experts.run, []
         logits = session.prefill(prompt)

@@ -19,7 +19,7 @@ PROMPT = "Once upon a time"
 
 @pytest.fixture(scope="module")
 def model():
-    with demo_store() as path, edgemoe.load(path, "1GiB", context=128) as model:
+    with demo_store() as path, edgemoe.load(path, "4GiB", context=128) as model:
         yield model
 
 

@@ -13,7 +13,7 @@ import edgemoe
 from edgemoe.cli.demo import demo_store
 
 def load(path, **options):
-    return edgemoe.load(path, "1GiB", cache="2MiB", context=128, **options)
+    return edgemoe.load(path, "4GiB", cache="2MiB", context=128, **options)
 """
 
 

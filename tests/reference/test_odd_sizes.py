@@ -72,7 +72,7 @@ def test_a_store_of_few_bits_has_the_bits_of_packed_matrices(case, tmp_path):
     source.close()
     expected = decoder.head(decoder.forward(TOKENS, spec.new_state(len(TOKENS), "f32")))
     convert(folder, tmp_path / "store", BitPlan.uniform("q4", "q4"))
-    with edgemoe.load(tmp_path / "store", "1GiB", context=64, kv_format="f32") as model:
+    with edgemoe.load(tmp_path / "store", "4GiB", context=64, kv_format="f32") as model:
         assert np.array_equal(model.logits(TOKENS.tolist()), expected)
 
 
