@@ -7,7 +7,8 @@ For every share and number of texts: tokens per second of all answers together, 
 and bytes read per token beside them. Then as many samples of one prompt, two prompts read in turn and at
 once, and how long a stream waits between two tokens (95th percentile) alone and while another text's long
 prompt is read. With --gguf llama.cpp writes as many sequences in one batch, all of its weights in memory.
-Every way is run --repeats times and the median counts. One JSON line at the end has everything.
+Every way is run --repeats times and the median counts. Each row is printed when it is measured; one JSON
+line at the end has everything.
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ import json
 import statistics
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from make_model import token_chain
@@ -60,6 +65,28 @@ class Row:
     misses_per_token: float
     bytes_per_token: float
 
+    def __str__(self) -> str:
+        return (
+            f"{self.share:5.0%}  {self.count:3d}  {self.what:16s} {self.tokens_per_s:9.1f} tokens/s"
+            f" {self.misses_per_token:8.1f} misses {self.bytes_per_token / 1e6:8.2f} MB a token"
+        )
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a stream waits between two tokens: 95th percentiles."""
+
+    share: float
+    alone_s: float
+    beside_a_prompt_s: float
+    ratio: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.share:5.0%}  between two tokens, 95 in 100 within {self.alone_s * 1e3:.1f} ms alone,"
+            f" {self.beside_a_prompt_s * 1e3:.1f} ms beside a prompt"
+        )
+
 
 class Bench:
     """A store and the tokens of a text."""
@@ -86,8 +113,8 @@ class Bench:
             ),
         )
 
-    def rows(self, share: float, count: int) -> list[Row]:
-        """All ways of writing ``count`` answers."""
+    def rows(self, share: float, count: int) -> Iterator[Row]:
+        """All ways of writing ``count`` answers, each measured when it is asked for."""
         prompts = [self.piece(i, self._sizes.prompt) for i in range(count)]
         ways: list[tuple[str, int | None, list[list[int]]]] = [("in turn", 1, prompts)]
         if count > 1:
@@ -96,24 +123,22 @@ class Bench:
                 ("forced", count, prompts),
                 ("samples", None, prompts[:1] * count),
             ]
-        return [self._written(share, count, *way) for way in ways]
+        for way in ways:
+            yield self._written(share, count, *way)
 
-    def read_at_once(self, share: float) -> list[Row]:
+    def read_at_once(self, share: float) -> Iterator[Row]:
         """Two prompts in turn, and at once."""
         length = min(self._sizes.chunk, self._sizes.context(context_of(self._store)) - 1)
         prompts = [self.piece(i, length) for i in range(2)]
 
-        def run(engine: Engine, together: bool) -> None:
-            streams = [Stream(engine, Request(prompt, 1)) for prompt in prompts]
-            write_all(streams, 2 if together else 1)
+        def read(engine: Engine, at_once: int) -> None:
+            write_all([Stream(engine, Request(prompt, 1)) for prompt in prompts], at_once)
 
-        return [
-            self._timed(share, 2, name, 2 * length, None, lambda e, t=together: run(e, t))
-            for name, together in (("prompts in turn", False), ("prompts at once", True))
-        ]
+        for name, at_once in (("prompts in turn", 1), ("prompts at once", 2)):
+            yield self._timed(share, 2, name, 2 * length, None, partial(read, at_once=at_once))
 
-    def pace(self, share: float) -> dict[str, float]:
-        """95th percentile of the seconds between two tokens: alone, and during another's long prompt."""
+    def pace(self, share: float) -> Pace:
+        """A stream's pace alone, and during another text's long prompt."""
         engine = self.load(share, 2)
         try:
             room = engine.memory.context
@@ -124,7 +149,7 @@ class Bench:
             reading.join()
         finally:
             engine.close()
-        return {"share": share, "alone_s": alone, "beside_a_prompt_s": beside, "ratio": beside / alone}
+        return Pace(share, alone, beside, beside / alone)
 
     def _gaps(self, engine: Engine, begin: Callable[[], None]) -> float:
         stream = Stream(engine, Request(self.piece(0, self._sizes.prompt), self._sizes.answer))
@@ -182,49 +207,98 @@ def context_of(store: Store) -> int:
     return read_spec(store.config).max_context
 
 
-def llama_cpp_rate(path: Path, count: int, prompts: Sequence[Sequence[int]], num_tokens: int) -> float:
-    """Tokens per second of llama.cpp, greedy, ``count`` sequences in one batch, weights in memory."""
-    import llama_cpp as api
+class LlamaBatch:
+    """llama.cpp with a model in memory and room for so many sequences, which it continues in one batch."""
 
-    api.llama_backend_init()
-    silent = api.llama_log_callback(lambda level, text, data: None)
-    api.llama_log_set(silent, ctypes.c_void_p(0))
-    model = api.llama_model_load_from_file(str(path).encode(), api.llama_model_default_params())
-    params = api.llama_context_default_params()
-    params.n_ctx = count * (len(prompts[0]) + num_tokens + 8)
-    params.n_seq_max = count
-    context = api.llama_init_from_model(model, params)
-    vocab_size = api.llama_vocab_n_tokens(api.llama_model_get_vocab(model))
-    batch = api.llama_batch_init(max(len(p) for p in prompts) * count, 0, 1)
+    def __init__(self, path: Path, num_sequences: int, num_tokens: int) -> None:
+        """``num_tokens``: the most that each sequence holds."""
+        import llama_cpp
 
-    def decode(rows: Sequence[tuple[int, int, int, bool]]) -> None:
+        self._api: Any = llama_cpp
+        self._open = ExitStack()
+        api = self._api
+        api.llama_backend_init()
+        self._silent = api.llama_log_callback(lambda level, text, data: None)  # kept: llama.cpp calls it
+        api.llama_log_set(self._silent, ctypes.c_void_p(0))
+        model = api.llama_model_load_from_file(str(path).encode(), api.llama_model_default_params())
+        self._open.callback(api.llama_model_free, model)
+        params = api.llama_context_default_params()
+        params.n_ctx, params.n_seq_max = num_sequences * num_tokens, num_sequences
+        self._context = api.llama_init_from_model(model, params)
+        self._open.callback(api.llama_free, self._context)
+        self._batch = api.llama_batch_init(num_sequences * num_tokens, 0, 1)
+        self._open.callback(api.llama_batch_free, self._batch)
+        self._vocab_size = api.llama_vocab_n_tokens(api.llama_model_get_vocab(model))
+
+    def __enter__(self) -> LlamaBatch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def read(self, sequence: int, prompt: Sequence[int]) -> int:
+        """Read a sequence's prompt; the likeliest token after it."""
+        last = len(prompt) - 1
+        self._decode([(token, i, sequence, i == last) for i, token in enumerate(prompt)])
+        return self._likeliest(last)
+
+    def step(self, tokens: Sequence[int], positions: Sequence[int]) -> list[int]:
+        """One more token of every sequence; the likeliest tokens after them."""
+        rows = zip(tokens, positions, strict=True)
+        self._decode([(token, position, s, True) for s, (token, position) in enumerate(rows)])
+        return [self._likeliest(s) for s in range(len(tokens))]
+
+    def _decode(self, rows: Sequence[tuple[int, int, int, bool]]) -> None:
         """Rows of (token, position, sequence, whether its logits are wanted)."""
+        batch = self._batch
         batch.n_tokens = len(rows)
         for i, (token, position, sequence, is_wanted) in enumerate(rows):
             batch.token[i], batch.pos[i], batch.n_seq_id[i] = token, position, 1
             batch.seq_id[i][0], batch.logits[i] = sequence, is_wanted
-        if api.llama_decode(context, batch):
+        if self._api.llama_decode(self._context, batch):
             raise SystemExit("llama.cpp could not decode")
 
-    def likeliest(row: int) -> int:
-        return int(np.ctypeslib.as_array(api.llama_get_logits_ith(context, row), (vocab_size,)).argmax())
-
-    tokens = []
-    for s, prompt in enumerate(prompts):
-        decode([(token, i, s, i == len(prompt) - 1) for i, token in enumerate(prompt)])
-        tokens.append(likeliest(len(prompt) - 1))
-    began_s = time.perf_counter()
-    for step in range(num_tokens):
-        decode([(token, len(prompts[s]) + step, s, True) for s, token in enumerate(tokens)])
-        tokens = [likeliest(s) for s in range(count)]
-    rate = count * num_tokens / (time.perf_counter() - began_s)
-    api.llama_batch_free(batch)
-    api.llama_free(context)
-    api.llama_model_free(model)
-    return rate
+    def _likeliest(self, row: int) -> int:
+        logits = self._api.llama_get_logits_ith(self._context, row)
+        return int(np.ctypeslib.as_array(logits, (self._vocab_size,)).argmax())
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def llama_cpp_rate(path: Path, prompts: Sequence[Sequence[int]], num_tokens: int) -> float:
+    """Tokens per second of llama.cpp, greedy, all prompts in one batch, weights in memory."""
+    longest = max(len(prompt) for prompt in prompts)
+    with LlamaBatch(path, len(prompts), longest + num_tokens + 8) as llama:
+        tokens = [llama.read(s, prompt) for s, prompt in enumerate(prompts)]
+        began_s = time.perf_counter()
+        for step in range(num_tokens):
+            tokens = llama.step(tokens, [len(prompt) + step for prompt in prompts])
+        return len(prompts) * num_tokens / (time.perf_counter() - began_s)
+
+
+def measure(bench: Bench, shares: Sequence[float], counts: Sequence[int]) -> Iterator[Row | Pace]:
+    """Everything about a store, row by row."""
+    for share in shares:
+        for count in counts:
+            yield from bench.rows(share, count)
+        yield from bench.read_at_once(share)
+        yield bench.pace(share)
+
+
+def measure_llama_cpp(bench: Bench, gguf: Path, counts: Sequence[int], sizes: Sizes) -> Iterator[Row]:
+    """The same answers by llama.cpp."""
+    for count in counts:
+        prompts = [bench.piece(i, sizes.prompt) for i in range(count)]
+        yield Row(1.0, "llama.cpp", count, llama_cpp_rate(gguf, prompts, sizes.answer), 0.0, 0.0)
+
+
+def read_tokens(store: Path, text: Path | None) -> Sequence[int]:
+    """Tokens of a text, or of a made-up one."""
+    if text is None:
+        return token_chain(20_000, seed=7)
+    with edgemoe.load(store) as model:
+        return model.tokenizer.encode(text.read_text(encoding="utf-8")[:200_000])
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -240,37 +314,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--long", type=int, default=Sizes.long)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("-o", "--output", type=Path, help="write the JSON line here as well")
-    args = parser.parse_args(arguments)
-    store, sizes = open_store(args.store), Sizes(args.prompt, args.answer, args.chunk, args.long)
-    if args.text is None:
-        ids = token_chain(20_000, seed=7)
-    else:
-        with edgemoe.load(args.store) as model:
-            ids = model.tokenizer.encode(args.text.read_text(encoding="utf-8")[:200_000])
-    bench = Bench(store, ids, sizes, args.repeats)
-    rows: list[Row] = []
-    paces = []
-    for share in args.share:
-        for count in args.count:
-            rows += bench.rows(share, count)
-        rows += bench.read_at_once(share)
-        paces.append(bench.pace(share))
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print every row as it comes, and everything in one line of JSON at the end."""
+    args = parse_arguments(arguments)
+    sizes = Sizes(args.prompt, args.answer, args.chunk, args.long)
+    bench = Bench(open_store(args.store), read_tokens(args.store, args.text), sizes, args.repeats)
+    measured = [measure(bench, args.share, args.count)]
     if args.gguf is not None:
-        for count in args.count:
-            prompts = [bench.piece(i, sizes.prompt) for i in range(count)]
-            rate = llama_cpp_rate(args.gguf, count, prompts, sizes.answer)
-            rows.append(Row(1.0, "llama.cpp", count, rate, 0.0, 0.0))
-    for row in rows:
-        print(
-            f"{row.share:5.0%}  {row.count:3d}  {row.what:16s} {row.tokens_per_s:9.1f} tokens/s"
-            f" {row.misses_per_token:8.1f} misses {row.bytes_per_token / 1e6:8.2f} MB a token"
-        )
-    for pace in paces:
-        print(
-            f"{pace['share']:5.0%}  between two tokens, 95 in 100 within"
-            f" {pace['alone_s'] * 1e3:.1f} ms alone, {pace['beside_a_prompt_s'] * 1e3:.1f} ms beside a prompt"
-        )
-    line = json.dumps({"store": str(args.store), "rows": [asdict(row) for row in rows], "paces": paces})
+        measured.append(measure_llama_cpp(bench, args.gguf, args.count, sizes))
+    found: dict[type, list[dict[str, Any]]] = {Row: [], Pace: []}
+    for row in chain.from_iterable(measured):
+        print(row, flush=True)
+        found[type(row)].append(asdict(row))
+    line = json.dumps({"store": str(args.store), "rows": found[Row], "paces": found[Pace]})
     print(line)
     if args.output is not None:
         args.output.write_text(line + "\n", encoding="utf-8")
