@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -44,6 +45,15 @@ class Row:
     num_drafted: int
     num_accepted: int
     bytes_per_token: tuple[float, float]  # read, without drafts and with them
+
+    def __str__(self) -> str:
+        without, with_drafts = (number / 1024 for number in self.bytes_per_token)
+        turns = f"({self.lowest:.2f} to {self.highest:.2f})"
+        accepted = f"{self.num_accepted} of {self.num_drafted}"
+        return (
+            f"{self.share:5.0%}  {self.text:6s} {self.tokens_per_s:8.1f}  {self.speedup:7.2f} {turns:15s}"
+            f" {accepted:>12s}  {without:9.0f} {with_drafts:9.0f}"
+        )
 
 
 def load(store: Store, share: float, context: int, draft: str) -> Engine:
@@ -85,6 +95,7 @@ def rows(store: Store, ids: Sequence[int], share: float, length: int, num_turns:
     counts: dict[str, list[int]] = {}
     try:
         for turn in range(num_turns + 1):  # the first for nothing: the caches settle
+            print(f"{share:.0%} in memory, turn {turn} of {num_turns}", file=sys.stderr)
             for kind, (prompt, answer) in texts_of(ids, length, turn).items():
                 seconds = {}
                 order = ("none", "text") if turn % 2 else ("text", "none")
@@ -140,16 +151,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         with edgemoe.load(args.store) as model:
             ids = model.tokenizer.encode(args.text.read_text(encoding="utf-8")[:200_000])
-    found = [row for share in args.share for row in rows(store, ids, share, args.length, args.turns)]
+    found: list[Row] = []
     print("share  text   tokens/s  speedup (turns)          accepted  KiB read a token, with drafts")
-    for row in found:
-        without, with_drafts = (number / 1024 for number in row.bytes_per_token)
-        turns = f"({row.lowest:.2f} to {row.highest:.2f})"
-        accepted = f"{row.num_accepted} of {row.num_drafted}"
-        print(
-            f"{row.share:5.0%}  {row.text:6s} {row.tokens_per_s:8.1f}  {row.speedup:7.2f} {turns:15s}"
-            f" {accepted:>12s}  {without:9.0f} {with_drafts:9.0f}"
-        )
+    for share in args.share:
+        for row in rows(store, ids, share, args.length, args.turns):
+            print(row, flush=True)
+            found.append(row)
     line = json.dumps({"store": str(args.store), "rows": [asdict(row) for row in found]})
     print(line)
     if args.output is not None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -95,8 +96,9 @@ def main() -> None:
     args = parser.parse_args()
     texts = {path.name: path.read_text(encoding="utf-8") for path in args.text}
     runs: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
-    for _ in range(args.turns):
+    for turn in range(args.turns):
         for count, made in runs.items():
+            print(f"turn {turn + 1} of {args.turns}: {count} of one core", file=sys.stderr)
             made.append(run(args.model, texts, args.tokens, count, args.ray))
     assert all(made["found"] == runs[1][0]["found"] for each in runs.values() for made in each), "bits differ"
     best = {count: min(each, key=lambda made: made["whole_s"]) for count, each in runs.items()}

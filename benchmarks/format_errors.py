@@ -10,6 +10,7 @@ the product with inputs whose columns differ in size, both quantisers told the m
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,7 @@ def measure(ggml: Ggml, model: Path = MODEL) -> list[dict[str, Any]]:
     records = []
     samples = matrices(model)
     for format, (_, block_bytes) in RIVALS.items():
+        print(f"measuring {format}", file=sys.stderr)
         record: dict[str, Any] = {
             "format": format,
             "bits_per_weight": native.bits_per_weight(format, SHAPE[1]),

@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import sys
 import tempfile
 import time
 import tracemalloc
@@ -110,6 +111,7 @@ def replay(chosen: NDArray[np.int32], num_experts: int, expert_bytes: int, capac
 
 def cost(num_experts: int, top_k: int, total: float, capacity: int, memory_speed: float) -> dict[str, Any]:
     """One row of the table; seconds per token."""
+    print(f"replaying {num_experts} experts, {total / 1e9:.0f} GB", file=sys.stderr)
     expert_bytes = int(total / (LAYERS * num_experts))
     found = replay(route(num_experts, top_k), num_experts, expert_bytes, min(capacity, int(total)))
     read_here = LAYERS * (top_k * expert_bytes + 4 * num_experts * WIDTH + ATTENTION_BYTES)
@@ -135,6 +137,7 @@ def cost(num_experts: int, top_k: int, total: float, capacity: int, memory_speed
 
 def really(num_experts: int, top_k: int, folder: Path) -> dict[str, Any]:
     """A tiny store with as many experts: what one more expert costs where nothing is computed."""
+    print(f"writing and loading a store of {num_experts} experts", file=sys.stderr)
     source, store = folder / f"{num_experts}.source", folder / f"{num_experts}.store"
     write_checkpoint(source, config(4, 128, 64, num_experts, top_k))
     convert(source, store, BitPlan.uniform("q4", "q8"))

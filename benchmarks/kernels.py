@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,7 +121,11 @@ def measure(isa: str, beside: str | None, format: str, ggml: Ggml | None, num_ro
 
 def measure_isa(isa: str, beside: str | None, ggml: Ggml | None, num_rounds: int) -> list[dict[str, Any]]:
     native.set_num_threads(NUM_THREADS)
-    return [measure(isa, beside, format, ggml, num_rounds) for format in FORMATS]
+    records = []
+    for format in FORMATS:
+        print(f"timing {format}", file=sys.stderr)
+        records.append(measure(isa, beside, format, ggml, num_rounds))
+    return records
 
 
 def card(isa: str, beside: str | None, records: Sequence[dict[str, Any]]) -> str:

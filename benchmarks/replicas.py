@@ -94,7 +94,8 @@ def main() -> None:
             waited = waits(costs, num_replicas, 0.75 * most, is_sticky)
             print(
                 f"| {num_replicas} | {name} | {60 * most:.1f} | {most / one:.2f}x"
-                f" | {np.median(waited):.1f} | {np.quantile(waited, 0.95):.1f} |"
+                f" | {np.median(waited):.1f} | {np.quantile(waited, 0.95):.1f} |",
+                flush=True,
             )
 
 

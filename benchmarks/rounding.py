@@ -63,13 +63,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     native.set_num_threads(1)
-    records = [measure(format, arguments.rounds) for format in FORMATS]
+    records = []
     print("      seconds for 10^9 weights   error, %")
     print("      ours  llama.cpp            ours  llama.cpp")
-    for r in records:
+    for format in FORMATS:
+        r = measure(format, arguments.rounds)
+        records.append(r)
         theirs = f"{r['rival_seconds']:9.1f}" if "rival_seconds" in r else " " * 9
         error = f"{100 * r['rival_error']:9.3f}" if "rival_error" in r else ""
-        print(f"{r['format']:4} {r['seconds']:6.1f}  {theirs}         {100 * r['error']:7.3f}  {error}")
+        print(
+            f"{r['format']:4} {r['seconds']:6.1f}  {theirs}         {100 * r['error']:7.3f}  {error}",
+            flush=True,
+        )
     print(json.dumps({"benchmark": "rounding", "results": records}))
 
 

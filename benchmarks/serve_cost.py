@@ -99,6 +99,7 @@ def measure(app, ask, rounds: int, num_tokens: int) -> dict[str, list[float]]:
     speeds: dict[str, list[float]] = {name: [] for name in ways}
     order = random.Random(0)
     for turn in range(-1, rounds):  # the first is for warming up
+        print(f"round {turn + 1} of {rounds}" if turn >= 0 else "warming up", file=sys.stderr)
         for name in order.sample(list(ways), len(ways)):
             speed = ways[name]()
             if turn >= 0:

@@ -311,13 +311,17 @@ def soak(store: Path, memory: str, num_requests: int, at_once: int) -> dict:
         except CgroupUnavailable as reason:
             group = None
             print(f"without a cgroup: {reason}", file=sys.stderr)
+        print("many requests at once", file=sys.stderr)
         with served(copy, memory, group) as (url, process):
             found = {"load": asyncio.run(load(url, process, num_requests, at_once))}
         alone = found["load"].pop("alone")
+        print("storage that stalls", file=sys.stderr)
         with served(copy, memory, group, stalls=True) as (url, _):
             found["stalls"] = asyncio.run(stall(url, alone, at_once))
+        print("damaged experts", file=sys.stderr)
         with served(copy, memory, group) as (url, _):
             found["damage"] = asyncio.run(damage(url, copy, alone))
+        print("SIGTERM", file=sys.stderr)
         with served(copy, memory, group) as (url, process):
             found["sigterm"] = asyncio.run(stop(url, process))
         if group is not None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ from edgemoe.engine.loading import LoadOptions, load_engine
 from edgemoe.engine.prediction import build_next_use, build_predictor
 from edgemoe.engine.stored_weights import read_dense_weights
 from edgemoe.engine.tokenizer import Tokenizer
-from edgemoe.experts import FORECAST, POLICIES, ForecastRecord, NoPredictor, save_fitted
+from edgemoe.experts import FORECAST, POLICIES, ForecastRecord, NoPredictor, Predictor, save_fitted
 from edgemoe.models import read_spec
 from edgemoe.native import MAX_REHEARSED
 from edgemoe.quant import BitPlan
@@ -77,6 +78,7 @@ def measure_predictors(store: Store, traces: Mapping[str, Trace]) -> dict[str, A
     found: dict[str, Any] = {}
     for name in PREDICTORS:
         for text, trace in traces.items():
+            print(f"recall of {name} on {text}", file=sys.stderr)
             recall = measure_recall(build_predictor(spec, weights, store, name), trace)
             exact, wider = recall.mean()
             layers = {
@@ -93,6 +95,7 @@ def measure_rehearsals(store: Store, texts: Mapping[str, Sequence[int]]) -> list
     rows = []
     for share in REHEARSED_SHARES:
         for text, ids in texts.items():
+            print(f"rehearsals on {text}, {share:.0%} in memory", file=sys.stderr)
             options = LoadOptions(context=len(ids), cache_bytes=int(share * total), device=SLOW)
             engine = load_engine(store, options)
             try:
@@ -134,18 +137,21 @@ def measure_policies(store: Store, trace: Trace) -> list[dict[str, Any]]:
     spec = read_spec(store.config)
     next_use = build_next_use(spec, store, FORECAST)
     setting = Setting(trace, trace.num_tokens, find_device("nvme"), LAYER_S, next_use)
-    runs = [
-        simulate(setting, share, policy, NoPredictor(), "none")
-        for share in SHARES
-        for policy in ("belady", *POLICIES)
-    ]
     weights = read_dense_weights(spec, store)
+    found = []
+
+    def replay(share: float, policy: str, name: str, predictor: Predictor) -> None:
+        print(f"policy {policy}, predictor {name}, {share:.0%} in memory", file=sys.stderr)
+        found.append(simulate(setting, share, policy, predictor, name).to_json())
+
+    for share in SHARES:
+        for policy in ("belady", *POLICIES):
+            replay(share, policy, "none", NoPredictor())
     for share in SHARES:
         for policy in ("edgemoe", FORECAST):
             for name in PREDICTORS:
-                predictor = build_predictor(spec, weights, store, name)
-                runs.append(simulate(setting, share, policy, predictor, name))
-    return [run.to_json() for run in runs]
+                replay(share, policy, name, build_predictor(spec, weights, store, name))
+    return found
 
 
 def print_recall(found: Mapping[str, Any]) -> None:

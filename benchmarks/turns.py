@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,8 @@ def take_turns(
         if turn == 0:
             for way in ways:
                 way.forget()
+        count = f"turn {turn + 1} of {num_turns}" if turn >= 0 else "warming up"
+        print(f"{count}: {', '.join(way.name for way in ways)}", file=sys.stderr)
         first = 2 + (turn * turn_tokens + WARM_TOKENS) % (len(token_ids) - turn_tokens - 2)
         for way in order.sample(ways, len(ways)):
             session = way.engine.session
