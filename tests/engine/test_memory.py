@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from edgemoe.engine.machine import cgroup_room, describe_machine, resident_bytes
-from edgemoe.engine.memory import plan_memory, resident_budget, working_bytes
+from edgemoe.engine.memory import MemoryNeeds, plan_memory, resident_budget, working_bytes
 from edgemoe.errors import BudgetError
 from edgemoe.models import read_spec
 from edgemoe.store import open_store
@@ -125,7 +125,9 @@ def test_many_texts_at_once_stay_within_the_budget(tiny_store, num_texts):
 
 def test_a_whole_process_stays_within_its_budget(tiny_store):
     with pytest.raises(BudgetError) as caught:
-        plan_memory(*(lambda s: (read_spec(s.config), s.manifest))(open_store(tiny_store)), MIB, 128)
+        plan_memory(
+            *(lambda s: (read_spec(s.config), s.manifest))(open_store(tiny_store)), MIB, MemoryNeeds(128)
+        )
     # This process has PyTorch loaded; a fresh one needs far less.
     assert caught.value.smallest_num_bytes > 0
     refused = subprocess.run(

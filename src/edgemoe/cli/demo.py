@@ -73,15 +73,15 @@ def demo_store() -> Iterator[Path]:
 
 def demo_budget(store: Path) -> int:
     """Bytes that hold everything but two thirds of the experts."""
-    from edgemoe.engine.memory import plan_memory
+    from edgemoe.engine.memory import MemoryNeeds, plan_memory
     from edgemoe.engine.prediction import predictor_num_bytes
     from edgemoe.models.families import read_spec
     from edgemoe.store import open_store
 
     opened = open_store(store)
     spec = read_spec(opened.config)
-    predictor_bytes = predictor_num_bytes(spec, opened)
-    smallest = plan_memory(spec, opened.manifest, predictor_bytes=predictor_bytes).smallest_num_bytes
+    needs = MemoryNeeds(predictor_bytes=predictor_num_bytes(spec, opened))
+    smallest = plan_memory(spec, opened.manifest, needs=needs).smallest_num_bytes
     expert_bytes = sum(entry.num_bytes for entry in opened.manifest.experts.values())
     return smallest + int(expert_bytes * DEMO_RESIDENT_SHARE)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from edgemoe.engine.drafting.mtp_drafter import MOST_WAITING
 from edgemoe.engine.memory import (
     STEP_SIZES,
+    MemoryNeeds,
     MemoryPlan,
     most_answers,
     plan_memory,
@@ -51,9 +52,10 @@ def plan_draft(
         raise RequestError(f"{store.name} cannot draft: {small.family} has an encoder")
     _check_tokenizers(store, small, large, spec)
     context = min(context, small.max_context)
-    budget = resident_budget(small, store.manifest, context, kv_format, num_texts=num_texts)
+    needs = MemoryNeeds(context, num_texts, kv_format)
+    budget = resident_budget(small, store.manifest, needs)
     budget += working_bytes(small, STEP_SIZES[0], context, most_answers(num_texts)) + _SLACK_BYTES
-    memory = plan_memory(small, store.manifest, budget, context, kv_format, num_texts=num_texts)
+    memory = plan_memory(small, store.manifest, budget, needs)
     num_bytes = sum(item.num_bytes for item in memory.items if item.key not in _SHARED)
     return DraftPlan(small, store, memory, num_bytes)
 

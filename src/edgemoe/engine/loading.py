@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgemoe.engine import forks
 from edgemoe.engine.batch import Limits
@@ -14,7 +14,7 @@ from edgemoe.engine.drafting import Drafting, DraftModel, MtpModel, build_drafti
 from edgemoe.engine.drafting.mtp_drafter import StateRoom
 from edgemoe.engine.encoder_session import EncoderDecoderSession
 from edgemoe.engine.energy import EnergyMeter, find_counters, memory_bytes_per_use
-from edgemoe.engine.memory import MemoryPlan, check_budget, checked_context, plan_memory
+from edgemoe.engine.memory import MemoryNeeds, MemoryPlan, check_budget, checked_context, plan_memory
 from edgemoe.engine.prediction import (
     build_next_use,
     build_predictor,
@@ -102,13 +102,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
         StoreError: the store is damaged or does not fit its configuration.
     """
     spec = read_spec(store.config)
-    check_store(spec, store)
-    check_draft(spec, options.draft)
-    store = without_misfit(spec, store, options.predictor)
-    if options.tier_bytes is not None:
-        store = store.with_tier(options.tier_bytes)
-    if options.budget_bytes is not None:
-        check_budget(options.budget_bytes)
+    store = _checked(spec, store, options)
     # Loaded before the plan is made: its memory is measured rather than guessed.
     tokenizer = Tokenizer(store.path, store.config)
     sampling = read_sampling_defaults(store.path)
@@ -116,48 +110,53 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
     draft, memory = _plan(spec, store, predictor_name, options)
     experts, session = _assemble(spec, store, memory, predictor_name, options)
     try:
-        draft_model: DraftModel | MtpModel | None = None
-        if isinstance(draft, DraftPlan):
-            draft_model = _load_draft(draft, spec, options)
-        elif draft is not None:
-            draft_model = _load_mtp(draft, session, options)
+        drafting = _load_drafting(draft, spec, store, session, options)
     except BaseException:
         experts.close()
         raise
     return Engine(
-        spec,
-        memory,
-        tokenizer,
-        experts,
-        session,
-        build_drafting(spec, store.manifest, options.draft, options.num_drafted, draft_model),
-        sampling,
-        weights_id(store.manifest),
-        EnergyMeter(find_counters(), memory_bytes_per_use(spec, store.manifest)),
-        store.notes,
+        spec=spec,
+        memory=memory,
+        tokenizer=tokenizer,
+        experts=experts,
+        session=session,
+        drafting=drafting,
+        sampling=sampling,
+        weights_id=weights_id(store.manifest),
+        energy=EnergyMeter(find_counters(), memory_bytes_per_use(spec, store.manifest)),
+        notes=store.notes,
     )
+
+
+def _checked(spec: ModelSpec, store: Store, options: LoadOptions) -> Store:
+    """The store as it is to be read, once it and the options are known to fit each other."""
+    check_store(spec, store)
+    check_draft(spec, options.draft)
+    store = without_misfit(spec, store, options.predictor)
+    if options.tier_bytes is not None:
+        store = store.with_tier(options.tier_bytes)
+    if options.budget_bytes is not None:
+        check_budget(options.budget_bytes)
+    return store
 
 
 def _plan(
     spec: ModelSpec, store: Store, predictor_name: str, options: LoadOptions
 ) -> tuple[DraftPlan | MtpPlan | None, MemoryPlan]:
     """What drafts, if a model does, and where every byte of the budget goes."""
-    predictor_bytes = predictor_num_bytes(spec, store, predictor_name, options.policy)
+    needs = MemoryNeeds(
+        context=options.context,
+        num_texts=options.num_texts,
+        kv_format=options.kv_format,
+        cache_bytes=options.cache_bytes,
+        predictor_bytes=predictor_num_bytes(spec, store, predictor_name, options.policy),
+        reader_bytes=store.depths[-1] * store.reader_num_bytes,
+        held_bytes=options.held_bytes,
+    )
 
     def memory(draft_bytes: int) -> MemoryPlan:
-        return plan_memory(
-            spec,
-            store.manifest,
-            options.budget_bytes,
-            options.context,
-            options.kv_format,
-            options.cache_bytes,
-            predictor_bytes,
-            options.num_texts,
-            options.held_bytes,
-            store.depths[-1] * store.reader_num_bytes,
-            draft_bytes,
-        )
+        drafts = replace(needs, draft_bytes=draft_bytes)
+        return plan_memory(spec, store.manifest, options.budget_bytes, drafts)
 
     beside = (checked_context(spec, options.context), options.kv_format, options.num_texts)
     if options.draft_store is not None:
@@ -178,6 +177,18 @@ def _plan(
         if found.is_resident:  # else experts of the model need that memory more
             return mtp, found
     return None, memory(0)
+
+
+def _load_drafting(
+    plan: DraftPlan | MtpPlan | None, spec: ModelSpec, store: Store, session: Session, options: LoadOptions
+) -> Drafting:
+    """What guesses at the next tokens, with the model that does so where ``plan`` has one."""
+    model: DraftModel | MtpModel | None = None
+    if isinstance(plan, DraftPlan):
+        model = _load_draft(plan, spec, options)
+    elif plan is not None:
+        model = _load_mtp(plan, session, options)
+    return build_drafting(spec, store.manifest, options.draft, options.num_drafted, model)
 
 
 def _load_mtp(plan: MtpPlan, session: Session, options: LoadOptions) -> MtpModel:

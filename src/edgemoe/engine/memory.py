@@ -57,6 +57,27 @@ class MemoryItem:
 
 
 @dataclass(frozen=True)
+class MemoryNeeds:
+    """What a budget must have room for besides the weights; sizes in bytes."""
+
+    context: int | None = None  # tokens of the longest text; None: ``DEFAULT_CONTEXT``, or the model's most
+    num_texts: int = 1  # whole contexts at once, or more shorter texts
+    kv_format: str = "f16"
+    cache_bytes: int | None = None  # cap on the expert cache; None: all that is left
+    predictor_bytes: int = 0  # for forecasting the next layers' experts
+    reader_bytes: int = 0  # what reads take besides the records they fetch
+    draft_bytes: int = 0  # a model that drafts for this one
+    held_bytes: int = 0  # what the process may come to take without this model, such as for another one
+
+    def __post_init__(self) -> None:
+        if self.num_texts < 1:
+            raise RequestError(f"room for {self.num_texts} texts; give at least 1")
+
+
+JUST_THE_MODEL = MemoryNeeds()
+
+
+@dataclass(frozen=True)
 class MemoryPlan:
     """A budget divided. ``items`` add up to at most the budget."""
 
@@ -137,49 +158,23 @@ def plan_memory(
     spec: ModelSpec,
     manifest: Manifest,
     budget_bytes: int | None = None,
-    context: int | None = None,
-    kv_format: str = "f16",
-    cache_bytes: int | None = None,
-    predictor_bytes: int = 0,
-    num_texts: int = 1,
-    held_bytes: int = 0,
-    reader_bytes: int = 0,
-    draft_bytes: int = 0,
+    needs: MemoryNeeds = JUST_THE_MODEL,
 ) -> MemoryPlan:
-    """Divide a budget (default: ``default_budget``).
-
-    The expert cache takes what is left, at most ``cache_bytes``. ``predictor_bytes`` is what forecasting
-    the next layers' experts takes, ``reader_bytes`` what reads take besides records. ``num_texts`` whole
-    contexts have room at once, or more shorter texts.
-    ``draft_bytes`` is what a model takes that drafts for this one.
-    ``held_bytes`` is what the process may come to take without this model, such as for another one.
+    """Divide a budget (default: ``default_budget``); the expert cache gets what is left.
 
     Raises:
         BudgetError: it cannot work; the message and the error's field say which can.
         RequestError: the context is longer than the model was trained for, or the cache holds nothing.
     """
-    context = checked_context(spec, context)
+    context = checked_context(spec, needs.context)
     explanation = "" if budget_bytes is None else f"{format_size(budget_bytes)}, as asked for"
     if budget_bytes is None:
         budget_bytes, explanation = default_budget()
-    if num_texts < 1:
-        raise RequestError(f"room for {num_texts} texts; give at least 1")
-    asked = (
-        MemoryItem("predictor", "predictor", predictor_bytes),
-        MemoryItem("reader", "reads under way", reader_bytes),
-        MemoryItem("draft_model", "draft model, its texts and working memory", draft_bytes),
-    )
-    fixed = _fixed_items(spec, manifest, context, kv_format, num_texts, held_bytes)
-    fixed += [item for item in asked if item.num_bytes]
-    sizes = [entry.num_bytes for entry in manifest.experts.values()]
-    # One token's experts of a layer: fewer would read the same expert again within a layer.
-    largest = -(-max(sizes) // mmap.PAGESIZE) * mmap.PAGESIZE
-    floor = max(spec.moe(layer).router.top_k for layer in spec.moe_layers) * largest
+    fixed = _fixed_items(spec, manifest, context, needs)
     fixed_bytes = sum(item.num_bytes for item in fixed)
-    num_answers = most_answers(num_texts)
-    smallest = fixed_bytes + working_bytes(spec, CHUNK_SIZES[-1], context, num_answers) + floor
-    # Said in whole MiB, so that what the message names works as it stands.
-    smallest = -(-smallest // MIB) * MIB
+    num_answers = most_answers(needs.num_texts)
+    floor = _one_layers_experts_bytes(spec, manifest)
+    smallest = _whole_mib(fixed_bytes + working_bytes(spec, CHUNK_SIZES[-1], context, num_answers) + floor)
     if budget_bytes < smallest:
         raise BudgetError(
             f"{format_size(budget_bytes)} cannot run this store with a context of {context} tokens; the"
@@ -187,9 +182,10 @@ def plan_memory(
             smallest_num_bytes=smallest,
         )
     rest = budget_bytes - fixed_bytes
-    rows = _rows_of_step(spec, (rest - floor) * CHUNK_SHARE, num_texts)
+    rows = _rows_of_step(spec, (rest - floor) * CHUNK_SHARE, needs.num_texts)
     working = working_bytes(spec, rows, context, num_answers)
-    arena = _arena_bytes(rest - working, cache_bytes, sizes)
+    sizes = [entry.num_bytes for entry in manifest.experts.values()]
+    arena = _arena_bytes(rest - working, needs.cache_bytes, sizes)
     share = f"{arena / sum(sizes):.0%} of {format_size(sum(sizes))}"
     items = (
         *fixed,
@@ -202,14 +198,26 @@ def plan_memory(
         items=items,
         expert_cache_bytes=arena,
         expert_num_bytes=sum(sizes),
-        state_bytes=num_texts * spec.state_num_bytes(context, kv_format),
+        state_bytes=needs.num_texts * spec.state_num_bytes(context, needs.kv_format),
         context=context,
-        kv_format=kv_format,
+        kv_format=needs.kv_format,
         chunk_size=min(rows, CHUNK_SIZES[0]),
         step_rows=rows,
         num_answers=num_answers,
         explanation=explanation,
     )
+
+
+def _one_layers_experts_bytes(spec: ModelSpec, manifest: Manifest) -> int:
+    """One token's experts of a layer: with less, a layer would read the same expert twice."""
+    largest = max(entry.num_bytes for entry in manifest.experts.values())
+    in_pages = -(-largest // mmap.PAGESIZE) * mmap.PAGESIZE
+    return max(spec.moe(layer).router.top_k for layer in spec.moe_layers) * in_pages
+
+
+def _whole_mib(num_bytes: int) -> int:
+    """Rounded up, so that a size works as it stands in a message."""
+    return -(-num_bytes // MIB) * MIB
 
 
 def _rows_of_step(spec: ModelSpec, most_bytes: float, num_texts: int) -> int:
@@ -220,21 +228,13 @@ def _rows_of_step(spec: ModelSpec, most_bytes: float, num_texts: int) -> int:
     return next(fitting, CHUNK_SIZES[-1])
 
 
-def resident_budget(
-    spec: ModelSpec,
-    manifest: Manifest,
-    context: int | None = None,
-    kv_format: str = "f16",
-    predictor_bytes: int = 0,
-    num_texts: int = 1,
-) -> int:
+def resident_budget(spec: ModelSpec, manifest: Manifest, needs: MemoryNeeds = JUST_THE_MODEL) -> int:
     """The smallest budget that keeps every expert in memory, in whole MiB."""
-    context = checked_context(spec, context)
-    fixed = _fixed_items(spec, manifest, context, kv_format, num_texts)
+    context = checked_context(spec, needs.context)
+    fixed = _fixed_items(spec, manifest, context, needs)
     experts = sum(entry.num_bytes for entry in manifest.experts.values())
-    needed = sum(item.num_bytes for item in fixed) + experts
-    needed += working_bytes(spec, CHUNK_SIZES[-1], context, most_answers(num_texts))
-    return -(-(needed + predictor_bytes) // MIB) * MIB
+    working = working_bytes(spec, CHUNK_SIZES[-1], context, most_answers(needs.num_texts))
+    return _whole_mib(sum(item.num_bytes for item in fixed) + experts + working)
 
 
 def most_answers(num_texts: int) -> int:
@@ -304,29 +304,27 @@ def checked_context(spec: ModelSpec, context: int | None) -> int:
     return context
 
 
-def _fixed_items(
-    spec: ModelSpec,
-    manifest: Manifest,
-    context: int,
-    kv_format: str,
-    num_texts: int = 1,
-    held_bytes: int = 0,
-) -> list[MemoryItem]:
+def _fixed_items(spec: ModelSpec, manifest: Manifest, context: int, needs: MemoryNeeds) -> list[MemoryItem]:
+    """All but working memory and the expert cache."""
     tokenizer = TOKENIZER_FACTOR * manifest.files.get("tokenizer.json", 0)
-    process = max(PROCESS_BYTES + tokenizer, resident_bytes(), held_bytes)
+    process = max(PROCESS_BYTES + tokenizer, resident_bytes(), needs.held_bytes)
     dense = sum(entry.num_bytes for entry in manifest.dense.values())
     tokens = f"{context} tokens of prompt and of answer" if spec.has_encoder else f"{context} tokens"
-    if num_texts > 1:
-        tokens = f"{num_texts} texts of {tokens}"
-    kv_bytes = num_texts * spec.state_num_bytes(context, kv_format)
-    items = [
+    if needs.num_texts > 1:
+        tokens = f"{needs.num_texts} texts of {tokens}"
+    kv_bytes = needs.num_texts * spec.state_num_bytes(context, needs.kv_format)
+    # Floats for every head and distance in both directions, of encoder and decoder.
+    bias_bytes = 0 if spec.position_bias is None else 2 * 4 * spec.num_bias_heads * 2 * context
+    where_needed = (
+        MemoryItem("position_biases", "position biases", bias_bytes),
+        MemoryItem("predictor", "predictor", needs.predictor_bytes),
+        MemoryItem("reader", "reads under way", needs.reader_bytes),
+        MemoryItem("draft_model", "draft model, its texts and working memory", needs.draft_bytes),
+    )
+    return [
         MemoryItem("process", "process and tokenizer", process),
         MemoryItem("dense_weights", "dense weights", dense),
-        MemoryItem("kv_cache", f"KV cache, {tokens} in {kv_format}", kv_bytes),
+        MemoryItem("kv_cache", f"KV cache, {tokens} in {needs.kv_format}", kv_bytes),
         MemoryItem("allocator_margin", "allocator margin", ALLOCATOR_MARGIN_BYTES),
+        *(item for item in where_needed if item.num_bytes),
     ]
-    if spec.position_bias is not None:
-        # Floats for every head and distance in both directions, of encoder and decoder.
-        num_heads = spec.num_bias_heads
-        items.append(MemoryItem("position_biases", "position biases", 2 * 4 * num_heads * 2 * context))
-    return items

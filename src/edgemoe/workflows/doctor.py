@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgemoe.engine.memory import MemoryPlan, default_budget, plan_memory, resident_budget
+from edgemoe.engine.memory import MemoryNeeds, MemoryPlan, default_budget, plan_memory, resident_budget
 from edgemoe.engine.prediction import predictor_num_bytes
 from edgemoe.models import read_spec
 from edgemoe.store import open_store, shown_name
@@ -42,12 +42,12 @@ def budgets_of(store: str | Path) -> StoreBudgets:
     opened = open_store(Path(store))
     spec = read_spec(opened.config)
     default_bytes, reason = default_budget()
-    predictor_bytes = predictor_num_bytes(spec, opened)
+    needs = MemoryNeeds(predictor_bytes=predictor_num_bytes(spec, opened))
 
     def plan_for(budget_bytes: int) -> MemoryPlan:
-        return plan_memory(spec, opened.manifest, budget_bytes, predictor_bytes=predictor_bytes)
+        return plan_memory(spec, opened.manifest, budget_bytes, needs)
 
-    resident_bytes = resident_budget(spec, opened.manifest, predictor_bytes=predictor_bytes)
+    resident_bytes = resident_budget(spec, opened.manifest, needs)
     smallest_bytes = plan_for(resident_bytes).smallest_num_bytes
     return StoreBudgets(
         store=shown_name(store),

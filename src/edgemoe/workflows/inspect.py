@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.engine.defaults import read_sampling_defaults
-from edgemoe.engine.memory import MemoryPlan, plan_memory
+from edgemoe.engine.memory import MemoryNeeds, MemoryPlan, plan_memory
 from edgemoe.engine.prediction import predictor_num_bytes
 from edgemoe.errors import CorruptStoreError, RequestError
 from edgemoe.experts.fitted import find_fitted
@@ -106,8 +106,8 @@ def inspect_store(
 def _divided(store: Store, spec: ModelSpec, options: InspectOptions) -> MemoryPlan | None:
     if options.memory is None:
         return None
-    budget, predictor_bytes = parse_size(options.memory), predictor_num_bytes(spec, store)
-    return plan_memory(spec, store.manifest, budget, options.context, predictor_bytes=predictor_bytes)
+    needs = MemoryNeeds(options.context, predictor_bytes=predictor_num_bytes(spec, store))
+    return plan_memory(spec, store.manifest, parse_size(options.memory), needs)
 
 
 def _facts(store: Store, spec: ModelSpec, memory: MemoryPlan | None, *, is_verified: bool) -> StoreFacts:
