@@ -87,7 +87,7 @@ def test_results_are_on_stdout_and_all_else_on_stderr(tiny_store):
 def test_a_conversation_says_where_answers_were_cut(tiny_store):
     done = talk(tiny_store, "Hello", options=["--temperature", 2])
     assert "qwen3_moe, context 128 tokens, budget 300.00 MiB" in done.stderr
-    assert "drawing: temperature 2" in done.stderr
+    assert "sampling: temperature 2" in done.stderr
     assert "cut after 6 tokens" in done.stderr or "stop" in done.stderr
 
 

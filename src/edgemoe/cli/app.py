@@ -83,21 +83,23 @@ def _help_text(command: Callable[..., None]) -> str:
 def edgemoe(
     _version: Annotated[
         bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
-        ),
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
     _debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error; anywhere on the line.")
+        bool, typer.Option("--debug", help="Show the traceback of an error. May stand anywhere on the line.")
     ] = False,
 ) -> None:
-    r"""Run mixture-of-experts language models inside a memory budget smaller than the model.
+    r"""Run mixture-of-experts language models that are larger than the memory you give them.
+
+    A store is a model packed for this program: a folder. get and convert make one, and --memory caps what the
+    whole process takes.
 
     \b
-    edgemoe demo                                       see it work, nothing to download
-    edgemoe convert ./Qwen3-30B-A3B qwen.store --bits 4
-    edgemoe inspect qwen.store --memory 6GiB           where every byte would go
-    edgemoe run qwen.store --memory 6GiB --prompt "Why is the sky blue?"
+    edgemoe demo                                   # see it work; nothing is downloaded
+    edgemoe get Qwen/Qwen3-30B-A3B --dry-run       # download size, store size, speed on this machine
+    edgemoe convert ./Qwen3-30B-A3B qwen.store     # a model that is already on your disk
+    edgemoe inspect qwen.store --memory 6GiB       # how the budget would be divided
+    edgemoe run qwen.store --memory 6GiB --chat "Why is the sky blue?"
     edgemoe chat qwen.store --memory 6GiB
     """
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgemoe.cli.given import only_one, read_text
+from edgemoe.cli.groups import with_groups
 from edgemoe.cli.options import DraftOption, JsonOption, MemoryOption, ThreadsOption, TierOption
 from edgemoe.cli.output import count_progress, new_table, print_json, print_table
 
@@ -16,63 +19,102 @@ if TYPE_CHECKING:
     from edgemoe.bench import Measurement
 
 
-def bench(
-    stores: Annotated[
-        list[Path],
-        typer.Argument(metavar="STORE", help="Stores, such as one of 4 bits beside one of mixed."),
-    ],
+@dataclass(frozen=True)
+class RunningArguments:
+    """In which ways the stores are run, and within what."""
+
     mode: Annotated[
         str,
-        typer.Option("--mode", metavar="NAME,...", help="resident, on-demand, swap, cache, full, or all."),
-    ] = "full",
-    memory: MemoryOption = None,
+        typer.Option(
+            "--mode",
+            metavar="NAME,...",
+            help="Ways of running: resident, on-demand, swap, cache, full, or all.",
+        ),
+    ] = "full"
+    memory: MemoryOption = None
     cache: Annotated[
         str | None,
         typer.Option(
             "--cache",
             metavar="SIZE|P%",
-            help="Cap on the expert cache within the memory, also as a share of all experts.",
+            help="Cap on the expert cache within --memory, in bytes or as a share of all experts.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     device: Annotated[
         str | None,
         typer.Option(
             "--device",
             metavar="NAME",
-            help="Slow storage down to jetson-tx2-ssd, jetson-tx2-usb, rpi4-sd, nvme or network; where a"
-            " cgroup can be made, it also bounds every other read, and --memory.",
+            help="Slow storage down to that of jetson-tx2-ssd, jetson-tx2-usb, rpi4-sd, nvme or network."
+            " Where a cgroup can be made, it enforces this for every read of the process, and --memory too.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
+
+
+@dataclass(frozen=True)
+class TestArguments:
+    """What is timed, and how often."""
+
     num_prompt: Annotated[
-        int, typer.Option("--n-prompt", "-p", metavar="N", min=0, help="Tokens of the prompt test; 0: none.")
-    ] = 512,
+        int,
+        typer.Option(
+            "--n-prompt", "-p", metavar="N", min=0, help="Tokens of the prompt test; 0 leaves it out."
+        ),
+    ] = 512
     num_written: Annotated[
-        int, typer.Option("--n-gen", "-n", metavar="N", min=0, help="Tokens of the writing test; 0: none.")
-    ] = 128,
+        int,
+        typer.Option(
+            "--n-gen", "-n", metavar="N", min=0, help="Tokens of the writing test; 0 leaves it out."
+        ),
+    ] = 128
     text: Annotated[
         list[Path] | None,
         typer.Option(
             "--text",
             metavar="FILE",
-            help="Also time following this text, token by token.",
+            help="Also time following this text token by token.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     num_repeats: Annotated[
-        int, typer.Option("--repetitions", "-r", metavar="N", min=1, help="Times that each test is run.")
-    ] = 3,
+        int, typer.Option("--repetitions", "-r", metavar="N", min=1, help="How often each test is run.")
+    ] = 3
+
+    def read_text(self) -> str | None:
+        """The text to follow, if there is one."""
+        path = only_one(self.text, "--text")
+        return None if path is None else read_text(path)
+
+
+@with_groups
+def bench(
+    stores: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="STORE", help="Stores to measure, such as one of 4 bits and one of mixed widths."
+        ),
+    ],
+    running: RunningArguments,
+    tests: TestArguments,
     num_threads: ThreadsOption = None,
     tier: TierOption = None,
     draft: DraftOption = "none",
     as_json: JsonOption = False,
 ) -> None:
-    r"""Time reading a prompt (test pp512), writing (tg128), following a text.
+    r"""Measure speed: reading a prompt (pp512) and writing an answer (tg128).
 
-    Modes: resident has every expert in memory; on-demand reads what a router asks for and keeps nothing;
-    swap reads whole layers; cache keeps experts; full reads ahead as well. With an encoder the first half of
-    the text is the prompt.
+    \b
+    Modes:
+      resident   every expert is in memory
+      on-demand  the experts that a router chooses are read, and none is kept
+      swap       whole layers are read
+      cache      experts are kept in a cache, as in normal use, but nothing is read ahead
+      full       normal use: a cache, and experts are read ahead
+
+    With --text, the store also follows that text token by token. If the model has an encoder, the first half
+    of the text is the prompt.
 
     \b
     edgemoe bench qwen.store --memory 6GiB
@@ -82,16 +124,15 @@ def bench(
     """
     from edgemoe.bench import MODES, BenchOptions, time_stores
 
-    followed = only_one(text, "--text")
     options = BenchOptions(
-        modes=tuple(MODES) if mode == "all" else tuple(name.strip() for name in mode.split(",")),
-        memory=memory,
-        cache=cache,
-        device=device,
-        num_prompt=num_prompt,
-        num_written=num_written,
-        text=None if followed is None else read_text(followed),
-        num_repeats=num_repeats,
+        modes=tuple(MODES) if running.mode == "all" else tuple(map(str.strip, running.mode.split(","))),
+        memory=running.memory,
+        cache=running.cache,
+        device=running.device,
+        num_prompt=tests.num_prompt,
+        num_written=tests.num_written,
+        text=tests.read_text(),
+        num_repeats=tests.num_repeats,
         num_threads=num_threads,
         tier=tier,
         draft=draft,
@@ -104,32 +145,37 @@ def bench(
                 advance(done, len(stores) * len(options.modes))
     finally:  # what was timed stays, whatever ends the rest
         if as_json and results:
-            print_json({"device": device, "results": [result.to_json() for result in results]})
+            print_json({"device": options.device, "results": [result.to_json() for result in results]})
         elif results:
             _print_results(results)
 
 
 def _print_results(results: list[Measurement]) -> None:
+    names = list(dict.fromkeys(Path(result.store).name for result in results))
+    _print_table(results, names)
+    for result in results:
+        for detail in _details(result):
+            print(f"{result.mode} {result.test}: {detail}")
+    for how in dict.fromkeys(result.bounded_by for result in results if result.bounded_by):
+        print(f"storage bounded by {how}")
+
+
+def _print_table(results: list[Measurement], store_names: list[str]) -> None:
+    """A row for every test; with a column of stores where there are several."""
     from edgemoe.units import MIB
 
-    names = list(dict.fromkeys(Path(result.store).name for result in results))
-    told_apart = len(names) > 1
+    has_several = len(store_names) > 1
+    what = f"tokens per second; per token KiB read, KiB wasted, ms waiting, mJ ({results[0].energy_source})"
     table = new_table(
-        ("" if told_apart else f"{names[0]}: ")
-        + "tokens per second; per token KiB read, KiB wasted, ms waiting, mJ ("
-        + f"{results[0].energy_source})",
-        *(("store",) if told_apart else ()),
+        what if has_several else f"{store_names[0]}: {what}",
+        *(("store",) if has_several else ()),
         *("mode", "test", "t/s", "hits", "read", "wasted", "wait", "mJ", "peak MiB"),
         is_narrow=True,
     )
     for result in results:
-        rates = result.tokens_per_s
-        digits = 0 if rates[0] >= 1000 else 1
-        spread = f" ± {statistics.stdev(rates):.{digits}f}" if len(rates) > 1 else ""
         table.add_row(
-            *((Path(result.store).name,) if told_apart else ()),
-            *(result.mode, result.test),
-            f"{statistics.mean(rates):.{digits}f}{spread}",
+            *((Path(result.store).name,) if has_several else ()),
+            *(result.mode, result.test, _speed(result.tokens_per_s)),
             f"{result.hit_share:.1%}",
             f"{result.bytes_per_token / 1024:.0f}",
             f"{result.wasted_bytes_per_token / 1024:.0f}",
@@ -138,12 +184,19 @@ def _print_results(results: list[Measurement]) -> None:
             f"{result.peak_bytes / MIB:.0f}",
         )
     print_table(table)
-    for result in results:
-        if result.far_bytes_per_token or result.tier_bytes_per_token:
-            far, near = result.far_bytes_per_token / 1024, result.tier_bytes_per_token / 1024
-            print(f"{result.mode} {result.test}: per token {far:.0f} KiB from afar, {near:.0f} from the tier")
-        if result.num_drafted:
-            share = f"{result.num_accepted} of {result.num_drafted} drafted tokens accepted"
-            print(f"{result.mode} {result.test}: {share}")
-    for how in dict.fromkeys(result.bounded_by for result in results if result.bounded_by):
-        print(f"storage bounded by {how}")
+
+
+def _speed(tokens_per_s: Sequence[float]) -> str:
+    """The mean of the repetitions, and their spread."""
+    digits = 0 if tokens_per_s[0] >= 1000 else 1
+    spread = f" ± {statistics.stdev(tokens_per_s):.{digits}f}" if len(tokens_per_s) > 1 else ""
+    return f"{statistics.mean(tokens_per_s):.{digits}f}{spread}"
+
+
+def _details(result: Measurement) -> Iterator[str]:
+    """What few runs have: reads over a network, drafts."""
+    if result.far_bytes_per_token or result.tier_bytes_per_token:
+        far, near = result.far_bytes_per_token / 1024, result.tier_bytes_per_token / 1024
+        yield f"per token {far:.0f} KiB over the network, {near:.0f} from the tier"
+    if result.num_drafted:
+        yield f"{result.num_accepted} of {result.num_drafted} drafted tokens accepted"

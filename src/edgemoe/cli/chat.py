@@ -12,7 +12,7 @@ from edgemoe.cli.conversation import Conversation, Turns
 from edgemoe.cli.given import as_utf8, template_options
 from edgemoe.cli.groups import with_groups
 from edgemoe.cli.options import AnswerArguments, LoadArguments, StoreArgument, TemplateOption
-from edgemoe.cli.output import say, say_drawing, shown_store
+from edgemoe.cli.output import say, say_sampling, shown_store
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
@@ -28,24 +28,26 @@ def chat(
     answer: AnswerArguments,
     system: Annotated[
         str | None,
-        typer.Option("--system", metavar="TEXT", help="System message, always first.", show_default=False),
+        typer.Option(
+            "--system", metavar="TEXT", help="System message; it always comes first.", show_default=False
+        ),
     ] = None,
     template: TemplateOption = None,
     drops_oldest: Annotated[
         bool,
-        typer.Option("--drop-oldest", help="Let go of the oldest turns when the context is full."),
+        typer.Option("--drop-oldest", help="When the context is full, drop the oldest turns."),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object for each answer, on a line of its own.")
     ] = False,
 ) -> None:
-    r"""Talk with a model.
+    r"""Talk with a model in the terminal.
 
-    Its checkpoint's chat template shapes the conversation. A line that ends with a backslash goes on in the
-    next one; a line of three quotes begins and ends a text of several lines.
+    The model's own chat template is used. A line that ends with a backslash continues on the next one; a line
+    of three quotes begins and ends a message of several lines.
 
-    /help lists the commands: /retry, /reset, /drop, /save FILE, /load FILE, /stats, /exit. A line that begins
-    with // begins with one slash. Ctrl-C stops an answer, Ctrl-D ends the conversation.
+    Commands: /help, /retry, /reset, /drop, /save FILE, /load FILE, /stats, /exit. To send a line that begins
+    with a slash, type two. Ctrl-C stops an answer; Ctrl-D ends the conversation.
 
     \b
     edgemoe chat qwen.store --memory 6GiB
@@ -62,7 +64,7 @@ def chat(
                 f"{shown_store(store)} has no chat template; `edgemoe run` continues a plain prompt"
             )
         _say_header(model, str(shown_store(store)))
-        say_drawing(model, options)
+        say_sampling(model, options)
         turns = Turns(model, None if system is None else as_utf8(system), options, values, drops_oldest)
         Conversation(turns, prints_json=as_json).hold()
 

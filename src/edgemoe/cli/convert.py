@@ -32,7 +32,7 @@ def convert(
         bool,
         typer.Option(
             "--experts-only",
-            help="Keep the experts alone, for a model that transformers runs; of any type that it knows.",
+            help="Convert only the experts, for a model that transformers runs; any type that it knows.",
         ),
     ] = False,
     no_mtp: NoMtpOption = False,
@@ -41,38 +41,38 @@ def convert(
         typer.Option(
             "--memory",
             metavar="SIZE",
-            help="What measuring and each worker of --executor may take, such as 8GiB."
-            "  [default: of measuring what is free; of packing what it takes]",
+            help="Memory that measuring, and each worker of --executor, may take, such as 8GiB."
+            "  [default: what is free for measuring, what it needs for packing]",
             show_default=False,
         ),
     ] = None,
     overwrites: Annotated[
-        bool, typer.Option("--overwrite", help="Replace OUT if it is a store already.")
+        bool, typer.Option("--overwrite", help="Replace OUT if it is already a store.")
     ] = False,
     is_dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say how large the store would be.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Turn a checkpoint into a store.
+    r"""Convert a model, from a Hugging Face folder or a GGUF file, into a store.
 
-    Memory stays at a few experts, however large the model. Stopped half-way (Ctrl-C, power cut),
-    the same command goes on where it was. OUT appears only when it is complete. With --executor the
-    work is shared by processes or machines, and OUT has the same bytes.
+    Converting takes the memory of a few experts, however large the model is. After an interruption (Ctrl-C,
+    power cut) the same command continues. OUT appears only when it is complete. --executor shares the work
+    among processes or machines; the bytes of OUT are the same.
 
-    A GGUF file keeps every weight as it is, its blocks only rearranged, unless --bits or --plan says
-    otherwise; so does what is in MXFP4 or NVFP4. Of a split file name any part.
+    Weights from a GGUF file, and those in MXFP4 or NVFP4, keep their exact values unless --bits or --plan
+    asks for another width. If a GGUF file is split, name any of its parts.
 
-    With --trace the experts are rounded so that their outputs change least on a text, which edgemoe trace has
-    recorded from any store of the model; at 2 to 4 bits this is worth most of a further bit.
+    --trace takes a text that edgemoe trace has recorded from any store of the model, and rounds the experts
+    so that their outputs on it change least. At 2 to 4 bits this is worth most of a further bit.
 
-    --tolerance and --size choose a width for every expert by measuring, as edgemoe plan does, which has more
-    options and keeps the plan.
+    --tolerance and --size measure which width each expert gets, as edgemoe plan does. Use edgemoe plan for
+    more options and to keep the plan.
 
-    A layer that predicts further tokens is kept as well, for --draft mtp, at the cost of about one layer
-    more; --no-mtp leaves it out.
+    If the model has a layer for further tokens, the store keeps it for --draft mtp. It takes about as much
+    as one more layer; --no-mtp leaves it out.
 
-    --experts-only is for models that transformers runs, with the experts in a store (docs/transformers.md).
+    --experts-only is for models that transformers runs with their experts in a store (docs/transformers.md).
 
     \b
     edgemoe convert ./OLMoE-1B-7B olmoe.store --bits 4

@@ -34,7 +34,7 @@ def demo(
         typer.Option(
             "--memory",
             metavar="SIZE",
-            help="Cap on the whole process.  [default: room for a third of the experts]",
+            help="Cap on the memory of the whole process.  [default: room for a third of the experts]",
             show_default=False,
         ),
     ] = None,
@@ -43,8 +43,8 @@ def demo(
 ) -> None:
     r"""See it work: the small model inside this package tells a story.
 
-    Its budget is chosen so that only a third of its experts fit; the rest is read as it is needed,
-    which the last line shows live. Nothing is downloaded.
+    Nothing is downloaded. The memory budget has room for a third of the experts; the others are read when
+    they are needed, and the last line shows that live.
 
     \b
     edgemoe demo

@@ -22,15 +22,14 @@ def doctor(
     stores: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[STORE]...", help="Stores to plan for. [default: the embedded demo]",
-            show_default=False,
+            metavar="STORE", help="Stores to plan for.  [default: the demo]", show_default=False
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
-    r"""Look at the machine, and say which budget fits a store.
+    r"""Measure this machine, and say which memory budgets fit a store.
 
-    Storage is measured with direct reads of a temporary file beside the first store, or here.
+    Storage is measured by direct reads of a temporary file beside the first store, or in this folder.
 
     \b
     edgemoe doctor

@@ -28,7 +28,7 @@ class EvaluatedText:
 
     text: Annotated[
         list[Path] | None,
-        typer.Option("--text", metavar="FILE", help="UTF-8 text to be predicted.", show_default=False),
+        typer.Option("--text", metavar="FILE", help="UTF-8 text to predict.", show_default=False),
     ] = None
     stride: Annotated[
         int | None,
@@ -36,7 +36,7 @@ class EvaluatedText:
             "--stride",
             metavar="TOKENS",
             min=1,
-            help="Tokens scored per window, the rest is what they follow. [default: half a window]",
+            help="Tokens scored in each window; those before them are context.  [default: half a window]",
             show_default=False,
         ),
     ] = None
@@ -58,7 +58,10 @@ class EvaluatedPairs:
     pairs: Annotated[
         Path | None,
         typer.Option(
-            "--pairs", metavar="FILE", help="JSON lines of prompts with their answers.", show_default=False
+            "--pairs",
+            metavar="FILE",
+            help="Prompts with their answers, as lines of JSON.",
+            show_default=False,
         ),
     ] = None
     keys: Annotated[
@@ -66,7 +69,7 @@ class EvaluatedPairs:
         typer.Option(
             "--keys",
             metavar="PROMPT,ANSWER",
-            help="Keys of the pairs.  [default: document,summary]",
+            help="Keys of prompt and answer in each line.  [default: document,summary]",
             show_default=False,
         ),
     ] = None
@@ -75,13 +78,15 @@ class EvaluatedPairs:
         typer.Option(
             "--prefix",
             metavar="TEXT",
-            help="Put before the prompt of every pair.  [default: 'summarize: ']",
+            help="Text put before every prompt.  [default: 'summarize: ']",
             show_default=False,
         ),
     ] = None
     max_pairs: Annotated[
         int | None,
-        typer.Option("--max-pairs", metavar="N", min=1, help="Only the first N pairs.", show_default=False),
+        typer.Option(
+            "--max-pairs", metavar="N", min=1, help="Use only the first N pairs.", show_default=False
+        ),
     ] = None
 
     def __post_init__(self) -> None:
@@ -117,18 +122,19 @@ def evaluate(
             "--max-tokens",
             metavar="N",
             min=2,
-            help="Only the first N tokens of the text; of an answer at most N. [default: all; 128]",
+            help="With --text, the first N tokens; with --pairs, at most N tokens per answer."
+            "  [default: all; 128]",
             show_default=False,
         ),
     ] = None,
     num_threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Measure perplexity on a text, or Rouge-2 of answers.
+    r"""Measure quality: perplexity on a text, or Rouge-2 of answers.
 
-    A text is read by a sliding window. To every prompt of the pairs an answer is written, the likeliest token
-    each time, and compared with the right one; perplexity is then that of the right answers. Lower perplexity
-    is better, and higher Rouge-2.
+    --text measures perplexity with a sliding window; lower is better. --pairs writes an answer to every
+    prompt, taking the most likely token each time, and compares it with the right answer: higher Rouge-2 is
+    better. The perplexity of the right answers is shown as well.
 
     \b
     edgemoe eval qwen.store --memory 6GiB --text wikitext-2/test.txt

@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 def fit(
     trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Folder made by trace.")],
     store: Annotated[
-        Path, typer.Option("--out", "-o", metavar="STORE", help="Store that was traced; it keeps the result.")
+        Path,
+        typer.Option("--out", "-o", metavar="STORE", help="Store that was traced; the result is kept in it."),
     ],
     as_json: JsonOption = False,
 ) -> None:
     r"""Learn from a trace which experts come next.
 
-    The store keeps it. Prints the share of chosen experts that were forecast one layer ahead, on the end of
-    the trace, which nothing is learnt from. Afterwards every command that loads the store reads ahead by it.
+    The result is kept in the store, and every command that loads the store uses it to read ahead. The command
+    prints which share of experts was forecast correctly one layer ahead, measured on the end of the trace,
+    which is not learnt from.
 
     \b
     edgemoe trace qwen.store --text book.txt -o book.trace

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgemoe.cli.groups import with_groups
-from edgemoe.cli.options import JsonOption, MemoryOption, NoMtpOption
+from edgemoe.cli.options import JsonOption, NoMtpOption
 from edgemoe.cli.output import new_table, print_json, print_table, quoted, say, show_steps
 from edgemoe.cli.widths import UniformArguments
 
@@ -27,31 +27,38 @@ def get(
     uniform: UniformArguments,
     out: Annotated[
         Path | None,
+        typer.Option("--out", "-o", metavar="STORE", help="Store to make.  [default: NAME in your library]"),
+    ] = None,
+    memory: Annotated[
+        str | None,
         typer.Option(
-            "--out", "-o", metavar="STORE", help="Store to make.  [default: by name, in your library]"
+            "--memory",
+            metavar="SIZE",
+            help="Memory budget to forecast the speed for, such as 8GiB.  [default: several budgets]",
+            show_default=False,
         ),
     ] = None,
-    memory: MemoryOption = None,
     no_mtp: NoMtpOption = False,
     is_dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what it is, how large and how fast it would be.")
+        bool, typer.Option("--dry-run", help="Only say how large the model is and how fast it would be here.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Fetch a model from the Hugging Face Hub and convert it on the way.
+    r"""Download a model from the Hugging Face Hub and convert it as it arrives.
 
-    First it says whether the model is supported, how much is fetched, how large the store will be, which
-    memory it needs and how fast it would be on this machine. Weights are fetched piece by piece and packed at
-    once: the disk holds the store and nothing else. Stopped half-way, the same command goes on.
+    The command first says whether the model is supported, how much is downloaded, how large the store will
+    be, how much memory it needs and how fast it would be on this machine. Weights arrive piece by piece and
+    are packed at once, so the disk needs room for the store alone. After an interruption the same command
+    continues.
 
-    Tokens for private and gated models, mirrors (HF_ENDPOINT) and offline mode are those of the Hub's own
-    tools: hf auth login. The library is in your data folder, or below EDGEMOE_HOME.
+    Private and gated models, mirrors (HF_ENDPOINT) and offline mode work as in the Hub's own tools; log in
+    with: hf auth login. The library is in your data folder, or below EDGEMOE_HOME if that is set.
 
     \b
     edgemoe get Qwen/Qwen3-30B-A3B --dry-run
     edgemoe get Qwen/Qwen3-30B-A3B --bits 4 --memory 8GiB
     edgemoe get unsloth/Qwen3-30B-A3B-GGUF:Qwen3-30B-A3B-Q4_K_M.gguf
-    edgemoe run Qwen3-30B-A3B --memory 8GiB -p "Why is the sky blue?"
+    edgemoe run Qwen/Qwen3-30B-A3B --memory 8GiB --chat "Why is the sky blue?"
     """
     from edgemoe.workflows.get import GetOptions, get_model, look_at_model
 

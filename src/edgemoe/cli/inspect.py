@@ -21,23 +21,23 @@ def inspect(
         typer.Option(
             "--memory",
             metavar="SIZE",
-            help="Show where every byte of this budget would go, such as 2GiB.",
+            help="Show how this budget, such as 2GiB, would be divided.",
             show_default=False,
         ),
     ] = None,
     context: ContextOption = None,
     verifies: Annotated[
-        bool, typer.Option("--verify", help="Read everything and compare all checksums.")
+        bool, typer.Option("--verify", help="Read the whole store and compare all checksums.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Show what a store holds and where a budget would go.
+    r"""Show what a store holds, and how a memory budget would be divided.
 
     \b
     edgemoe inspect qwen.store
     edgemoe inspect qwen.store --memory 6GiB --context 8192
     edgemoe inspect qwen.store --verify
-    edgemoe inspect hf://organisation/qwen.store
+    edgemoe inspect hf://org/qwen.store
     """
     from edgemoe.workflows.inspect import InspectOptions, inspect_store
 
@@ -77,7 +77,7 @@ def _print_store(facts: StoreFacts) -> None:
     print(f"context   {facts.max_context} tokens")
     print(f"a text    {format_size(facts.text_bytes_per_token)} a token{more}")
     print(f"text      {_text_of(facts)}")
-    print(f"drawing   {describe_sampling(facts.sampling_defaults)}")
+    print(f"sampling  {describe_sampling(facts.sampling_defaults)}")
     fitted = "fitted" if facts.is_fitted else "not fitted yet: edgemoe trace, then edgemoe fit"
     print(f"forecasts {fitted}")
     print(f"made      {_origin_of(facts)}")

@@ -13,7 +13,7 @@ from edgemoe.errors import RequestError
 
 
 def list_stores(as_json: JsonOption = False) -> None:
-    r"""List the stores of your library, which every command finds by name.
+    r"""List the stores in your library; every command finds them by name.
 
     \b
     edgemoe list
@@ -40,11 +40,11 @@ def list_stores(as_json: JsonOption = False) -> None:
 
 
 def remove(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Store of the library, as list shows it.")],
-    is_sure: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Store in the library, as list shows it.")],
+    is_sure: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Delete a store of your library.
+    r"""Delete a store from your library.
 
     \b
     edgemoe remove Qwen/Qwen3-30B-A3B

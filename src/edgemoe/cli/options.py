@@ -19,17 +19,15 @@ if TYPE_CHECKING:
 
 StoreArgument = Annotated[
     Path,
-    typer.Argument(
-        metavar="STORE", help="Store: a folder that convert made, a name that list shows, or a URL."
-    ),
+    typer.Argument(metavar="STORE", help="Store: a folder made by convert, a name shown by list, or a URL."),
 ]
 MemoryOption = Annotated[
     str | None,
     typer.Option(
         "--memory",
         metavar="SIZE",
-        help="Cap on the whole process, such as 2GiB or 800MiB. "
-        "[default: what the machine or its cgroup has free, minus a margin]",
+        help="Cap on the memory of the whole process, such as 2GiB or 800MiB.  "
+        "[default: what is free on the machine or in its cgroup, minus a margin]",
         show_default=False,
     ),
 ]
@@ -39,7 +37,8 @@ ContextOption = Annotated[
         "--context",
         metavar="TOKENS",
         min=1,
-        help="Longest prompt plus answer; its key/value cache is counted in the budget.",
+        help="Longest prompt plus answer; its key/value cache is part of the budget.  [default: 4096, or the"
+        " model's most]",
         show_default=False,
     ),
 ]
@@ -49,7 +48,7 @@ ThreadsOption = Annotated[
         "--threads",
         metavar="N",
         min=1,
-        help="Threads that compute. [default: one per core]",
+        help="Threads that compute.  [default: one per core]",
         show_default=False,
     ),
 ]
@@ -58,7 +57,8 @@ TierOption = Annotated[
     typer.Option(
         "--tier",
         metavar="SIZE",
-        help="Of a store at a URL: how much of this disk may keep experts that were read; 0: none.",
+        help="For a store at a URL: how much of this disk may keep experts once they were read; 0 keeps none."
+        "  [default: room for all, at most a quarter of what is free]",
         show_default=False,
     ),
 ]
@@ -67,9 +67,9 @@ DraftOption = Annotated[
     typer.Option(
         "--draft",
         metavar="auto|none|text|mtp|STORE",
-        help="Guess the next tokens and compute them in one step, as far as that is faster. text: guess what"
-        " followed where the last words stood earlier; mtp: what the store's own layer for further tokens"
-        " predicts; STORE: what this small model would write. Answers stay the same.",
+        help="Guess the next tokens and check several in one step, while that is faster; answers stay the"
+        " same. text: guess what followed the same words earlier; mtp: use the model's own layer for further"
+        " tokens; STORE: use this small model; auto: mtp if the store has it and all experts fit, else text.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
@@ -78,16 +78,17 @@ DenseBitsOption = Annotated[
     typer.Option(
         "--dense-bits",
         metavar="2|3|4|6|8|bf16|f16|f32",
-        help="Width of all other matrices.  [default: 8]",
+        help="Bits per weight of all other matrices.  [default: 8]",
         show_default=False,
     ),
 ]
 NoMtpOption = Annotated[
     bool,
-    typer.Option("--no-mtp", help="Leave out the layer that predicts further tokens, where there is one."),
+    typer.Option("--no-mtp", help="Leave out the model's layer for further tokens (MTP), if it has one."),
 ]
 MaxTextTokensOption = Annotated[
-    int, typer.Option("--max-tokens", metavar="N", min=2, help="Tokens in all, shared by the texts.")
+    int,
+    typer.Option("--max-tokens", metavar="N", min=2, help="Tokens to use in all, shared among the texts."),
 ]
 WindowOption = Annotated[
     int | None,
@@ -95,12 +96,12 @@ WindowOption = Annotated[
         "--window",
         metavar="TOKENS",
         min=2,
-        help="Tokens the model sees at once.  [default: 512, or the model's context]",
+        help="Tokens that the model sees at once.  [default: 512, or the model's context]",
         show_default=False,
     ),
 ]
 MaxTokensOption = Annotated[
-    int, typer.Option("--max-tokens", metavar="N", min=1, help="Longest answer, in tokens.")
+    int, typer.Option("--max-tokens", metavar="N", min=1, help="Most tokens of the answer.")
 ]
 _MODELS_OWN = "[default: the model's own, else {}]"
 
@@ -148,7 +149,7 @@ class AnswerArguments:
             "--max-tokens",
             metavar="N",
             min=1,
-            help="Longest answer, in tokens. [default: 256; of chat 1024]",
+            help="Most tokens of the answer.  [default: 256; in chat 1024]",
             show_default=False,
         ),
     ] = None
@@ -158,7 +159,7 @@ class AnswerArguments:
             "--temperature",
             metavar="T",
             min=0.0,
-            help=f"0 always takes the likeliest token. {_own('0; of chat 0.7')}",
+            help=f"Randomness; 0 always takes the most likely token. {_own('0; in chat 0.7')}",
             show_default=False,
         ),
     ] = None
@@ -168,7 +169,7 @@ class AnswerArguments:
             "--top-k",
             metavar="K",
             min=0,
-            help=f"Draw among the K likeliest; 0: all. {_own(0)}",
+            help=f"Draw from the K most likely tokens; 0: from all. {_own(0)}",
             show_default=False,
         ),
     ] = None
@@ -179,8 +180,8 @@ class AnswerArguments:
             metavar="P",
             min=0.0,
             max=1.0,
-            help="Draw among the likeliest tokens that hold this share of the probability."
-            f" {_own('1; of chat 0.9')}",
+            help="Draw from the most likely tokens that together have this probability."
+            f" {_own('1; in chat 0.9')}",
             show_default=False,
         ),
     ] = None
@@ -191,7 +192,7 @@ class AnswerArguments:
             metavar="P",
             min=0.0,
             max=1.0,
-            help=f"Leave out tokens less likely than this share of the likeliest. {_own(0)}",
+            help=f"Leave out tokens less likely than this share of the most likely one. {_own(0)}",
             show_default=False,
         ),
     ] = None
@@ -201,18 +202,23 @@ class AnswerArguments:
             "--repetition-penalty",
             metavar="X",
             min=0.0,
-            help=f"Above 1 makes tokens that are already there less likely. {_own(1)}",
+            help=f"Above 1, tokens that are already in the text become less likely. {_own(1)}",
             show_default=False,
         ),
     ] = None
     seed: Annotated[
         int | None,
-        typer.Option("--seed", metavar="N", min=0, help="Same seed, same answer.", show_default=False),
+        typer.Option(
+            "--seed", metavar="N", min=0, help="The same seed gives the same answer.", show_default=False
+        ),
     ] = None
     stop: Annotated[
         list[str] | None,
         typer.Option(
-            "--stop", metavar="TEXT", help="End before this text; may be given again.", show_default=False
+            "--stop",
+            metavar="TEXT",
+            help="End the answer before this text; can be repeated.",
+            show_default=False,
         ),
     ] = None
 
@@ -237,7 +243,7 @@ TemplateOption = Annotated[
     typer.Option(
         "--template-option",
         metavar="NAME=VALUE",
-        help="Value for the chat template, such as enable_thinking=false; may be given again.",
+        help="Value for the chat template, such as enable_thinking=false; can be repeated.",
         show_default=False,
     ),
 ]
@@ -261,8 +267,8 @@ class WorkArguments:
         typer.Option(
             "--executor",
             metavar="NAME",
-            help="Where the work runs: local, local:4 (processes), ray, ray://HOST:10001, slurm or"
-            " slurm:PARTITION. What comes out is the same. All workers must see all folders.",
+            help="Where the work runs: local, local:4 (four processes), ray, ray://HOST:10001, slurm or"
+            " slurm:PARTITION. The result is the same everywhere. Every worker must see all folders.",
         ),
     ] = "local"
     num_workers: Annotated[
@@ -271,8 +277,8 @@ class WorkArguments:
             "--workers",
             metavar="N",
             min=1,
-            help="Workers at once, each of which takes --memory.  [default: 1; of ray as many as have"
-            " room, of slurm 4]",
+            help="Workers at once; each may take --memory.  [default: 1; with ray as many as have room, with"
+            " slurm 4]",
             show_default=False,
         ),
     ] = None
@@ -282,7 +288,7 @@ class WorkArguments:
             "--worker-cores",
             metavar="N",
             min=1,
-            help="Cores of a worker of ray or slurm.  [default: those of the smallest node; of slurm 8]",
+            help="Cores of each worker of ray or slurm.  [default: those of the smallest node; with slurm 8]",
             show_default=False,
         ),
     ] = None

@@ -61,14 +61,14 @@ def say_budget(model: Model, asked: str | int | None) -> None:
         say(note)
 
 
-def say_drawing(model: Model, options: Mapping[str, Any]) -> None:
-    """On stderr: how tokens are drawn, unless it is the likeliest each time for want of a say."""
+def say_sampling(model: Model, options: Mapping[str, Any]) -> None:
+    """On stderr: the sampling settings; nothing where the likeliest token is taken because nobody chose."""
     from edgemoe.engine.defaults import describe_sampling
 
     own = {name for name, value in model.sampling_defaults.items() if options.get(name) == value}
     if own or options.get("temperature"):
         origin = f" ({', '.join(sorted(own))} from the model's generation_config.json)" if own else ""
-        say(f"drawing: {describe_sampling(options)}{origin}")
+        say(f"sampling: {describe_sampling(options)}{origin}")
 
 
 def quoted(*words: object) -> str:

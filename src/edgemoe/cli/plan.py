@@ -23,7 +23,7 @@ class GoalArguments:
         typer.Option(
             "--tolerance",
             metavar="P%",
-            help="How much worse the model may get, by --metric.",
+            help="Make the model no worse than this, by --metric; as small as that allows.",
             show_default=False,
         ),
     ] = None
@@ -32,14 +32,18 @@ class GoalArguments:
         typer.Option(
             "--size",
             metavar="SIZE",
-            help="Or: size of all experts together, such as 3GiB.",
+            help="Or: the best model whose experts together take this, such as 3GiB.",
             show_default=False,
         ),
     ] = None
     bits: Annotated[
         float | None,
         typer.Option(
-            "--bits", metavar="X", min=0.1, help="Or: bits per expert weight on average.", show_default=False
+            "--bits",
+            metavar="X",
+            min=0.1,
+            help="Or: the best model with this many bits per expert weight on average.",
+            show_default=False,
         ),
     ] = None
     method: Annotated[
@@ -47,7 +51,7 @@ class GoalArguments:
         typer.Option(
             "--method",
             metavar="NAME",
-            help="knapsack; exact: with every expert measured alone; or paper: ranked only.",
+            help="knapsack; exact: the same with every expert measured on its own; paper: by rank only.",
         ),
     ] = "knapsack"
     metric: Annotated[
@@ -55,8 +59,8 @@ class GoalArguments:
         typer.Option(
             "--metric",
             metavar="NAME",
-            help="What --tolerance limits: perplexity (relative rise), accuracy (fall in points, next token)"
-            " or kl (nats per token, without %).",
+            help="What --tolerance limits: perplexity (relative rise), accuracy (of the next token; fall in"
+            " points) or kl (divergence in nats per token, without %).",
         ),
     ] = "perplexity"
     profile: Annotated[
@@ -64,12 +68,13 @@ class GoalArguments:
         typer.Option(
             "--profile",
             metavar="FOLDER",
-            help="Made by edgemoe profile; the text then only measures.  [default: half of the text]",
+            help="Choose by this profile, made by edgemoe profile; all of the text then only measures."
+            "  [default: choose by half of the text]",
             show_default=False,
         ),
     ] = None
     keeps_work: Annotated[
-        bool, typer.Option("--keep", help="Keep OUT.work, a profile, for the next plan.")
+        bool, typer.Option("--keep", help="Keep OUT.work, a profile for the next plan.")
     ] = False
 
 
@@ -78,7 +83,7 @@ def plan(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Hugging Face folder or GGUF file.")],
     texts: Annotated[
         list[Path],
-        typer.Option("--text", metavar="FILE", help="UTF-8 text to calibrate on; may be given again."),
+        typer.Option("--text", metavar="FILE", help="UTF-8 text to calibrate on; can be repeated."),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="Plan to write, for convert --plan.")
@@ -91,12 +96,12 @@ def plan(
 ) -> None:
     r"""Choose a bit width for every expert.
 
-    The smallest store within a tolerance of the loss, or the best one within a size.
+    The result is the smallest store within a tolerance, or the best one within a size.
 
-    Half of the text chooses the widths, the other half measures the result; the tolerance is met with 95 %
-    confidence on that half. The model is converted to every width on the way, its weights rounded for the
-    text (beside OUT; interrupted, the same command goes on). OUT.trace is what convert needs to round them so
-    again.
+    Half of the text chooses the widths, and the other half measures the result: the tolerance holds there
+    with 95 % confidence. On the way the model is converted to every width in a folder beside OUT, with
+    weights rounded for the text. After an interruption the same command continues. OUT.trace lets convert
+    round the weights the same way.
 
     \b
     edgemoe plan ./OLMoE-1B-7B --text book.txt --text chat.txt --tolerance 2% -o olmoe-plan.json

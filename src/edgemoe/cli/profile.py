@@ -25,7 +25,7 @@ def profile(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Hugging Face folder or GGUF file.")],
     texts: Annotated[
         list[Path],
-        typer.Option("--text", metavar="FILE", help="UTF-8 text to calibrate on; may be given again."),
+        typer.Option("--text", metavar="FILE", help="UTF-8 text to calibrate on; can be repeated."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Profile to make.")],
     measured: MeasuringArguments,
@@ -35,16 +35,16 @@ def profile(
         typer.Option(
             "--method",
             metavar="NAME",
-            help="fast: output errors and one run for each layer; exact: also one run for every expert.",
+            help="fast: errors of outputs, and one run per layer; exact: also one run per expert.",
         ),
     ] = "fast",
     memory: MemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Measure how much every expert matters, for plan and report.
+    r"""Measure how much each expert suffers at each bit width, for plan and report.
 
-    Every other window of the text is used; plan measures on the others. The folder holds the model at every
-    width, its weights rounded for the text. Interrupted or killed, the same command goes on, with any
+    Every second window of the text is used; plan measures on the others. The folder holds the model at every
+    width, with weights rounded for the text. After an interruption the same command continues, with any
     --executor.
 
     \b

@@ -13,16 +13,16 @@ from edgemoe.cli.output import print_json, say, waiting
 def push(
     store: StoreArgument,
     repo: Annotated[str, typer.Argument(metavar="REPO", help="Repository on the Hub: org/name.")],
-    is_private: Annotated[bool, typer.Option("--private", help="Make it private, if it is new.")] = False,
-    is_dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the card, and upload nothing.")
+    is_private: Annotated[
+        bool, typer.Option("--private", help="Make the repository private, if it is new.")
     ] = False,
+    is_dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the card; upload nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Upload a store to the Hugging Face Hub, with a card that says how it was made and measured.
+    r"""Upload a store to the Hugging Face Hub, with a model card.
 
-    Everything is read and compared with its checksums first, and goes into one commit. Needs a token that
-    may write: `hf auth login`, or HF_TOKEN.
+    The card says how the store was made and measured. All checksums are compared before the upload, which is
+    one commit. It needs a Hub token that may write: `hf auth login`, or HF_TOKEN.
 
     \b
     edgemoe push qwen.store me/Qwen3-30B-A3B-edgemoe --dry-run

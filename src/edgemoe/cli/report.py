@@ -17,14 +17,14 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Report to make; a new folder.")],
     plans: Annotated[
         list[Path] | None,
-        typer.Option("--plan", metavar="FILE", help="Plan to show; may be given again.", show_default=False),
+        typer.Option("--plan", metavar="FILE", help="Plan to show; can be repeated.", show_default=False),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Draw importance, widths, and loss against bytes.
+    r"""Draw what a profile measured and what plans made of it.
 
-    How much every expert matters, which widths plans gave it, and what they cost. Writes report.md,
-    report.html and their pictures; needs matplotlib.
+    The report shows how much each expert matters, which width each plan gives it, and loss against size. It
+    is report.md, report.html and their pictures; it needs matplotlib.
 
     \b
     edgemoe report olmoe.profile --plan olmoe-plan.json -o olmoe-report

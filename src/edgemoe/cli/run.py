@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +12,7 @@ import typer
 from edgemoe.cli.given import as_utf8, template_options
 from edgemoe.cli.groups import with_groups
 from edgemoe.cli.options import AnswerArguments, JsonOption, LoadArguments, StoreArgument, TemplateOption
-from edgemoe.cli.output import print_json, quoted, reading_prompt, say, say_drawing, shown_store
+from edgemoe.cli.output import print_json, quoted, reading_prompt, say, say_sampling, shown_store
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
@@ -27,35 +29,44 @@ def run(
     text: Annotated[
         str | None,
         typer.Argument(
-            metavar="PROMPT", help="Text to go on from; - or none: read stdin.", show_default=False
+            metavar="PROMPT",
+            help="Text to continue, or with --chat to answer; without it, or for -, stdin is read.",
+            show_default=False,
         ),
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option("--prompt", "-p", metavar="TEXT", help="The prompt, where it begins with a dash."),
+        typer.Option(
+            "--prompt", "-p", metavar="TEXT", help="The prompt as an option, for one that begins with a dash."
+        ),
     ] = None,
     is_chat: Annotated[
         bool,
-        typer.Option("--chat", help="Ask with the model's chat template instead of continuing the text."),
+        typer.Option(
+            "--chat", help="Answer the prompt, by the model's chat template, instead of continuing it."
+        ),
     ] = False,
     system: Annotated[
         str | None,
-        typer.Option("--system", metavar="TEXT", help="System message before the prompt, with --chat."),
+        typer.Option("--system", metavar="TEXT", help="System message before the prompt; needs --chat."),
     ] = None,
     template: TemplateOption = None,
     watches: Annotated[
-        bool, typer.Option("--watch", help="Show live which experts are resident, hit, missed, read ahead.")
+        bool,
+        typer.Option("--watch", help="Show live which experts are resident, hit, missed and read ahead."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     r"""Continue a prompt, or answer it, within a memory budget.
 
-    The text streams to stdout; stderr says how tokens are drawn and what it cost. Ctrl-C stops it. Where you
-    do not say how tokens are drawn, it is done as the model's authors recommend (generation_config.json).
+    The answer goes to stdout as it is written; stderr shows the sampling settings and what the answer cost.
+    Settings that you leave out are those that the model's authors recommend (generation_config.json). Ctrl-C
+    stops the answer. A GGUF file is run as it is.
 
     \b
     edgemoe run qwen.store "Once upon a time" --memory 6GiB --max-tokens 64
     edgemoe run qwen.store --chat "Why is the sky blue?" --memory 6GiB
+    edgemoe run qwen3-q4_k_m.gguf "Once upon a time" --memory 6GiB
     edgemoe run qwen.store --chat --template-option enable_thinking=false "Why?"
     edgemoe run qwen.store --memory 6GiB --temperature 0.7 --seed 1 < question.txt
     edgemoe run qwen.store --memory 2GiB "1, 2, 3," --json
@@ -73,27 +84,21 @@ def run(
         raise RequestError("the prompt is empty; give some text to go on from")
     with load.load(store) as model:
         options = answer.options(model, DEFAULTS)
-        say_drawing(model, options)
-        if not is_chat and model.tokenizer.template_names():
-            command = quoted("edgemoe", "run", shown_store(store), "--chat")
-            say(f"hint: this model has a chat template; to ask with it: {command}")
-        with reading_prompt() as progress:
-            options["progress"] = progress
-            if is_chat:
-                messages = [{"role": "system", "content": as_utf8(system)}] if system is not None else []
-                messages += [{"role": "user", "content": asked}]
-                stream = model.stream_chat(messages, template_options=values, **options)
-            else:
-                stream = model.stream(asked, **options)
-            with stream:
-                if watches:
-                    from edgemoe.cli.watch import watch
+        say_sampling(model, options)
+        if is_chat:
+            begin = partial(model.stream_chat, _messages(system, asked), template_options=values)
+        else:
+            begin = partial(model.stream, asked)
+            _hint_at_chat(model, store)
+        with reading_prompt() as progress, begin(**options, progress=progress) as stream:
+            if watches:
+                from edgemoe.cli.watch import watch
 
-                    watch(model, stream, "" if is_chat else asked)
-                elif as_json:
-                    _finish(stream)
-                else:
-                    _print(stream)
+                watch(model, stream, "" if is_chat else asked)
+            elif as_json:
+                _finish(stream)
+            else:
+                _print(stream)
         if as_json:
             print_json(stream.generation.to_json())
             return
@@ -101,6 +106,19 @@ def run(
         cut = why_cut(model, stream.generation, options["max_tokens"])
         if cut:
             say(cut)
+
+
+def _messages(system: str | None, asked: str) -> list[dict[str, str]]:
+    """The prompt as a chat."""
+    messages = [] if system is None else [{"role": "system", "content": as_utf8(system)}]
+    return [*messages, {"role": "user", "content": asked}]
+
+
+def _hint_at_chat(model: Model, store: Path) -> None:
+    """To who continues a text with a model that is made for chats."""
+    if model.tokenizer.template_names():
+        command = quoted("edgemoe", "run", shown_store(store), "--chat")
+        say(f"hint: this model has a chat template; to ask with it: {command}")
 
 
 def _print(stream: Stream) -> None:
@@ -129,7 +147,9 @@ def status_line(generation: Generation) -> str:
     asked = generation.expert_hits + generation.expert_misses
     hit_share = f"{generation.expert_hits / asked:.0%}" if asked else "no"
     far, near = generation.far_bytes, generation.tier_bytes
-    origin = f" ({format_size(far)} from afar, {format_size(near)} from the tier)" if far or near else ""
+    origin = (
+        f" ({format_size(far)} over the network, {format_size(near)} from the tier)" if far or near else ""
+    )
     count = len(generation.token_ids)
     speed = f"{generation.decode_tokens_per_s:.1f} tokens/s, " if count > 1 else ""
     return (

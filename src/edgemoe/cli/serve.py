@@ -24,24 +24,31 @@ class ServerArguments:
     """Where the server listens, whom it answers and how many, and what it keeps of texts."""
 
     host: Annotated[
-        str, typer.Option("--host", metavar="NAME", help="Address to listen at; 0.0.0.0 is every network.")
+        str,
+        typer.Option("--host", metavar="NAME", help="Address to listen at; 0.0.0.0 accepts every network."),
     ] = "127.0.0.1"
-    port: Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="0: any free port.")] = (
-        8080
-    )
+    port: Annotated[
+        int,
+        typer.Option(
+            "--port", metavar="N", min=0, max=65535, help="Port to listen at; 0 takes any free one."
+        ),
+    ] = 8080
     api_key: Annotated[
         str | None,
         typer.Option(
             "--api-key",
             metavar="TEXT",
             envvar="EDGEMOE_API_KEY",
-            help="Ask clients for this key.",
+            help="Key that clients must send.",
             show_default=False,
             show_envvar=True,
         ),
     ] = None
     parallel: Annotated[
-        int, typer.Option("--parallel", metavar="N", min=1, max=64, help="Answers written at the same time.")
+        int,
+        typer.Option(
+            "--parallel", metavar="N", min=1, max=64, help="Answers that may be written at the same time."
+        ),
     ] = 1
     idle_unload: Annotated[
         float | None,
@@ -49,7 +56,7 @@ class ServerArguments:
             "--idle-unload",
             metavar="SECONDS",
             min=1,
-            help="Unload the model after so long without work.",
+            help="Unload the model after this time without work.",
             show_default=False,
         ),
     ] = None
@@ -58,20 +65,20 @@ class ServerArguments:
         typer.Option(
             "--park",
             metavar="FOLDER",
-            help="Keep what was read there: it is not read again after a restart, or when memory was needed "
-            "for others. The files tell what people wrote.",
+            help="Keep the state of texts in this folder, so that they need not be read again after a restart"
+            " or when memory ran short. Its files contain what people wrote.",
             show_default=False,
         ),
     ] = None
     park_size: Annotated[
-        str, typer.Option("--park-size", metavar="SIZE", help="The most that --park may take.")
+        str, typer.Option("--park-size", metavar="SIZE", help="Most disk space for --park.")
     ] = "8GiB"
     cors_origin: Annotated[
         list[str] | None,
         typer.Option(
             "--cors-origin",
             metavar="URL",
-            help="Web pages of this origin may ask; may be given again.",
+            help="Let web pages of this origin use the server; can be repeated.",
             show_default=False,
         ),
     ] = None
@@ -80,7 +87,7 @@ class ServerArguments:
         typer.Option(
             "--allowed-host",
             metavar="NAME",
-            help="A further name of this server; may be given again.",
+            help="A further host name of this server; can be repeated.",
             show_default=False,
         ),
     ] = None
@@ -106,7 +113,10 @@ class ServerArguments:
 def serve(
     stores: Annotated[
         list[Path],
-        typer.Argument(metavar="STORE...", help="Folders made by convert, or URLs; one is loaded at a time."),
+        typer.Argument(
+            metavar="STORE",
+            help="Folders made by convert, names shown by list, or URLs; one is loaded at a time.",
+        ),
     ],
     loading: LoadArguments,
     server: ServerArguments,
@@ -115,16 +125,16 @@ def serve(
         typer.Option(
             "--alias",
             metavar="NAME",
-            help="What clients call a store; give one for each.",
+            help="Name by which clients call a store; repeat it for each store.",
             show_default=False,
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Serve models to any client of OpenAI's or Anthropic's API, and a page to talk with them.
+    r"""Serve models over OpenAI's and Anthropic's APIs, with a chat page.
 
-    /v1/chat/completions, /v1/completions, /v1/responses and /v1/messages answer as those APIs do; the page is
-    at /. SIGTERM or Ctrl-C lets running answers end and refuses new ones.
+    The paths /v1/chat/completions, /v1/completions, /v1/responses and /v1/messages work as in those APIs; the
+    page is at /. After SIGTERM or Ctrl-C, running answers are finished and new requests refused.
 
     \b
     edgemoe serve qwen.store --memory 8GiB

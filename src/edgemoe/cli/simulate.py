@@ -2,41 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgemoe.cli.given import refuse_without
+from edgemoe.cli.groups import with_groups
 from edgemoe.cli.options import JsonOption
 from edgemoe.cli.output import new_table, print_json, print_table, say, show_steps
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
     from edgemoe.calib.routing import SimulatedRun
+    from edgemoe.workflows.simulate import SimulateOptions
 
 
-def simulate(
-    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Folder made by trace.")],
+@dataclass(frozen=True)
+class SettingArguments:
+    """What the trace is replayed with."""
+
     capacity: Annotated[
-        str, typer.Option("--capacity", metavar="P%,...", help="Share of the experts' bytes in memory.")
-    ] = "10%,25%,50%",
+        str,
+        typer.Option("--capacity", metavar="P%,...", help="Shares of the experts' bytes that fit in memory."),
+    ] = "10%,25%,50%"
     policy: Annotated[
-        str, typer.Option("--policy", metavar="NAME,...", help="Eviction policies, or all of them.")
-    ] = "all",
+        str, typer.Option("--policy", metavar="NAME,...", help="Eviction policies, or all.")
+    ] = "all"
     predictor: Annotated[
         str,
-        typer.Option("--predictor", metavar="NAME,...", help="Predictors, or all; those need --store."),
-    ] = "none",
+        typer.Option("--predictor", metavar="NAME,...", help="Predictors, or all; they need --store."),
+    ] = "none"
     store: Annotated[
         Path | None,
         typer.Option(
             "--store",
             metavar="STORE",
-            help="Store that was traced, for its predictors and its policy forecast.",
+            help='Store that was traced: its predictors, and what its policy "forecast" has learnt.',
             show_default=False,
         ),
-    ] = None,
+    ] = None
     device: Annotated[
         str,
         typer.Option(
@@ -44,27 +50,52 @@ def simulate(
             metavar="NAME",
             help="Storage to imitate: nvme, jetson-tx2-ssd, jetson-tx2-usb, rpi4-sd or network.",
         ),
-    ] = "nvme",
+    ] = "nvme"
     layer_ms: Annotated[
         float,
         typer.Option(
-            "--layer-ms", metavar="MS", min=0.0, help="Milliseconds that a layer computes for a token."
+            "--layer-ms", metavar="MS", min=0.0, help="Milliseconds of computing per layer and token."
         ),
-    ] = 1.0,
+    ] = 1.0
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", metavar="N", min=1, help="Only the first N tokens.")
-    ] = 2000,
+        int, typer.Option("--max-tokens", metavar="N", min=1, help="Use only the first N tokens.")
+    ] = 2000
+
+    def options(self) -> SimulateOptions:
+        """As the simulation takes them."""
+        from edgemoe.workflows.simulate import SimulateOptions
+
+        return SimulateOptions(
+            shares=_shares(self.capacity),
+            policies=_names(self.policy),
+            predictors=_names(self.predictor),
+            store=self.store,
+            device=self.device,
+            layer_s=self.layer_ms / 1000,
+            max_tokens=self.max_tokens,
+        )
+
+
+@with_groups
+def simulate(
+    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Folder made by trace.")],
+    setting: SettingArguments,
     picture: Annotated[
         Path | None,
-        typer.Option("--picture", metavar="FILE", help="Draw hits and speed (PNG, SVG).", show_default=False),
+        typer.Option(
+            "--picture",
+            metavar="FILE",
+            help="Draw hits and speed into this PNG or SVG file.",
+            show_default=False,
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Replay a trace with eviction policies and predictors.
+    r"""Replay a trace with other eviction policies and predictors; no model runs.
 
-    An eviction policy says which expert leaves memory for another, and a predictor which ones are read before
-    they are asked for. No model runs. Beside them stands Belady's optimum, which knows the future: no policy
-    has more hits.
+    An eviction policy says which expert leaves memory for another. A predictor says which experts to read
+    before they are asked for. Hits are compared with Belady's optimum, which knows the future: no policy can
+    have more.
 
     \b
     edgemoe simulate book.trace --capacity 10%,25%,50% --policy all
@@ -72,31 +103,25 @@ def simulate(
     edgemoe simulate book.trace --layer-ms 2.5 --picture caching.png
     """
     from edgemoe.workflows.outputs import refuse_folder_of
-    from edgemoe.workflows.simulate import SimulateOptions, Simulation
+    from edgemoe.workflows.simulate import Simulation
 
     if picture is not None:
         refuse_without("matplotlib", "--picture", "plot")
         refuse_folder_of(picture)
-    options = SimulateOptions(
-        shares=_shares(capacity),
-        policies=_names(policy),
-        predictors=_names(predictor),
-        store=store,
-        device=device,
-        layer_s=layer_ms / 1000,
-        max_tokens=max_tokens,
-    )
+    options = setting.options()
     simulation = Simulation(trace, options, say)
     runs: list[SimulatedRun] = []
     try:
         runs.extend(simulation.run(show_steps))
     finally:  # what was replayed stays, whatever ends the rest
         if as_json and runs:
-            print_json({"trace": str(trace), "device": device, "runs": [run.to_json() for run in runs]})
+            print_json(
+                {"trace": str(trace), "device": options.device, "runs": [run.to_json() for run in runs]}
+            )
         elif runs:
             _print_runs(runs, simulation.num_tokens)
     if picture is not None:  # after the results, which an error here must not take away
-        _draw(runs, picture, f"{trace.name}, {simulation.num_tokens} tokens, {device}")
+        _draw(runs, picture, f"{trace.name}, {simulation.num_tokens} tokens, {options.device}")
         say(f"wrote {picture}")
 
 

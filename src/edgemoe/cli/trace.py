@@ -17,19 +17,25 @@ def trace(
     texts: Annotated[
         list[Path],
         typer.Option(
-            "--text", metavar="FILE", help="UTF-8 text; may be given again, for several kinds of text."
+            "--text", metavar="FILE", help="UTF-8 text; can be repeated, for several kinds of text."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Trace to make; a new folder.")],
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", metavar="N", min=2, help="Tokens in all, shared by the texts.")
+        int,
+        typer.Option(
+            "--max-tokens", metavar="N", min=2, help="Tokens to use in all, shared among the texts."
+        ),
     ] = 16384,
     window: WindowOption = None,
     memory: MemoryOption = None,
     num_threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Write down which experts a text activates, for fit and simulate.
+    r"""Record which experts a text uses, for fit, simulate and convert.
+
+    fit learns from the trace which experts to read ahead, simulate replays it, and convert --trace rounds
+    weights for its text.
 
     \b
     edgemoe trace qwen.store --text book.txt -o book.trace

@@ -18,7 +18,7 @@ class UniformArguments:
         typer.Option(
             "--bits",
             metavar="2|3|4|6|8|t2|t3|bf16|f16|f32",
-            help="Width of the expert weights; t2 and t3 are 2.1 and 3.1 bits."
+            help="Bits per expert weight; t2 and t3 take 2.1 and 3.1."
             "  [default: as stored in GGUF, MXFP4 and NVFP4, else 4]",
             show_default=False,
         ),
@@ -28,7 +28,7 @@ class UniformArguments:
         typer.Option(
             "--dense-bits",
             metavar="2|3|4|6|8|bf16|f16|f32",
-            help="Width of all other matrices: attention, embedding, head."
+            help="Bits per weight of all other matrices: attention, embedding, head."
             "  [default: as stored in GGUF, else 8]",
             show_default=False,
         ),
@@ -42,7 +42,10 @@ class MeasuredArguments:
     plan_file: Annotated[
         Path | None,
         typer.Option(
-            "--plan", metavar="FILE", help="Widths of every expert, as plan chose them.", show_default=False
+            "--plan",
+            metavar="FILE",
+            help="Give every expert the width that edgemoe plan chose.",
+            show_default=False,
         ),
     ] = None
     tolerance: Annotated[
@@ -50,14 +53,17 @@ class MeasuredArguments:
         typer.Option(
             "--tolerance",
             metavar="P%",
-            help="Smallest widths within this rise of perplexity.",
+            help="Make the smallest store whose perplexity rises by no more than this.",
             show_default=False,
         ),
     ] = None
     size: Annotated[
         str | None,
         typer.Option(
-            "--size", metavar="SIZE", help="Best widths with experts of this size.", show_default=False
+            "--size",
+            metavar="SIZE",
+            help="Make the best store whose experts take no more than this.",
+            show_default=False,
         ),
     ] = None
     texts: Annotated[
@@ -65,7 +71,7 @@ class MeasuredArguments:
         typer.Option(
             "--text",
             metavar="FILE",
-            help="UTF-8 text that --tolerance and --size measure on; may be given again.",
+            help="UTF-8 text that --tolerance and --size measure on; can be repeated.",
             show_default=False,
         ),
     ] = None
@@ -74,7 +80,8 @@ class MeasuredArguments:
         typer.Option(
             "--trace",
             metavar="FOLDER",
-            help="Round 2 to 6 bits for the inputs that this trace, or profile, of the model holds."
+            help="Round weights of 2 to 6 bits so that outputs change least on the text of this trace, or"
+            " profile, of the model."
             "  [default: PLAN.trace, where there is one]",
             show_default=False,
         ),

@@ -5,6 +5,7 @@ GGUF files have one type for all experts of a layer, so a plan is rounded to lay
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,12 @@ def write_imatrix(
     arrays = {
         f"{n}.{what}": values[n] for n in names for what, values in (("in_sum2", sums), ("counts", counts))
     }
+    _write_arrays(path, source, arrays, overwrite)
+    return len(names)
+
+
+def _write_arrays(path: Path, source: str, arrays: Mapping[str, FloatArray], overwrite: bool) -> None:
+    """Arrays of floats as llama.cpp's file of importances."""
     keys = {
         "general.type": "imatrix",
         "imatrix.datasets": [source],
@@ -154,7 +161,6 @@ def write_imatrix(
         for name, array in arrays.items():
             file.write(name, array.view(np.uint8))
         file.finish()
-    return len(names)
 
 
 class _Biases:

@@ -241,20 +241,20 @@ def open_store(
             f"{folder}: holds experts alone, for a model that transformers runs (docs/transformers.md);"
             " convert without --experts-only to run it here"
         )
-    notes = []
     expert_files = {entry.file for entry in manifest.whole().experts.values()}
     needed = {DENSE_FILE, *expert_files}
-    elsewhere = set() if has_expert_files else set(expert_files)
-    elsewhere |= set() if has_dense_file else {DENSE_FILE}
-    for name in manifest.files.keys() - elsewhere:
-        is_attached = ATTACHED.fullmatch(name) is not None and name not in needed
-        damage = None if is_attached and not checks_attached else _damage(folder, name, manifest)
-        if damage is None:
-            continue
-        if not is_attached:
+    attached = {name for name in manifest.files if ATTACHED.fullmatch(name)} - needed
+    here = manifest.files.keys() - attached
+    here -= set() if has_expert_files else expert_files
+    here -= set() if has_dense_file else {DENSE_FILE}
+    for name in here:
+        if damage := _damage(folder, name, manifest):
             raise CorruptStoreError(f"{damage}, or convert the checkpoint again")
-        notes.append(f"{damage}, or run `edgemoe fit` again; the store is run without it")
-        manifest = _without(manifest, name)
+    notes = []
+    for name in attached if checks_attached else ():
+        if damage := _damage(folder, name, manifest):
+            notes.append(f"{damage}, or run `edgemoe fit` again; the store is run without it")
+            manifest = _without(manifest, name)
     try:
         config = parse_json_object(_read_bytes(folder / "config.json"))
     except ValueError as error:
