@@ -1,4 +1,4 @@
-"""A JSON object from a file that anybody may have written: a dictionary or one kind of error."""
+"""Reads a JSON object from an untrusted file: gives a dictionary, or raises one kind of error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How work that lasts tells of itself: functions that are called while it goes on."""
+"""Progress of long work: the functions that are told of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders of the user's own, where the system says they are."""
+"""The user's folders for data and caches, where the system says they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast stores run, by several modes, and how fast this machine gives weights.
+"""Measures how fast stores run in several modes, and how fast this machine delivers weights.
 
 options = BenchOptions(modes=("cache", "full"), memory="6GiB", num_prompt=0)
 for measured in time_stores([Path("qwen.store")], options):

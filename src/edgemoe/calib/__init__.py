@@ -1,3 +1,1 @@
-"""Calibration, offline: what a model does on a text, what is learnt from it (``routing``), and which bit
-widths it can bear (``widths``).
-"""
+"""Calibration, offline: traces of texts, what routing is learnt from them, and bit widths by measurement."""

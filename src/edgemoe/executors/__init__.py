@@ -1,4 +1,4 @@
-"""Where offline work runs: in this process, in several of this machine, or on several machines.
+"""Where offline work runs: in this process, in several processes, or on several machines.
 
 Work is a list of items, each of which makes one file in a folder that all workers share. ``run_items`` is all
 that the rest of the package calls; which machine computes an item changes no bit of its file.

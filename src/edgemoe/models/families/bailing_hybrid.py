@@ -1,4 +1,4 @@
-"""Ling 3: Kimi delta attention that forgets within a bound, now and then latent attention with a gate a head.
+"""Ling 3: Kimi delta attention with bounded decay; some layers have latent attention with one gate a head.
 
 Experts are chosen as in DeepSeek-V3. The rules are those of transformers 5.23.
 """

@@ -1,4 +1,4 @@
-"""DeepSeek-V2 and V2-Lite: latent attention; softmax routing, its weights never renormalised."""
+"""DeepSeek-V2 and V2-Lite: latent attention; softmax routing whose weights are not renormalised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DeepSeek-V3, R1 and Kimi-K2: latent attention; sigmoid routing among groups, with a bias that chooses."""
+"""DeepSeek-V3, R1 and Kimi-K2: latent attention; sigmoid routing among groups, with a bias for the choice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ERNIE 4.5: pairs of neighbours rotate; probabilities plus a bias choose, probabilities alone weigh."""
+"""ERNIE 4.5: neighbouring pairs rotate; a bias is added to choose experts, but not to weigh them."""
 
 from __future__ import annotations
 

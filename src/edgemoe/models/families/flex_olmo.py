@@ -1,4 +1,4 @@
-"""FlexOlmo: OLMoE's attention and experts, with norms after each part of a layer and none before it."""
+"""FlexOlmo: OLMoE's attention and experts, with norms after each part of a layer instead of before it."""
 
 from __future__ import annotations
 

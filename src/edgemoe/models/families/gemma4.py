@@ -1,4 +1,4 @@
-"""Gemma 4: a dense network beside the experts, norms after every part, layers of two kinds of attention.
+"""Gemma 4: a dense network beside the experts, norms after every part, two kinds of attention layers.
 
 Layers with a window have heads, rotation and keys of their own; those that see everything may take the keys
 as projected for values. The rules are those of transformers 5.23; the text part alone is run.

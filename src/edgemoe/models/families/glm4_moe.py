@@ -1,4 +1,4 @@
-"""GLM-4.5, 4.6 and 4.7: half of each head rotates, experts are chosen as in DeepSeek-V3."""
+"""GLM-4.5, 4.6 and 4.7: half of each head rotates; experts are chosen as in DeepSeek-V3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gpt-oss: every other layer sees a window, each head has a sink, experts have biases and clamped SwiGLU.
+"""gpt-oss: every second layer sees a window; heads have sinks; experts have biases and a clamped SwiGLU.
 
 The rules are those of the implementation in transformers 5.23.
 """

@@ -1,4 +1,4 @@
-"""Granite 4 hybrids: Mamba-2 layers and attention now and then, with Granite's experts and multipliers."""
+"""Granite 4 hybrids: Mamba-2 layers, some attention layers, and Granite's experts and multipliers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Qwen3-Next and its followers have in common: gated delta nets, and now and then gated attention."""
+"""What Qwen3-Next and its followers have in common: gated delta nets, and gated attention in some layers."""
 
 from __future__ import annotations
 

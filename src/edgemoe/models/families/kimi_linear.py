@@ -1,4 +1,4 @@
-"""Kimi Linear: Kimi delta attention, and latent attention without rotation now and then."""
+"""Kimi Linear: Kimi delta attention; some layers have latent attention without rotation."""
 
 from __future__ import annotations
 

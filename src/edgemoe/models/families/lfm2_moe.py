@@ -1,4 +1,4 @@
-"""LFM2 and LFM2.5: short convolutions, attention now and then, experts chosen by sigmoids with a bias."""
+"""LFM2 and LFM2.5: short convolutions, some attention layers, experts chosen by sigmoids with a bias."""
 
 from __future__ import annotations
 

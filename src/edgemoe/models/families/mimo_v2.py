@@ -1,4 +1,4 @@
-"""MiMo-V2-Flash: most layers see a window, with sinks and more key heads; values have a size of their own.
+"""MiMo-V2-Flash: most layers see a window and have sinks and more key heads; values and keys differ in size.
 
 Experts are chosen as in DeepSeek-V3; none is shared. The rules are those of transformers 5.23.
 """

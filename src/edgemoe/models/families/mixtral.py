@@ -1,4 +1,4 @@
-"""Mixtral: the weights of the chosen experts are the softmax over the chosen alone."""
+"""Mixtral: the softmax that weighs experts is taken over the chosen ones alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nemotron 3 hybrids: layers of one part each, Mamba-2, attention without rotation, experts or a network."""
+"""Nemotron 3 hybrids: each layer is one part: Mamba-2, attention without rotation, experts, or a network."""
 
 from __future__ import annotations
 

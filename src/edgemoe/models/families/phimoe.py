@@ -1,4 +1,4 @@
-"""Phi-3.5-MoE: norms of mean and variance with biases, and a sparse mixer that chooses two experts.
+"""Phi-3.5-MoE: LayerNorm with biases, and a "sparse mixer" that chooses two experts.
 
 Texts are as long as the model was first trained for: beyond that its rotation depends on how a text is cut.
 """

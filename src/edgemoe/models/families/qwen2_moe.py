@@ -1,4 +1,4 @@
-"""Qwen2-MoE: biases of queries, keys and values, and a shared expert with a gate of its own."""
+"""Qwen2-MoE: biases of queries, keys and values, and a shared expert with its own gate."""
 
 from __future__ import annotations
 

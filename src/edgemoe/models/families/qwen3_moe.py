@@ -1,4 +1,4 @@
-"""Qwen3-MoE: queries and keys are normed head by head, and no expert is shared."""
+"""Qwen3-MoE: queries and keys are normed per head, and no expert is shared."""
 
 from __future__ import annotations
 

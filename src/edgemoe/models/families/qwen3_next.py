@@ -1,4 +1,4 @@
-"""Qwen3-Next: gated delta nets, whose projections lie key head by key head, and some gated attention."""
+"""Qwen3-Next: gated delta nets with projections stored per key head, and some gated attention layers."""
 
 from __future__ import annotations
 

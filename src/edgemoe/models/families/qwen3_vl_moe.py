@@ -1,4 +1,4 @@
-"""Qwen3-VL-MoE, its text part: Qwen3-MoE whose weights of chosen experts always sum to 1."""
+"""Qwen3-VL-MoE, its text part: Qwen3-MoE where the weights of the chosen experts always sum to 1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Switch Transformers (arXiv 2101.03961): T5's encoder and decoder, with one expert a token in some layers.
+"""Switch Transformers (arXiv 2101.03961): T5's encoder and decoder; a token uses one expert in some layers.
 
 The rules are those of the implementation in transformers 5.23.
 """
