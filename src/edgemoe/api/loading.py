@@ -37,34 +37,35 @@ def load(
     """Load a store so that the whole process stays within ``memory``.
 
     Args:
-        store: folder that ``edgemoe convert`` made, the URL of one, such as "s3://bucket/store", or a GGUF
-            file, which is run as it is.
-        memory: cap such as "2GiB", or bytes. Default: what is free, minus a margin.
-        context: longest prompt plus answer, in tokens. Default: 4096, or what the model was trained for.
-            With an encoder: longest prompt, and longest answer. Default: 512.
-        num_threads: threads that compute, of the whole process. Default: one per core.
+        store: a folder made by ``edgemoe convert``, the name of a store in the library, the URL of a store,
+            such as "s3://bucket/store", or a GGUF file, which is run as it is.
+        memory: cap on the whole process, such as "2GiB", or bytes. Default: what is free, minus a margin.
+        context: longest prompt plus answer, in tokens. Default: 4096, or the model's most if that is less.
+            For a model with an encoder: longest prompt, and longest answer. Default: 512.
+        num_threads: threads that compute, for the whole process. Default: one per core.
         kv_format: "f16" or "f32" keys and values.
         cache: cap on the expert cache within the budget. Default: all that the budget leaves.
         policy: which expert leaves the cache: "forecast" ("edgemoe" until `edgemoe fit` has run on the
             store), "edgemoe", "edgemoe-printed", "lfu", "lfru" or "lru".
-        predictor: what is read ahead: "none", "gate" by the next layers' routers, or, once `edgemoe fit`
-            has run on the store, "table", "gate-fitted" or "hybrid"; "auto" is the best there is.
+        predictor: which experts are read ahead: "none"; "gate", by the next layers' routers; or, once
+            `edgemoe fit` has run on the store, "table", "gate-fitted" or "hybrid". "auto" takes the best one
+            that the store has.
         reader: "ring" (direct reads by io_uring), "direct" (on worker threads), "buffered", or "auto": the
-            first that kernel and file system allow.
+            first of these that kernel and file system allow.
         verify: compare experts with their checksums "always" when they are read, the "first" time, or
             "never".
         device: slow storage down to that of "jetson-tx2-ssd", "jetson-tx2-usb", "rpi4-sd", "nvme" or
             "network".
-        num_texts: whole contexts to keep room for. Texts share that room: short ones are many, and what an
-            ended one has computed is kept for others that begin alike. A text that finds none waits.
-        tier: of a store at a URL, how much of this disk experts may take that were read; 0: none. Default:
-            as much as they all take, or a quarter of what is free.
-        draft: where guesses at the next tokens come from, which one step computes together: "text" takes
-            what followed where the text's end stood before, "mtp" what the store's layer for further tokens
-            predicts, "none" makes none. "auto" is "mtp" where there is such a layer and memory for it and all
-            experts, else "text" where the model allows it. Or a small store with the same tokens, as
-            ``store``: what it would write; all of it lies in memory, within the budget. As far as measurement
-            says that it pays; never changes a token.
+        num_texts: whole contexts to keep room for. Open texts share that room, so more short ones fit. What
+            an ended text has computed is kept for others that begin alike. A text without room waits.
+        tier: for a store at a URL, how much of this disk may keep experts once they were read; 0 keeps none.
+            Default: room for all experts, at most a quarter of the free space.
+        draft: guess the next tokens and check several in one step, while measurement says that this is
+            faster; it never changes a token. "text" guesses what followed the same words earlier in the text,
+            "mtp" uses the store's layer for further tokens, "none" does not guess. "auto" is "mtp" if the
+            store has such a layer and memory holds it and all experts; else "text", if the model allows it.
+            A small store with the same tokenizer, given like ``store``, guesses what it would write; all of
+            it lies in memory, within the budget.
 
     Raises:
         NotAStoreError, StoreVersionError, CorruptStoreError: the store cannot be used.
@@ -102,7 +103,7 @@ def load(
 
 
 def find_draft(draft: str | Path) -> tuple[str, Store | None]:
-    """What ``draft`` of ``load`` means: its name, and the store that drafts where it is one.
+    """The meaning of ``load``'s ``draft``: its name, and the store that drafts if it names one.
 
     Raises:
         RequestError: there is no such store, or it cannot be used.
@@ -133,7 +134,7 @@ def _open(path: Path) -> Store:
 
 
 def set_num_threads(num_threads: int) -> None:
-    """Compute on so many threads, in the whole process.
+    """Compute on this many threads, in the whole process.
 
     Raises:
         RequestError: none, or so many that they only hold each other up.

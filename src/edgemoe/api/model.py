@@ -54,7 +54,7 @@ class Model:
 
     @property
     def sampling_defaults(self) -> dict[str, float]:
-        """How the model's authors want tokens drawn (generation_config.json); used where nothing is said."""
+        """Sampling settings that the model's authors recommend in generation_config.json; the default."""
         return dict(self._open().sampling)
 
     def stream(self, prompt: str | Sequence[int], **options: Unpack[AnswerOptions]) -> Stream:
@@ -66,21 +66,22 @@ class Model:
             prompt: text, or token ids.
             options: by name, none of them required:
 
-                * max_tokens: longest answer. Default: 256.
-                * temperature: 0 takes the likeliest token each time. Default, as of the next four: what the
-                  model's authors say (``sampling_defaults``), else 0.
-                * top_k: draw among the K likeliest; 0: all.
-                * top_p: draw among the likeliest that hold this share of the probability.
-                * min_p: leave out tokens less likely than this share of the likeliest.
-                * repetition_penalty: above 1 makes tokens of prompt and answer less likely to come again.
-                * presence_penalty, frequency_penalty: taken off the logits of tokens that the answer has,
-                  once, and once for each time.
+                * max_tokens: the most tokens of the answer. Default: 256.
+                * temperature: randomness; 0 takes the most likely token each time. This and the next four
+                  default to what the model's authors recommend (``sampling_defaults``), else to taking the
+                  most likely token.
+                * top_k: draw from the K most likely tokens; 0: from all.
+                * top_p: draw from the most likely tokens that together have this probability.
+                * min_p: leave out tokens less likely than this share of the most likely one.
+                * repetition_penalty: above 1, tokens of prompt and answer become less likely.
+                * presence_penalty, frequency_penalty: subtracted from the logits of tokens that the answer
+                  already has: once, and once for each time that it has them.
                 * logit_bias: {token id: number} added to logits.
-                * seed: the same seed gives the same answer, at any budget, whatever else is going on.
-                * stop: a text, or several: end before any of these.
-                * logprobs: tell how likely each token was, beside so many of the likeliest.
+                * seed: the same seed gives the same answer, at any budget, whatever else is running.
+                * stop: a text, or several; the answer ends before the first of them.
+                * logprobs: report how likely each token was, and this many of the most likely ones.
                 * constraint: says which tokens may come next; see ``edgemoe.engine.sampling.Constraint``.
-                * progress: called with (tokens done, of all) as the prompt is read.
+                * progress: called with (tokens done, total) while the prompt is read.
 
         Raises:
             RequestError: an option has no such name or value, or the prompt does not fit the context.
@@ -95,7 +96,7 @@ class Model:
         return AsyncStream(self.stream(prompt, **options))
 
     def generate(self, prompt: str | Sequence[int], **options: Unpack[AnswerOptions]) -> Generation:
-        """As ``stream``, all at once. Ctrl-C returns what there is, with finish_reason "interrupted"."""
+        """As ``stream``, all at once. Ctrl-C returns the answer so far, with finish_reason "interrupted"."""
         return _finish(self.stream(prompt, **options))
 
     def generate_n(
@@ -106,7 +107,7 @@ class Model:
         With a seed, answer number i (from 0) is the one that ``seed + i`` gives.
 
         Raises:
-            RequestError: as ``stream``; fewer than one answer, or a constraint, which is of one answer only.
+            RequestError: as ``stream``; fewer than one answer, or a constraint, which serves one answer only.
         """
         streams = [self.stream(prompt, **own) for own in options_of_each(n, options)]
         return write_of_one(self._open().session, streams)
@@ -120,10 +121,10 @@ class Model:
     ) -> list[Generation]:
         """Answers to many prompts, in their order; options as in ``stream``, for each.
 
-        ``on_answer(done, total)`` is told after each answer. All prompts are checked before one is read.
+        ``on_answer(done, total)`` is called after each answer. All prompts are checked before one is read.
 
         Raises:
-            RequestError: as ``stream``; or a constraint, which is of one answer only.
+            RequestError: as ``stream``; or a constraint, which serves one answer only.
         """
         refuse_constraint(options)
         streams = [self.stream(prompt, **options) for prompt in checked_prompts(prompts)]

@@ -28,10 +28,10 @@ HELP = """\
 /stats         what the last answer cost
 /exit          end (Ctrl-D as well)
 //text         a text that begins with a slash
-text \\         goes on in the next line
+text \\         continues on the next line
 \"\"\"            begins and ends a text of several lines
 Ctrl-C         stops an answer"""
-# Of the context, what must be left for an answer before turns are dropped to make room for it.
+# The share of the context that an answer needs; turns are dropped until that much is free.
 ROOM_SHARE = 0.25
 _ROLES = ("system", "user", "assistant", "tool")
 
@@ -165,7 +165,7 @@ class Conversation:
         self._num_retries += 1
         seed = self._turns.options.get("seed")
         if not self._turns.options.get("temperature"):
-            say("(the likeliest token is taken each time: the answer will be the same)")
+            say("(the most likely token is taken each time: the answer will be the same)")
         if not self._answer(question, **({} if seed is None else {"seed": seed + self._num_retries})):
             self._turns.messages = before  # the answer that there was is better than none
 

@@ -24,7 +24,7 @@ _KEYS, _PREFIX = "document,summary", "summarize: "
 
 @dataclass(frozen=True)
 class EvaluatedText:
-    """A text to be predicted, and how it is gone through."""
+    """A text to predict, and how its windows move."""
 
     text: Annotated[
         list[Path] | None,
@@ -47,7 +47,7 @@ class EvaluatedText:
 
     @property
     def path(self) -> Path | None:
-        """Of the text, if there is one."""
+        """The path of the text, if one was given."""
         return only_one(self.text, "--text")
 
 

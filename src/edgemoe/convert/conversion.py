@@ -83,7 +83,7 @@ class Conversion:
         )
 
     def _add_mtp(self) -> None:
-        """Whatever the checkpoint has of a layer for further tokens, as of one more layer."""
+        """Add the layer for further tokens, if the checkpoint has one, like one more layer of the model."""
         found = find_mtp(self.spec, {name: info.shape for name, info in self._stored.items()})
         if found is None:
             return

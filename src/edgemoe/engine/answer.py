@@ -16,9 +16,9 @@ from edgemoe.errors import RequestError
 class Request:
     """What to answer: the prompt's tokens, and how the answer is drawn and ended.
 
-    ``logprobs``: tell how likely each token was, beside so many of the likeliest. ``constraint``: says which
-    tokens may come next; of one request only. ``progress``: told (done, total) as the prompt is read.
-    ``has_text``: tokens are decoded; else whoever asks does that, and ``stop`` has no effect.
+    ``logprobs``: report how likely each token was, and this many of the likeliest ones. ``constraint``: says
+    which tokens may come next; it serves one request only. ``progress``: called with (done, total) while the
+    prompt is read. ``has_text``: tokens are decoded; if not, the caller does that, and ``stop`` has no effect.
     """
 
     token_ids: Sequence[int]

@@ -50,8 +50,8 @@ def checked_defaults(settings: Mapping[str, Any]) -> dict[str, float]:
 def sampling_defaults(settings: Mapping[str, Any]) -> dict[str, float]:
     """Arguments of Sampling that a generation_config.json gives.
 
-    ``do_sample`` false means the likeliest token; true, a temperature of 1 unless it gives another. Where it
-    is missing, values that are there are meant.
+    ``do_sample`` false means the likeliest token each time; true means a temperature of 1, unless the file
+    gives one. Without ``do_sample`` the file's values count as they are.
 
     Raises:
         RequestError: a value is not a number.

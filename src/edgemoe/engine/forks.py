@@ -18,7 +18,7 @@ from edgemoe import native
 
 
 class Watched(Protocol):
-    """What is told of forks and of the interpreter's end."""
+    """An object that must know when the process forks and when the interpreter ends."""
 
     def abandon(self) -> None:
         """The process is a child of the one that loaded the model."""

@@ -22,7 +22,7 @@ from edgemoe.native import FloatArray
 
 
 class Stream(Iterator[Chunk]):
-    """An answer being written: iterate over its chunks; ``generation`` is what there is of it so far.
+    """An answer being written: iterate over its chunks; ``generation`` is the answer so far.
 
     Any number of streams may be open, in one thread or in many; one that is not iterated costs nothing but
     its room. Leaving it as a context manager ends it.

@@ -28,11 +28,11 @@ PROCESS_BYTES = 72 * MIB
 TOKENIZER_FACTOR = 12
 # What the C allocator keeps back between calls, measured at its worst.
 ALLOCATOR_MARGIN_BYTES = 12 * MIB
-# Of the memory that is free, what a default budget leaves to everything else.
+# What a default budget leaves of the free memory to everything else: this share, at least these bytes.
 DEFAULT_FREE_SHARE = 0.1
 DEFAULT_FREE_BYTES = 128 * MIB
 DEFAULT_CONTEXT = 4096
-# Of an encoder, which holds a whole prompt at once: what such models were trained with.
+# For models with an encoder, which holds a whole prompt at once: what they were trained with.
 DEFAULT_PROMPT = 512
 # Tokens of a prompt that pass through a layer together: large amortises reading experts, small saves memory.
 CHUNK_SIZES = (512, 256, 128, 64, 32, 16)

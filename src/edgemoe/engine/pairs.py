@@ -49,7 +49,7 @@ class PairScore:
 
     @property
     def perplexity(self) -> float:
-        """Of the right answers, given their prompts."""
+        """The perplexity of the right answers, given their prompts."""
         return perplexity_of(self.nats_per_token)
 
     def to_json(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def _encode(engine: Engine, pair: Pair, max_tokens: int) -> tuple[list[int], lis
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:
-    """Of the mean, by a bootstrap with a fixed seed."""
+    """The confidence interval of the mean, by a bootstrap with a fixed seed."""
     rng = np.random.default_rng(0)
     means = np.array(values)[rng.integers(0, len(values), (NUM_DRAWS, len(values)))].mean(axis=1)
     tail = (1 - CONFIDENCE) / 2

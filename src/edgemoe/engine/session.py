@@ -106,7 +106,7 @@ class Session:
         return 0 if self._text is None else self._text.num_reused
 
     def forget(self) -> None:
-        """Compute whatever comes next anew."""
+        """Close the text and keep none of its state: what comes next is computed from its first token."""
         if self._text is not None:
             self._text.close(is_kept=False)
             self._text = None
@@ -185,7 +185,7 @@ class Session:
 
     @property
     def decoder(self) -> Decoder:
-        """What computes; whoever uses it takes a ``turn``."""
+        """The decoder that computes. Take a ``turn`` before you use it."""
         return self._machinery.decoder
 
     def close(self) -> None:

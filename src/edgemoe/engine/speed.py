@@ -14,13 +14,13 @@ from typing import Any
 from edgemoe.models import ModelSpec
 from edgemoe.store import Manifest
 
-# Of a cache with a share s of all experts, s to this power of the experts asked for are found in it.
+# A cache with a share s of all experts has s to this power of the experts that are asked for.
 HIT_EXPONENT = 0.45
-# Of reading memory, what the kernels reach over a whole token.
+# The share of memory bandwidth that the kernels reach over a whole token.
 MEMORY_EFFICIENCY = 0.6
-# Of a layer, beside reading its weights: norms, routing, attention over a short text, starting threads.
+# What a layer takes beside reading its weights: norms, routing, attention over a short text, waking threads.
 LAYER_S = 40e-6
-# Of a read, the part that neither bandwidth nor computing hides.
+# The part of a read that neither bandwidth nor computing hides.
 READ_S = 60e-6
 
 

@@ -77,7 +77,7 @@ class StepMaker:
         is_batched: bool,
         answers_at_once: int | None = None,
     ) -> None:
-        """``most``: what there is memory for. ``is_batched``: rows of several texts may run together.
+        """``most``: rows and answers that memory allows. ``is_batched``: rows of several texts share a step.
 
         ``answers_at_once`` takes the place of the rule that says how many answers pay.
         """

@@ -14,7 +14,7 @@ from edgemoe.executors.worker import MAX_DEATHS, Call, Failure, calling
 
 DEFAULT_WORKERS = 4
 DEFAULT_CPUS = 8
-# Of a job. One that comes to it is begun again with the items that are left.
+# Time limit of a job. A job that reaches it is started again with the items that are left.
 DEFAULT_MINUTES = 240
 _LOGS = "jobs"
 _POLL_S = 0.5

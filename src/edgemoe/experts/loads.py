@@ -18,7 +18,7 @@ class Loads(native.Loads):
     """Brings experts into the cache; see ``native.streaming``. Used by one thread.
 
     A speculative read that fails or is damaged is forgotten: if the expert is needed it is demanded,
-    tried anew, and then the error is raised.
+    tried again, and then the error is raised.
     """
 
     def __init__(self, store: Store, reader: ExpertReader, cache: ExpertCache, verify: str) -> None:

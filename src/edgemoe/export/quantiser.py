@@ -203,7 +203,7 @@ def _squares(
 
 
 def _error(format: str) -> float:
-    """Of a Gaussian; none where blocks are held as they are."""
+    """The relative error of Gaussian weights in this format; 0 where blocks are kept as they are."""
     if not FORMAT_TRAITS[format].is_rounded:
         return 0.0
     weights = np.random.default_rng(0).standard_normal(_GAUSSIAN).astype(np.float32)

@@ -29,7 +29,7 @@ from edgemoe.store.retire import remove_set_aside, set_aside
 
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
-# Of the index: who made the folder.
+# The key in the index that says who made the folder.
 _MARK = "made_by"
 # As the Hub has them, so that a broken download costs one file of many.
 MAX_SHARD_BYTES = 4 << 30

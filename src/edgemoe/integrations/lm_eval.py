@@ -169,7 +169,7 @@ class EdgeMoELM(TemplateLM):  # type: ignore[misc]
     def _score(self, context: Sequence[int], continuation: Sequence[int]) -> tuple[float, bool]:
         """Log-probability of a continuation, and whether greedy decoding would give it.
 
-        Of a context that does not fit, the beginning is dropped. The last token is predicted, not fed.
+        If a context does not fit, its beginning is dropped. The last token is predicted, not fed.
 
         Raises:
             RequestError: the continuation alone is longer than the model's context.

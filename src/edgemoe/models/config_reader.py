@@ -19,10 +19,10 @@ _EMPTY: tuple[Any, ...] = (None, False, [], {}, "")
 
 
 class ConfigReader:
-    """One configuration being read; ``finish`` complains of what is left."""
+    """A configuration being read; ``finish`` refuses keys that nobody has read."""
 
     def __init__(self, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
-        """``defaults``: what a key that is missing stands for, before the default of whoever asks."""
+        """``defaults``: values of missing keys; they go before the default that a caller gives."""
         self._config = config
         self._defaults = dict(defaults or {})
         self._read: set[str] = set()

@@ -16,7 +16,7 @@ from edgemoe.models.spec import MLPSpec, MoESpec, RouterSpec
 from edgemoe.models.weights import DenseWeights
 from edgemoe.native import ExpertWeights, FloatArray, IntArray, Matrix, Rehearsal, Rehearsed
 
-# Of a float; a gate so far down is closed anyway.
+# exp() of more overflows a float; a gate so far down is closed anyway.
 _LARGEST_EXPONENT = np.float32(88)
 
 
@@ -257,7 +257,8 @@ class MoETurn:
         return self.complete(self._layer.run_experts(given, ids, weights, rehearse, self._x))
 
     def complete(self, routed: FloatArray) -> FloatArray:
-        """The layer's output when this is what the chosen experts made, all of them or those that are there;
+        """The layer's output, given the sum of the chosen experts' outputs (rehearsing: of those in memory).
+
         ``routed`` is overwritten.
         """
         if self._layer.has_routed_only:

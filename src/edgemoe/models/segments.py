@@ -23,12 +23,12 @@ class Segment:
 
     @property
     def position(self) -> int:
-        """Of the first row in its text."""
+        """The place of the first row in its text."""
         return self.state.length
 
     @property
     def rows(self) -> slice:
-        """Of the step."""
+        """Where these rows lie among those of the step."""
         return slice(self.first, self.first + self.num_rows)
 
     def angles(self, rotation: Rotation | None) -> tuple[FloatArray, FloatArray] | None:

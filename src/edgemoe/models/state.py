@@ -266,7 +266,7 @@ class SequenceState:
         return length
 
     def drop(self) -> None:
-        """Give all memory back, whoever still refers to this; nothing is asked of it any more."""
+        """Give all memory back, even if something still refers to this state; it is not used any more."""
         self.layers, self.cross, self._pages = (), (), None
 
     def trim(self, num_tokens: int) -> None:
@@ -295,7 +295,7 @@ class SequenceState:
         return PageUse.of(self._pages.use_if_taken_back(self.reachable(min(self.length, length))))
 
     def resume(self, length: int, cross_length: int) -> None:
-        """Of a state without tokens: be about to get ``pieces`` of a text of so many.
+        """Prepare a state without tokens for the ``pieces`` of a text of this length.
 
         Raises:
             NotImplementedError: a layer's state cannot be stored.

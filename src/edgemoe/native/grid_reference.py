@@ -22,12 +22,12 @@ class Grid(NamedTuple):
 
     @property
     def num_points(self) -> int:
-        """Of a block."""
+        """Points of a block."""
         return BLOCK // self.num_cols
 
     @property
     def own_scale_bytes(self) -> int:
-        """Of 16 rows and a block."""
+        """Bytes of the scales of 16 rows and a block."""
         return ROW_GROUP if self.has_half_scales else ROW_GROUP // 2
 
     @property

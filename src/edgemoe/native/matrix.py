@@ -23,7 +23,7 @@ class FormatTraits(NamedTuple):
 
     name: str
     bits: int
-    """Of a code, or of a value where values are stored as they are."""
+    """Bits of a code; of a whole value in formats without codes."""
     is_low_bit: bool
     """Codes and scales, multiplied with activations rounded to 8 bits; else floats."""
     is_rounded: bool

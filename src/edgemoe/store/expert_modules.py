@@ -1,8 +1,8 @@
 """Stores that hold experts alone, for a model whose other weights another program runs.
 
 Such a store has, beside the files of every store, ``experts.json``: which modules of which model its experts
-belong to. Its layers are these modules, numbered in the model's order. Of a module's biases the dense tensors
-are ``layers.{l}.experts.{gate,up,down}_bias``, one expert after the other.
+belong to. Its layers are these modules, numbered in the model's order. A module's biases are the dense
+tensors ``layers.{l}.experts.{gate,up,down}_bias``, one expert after the other.
 """
 
 from __future__ import annotations

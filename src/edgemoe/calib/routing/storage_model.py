@@ -22,7 +22,7 @@ class StorageLine:
         self._demanded: set[int] = set()
         self.pending_bytes = 0
         self.bytes_read = 0
-        self.waited_s = 0.0  # told by who waits
+        self.waited_s = 0.0  # added up by the caller that waits
 
     def __contains__(self, expert: int) -> bool:
         return expert in self._under_way

@@ -24,7 +24,7 @@ from edgemoe.units import ceil_size, format_size
 
 PROBES = "probes"
 SCRATCH = "scratch"
-# Of the budget: last states of the untouched model, which several items of the same windows need.
+# The share of the budget for last states of the untouched model, which several items need.
 _STATES_SHARE = 1 / 16
 
 

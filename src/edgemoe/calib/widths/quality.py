@@ -40,7 +40,7 @@ class Quality:
 
     @property
     def increase(self) -> float:
-        """Of the perplexity, relative: 0.02 is two per cent."""
+        """The relative rise of perplexity: 0.02 is two per cent."""
         return math.expm1(float((self.nats - self.reference_nats).sum() / self.num_tokens.sum()))
 
     @property
@@ -54,7 +54,7 @@ class Quality:
         return float((self.reference_hits - self.hits).sum() / self.num_tokens.sum())
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
-        """Of the increase, by a bootstrap over pieces with a fixed seed."""
+        """The confidence interval of ``increase``, by a bootstrap over pieces with a fixed seed."""
         tail = (1 - confidence) / 2
         drawn = np.expm1(self.drawn(self.nats - self.reference_nats))
         low, high = np.quantile(drawn, [tail, 1 - tail])

@@ -113,7 +113,7 @@ def _names(*ends: str, steps: Callable[[ModelSpec, int], Steps] | None = None) -
 
 
 def _renamed(names: Names) -> Names:
-    """Those of latent attention, and the same in the other block."""
+    """Names of latent attention's tensors, also as this family's other block spells them."""
     found = [Name(name, lambda *_: ()) if isinstance(name, str) else name for name in names]
     others = [Name(n.template.replace("self_attn.", "attention."), n.steps) for n in found]
     return (*others, *found)

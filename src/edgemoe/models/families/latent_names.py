@@ -43,7 +43,7 @@ def _latents(spec: ModelSpec, layer: int) -> Steps:
 
 
 def _padding(size: int, to: int) -> Indices:
-    """Places of what is there, then -1."""
+    """The places 0 to ``size``, then -1 up to ``to`` of them."""
     return np.where(np.arange(to) < size, np.arange(to), -1)
 
 

@@ -38,7 +38,7 @@ def match_sources(spec: ModelSpec, naming: Naming, shapes: Mapping[str, Shape]) 
     """
     matcher = _Matcher(shapes)
     dense, experts = _match(matcher, spec, naming, spec.dense_tensors())
-    # Of a tensor without entries nothing can be missing.
+    # A tensor without entries may be left over: nothing of it is lost.
     left = {name for name, shape in shapes.items() if 0 not in shape} - matcher.used
     return TensorSources(dense, experts, _passed_over(spec, naming, left))
 

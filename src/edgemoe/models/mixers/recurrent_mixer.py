@@ -43,7 +43,7 @@ class RecurrentSpec:
     """The states of such a mixer; see MixerSpec."""
 
     def state_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Of the arrays of a text's state: ``tail``, and ``state`` where there is one."""
+        """Shapes of the arrays of a text's state: of ``tail``, and of ``state`` where the mixer has one."""
         raise NotImplementedError
 
     @property
