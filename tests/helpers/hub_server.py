@@ -6,11 +6,10 @@ import base64
 import hashlib
 import json
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
 from pathlib import Path
+
+from helpers.loopback import LoopbackHandler, serving
 
 COMMIT = hashlib.sha1(b"the only revision").hexdigest()
 _FILE = re.compile(r"/([\w.-]+/[\w.-]+)/resolve/([^/]+)/(.+)")
@@ -35,145 +34,134 @@ class Hub:
         return sum(last - first + 1 for _, first, last in self.log)
 
 
-@contextmanager
-def serve(hub: Hub) -> Iterator[str]:
-    """The server's address."""
+class _Handler(LoopbackHandler):
+    """Answers as the Hub does."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # else a body waits until the client has acknowledged the headers
+    hub: Hub
 
-        def log_message(self, *_: object) -> None:
-            pass
+    def do_HEAD(self) -> None:
+        self.do_GET(sends=False)
 
-        def do_HEAD(self) -> None:
-            self.do_GET(sends=False)
+    def do_GET(self, sends: bool = True) -> None:
+        if self.headers.get("Authorization"):
+            self.hub.tokens.add(self.headers["Authorization"].removeprefix("Bearer "))
+        info, file = _INFO.fullmatch(self.path), _FILE.fullmatch(self.path)
+        if info is not None:
+            self._tell(info[1], info[2])
+        elif file is not None and file[1] in self.hub.models:
+            self._give(self.hub.models[file[1]] / file[3], file[3], sends)
+        else:
+            self._refuse(404, "RepoNotFound")
 
-        def do_GET(self, sends: bool = True) -> None:
-            if self.headers.get("Authorization"):
-                hub.tokens.add(self.headers["Authorization"].removeprefix("Bearer "))
-            info, file = _INFO.fullmatch(self.path), _FILE.fullmatch(self.path)
-            if info is not None:
-                self._tell(info[1], info[2])
-            elif file is not None and file[1] in hub.models:
-                self._give(hub.models[file[1]] / file[3], file[3], sends)
-            else:
-                self._refuse(404, "RepoNotFound")
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            if self.headers.get("Authorization") != "Bearer hf_writer":
-                self._refuse(401, "RepoNotFound")
-            elif self.path == "/api/validate-yaml":
-                self._answer({"errors": [], "warnings": []})
-            elif self.path == "/api/repos/create":
-                fields = json.loads(body)
-                name = f"{fields['organization']}/{fields['name']}"
-                hub.pushed.setdefault(name, {})
-                self._answer({"url": f"{self._base()}/{name}", "name": name})
-            elif self.path.endswith("/preupload/main"):
-                files = [f["path"] for f in json.loads(body)["files"]]
-                modes = {f: "lfs" if f.endswith(".safetensors") else "regular" for f in files}
-                self._answer(
-                    {"files": [{"path": f, "uploadMode": modes[f], "shouldIgnore": False} for f in files]}
-                )
-            elif self.path.endswith("/info/lfs/objects/batch"):
-                objects = [
-                    {**one, "actions": {"upload": {"href": f"{self._base()}/objects/{one['oid']}"}}}
-                    for one in json.loads(body)["objects"]
-                ]
-                self._answer({"transfer": "basic", "objects": objects}, "application/vnd.git-lfs+json")
-            else:
-                self._commit(self.path.split("/api/models/")[1].removesuffix("/commit/main"), body)
-
-        def do_PUT(self) -> None:
-            data = self.rfile.read(int(self.headers["Content-Length"]))
-            oid = self.path.rsplit("/", 1)[1]
-            if hashlib.sha256(data).hexdigest() != oid:
-                self._refuse(400, "BadChecksum")
-                return
-            hub._objects[oid] = data
-            self._send(200, b"", {})
-
-        def _commit(self, repo: str, body: bytes) -> None:
-            for line in map(json.loads, body.splitlines()):
-                value = line["value"]
-                if line["key"] == "file":
-                    hub.pushed[repo][value["path"]] = base64.b64decode(value["content"])
-                elif line["key"] == "lfsFile":
-                    hub.pushed[repo][value["path"]] = hub._objects[value["oid"]]
-            url = f"{self._base()}/{repo}/commit/{COMMIT}"
-            self._answer({"success": True, "commitOid": COMMIT, "commitUrl": url, "hookOutput": ""})
-
-        def _base(self) -> str:
-            return f"http://{self.headers['Host']}"
-
-        def _answer(self, value: object, kind: str = "application/json") -> None:
-            self._send(200, json.dumps(value).encode(), {"Content-Type": kind})
-
-        def _tell(self, repo: str, revision: str | None) -> None:
-            if repo not in hub.models:
-                self._refuse(401, "RepoNotFound")
-                return
-            if repo in hub.gated:
-                self._refuse(403, "GatedRepo")
-                return
-            if revision not in (None, "main", COMMIT):
-                self._refuse(404, "RevisionNotFound")
-                return
-            files = [path for path in sorted(hub.models[repo].rglob("*")) if path.is_file()]
-            siblings = [
-                {"rfilename": path.relative_to(hub.models[repo]).as_posix(), "size": path.stat().st_size}
-                for path in files
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.headers.get("Authorization") != "Bearer hf_writer":
+            self._refuse(401, "RepoNotFound")
+        elif self.path == "/api/validate-yaml":
+            self._answer({"errors": [], "warnings": []})
+        elif self.path == "/api/repos/create":
+            fields = json.loads(body)
+            name = f"{fields['organization']}/{fields['name']}"
+            self.hub.pushed.setdefault(name, {})
+            self._answer({"url": f"{self._base()}/{name}", "name": name})
+        elif self.path.endswith("/preupload/main"):
+            files = [f["path"] for f in json.loads(body)["files"]]
+            modes = {f: "lfs" if f.endswith(".safetensors") else "regular" for f in files}
+            self._answer(
+                {"files": [{"path": f, "uploadMode": modes[f], "shouldIgnore": False} for f in files]}
+            )
+        elif self.path.endswith("/info/lfs/objects/batch"):
+            objects = [
+                {**one, "actions": {"upload": {"href": f"{self._base()}/objects/{one['oid']}"}}}
+                for one in json.loads(body)["objects"]
             ]
-            body = {"id": repo, "modelId": repo, "sha": COMMIT, "siblings": siblings, "private": False,
-                    "tags": [], "downloads": 0}  # fmt: skip
-            self._send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+            self._answer({"transfer": "basic", "objects": objects}, "application/vnd.git-lfs+json")
+        else:
+            self._commit(self.path.split("/api/models/")[1].removesuffix("/commit/main"), body)
 
-        def _give(self, path: Path, name: str, sends: bool) -> None:
-            if not path.is_file():
+    def do_PUT(self) -> None:
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        oid = self.path.rsplit("/", 1)[1]
+        if hashlib.sha256(data).hexdigest() != oid:
+            self._refuse(400, "BadChecksum")
+            return
+        self.hub._objects[oid] = data
+        self._send(200, b"", {})
+
+    def _commit(self, repo: str, body: bytes) -> None:
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                self.hub.pushed[repo][value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                self.hub.pushed[repo][value["path"]] = self.hub._objects[value["oid"]]
+        url = f"{self._base()}/{repo}/commit/{COMMIT}"
+        self._answer({"success": True, "commitOid": COMMIT, "commitUrl": url, "hookOutput": ""})
+
+    def _base(self) -> str:
+        return f"http://{self.headers['Host']}"
+
+    def _answer(self, value: object, kind: str = "application/json") -> None:
+        self._send(200, json.dumps(value).encode(), {"Content-Type": kind})
+
+    def _tell(self, repo: str, revision: str | None) -> None:
+        if repo not in self.hub.models:
+            self._refuse(401, "RepoNotFound")
+            return
+        if repo in self.hub.gated:
+            self._refuse(403, "GatedRepo")
+            return
+        if revision not in (None, "main", COMMIT):
+            self._refuse(404, "RevisionNotFound")
+            return
+        files = [path for path in sorted(self.hub.models[repo].rglob("*")) if path.is_file()]
+        siblings = [
+            {"rfilename": path.relative_to(self.hub.models[repo]).as_posix(), "size": path.stat().st_size}
+            for path in files
+        ]
+        body = {"id": repo, "modelId": repo, "sha": COMMIT, "siblings": siblings, "private": False,
+                "tags": [], "downloads": 0}  # fmt: skip
+        self._send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+    def _give(self, path: Path, name: str, sends: bool) -> None:
+        if not path.is_file():
+            self._refuse(404, "EntryNotFound")
+            return
+        size, status = path.stat().st_size, 200
+        first, last = 0, size - 1
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if asked:
+            first, status = int(asked[1]), 206
+            last = min(int(asked[2] or last), last)
+        if name.endswith(".safetensors") and sends:
+            if self.hub.fails_after == 0:
                 self._refuse(404, "EntryNotFound")
                 return
-            size, status = path.stat().st_size, 200
-            first, last = 0, size - 1
-            asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-            if asked:
-                first, status = int(asked[1]), 206
-                last = min(int(asked[2] or last), last)
-            if name.endswith(".safetensors") and sends:
-                if hub.fails_after == 0:
-                    self._refuse(404, "EntryNotFound")
-                    return
-                if hub.fails_after is not None:
-                    hub.fails_after -= 1
-            with path.open("rb") as stored:
-                stored.seek(first)
-                data = stored.read(last - first + 1) if sends else b""
-            if sends:
-                hub.log.append((name, first, last))
-            etag = hashlib.sha1(name.encode()).hexdigest()
-            headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
-            if asked:
-                headers["Content-Range"] = f"bytes {first}-{last}/{size}"
-            self._send(status, data, headers, None if sends else size)
+            if self.hub.fails_after is not None:
+                self.hub.fails_after -= 1
+        with path.open("rb") as stored:
+            stored.seek(first)
+            data = stored.read(last - first + 1) if sends else b""
+        if sends:
+            self.hub.log.append((name, first, last))
+        etag = hashlib.sha1(name.encode()).hexdigest()
+        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
+        if asked:
+            headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+        self._send(status, data, headers, None if sends else size)
 
-        def _refuse(self, status: int, code: str) -> None:
-            self._send(status, b"{}", {"X-Error-Code": code, "X-Error-Message": code})
+    def _refuse(self, status: int, code: str) -> None:
+        self._send(status, b"{}", {"X-Error-Code": code, "X-Error-Message": code})
 
-        def _send(self, status: int, body: bytes, headers: dict[str, str], length: int | None = None) -> None:
-            self.send_response(status)
-            for key, value in headers.items():
-                self.send_header(key, value)
-            self.send_header("Content-Length", str(len(body) if length is None else length))
-            self.end_headers()
-            self.wfile.write(body)
+    def _send(self, status: int, body: bytes, headers: dict[str, str], length: int | None = None) -> None:
+        self.send_response(status)
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+
+def serve(hub: Hub) -> AbstractContextManager[str]:
+    """The server's address."""
+    return serving(type("Handler", (_Handler,), {"hub": hub}))

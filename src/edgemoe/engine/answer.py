@@ -18,7 +18,7 @@ class Request:
 
     ``logprobs``: report how likely each token was, and this many of the likeliest ones. ``constraint``: says
     which tokens may come next; it serves one request only. ``progress``: called with (done, total) while the
-    prompt is read. ``has_text``: tokens are decoded; if not, the caller does that, and ``stop`` has no effect.
+    prompt is read. ``has_text``: tokens are decoded; else the caller does that, and ``stop`` has no effect.
     """
 
     token_ids: Sequence[int]
