@@ -43,7 +43,7 @@ class Catalog:
 
     @property
     def num_step_layers(self) -> int:
-        """Those of them that run at every step (L): all, or with an encoder the decoder's."""
+        """Layers with experts that run at every step (L): all, or the decoder's if there is an encoder."""
         return len(self.layers) - self.first_step
 
     def span(self, position: int) -> slice:
@@ -51,7 +51,7 @@ class Catalog:
         return self._spans[position]
 
     def experts(self, position: int) -> range:
-        """The numbers of all experts of the layer at this position, as a sequence."""
+        """The same numbers as ``span``, to iterate over."""
         span = self._spans[position]
         return range(span.start, span.stop)
 

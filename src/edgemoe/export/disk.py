@@ -1,17 +1,15 @@
-"""What writing an export asks of a disk: room, and failures that say what to do."""
+"""What writing an export asks of a disk: room, and whole writes."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from edgemoe.errors import ConversionError
 from edgemoe.native import ByteArray
+from edgemoe.store.durable import failing_clearly
 from edgemoe.units import ceil_size, format_size
 
 # What a file system takes besides the tensors, and what stands beside them: a vocabulary, a configuration.
@@ -40,19 +38,3 @@ def write_at(descriptor: int, data: ByteArray, offset: int) -> None:
     while view:
         count = os.pwrite(descriptor, view, offset)
         view, offset = view[count:], offset + count
-
-
-@contextlib.contextmanager
-def failing_clearly(path: Path) -> Iterator[None]:
-    """A failed system call becomes the ConversionError that says what to do."""
-    try:
-        yield
-    except ConversionError:
-        raise
-    except OSError as error:
-        what = f"cannot be written: {error.strerror}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            what = "disk full; free some space"
-        elif error.errno == errno.EFBIG:
-            what = "files of this size are not allowed here; raise the limit (ulimit -f)"
-        raise ConversionError(f"{path}: {what}") from error

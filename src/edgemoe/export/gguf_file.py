@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from edgemoe.errors import ConversionError
-from edgemoe.export.disk import check_room, failing_clearly, write_at
+from edgemoe.export.disk import check_room, write_at
 from edgemoe.native import ByteArray
 from edgemoe.source_ref import Shape
-from edgemoe.store.durable import lock_file, sync_folder
+from edgemoe.store.durable import failing_clearly, lock_file, sync_folder
 
 
 class GgufFile:

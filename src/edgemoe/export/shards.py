@@ -19,12 +19,12 @@ from types import TracebackType
 import numpy as np
 
 from edgemoe.errors import ConversionError
-from edgemoe.export.disk import check_room, failing_clearly, write_at
+from edgemoe.export.disk import check_room, write_at
 from edgemoe.json_object import read_json_object
 from edgemoe.native import ByteArray
 from edgemoe.safetensors_header import build_typed_header, dtype_bits, tensor_num_bytes
 from edgemoe.source_ref import Shape
-from edgemoe.store.durable import LOCK_FILE, lock_folder, sync_folder, write_file
+from edgemoe.store.durable import LOCK_FILE, failing_clearly, lock_folder, sync_folder, write_file
 from edgemoe.store.retire import remove_set_aside, set_aside
 
 INDEX = "model.safetensors.index.json"

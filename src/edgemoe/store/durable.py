@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import get_ident
 
 from edgemoe.errors import ConversionError
 
 LOCK_FILE = "lock"
+# What a full disk or a limit is called, and what to do about it.
+_DISK_FULL = ("disk full", "free some space")
+_CAUSES = {
+    errno.ENOSPC: _DISK_FULL,
+    errno.EDQUOT: _DISK_FULL,
+    errno.EFBIG: ("files of this size are not allowed here", "raise the limit (ulimit -f)"),
+}
+
+
+@contextmanager
+def failing_clearly(path: Path, then: str = "") -> Iterator[None]:
+    """A failed system call becomes the ConversionError that says what to do, and what to do ``then``."""
+    try:
+        yield
+    except ConversionError:
+        raise
+    except OSError as error:
+        cause, remedy = _CAUSES.get(error.errno or 0, (f"cannot be written: {error.strerror}", ""))
+        remedies = " and ".join(filter(None, (remedy, then)))
+        raise ConversionError(f"{path}: " + "; ".join(filter(None, (cause, remedies)))) from error
 
 
 def write_file(path: Path, data: bytes) -> None:

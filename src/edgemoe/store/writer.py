@@ -8,9 +8,8 @@ the folder renamed. A writer that finds the journal of the same conversion goes 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -19,7 +18,7 @@ import xxhash
 from edgemoe.errors import ConversionError
 from edgemoe.native import ByteArray
 from edgemoe.store import journal
-from edgemoe.store.durable import LOCK_FILE, lock_folder, sync_folder, write_file
+from edgemoe.store.durable import LOCK_FILE, failing_clearly, lock_folder, sync_folder, write_file
 from edgemoe.store.format import MANIFEST_FILE, Manifest, expert_name
 from edgemoe.store.layout import StoreLayout
 from edgemoe.store.retire import remove_set_aside, set_aside
@@ -221,20 +220,8 @@ class StoreWriter:
         self._unsynced.clear()
         self._num_unsynced_bytes = 0
 
-    @contextlib.contextmanager
-    def _failing_clearly(self) -> Iterator[None]:
-        """A failed system call becomes the ConversionError that says what to do."""
-        try:
-            yield
-        except ConversionError:
-            raise
-        except OSError as error:
-            what = f"cannot be written: {error.strerror};"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                what = "disk full; free some space and"
-            elif error.errno == errno.EFBIG:
-                what = "files of this size are not allowed here; raise the limit (ulimit -f) and"
-            raise ConversionError(f"{self._partial.parent}: {what} repeat the command, it resumes") from error
+    def _failing_clearly(self) -> contextlib.AbstractContextManager[None]:
+        return failing_clearly(self._partial.parent, "repeat the command, it resumes")
 
     def _close_files(self) -> None:
         for descriptor in self._descriptors.values():
