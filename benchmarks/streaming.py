@@ -30,12 +30,12 @@ from edgemoe.convert import convert
 from edgemoe.engine.loading import LoadOptions, load_engine
 from edgemoe.engine.prediction import build_next_use, build_predictor
 from edgemoe.engine.stored_weights import read_dense_weights
-from edgemoe.engine.tokenizer import Tokenizer
 from edgemoe.experts import FORECAST, POLICIES, ForecastRecord, NoPredictor, Predictor, save_fitted
 from edgemoe.models import read_spec
 from edgemoe.native import MAX_REHEARSED
 from edgemoe.quant import BitPlan
 from edgemoe.store import Device, Store, find_device, open_store
+from edgemoe.text import Tokenizer
 
 SHARES = (0.1, 0.25, 0.375, 0.5)
 PREDICTORS = ("table", "gate", "gate-fitted", "hybrid")

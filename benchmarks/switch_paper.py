@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgemoe.bench import Measurement, Tests, mode_options, run_mode
-from edgemoe.engine.tokenizer import Tokenizer
 from edgemoe.store import Store, find_device, open_store
+from edgemoe.text import Tokenizer
 from edgemoe.units import MIB
 
 # The paper's expert buffer: ten experts; as it keeps them in single precision, this many bytes.

@@ -1,4 +1,4 @@
-"""How fast this machine gives weights: from memory, and from storage.
+"""How fast this machine delivers weights: from memory, and from storage.
 
 Storage is measured by direct reads of expert-sized blocks from a temporary file.
 """

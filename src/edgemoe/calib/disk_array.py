@@ -1,4 +1,4 @@
-"""Arrays on storage that are written through a map."""
+"""Arrays in a file, written through a memory map."""
 
 from __future__ import annotations
 

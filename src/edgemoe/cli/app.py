@@ -1,4 +1,4 @@
-"""The table of commands, and what the command-line library says in our words."""
+"""The table of commands; errors of usage as one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``edgemoe demo``: the embedded model answers inside a budget smaller than it would need resident."""
+"""``edgemoe demo``: the embedded model tells a story with room for a third of its experts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint is, found out before any work: its spec, where its tensors lie, what to tell of it."""
+"""Examines a checkpoint before any work: its spec, where its tensors lie, what to tell the user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs together in a step: pure rules, from who waits and from what steps were measured to take.
+"""Which texts share a step: pure rules, from the texts that wait and the times that steps took.
 
 A *wish* is what one text wants of a step: the next chunk of its prompt, or a token of its answer and those
 that are drafted to follow it.

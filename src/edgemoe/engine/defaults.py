@@ -1,4 +1,4 @@
-"""How a model's authors want its tokens drawn, as its generation_config.json says.
+"""Sampling settings that a model's authors recommend in generation_config.json.
 
 What the caller says comes first, then the file, then what the command or the interface has of its own.
 """

@@ -1,4 +1,4 @@
-"""A cgroup that bounds this process's storage and memory, so that another device's numbers can be remade.
+"""A cgroup that bounds this process's storage and memory to those of another device.
 
 The kernel counts every read, those of the page cache too. It does so in slices of 100 ms: what a slice may
 carry can come at once. Expert reads are therefore paced by their reader as well (store/expert_reader.py).

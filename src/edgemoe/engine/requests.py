@@ -1,4 +1,4 @@
-"""What a caller may say of an answer, by name, and the request that comes of it."""
+"""Options of an answer, by name, as callers give them, and the request that is made from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast the storage under a store delivers experts, and how many reads at a time it likes best."""
+"""How fast the storage under a store delivers experts, and how many reads at a time are best."""
 
 from __future__ import annotations
 

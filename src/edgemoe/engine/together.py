@@ -1,4 +1,4 @@
-"""Many answers by one call: as many at once as it pays, each in a thread of its own."""
+"""Many answers in one call: as many at once as is fastest, each in a thread of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From logits to the text of an answer: drawing tokens, decoding them, seeing its end. V: vocabulary."""
+"""From logits to the text of an answer: sampling tokens, decoding them, noticing the end. V: vocabulary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The values of a checkpoint's tensor, put together of the model's own."""
+"""The values of a checkpoint's tensor, put together from the model's own tensors."""
 
 from __future__ import annotations
 

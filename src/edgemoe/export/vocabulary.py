@@ -1,4 +1,4 @@
-"""A store's tokenizer, chat templates and ways to draw → the keys of a GGUF file.
+"""A store's tokenizer, chat templates and sampling settings → the keys of a GGUF file.
 
 Of how text is parted into words a GGUF file has but a name. The name is found by what it does: the rule of
 that name must part a text that has everything in it as the tokenizer does. In the end the keys are read

@@ -1,4 +1,4 @@
-"""The instruction set of compiled code: the fastest there is, or the one that EDGEMOE_ISA names."""
+"""The instruction set of compiled code: the fastest of this processor, or the one that EDGEMOE_ISA names."""
 
 from __future__ import annotations
 

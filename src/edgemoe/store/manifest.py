@@ -1,4 +1,4 @@
-"""Reading a manifest that may have been damaged, or made by somebody who wishes harm.
+"""Reads a manifest that may be damaged or malicious.
 
 What passes names files inside the folder only, in ranges that lie inside these files, do not overlap and
 have the sizes that follow from formats and shapes; so nobody further up has to check again.

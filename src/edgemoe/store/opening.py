@@ -1,4 +1,4 @@
-"""Stores by what people write for them: a folder, a name of the library, or a URL."""
+"""Opens a store by what people write for it: a folder, a name in the library, or a URL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store that another takes the place of: set aside under another name, and deleted once the other is there.
+"""Replacing a store: the old one is set aside under another name, and deleted once the new one is there.
 
 A store that is set aside holds a mark, which is the last of it to be deleted; so one that a killed process
 left is known for ours, and nothing else under such a name is ever touched.

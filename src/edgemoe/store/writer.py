@@ -1,4 +1,4 @@
-"""Writing a store so that nothing is ever half there.
+"""Writes a store so that it is there as a whole or not at all.
 
 Everything goes to a folder ``NAME.partial`` beside the target. Each tensor is written at its final place
 and then entered in a journal; data is on disk before its journal line is. The manifest is written last and

@@ -1,4 +1,4 @@
-"""What llama.cpp, transformers and vLLM take, from a store: ``export_store``."""
+"""A store for llama.cpp, transformers and vLLM: ``export_store``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places for what work makes, refused before it begins where they cannot be written at its end."""
+"""Checks of output paths before any work: a place that cannot be written is refused."""
 
 from __future__ import annotations
 

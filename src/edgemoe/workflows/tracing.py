@@ -1,4 +1,4 @@
-"""What routers do on a text, written down and learnt from: ``trace_store`` and ``fit_store``."""
+"""Recording what routers do on a text, and learning from it: ``trace_store`` and ``fit_store``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Widths for a checkpoint in one call: a profile is made, or gone on with, and a plan chosen over it."""
+"""Widths for a checkpoint in one call: make or continue a profile, then choose a plan from it."""
 
 from __future__ import annotations
 

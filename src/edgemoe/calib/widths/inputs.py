@@ -1,4 +1,4 @@
-"""What every expert is fed, from a trace: its own tokens, and some of its layer's that steady rare ones.
+"""The inputs of every expert, from a trace: its own tokens, and a sample of its layer's for rare experts.
 
 Letters: T tokens, D width.
 """

@@ -26,7 +26,6 @@ from typing import Any
 import xxhash
 
 from edgemoe.calib.trace import TRACE_FILE, record_trace
-from edgemoe.calib.widths.bench import PROBES, SCRATCH, Job, close_bench, open_bench
 from edgemoe.calib.widths.inputs import inputs_of
 from edgemoe.calib.widths.ladder import REFERENCE, WIDTHS, Ladder, Widths, build_ladder, refuse_foreign
 from edgemoe.calib.widths.measurements import Measurements
@@ -43,6 +42,7 @@ from edgemoe.calib.widths.work import (
     quality_of_items,
     run_measurements,
 )
+from edgemoe.calib.widths.workbench import PROBES, SCRATCH, Job, close_workbench, open_workbench
 from edgemoe.convert.parts import FindInputs
 from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.engine.memory import default_budget
@@ -121,7 +121,7 @@ class Profile:
             if isinstance(self._executor, Here):
                 _ = self.reference  # refused now rather than after the first stage
         except BaseException:
-            close_bench()
+            close_workbench()
             os.close(self._lock)
             raise
 
@@ -130,7 +130,7 @@ class Profile:
 
     def __exit__(self, *_: object) -> None:
         self._measured.__exit__()
-        close_bench()
+        close_workbench()
         self.ladder.__exit__()
         shutil.rmtree(self.folder / SCRATCH, ignore_errors=True)
         os.close(self._lock)
@@ -142,7 +142,7 @@ class Profile:
         Raises:
             BudgetError: the budget is too small for two forms of the model.
         """
-        return open_bench(self._job).reference
+        return open_workbench(self._job).reference
 
     @property
     def probes(self) -> list[list[int]]:

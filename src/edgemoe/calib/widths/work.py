@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from edgemoe.calib.widths.bench import Bench, Job, open_bench
 from edgemoe.calib.widths.ladder import Widths
 from edgemoe.calib.widths.measurements import Measurements
 from edgemoe.calib.widths.quality import Floats, Quality, quality_of
 from edgemoe.calib.widths.sensitivity import LOWEST, expert_name, output_numbers
+from edgemoe.calib.widths.workbench import Job, Workbench, open_workbench
 from edgemoe.executors import Executor, run_items
 from edgemoe.json_object import read_json_object
 from edgemoe.progress import Progress
@@ -127,7 +127,7 @@ def run_measurements(
 
 def measure(job: Job, item: Measurement) -> None:
     """Compute one item in this process, and write its file."""
-    found = _KINDS[item.kind](open_bench(job), item)
+    found = _KINDS[item.kind](open_workbench(job), item)
     replace_file(item.output, json.dumps({"numbers": found.numbers, "pieces": found.pieces}).encode())
 
 
@@ -152,27 +152,27 @@ def enter(items: Sequence[Measurement], found: Measurements) -> None:
         item.output.unlink()
 
 
-def _outputs(bench: Bench, item: Measurement) -> Found:
+def _outputs(workbench: Workbench, item: Measurement) -> Found:
     """Errors of each expert's outputs at every width."""
     numbers: dict[str, float] = {}
     for key in item.keys:
         started = time.monotonic()
-        numbers.update(output_numbers(bench.probes, bench.ladder, key))
+        numbers.update(output_numbers(workbench.probes, workbench.ladder, key))
         numbers[f"fast_s {expert_name(key)}"] = time.monotonic() - started
     return Found(numbers)
 
 
-def _layer(bench: Bench, item: Measurement) -> Found:
+def _layer(workbench: Workbench, item: Measurement) -> Found:
     """Losses with all experts of a layer at the lowest width, all else untouched."""
     started = time.monotonic()
     name = f"layer {item.keys[0][0]}"
-    pieces = bench.losses(dict.fromkeys(item.keys, LOWEST), item.windows)
+    pieces = workbench.losses(dict.fromkeys(item.keys, LOWEST), item.windows)
     return Found({f"fast_s {name}": time.monotonic() - started}, {name: _lists(pieces)})
 
 
-def _alone(bench: Bench, item: Measurement) -> Found:
+def _alone(workbench: Workbench, item: Measurement) -> Found:
     """The paper's importance (arXiv 2308.14352, section III-B): each expert alone at the lowest width."""
-    replay = bench.replay(item.windows)
+    replay = workbench.replay(item.windows)
     numbers, pieces = {}, {}
     for key in item.keys:
         started = time.monotonic()
@@ -181,12 +181,12 @@ def _alone(bench: Bench, item: Measurement) -> Found:
     return Found(numbers, pieces)
 
 
-def _plan(bench: Bench, item: Measurement) -> Found:
+def _plan(workbench: Workbench, item: Measurement) -> Found:
     """Losses of a plan."""
-    return Found({}, {"plan": _lists(bench.losses(item.widths, item.windows))})
+    return Found({}, {"plan": _lists(workbench.losses(item.widths, item.windows))})
 
 
-_KINDS: dict[str, Callable[[Bench, Measurement], Found]] = {
+_KINDS: dict[str, Callable[[Workbench, Measurement], Found]] = {
     "outputs": _outputs,
     "layer": _layer,
     "alone": _alone,

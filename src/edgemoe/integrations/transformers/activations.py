@@ -1,4 +1,4 @@
-"""Which of the core's activations an expert of transformers has, told by what it computes.
+"""Which activation an expert of transformers has, recognised by what it computes.
 
 Names in configurations are many, and some classes do more than their name says: they clamp, raise or bend. So
 the function itself is asked for values, which must be those of the core's reference.

@@ -1,4 +1,4 @@
-"""How the experts of a store are run beside a trunk of torch."""
+"""How a store's experts are run while torch runs the rest of the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How transformers is told of a store: a quantization configuration, and the quantizer that goes with it.
+"""How a store is given to transformers: as a quantization configuration with its quantizer.
 
 While a model is loaded its experts are on torch's meta device, that is without memory. They are replaced
 before weights are read, so that transformers finds no parameter for the experts' tensors and passes them

@@ -1,4 +1,4 @@
-"""The store's experts at work beside a trunk that torch runs: one cache for all layers of a model.
+"""Runs a store's experts while torch runs the rest: one cache for all layers of a model.
 
 Letters: T tokens, D width, K chosen, E experts.
 """

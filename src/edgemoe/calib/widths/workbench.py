@@ -1,4 +1,4 @@
-"""What one process has open of a profile while it computes work items: stores, and two forms of the model.
+"""What a process keeps open of a profile while it computes work items: stores, and two forms of the model.
 
 A worker's memory is that of one budget. It holds either the untouched model with half of it and a changed one
 beside it, or a replay; never both.
@@ -38,7 +38,7 @@ class Job:
     identity: str
 
 
-class Bench:
+class Workbench:
     """The models of one profile, opened as they are needed. Close it."""
 
     def __init__(self, job: Job) -> None:
@@ -148,18 +148,18 @@ class Bench:
 
 
 # What this process has open, for the next item of the same profile.
-_open: list[Bench] = []
+_open: list[Workbench] = []
 
 
-def open_bench(job: Job) -> Bench:
-    """The bench of a profile in this process; that of another profile is closed."""
+def open_workbench(job: Job) -> Workbench:
+    """The workbench of a profile in this process; that of another profile is closed."""
     if not _open or _open[0].job != job:
-        close_bench()
-        _open.append(Bench(job))
+        close_workbench()
+        _open.append(Workbench(job))
     return _open[0]
 
 
-def close_bench() -> None:
+def close_workbench() -> None:
     """Let go of whatever profile this process has open."""
     while _open:
         _open.pop().close()
