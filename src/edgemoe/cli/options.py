@@ -141,7 +141,7 @@ class LoadArguments:
 
 @dataclass(frozen=True)
 class AnswerArguments:
-    """How answers are drawn and ended. None: nothing was said."""
+    """How answers are sampled and where they end. None: the option was not given."""
 
     max_tokens: Annotated[
         int | None,
