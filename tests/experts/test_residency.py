@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers import eviction_reference as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,6 @@ from edgemoe.experts import POLICIES, Catalog, Residency, UseStatistics, make_po
 from edgemoe.experts.policies import HALF_LIFE_TOKENS
 from edgemoe.experts.residency import FLOOR_SHARE
 from edgemoe.native import EvictionPolicy
-from tests.helpers import eviction_reference as reference
 
 PAGE, NUM_LAYERS, NUM_EXPERTS = 4096, 4, 6
 RECORDS = {
