@@ -124,6 +124,40 @@ def test_ids_are_those_of_transformers(tmp_path, name):
     assert ours.eos_id == other.eos_token_id
 
 
+NAMED = {
+    "named": ({"eos_token": "<|im_end|>"}, {}),
+    "named in the map": ({}, {"special_tokens_map__json": {"pad_token": "<|im_end|>"}}),
+    "extra": ({"additional_special_tokens": ["<|im_end|>"]}, {}),
+    "extra in the map": ({}, {"special_tokens_map__json": {"additional_special_tokens": ["<|im_end|>"]}}),
+    "extra in both": (
+        {"additional_special_tokens": []},
+        {"special_tokens_map__json": {"additional_special_tokens": ["<tool>"]}},
+    ),
+    "listed and extra": (
+        {"added_tokens_decoder": {"261": {**IM_END, "rstrip": True}}, "extra_special_tokens": ["<|im_end|>"]},
+        {},
+    ),
+    "listed otherwise": ({"added_tokens_decoder": {"261": IM_END}}, {}),
+    "in the older file": ({}, {"added_tokens__json": {"<|im_end|>": 261}}),
+}
+
+
+@pytest.mark.parametrize("is_special", [True, False])
+@pytest.mark.parametrize("name", NAMED)
+def test_tokens_keep_the_flags_of_their_tokenizer(tmp_path, name, is_special):
+    """Other files name a token by its text, which says nothing of the spaces that it takes along."""
+    config, more = NAMED[name]
+    whole = {"single_word": False, **IM_END}
+    own = [{"id": i, **whole, "content": text} for i, text in enumerate(("<unk>", "<s>", "</s>"))]
+    own.append({"id": 261, **whole, "rstrip": True, "lstrip": True, "special": is_special})
+    folder = write_folder(tmp_path / "m", config=SETTINGS | config, changes={"added_tokens": own}, **more)
+    text = "The quick <tool> brown <|im_end|>  fox</s> jumps"
+    ours, other = Tokenizer(folder, {}), theirs(folder)
+    ids = other(text)["input_ids"]
+    assert ours.encode(text) == ids
+    assert ours.decode(ids) == other.decode(ids, skip_special_tokens=True)
+
+
 @pytest.mark.parametrize("eos", [None, [], 2, [2, None], [7, 2], [-1, 2], [None]])
 def test_end_tokens_in_any_form(tmp_path, eos):
     folder = write_folder(tmp_path / "m", generation_config__json={"eos_token_id": eos})

@@ -15,16 +15,42 @@ import tokenizers
 from edgemoe.errors import StoreError
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_EXTRA = ("extra_special_tokens", "additional_special_tokens")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _Token = tokenizers.AddedToken
 
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """``named``: text by name, as chat templates see it. ``added``: what the tokenizer must know besides."""
+    """``named``: text by name, as chat templates see it.
+
+    ``listed``: tokens by id, with their flags; ``is_complete``: whether the list is a tokenizer's whole one.
+    ``others``: named and extra tokens, of which mostly nothing but the text is said.
+    """
 
     named: Mapping[str, str]
-    added: tuple[_Token, ...]
+    listed: Mapping[int, _Token]
+    is_complete: bool
+    others: tuple[_Token, ...]
+
+    def missing_from(self, own: Mapping[int, _Token]) -> list[_Token]:
+        """What a tokenizer, whose added tokens are ``own``, has to be told of.
+
+        A token that it has keeps its flags (what it strips beside it), unless a complete list has others.
+        """
+        same = {repr(token) for token in own.values()}
+        added = [
+            token
+            for token_id, token in sorted(self.listed.items())
+            if repr(token) not in same and (self.is_complete or token_id not in own)
+        ]
+        texts, named = {str(token.content) for token in added}, set(self.named.values())
+        added += [t for t in own.values() if not t.special and str(t.content) in named - texts]
+        texts |= {str(token.content) for token in own.values()}
+        added += [token for token in self.others if str(token.content) not in texts]
+        for token in added:
+            token.special = token.special or str(token.content) in named
+        return added
 
 
 def read_special_tokens(
@@ -35,23 +61,19 @@ def read_special_tokens(
     Raises:
         StoreError: a token is neither a text nor the description of one.
     """
-    listed = _listed(settings.get("added_tokens_decoder"))
+    is_complete = "added_tokens_decoder" in settings
     values = dict(settings)
-    if "added_tokens_decoder" not in settings:
-        values |= {k: v for k, v in special_map.items() if v is not None}
-    named = dict(_named(values))
-    extra = list(_extra(values))
-    if "added_tokens_decoder" not in settings:
-        special = {str(t.content) for t in (*named.values(), *extra)}
-        listed = _from_added_file(added, special)
-    flags = {str(token.content): token for token in listed.values()}
-    named = {name: flags.get(str(token.content), token) for name, token in named.items()}
-    for token in (*named.values(), *extra):
-        token.special = True
-    ordered = [listed[i] for i in sorted(listed)]
-    return SpecialTokens(
-        {name: str(token.content) for name, token in named.items()}, (*ordered, *named.values(), *extra)
-    )
+    if not is_complete:
+        lists = any(isinstance(settings.get(key), list) for key in _EXTRA)
+        values |= {k: v for k, v in special_map.items() if v is not None and not (lists and k in _EXTRA)}
+    named, extra = dict(_named(values)), tuple(_extra(values))
+    texts = {name: str(token.content) for name, token in named.items()}
+    if is_complete:
+        listed = _listed(settings["added_tokens_decoder"])
+    else:
+        usual = {texts[name] for name in NAMED if name in texts}
+        listed = _from_added_file(added, usual | {str(token.content) for token in extra})
+    return SpecialTokens(texts, listed, is_complete, (*named.values(), *extra))
 
 
 def _named(values: Mapping[str, Any]) -> Iterator[tuple[str, _Token]]:
@@ -70,7 +92,7 @@ def _named(values: Mapping[str, Any]) -> Iterator[tuple[str, _Token]]:
 
 
 def _extra(values: Mapping[str, Any]) -> Iterator[_Token]:
-    for key in ("extra_special_tokens", "additional_special_tokens"):
+    for key in _EXTRA:
         tokens = values.get(key)
         if isinstance(tokens, list) and tokens:
             for value in tokens:

@@ -11,7 +11,7 @@ import tokenizers
 
 from edgemoe.arguments import token_ids as ids
 from edgemoe.errors import RequestError, StoreError
-from edgemoe.text.added_tokens import read_special_tokens
+from edgemoe.text.added_tokens import SpecialTokens, read_special_tokens
 from edgemoe.text.pieces import PIECE_CHARACTERS, count_more, encode_piece, pieces
 from edgemoe.text.side_files import read_json_object, read_text_file
 from edgemoe.text.stream import Reach
@@ -46,7 +46,7 @@ class Tokenizer:
         self.reach = Reach(None, frozenset(), is_tidied=False)
         if self._tokenizer is not None:
             with _OneLineErrors(StoreError, f"{folder}: its tokenizer cannot be used"):
-                self._prepare(self._tokenizer, special.added)
+                self._prepare(self._tokenizer, special)
         generation = read_json_object(folder / "generation_config.json")
         self.stop_ids = _ids(generation, "generation_config.json") | _ids(config, "config.json")
         self.stop_ids |= self._id_of("eos_token")
@@ -278,14 +278,15 @@ class Tokenizer:
             self._templates = read_templates(self._folder, self._settings)
         return self._templates
 
-    def _prepare(self, tokenizer: tokenizers.Tokenizer, added: Sequence[tokenizers.AddedToken]) -> None:
+    def _prepare(self, tokenizer: tokenizers.Tokenizer, added: SpecialTokens) -> None:
         """What transformers does to a tokenizer that it loads."""
         # Left by training; a prompt must be neither cut nor filled up.
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = bool(self._settings.get("split_special_tokens", False))
-        tokenizer.add_tokens(list(added))
-        special = {i: str(t.content) for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
+        special = _special(tokenizer)
+        tokenizer.add_tokens(added.missing_from(tokenizer.get_added_tokens_decoder()))
+        special |= _special(tokenizer)
         self._special_ids = frozenset(special)
         self._sentinel_ids = frozenset(i for i, text in special.items() if text.startswith(_T5_SENTINEL))
         # Tidying would take spaces from the text of a BPE, whose tokens have their own.
@@ -313,6 +314,11 @@ class Tokenizer:
             return frozenset()
         token_id = self.token_id(text)
         return frozenset() if token_id is None else frozenset([token_id])
+
+
+def _special(tokenizer: tokenizers.Tokenizer) -> dict[int, str]:
+    """Special tokens by id."""
+    return {i: str(t.content) for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
 
 
 def _check_text(text: str) -> None:
