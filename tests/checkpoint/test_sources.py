@@ -59,7 +59,7 @@ def test_sixteen_bit_floats_become_exactly_what_they_are(tmp_path, dtype):
 def test_integers_are_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     save_file({"t": torch.arange(3)}, tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match="tensor t has type I64; only BF16, F16 and F32"):
+    with pytest.raises(CheckpointError, match="tensor t has type I64; only BF16, F16, F32 and F64"):
         open_checkpoint(tmp_path).read(SourceRef("t"))
 
 

@@ -128,6 +128,17 @@ def test_a_tensor_twice_in_one_header_is_an_error(folder):
     refused(folder, f"{NORM} stands there twice")
 
 
+def test_an_index_may_promise_what_the_model_does_not_need(folder):
+    """Stale entries, such as a buffer of old, are no reason to refuse; a weight that is needed is."""
+    names = split(folder)
+    weight_map = {n: names[n != HEAD] for n in chain_weights()}
+    write_index(folder, {**weight_map, "model.layers.0.self_attn.rotary_emb.inv_freq": names[0]})
+    assert follows(folder) == 38
+    save_file({NORM: chain_weights()[NORM]}, folder / names[0])
+    with pytest.raises(CheckpointError):
+        convert(folder, folder.with_name("store"), EXACT, overwrite=True)
+
+
 def test_an_index_that_misses_files_names_them(folder):
     names = split(folder)
     (folder / names[0]).unlink()
@@ -162,11 +173,33 @@ def test_a_file_that_the_configuration_names_is_taken(folder):
         ("weights.00.npz", "weights of MLX"),
         ("model.safetensors.incomplete", "a download that has not ended"),
         ("weights.safetensors", "rename it to model.safetensors"),
+        ("zero_to_fp32.py", "joins the parts of a training: run it"),
+        ("__0_0.distcp", "a part of a training by FSDP"),
     ],
 )
 def test_other_files_are_named_with_what_to_do(folder, name, said):
     (folder / "model.safetensors").rename(folder / name)
     refused(folder, f"no model.safetensors; {name} is .*{said}")
+
+
+@pytest.mark.parametrize("has_config", [True, False])
+def test_folders_of_models_in_a_folder_are_named(folder, has_config):
+    """What training leaves: checkpoints in folders, and an adapter or nothing outside."""
+    for name in ("checkpoint-90", "checkpoint-500"):
+        write_chain(folder / name)
+    (folder / "adapter_model.safetensors").write_bytes(b"x")
+    (folder / "model.safetensors").unlink()
+    if not has_config:
+        (folder / "config.json").unlink()
+    refused(folder, r"models are in its folders, such as checkpoint-500: give that, .*/checkpoint-500$")
+
+
+def test_an_adapter_beside_a_model_is_not_used_without_a_word(folder):
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    save_file({"lora_A.weight": np.ones((2, 2), np.float32)}, folder / "adapter_model.safetensors")
+    notes = convert(folder, folder.with_name("store"), EXACT).notes
+    assert [note for note in notes if "an adapter lies beside the weights and is not used" in note]
+    assert follows(folder) == 38
 
 
 def test_an_adapter_without_a_configuration_is_named(tmp_path):
@@ -297,11 +330,67 @@ def test_sampling_settings_of_the_configuration_are_kept(folder):
         ({n: f"_orig_mod.{n}" for n in chain_weights()}, "names begin with those of a training program"),
         ({n: f"language_model.{n}" for n in chain_weights()}, "text part of a model of several kinds"),
         ({EMBEDDING: "tok_embeddings.weight"}, "makers' own layout"),
+        ({n: f"model.{n}" for n in chain_weights()}, "names begin with those of a training program"),
+        ({n: n.removeprefix("model.") for n in chain_weights()}, r"lack their 'model\.'"),
+        ({HEAD: "score.weight"}, "it is a classifier"),
     ],
 )
 def test_foreign_names_say_what_they_are(folder, names, said):
     save_file({names.get(n, n): t for n, t in chain_weights().items()}, folder / "model.safetensors")
     refused(folder, said)
+
+
+def test_the_value_head_of_training_is_not_run(folder):
+    head = {"v_head.summary.weight": np.ones((1, 64), np.float32)}
+    save_file({**chain_weights(), **head}, folder / "model.safetensors")
+    notes = convert(folder, folder.with_name("store"), EXACT).notes
+    assert "1 tensors of the value head of its training are not run" in notes
+    assert follows(folder) == 38
+
+
+LEFT_SETTINGS = {
+    "bitsandbytes": {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+    "before methods had names": {"quantization_config": {"load_in_4bit": True, "load_in_8bit": False}},
+    "nothing": {"quantization_config": {}},
+    "MLX": {"quantization": {"group_size": 64, "bits": 4}, "quantization_config": {"bits": 4}},
+    "read ones": {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}},
+    "older compressed-tensors": {"compression_config": {"format": "dense"}},
+}
+
+
+@pytest.mark.parametrize("name", LEFT_SETTINGS)
+def test_settings_of_a_quantisation_that_was_undone_are_no_reason_to_refuse(folder, name):
+    """Programs that merge an adapter write whole weights and leave what config.json said of the base."""
+    settings = LEFT_SETTINGS[name]
+    (folder / "config.json").write_text(json.dumps(chain_config(**settings)))
+    told = []
+    convert(folder, folder.with_name("store"), EXACT, tell=told.append)
+    assert any("weights are quantised" in line for line in told) == any(settings.values())
+    assert follows(folder) == 38
+
+
+@pytest.mark.parametrize("name", ["bitsandbytes", "before methods had names", "MLX"])
+def test_a_quantisation_that_was_done_is_refused_by_name(folder, name):
+    (folder / "config.json").write_text(json.dumps(chain_config(**LEFT_SETTINGS[name])))
+    weights = chain_weights()
+    weights[EXPERT] = np.zeros((1024, 1), np.uint8)
+    save_file(weights, folder / "model.safetensors")
+    refused(folder, "quantised by|names no method")
+
+
+def test_weights_in_double_precision_are_read(folder):
+    save_file({n: t.astype(np.float64) for n, t in chain_weights().items()}, folder / "model.safetensors")
+    assert follows(folder) == 38
+
+
+def test_tokens_that_training_added_without_the_key_are_told(folder):
+    weights = chain_weights()
+    for name in (EMBEDDING, HEAD):
+        weights[name] = np.concatenate([weights[name], np.zeros((3, 64), np.float32)])
+    save_file(weights, folder / "model.safetensors")
+    refused(folder, r"has shape \(67, 64\), config.json implies \(64, 64\); .* set vocab_size to 67")
+    (folder / "config.json").write_text(json.dumps(chain_config(vocab_size=67)))
+    assert follows(folder) == 38
 
 
 def test_a_tensor_without_entries_is_nothing_that_could_be_missing(folder):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from edgemoe.checkpoint.coded import CodedTensor, ExactTensor, merge_coded
 from edgemoe.checkpoint.quantisation import (
     empty_biases,
     find_coded,
+    idle_quantisation,
     modelopt_settings,
     without_quantisation,
 )
@@ -34,6 +35,7 @@ from edgemoe.safetensors_header import TensorRange, read_exactly, read_header
 from edgemoe.source_ref import read_part
 
 # What codes are stored as; FP8 as the bytes that it is.
+_FLOATS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 _INTEGERS = {"I32": np.int32, "U8": np.uint8, "I64": np.int64, "F8_E4M3": np.uint8}
 SIDE_FILES = (
     "tokenizer.json",
@@ -46,6 +48,8 @@ SIDE_FILES = (
 )
 _MORE_TEMPLATES = "additional_chat_templates"
 _MODELOPT_FILE = "hf_quant_config.json"
+# What compressed-tensors called its settings at first.
+_OLDER_KEY = "compression_config"
 
 
 class FolderCheckpoint:
@@ -62,8 +66,15 @@ class FolderCheckpoint:
         self._descriptors: dict[Path, int] = {}
 
     def config(self) -> dict[str, Any]:
-        """The contents of config.json, but for a quantisation that read() undoes."""
-        return without_quantisation(self._config)
+        """The contents of config.json, but for a quantisation that read() undoes, or that was not done."""
+        return without_quantisation(self._config, self._stored)
+
+    def notes(self) -> Sequence[str]:
+        """What to tell people of the folder: what lies there and is not used."""
+        found = [idle_quantisation(self._config, self._stored)]
+        if (self._folder / "adapter_config.json").is_file():
+            found.append("an adapter lies beside the weights and is not used; merge it into them to have it")
+        return tuple(note for note in found if note is not None)
 
     def tensors(self) -> Mapping[str, TensorInfo]:
         """All tensors by their stored names; codes and what belongs to them are one tensor of numbers."""
@@ -157,9 +168,6 @@ class FolderCheckpoint:
             tensors = read_torch_file(path) if path.suffix == ".bin" else read_header(path).tensors
         except (OSError, ValueError) as error:
             raise CheckpointError(_one_line(path, error)) from error
-        missing = min(expected - tensors.keys(), default=None)
-        if missing is not None:
-            raise MissingTensorError(f"{path}: the index promises tensor {missing}, which is not there")
         twice = min(self._places.keys() & tensors.keys(), default=None)
         if twice is not None:
             raise CheckpointError(
@@ -178,6 +186,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     config, apart = read_json(folder / "config.json"), folder / _MODELOPT_FILE
     if "quantization_config" not in config and apart.is_file():
         config["quantization_config"] = modelopt_settings(read_json(apart))
+    if "quantization_config" not in config and isinstance(config.get(_OLDER_KEY), dict):
+        config["quantization_config"] = {"quant_method": "compressed-tensors", **config.pop(_OLDER_KEY)}
     return config
 
 
@@ -213,12 +223,12 @@ def _locate(place: TensorRange, index: int | None, start: int, stop: int) -> tup
 def _as_float32(raw: bytes, dtype: str, name: str, path: Path) -> NDArray[np.float32]:
     if dtype == "BF16":
         return (np.frombuffer(raw, np.uint16).astype(np.uint32) << 16).view(np.float32)
-    if dtype in ("F16", "F32"):
-        return np.frombuffer(raw, np.float16 if dtype == "F16" else np.float32).astype(np.float32)
+    if dtype in _FLOATS:
+        return np.frombuffer(raw, _FLOATS[dtype]).astype(np.float32)
     if dtype == "F8_E8M0":  # scales that are powers of two
         return np.exp2(np.frombuffer(raw, np.uint8).astype(np.float32) - 127)
     raise CheckpointError(
-        f"{path}: tensor {name} has type {dtype}; only BF16, F16 and F32 are read, and FP8, MXFP4, NVFP4 and"
+        f"{path}: tensor {name} has type {dtype}; only BF16, F16, F32 and F64 are read, and FP8, MXFP4, NVFP4 and"
         " packed integers with their scales"
     )
 

@@ -16,6 +16,9 @@ from edgemoe.checkpoint.source import TensorInfo
 from edgemoe.errors import CheckpointError
 
 _KEY = "quantization_config"
+_MLX_KEY = "quantization"
+# Types of weights that nothing has coded.
+_WHOLE = ("F64", "F32", "F16", "BF16")
 # Methods that are read; others stay in the configuration, and are refused by name where that is read.
 METHODS = ("fp8", "gptq", "awq", "compressed-tensors", "mxfp4", "modelopt")
 _COMPRESSED = (
@@ -31,16 +34,34 @@ _MODELOPT = (
 )
 
 
-def without_quantisation(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration as that of the model before it was quantised, if its method is read."""
+def without_quantisation(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
+    """The configuration as that of the model before it was quantised, if its method is read, or none of
+    the stored ``tensors`` is: programs that merge adapters leave the settings of the training.
+    """
     found = dict(config)
-    if _method(config) not in METHODS:
+    is_whole = _is_whole(tensors)
+    if _method(config) not in METHODS and not is_whole:
         return found
-    found.pop(_KEY, None)
+    keys = (_KEY, _MLX_KEY) if is_whole else (_KEY,)
+    for key in keys:
+        found.pop(key, None)
     text = found.get("text_config")
     if isinstance(text, Mapping):
-        found["text_config"] = {key: value for key, value in text.items() if key != _KEY}
+        found["text_config"] = {key: value for key, value in text.items() if key not in keys}
     return found
+
+
+def idle_quantisation(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> str | None:
+    """What to say of a configuration that quantises, where all stored tensors are whole numbers."""
+    settings = _settings(config) or config.get(_MLX_KEY)
+    if not settings or not _is_whole(tensors):
+        return None
+    by = _method(config)
+    return f"config.json says that weights are quantised{f' by {by}' if by else ''}, and none is: used as they are"
+
+
+def _is_whole(tensors: Mapping[str, TensorInfo]) -> bool:
+    return all(info.dtype in _WHOLE for info in tensors.values())
 
 
 def find_coded(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Mapping[str, CodedTensor]:

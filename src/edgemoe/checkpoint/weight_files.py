@@ -25,6 +25,13 @@ _NUMBERED = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
 _OTHERS = (
     ("adapter_model.*", "an adapter, not a model: merge it into its base model and convert that"),
     ("adapter_config.json", "an adapter, not a model: merge it into its base model and convert that"),
+    (
+        "zero_to_fp32.py",
+        "DeepSpeed's, which joins the parts of a training: run it, and convert what it writes",
+    ),
+    ("global_step*", "the parts of a training by DeepSpeed: join them with its zero_to_fp32.py"),
+    ("pytorch_model_fsdp_*", "the parts of a training by FSDP: join them with `accelerate merge-weights`"),
+    ("*.distcp", "a part of a training by FSDP: join them with `accelerate merge-weights`"),
     ("*.gguf", "a GGUF file: give that file itself"),
     ("*.safetensors.part*", "a download that has not ended: fetch the model again"),
     ("*.incomplete", "a download that has not ended: fetch the model again"),
@@ -79,10 +86,30 @@ def refuse_others(folder: Path, missing: str) -> None:
     if path.is_symlink() and not path.exists():
         target = path.readlink()
         raise CheckpointError(f"{path}: is a link to {target}, which is not there; fetch the model again")
+    inner = _inner_models(folder)
+    if inner:
+        which = (
+            f"its folder {inner[-1].name}" if len(inner) == 1 else f"its folders, such as {inner[-1].name}"
+        )
+        raise CheckpointError(f"{folder}: no {missing}; models are in {which}: give that, {inner[-1]}")
     for pattern, what in _OTHERS:
         found = min(folder.glob(pattern), default=None)
         if found is not None:
             raise CheckpointError(f"{folder}: no {missing}; {found.name} is {what}")
+
+
+def _inner_models(folder: Path) -> list[Path]:
+    """Folders in this one that hold models, as training leaves them; of numbered ones the last comes last."""
+    found = [
+        path.parent
+        for path in folder.glob("*/config.json")
+        if any(
+            (path.parent / f"{stem}{suffix}{index}").is_file()
+            for stem, suffix in _KINDS
+            for index in ("", _INDEX)
+        )
+    ]
+    return sorted(found, key=lambda path: [int(n) for n in re.findall(r"\d+", path.name)])
 
 
 def _indexed(index: Path) -> Files:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgemoe.checkpoint import CheckpointSource, GgufCheckpoint, TensorInfo
+from edgemoe.checkpoint import CheckpointSource, FolderCheckpoint, GgufCheckpoint, TensorInfo
 from edgemoe.checkpoint.stand_ins import parse_json, stand_in
 from edgemoe.engine.defaults import checked_defaults
 from edgemoe.errors import CheckpointError, RequestError, StoreError
@@ -53,7 +53,7 @@ def examine(source: CheckpointSource) -> Examined:
     """
     config, stored = source.config(), source.tensors()
     shapes = {name: info.shape for name, info in stored.items()}
-    notes = []
+    notes = list(source.notes()) if isinstance(source, FolderCheckpoint) else []
     if _has_other_head(source, read_spec(config), stored):
         notes.append("the head differs from the embedding, though config.json ties them: the head is used")
         config = {**config, "tie_word_embeddings": False}

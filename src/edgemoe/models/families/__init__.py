@@ -121,6 +121,8 @@ def read_spec(config: Mapping[str, Any]) -> ModelSpec:
     """
     config = _text_config(config)
     name = config.get("model_type")
+    if not name:
+        raise UnsupportedModelError("config.json: model_type is missing; fetch the model's own config.json")
     if not isinstance(name, str) or name not in FAMILIES:
         raise UnsupportedModelError(
             f"config.json: model_type {shown(name)} is not supported; supported: {', '.join(FAMILIES)}"
@@ -213,6 +215,10 @@ def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(text, Mapping):
         return config
     holder = str(config.get("model_type"))
+    if holder in FAMILIES and holder not in _HOLDERS:
+        raise UnsupportedModelError(
+            f"config.json: {holder} has no text_config; fetch the model's own config.json"
+        )
     if holder not in _HOLDERS:
         raise UnsupportedModelError(
             f"config.json: model_type {holder!r} is not supported; supported: "

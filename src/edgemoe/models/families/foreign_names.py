@@ -18,6 +18,11 @@ _SIGNS = (
     (r"(.*\.)?base_layer\..*", "it holds an adapter that was not merged: merge it into its base model"),
     (r"(_orig_mod|module|_fsdp_wrapped_module|base_model\.model)\..*", "its names begin with those of a"
      " training program: load it with transformers and save it again"),
+    (r"model\.(model\..*|lm_head\.weight)", "its names begin with those of a training program: load it with"
+     " transformers and save it again"),
+    (r"(embed_tokens\.weight|layers\.\d+\.self_attn\.q_proj\.weight)", "its names lack their 'model.', as"
+     " those of a model without its head do: load it with transformers' AutoModelForCausalLM and save it"),
+    (r"(score|classifier|classification_head)\..*", "it is a classifier, which answers with no text"),
     (r".*\._orig_mod\..*", "its names hold those of torch.compile: save the model that was compiled"),
     (r"(tok_embeddings\.weight|layers\.\d+\.attention\.wq\.weight)", "it has its makers' own layout: fetch"
      " the files that transformers reads"),

@@ -103,8 +103,11 @@ class NameTable:
 
 MTP = "layers that predict further tokens"
 VISION, AUDIO = "the vision tower", "the audio tower"
-# Buffers that older versions saved and that are computed.
-_COMPUTED = {r".*\.(rotary_emb\.inv_freq|masked_bias|attn\.bias)": ""}
+# Buffers that older versions saved and that are computed, and what training adds beside the model.
+_COMPUTED = {
+    r".*\.(rotary_emb\.inv_freq|masked_bias|attn\.bias)": "",
+    r"v_head\..*": "the value head of its training",
+}
 
 
 def _resolved(

@@ -122,8 +122,15 @@ class _Matcher:
             except CheckpointError as error:
                 misfit = misfit or error
         if misfit is not None:
-            raise misfit
+            raise type(misfit)(f"{misfit}{self._advice(canonical, usual, shape)}") from misfit
         raise MissingTensorError(f"the checkpoint has no tensor {usual or canonical}; is a shard missing?")
+
+    def _advice(self, canonical: str, stored: str | None, shape: Shape) -> str:
+        """What to do where an embedding has another number of rows: programs that add tokens forget the key."""
+        found = self._shapes.get(stored or "", ())
+        if canonical != "embed.weight" or len(found) != 2 or found[1:] != shape[1:]:
+            return ""
+        return f"; if training added tokens, set vocab_size to {found[0]} there"
 
     def _checked(self, ref: SourceRef, shape: Shape, num_entries: int) -> SourceRef:
         stored = self._shapes[ref.name]
