@@ -102,7 +102,7 @@ def test_what_is_no_plain_tensor_is_refused(folder, content, message):
 
 def test_integers_are_refused_when_read(folder):
     torch.save({"w": torch.arange(3)}, folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="type I64; only BF16, F16 and F32"):
+    with pytest.raises(CheckpointError, match="type I64; only BF16, F16, F32 and F64"):
         read_all(folder)
 
 

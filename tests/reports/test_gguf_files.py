@@ -278,6 +278,50 @@ def test_scaling_in_the_words_of_any_year(tmp_path, name):
     read_spec(config)
 
 
+def test_pieces_of_a_file_are_named(tmp_path):
+    """Files of more than 50 GB were once cut by size, for the Hub to take them."""
+    whole = write_model(tmp_path / "m.gguf", BYTES, pre="qwen2", merges=None)
+    data = whole.read_bytes()
+    for name, part in (
+        ("m.gguf.part1of2", data[:999]),
+        ("m.gguf.part2of2", data[999:]),
+        ("n.gguf-split-a", data),
+    ):
+        whole.with_name(name).write_bytes(part)
+        with pytest.raises(CheckpointError, match=rf"{name}: is a piece of {name[0]}\.gguf; join all pieces"):
+            open_checkpoint(whole.with_name(name))
+    whole.unlink()
+    with pytest.raises(CheckpointError, match=r"is a piece of m\.gguf"):
+        open_checkpoint(tmp_path)
+
+
+def test_the_example_of_a_folder_is_a_model(tmp_path):
+    for name in ("imatrix.gguf", "mmproj-F16.gguf", "model-Q4_K_M.gguf"):
+        write_model(tmp_path / name, BYTES, pre="qwen2", merges=None)
+    with pytest.raises(CheckpointError, match=r"name the one to open, for example .*model-Q4_K_M\.gguf"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 1\n", "is a pointer of Git LFS"),
+        (b"<!DOCTYPE html><html>Sign in</html>", "is a web page"),
+        (b"", "is empty"),
+        (b"PK\3\4 and more", "not a GGUF file, begins with b'PK"),
+    ],
+)
+def test_what_a_failed_download_leaves_is_named(tmp_path, data, said):
+    (tmp_path / "m.gguf").write_bytes(data)
+    with pytest.raises(CheckpointError, match=said):
+        open_checkpoint(tmp_path / "m.gguf")
+
+
+def test_tokens_may_have_been_added_since_their_number_was_written(tmp_path):
+    path = write_model(tmp_path / "m.gguf", BYTES, pre="qwen2", merges=None, keys={"llama.vocab_size": 250})
+    assert open_checkpoint(path).config()["vocab_size"] == len(BYTES)
+
+
 @pytest.mark.parametrize("key", ["block_count", "expert_used_count", "attention.layer_norm_rms_epsilon"])
 def test_missing_keys_are_named(tmp_path, key):
     path = write_model(tmp_path / "m.gguf", BYTES, merges=None, skip=(key,))
@@ -421,7 +465,7 @@ SMALL = {
     "version 1": (start(version=1), "GGUF version 1"),
     "version 9": (start(version=9), "GGUF version 9"),
     "before GGUF": (start(magic=b"tjgg"), "before GGUF"),
-    "nothing": (b"", "not a GGUF file"),
+    "nothing": (b"", "is empty"),
     "only magic": (b"GGUF", "cut short"),
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from edgemoe.checkpoint.folder import FolderCheckpoint
@@ -29,6 +30,12 @@ __all__ = [
 ]
 
 
+# GGUF files that were cut by size, as some publish them: X.gguf.part1of2, X.gguf-split-a.
+_PIECE = re.compile(r"(.+\.gguf)[.-](part|split)[-.]?\w+", re.IGNORECASE)
+# Files that lie beside a model's as GGUF and hold none.
+_NO_MODEL = re.compile(r".*(mmproj|imatrix).*", re.IGNORECASE)
+
+
 def open_checkpoint(path: str | Path) -> CheckpointSource:
     """Open a Hugging Face checkpoint folder, a GGUF file, or a model of the Hub by its name (hub.py).
 
@@ -38,6 +45,7 @@ def open_checkpoint(path: str | Path) -> CheckpointSource:
     """
     active_isa()
     place = Path(path)
+    _refuse_piece(place)
     if is_gguf(place):
         return GgufCheckpoint(place)
     name = parse_hub_name(path)
@@ -48,15 +56,26 @@ def open_checkpoint(path: str | Path) -> CheckpointSource:
     if not place.is_dir():
         what = "is neither a folder nor a GGUF file" if place.exists() else "not found"
         raise CheckpointError(f"{place}: {what}; give a Hugging Face folder or a GGUF file")
-    inside = sorted(place.glob("*.gguf"))
+    inside = sorted(place.glob("*.gguf"), key=lambda file: (bool(_NO_MODEL.fullmatch(file.name)), file))
     if inside and not (place / "config.json").is_file():
         raise CheckpointError(f"{place}: holds GGUF files; name the one to open, for example {inside[0]}")
+    if not (place / "config.json").is_file():
+        for file in sorted(place.glob("*.gguf[.-]*")):
+            _refuse_piece(file)
     snapshot = min((place / "snapshots").glob("*/config.json"), default=None)
     if snapshot is not None and not (place / "config.json").exists():
         raise CheckpointError(
             f"{place}: is a folder of the Hub's cache; give the snapshot in it, {snapshot.parent}"
         )
     return FolderCheckpoint(place)
+
+
+def _refuse_piece(path: Path) -> None:
+    piece = _PIECE.fullmatch(path.name)
+    if piece is not None and path.is_file():
+        raise CheckpointError(
+            f"{path}: is a piece of {piece[1]}; join all pieces in their order with `cat`, and give the whole"
+        )
 
 
 def is_gguf(path: Path) -> bool:

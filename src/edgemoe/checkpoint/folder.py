@@ -228,8 +228,8 @@ def _as_float32(raw: bytes, dtype: str, name: str, path: Path) -> NDArray[np.flo
     if dtype == "F8_E8M0":  # scales that are powers of two
         return np.exp2(np.frombuffer(raw, np.uint8).astype(np.float32) - 127)
     raise CheckpointError(
-        f"{path}: tensor {name} has type {dtype}; only BF16, F16, F32 and F64 are read, and FP8, MXFP4, NVFP4 and"
-        " packed integers with their scales"
+        f"{path}: tensor {name} has type {dtype}; only BF16, F16, F32 and F64 are read, and FP8, MXFP4,"
+        " NVFP4 and packed integers with their scales"
     )
 
 

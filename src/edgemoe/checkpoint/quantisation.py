@@ -56,8 +56,9 @@ def idle_quantisation(config: Mapping[str, Any], tensors: Mapping[str, TensorInf
     settings = _settings(config) or config.get(_MLX_KEY)
     if not settings or not _is_whole(tensors):
         return None
-    by = _method(config)
-    return f"config.json says that weights are quantised{f' by {by}' if by else ''}, and none is: used as they are"
+    method = _method(config)
+    by = f" by {method}" if method else ""
+    return f"config.json says that weights are quantised{by}, and none is: they are used as they are"
 
 
 def _is_whole(tensors: Mapping[str, TensorInfo]) -> bool:

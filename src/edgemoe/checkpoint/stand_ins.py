@@ -8,7 +8,7 @@ from typing import Any
 from edgemoe.errors import CheckpointError
 from edgemoe.json_object import parse_json_object
 
-_START_BYTES = 128
+START_BYTES = 128
 _LFS = b"version https://git-lfs"
 _PAGES = (b"<!doctype", b"<html", b"<?xml")
 # Indices of the largest checkpoints take some 20 MB.
@@ -23,7 +23,7 @@ def refuse_stand_in(path: Path) -> None:
     """
     try:
         with path.open("rb") as file:
-            start = file.read(_START_BYTES)
+            start = file.read(START_BYTES)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     what = stand_in(start)
@@ -51,7 +51,7 @@ def parse_json(data: bytes, what: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is none, or stands for another file.
     """
-    other = stand_in(data[:_START_BYTES])
+    other = stand_in(data[:START_BYTES])
     if other:
         raise CheckpointError(f"{what}: {other}")
     try:

@@ -17,7 +17,6 @@ from edgemoe.source_ref import Shape
 
 # Keys that only repeat what follows from others: suffix → Hugging Face key it must agree with.
 _REPEATED = {
-    "vocab_size": "vocab_size",
     "rope.dimension_count": "head_dim",
     "attention.key_length": "head_dim",
     "attention.value_length": "head_dim",
@@ -52,8 +51,9 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "rope.scaling.yarn_attn_factor": (1.0,),
     "rope.scaling.yarn_ext_factor": (1.0, -1.0),
 }
-# Keys that say how the tensors were laid out before they were converted.
-_HISTORY = ("tensor_data_layout", "source.hf_repository")
+# Keys that say how the tensors were laid out before they were converted, and of how many tokens: those that
+# were added since count too.
+_HISTORY = ("tensor_data_layout", "source.hf_repository", "vocab_size")
 _EMBEDDING = "token_embd.weight"
 # Without these llama.cpp refuses a file as well.
 _REQUIRED = (
@@ -110,23 +110,46 @@ def read_config(
     # Said aloud, because the classes of some families scale where nothing is said.
     if scaling or "rope.freq_base" in gguf.keys:
         config["rope_scaling"] = scaling or {"rope_type": "default"}
-    if gguf.finish is not None:
-        gguf.finish(own, config, shapes.keys())
+    _finish(gguf, own, config, shapes)
     _check_rest(gguf, own, config)
     _check_counts(gguf, own, shapes)
     return config
 
 
+def _finish(
+    gguf: GgufFamily, own: dict[str, Any], config: dict[str, Any], shapes: Mapping[str, Shape]
+) -> None:
+    """What a family does beyond renaming; files may lack what it asks for."""
+    if gguf.finish is None:
+        return
+    if isinstance(config.get("head_dim"), int) and "rope.dimension_count" in gguf.ignored:
+        own.setdefault("rope.dimension_count", config["head_dim"])
+    try:
+        gguf.finish(own, config, shapes.keys())
+    except CheckpointError:
+        raise
+    except KeyError as error:
+        raise _missing(gguf, error.args[0]) from None
+    except (TypeError, ValueError, ArithmeticError, IndexError, AttributeError) as error:
+        raise CheckpointError(
+            f"a GGUF key of {gguf.architecture} has a value that cannot be: {error}; fetch the file again"
+        ) from error
+
+
+def _missing(gguf: GgufFamily, key: str) -> CheckpointError:
+    return CheckpointError(f"GGUF key {gguf.architecture}.{key} is missing; fetch the file again")
+
+
 def takes_key(gguf: GgufFamily, key: str) -> bool:
     """Whether files of a family may have a key, which stands without the architecture's name."""
-    known = (*gguf.keys, *gguf.ignored, *gguf.checked, *_REPEATED, *_FIXED)
+    known = (*gguf.keys, *gguf.ignored, *gguf.checked, *_REPEATED, *_FIXED, *_HISTORY)
     return key in known or key.startswith("rope.scaling.")
 
 
 def _check_required(gguf: GgufFamily, own: Mapping[str, Any]) -> None:
     for key in _REQUIRED:
         if key in gguf.keys and own.get(key) is None:
-            raise CheckpointError(f"GGUF key {gguf.architecture}.{key} is missing; fetch the file again")
+            raise _missing(gguf, key)
 
 
 def _check_counts(gguf: GgufFamily, own: Mapping[str, Any], shapes: Mapping[str, Shape]) -> None:

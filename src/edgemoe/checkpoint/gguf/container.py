@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from edgemoe.checkpoint.gguf.block_types import BlockType, find_block_type
+from edgemoe.checkpoint.stand_ins import START_BYTES, stand_in
 from edgemoe.errors import CheckpointError
 
 MAGIC = b"GGUF"
@@ -96,7 +97,11 @@ class _Reader:
         if magic in _OLDER:
             raise self._error("is a GGML file of before GGUF, which is not read; get the model as GGUF")
         if magic != MAGIC:
-            raise self._error("not a GGUF file; fetch it again")
+            self._file.seek(0)
+            start = self._file.read(START_BYTES)
+            raise self._error(
+                stand_in(start) or f"not a GGUF file, begins with {start[:8]!r}; fetch it again"
+            )
         version = self._number("I")
         if version & 0xFFFF == 0:
             self._order, version = ">", int.from_bytes(version.to_bytes(4, "little"), "big")

@@ -30,7 +30,7 @@ _SCALING = {
 def add_defaults(
     gguf: GgufFamily, own: Mapping[str, Any], config: dict[str, Any], shapes: Mapping[str, Shape]
 ) -> None:
-    """Set what no key says: base of the rotation, sizes of heads, widths of networks.
+    """Set what no key says: base of the rotation, sizes of heads, factors, widths of networks.
 
     ``own`` are the keys of the architecture, ``config`` is in Hugging Face's keys.
     """
@@ -42,6 +42,17 @@ def add_defaults(
     if gguf.keys.get("attention.key_length") == "head_dim" and isinstance(num_heads, int) and num_heads:
         width = config.get("hidden_size")
         config.setdefault("head_dim", width // num_heads if isinstance(width, int) else width)
+    head_dim = config.get("head_dim")
+    if (
+        "attention.scale" in gguf.keys
+        and own.get("attention.scale") is None
+        and isinstance(head_dim, int)
+        and head_dim
+    ):
+        config[gguf.keys["attention.scale"]] = head_dim**-0.5
+    # A factor of 0 is none too.
+    if "expert_weights_scale" in gguf.keys and not own.get("expert_weights_scale"):
+        config[gguf.keys["expert_weights_scale"]] = 1.0
     for key, pattern in _WIDTHS.items():
         if key in gguf.keys and own.get(key) is None:
             found = next((shape[-1] for name, shape in shapes.items() if pattern.fullmatch(name)), None)
@@ -68,7 +79,9 @@ def read_divisors(own: dict[str, Any], divisors: Mapping[str, list[float]]) -> d
         "rope_type": "longrope",
         "short_factor": found,
         "attention_factor": factor or 1.0,
-        "original_max_position_embeddings": own.get("context_length") if of_any else first,
+        "original_max_position_embeddings": own.get("context_length")
+        if of_any
+        else first or own.get("context_length"),
     }
 
 
@@ -82,7 +95,7 @@ def read_scaling(own: dict[str, Any]) -> dict[str, Any]:
     if found["factor"] is None:
         found["factor"] = old_factor
     kind = own.pop("rope.scaling.type", "none" if found["factor"] is None else "linear")
-    if kind == "none" or (kind == "linear" and found["factor"] in (None, 0.0, 1.0)):
+    if kind == "none" or (kind in ("linear", "yarn") and found["factor"] in (None, 0.0, 1.0)):
         return {}
     if kind == "yarn" and found["original_max_position_embeddings"] is None:
         found["original_max_position_embeddings"] = own.get("context_length")

@@ -6,7 +6,7 @@ keys, rotates half of a head and chooses as DeepSeek-V3 does. Both are published
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 from edgemoe.errors import UnsupportedModelError
@@ -14,9 +14,8 @@ from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.family import Family
 from edgemoe.models.families.fields import read_attention, read_is_dense, read_mlp, read_model, read_moe
 from edgemoe.models.families.gguf_names import GROUPED_KEYS, SIGMOID, GgufFamily, gguf_table
-from edgemoe.models.families.names import MLP, MTP, SHARED, TOP, Name, Steps, hugging_face
-from edgemoe.models.spec import AttentionSpec, LayerSpec, ModelSpec, RouterSpec
-from edgemoe.source_ref import Rows
+from edgemoe.models.families.names import MLP, MTP, SHARED, TOP, Name, hugging_face, part_of_qkv
+from edgemoe.models.spec import LayerSpec, ModelSpec, RouterSpec
 
 
 def read_bailing(reader: ConfigReader) -> ModelSpec:
@@ -86,20 +85,6 @@ def _read_grouped(reader: ConfigReader) -> RouterSpec:
     )
 
 
-def _part(projection: str) -> Callable[[ModelSpec, int], Steps]:
-    """The rows of queries, keys or values in the matrix of all three."""
-
-    def steps(spec: ModelSpec, layer: int) -> Steps:
-        attention = spec.layers[layer].mixer
-        assert isinstance(attention, AttentionSpec), "all layers of the family have attention"
-        sizes = {"q": attention.num_heads, "k": attention.num_kv_heads, "v": attention.num_kv_heads}
-        start = sum(sizes[p] for p in "qkv"[: "qkv".index(projection)])
-        dim = attention.head_dim
-        return (Rows(start * dim, (start + sizes[projection]) * dim),)
-
-    return steps
-
-
 def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str]) -> None:
     """The last layers of a file may be those that predict further tokens."""
     config["num_hidden_layers"] -= int(own.get("nextn_predict_layers", 0))
@@ -119,7 +104,7 @@ FAMILY = Family(
             **MLP,
             **SHARED,
             **{
-                f"attention.{p}.{kind}": (Name(f"attention.query_key_value.{kind}", _part(p)),)
+                f"attention.{p}.{kind}": (Name(f"attention.query_key_value.{kind}", part_of_qkv(p)),)
                 for p in "qkv"
                 for kind in _KINDS
             },
@@ -138,10 +123,7 @@ FAMILY = Family(
             "expert_count": "num_experts",
             "expert_shared_count": "num_shared_experts",
         },
-        gguf_table(
-            {f"attention.{p}.weight": (f"attn_{p}.weight", Name("attn_qkv.weight", _part(p))) for p in "qkv"},
-            extra_layers=MTP,
-        ),
+        gguf_table(extra_layers=MTP),
         {"norm_topk_prob": True, "first_k_dense_replace": 0, "score_function": "sigmoid"},
         checked=SIGMOID,
         ignored=("rope.dimension_count", "nextn_predict_layers", "expert_shared_feed_forward_length"),

@@ -49,7 +49,7 @@ FAMILY = Family(
         "deepseek2",
         latent_gguf_keys(),
         gguf_table(GGUF_LATENT, extra_layers=MTP),
-        {"n_group": 1, "topk_group": 1, "norm_topk_prob": True},
+        {"n_group": 1, "topk_group": 1, "norm_topk_prob": False},
         checked={"expert_gating_func": (0, 2)},
         ignored=(*LATENT_GGUF_KEYS, "nextn_predict_layers", "expert_shared_feed_forward_length"),
         finish=_finish,

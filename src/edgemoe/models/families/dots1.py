@@ -65,7 +65,7 @@ FAMILY = Family(
         GROUPED_KEYS,
         gguf_table(),
         # No file says that there are windows, and no model has them.
-        {"sliding_window": None, "norm_topk_prob": True},
+        {"sliding_window": None, "norm_topk_prob": False},
         checked=SIGMOID,
     ),
     defaults={

@@ -186,7 +186,7 @@ def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str])
     config["head_dim"] = own.pop("attention.key_length_swa", config.get("global_head_dim"))
     config["rope_parameters"] = {
         _SLIDING: {**_ROPE[_SLIDING], "rope_theta": own.pop("rope.freq_base_swa", 10_000.0)},
-        _FULL: {**_ROPE[_FULL], "rope_theta": own.pop("rope.freq_base", 1_000_000.0)},
+        _FULL: {**_ROPE[_FULL], "rope_theta": own.pop("rope.freq_base", 10_000.0)},
     }
 
 

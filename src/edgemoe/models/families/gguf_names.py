@@ -9,7 +9,15 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgemoe.models.families.names import PROJECTIONS, Name, Names, NameTable, first_half, second_half
+from edgemoe.models.families.names import (
+    PROJECTIONS,
+    Name,
+    Names,
+    NameTable,
+    first_half,
+    part_of_qkv,
+    second_half,
+)
 
 # What it takes more than renaming: changes the configuration, given the keys of the architecture and the
 # names of the file's tensors.
@@ -70,10 +78,11 @@ TOP: dict[str, Names] = {
 }
 ATTENTION: dict[str, Names] = {
     **{
-        f"attention.{p}.{kind}": (f"attn_{'output' if p == 'o' else p}.{kind}",)
-        for p in "qkvo"
+        f"attention.{p}.{kind}": (f"attn_{p}.{kind}", Name(f"attn_qkv.{kind}", part_of_qkv(p)))
+        for p in "qkv"
         for kind in ("weight", "bias")
     },
+    **{f"attention.o.{kind}": (f"attn_output.{kind}",) for kind in ("weight", "bias")},
     "attention.q_norm.weight": ("attn_q_norm.weight",),
     "attention.k_norm.weight": ("attn_k_norm.weight",),
     "attention_norm.weight": ("attn_norm.weight",),

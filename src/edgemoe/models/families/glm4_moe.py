@@ -59,7 +59,7 @@ FAMILY = Family(
         "glm4moe",
         GROUPED_KEYS,
         gguf_table({"ffn_norm.weight": ("post_attention_norm.weight",)}, extra_layers=MTP),
-        {"first_k_dense_replace": 0, "norm_topk_prob": True},
+        {"first_k_dense_replace": 0, "norm_topk_prob": False},
         checked=SIGMOID,
         ignored=("rope.dimension_count", "nextn_predict_layers"),
         finish=_finish,

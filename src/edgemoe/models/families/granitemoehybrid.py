@@ -108,7 +108,7 @@ def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str])
     config["num_key_value_heads"] = max(heads) or config["num_attention_heads"]
     config["mamba_d_head"] = own.pop("ssm.inner_size") // config["mamba_n_heads"]
     # Files say so where queries and keys rotate.
-    rotates = own.get("rope.scaling.finetuned", False)
+    rotates = own.get("rope.scaling.finetuned", True)
     config["position_embedding_type"] = "rope" if rotates else "nope"
     config["attention_bias"] = any(name.endswith("attn_q.bias") for name in names)
     config["mamba_conv_bias"] = any(name.endswith("ssm_conv1d.bias") for name in names)

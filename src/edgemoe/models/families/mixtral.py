@@ -53,6 +53,7 @@ FAMILY = Family(
         # llama.cpp's converter reorders the rows of queries and keys for its way of rotating.
         gguf_table(pairs_side_by_side(ATTENTION)),
         is_ours=lambda own: bool(own.get("expert_count")),
+        checked={"expert_weights_norm": (True,)},
         unheeded=("attention.sliding_window",),
     ),
     defaults={

@@ -142,6 +142,19 @@ def second_half(spec: ModelSpec, layer: int) -> Steps:
     return (Rows(width, 2 * width),)
 
 
+def part_of_qkv(projection: str) -> Callable[[ModelSpec, int], Steps]:
+    """The rows of queries, keys or values in the matrix of all three, one after the other."""
+
+    def steps(spec: ModelSpec, layer: int) -> Steps:
+        attention = _attention(spec, layer)
+        sizes = {"q": attention.num_heads, "k": attention.num_kv_heads, "v": attention.num_kv_heads}
+        start = sum(sizes[p] for p in "qkv"[: "qkv".index(projection)])
+        dim = attention.head_dim
+        return (Rows(start * dim, (start + sizes[projection]) * dim),)
+
+    return steps
+
+
 def hugging_face(
     layers: Mapping[str, Names],
     *,
@@ -165,12 +178,17 @@ def hugging_face(
 def pairs_side_by_side(names: Mapping[str, Names]) -> dict[str, Names]:
     """The names of queries and keys whose rotated pairs stand side by side, with the step that parts them."""
     return {
-        f"attention.{p}.{kind}": tuple(
-            Name(name, steps) for name in names[f"attention.{p}.{kind}"] if isinstance(name, str)
-        )
+        f"attention.{p}.{kind}": tuple(_followed(name, steps) for name in names[f"attention.{p}.{kind}"])
         for p, steps in (("q", _half_rotated_queries), ("k", _half_rotated_keys))
         for kind in ("weight", "bias")
     }
+
+
+def _followed(name: str | Name, steps: Callable[[ModelSpec, int], Steps]) -> Name:
+    """The name, with further steps after its own."""
+    if isinstance(name, str):
+        return Name(name, steps)
+    return Name(name.template, lambda spec, layer: (*name.steps(spec, layer), *steps(spec, layer)))
 
 
 def _half_rotated_queries(spec: ModelSpec, layer: int) -> Steps:

@@ -197,6 +197,7 @@ FAMILY = Family(
             },
             extra_layers=MTP,
         ),
+        implied={"norm_topk_prob": False},
         checked={"expert_gating_func": (0, 2)},
         ignored=_UNREAD_KEYS,
         per_layer=("attention.head_count_kv", "feed_forward_length"),

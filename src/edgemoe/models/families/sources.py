@@ -126,7 +126,7 @@ class _Matcher:
         raise MissingTensorError(f"the checkpoint has no tensor {usual or canonical}; is a shard missing?")
 
     def _advice(self, canonical: str, stored: str | None, shape: Shape) -> str:
-        """What to do where an embedding has another number of rows: programs that add tokens forget the key."""
+        """What to do where an embedding has other rows: programs that add tokens forget the key."""
         found = self._shapes.get(stored or "", ())
         if canonical != "embed.weight" or len(found) != 2 or found[1:] != shape[1:]:
             return ""
