@@ -195,7 +195,6 @@ def test_missing_shard_of_an_index(broken, tmp_path):
         ),
         ({"rope_parameters": {"rope_type": "linear", "rope_theta": 1.0}}, "rope type linear needs factor"),
         ({"rope_parameters": {"rope_type": "default", "surprise": 3}}, "rope type default has no surprise"),
-        ({"quantization_config": {"quant_method": "quip"}}, "quantised by 'quip', which is not read"),
         ({"num_experts_per_tok": 99}, "more experts per token than experts"),
         ({"num_hidden_layers": "three"}, "num_hidden_layers is 'three', not a positive integer"),
     ],

@@ -109,6 +109,14 @@ def test_values_that_clients_send_mean_what_they_do_elsewhere(model):
     assert len(model.generate(PROMPT, max_tokens=1, temperature=1.0, seed=2**200).token_ids) == 1
 
 
+def test_numpy_s_small_numbers_count_as_any(model):
+    """An np.int8 of 100 plus a page's bytes is beyond an np.int8."""
+    small = {"max_tokens": np.int8(2), "top_k": np.uint8(3), "seed": np.int16(5), "logprobs": np.int8(1)}
+    options = {"temperature": np.float16(0.5), "top_p": np.float32(0.5), **small}
+    expected = model.generate(PROMPT, max_tokens=2, top_k=3, seed=5, temperature=0.5, top_p=0.5).token_ids
+    assert model.generate(PROMPT, **options).token_ids == expected
+
+
 class Masked:
     def __init__(self, mask):
         self.mask = lambda: mask

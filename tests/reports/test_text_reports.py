@@ -6,6 +6,7 @@ import json
 import shutil
 import tracemalloc
 
+import numpy as np
 import pytest
 
 transformers = pytest.importorskip("transformers")
@@ -201,9 +202,8 @@ TEMPLATES = {
 
 def rendered_by_both(folder, messages=CHAT, **options):
     ours = Tokenizer(folder, {}).render_chat(messages, **options)
-    return ours, theirs(folder).apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, **options
-    )
+    options = {"add_generation_prompt": True, **options}
+    return ours, theirs(folder).apply_chat_template(messages, tokenize=False, **options)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -228,6 +228,44 @@ def test_thoughts_are_found_under_any_name(tmp_path):
     folder = write_folder(tmp_path / "m", chat_template__jinja=template)
     ours, other = rendered_by_both(folder, [{"role": "assistant", "content": "a", "reasoning": "r"}])
     assert ours == other == "rr"
+
+
+def test_null_in_a_message_is_a_key_that_is_not_there(tmp_path):
+    """Clients send null with calls of tools; templates would write "None"."""
+    template = "{{ messages[0].content }}|{{ messages[0] | tojson }}|{{ messages[0].flag }}"
+    folder = write_folder(tmp_path / "m", chat_template__jinja=template)
+    message = {"role": "assistant", "content": None, "name": None, "x": {"y": None}, "flag": np.bool_(False)}
+    ours, other = rendered_by_both(folder, [message])
+    assert ours == other
+
+
+BEGUN = {
+    "kept": "{% for m in messages %}[{{ m.role }}]{{ m.content }}</s>{% endfor %}",
+    "stripped": "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}</s>{% endfor %}",
+    "parts": "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}</s>{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("name", BEGUN)
+@pytest.mark.parametrize("text", ["Sure, ", "Sure", "Sure\n\n"])
+def test_an_answer_that_is_begun_is_left_open(tmp_path, name, text):
+    """The end of the turn behind it would make the model begin another."""
+    folder = write_folder(tmp_path / "m", chat_template__jinja=BEGUN[name])
+    content = [{"type": "text", "text": text}] if name == "parts" else text
+    messages = [{"role": "user", "content": content}, {"role": "assistant", "content": content}]
+    options = {"continue_final_message": True, "add_generation_prompt": False}
+    ours, other = rendered_by_both(folder, messages, **options)
+    assert ours == other
+    assert not ours.endswith("</s>")
+
+
+@pytest.mark.parametrize(
+    ("template", "messages"), [("{{ messages[0].content }}", CHAT), ("a", CHAT), ("a", []), ("a", [{}])]
+)
+def test_an_answer_that_cannot_go_on_is_said(tmp_path, template, messages):
+    tokenizer = Tokenizer(write_folder(tmp_path / "m", chat_template__jinja=template), {})
+    with pytest.raises(RequestError, match="last message"):
+        tokenizer.render_chat(messages, continue_final_message=True)
 
 
 def test_templates_without_a_default_are_named(tmp_path):

@@ -33,8 +33,11 @@ class Request:
 
     def __post_init__(self) -> None:
         """Raises RequestError if a value is of another kind, or none that can be."""
-        whole("max_tokens", self.max_tokens, 1)
-        if self.logprobs is not None and whole("logprobs", self.logprobs, 0) > MAX_TOP_LOGPROBS:
+        # Kept as Python's own: NumPy's small integers overflow where they are counted on with.
+        object.__setattr__(self, "max_tokens", whole("max_tokens", self.max_tokens, 1))
+        if self.logprobs is not None:
+            object.__setattr__(self, "logprobs", whole("logprobs", self.logprobs, 0))
+        if self.logprobs is not None and self.logprobs > MAX_TOP_LOGPROBS:
             raise RequestError(f"logprobs is {self.logprobs}; give 0 to {MAX_TOP_LOGPROBS}, or None")
         if self.progress is not None and not callable(self.progress):
             raise RequestError("progress is no function of (tokens done, tokens of all)")

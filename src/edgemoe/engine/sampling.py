@@ -61,10 +61,10 @@ class Sampling:
     def __post_init__(self) -> None:
         """Raises RequestError if a value is of another kind, or none that can be."""
         for name in _NUMBERS:
-            number(name, getattr(self, name))
-        whole("top_k", self.top_k, 0)
+            object.__setattr__(self, name, number(name, getattr(self, name)))
+        object.__setattr__(self, "top_k", whole("top_k", self.top_k, 0))
         if self.seed is not None:
-            whole("seed", self.seed, 0)
+            object.__setattr__(self, "seed", whole("seed", self.seed, 0))
         object.__setattr__(self, "logit_bias", biases("logit_bias", self.logit_bias))
         _require(0 <= self.temperature < math.inf, "temperature", self.temperature, "0 or more")
         _require(0 <= self.top_p <= 1, "top_p", self.top_p, "between 0 and 1")

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgemoe.errors import RequestError, StoreError
 from edgemoe.text.side_files import read_json_object, read_text_file
 
@@ -106,8 +108,8 @@ def _checked(message: Message) -> dict[str, Any]:
         raise RequestError(
             f"a message is {message!r:.60}; give objects such as {{'role': 'user', 'content': 'Hi'}}"
         )
-    plain: dict[str, Any] = _plain(message)
-    return plain
+    # A key that is null, as clients send them, is none: templates would write "None".
+    return {key: value for key, value in _plain(message).items() if value is not None}
 
 
 def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
@@ -134,6 +136,8 @@ def _plain(value: Any) -> Any:
         return int.__int__(value)
     if isinstance(value, float):
         return float.__float__(value)
+    if isinstance(value, np.generic):
+        return _plain(value.item())
     dump = getattr(value, "model_dump", None)
     return _plain(dump()) if callable(dump) else f"<{type(value).__name__}>"
 

@@ -193,16 +193,28 @@ class Tokenizer:
         /,
         tools: Sequence[Mapping[str, Any]] | None = None,
         documents: Sequence[Mapping[str, Any]] | None = None,
+        continue_final_message: bool = False,
         **options: Any,
     ) -> str:
         """The conversation as the model expects it, up to where its answer begins.
 
+        ``continue_final_message``: the answer goes on with the last message, which is left open.
         ``options`` are what the template may ask for, such as ``enable_thinking``.
 
         Raises:
             RequestError: the checkpoint has no chat template, or it refuses the messages.
         """
-        return self._render(messages, tools, documents, {"add_generation_prompt": True, **options})
+        if not continue_final_message:
+            return self._render(messages, tools, documents, {"add_generation_prompt": True, **options})
+        marked = [*messages[:-1], _marked(messages[-1] if messages else {})]
+        text = self._render(marked, tools, documents, {**options, "add_generation_prompt": False})
+        before, found, after = text.rpartition(_SENTINEL)
+        if not found:
+            raise RequestError(
+                "the chat template leaves out the last message, so no answer can go on with it"
+            )
+        # A template that strips texts would have stripped this one.
+        return before if after.startswith(" ") else before.rstrip()
 
     def encode_chat(
         self,
@@ -314,6 +326,19 @@ class Tokenizer:
             return frozenset()
         token_id = self.token_id(text)
         return frozenset() if token_id is None else frozenset([token_id])
+
+
+def _marked(message: Message) -> Message:
+    """The message with a mark behind its text, and a space that shows whether the template strips texts."""
+    content = message.get("content") if isinstance(message, Mapping) else None
+    if isinstance(content, str):
+        return {**message, "content": f"{content}{_SENTINEL} "}
+    parts = list(content) if isinstance(content, Sequence) else []
+    for i in reversed(range(len(parts))):
+        if isinstance(parts[i], Mapping) and isinstance(parts[i].get("text"), str):
+            parts[i] = {**parts[i], "text": f"{parts[i]['text']}{_SENTINEL} "}
+            return {**message, "content": parts}
+    raise RequestError("the last message has no text that an answer could go on with")
 
 
 def _special(tokenizer: tokenizers.Tokenizer) -> dict[int, str]:
