@@ -16,6 +16,9 @@ torch = pytest.importorskip("torch")
 from gguf import GGMLQuantizationType as Type
 from helpers.exact_blocks import EXACT
 from helpers.gguf_files import write_gguf
+from helpers.gguf_further import write_further_gguf
+from helpers.gguf_hybrids import write_hybrid_gguf
+from helpers.gguf_mamba import write_mamba_gguf
 from helpers.resident import load_resident
 from helpers.tiny_models import VOCAB_SIZE, write_checkpoint
 from safetensors.torch import load_file, save_file
@@ -34,11 +37,22 @@ TOKENS = np.random.default_rng(3).integers(0, VOCAB_SIZE, 24).astype(np.int32)
 # Rows of 256 columns, as types with that many in a block need.
 WIDE = {"hidden_size": 256, "num_hidden_layers": 2, "head_dim": 64}
 YARN = {"rope_type": "yarn", "rope_theta": 5000.0, "factor": 4.0, "original_max_position_embeddings": 32}
+NEMOTRON = {"layers_block_type": ["linear_attention", "moe", "full_attention", "moe"]}
 # One of each kind of difference between what files and stores have: order of rows, shapes, keys.
+CHANGES = {"nemotron": NEMOTRON, "nemotron-latent": {**NEMOTRON, "mlp_bias": False}}
 VARIATIONS = (
     *("mixtral", "glm4-groups-biases", "granite-shared", "deepseek2", "minimax", "ernie", "hy", "qwen3vl"),
-    *("qwen2", "solar", "glm4-lite"),
+    *("qwen2", "solar", "glm4-lite", "qwen3.5", "qwen3-next", *CHANGES),
 )
+# Families of which files say more than single keys: the same by a writer that knows nothing of ours.
+WRITERS = {
+    "lfm2": (write_hybrid_gguf, {}),
+    "gemma4": (write_hybrid_gguf, {}),
+    "granite-hybrid": (write_mamba_gguf, {}),
+    "kimi-linear": (write_further_gguf, {"linear_num_heads": 4, "num_shared_experts": 1}),
+    "ling3": (write_further_gguf, {"head_dim": 32}),
+    "mimo": (write_further_gguf, {}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +97,7 @@ def test_a_file_comes_back_byte_for_byte(tmp_path, folder, variation):
 @pytest.mark.parametrize("variation", VARIATIONS)
 def test_a_folder_becomes_a_file_of_the_same_model(tmp_path, variation):
     """Weights bit for bit and the same logits, read again; the tokenizer gives the same tokens."""
-    folder = write_checkpoint(tmp_path / "hf", variation)
+    folder = write_checkpoint(tmp_path / "hf", variation, **CHANGES.get(variation, {}))
     convert(folder, tmp_path / "store", BitPlan.uniform("f32", "f32"))
     export_gguf(tmp_path / "store", tmp_path / "model.gguf")
     (theirs, _), (ours, files) = logits(folder), logits(tmp_path / "model.gguf")
@@ -110,14 +124,28 @@ def test_rows_that_are_no_whole_blocks_are_halves(tmp_path):
     assert np.linalg.norm(ours - theirs) < 0.05 * np.linalg.norm(theirs)
 
 
-@pytest.mark.parametrize("variation", ["qwen3.5", "qwen3-next"])
-def test_delta_nets_become_a_file_of_the_same_model(tmp_path, variation):
-    """All but bits: files have decay rates, and folders their logarithms."""
-    folder = write_checkpoint(tmp_path / "hf", variation)
+@pytest.mark.parametrize("variation", WRITERS)
+def test_a_file_has_the_tensors_and_keys_that_a_converter_writes(tmp_path, variation):
+    write, changes = WRITERS[variation]
+    folder = write_checkpoint(tmp_path / "hf", variation, **changes)
     convert(folder, tmp_path / "store", BitPlan.uniform("f32", "f32"))
     export_gguf(tmp_path / "store", tmp_path / "model.gguf")
-    (theirs, _), (ours, _) = logits(folder), logits(tmp_path / "model.gguf")
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+    ours, theirs = tmp_path / "model.gguf", write(folder, tmp_path / "theirs.gguf")
+    found, expected = tensors(ours), tensors(theirs)
+    assert found.keys() == expected.keys()
+    for name, (kind, shape, data) in expected.items():
+        assert found[name][0] == kind, name
+        assert without_ones(found[name][1]) == without_ones(shape), name
+        assert found[name][2] == data, name
+    said, wanted = (gguf.GGUFReader(path).fields for path in (ours, theirs))
+    for key in wanted.keys() - {"GGUF.kv_count"}:
+        assert said[key].contents() == wanted[key].contents(), key
+    assert np.array_equal(logits(ours)[0], logits(folder)[0])
+
+
+def without_ones(shape):
+    """A shape without the axes of length 1 that end it, as ggml counts axes."""
+    return shape if len(shape) == 1 or shape[-1] != 1 else without_ones(shape[:-1])
 
 
 def test_widths_of_a_plan_become_types_that_hold_their_codes(tmp_path, folder):
@@ -158,6 +186,11 @@ def test_one_type_may_be_asked_for(tmp_path, folder):
         ("phi", {}, "llama.cpp weighs its experts by the softmax over all of them"),
         ("flex-olmo", {}, "no GGUF architecture is known for it"),
         (
+            "nemotron",
+            {"layers_block_type": ["linear_attention", "moe", "mlp"]},
+            "dense networks beside the experts cannot be exported: llama.cpp runs none",
+        ),
+        (
             "gpt-oss",
             {"swiglu_limit": 7.0, "rope_parameters": {**YARN, "beta_fast": 20.0}},
             "llama.cpp passes over gpt-oss.rope.scaling.yarn_beta_fast = 20.0",
@@ -166,7 +199,9 @@ def test_one_type_may_be_asked_for(tmp_path, folder):
 )
 def test_what_a_file_cannot_say_is_refused_before_the_work(tmp_path, variation, changes, message):
     changes = {"norm_topk_prob": True, **changes} if variation.startswith("qwen3") else changes
-    folder = write_checkpoint(tmp_path / "hf", variation, num_hidden_layers=1, **changes)
+    if variation != "nemotron":  # which counts its layers itself
+        changes["num_hidden_layers"] = 1
+    folder = write_checkpoint(tmp_path / "hf", variation, **changes)
     convert(folder, tmp_path / "store", BitPlan.uniform("q8", "q8"))
     with pytest.raises(UnsupportedModelError, match=message):
         export_gguf(tmp_path / "store", tmp_path / "model.gguf")

@@ -53,6 +53,20 @@ EXPORTED = {
     "glm4-lite": {},
     # llama.cpp clamps at 7.
     "gpt-oss": {"swiglu_limit": 7.0, "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0}},
+    "dots1": {"num_key_value_heads": 4},  # llama.cpp runs it only with as many as heads of queries
+    "lfm2": {},
+    "gemma4": {},
+    "granite-hybrid": {},
+    # llama.cpp has no dense networks beside experts in this architecture, and no biases.
+    "nemotron": {"layers_block_type": ["linear_attention", "moe", "full_attention", "moe"]},
+    "nemotron-latent": {
+        "layers_block_type": ["linear_attention", "moe", "full_attention", "moe"],
+        "mlp_bias": False,
+    },
+    # As many linear heads as others, which files have one number for.
+    "kimi-linear": {"linear_num_heads": 4, "num_shared_experts": 1},
+    "ling3": {"head_dim": 32},
+    "mimo": {},
 }
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from edgemoe.models import ModelSpec
 from edgemoe.models.families import GgufFamily
-from edgemoe.models.mixers.delta_net import GatedDeltaNetSpec
 from edgemoe.models.mixers.latent import LatentSpec
 from edgemoe.models.spec import AttentionSpec, MLPSpec, RopeSpec
 
@@ -20,7 +19,11 @@ _STRETCH = {
     "beta_slow": "yarn_beta_slow",
 }
 _NUM_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-_SHARED_WIDTH = ("shared_expert_intermediate_size", "shared_intermediate_size")
+_SHARED_WIDTH = (
+    *("shared_expert_intermediate_size", "shared_intermediate_size"),
+    "moe_shared_expert_intermediate_size",
+)
+_DENSE_LAYERS = ("first_k_dense_replace", "moe_layer_start_index", "num_dense_layers")
 _COUNTS = ("original_context_length",)
 
 
@@ -32,7 +35,6 @@ def configuration_facts(spec: ModelSpec) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "hidden_size": spec.width,
         "num_hidden_layers": len(spec.layers),
-        "rms_norm_eps": spec.norm_eps,
         "rope_theta": None if rope is None else rope.theta,
         "rotary_dim": None if rope is None else rope.rotary_dim,
         "max_position_embeddings": spec.max_context if rope is None else rope.trained_context,
@@ -46,7 +48,8 @@ def configuration_facts(spec: ModelSpec) -> dict[str, Any]:
     }
     facts |= dict.fromkeys(("routed_scaling_factor", "router_scaling_factor"), router.scale)
     # Dense layers come first, where there are any.
-    facts |= dict.fromkeys(("first_k_dense_replace", "moe_layer_start_index"), spec.moe_layers[0])
+    facts |= dict.fromkeys(_DENSE_LAYERS, spec.moe_layers[0])
+    facts |= dict.fromkeys(("rms_norm_eps", "norm_eps", "layernorm_epsilon"), spec.norm_eps)
     facts |= dict.fromkeys(_NUM_EXPERTS, router.num_experts)
     facts |= dict.fromkeys(("num_experts_per_tok", "moe_k", "top_k_experts"), router.top_k)
     if shared is not None:
@@ -95,9 +98,6 @@ def file_facts(spec: ModelSpec, gguf: GgufFamily) -> dict[str, Any]:
         sections = [(rope.rotary_dim // 2 + 2 - axis) // 3 for axis in range(3)] + [0]
         facts |= {"rope.dimension_count": rope.rotary_dim, "rope.dimension_sections": sections}
         facts |= {"n_deepstack_layers": 0, **_stretch(rope)}
-    delta = next((s.mixer for s in spec.layers if isinstance(s.mixer, GatedDeltaNetSpec)), None)
-    if delta is not None:
-        facts |= {"ssm.inner_size": delta.inner_width, "full_attention_interval": _interval(spec)}
     mixer = next((s.mixer for s in spec.layers if isinstance(s.mixer, AttentionSpec | LatentSpec)), None)
     if isinstance(mixer, AttentionSpec):
         facts |= dict.fromkeys(("attention.key_length", "attention.value_length"), mixer.head_dim)
@@ -110,11 +110,6 @@ def file_facts(spec: ModelSpec, gguf: GgufFamily) -> dict[str, Any]:
             "attention.value_length_mla": mixer.value_dim,
         }
     return facts
-
-
-def _interval(spec: ModelSpec) -> int:
-    """Of so many layers the last has attention; a file can say no other pattern."""
-    return next((i for i, layer in enumerate(spec.layers, 1) if isinstance(layer.mixer, AttentionSpec)), 0)
 
 
 def _stretch(rope: RopeSpec) -> dict[str, Any]:

@@ -35,6 +35,8 @@ def model_keys(spec: ModelSpec, config: Mapping[str, Any], shapes: Mapping[str, 
     text = config.get("text_config") or config
     found = {key: value for key, value in file_facts(spec, gguf).items() if takes_key(gguf, key)}
     found |= _family_keys(spec, gguf, text)
+    if gguf.says is not None:
+        found = {key: value for key, value in (found | gguf.says(spec)).items() if value is not None}
     for key in gguf.unheeded:
         if found.get(key) != gguf.implied.get(gguf.keys[key]):
             raise UnsupportedModelError(

@@ -117,11 +117,13 @@ class _Export:
     def __init__(self, store: Store, file: GgufFile, block_type: str | None) -> None:
         self._store, self._file = store, file
         self.spec: ModelSpec = read_spec(store.config)
-        self.architecture = gguf_family(self.spec)[1].architecture
+        _, gguf = gguf_family(self.spec)
+        self.architecture = gguf.architecture
         self.targets = outline(self.spec)
         self._types = {target.name: self._type_of(target, block_type) for target in self.targets}
         self._factors = {} if block_type is not None else self._settle_factors()
-        self.num_tensors = len(self.targets) + len(self._factors)
+        self._numbers = self._factors | ({} if gguf.adds is None else gguf.adds(self.spec))
+        self.num_tensors = len(self.targets) + len(self._numbers)
         self.rounding = Rounding()
         self.splitting, self.has_template = "none", False
 
@@ -143,16 +145,16 @@ class _Export:
         for name, shape in shapes.items():
             row = row_num_bytes(self._types[name], shape[-1])
             tensors[name] = (shape, self._types[name], tensor_num_bytes(shape, row))
-        for name, factors in self._factors.items():
-            tensors[name] = (factors.shape, _PRECISE, factors.nbytes)
+        for name, values in self._numbers.items():
+            tensors[name] = (values.shape, _PRECISE, values.nbytes)
         return self._file.begin(self.architecture, keys, tensors)
 
     def write_all(self) -> Iterator[int]:
         """Write all tensors; yields the bytes written so far."""
         done = 0
-        for name, factors in self._factors.items():
-            self._file.write(name, factors.view(np.uint8))
-            done += factors.nbytes
+        for name, values in self._numbers.items():
+            self._file.write(name, values.view(np.uint8))
+            done += values.nbytes
         of_experts = [target for target in self.targets if isinstance(target.parts[0].of, tuple)]
         for target in self.targets:
             if target not in of_experts:

@@ -23,7 +23,14 @@ from edgemoe.models.families.fields import (
 )
 from edgemoe.models.families.gguf_names import GgufFamily, gguf_table
 from edgemoe.models.families.hybrid_fields import FULL, LINEAR, minus_exp
-from edgemoe.models.families.kimi_linear import GGUF_DELTA, GGUF_KEYS, finish_kinds
+from edgemoe.models.families.kimi_linear import (
+    GGUF_DELTA,
+    GGUF_KEYS,
+    column,
+    delta_of,
+    finish_kinds,
+    says_kinds,
+)
 from edgemoe.models.families.latent_fields import LATENT_GGUF_KEYS, read_latent
 from edgemoe.models.families.latent_names import GGUF_LATENT, LATENT
 from edgemoe.models.families.names import MLP, MTP, SHARED, Name, Names, Steps, hugging_face
@@ -31,7 +38,8 @@ from edgemoe.models.mixers.kimi_delta import KimiDeltaSpec
 from edgemoe.models.spec import LayerSpec, MixerSpec, ModelSpec, RouterSpec
 from edgemoe.source_ref import Negated, Rows
 
-_THETA = 6_000_000.0  # where a configuration says nothing of rotation
+# Where a configuration says nothing: of rotation, and of how much a token is forgotten at most.
+_THETA, _LOWEST_LOG = 6_000_000.0, -5.0
 
 
 def read_bailing_hybrid(reader: ConfigReader) -> ModelSpec:
@@ -71,7 +79,7 @@ def _read_delta(reader: ConfigReader) -> KimiDeltaSpec:
     """What transformers writes of linear layers counts before the keys that they are derived from."""
     head_dim = reader.size("head_dim", 128)
     num_taps = reader.size("short_conv_kernel_size", 4)
-    bound = reader.number("kda_lower_bound", -5.0)
+    bound = reader.number("kda_lower_bound", _LOWEST_LOG)
     if bound >= 0:
         raise UnsupportedModelError(f"config.json: kda_lower_bound is {bound:g}; it must be below 0")
     return KimiDeltaSpec(
@@ -95,8 +103,7 @@ def _part(place: int) -> Callable[[ModelSpec, int], Steps]:
     """The rows of queries, keys or values among those of all three."""
 
     def steps(spec: ModelSpec, layer: int) -> Steps:
-        delta = spec.layers[layer].mixer
-        assert isinstance(delta, KimiDeltaSpec), "only linear layers have these names"
+        delta = delta_of(spec, layer)
         return (Rows(place * delta.inner_width, (place + 1) * delta.inner_width),)
 
     return steps
@@ -145,11 +152,24 @@ _DELTA: dict[str, Names] = {
 
 def _negated(spec: ModelSpec, layer: int) -> Steps:
     """GGUF files have the exponentials of stored logarithms."""
-    return (Negated(),)
+    return (*column(spec, layer), Negated())
 
 
 def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str]) -> None:
     finish_kinds(own, config)
+
+
+def _says(spec: ModelSpec) -> dict[str, Any]:
+    """Linear layers are alike; a bound stands in files whether it is heeded or not."""
+    bounds = {layer.mixer.lowest_log for layer in spec.layers if isinstance(layer.mixer, KimiDeltaSpec)}
+    lowest = min(bounds, default=_LOWEST_LOG)
+    return {
+        **says_kinds(spec),
+        "kda.safe_gate": lowest != 0,
+        "kda.gate_lower_bound": lowest or _LOWEST_LOG,
+        # llama.cpp would rotate as for images.
+        "rope.dimension_sections": None,
+    }
 
 
 FAMILY = Family(
@@ -195,6 +215,7 @@ FAMILY = Family(
         ),
         per_layer=("attention.head_count_kv", "rope.dimension_sections"),
         finish=_finish,
+        says=_says,
     ),
     defaults={
         "vocab_size": 157184,

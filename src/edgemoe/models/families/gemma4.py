@@ -10,11 +10,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from edgemoe.errors import UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader, check_size, shown
 from edgemoe.models.families.family import Family
 from edgemoe.models.families.fields import read_activation
-from edgemoe.models.families.gguf_names import KEYS, GgufFamily, gguf_table
+from edgemoe.models.families.gguf_names import KEYS, GgufFamily, gguf_table, key_heads
 from edgemoe.models.families.names import (
     ATTENTION,
     AUDIO,
@@ -39,6 +41,7 @@ from edgemoe.models.spec import (
     RouterSpec,
 )
 from edgemoe.models.spec_check import check_spec
+from edgemoe.source_ref import FloatArray
 
 _SLIDING, _FULL = "sliding_attention", "full_attention"
 _ROPE = {
@@ -47,6 +50,8 @@ _ROPE = {
 }
 # Of these every second to sixth layer sees everything where a configuration does not list them.
 _FULL_EVERY = 6
+# What GGUF files divide the frequencies of pairs by that do not turn.
+_STANDSTILL = 1e30
 _OTHERS = "the models of this family with experts have none"
 
 
@@ -190,6 +195,37 @@ def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str])
     }
 
 
+def _says(spec: ModelSpec) -> dict[str, Any]:
+    """The two kinds of layers; the last one is always full."""
+    mixers = [layer.mixer for layer in spec.layers]
+    attentions = [mixer for mixer in mixers if isinstance(mixer, AttentionSpec)]
+    full, sliding = attentions[-1], next((a for a in attentions if a.window), attentions[-1])
+    found: dict[str, Any] = {
+        "attention.head_count_kv": key_heads(spec),
+        "attention.sliding_window": sliding.window or None,
+        "attention.sliding_window_pattern": [bool(attention.window) for attention in attentions],
+        "attention.shared_kv_layers": 0,
+        "embedding_length_per_layer_input": 0,
+        # llama.cpp takes another value than none where nothing is said.
+        "final_logit_softcapping": spec.logit_cap or 0.0,
+    }
+    for attention, end in ((full, ""), (sliding, "_swa")):
+        assert attention.rope is not None, "all layers of the family rotate"
+        sizes = ("attention.key_length", "attention.value_length", "rope.dimension_count")
+        found |= {f"{key}{end}": attention.head_dim for key in sizes}
+        found[f"rope.freq_base{end}"] = attention.rope.theta
+    return found
+
+
+def _adds(spec: ModelSpec) -> dict[str, FloatArray]:
+    """Divisors of the frequencies of pairs in layers that see everything."""
+    full = spec.layers[-1].mixer
+    assert isinstance(full, AttentionSpec), "all layers of the family have attention"
+    assert full.rope is not None, "all layers of the family rotate"
+    turns = np.arange(full.head_dim // 2) < full.rope.scaling["num_turning"]
+    return {"rope_freqs.weight": np.where(turns, 1, _STANDSTILL).astype(np.float32)}
+
+
 _NORMS = {
     "attention_norm": "input_layernorm",
     "mixer_post_norm": "post_attention_layernorm",
@@ -274,6 +310,8 @@ FAMILY = Family(
         ),
         per_layer=("attention.head_count_kv", "attention.sliding_window_pattern"),
         finish=_finish,
+        says=_says,
+        adds=_adds,
     ),
     holders=("gemma4",),
 )

@@ -18,10 +18,18 @@ from edgemoe.models.families.names import (
     part_of_qkv,
     second_half,
 )
+from edgemoe.models.mixers.latent import LatentSpec
+from edgemoe.models.spec import AttentionSpec, ModelSpec
+from edgemoe.source_ref import FloatArray
 
 # What it takes more than renaming: changes the configuration, given the keys of the architecture and the
 # names of the file's tensors.
 Finish = Callable[[dict[str, Any], dict[str, Any], Collection[str]], None]
+# The way back: the keys that ``finish`` reads, and others that no single fact of a configuration gives. None
+# for one that is not to be there.
+Says = Callable[[ModelSpec], dict[str, Any]]
+# Tensors of a file that are no weights, by their names.
+Adds = Callable[[ModelSpec], dict[str, FloatArray]]
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,7 @@ class GgufFamily:
     A key that stands neither in ``keys`` nor in ``checked`` (with the values that are run), nor repeats
     another, is refused. ``is_ours`` tells families of one architecture apart. ``unheeded``: keys of ``keys``
     that llama.cpp passes over: it runs a model right only where they say what is implied without them.
+    ``says`` and ``adds`` are for writing files; the former refuses what llama.cpp would not run.
     """
 
     architecture: str
@@ -43,6 +52,8 @@ class GgufFamily:
     finish: Finish | None = None
     is_ours: Callable[[dict[str, Any]], bool] | None = None
     unheeded: tuple[str, ...] = ()
+    says: Says | None = None
+    adds: Adds | None = None
 
 
 KEYS: dict[str, str] = {
@@ -113,3 +124,17 @@ def gguf_table(changes: Mapping[str, Names] | None = None, extra_layers: str | N
     """The usual names, with those of a family that differ, in canonical form after "layers.{l}."."""
     layers = {**ATTENTION, **FEED_FORWARD, **(changes or {})}
     return NameTable(("",), "blk.{l}.", TOP, layers, EXPERTS, _ROTATION, extra_layers)
+
+
+def key_heads(spec: ModelSpec) -> list[int]:
+    """Heads of keys in every layer; a latent is one for all, and other mixers have none."""
+    counts = []
+    for layer in spec.layers:
+        match layer.mixer:
+            case AttentionSpec() as attention:
+                counts.append(attention.num_kv_heads)
+            case LatentSpec():
+                counts.append(1)
+            case _:
+                counts.append(0)
+    return counts

@@ -25,6 +25,7 @@ from edgemoe.models.families.mamba_fields import (
     mamba_names,
     read_step_limits,
     read_unrotated,
+    says_mamba,
 )
 from edgemoe.models.families.names import hugging_face, pairs_side_by_side
 from edgemoe.models.mixers.mamba2 import Mamba2Spec
@@ -117,6 +118,16 @@ def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str])
     config["intermediate_size"] = max(width) if isinstance(width, list) else width
 
 
+def _says(spec: ModelSpec) -> dict[str, Any]:
+    """Whether queries and keys rotate; the size of their heads stands in files in any case."""
+    heads = [layer.mixer.head_dim for layer in spec.layers if isinstance(layer.mixer, AttentionSpec)]
+    return {
+        **says_mamba(spec),
+        "rope.scaling.finetuned": any(layer.rope is not None for layer in spec.layers),
+        "rope.dimension_count": max(heads, default=None),
+    }
+
+
 _NAMES = {**GRANITE_LAYERS, **mamba_names("mamba")}
 FAMILY = Family(
     "Granite 4 hybrid MoE",
@@ -138,6 +149,7 @@ FAMILY = Family(
         ignored=("feed_forward_length", "expert_feed_forward_length"),
         per_layer=("attention.head_count_kv", "feed_forward_length"),
         finish=_finish,
+        says=_says,
     ),
     defaults={
         "vocab_size": 32000,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.fields import read_activation, read_attention, read_kinds
@@ -67,6 +68,15 @@ LAYERS: dict[str, Names] = {
     **{f"shared.{p}.weight": (f"mlp.shared_expert.{p}_proj.weight",) for p in PROJECTIONS},
 }
 TOP_NORM: dict[str, Names] = {"norm.weight": (Name("norm.weight", plus_one),)}
+
+
+def says_delta(spec: ModelSpec) -> dict[str, Any]:
+    """What GGUF files say of delta nets; of layers with attention only that every so many-th is one."""
+    deltas = [layer.mixer for layer in spec.layers if isinstance(layer.mixer, GatedDeltaNetSpec)]
+    full = (i for i, layer in enumerate(spec.layers, 1) if not isinstance(layer.mixer, GatedDeltaNetSpec))
+    found: dict[str, Any] = {"full_attention_interval": next(full, 0)}
+    return found | {"ssm.inner_size": deltas[0].inner_width} if deltas else found
+
 
 GGUF_KEYS: dict[str, str] = {
     "attention.key_length": "head_dim",

@@ -12,7 +12,7 @@ from edgemoe.errors import UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader, check_size, shown
 from edgemoe.models.families.family import Family
 from edgemoe.models.families.fields import read_activation, read_is_dense, read_kinds, read_mlp, read_moe
-from edgemoe.models.families.gguf_names import GROUPED_KEYS, GgufFamily, gguf_table
+from edgemoe.models.families.gguf_names import GROUPED_KEYS, GgufFamily, gguf_table, key_heads
 from edgemoe.models.families.hybrid_fields import FULL, LINEAR, minus_exp
 from edgemoe.models.families.latent_fields import LATENT_GGUF_KEYS, finish_latent
 from edgemoe.models.families.latent_names import GGUF_LATENT, LATENT
@@ -29,7 +29,7 @@ from edgemoe.models.families.names import (
 from edgemoe.models.mixers.kimi_delta import KimiDeltaSpec
 from edgemoe.models.mixers.latent import LatentSpec
 from edgemoe.models.spec import LayerSpec, MixerSpec, ModelSpec, RouterSpec
-from edgemoe.source_ref import Indices, TakeColumns, TakeRows
+from edgemoe.source_ref import Indices, Reshaped, TakeColumns, TakeRows
 
 
 def read_kimi_linear(reader: ConfigReader) -> ModelSpec:
@@ -122,10 +122,16 @@ def _kinds(reader: ConfigReader, linear: dict[str, Any]) -> list[str]:
     return read_kinds(reader, (LINEAR, FULL), default)
 
 
-def _padding(spec: ModelSpec, layer: int) -> Indices | None:
-    """Places of the rank's entries, then -1; None where nothing needs to be filled up."""
+def delta_of(spec: ModelSpec, layer: int) -> KimiDeltaSpec:
+    """The mixer of a linear layer."""
     delta = spec.layers[layer].mixer
     assert isinstance(delta, KimiDeltaSpec), "only linear layers have these names"
+    return delta
+
+
+def _padding(spec: ModelSpec, layer: int) -> Indices | None:
+    """Places of the rank's entries, then -1; None where nothing needs to be filled up."""
+    delta = delta_of(spec, layer)
     place = np.arange(delta.padded_rank)
     return None if delta.rank == delta.padded_rank else np.where(place < delta.rank, place, -1)
 
@@ -182,6 +188,30 @@ def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str])
     config["linear_num_heads"] = config["num_attention_heads"]
 
 
+def says_kinds(spec: ModelSpec) -> dict[str, Any]:
+    """Kinds of layers, and sizes of which no configuration has one alone."""
+    found: dict[str, Any] = {"attention.head_count_kv": key_heads(spec)}
+    for layer in spec.layers:
+        match layer.mixer:
+            case KimiDeltaSpec() as delta:
+                found |= {"ssm.conv_kernel": delta.num_taps, "kda.head_dim": delta.head_dim}
+            case LatentSpec() as latent:
+                found["rope.dimension_count"] = latent.rotary_dim
+    return found
+
+
+def _taps(spec: ModelSpec, layer: int) -> Steps:
+    """Files have an axis of length 1 on either side of the channels."""
+    delta = delta_of(spec, layer)
+    return (Reshaped((delta.inner_width, delta.num_taps), (1, delta.inner_width, 1, delta.num_taps)),)
+
+
+def column(spec: ModelSpec, layer: int) -> Steps:
+    """A number for each head, which files have as a matrix of one column."""
+    num_heads = delta_of(spec, layer).num_heads
+    return (Reshaped((num_heads,), (num_heads, 1)),)
+
+
 # What files of this family and of Ling 3 have in common.
 GGUF_KEYS: dict[str, str] = {
     **{key: name for key, name in GROUPED_KEYS.items() if key not in LATENT_GGUF_KEYS},
@@ -191,7 +221,7 @@ GGUF_KEYS: dict[str, str] = {
 }
 GGUF_DELTA: dict[str, Names] = {
     **{f"delta.{p}.weight": (f"attn_{p}.weight",) for p in "qkv"},
-    **{f"delta.conv_{p}.weight": (f"ssm_conv1d_{p}.weight",) for p in "qkv"},
+    **{f"delta.conv_{p}.weight": (Name(f"ssm_conv1d_{p}.weight", _taps),) for p in "qkv"},
     "delta.beta.weight": ("ssm_beta.weight",),
     "delta.dt_bias": ("ssm_dt.bias",),
     "delta.norm.weight": ("ssm_norm.weight",),
@@ -215,13 +245,17 @@ FAMILY = Family(
             "ssm.conv_kernel": "linear_conv_kernel_dim",
             "kda.head_dim": "linear_head_dim",
         },
-        gguf_table({**GGUF_LATENT, **GGUF_DELTA, **_GGUF_RANKS, "delta.decay": ("ssm_a",)}, extra_layers=MTP),
+        gguf_table(
+            {**GGUF_LATENT, **GGUF_DELTA, **_GGUF_RANKS, "delta.decay": (Name("ssm_a", column),)},
+            extra_layers=MTP,
+        ),
         {"norm_topk_prob": True, "routed_scaling_factor": 1.0, "n_group": 1, "topk_group": 1},
         checked={"expert_gating_func": (2,)},
         # Nothing rotates.
         ignored=(*LATENT_GGUF_KEYS, "rope.freq_base", "nextn_predict_layers"),
         per_layer=("attention.head_count_kv",),
         finish=_finish,
+        says=says_kinds,
         unheeded=("expert_weights_norm",),
     ),
     defaults={

@@ -10,7 +10,7 @@ from edgemoe.errors import UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.family import Family
 from edgemoe.models.families.fields import read_attention, read_kinds, read_mlp, read_model, read_moe
-from edgemoe.models.families.gguf_names import KEYS, SIGMOID, GgufFamily, gguf_table
+from edgemoe.models.families.gguf_names import KEYS, SIGMOID, GgufFamily, gguf_table, key_heads
 from edgemoe.models.families.names import Name, Names, first_half, hugging_face, second_half
 from edgemoe.models.mixers.short_conv import ShortConvSpec
 from edgemoe.models.spec import LayerSpec, ModelSpec, RouterSpec
@@ -60,6 +60,12 @@ def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str])
         raise UnsupportedModelError("GGUF key attention.head_count_kv does not say which layers convolve")
     config["layer_types"] = [_FULL if count else _CONV for count in heads]
     config["num_key_value_heads"] = max(heads)
+
+
+def _says(spec: ModelSpec) -> dict[str, Any]:
+    """Which layers convolve, and over how many tokens."""
+    taps = [layer.mixer.num_taps for layer in spec.layers if isinstance(layer.mixer, ShortConvSpec)]
+    return {"attention.head_count_kv": key_heads(spec), "shortconv.l_cache": max(taps, default=None)}
 
 
 _PARTS = {"gate": "w1", "up": "w3", "down": "w2"}
@@ -114,6 +120,7 @@ FAMILY = Family(
         ignored=("attention.key_length", "attention.value_length"),
         per_layer=("attention.head_count_kv", "feed_forward_length"),
         finish=_finish,
+        says=_says,
     ),
     defaults={
         "vocab_size": 65536,

@@ -7,6 +7,7 @@ from typing import Any
 
 from edgemoe.errors import UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader, check_number, shown
+from edgemoe.models.families.gguf_names import key_heads
 from edgemoe.models.families.names import Name, Names, Steps
 from edgemoe.models.mixers.mamba2 import Mamba2Spec
 from edgemoe.models.spec import LayerSpec, ModelSpec
@@ -77,6 +78,22 @@ def _mamba(spec: ModelSpec, layer: int) -> Mamba2Spec:
     return mamba
 
 
+def says_mamba(spec: ModelSpec) -> dict[str, Any]:
+    """What GGUF files say of Mamba layers, which are all alike, and which layers are of them."""
+    found: dict[str, Any] = {"attention.head_count_kv": key_heads(spec)}
+    for layer in spec.layers:
+        if isinstance(layer.mixer, Mamba2Spec):
+            mamba = layer.mixer
+            found |= {
+                "ssm.conv_kernel": mamba.num_taps,
+                "ssm.state_size": mamba.state_dim,
+                "ssm.group_count": mamba.num_groups,
+                "ssm.time_step_rank": mamba.num_heads,
+                "ssm.inner_size": mamba.inner_width,
+            }
+    return found
+
+
 def _z(spec: ModelSpec, layer: int) -> Steps:
     return (Rows(0, _mamba(spec, layer).inner_width),)
 
@@ -94,6 +111,12 @@ def _steps(spec: ModelSpec, layer: int) -> Steps:
 
 def _minus_exp(spec: ModelSpec, layer: int) -> Steps:
     return (MinusExp(),)
+
+
+def _column(spec: ModelSpec, layer: int) -> Steps:
+    """A number for each head, which files have as a matrix of one column."""
+    num_heads = _mamba(spec, layer).num_heads
+    return (Reshaped((num_heads,), (num_heads, 1)),)
 
 
 def _flat(spec: ModelSpec, layer: int) -> Steps:
@@ -125,9 +148,9 @@ GGUF_MAMBA: dict[str, Names] = {
     "mamba.mixed.weight": (Name("ssm_in.weight", _mixed),),
     "mamba.steps.weight": (Name("ssm_in.weight", _steps),),
     "mamba.in.bias": ("ssm_in.bias",),
-    "mamba.decay": ("ssm_a",),
+    "mamba.decay": (Name("ssm_a", _column),),
     "mamba.dt_bias": ("ssm_dt.bias",),
-    "mamba.skip": ("ssm_d",),
+    "mamba.skip": (Name("ssm_d", _column),),
     "mamba.conv.weight": ("ssm_conv1d.weight",),
     "mamba.conv.bias": ("ssm_conv1d.bias",),
     "mamba.norm.weight": (Name("ssm_norm.weight", _flat),),

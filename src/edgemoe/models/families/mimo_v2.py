@@ -19,7 +19,7 @@ from edgemoe.models.families.fields import (
     read_model,
     read_moe,
 )
-from edgemoe.models.families.gguf_names import GROUPED_KEYS, GgufFamily, gguf_table
+from edgemoe.models.families.gguf_names import GROUPED_KEYS, GgufFamily, gguf_table, key_heads
 from edgemoe.models.families.names import MLP, MTP, hugging_face
 from edgemoe.models.rope import rope_of_kind
 from edgemoe.models.spec import AttentionSpec, LayerSpec, ModelSpec, RopeSpec
@@ -148,6 +148,25 @@ def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str])
     }
 
 
+def _says(spec: ModelSpec) -> dict[str, Any]:
+    """What differs between kinds of layers; a kind that is not there is said to be like the other."""
+    attentions = [layer.mixer for layer in spec.layers if isinstance(layer.mixer, AttentionSpec)]
+    full = next((a for a in attentions if not a.window), attentions[0])
+    sliding = next((a for a in attentions if a.window), attentions[0])
+    assert full.rope is not None, "all layers of the family rotate"
+    assert sliding.rope is not None, "all layers of the family rotate"
+    return {
+        "attention.head_count_kv": key_heads(spec),
+        "attention.sliding_window": sliding.window or None,
+        "attention.sliding_window_pattern": [bool(attention.window) for attention in attentions],
+        "attention.value_length": full.value_dim,
+        "attention.value_scale": full.value_scale,
+        "rope.dimension_count": full.rope.rotary_dim,
+        "rope.freq_base": full.rope.theta,
+        "rope.freq_base_swa": sliding.rope.theta,
+    }
+
+
 FAMILY = Family(
     "MiMo-V2-Flash",
     ("mimo_v2_flash",),
@@ -184,6 +203,7 @@ FAMILY = Family(
         ignored=("rope.dimension_count", "nextn_predict_layers"),
         per_layer=("attention.head_count_kv", "attention.sliding_window_pattern"),
         finish=_finish,
+        says=_says,
         unheeded=("expert_weights_norm",),
     ),
     defaults={

@@ -20,6 +20,7 @@ from edgemoe.models.families.mamba_fields import (
     mamba_names,
     read_step_limits,
     read_unrotated,
+    says_mamba,
 )
 from edgemoe.models.families.names import MTP, Names, hugging_face
 from edgemoe.models.mixers.mamba2 import Mamba2Spec
@@ -137,6 +138,22 @@ def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str])
     config["use_bias"] = any(name.endswith("ssm_in.bias") for name in names)
 
 
+def _says(spec: ModelSpec) -> dict[str, Any]:
+    """Kinds of layers by what they lack, and one epsilon under both names."""
+    if any(isinstance(layer.feed_forward, MLPSpec) for layer in spec.layers):
+        raise UnsupportedModelError(
+            "Nemotron 3 with dense networks beside the experts cannot be exported: llama.cpp runs none"
+        )
+    width = spec.moe(spec.moe_layers[0]).expert.width
+    return {
+        **says_mamba(spec),
+        "feed_forward_length": [width if layer.feed_forward else 0 for layer in spec.layers],
+        "moe_latent_size": spec.moe(spec.moe_layers[0]).latent_width or None,
+        "attention.layer_norm_epsilon": spec.norm_eps,
+        "attention.layer_norm_rms_epsilon": spec.norm_eps,
+    }
+
+
 # Of networks and around the experts; with biases where networks have them.
 _MATRICES = {
     **{f"shared.{p}": f"shared_experts.{p}_proj" for p in ("up", "down")},
@@ -165,6 +182,8 @@ _UNREAD_KEYS = (
     *("rope.dimension_count", "rope.freq_base", "rope.scaling.finetuned"),
     *("attention.layer_norm_rms_epsilon", "attention.value_length", "nextn_predict_layers"),
 )
+# Any layer may be without experts here.
+_DENSE_FIRST = "leading_dense_block_count"
 
 FAMILY = Family(
     "Nemotron 3",
@@ -179,7 +198,7 @@ FAMILY = Family(
     GgufFamily(
         "nemotron_h_moe",
         {
-            **{key: name for key, name in GROUPED_KEYS.items() if key not in _UNREAD_KEYS},
+            **{key: name for key, name in GROUPED_KEYS.items() if key not in (*_UNREAD_KEYS, _DENSE_FIRST)},
             "attention.layer_norm_epsilon": "layer_norm_epsilon",
             "expert_shared_feed_forward_length": "moe_shared_expert_intermediate_size",
             "ssm.conv_kernel": "conv_kernel",
@@ -202,6 +221,7 @@ FAMILY = Family(
         ignored=_UNREAD_KEYS,
         per_layer=("attention.head_count_kv", "feed_forward_length"),
         finish=_finish,
+        says=_says,
     ),
     defaults={
         "vocab_size": 131072,

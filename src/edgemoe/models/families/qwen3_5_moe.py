@@ -21,6 +21,7 @@ from edgemoe.models.families.hybrid_fields import (
     TOP_NORM,
     read_mixers,
     read_shared,
+    says_delta,
 )
 from edgemoe.models.families.names import MTP, VISION, Name, Steps, hugging_face
 from edgemoe.models.mixers.delta_net import GatedDeltaNetSpec
@@ -121,6 +122,7 @@ FAMILY = Family(
         ignored=(*GGUF_IGNORED, "nextn_predict_layers", "expert_weights_norm"),
         per_layer=GGUF_PER_LAYER,
         finish=_finish,
+        says=says_delta,
     ),
     holders=("qwen3_5_moe",),
     defaults={

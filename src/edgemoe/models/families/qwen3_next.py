@@ -22,6 +22,7 @@ from edgemoe.models.families.hybrid_fields import (
     TOP_NORM,
     read_mixers,
     read_shared,
+    says_delta,
 )
 from edgemoe.models.families.names import MLP, MTP, Name, Steps, hugging_face
 from edgemoe.models.mixers.delta_net import GatedDeltaNetSpec
@@ -125,6 +126,7 @@ FAMILY = Family(
         ignored=GGUF_IGNORED,
         per_layer=GGUF_PER_LAYER,
         finish=_finish,
+        says=says_delta,
     ),
     defaults={
         "vocab_size": 151936,
