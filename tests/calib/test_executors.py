@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import select
 import signal
+import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +30,8 @@ WINDOWS = [np.random.default_rng(seed).integers(3, 320, WINDOW).tolist() for see
 OTHERS = [np.random.default_rng(seed).integers(3, 320, WINDOW).tolist() for seed in range(100, 106)]
 TESTS = str(Path(__file__).parent)  # where other processes find the items of these tests
 OPTIONS = ProfileOptions(WINDOW, "q8", 2 << 30)
+# After this a test that waits for ever has failed.
+LONG_S = 120
 ON_RAY = ExecutorOptions("ray", memory_bytes=1 << 30)
 
 
@@ -166,6 +170,39 @@ def test_a_process_that_dies_is_replaced_and_one_that_keeps_dying_ends_the_work(
     with pytest.raises(WorkerError, match=r"square of 7: its worker died \(SIGKILL\), like 2 before"):
         run_items(Processes(1), partial(square, kills_at=(7,), times=99), [Square(7, tmp_path)], tmp_path)
     assert Square(7, tmp_path).attempts == workers.MAX_DEATHS
+
+
+def hold(item):
+    """Say so, and compute for ever."""
+    with (item.folder / "held").open("wb", buffering=0) as pipe:
+        pipe.write(b"x")
+        signal.pause()
+
+
+DRIVER = """
+from pathlib import Path
+from edgemoe.executors import Processes, run_items
+from test_executors import Square, hold
+run_items(Processes(1), hold, [Square(5, Path.cwd())], Path.cwd())
+"""
+
+
+def test_processes_end_with_a_command_that_is_killed_which_then_goes_on(tmp_path):
+    """One that computed on would take its memory beside that of the command that goes on."""
+    os.mkfifo(tmp_path / "held")
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER], cwd=tmp_path, env={**os.environ, "PYTHONPATH": TESTS}
+    )
+    with (tmp_path / "held").open("rb", buffering=0) as pipe:
+        assert pipe.read(1) == b"x"
+        driver.kill()
+        driver.wait()
+        ready, _, _ = select.select([pipe], [], [], LONG_S)
+        assert ready, "the worker lives on"
+        assert pipe.read(1) == b""
+    item = Square(5, tmp_path)
+    run_items(Processes(2), square, [item], tmp_path)
+    assert item.output.read_text() == "25"
 
 
 def test_a_job_that_dies_is_begun_again_with_what_is_left(tmp_path, monkeypatch):

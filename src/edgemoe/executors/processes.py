@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -117,6 +119,15 @@ class _Worker:
 def _serve(connection: Connection, call: Call) -> None:
     """Compute items until nobody sends any more. Ctrl-C is the parent's to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, OSError):
         while True:
             connection.send(call(connection.recv()))
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed waits for no item, and the command that goes on wants the memory."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "workers are begun by a process"
+    parent.join()
+    os._exit(1)
