@@ -20,7 +20,7 @@ from edgemoe.calib.widths import Profile, ProfileOptions
 from edgemoe.calib.widths.ladder import UNIFORM, WIDTHS
 from edgemoe.convert import convert, convert_in_parts
 from edgemoe.errors import ConversionError, RequestError, WorkerError
-from edgemoe.executors import ExecutorOptions, Here, Processes, Slurm, find_executor, run_items
+from edgemoe.executors import Executor, ExecutorOptions, Here, Processes, Slurm, find_executor, run_items
 from edgemoe.executors import worker as workers
 from edgemoe.quant import BitPlan, ExpertFormats
 from edgemoe.workflows.convert import ConvertOptions, convert_model
@@ -71,6 +71,33 @@ def square(item, kills_at=(), times=1, error=None):
     item.output.write_text(str(item.number**2))
 
 
+@dataclass
+class Deadly:
+    """An executor one of whose workers dies in every piece of work, before its first item or any other."""
+
+    executor: Executor
+    marks: Path
+    num_works: int = 0
+
+    def check(self):
+        self.executor.check()
+
+    def map(self, work, items, folder, finished):
+        self.num_works += 1
+        mark = self.marks / f"{self.num_works}.died"
+        self.executor.map(partial(dying, work, mark), items, folder, finished)
+
+
+def dying(work, mark, item):
+    """The first worker to come here dies."""
+    try:
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        work(item)
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def profiled(checkpoint, folder, executor):
     with Profile(checkpoint, folder, lambda store: WINDOWS, quiet, OPTIONS, executor) as made:
         made.find_fast()
@@ -105,8 +132,10 @@ def agrees_with(here, checkpoint, folder, executor):
     return True
 
 
-def test_two_processes_give_the_same_bits(here, tiny_checkpoint, tmp_path):
-    assert agrees_with(here, tiny_checkpoint, tmp_path / "profile", Processes(2))
+def test_two_processes_give_the_same_bits_though_some_die(here, tiny_checkpoint, tmp_path):
+    executor = Deadly(Processes(2), tmp_path)
+    assert agrees_with(here, tiny_checkpoint, tmp_path / "profile", executor)
+    assert len(list(tmp_path.glob("*.died"))) == executor.num_works > 3
 
 
 def test_jobs_give_the_same_bits(here, tiny_checkpoint, tmp_path):
@@ -132,9 +161,11 @@ def two_nodes():
 
 
 @pytest.mark.filterwarnings("default")  # Ray's own
-def test_two_nodes_of_ray_give_the_same_bits(here, two_nodes, tiny_checkpoint, tmp_path):
-    executor = find_executor(ExecutorOptions("ray", memory_bytes=OPTIONS.budget_bytes))
+def test_two_nodes_of_ray_give_the_same_bits_though_some_die(here, two_nodes, tiny_checkpoint, tmp_path):
+    on_ray = find_executor(ExecutorOptions("ray", memory_bytes=OPTIONS.budget_bytes))
+    executor = Deadly(on_ray, tmp_path)
     assert agrees_with(here, tiny_checkpoint, tmp_path / "profile", executor)
+    assert len(list(tmp_path.glob("*.died"))) == executor.num_works > 3
 
 
 @pytest.mark.filterwarnings("default")
@@ -151,6 +182,25 @@ def test_a_worker_of_ray_that_dies_is_replaced(two_nodes, tmp_path):
             *(find_executor(replace(ON_RAY, num_cores=64)), square),
             *([Square(9, tmp_path)], tmp_path),
         )
+
+
+ON_RAY_DRIVER = """
+from functools import partial
+from pathlib import Path
+from edgemoe.executors import ExecutorOptions, find_executor, run_items
+from test_executors import Square, square
+items = [Square(number, Path.cwd()) for number in range(4)]
+executor = find_executor(ExecutorOptions("ray", memory_bytes=1 << 30))
+run_items(executor, partial(square, kills_at=(2,)), items, Path.cwd())
+"""
+
+
+def test_deaths_on_ray_leave_stdout_to_the_command(two_nodes, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", ON_RAY_DRIVER], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert Square(2, tmp_path).attempts == 2
+    assert done.stdout == ""
 
 
 def test_an_item_whose_file_is_there_is_not_computed_again(tmp_path):

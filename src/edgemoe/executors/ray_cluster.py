@@ -14,6 +14,9 @@ from edgemoe.executors.items import AnyItem, Item
 from edgemoe.executors.worker import MAX_DEATHS, Call, Failure, calling
 
 _PATIENCE_S = 5.0
+# Ray prints on stdout, where a command's one JSON object goes, how each worker died that it replaces. What
+# matches this is not printed; Ray reads it when it is first imported.
+_UNPRINTED = "RAY_DEDUP_LOGS_SKIP_REGEX"
 
 
 class RayCluster:
@@ -86,6 +89,7 @@ def _compute(call: Call, item: Item) -> Failure | None:
 
 def _connect(address: str | None) -> Any:
     """The module, connected. A connection that is there already, of whoever, is used."""
+    os.environ.setdefault(_UNPRINTED, ".")
     try:
         import ray
     except ImportError:
