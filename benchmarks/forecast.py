@@ -2,7 +2,7 @@
 
     python benchmarks/forecast.py STORE... [--share 1 --share 0.5] [--turns 20] [--tokens 16]
 
-In each turn memory is timed, some tokens are written, and memory is timed again; storage is timed before and
+In each turn products are timed, some tokens are written, and products are timed again; storage is timed before and
 after all turns. So what else a machine does meets both alike. Prints medians, and one JSON line.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edgemoe.bench import measure_memory, measure_storage, mode_options
+from edgemoe.bench import measure_products, measure_storage, mode_options
 from edgemoe.engine.loading import Engine, load_engine
 from edgemoe.engine.speed import SpeedForecast, forecast_speed
 from edgemoe.store import Store, open_store
@@ -33,7 +33,7 @@ class Row:
 
     store: str
     share: float
-    memory_bytes_per_s: float
+    product_bytes_per_s: float
     storage_bytes_per_s: float
     tokens_per_s: float
     read_bytes: float
@@ -46,7 +46,7 @@ class Row:
 
     def __str__(self) -> str:
         return (
-            f"| {self.store}, {self.share:.0%} | {self.memory_bytes_per_s / 1e9:.1f},"
+            f"| {self.store}, {self.share:.0%} | {self.product_bytes_per_s / 1e9:.1f},"
             f" {self.storage_bytes_per_s / 1e9:.2f} | {self.read_bytes / 1e6:.1f}"
             f" ({self.forecast.read_bytes / 1e6:.1f}) | {self.tokens_per_s:.1f} |"
             f" {self.forecast.tokens_per_s:.1f} | {self.ratio:.2f} |"
@@ -64,14 +64,15 @@ def measure(store: Store, share: float, num_turns: int, num_tokens: int) -> Row:
         tokens = _written(engine)
         _write(tokens, WARM_TOKENS)
         before = engine.experts.counts.bytes_read
-        memory, rates = [], []
+        products, rates = [], []
+        format = next(iter(store.manifest.experts.values())).formats.up
         for _ in range(num_turns):
-            around = measure_memory()
+            around = measure_products(format)
             rates.append(_write(tokens, num_tokens))
-            memory.append((around + measure_memory()) / 2)
+            products.append((around + measure_products(format)) / 2)
         read_bytes = (engine.experts.counts.bytes_read - before) / (num_turns * num_tokens)
         disk.append(measure_storage(Path.cwd()).bytes_per_s)
-        given = statistics.median(memory), statistics.mean(disk)
+        given = statistics.median(products), statistics.mean(disk)
         forecast = forecast_speed(engine.spec, store.manifest, share, *given)
         return Row(store.name, share, *given, statistics.median(rates), read_bytes, forecast)
     finally:
@@ -106,7 +107,7 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=16, help="of a turn")
     given = parser.parse_args()
     print(
-        "| store, in memory | memory, disk GB/s | MB read a token (forecast) | tokens/s | forecast | ratio |"
+        "| store, in memory | products, disk GB/s | MB read a token (forecast) | tokens/s | forecast | ratio |"
     )
     print("|---|---|---|---:|---:|---:|")
     rows = []

@@ -361,6 +361,21 @@ def test_speed_is_measured_within_what_is_free(monkeypatch, free):
     assert set(sizes) == {10 * MIB}
 
 
+def test_products_are_timed_in_the_format_asked_for(monkeypatch):
+    monkeypatch.setattr(machine_speed, "available_memory_bytes", lambda: (30 * MIB, ""))
+    seen = []
+
+    def multiply(x, matrix, out):
+        seen.append((matrix.format, len(matrix.packed)))
+        return native.matmul(x, matrix, out)
+
+    monkeypatch.setattr(machine_speed, "matmul", multiply)
+    assert machine_speed.measure_products("q4_k") > 0
+    ((format, num_bytes),) = set(seen)
+    assert format == "q4_k"
+    assert 9 * MIB < num_bytes <= 10 * MIB
+
+
 def test_chat_in_a_terminal_that_hangs_up_ends(tiny_store):
     child, terminal = pty.fork()
     if child == 0:

@@ -5,7 +5,7 @@ for measured in time_stores([Path("qwen.store")], options):
 print(measured)
 """
 
-from edgemoe.bench.machine_speed import StorageSpeed, measure_memory, measure_storage
+from edgemoe.bench.machine_speed import StorageSpeed, measure_memory, measure_products, measure_storage
 from edgemoe.bench.modes import MODES, Measurement, Tests, held_to, mode_options, run_mode
 from edgemoe.bench.stores import BenchOptions, time_stores
 
@@ -17,6 +17,7 @@ __all__ = [
     "Tests",
     "held_to",
     "measure_memory",
+    "measure_products",
     "measure_storage",
     "mode_options",
     "run_mode",

@@ -1,4 +1,4 @@
-"""How fast this machine delivers weights: from memory, and from storage.
+"""How fast this machine delivers weights: from memory, to what computes with them, and from storage.
 
 Storage is measured by direct reads of expert-sized blocks from a temporary file.
 """
@@ -10,15 +10,18 @@ import random
 import statistics
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+import numpy as np
+
 from edgemoe.engine.machine import available_memory_bytes
 from edgemoe.errors import RequestError
-from edgemoe.native import aligned_empty, read_memory
+from edgemoe.native import ROW_GROUP, Matrix, aligned_empty, matmul, packed_num_bytes, read_memory
 from edgemoe.store import open_reader
 from edgemoe.units import MIB, format_size
 
@@ -29,6 +32,7 @@ NUM_BUFFERS = 8  # blocks that are read into in turn
 MEMORY_BYTES = 128 * MIB  # beyond the caches
 LEAST_MEMORY_BYTES = 4 * MIB
 NUM_PASSES = 5
+PRODUCT_COLS = 2048  # of rows, as wide as small models
 
 
 @dataclass(frozen=True)
@@ -50,15 +54,34 @@ def measure_memory() -> float:
     A token reads its weights once, so no engine makes more tokens a second than this over their bytes. Where
     little memory is free, a third of that is read.
     """
-    num_bytes = max(LEAST_MEMORY_BYTES, min(MEMORY_BYTES, available_memory_bytes()[0] // 3))
-    buffer = aligned_empty(num_bytes // MIB * MIB)
+    buffer = aligned_empty(_measured_bytes() // MIB * MIB)
     buffer[:] = 1  # pages that were never written are all the same page of zeros
+    return len(buffer) / _median_s(lambda: read_memory(buffer))
+
+
+def measure_products(format: str) -> float:
+    """Bytes per second of packed weights that a token is multiplied with on all threads, as in
+    ``measure_memory``; the less where unpacking the format takes longer than reading it.
+    """
+    num_rows = _measured_bytes() // packed_num_bytes(format, ROW_GROUP, PRODUCT_COLS) * ROW_GROUP
+    packed = aligned_empty(packed_num_bytes(format, num_rows, PRODUCT_COLS))
+    packed[:] = 0
+    x, matrix = np.ones((1, PRODUCT_COLS), np.float32), Matrix(packed, format, num_rows, PRODUCT_COLS)
+    out = np.empty((1, num_rows), np.float32)
+    return len(packed) / _median_s(lambda: matmul(x, matrix, out))
+
+
+def _measured_bytes() -> int:
+    return max(LEAST_MEMORY_BYTES, min(MEMORY_BYTES, available_memory_bytes()[0] // 3))
+
+
+def _median_s(run: Callable[[], object]) -> float:
     times_s = []
     for _ in range(NUM_PASSES + 1):
         started = time.perf_counter()
-        read_memory(buffer)
+        run()
         times_s.append(time.perf_counter() - started)
-    return len(buffer) / statistics.median(times_s[1:])
+    return statistics.median(times_s[1:])
 
 
 def measure_storage(folder: Path) -> StorageSpeed:

@@ -47,7 +47,7 @@ class Outlook:
 def look_ahead(
     source: CheckpointSource,
     plan: BitPlan,
-    memory_bytes_per_s: float,
+    product_bytes_per_s: float,
     storage_bytes_per_s: float,
     budgets_bytes: Sequence[int] = (),
     *,
@@ -82,7 +82,7 @@ def look_ahead(
     found = []
     for budget in budgets_bytes or dict.fromkeys((smallest, half, resident)):
         share = plan_memory(spec, manifest, budget).resident_share
-        speed = forecast_speed(spec, manifest, share, memory_bytes_per_s, storage_bytes_per_s)
+        speed = forecast_speed(spec, manifest, share, product_bytes_per_s, storage_bytes_per_s)
         found.append(BudgetOutlook(budget, share, speed))
     return Outlook(
         family=family_of(spec).title,

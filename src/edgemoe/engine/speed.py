@@ -1,6 +1,6 @@
-"""Tokens per second before anything is loaded, from sizes and what this machine's memory and storage give.
+"""Tokens per second before anything is loaded, from sizes and what this machine's cores and storage give.
 
-A token reads every dense weight and its experts from memory once, and from storage those of its experts that
+A token is multiplied with every dense weight and its experts once, and from storage those of its experts that
 are not in memory. How many that are follows from the share of experts that fits. Each constant was measured;
 docs/benchmarks.md compares the forecasts with what stores did.
 """
@@ -16,11 +16,11 @@ from edgemoe.store import Manifest
 # With a share s of the experts in memory, (1 - s) to this power of the bytes asked for are read. LRU of 24 of
 # OLMoE's 64 experts hits 68 %; what is read ahead in vain about makes up for what a better policy saves.
 MISS_EXPONENT = 2.5
-# Of reading memory, what a whole token reaches: kernels 0.9, and attention, norms and routing are not theirs.
-# Where other programs compute, 0.7.
-MEMORY_EFFICIENCY = 0.8
+# Of a token's computing, the products with weights; the rest are attention, norms, routing and sampling. 0.9
+# on an idle machine, 0.7 beside other programs, for which threads wait at the end of every product.
+PRODUCT_SHARE = 0.8
 # Of a layer, beside its weights: what small models take whatever their bytes.
-LAYER_S = 30e-6
+LAYER_S = 40e-6
 # Of reading, what computing does not hide: 0.4 to 0.9 of it where much is read.
 WAITED_SHARE = 0.7
 # Of a read, what neither bandwidth nor computing hides, and what is done around it.
@@ -47,10 +47,13 @@ def forecast_speed(
     spec: ModelSpec,
     manifest: Manifest,
     resident_share: float,
-    memory_bytes_per_s: float,
+    product_bytes_per_s: float,
     storage_bytes_per_s: float,
 ) -> SpeedForecast:
-    """How fast a store would decode with this share of its experts in memory."""
+    """How fast a store would decode with this share of its experts in memory.
+
+    ``product_bytes_per_s``: packed weights that one token is multiplied with (``measure_products``).
+    """
     embedding = manifest.dense["embed.weight"].num_bytes
     dense = sum(entry.num_bytes for entry in manifest.dense.values())
     if not spec.has_tied_head:
@@ -65,7 +68,7 @@ def forecast_speed(
         num_active += top_k
     missed_share = missed_of(resident_share)
     missed_bytes = active_bytes * missed_share
-    compute_s = seconds_to_compute(dense + active_bytes, len(spec.decoder_layers), memory_bytes_per_s)
+    compute_s = seconds_to_compute(dense + active_bytes, len(spec.decoder_layers), product_bytes_per_s)
     read_s = seconds_to_read(missed_bytes, num_active * missed_share, storage_bytes_per_s)
     return SpeedForecast(
         tokens_per_s=1 / (compute_s + read_s),
@@ -82,9 +85,9 @@ def missed_of(resident_share: float) -> float:
     return float((1 - min(1.0, resident_share)) ** MISS_EXPONENT)
 
 
-def seconds_to_compute(num_bytes: float, num_layers: int, memory_bytes_per_s: float) -> float:
-    """Of a token that reads so many bytes of weights from memory."""
-    return num_bytes / (memory_bytes_per_s * MEMORY_EFFICIENCY) + LAYER_S * num_layers
+def seconds_to_compute(num_bytes: float, num_layers: int, product_bytes_per_s: float) -> float:
+    """Of a token that is multiplied with so many bytes of weights."""
+    return num_bytes / (product_bytes_per_s * PRODUCT_SHARE) + LAYER_S * num_layers
 
 
 def seconds_to_read(num_bytes: float, num_reads: float, storage_bytes_per_s: float) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgemoe.bench import measure_memory, measure_storage
+from edgemoe.bench import measure_products, measure_storage
 from edgemoe.checkpoint import CheckpointSource, HubName, open_hub, parse_hub_name
 from edgemoe.convert import ConversionReport, convert
 from edgemoe.convert.outlook import Outlook, look_ahead
@@ -56,8 +56,8 @@ class Fetched:
 def look_at_model(name: str, options: GetOptions | None = None) -> Fetched:
     """What a model would take and give on this machine; no weights are fetched.
 
-    ``name``: org/model, org/model@revision or org/model:file.gguf. Memory and the storage are timed for it,
-    some seconds.
+    ``name``: org/model, org/model@revision or org/model:file.gguf. Products and the storage are timed for
+    it, some seconds.
 
     Raises:
         BudgetError: the memory asked for is too small.
@@ -130,7 +130,8 @@ def _looked(source: CheckpointSource, name: HubName, options: GetOptions) -> Fet
     speed = measure_storage(existing_folder(place)).bytes_per_s
     budgets = () if options.memory is None else (parse_size(options.memory),)
     plan = options.plan(source, is_gguf=name.file is not None)
-    outlook = look_ahead(source, plan, measure_memory(), speed, budgets, keeps_mtp=options.keeps_mtp)
+    products = measure_products(plan.default.up)
+    outlook = look_ahead(source, plan, products, speed, budgets, keeps_mtp=options.keeps_mtp)
     return Fetched(place, _store_name(name) if options.out is None else str(place), outlook)
 
 
