@@ -2,8 +2,8 @@
 
     python benchmarks/forecast.py STORE... [--share 1 --share 0.5] [--turns 20] [--tokens 16]
 
-In each turn products are timed, some tokens are written, and products are timed again; storage is timed before and
-after all turns. So what else a machine does meets both alike. Prints medians, and one JSON line.
+In each turn products are timed, some tokens are written, and products are timed again; storage is timed
+before and after all turns. So what else a machine does meets both alike. Prints medians, and one JSON line.
 """
 
 from __future__ import annotations
@@ -106,9 +106,7 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=16, help="of a turn")
     given = parser.parse_args()
-    print(
-        "| store, in memory | products, disk GB/s | MB read a token (forecast) | tokens/s | forecast | ratio |"
-    )
+    print("| store, in memory | products, disk GB/s | MB read (forecast) | tokens/s | forecast | ratio |")
     print("|---|---|---|---:|---:|---:|")
     rows = []
     for path in given.stores:
