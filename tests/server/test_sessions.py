@@ -192,7 +192,9 @@ def test_a_session_of_codex(http):
     assert call["namespace"] == "agents"
     patch = {"type": "custom_tool_call", "call_id": "p", "name": "apply_patch", "input": "*** Begin Patch"}
     patched = {"type": "custom_tool_call_output", "call_id": "p", "output": "Done!"}
-    (said,) = session.ask(output_of(call, [words("ready")]), patch, patched, text={"format": DONE})
+    (said,) = session.ask(
+        output_of(call, [words("ready")]), patch, patched, text={"format": DONE}, max_output_tokens=20
+    )
     assert said["content"][0]["text"] == '"done"'
     refused = session.ask(said_by("user", words("See:"), ITEM_IMAGE))
     assert refused.status_code == 400

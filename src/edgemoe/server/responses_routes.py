@@ -17,6 +17,7 @@ from edgemoe.server.fields import Fields
 from edgemoe.server.openai.background import Background
 from edgemoe.server.openai.compacting import compacted, summary_request
 from edgemoe.server.openai.response_items import item_not_found, page_of, references, whole_items
+from edgemoe.server.openai.response_tools import tools_of
 from edgemoe.server.openai.responses_answer import ResponsesEncoder
 from edgemoe.server.openai.responses_request import read_delivery, read_responses
 from edgemoe.server.openai.stored import Item, Kept, StoredResponses
@@ -54,7 +55,8 @@ class ResponsesRoutes:
         delivery = read_delivery(body)
         asked = read_responses(body, exchange.options.limits, history)
         prepared = await self._answers.prepare(asked)
-        encoder = ResponsesEncoder(prepared.name, body)
+        tools = tools_of(body, history, exchange.options.limits)
+        encoder = ResponsesEncoder(prepared.name, body, tools.by_name)
         kept = Kept(encoder.response, [*history, *whole_items(body.get("input"))])
         told = self._answers.events(prepared, exchange.record)
         if delivery.in_background:

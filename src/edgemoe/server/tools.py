@@ -13,6 +13,7 @@ from edgemoe.server.request import AUTO, NAMED, NONE, REQUIRED, ToolChoice
 
 Tools = Sequence[Mapping[str, Any]]  # in the shape of chat templates
 MAX_ALLOWED = 1024
+CALLED = {"function", "custom"}  # kinds of tools that a request can name
 
 
 def read_tools(fields: Fields, limits: Limits) -> Tools:
@@ -44,6 +45,12 @@ def function_tool(function: Fields, parameters: str, limits: Limits) -> dict[str
     }
 
 
+def definitions_text(functions: Sequence[Mapping[str, Any]]) -> str:
+    """Definitions of functions where they stand within a conversation."""
+    lines = [f"<function>{json.dumps(function, ensure_ascii=False)}</function>" for function in functions]
+    return "\n".join(["<functions>", *lines, "</functions>"])
+
+
 def check_schema_size(schema: Mapping[str, Any], name: str, limits: Limits) -> None:
     """Refuse a schema that would take long to compile."""
     size = len(json.dumps(schema))
@@ -68,8 +75,8 @@ def _read_choice(value: Any, tools: Tools) -> ToolChoice:
             raise refused("tool_choice", "is required, but there are no tools")
         return ToolChoice(value)
     choice = Fields(value, "tool_choice")
-    if choice.text("type") != "function":
-        raise unsupported("tool_choice.type", "it must be function or allowed_tools")
+    if choice.text("type") not in CALLED:
+        raise unsupported("tool_choice.type", "it must be function, custom or allowed_tools")
     return named_choice(_function_name(choice), tools)
 
 
@@ -87,7 +94,7 @@ def _allowed_tools(tools: Tools, choice: Fields) -> tuple[Tools, ToolChoice]:
         for place, entry in enumerate(inner.items("tools", MAX_ALLOWED))
     ]
     names = {named_choice(_function_name(entry), tools).name
-             for entry in entries if entry.text("type") == "function"}  # fmt: skip
+             for entry in entries if entry.text("type") in CALLED}  # fmt: skip
     left = [tool for tool in tools if tool["function"]["name"] in names]
     return left, _read_choice(mode, left)
 

@@ -6,9 +6,10 @@ so that all that stands before them is the same text as in the turn before.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from edgemoe.server.tools import definitions_text
 
 REFERENCE = "tool_reference"
 
@@ -30,9 +31,7 @@ class DeferredTools:
         if not names:
             return content
         self.found.update(names)
-        lines = [f"<function>{json.dumps(self._functions[name], ensure_ascii=False)}</function>"
-                 for name in names]  # fmt: skip
-        return [*rest, {"type": "text", "text": "\n".join(["<functions>", *lines, "</functions>"])}]
+        return [*rest, {"type": "text", "text": definitions_text([self._functions[name] for name in names])}]
 
     def _is_reference(self, part: Any) -> bool:
         is_one = isinstance(part, dict) and part.get("type") == REFERENCE

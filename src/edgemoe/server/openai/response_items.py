@@ -17,6 +17,9 @@ ID_PREFIXES = {
     "custom_tool_call_output": "ctco_",
     "reasoning": "rs_",
     "compaction": "cmp_",
+    "additional_tools": "at_",
+    "tool_search_call": "tsc_",
+    "tool_search_output": "tso_",
 }
 # Items that are left by tools which another server ran; what came of them stands in the text behind them.
 OF_ELSEWHERE = frozenset(
@@ -28,6 +31,8 @@ OF_ELSEWHERE = frozenset(
         "mcp_approval_response",
         "mcp_call",
         "mcp_list_tools",
+        "tool_search_call",
+        "tool_search_output",
         "web_search_call",
     }
 )
@@ -53,7 +58,7 @@ def _whole(entry: Mapping[str, Any]) -> dict[str, Any]:
         item["content"] = _parts(item.get("content", ""), item["role"])
     if item["type"] == "reasoning":
         item.setdefault("summary", [])
-    elif item["type"] != "compaction":
+    elif item["type"] not in {"additional_tools", "compaction"}:
         item.setdefault("status", "completed")
     return item
 

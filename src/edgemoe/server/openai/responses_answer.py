@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from edgemoe.server.events import (
@@ -19,7 +21,8 @@ from edgemoe.server.events import (
 )
 from edgemoe.server.failures import Failure
 from edgemoe.server.openai.chat_answer import logprobs_body
-from edgemoe.server.openai.responses_request import names_in_spaces
+from edgemoe.server.openai.response_items import ID_PREFIXES
+from edgemoe.server.openai.response_tools import CUSTOM, SEARCH, ClientTool, custom_input
 from edgemoe.server.request import new_id
 from edgemoe.server.streaming import named
 
@@ -69,8 +72,10 @@ def usage_body(usage: Usage) -> dict[str, Any]:
 class ResponsesEncoder:
     """Events as those of a response; ``response`` is what there is of it so far."""
 
-    def __init__(self, model: str, body: Mapping[str, Any]) -> None:
-        """``body``: the request, which has been read."""
+    def __init__(
+        self, model: str, body: Mapping[str, Any], tools: Mapping[str, ClientTool] = MappingProxyType({})
+    ) -> None:
+        """``body``: the request, which has been read; ``tools``: by the names that the model knows."""
         echoed = {key: default if body.get(key) is None else body[key] for key, default in ECHOED.items()}
         echoed["tools"] = [
             FUNCTION | tool if tool["type"] == "function" else tool for tool in echoed["tools"]
@@ -92,9 +97,10 @@ class ResponsesEncoder:
             "usage": None,
             **echoed,
         }
-        self._spaces = names_in_spaces(body)
+        self._tools = tools
         self._number = 0
         self._item: dict[str, Any] | None = None  # the open one
+        self._arguments = ""  # of the open call
 
     def opening(self) -> Iterable[str]:
         """The response without its output."""
@@ -112,10 +118,12 @@ class ResponsesEncoder:
             yield from self._open(self._call(event))
         elif isinstance(event, ToolDelta):
             assert self._item is not None
-            self._item["arguments"] += event.text
-            yield self._of_item("response.function_call_arguments.delta", delta=event.text)
+            self._arguments += event.text
+            if self._item["type"] == "function_call":
+                self._item["arguments"] = self._arguments
+                yield self._of_item("response.function_call_arguments.delta", delta=event.text)
         elif isinstance(event, ToolClose):
-            yield from self._close()
+            yield from self._close_call()
         elif isinstance(event, Progress):
             yield self._event("response.in_progress", response=self.response)
         elif isinstance(event, Finish):
@@ -123,11 +131,29 @@ class ResponsesEncoder:
             self._finish(event)
 
     def _call(self, event: ToolOpen) -> dict[str, Any]:
-        item = {"id": new_id("fc_"), "type": "function_call", "status": "in_progress"}
-        item |= {"call_id": event.call_id, "name": event.name, "arguments": ""}
-        if event.name in self._spaces:
-            item["namespace"], item["name"] = self._spaces[event.name]
-        return item
+        self._arguments = ""
+        tool = self._tools.get(event.name)
+        item: dict[str, Any] = {"status": "in_progress", "call_id": event.call_id}
+        if tool is not None and tool.kind == SEARCH:
+            item |= {"type": "tool_search_call", "execution": "client", "arguments": {}}
+        elif tool is not None and tool.kind == CUSTOM:
+            item |= {"type": "custom_tool_call", "name": tool.name, "input": ""}
+        else:
+            name = event.name if tool is None else tool.name
+            item |= {"type": "function_call", "name": name, "arguments": ""}
+        if tool is not None and tool.namespace is not None:
+            item["namespace"] = tool.namespace
+        return {"id": new_id(ID_PREFIXES[item["type"]]), **item}
+
+    def _close_call(self) -> Iterator[str]:
+        """A call whose input is no JSON text can be told only when all of that is there."""
+        assert self._item is not None
+        if self._item["type"] == "custom_tool_call":
+            self._item["input"] = custom_input(self._arguments)
+            yield self._of_item("response.custom_tool_call_input.delta", delta=self._item["input"])
+        elif self._item["type"] == "tool_search_call":
+            self._item["arguments"] = json.loads(self._arguments)
+        yield from self._close()
 
     def _text(self, event: Text) -> Iterator[str]:
         if not event.text:
@@ -172,7 +198,9 @@ class ResponsesEncoder:
         if item["type"] == "function_call":
             done = {"arguments": item["arguments"], "name": item["name"]}
             yield self._of_item("response.function_call_arguments.done", **done)
-        else:
+        elif item["type"] == "custom_tool_call":
+            yield self._of_item("response.custom_tool_call_input.done", input=item["input"])
+        elif item["type"] != "tool_search_call":
             part = item["content"][0]
             if item["type"] == "reasoning":
                 yield self._of_item("response.reasoning_text.done", content_index=0, text=part["text"])

@@ -25,12 +25,19 @@ from edgemoe.server.openai.chat_request import (
     with_ignored,
 )
 from edgemoe.server.openai.response_items import OF_ELSEWHERE, compacted_text
+from edgemoe.server.openai.response_tools import (
+    ADDITIONAL,
+    INPUT,
+    SEARCH,
+    ResponseTools,
+    full_name,
+    is_own_search,
+)
 from edgemoe.server.options import Limits
 from edgemoe.server.parts import content_text
 from edgemoe.server.request import AnswerRequest
-from edgemoe.server.tools import check_schema_size, chosen_tools, function_tool
+from edgemoe.server.tools import check_schema_size, chosen_tools
 
-NAMESPACE = "namespace"  # a kind of tool: functions under a common name
 HARMLESS = frozenset(
     {
         "background",
@@ -90,13 +97,17 @@ def read_responses(
     fields.refuse({"moderation": ()}, "nothing here judges texts")
     fields.choice("truncation", ("auto", "disabled"))  # what does not fit is refused, not cut
     refuse_other_samplers(fields)
-    tools, tool_choice = chosen_tools(_read_tools(fields, limits), fields.get("tool_choice"))
+    found = ResponseTools(limits)
+    found.tell_first(fields)
+    messages = _read_input(fields, history, found)
+    tools, tool_choice = chosen_tools(found.shown(), fields.get("tool_choice"))
     num_top = fields.integer("top_logprobs", 0, MAX_TOP_LOGPROBS)
     wants_logprobs = "message.output_text.logprobs" in fields.items("include", 64)
     request = AnswerRequest(
         model=fields.needed_text("model"),
-        messages=_read_input(fields, history),
+        messages=messages,
         tools=tools,
+        untold_tools=found.written(),
         tool_choice=tool_choice,
         allows_parallel_calls=fields.flag("parallel_tool_calls", True),
         schema=_read_format(fields, limits),
@@ -129,77 +140,36 @@ def _read_format(fields: Fields, limits: Limits) -> Mapping[str, Any] | None:
     return {"type": "object"} if kind == "json_object" else None
 
 
-def _read_tools(fields: Fields, limits: Limits) -> list[dict[str, Any]]:
-    """The client's functions, also those in a namespace. Tools of other kinds, which one client always sends,
-    are left out.
-    """
-    tools = _read_functions(fields, limits)
-    for place, entry in enumerate(fields.items("tools", limits.num_tools)):
-        space = Fields(entry, f"tools[{place}]")
-        if space.text("type") == NAMESPACE:
-            name = space.needed_text("name")
-            for tool in _read_functions(space, limits):
-                function = tool["function"]
-                tools.append(tool | {"function": function | {"name": full_name(name, function["name"])}})
-    if len(tools) > limits.num_tools:
-        raise fields.fail("tools", f"are {len(tools)}; at most {limits.num_tools} are taken")
-    return tools
-
-
-def _read_functions(fields: Fields, limits: Limits) -> list[dict[str, Any]]:
-    entries = [
-        Fields(entry, f"{fields.name('tools')}[{place}]")
-        for place, entry in enumerate(fields.items("tools", limits.num_tools))
-    ]
-    return [
-        function_tool(tool, "parameters", limits)
-        for tool in entries
-        if tool.needed_text("type") == "function"
-    ]
-
-
-def full_name(namespace: str, name: str) -> str:
-    """What the model knows a function of a namespace by."""
-    return f"{namespace}__{name}"
-
-
-def names_in_spaces(body: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """The functions in namespaces of a body that has been read: full name -> namespace and name."""
-    return {
-        full_name(space["name"], tool["name"]): (space["name"], tool["name"])
-        for space in body.get("tools") or ()
-        if space["type"] == NAMESPACE
-        for tool in space.get("tools") or ()
-        if tool["type"] == "function"
-    }
-
-
-def _read_input(fields: Fields, history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _read_input(
+    fields: Fields, history: Sequence[Mapping[str, Any]], tools: ResponseTools
+) -> list[dict[str, Any]]:
     instructions = fields.text("instructions")
     messages: list[dict[str, Any]] = [{"role": "system", "content": instructions}] if instructions else []
-    for place, entry in enumerate(history):
-        _add_item(messages, Fields(entry, f"previous_response_id[{place}]"))
     value = fields.get("input")
-    if isinstance(value, str):
+    is_text = isinstance(value, str)
+    entries = [] if is_text else fields.items("input", MAX_MESSAGES)
+    if not is_text and not entries and not history:
+        raise fields.fail("input", "must be a text or a list of items")
+    items = [Fields(entry, f"previous_response_id[{place}]") for place, entry in enumerate(history)]
+    items += [Fields(entry, f"input[{place}]") for place, entry in enumerate(entries)]
+    for place, item in enumerate(items):
+        if place == 0 and item.text("type") == ADDITIONAL:
+            tools.tell_first(item)
+        else:
+            _add_item(messages, item, tools, is_last=bool(entries) and place == len(items) - 1)
+    if is_text:
         messages.append({"role": "user", "content": value})
-    else:
-        entries = fields.items("input", MAX_MESSAGES)
-        if not entries and not history:
-            raise fields.fail("input", "must be a text or a list of items")
-        for place, entry in enumerate(entries):
-            _add_item(messages, Fields(entry, f"input[{place}]"), is_last=place == len(entries) - 1)
     return join_system(messages)
 
 
-def _add_item(messages: list[dict[str, Any]], item: Fields, *, is_last: bool = False) -> None:
+def _add_item(messages: list[dict[str, Any]], item: Fields, tools: ResponseTools, *, is_last: bool) -> None:
     kind = item.text("type", "message")
     if kind == "message":
         _add_message(messages, item, is_last=is_last)
     elif kind in {"function_call", "custom_tool_call"}:
         _assistant(messages).setdefault("tool_calls", []).append(_call(item, kind))
     elif kind in {"function_call_output", "custom_tool_call_output"}:
-        output = content_text(item.get("output"), item.name("output"))
-        messages.append({"role": "tool", "content": output, "tool_call_id": item.needed_text("call_id")})
+        messages.append(_result(item, content_text(item.get("output"), item.name("output"))))
     elif kind == "reasoning":
         thought = content_text(item.get("content") or item.get("summary"), item.name("content"))
         if thought:
@@ -207,8 +177,26 @@ def _add_item(messages: list[dict[str, Any]], item: Fields, *, is_last: bool = F
     elif kind == "compaction":
         text = compacted_text(item.needed_text("encrypted_content"), item.name("encrypted_content"))
         messages.append({"role": "user", "content": text})
+    elif kind == ADDITIONAL:
+        messages.append({"role": "system", "content": tools.write_out(item)})
+    elif is_own_search(item.body):
+        _add_search(messages, item, tools)
     elif kind not in OF_ELSEWHERE:
         raise unsupported(f"{item.name('type')} {kind!r}", "this server knows messages and functions only")
+
+
+def _add_search(messages: list[dict[str, Any]], item: Fields, tools: ResponseTools) -> None:
+    """A search for tools that the client ran, or what it found."""
+    if item.get("type") == "tool_search_output":
+        messages.append(_result(item, tools.write_out(item)))
+        return
+    arguments = call_arguments(item.get("arguments"), item.name("arguments"))
+    call = function_call(item.needed_text("call_id"), SEARCH, arguments)
+    _assistant(messages).setdefault("tool_calls", []).append(call)
+
+
+def _result(item: Fields, text: str) -> dict[str, Any]:
+    return {"role": "tool", "content": text, "tool_call_id": item.needed_text("call_id")}
 
 
 def _add_message(messages: list[dict[str, Any]], item: Fields, *, is_last: bool) -> None:
@@ -224,10 +212,9 @@ def _add_message(messages: list[dict[str, Any]], item: Fields, *, is_last: bool)
 
 def _call(item: Fields, kind: str) -> dict[str, Any]:
     """A call; of a tool whose input is any text, that is its one argument."""
-    name, space = item.needed_text("name"), item.text("namespace")
-    name = name if space is None else full_name(space, name)
+    name = full_name(item.text("namespace"), item.needed_text("name"))
     if kind == "custom_tool_call":
-        arguments = {"input": item.text("input", "") or ""}
+        arguments = {INPUT: item.text("input", "") or ""}
     else:
         arguments = call_arguments(item.get("arguments"), item.name("arguments"))
     return function_call(item.needed_text("call_id"), name, arguments)

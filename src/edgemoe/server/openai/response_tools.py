@@ -1,0 +1,141 @@
+"""Tools of ``/v1/responses``: what a model is told of them, and what a client knows them by.
+
+Models know functions. So a tool whose input is any text (``custom``) is a function with one argument, and the
+client's own search for tools (``tool_search``) is one too; their calls go back as items of their kinds.
+Tools in a namespace have its name before theirs. Tools that another server would run are left out.
+
+Tools may also come within a conversation: as an item ``additional_tools``, or as what a search found. Their
+definitions are written where they came, so that all before them is the same text as in the turn before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgemoe.server.fields import Fields
+from edgemoe.server.options import Limits
+from edgemoe.server.tools import check_schema_size, definitions_text, function_tool
+
+FUNCTION, CUSTOM, SEARCH, NAMESPACE = "function", "custom", "tool_search", "namespace"
+INPUT = "input"  # the one argument of a custom tool
+ADDITIONAL = "additional_tools"  # an item: tools that come within the conversation
+
+
+@dataclass(frozen=True)
+class ClientTool:
+    """A tool that the client runs; ``shown`` is what the model is told, in the shape of chat templates."""
+
+    kind: str
+    name: str
+    namespace: str | None
+    shown: Mapping[str, Any]
+
+
+class ResponseTools:
+    """The tools of one request, by the names that the model knows them by."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.by_name: dict[str, ClientTool] = {}
+        self._told_first: set[str] = set()
+
+    def tell_first(self, fields: Fields) -> None:
+        """Take the ``tools`` of a body, or of an item before all others."""
+        self._told_first.update(tool.shown["function"]["name"] for tool in self._take(fields))
+
+    def write_out(self, fields: Fields) -> str:
+        """Take the ``tools`` of an item within the conversation; what stands for them there."""
+        return definitions_text([tool.shown["function"] for tool in self._take(fields)])
+
+    def shown(self) -> list[Mapping[str, Any]]:
+        """All that may be called, in the shape of chat templates."""
+        return [tool.shown for tool in self.by_name.values()]
+
+    def written(self) -> frozenset[str]:
+        """Names of those whose definitions stand in the conversation only."""
+        return frozenset(self.by_name.keys() - self._told_first)
+
+    def _take(self, fields: Fields) -> list[ClientTool]:
+        found = list(_read_tools(fields, self._limits))
+        self.by_name.update((tool.shown["function"]["name"], tool) for tool in found)
+        most = self._limits.num_tools
+        if len(self.by_name) > most:
+            raise fields.fail("tools", f"are {len(self.by_name)}; at most {most} are taken")
+        return found
+
+
+def _read_tools(fields: Fields, limits: Limits, namespace: str | None = None) -> Iterator[ClientTool]:
+    for place, entry in enumerate(fields.items("tools", limits.num_tools)):
+        tool = Fields(entry, f"{fields.name('tools')}[{place}]")
+        kind = tool.needed_text("type")
+        if kind == NAMESPACE and namespace is None:
+            yield from _read_tools(tool, limits, tool.needed_text("name"))
+        elif kind == FUNCTION:
+            yield _named(kind, function_tool(tool, "parameters", limits), namespace)
+        elif kind == CUSTOM:
+            yield _named(kind, _custom_tool(tool, limits), namespace)
+        elif kind == SEARCH and tool.text("execution") == "client":
+            search = Fields({**tool.body, "name": SEARCH}, tool.path)
+            yield _named(kind, function_tool(search, "parameters", limits), None)
+
+
+def _named(kind: str, shown: Mapping[str, Any], namespace: str | None) -> ClientTool:
+    function = shown["function"]
+    name = function["name"]
+    shown = {**shown, "function": {**function, "name": full_name(namespace, name)}}
+    return ClientTool(kind, name, namespace, shown)
+
+
+def full_name(namespace: str | None, name: str) -> str:
+    """What the model knows a tool of a namespace by."""
+    return name if namespace is None else f"{namespace}__{name}"
+
+
+def _custom_tool(tool: Fields, limits: Limits) -> dict[str, Any]:
+    """A function for a tool whose input is any text, or text of a form. A pattern is part of the schema, so a
+    call that must be made keeps to it; of a grammar the model is told.
+    """
+    argument: dict[str, Any] = {"type": "string", "description": "The whole input, as it is."}
+    description = tool.text("description", "") or ""
+    form = tool.inner("format")
+    if form is not None and form.choice("type", ("text", "grammar"), "text") == "grammar":
+        definition = form.needed_text("definition")
+        check_schema_size({"definition": definition}, form.name("definition"), limits)
+        if form.choice("syntax", ("lark", "regex"), "lark") == "regex":
+            argument["pattern"] = f"^(?:{definition})$"
+        else:
+            description += f"\n\nThe input follows this grammar (Lark):\n{definition}"
+    schema = {"type": "object", "properties": {INPUT: argument}, "required": [INPUT]}
+    described = {"name": tool.get("name"), "description": description, "parameters": schema}
+    return function_tool(Fields(described, tool.path), "parameters", limits)
+
+
+def custom_input(arguments: str) -> str:
+    """The input of a call of a custom tool. A model that made up arguments of its own said it with them."""
+    try:
+        values = json.loads(arguments)
+    except ValueError:
+        return arguments
+    texts = [values[INPUT]] if INPUT in values else list(values.values())
+    return texts[0] if len(texts) == 1 and isinstance(texts[0], str) else arguments
+
+
+def tools_of(body: Mapping[str, Any], history: Sequence[Mapping[str, Any]], limits: Limits) -> ResponseTools:
+    """All tools of a body that has been read, and of items before it."""
+    tools = ResponseTools(limits)
+    tools.tell_first(Fields(body))
+    entries = body.get("input")
+    for entry in (*history, *(entries if isinstance(entries, list) else ())):
+        if entry.get("type") == ADDITIONAL or is_own_search(entry):
+            tools.tell_first(Fields(entry))
+    return tools
+
+
+def is_own_search(item: Mapping[str, Any]) -> bool:
+    """Whether an item is of a search for tools that the client ran."""
+    return (
+        item.get("type") in {"tool_search_call", "tool_search_output"} and item.get("execution") == "client"
+    )
