@@ -53,17 +53,17 @@ def result(*content, call_id="1", **more):
         (
             "/v1/chat/completions",
             {"messages": [{"role": "user", "content": [CHAT_IMAGE]}]},
-            "messages[0].content[0].type 'image_url'",
+            "image: messages[0].content[0].type 'image_url'",
         ),
         (
             "/v1/responses",
             {"input": [{"role": "user", "content": [ITEM_IMAGE]}]},
-            "input[0].content[0].type 'input_image'",
+            "image: input[0].content[0].type 'input_image'",
         ),
         (
             "/v1/messages",
             {"max_tokens": 4, "messages": [{"role": "user", "content": [PDF, BLOCK_IMAGE]}]},
-            "messages[0].content[0].type 'document'",
+            "PDF: messages[0].content[0].type 'document'",
         ),
     ],
 )
@@ -72,7 +72,8 @@ def test_an_image_that_was_just_sent_is_refused_by_name(http, path, body, named)
     assert answer.status_code == 400
     assert answer.headers["x-should-retry"] == "false"
     message = answer.json()["error"]["message"]
-    assert message == f"{named} is not supported: the models of this server read text only"
+    why = "is not supported: the models of this server read text only"
+    assert message == f"Could not process {named} {why}"  # as Claude Code knows it
 
 
 @pytest.mark.parametrize(

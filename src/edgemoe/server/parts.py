@@ -8,6 +8,7 @@ would end the conversation for good. There a line of text stands for it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from edgemoe.server.failures import Failure, refused, unsupported
@@ -63,13 +64,19 @@ def part_text(part: Any, name: str, *, is_new: bool = False) -> str:
     if kind == "document" and (content := _document_content(part)) is not None:
         return _titled(part, ("title", "context"), content, name)
     if kind not in MEDIA or is_new:
-        raise no_text(f"{name}.type {kind!r}")
+        raise no_text(f"{name}.type", kind)
     return f"[{MEDIA[kind]}: left out, this model reads text only]"
 
 
-def no_text(what: str) -> Failure:
-    """Something in a message that is no text."""
-    return unsupported(what, "the models of this server read text only")
+def no_text(name: str, kind: str) -> Failure:
+    """Something in a message that is no text.
+
+    It begins in Anthropic's words: by them Claude Code knows that the image is the trouble. Otherwise it tries
+    again without one feature after another, and goes on without its search for tools.
+    """
+    failure = unsupported(f"{name} {kind!r}", "the models of this server read text only")
+    thing = "PDF" if kind == "document" else MEDIA.get(kind)
+    return replace(failure, message=f"Could not process {thing}: {failure.message}") if thing else failure
 
 
 def _document_content(document: Mapping[str, Any]) -> Any:

@@ -180,7 +180,7 @@ def _assistant(parts: Sequence[Fields]) -> dict[str, Any]:
         elif kind == "compaction":
             out["content"] += part.text("content", "") or ""
         elif not _is_of_elsewhere(kind):
-            raise no_text(f"{part.name('type')} {kind!r}")
+            raise no_text(part.name("type"), kind)
     return out | ({"tool_calls": calls} if calls else {})
 
 
