@@ -50,10 +50,15 @@ class Text:
         num_slots: int,
         prompt: Sequence[int] = (),
         observer: LayerObserver | None = None,
+        *,
+        first_slots: int | None = None,
     ) -> None:
-        """``num_slots``: the most tokens it may have. ``prompt``: what the encoder reads, if there is one."""
+        """``num_slots``: the most tokens it may have; it claims room for ``first_slots`` until it has more.
+        ``prompt``: what the encoder reads, if there is one.
+        """
         self._machinery = machinery
         self._num_slots = num_slots
+        self._claimed_slots = num_slots if first_slots is None else min(num_slots, first_slots)
         self._prompt = tuple(prompt)
         self.observer = observer  # told of the layers of this text's steps, and of no others
         self.follower: Follower | None = None  # told where new tokens stand, and of what was made of them
@@ -120,12 +125,21 @@ class Text:
         holding = self._holding
         if holding is None or not self._machinery.pool.pin(holding, len(self.token_ids)):
             return self.read([*self.token_ids, token_id])  # its room was needed
+        is_within = len(self.token_ids) + 1 + len(drafted) <= self._claimed_slots
         try:
-            if len(holding.token_ids) == len(self.token_ids):
+            if is_within and len(holding.token_ids) == len(self.token_ids):
                 return self._answer(holding, token_id, drafted)
         finally:
             self._machinery.pool.unpin(holding)
-        return self.read([*self.token_ids, token_id])  # a step that failed took it back
+        if not is_within:
+            self._claim_all(holding)
+        return self.read([*self.token_ids, token_id])  # or a step that failed took it back
+
+    def _claim_all(self, holding: Holding) -> None:
+        """End the text, to go on from where it is with room for all of it: who waits for room holds none."""
+        self._claimed_slots, self._holding = self._num_slots, None
+        self._machinery.steps.ended(holding)
+        self._machinery.pool.give_back(holding)
 
     def has_ahead(self, token_id: int) -> bool:
         """Whether the next token was drafted to be this one, so that appending it takes no step."""
@@ -184,7 +198,7 @@ class Text:
         pool, holding = self._machinery.pool, self._holding
         if holding is None or not pool.pin(holding, _num_common(holding, token_ids)):
             holding = self._holding = pool.borrow(
-                self._prompt, token_ids, self._num_slots, self._cancelled.is_set, is_reusing=is_reusing
+                self._prompt, token_ids, self._claimed_slots, self._cancelled.is_set, is_reusing=is_reusing
             )
         try:
             self.token_ids = list(holding.token_ids)

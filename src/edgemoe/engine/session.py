@@ -20,6 +20,10 @@ from edgemoe.experts import LayerObserver
 from edgemoe.models import Decoder, ModelSpec
 from edgemoe.native import FloatArray
 
+# Room for so many tokens of an answer is claimed at first. Most answers end before, and what others have read
+# can stay: clients that name no length would have all of the context cleared for the title of a conversation.
+FIRST_ANSWER = 1024
+
 
 class Session:
     """Opens texts, any number at once; see Text for what they share.
@@ -58,7 +62,7 @@ class Session:
         """
         self.check(prompt)
         room = min(self.num_slots, len(prompt) + max_tokens)
-        return Text(self._machinery, room), list(prompt)
+        return Text(self._machinery, room, first_slots=len(prompt) + FIRST_ANSWER), list(prompt)
 
     def has_room(self, num_tokens: int) -> bool:
         """Whether a text of at most so many tokens could begin at once."""

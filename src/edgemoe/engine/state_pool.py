@@ -1,7 +1,8 @@
 """Room for the states of texts: who has some, who waits for some, and who must give some back.
 
-The memory plan fixes how many bytes all states may take. A text claims what its whole length may need before
-its first step, so that it never gets stuck half-way; pages that it shares with texts that begin alike count
+The memory plan fixes how many bytes all states may take. A text claims room before its first step: for its
+prompt and a common answer, and where that gets longer, for its whole length at once. It holds nothing while
+it waits for that, so texts never wait for each other. Pages that it shares with texts that begin alike count
 once. A text that has ended keeps its state, for one that begins alike, until the room is needed. Where room
 is lacking, what goes first is
 

@@ -71,8 +71,8 @@ def part_text(part: Any, name: str, *, is_new: bool = False) -> str:
 def no_text(name: str, kind: str) -> Failure:
     """Something in a message that is no text.
 
-    It begins in Anthropic's words: by them Claude Code knows that the image is the trouble. Otherwise it tries
-    again without one feature after another, and goes on without its search for tools.
+    It begins in Anthropic's words: by them Claude Code knows that the image is the trouble. Otherwise it
+    tries again without one feature after another, and goes on without its search for tools.
     """
     failure = unsupported(f"{name} {kind!r}", "the models of this server read text only")
     thing = "PDF" if kind == "document" else MEDIA.get(kind)
