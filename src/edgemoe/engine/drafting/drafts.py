@@ -166,7 +166,7 @@ class Drafts:
             times.single(step.took_s, step.counts.waited_s)
             return 1.0 + drafting
         times.several(1 + num_drafted, step.took_s)
-        return step.took_s / times.single_s + drafting if times.single_s else 0.0
+        return times.costs(num_drafted)[num_drafted] + drafting
 
     def judge(self, token_id: int) -> None:
         """Compare a token that has come with the one that was guessed; ``step`` does so itself."""

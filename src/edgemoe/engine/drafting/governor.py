@@ -5,8 +5,8 @@ weights once, and the union of the experts that its tokens choose. Where storage
 larger part, and drafts seldom pay; where all is in memory, long ones do. What the rule expects is corrected
 by what steps were measured to take. What a draft brings follows from how often drafts of its kind held.
 
-Whatever is expected, a text never loses more than a small share of its time: what drafts cost and what they
-brought is booked, and a draft is tried only if the text can afford that all of it is wrong.
+Whatever is expected, a text never loses more than a small share of its time: what drafts cost, as learnt so
+far, and what they brought is booked, and a draft is tried only if the text can afford that all of it is wrong.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 # Of the time of a text's steps so far, what drafts may have cost it in all; and what they may cost at first,
 # in steps of one token.
 LOSS_SHARE = 0.01
-FIRST_LOSS = 1.0
+FIRST_LOSS = 2.0
 # What drafts brought is remembered up to so many steps, so that it is not all lost again afterwards.
 MOST_CREDIT = 12.0
 # A draft must be expected to be faster by this share.
@@ -27,8 +27,13 @@ NEWEST = 0.1
 # Single tokens that are timed before anything is drafted, and drafts in a row after which one is timed anew.
 FIRST_SINGLES = 4
 MOST_DRAFTS_IN_A_ROW = 24
-# No single measurement says more than this of what several tokens cost: it may have been disturbed.
-LOWEST_CORRECTION, HIGHEST_CORRECTION = 0.1, 4.0
+# What further tokens cost is learnt from the sums of many steps, since the time of a single one depends on
+# which experts happen to be missing. What follows from bytes counts as much as measured steps that cost this
+# in all, in steps of one token; each step leaves so much of what was known before it; and none counts for
+# more than so many times what was expected, as it may have been disturbed.
+PRIOR_COST = 6.0
+KEPT = 0.95
+MOST_MEASURED = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ class StepTimes:
         self.shape = shape
         self.single_s = 0.0  # mean of steps of one token
         self._waiting_share = 0.0  # of that
-        self._correction = 1.0
+        self._measured = self._expected = PRIOR_COST  # sums over steps, of further tokens alone
         self._num_singles = 0
         self._num_in_a_row = 0  # drafts since the last single token
 
@@ -108,14 +113,15 @@ class StepTimes:
         self._num_in_a_row += 1
         expected = self.shape.cost(num_rows, self._waiting_share) - 1
         if expected > 0 and self.single_s > 0:
-            measured = (took_s / self.single_s - 1) / expected
-            measured = min(max(measured, LOWEST_CORRECTION), HIGHEST_CORRECTION)
-            self._correction += 2 * NEWEST * (measured - self._correction)
+            measured = min(max(took_s / self.single_s - 1, 0.0), MOST_MEASURED * expected)
+            self._measured = KEPT * self._measured + measured
+            self._expected = KEPT * self._expected + expected
 
     def costs(self, most_drafted: int) -> list[float]:
         """Of steps with 0 to ``most_drafted`` drafted tokens, over one with none."""
         rows = range(1, most_drafted + 2)
-        return [self.shape.cost(n, self._waiting_share, self._correction) for n in rows]
+        correction = self._measured / self._expected
+        return [self.shape.cost(n, self._waiting_share, correction) for n in rows]
 
 
 class Account:
