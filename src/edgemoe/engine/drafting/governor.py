@@ -34,6 +34,9 @@ MOST_DRAFTS_IN_A_ROW = 24
 PRIOR_COST = 6.0
 KEPT = 0.95
 MOST_MEASURED = 4.0
+# Of what was learnt so, this much is forgotten with every single token: else one unlucky draft could be the
+# last that was ever tried.
+FADING = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ class StepTimes:
         weight = max(NEWEST, 1 / self._num_singles)
         self.single_s += weight * (took_s - self.single_s)
         self._waiting_share += weight * (min(1.0, waited_s / took_s) - self._waiting_share)
+        self._measured += FADING * (self._expected - self._measured)
 
     def several(self, num_rows: int, took_s: float) -> None:
         """A step of several tokens of one text took so long."""
