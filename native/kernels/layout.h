@@ -145,6 +145,7 @@ static constexpr std::int64_t shared_scale_offset(Format f, std::int64_t block) 
            block / kSuperBlocks * (shared_scale_bytes(f) + kSuperBlocks * block_scale_bytes(f));
 }
 static constexpr std::int64_t block_scale_offset(Format f, std::int64_t block) {
+    if (shared_scale_bytes(f) == 0) return base_bytes(f) + block * block_scale_bytes(f);
     return shared_scale_offset(f, block) + shared_scale_bytes(f) +
            block % kSuperBlocks * block_scale_bytes(f);
 }

@@ -11,15 +11,18 @@ namespace edgemoe {
 // Where the scales of one row and block of columns go.
 class ScaleRow {
   public:
-    ScaleRow(Format f, std::uint8_t* group, std::int64_t first_block, std::int64_t row)
-        : format_(f), group_(group), first_block_(first_block), row_(row) {}
+    // Of the blocks from `first_block` on, which share a block of another engine, so 256 columns at most.
+    [[gnu::always_inline]] ScaleRow(Format f, std::uint8_t* group, std::int64_t first_block, std::int64_t row)
+        : block_bytes_(block_scale_bytes(f)),
+          group_(group),
+          shared_(shared_scale_bytes(f) == 0 ? nullptr : group + shared_scale_offset(f, first_block)),
+          first_(group + block_scale_offset(f, first_block)),
+          row_(row) {}
 
-    std::uint8_t* block(int i) const { return group_ + block_scale_offset(format_, first_block_ + i); }
+    std::uint8_t* block(int i) const { return first_ + i * block_bytes_; }
 
     // Number i of those of one f16 a row; says whether it is finite.
-    bool put_shared(int i, std::uint16_t half) const {
-        return put_half(group_ + shared_scale_offset(format_, first_block_) + 2 * kRowGroup * i, half);
-    }
+    bool put_shared(int i, std::uint16_t half) const { return put_half(shared_ + 2 * kRowGroup * i, half); }
     bool put_block_half(int block_number, int i, std::uint16_t half) const {
         return put_half(block(block_number) + 2 * kRowGroup * i, half);
     }
@@ -45,9 +48,9 @@ class ScaleRow {
         return (half & 0x7c00) != 0x7c00;
     }
 
-    Format format_;
-    std::uint8_t* group_;
-    std::int64_t first_block_, row_;
+    std::int64_t block_bytes_;
+    std::uint8_t *group_, *shared_, *first_;
+    std::int64_t row_;
 };
 
 inline std::uint16_t u16_at(const std::uint8_t* p) {
