@@ -249,7 +249,7 @@ void write_block<Format::kQ2>(const RowScales& scales, const std::uint8_t* codes
     carry_in_q6_k(scales, codes, 1 / kZeroStepQ23, block);
 }
 
-// The codes of one row in a block of 32 columns; place_codes of exact_blocks.cpp is the inverse.
+// The codes of one row in a block of 32 columns; place_codes of row_codes.h is the inverse.
 template <int bits>
 void take_codes(const std::uint8_t* block, std::int64_t row, std::uint8_t* codes) {
     constexpr std::uint32_t kOnes = 0x01010101;

@@ -3,19 +3,13 @@
 #include "kernels/exact_blocks.h"
 
 #include <algorithm>
-#include <atomic>
-#include <cmath>
 #include <cstring>
 
-#include "core/thread_pool.h"
-#include "kernels/clones.h"
-#include "kernels/half.h"
-#include "kernels/pack_row.h"
+#include "kernels/pack_rows.h"
+#include "kernels/row_codes.h"
 
 namespace edgemoe {
 namespace {
-
-constexpr int kLargestBlock = 256;
 
 std::uint16_t negated(std::uint16_t half) { return half ^ 0x8000; }
 
@@ -23,11 +17,6 @@ std::uint16_t negated(std::uint16_t half) { return half ^ 0x8000; }
 void split_nibbles(const std::uint8_t* bytes, int n, std::uint8_t* codes) {
     for (int i = 0; i < n; ++i) codes[i] = bytes[i] & 15;
     for (int i = 0; i < n; ++i) codes[n + i] = bytes[i] >> 4;
-}
-
-// codes[2i] = the low nibble of byte i of 16, codes[2i + 1] the high one.
-void split_neighbours(const std::uint8_t* bytes, std::uint8_t* codes) {
-    for (int i = 0; i < kBlock; ++i) codes[i] = bytes[i / 2] >> i % 2 * 4 & 15;
 }
 
 // Adds bit i of 32 to code i.
@@ -42,14 +31,6 @@ void add_bits(const std::uint8_t* bytes, int place, std::uint8_t* codes) {
 template <Format f>
 [[gnu::always_inline]] inline bool read_block(const std::uint8_t* block, const ScaleRow& scales,
                                               std::uint8_t* codes);
-
-bool is_finite_mxfp4(std::uint8_t exponent, const std::uint8_t* codes) {
-    // Up to here 6, the largest number, times the power of two is finite.
-    if (exponent <= 252) return true;
-    if (exponent == 255) return false;
-    const int largest = exponent == 253 ? 5 : 3;  // codes of 3 and 1.5: times 2^126, 2^127
-    return std::all_of(codes, codes + kBlock, [=](std::uint8_t code) { return (code & 7) <= largest; });
-}
 
 template <>
 [[gnu::always_inline]] inline bool read_block<Format::kMxfp4>(const std::uint8_t* block,
@@ -234,120 +215,64 @@ template <>
     return scales.put_shared(0, u16_at(block + 64));
 }
 
-std::uint32_t quad_at(const std::uint8_t* codes, int quad) {
-    std::uint32_t four;
-    std::memcpy(&four, codes + quad * kQuad, sizeof four);
-    return four;
-}
-
-// Writes the 32 codes of a row of a block: four columns at a time, as they lie side by side.
-template <int bits>
-void place_codes(const std::uint8_t* codes, std::int64_t row, std::uint8_t* block) {
-    const auto put = [=](int chunk, std::uint32_t four) {
-        std::memcpy(block + chunk * kChunk + row * kQuad, &four, sizeof four);
-    };
-    constexpr std::uint32_t kOnes = 0x01010101;
-    const auto quad = [=](int g) { return quad_at(codes, g); };
-    if constexpr (bits == 8) {
-        for (int g = 0; g < kQuads; ++g) put(g, quad(g));
-    } else if constexpr (bits >= 4) {
-        for (int c = 0; c < 4; ++c) put(c, (quad(c) & 15 * kOnes) | (quad(c + 4) & 15 * kOnes) << 4);
-    }
-    if constexpr (bits == 6) {
-        for (int c = 0; c < 2; ++c) {
-            std::uint32_t all = 0;
-            for (int j = 0; j < 4; ++j) all |= (quad(4 * c + j) >> 4 & 3 * kOnes) << 2 * j;
-            put(4 + c, all);
-        }
-    }
-    if constexpr (bits < 4) {
-        for (int c = 0; c < 2; ++c) {
-            std::uint32_t all = 0;
-            for (int j = 0; j < 4; ++j) all |= (quad(4 * c + j) & 3 * kOnes) << 2 * j;
-            put(c, all);
-        }
-    }
-    if constexpr (bits == 3 || bits == 5) {
-        std::uint32_t all = 0;
-        for (int g = 0; g < kQuads; ++g) all |= (quad(g) >> (bits - 1) & kOnes) << g;
-        put(bits - 1, all);
-    }
-}
-
 template <Format f>
-bool pack_row(const std::uint8_t* blocks, std::int64_t cols, std::uint8_t* group, std::int64_t row) {
+std::int64_t pack_rows_of(const std::uint8_t* blocks, std::int64_t row_bytes, std::int64_t count,
+                          std::int64_t cols, std::uint8_t* group, std::int64_t row) {
     constexpr int kCols = traits(f).block_cols;
-    std::uint8_t codes[kLargestBlock];
-    std::uint8_t* const place = group + group_header_bytes(f, cols);
-    bool is_finite = true;
+    RowCodes codes = {};  // rows that a group lacks have zeros
+    std::uint8_t* place = group + group_header_bytes(f, cols) + row * kQuad;
+    bool is_finite[kRowsTogether] = {true, true, true, true};
     for (std::int64_t first = 0; first < cols / kBlock; first += kCols / kBlock) {
-        is_finite &= read_block<f>(blocks, ScaleRow(f, group, first, row), codes);
-        for (int i = 0; i < kCols / kBlock; ++i) {
-            place_codes<code_bits(f)>(codes + i * kBlock, row, place + (first + i) * block_code_bytes(f));
+        for (std::int64_t r = 0; r < count; ++r) {
+            const ScaleRow scales(f, group, first, row + r);
+            is_finite[r] &= read_block<f>(blocks + r * row_bytes, scales, codes[r]);
+        }
+        for (int i = 0; i < kCols / kBlock; ++i, place += block_code_bytes(f)) {
+            place_codes<code_bits(f)>(codes, i * kBlock, place);
         }
         blocks += traits(f).block_bytes;
     }
-    return is_finite;
+    return std::find(is_finite, is_finite + count, false) - is_finite;
 }
 
 // nullptr where blocks of a format are not packed.
-PackRow* row_packer(Format f) {
+PackRows* row_packer(Format f) {
     switch (f) {
         case Format::kQ8:
-            return pack_row<Format::kQ8>;
+            return pack_rows_of<Format::kQ8>;
         case Format::kMxfp4:
-            return pack_row<Format::kMxfp4>;
+            return pack_rows_of<Format::kMxfp4>;
         case Format::kQ4_0:
-            return pack_row<Format::kQ4_0>;
+            return pack_rows_of<Format::kQ4_0>;
         case Format::kQ4_1:
-            return pack_row<Format::kQ4_1>;
+            return pack_rows_of<Format::kQ4_1>;
         case Format::kQ5_0:
-            return pack_row<Format::kQ5_0>;
+            return pack_rows_of<Format::kQ5_0>;
         case Format::kQ5_1:
-            return pack_row<Format::kQ5_1>;
+            return pack_rows_of<Format::kQ5_1>;
         case Format::kQ2K:
-            return pack_row<Format::kQ2K>;
+            return pack_rows_of<Format::kQ2K>;
         case Format::kQ3K:
-            return pack_row<Format::kQ3K>;
+            return pack_rows_of<Format::kQ3K>;
         case Format::kQ4K:
-            return pack_row<Format::kQ4K>;
+            return pack_rows_of<Format::kQ4K>;
         case Format::kQ5K:
-            return pack_row<Format::kQ5K>;
+            return pack_rows_of<Format::kQ5K>;
         case Format::kQ6K:
-            return pack_row<Format::kQ6K>;
+            return pack_rows_of<Format::kQ6K>;
         case Format::kIq4Nl:
-            return pack_row<Format::kIq4Nl>;
+            return pack_rows_of<Format::kIq4Nl>;
         case Format::kIq4Xs:
-            return pack_row<Format::kIq4Xs>;
+            return pack_rows_of<Format::kIq4Xs>;
         case Format::kNvfp4:
-            return pack_row<Format::kNvfp4>;
+            return pack_rows_of<Format::kNvfp4>;
         case Format::kTq1_0:
-            return pack_row<Format::kTq1_0>;
+            return pack_rows_of<Format::kTq1_0>;
         case Format::kTq2_0:
-            return pack_row<Format::kTq2_0>;
+            return pack_rows_of<Format::kTq2_0>;
         default:
             return has_grid(f) ? grid_row_packer(f) : nullptr;
     }
-}
-
-// Calls pack(row, group, lane) for every row, on all threads; returns the first row for which it is false, or
-// -1.
-template <typename Pack>
-std::int64_t pack_rows(std::int64_t rows, std::int64_t cols, Format format, std::uint8_t* packed,
-                       const Pack& pack) {
-    std::atomic<std::int64_t> first_bad{rows};
-    parallel_for(num_groups(rows), 1, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t row = begin * kRowGroup; row < std::min(end * kRowGroup, rows); ++row) {
-            std::uint8_t* group = packed + row / kRowGroup * group_bytes(format, cols);
-            const std::int64_t lane = row % kRowGroup;
-            if (lane == 0) std::memset(group, 0, static_cast<std::size_t>(group_bytes(format, cols)));
-            if (pack(row, group, lane)) continue;
-            std::int64_t seen = first_bad.load();
-            while (row < seen && !first_bad.compare_exchange_weak(seen, row)) {
-            }
-        }
-    });
-    return first_bad < rows ? first_bad.load() : -1;
 }
 
 }  // namespace
@@ -356,72 +281,22 @@ bool packs_blocks(Format format) { return row_packer(format) != nullptr; }
 
 std::int64_t pack_blocks(const std::uint8_t* blocks, std::int64_t rows, std::int64_t cols, Format format,
                          std::uint8_t* packed) {
-    PackRow* const pack_row = row_packer(format);
+    PackRows* const pack_rows = row_packer(format);
     const std::int64_t row_bytes = block_row_bytes(format, cols);
-    return pack_rows(rows, cols, format, packed,
-                     [=](std::int64_t row, std::uint8_t* group, std::int64_t lane) {
-                         return pack_row(blocks + row * row_bytes, cols, group, lane);
-                     });
+    return pack_all(rows, cols, format, packed,
+                    [=](std::int64_t first, std::int64_t count, std::uint8_t* group, std::int64_t row) {
+                        return pack_rows(blocks + first * row_bytes, row_bytes, count, cols, group, row);
+                    });
 }
 
 bool pack_blocks_alone(const std::uint8_t* blocks, std::int64_t rows, std::int64_t cols, Format format,
                        std::uint8_t* packed) {
-    PackRow* const pack_row = row_packer(format);
+    PackRows* const pack_rows = row_packer(format);
     const std::int64_t row_bytes = block_row_bytes(format, cols);
-    std::memset(packed, 0, static_cast<std::size_t>(packed_bytes(format, rows, cols)));
-    bool is_finite = true;
-    for (std::int64_t row = 0; row < rows; ++row) {
-        std::uint8_t* group = packed + row / kRowGroup * group_bytes(format, cols);
-        is_finite &= pack_row(blocks + row * row_bytes, cols, group, row % kRowGroup);
-    }
-    return is_finite;
-}
-
-std::int64_t pack_mxfp4(const std::uint8_t* nibbles, const std::uint8_t* exponents, std::int64_t rows,
-                        std::int64_t cols, std::uint8_t* packed) {
-    constexpr Format kFormat = Format::kMxfp4;
-    const std::int64_t num_blocks = cols / kBlock;
-    return pack_rows(
-        rows, cols, kFormat, packed, [=](std::int64_t row, std::uint8_t* group, std::int64_t lane) {
-            bool is_finite = true;
-            for (std::int64_t block = row * num_blocks; block < (row + 1) * num_blocks; ++block) {
-                std::uint8_t codes[kBlock];
-                split_neighbours(nibbles + block * (kBlock / 2), codes);
-                const std::int64_t i = block % num_blocks;
-                ScaleRow(kFormat, group, i, lane).put_byte(0, 0, exponents[block]);
-                place_codes<code_bits(kFormat)>(
-                    codes, lane, group + group_header_bytes(kFormat, cols) + i * block_code_bytes(kFormat));
-                is_finite &= is_finite_mxfp4(exponents[block], codes);
-            }
-            return is_finite;
-        });
-}
-
-std::int64_t pack_nvfp4(const std::uint8_t* nibbles, const std::uint8_t* scales, const float* factors,
-                        std::int64_t rows, std::int64_t cols, std::uint8_t* packed) {
-    constexpr Format kFormat = Format::kNvfp4;
-    const std::int64_t num_blocks = cols / kBlock;
-    return pack_rows(
-        rows, cols, kFormat, packed, [=](std::int64_t row, std::uint8_t* group, std::int64_t lane) {
-            bool is_finite = std::isfinite(factors[row]);
-            for (std::int64_t i = 0; i < num_blocks; ++i) {
-                const std::int64_t block = row * num_blocks + i;
-                std::uint8_t codes[kBlock];
-                split_neighbours(nibbles + block * (kBlock / 2), codes);
-                const ScaleRow place(kFormat, group, i, lane);
-                for (int half = 0; half < 2; ++half) {
-                    const std::uint8_t scale = scales[2 * block + half];
-                    place.put_byte(0, half, scale & 127);
-                    is_finite &= (scale & 127) != 127;
-                    // The format's scales have no sign: that of the numbers says as much.
-                    if (scale > 127) std::for_each_n(codes + 16 * half, 16, [](auto& code) { code ^= 8; });
-                }
-                place_codes<code_bits(kFormat)>(
-                    codes, lane, group + group_header_bytes(kFormat, cols) + i * block_code_bytes(kFormat));
-            }
-            ScaleRow(kFormat, group, 0, lane).put_row_factor(factors[row]);
-            return is_finite;
-        });
+    const auto pack = [=](std::int64_t first, std::int64_t count, std::uint8_t* group, std::int64_t row) {
+        return pack_rows(blocks + first * row_bytes, row_bytes, count, cols, group, row);
+    };
+    return pack_range(0, rows, cols, format, packed, pack) == rows;
 }
 
 }  // namespace edgemoe

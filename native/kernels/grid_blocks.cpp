@@ -5,7 +5,7 @@
 
 #include "kernels/grid_block.h"
 #include "kernels/grids.h"
-#include "kernels/pack_row.h"
+#include "kernels/pack_rows.h"
 
 namespace edgemoe {
 namespace {
@@ -178,24 +178,35 @@ bool pack_grid_row(const std::uint8_t* blocks, std::int64_t cols, std::uint8_t* 
     return is_finite;
 }
 
+template <Format f>
+std::int64_t pack_grid_rows(const std::uint8_t* blocks, std::int64_t row_bytes, std::int64_t count,
+                            std::int64_t cols, std::uint8_t* group, std::int64_t row) {
+    std::int64_t num_finite = 0;
+    for (std::int64_t r = 0; r < count; ++r) {
+        const bool is_finite = pack_grid_row<f>(blocks + r * row_bytes, cols, group, row + r);
+        if (is_finite && num_finite == r) ++num_finite;
+    }
+    return num_finite;
+}
+
 }  // namespace
 
-PackRow* grid_row_packer(Format f) {
+PackRows* grid_row_packer(Format f) {
     switch (f) {
         case Format::kIq1S:
-            return pack_grid_row<Format::kIq1S>;
+            return pack_grid_rows<Format::kIq1S>;
         case Format::kIq1M:
-            return pack_grid_row<Format::kIq1M>;
+            return pack_grid_rows<Format::kIq1M>;
         case Format::kIq2Xxs:
-            return pack_grid_row<Format::kIq2Xxs>;
+            return pack_grid_rows<Format::kIq2Xxs>;
         case Format::kIq2Xs:
-            return pack_grid_row<Format::kIq2Xs>;
+            return pack_grid_rows<Format::kIq2Xs>;
         case Format::kIq2S:
-            return pack_grid_row<Format::kIq2S>;
+            return pack_grid_rows<Format::kIq2S>;
         case Format::kIq3Xxs:
-            return pack_grid_row<Format::kIq3Xxs>;
+            return pack_grid_rows<Format::kIq3Xxs>;
         case Format::kIq3S:
-            return pack_grid_row<Format::kIq3S>;
+            return pack_grid_rows<Format::kIq3S>;
         default:
             return nullptr;
     }

@@ -1,4 +1,4 @@
-// What writers of blocks share: where the numbers of one row of a group lie; pack_row.h is the inverse.
+// What writers of blocks share: where the numbers of one row of a group lie; pack_rows.h is the inverse.
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,64 @@
+// Where the codes of four rows go: quads of all of them lie side by side, 16 bytes of a chunk, so that each
+// is written at once.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/pack_rows.h"
+
+namespace edgemoe {
+
+// Codes of rows that are packed together, a byte each, of blocks of 256 columns at most.
+using RowCodes = std::uint8_t[kRowsTogether][kSuperBlocks * kBlock];
+
+// Of each row its quad.
+using QuadOfRows = std::uint32_t __attribute__((vector_size(kRowsTogether * kQuad)));
+
+// The four quads from column `col` on, of all rows.
+[[gnu::always_inline]] inline void load_quads(const RowCodes& codes, int col, QuadOfRows* quads) {
+    QuadOfRows a, b, c, d;  // one of each row
+    std::memcpy(&a, codes[0] + col, sizeof a);
+    std::memcpy(&b, codes[1] + col, sizeof b);
+    std::memcpy(&c, codes[2] + col, sizeof c);
+    std::memcpy(&d, codes[3] + col, sizeof d);
+    constexpr QuadOfRows kLow = {0, 4, 1, 5}, kHigh = {2, 6, 3, 7}, kFirst = {0, 1, 4, 5},
+                         kLast = {2, 3, 6, 7};
+    const QuadOfRows low_ab = __builtin_shuffle(a, b, kLow), low_cd = __builtin_shuffle(c, d, kLow);
+    const QuadOfRows high_ab = __builtin_shuffle(a, b, kHigh), high_cd = __builtin_shuffle(c, d, kHigh);
+    quads[0] = __builtin_shuffle(low_ab, low_cd, kFirst);
+    quads[1] = __builtin_shuffle(low_ab, low_cd, kLast);
+    quads[2] = __builtin_shuffle(high_ab, high_cd, kFirst);
+    quads[3] = __builtin_shuffle(high_ab, high_cd, kLast);
+}
+
+// Writes the codes of the block of 32 columns from `col` on; `to` is where those of the first row go.
+template <int bits>
+[[gnu::always_inline]] inline void place_codes(const RowCodes& codes, int col, std::uint8_t* to) {
+    constexpr std::uint32_t kOnes = 0x01010101;
+    const auto put = [=](int chunk, QuadOfRows quads) {
+        std::memcpy(to + chunk * kChunk, &quads, sizeof quads);
+    };
+    QuadOfRows quads[kQuads];
+    for (int g = 0; g < kQuads; g += 4) load_quads(codes, col + g * static_cast<int>(kQuad), quads + g);
+    if constexpr (bits == 8) {
+        for (int g = 0; g < kQuads; ++g) put(g, quads[g]);
+    } else if constexpr (bits >= 4) {
+        for (int c = 0; c < 4; ++c) put(c, (quads[c] & 15 * kOnes) | (quads[c + 4] & 15 * kOnes) << 4);
+    }
+    if constexpr (bits < 4 || bits == 6) {
+        constexpr int kFirst = bits == 6 ? 4 : 0;  // both the first chunk and the first bit of a code
+        for (int c = 0; c < 2; ++c) {
+            QuadOfRows all = {};
+            for (int j = 0; j < 4; ++j) all |= (quads[4 * c + j] >> kFirst & 3 * kOnes) << 2 * j;
+            put(kFirst + c, all);
+        }
+    }
+    if constexpr (bits == 3 || bits == 5) {
+        QuadOfRows all = {};
+        for (int g = 0; g < kQuads; ++g) all |= (quads[g] >> (bits - 1) & kOnes) << g;
+        put(bits - 1, all);
+    }
+}
+
+}  // namespace edgemoe
