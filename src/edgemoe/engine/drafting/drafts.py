@@ -71,7 +71,7 @@ class Drafts:
             return self._step_alone(text, token_id)
         count = self._count(draft)
         logits = text.step(token_id, draft.token_ids[:count])
-        self._num_came, self._cost = 1, self._measured(text, count, drafting_s)
+        self._num_came, self._cost = 1, self._learn_cost(text, count, drafting_s)
         tried = max(count, 1)  # one that was not tried is compared with what comes as well
         self._guessed.extend(zip(draft.token_ids[:tried], draft.kinds, strict=False))
         self._is_tried = count > 0
@@ -154,18 +154,17 @@ class Drafts:
         costs = self._times.costs(len(draft.token_ids))
         return best_length([self._chances[kind] for kind in draft.kinds], costs, self._account.affordable)
 
-    def _measured(self, text: Text, num_drafted: int, drafting_s: float) -> float:
-        """What the latest step cost, in steps of one token."""
+    def _learn_cost(self, text: Text, num_drafted: int, drafting_s: float) -> float:
+        """Learn from the latest step's time; what steps like it cost on average, in steps of one token."""
         times, step = self._times, text.last_step
         if step is None:  # the text had to be read again
             return 0.0
         drafting = drafting_s / (times.single_s or step.took_s)
-        if step.has_company:
-            return times.costs(num_drafted)[num_drafted] + drafting
-        if not num_drafted:  # what it took beyond the mean is no loss of drafts
-            times.single(step.took_s, step.counts.waited_s)
-            return 1.0 + drafting
-        times.several(1 + num_drafted, step.took_s)
+        if not step.has_company:
+            if num_drafted:
+                times.several(1 + num_drafted, step.took_s)
+            else:
+                times.single(step.took_s, step.counts.waited_s)
         return times.costs(num_drafted)[num_drafted] + drafting
 
     def judge(self, token_id: int) -> None:

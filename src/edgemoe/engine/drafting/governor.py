@@ -5,8 +5,8 @@ weights once, and the union of the experts that its tokens choose. Where storage
 larger part, and drafts seldom pay; where all is in memory, long ones do. What the rule expects is corrected
 by what steps were measured to take. What a draft brings follows from how often drafts of its kind held.
 
-Whatever is expected, a text never loses more than a small share of its time: what drafts cost, as learnt so
-far, and what they brought is booked, and a draft is tried only if the text can afford that all of it is wrong.
+Whatever is expected, a text never loses more than a small share of its time: what drafts cost on average and
+what they brought is booked, and a draft is tried only if the text can afford that all of it is wrong.
 """
 
 from __future__ import annotations
