@@ -287,6 +287,29 @@ def test_keys_are_asked_for_where_there_is_something_to_guard():
         assert client.get("/v1/models", headers={"x-api-key": "secret"}).status_code == 200
 
 
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_the_log_has_prompts_and_answers_only_where_they_are_asked_for(is_asked, caplog):
+    asked = [
+        ("chat/completions", {"messages": [{"role": "user", "content": "A\nsecret fox"}], "max_tokens": 4}),
+        ("completions", {"prompt": "A\nsecret fox", "max_tokens": 4}),
+    ]
+    options = ServerOptions(logs_prompts=is_asked)
+    with caplog.at_level("INFO", "edgemoe.server"), live_server(aliases=("demo",), options=options) as live:
+        answers = [
+            httpx.post(f"{live.url}/v1/{path}", json={"model": "demo", **body}, timeout=60)
+            for path, body in asked
+        ]
+    lines = [record.getMessage() for record in caplog.records]
+    assert any("secret fox" in line for line in lines) == is_asked
+    told = [line.removeprefix("texts id=").split(" ", 1) for line in lines if line.startswith("texts ")]
+    assert [request_id for request_id, _ in told] == [a.headers["x-request-id"] for a in answers][: len(told)]
+    if is_asked:
+        chat, completion = (json.loads(texts) for _, texts in told)
+        assert "A\nsecret fox" in chat["prompt"]
+        assert chat["answer"] == answers[0].json()["choices"][0]["message"]["content"]
+        assert completion == {"prompt": "A\nsecret fox", "answer": answers[1].json()["choices"][0]["text"]}
+
+
 def test_foreign_names_and_pages_are_refused(http):
     assert http.get("/v1/models", headers={"host": "evil.example"}).status_code == 403
     assert http.get("/v1/models", headers={"origin": "https://evil.example"}).status_code == 403

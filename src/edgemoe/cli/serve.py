@@ -91,6 +91,13 @@ class ServerArguments:
             show_default=False,
         ),
     ] = None
+    log_prompts: Annotated[
+        bool,
+        typer.Option(
+            "--log-prompts",
+            help="Write prompts and answers into the log as well. It then contains what people wrote.",
+        ),
+    ] = False
 
     def options(self) -> ServerOptions:
         """As the server takes them."""
@@ -102,6 +109,7 @@ class ServerArguments:
             api_key=self.api_key,
             parallel=self.parallel,
             idle_unload_s=self.idle_unload,
+            logs_prompts=self.log_prompts,
             park=self.park.expanduser() if self.park else None,
             park_bytes=parse_size(self.park_size),
             cors_origins=tuple(self.cors_origin or ()),

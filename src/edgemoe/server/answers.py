@@ -8,6 +8,8 @@ reading the prompt, or writing.
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +36,8 @@ from edgemoe.server.text_memory import Written
 from edgemoe.server.waiting import FairQueue
 from edgemoe.server.writer import AnswerWriter
 
+log = logging.getLogger("edgemoe.server")
+
 Told = tuple[int, Event]  # which of the answers to one prompt, and what happened in it
 Burst = Sequence[Told] | None  # None: it has been silent for a while
 Emit = Callable[[Told], None]
@@ -44,6 +48,7 @@ class Record:
     """What is known of one request, for the log and the metrics; times by ``time.monotonic``."""
 
     client: str = ""
+    request_id: str = ""
     arrived_s: float = field(default_factory=time.monotonic)
     started_s: float | None = None
     first_s: float | None = None
@@ -181,6 +186,8 @@ class Answers:
         finally:
             cancel.set()
             await asyncio.wait([running])
+            if self.options.logs_prompts:
+                _log_texts(record, local, prompt, writer.written)
             if prompt.text and request.messages is not None:
                 local.texts.keep(writer.written)
         if end.error is not None:
@@ -231,6 +238,15 @@ class Answers:
     def close(self) -> None:
         """Let the threads end; call it when no answer runs."""
         self._threads.shutdown(wait=False)
+
+
+def _log_texts(record: Record, local: LocalModel, prompt: Prompt, written: Written) -> None:
+    """A line with a prompt and what was written to it, also where the client left before the end."""
+    texts = {
+        "prompt": prompt.text or local.model.tokenizer.decode_all(prompt.token_ids),
+        "answer": written.answer,
+    }
+    log.info("texts id=%s %s", record.request_id, json.dumps(texts))
 
 
 def _job(work: _Work, choice: int) -> Job:

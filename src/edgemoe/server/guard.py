@@ -149,7 +149,7 @@ class _Visit:
         address = scope["client"][0] if scope.get("client") else "?"
         key = given_key(headers)
         self.owner = hashlib.sha256(key.encode()).hexdigest()  # of what is kept for whoever has this key
-        self.record = Record(client=f"{address} {key}")
+        self.record = Record(f"{address} {key}", self.request_id)
         self._send = send
 
     async def send(self, message: Message) -> None:

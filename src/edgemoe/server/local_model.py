@@ -116,7 +116,6 @@ class LocalModel:
         self.name = name
         self.model = model
         self.parking = parking
-        self.loaded_at = int(time.time())
         self.turn_end_ids = model.tokenizer.turn_end_ids() if model.tokenizer.is_available else frozenset()
         self.template = "\n".join(model.tokenizer.template_sources())
         self.texts = TextMemory(model.tokenizer.special_ids())

@@ -40,7 +40,7 @@ class ServerOptions:
     idle_unload_s: float | None = None  # None: a model stays loaded
     cors_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()  # names beside loopback that the Host header may say
-    logs_prompts: bool = False
+    logs_prompts: bool = False  # prompts and answers, a line each
     park: Path | None = None  # folder for states of texts; None: they are in memory only
     park_bytes: int = 8 << 30
     limits: Limits = field(default_factory=Limits)
