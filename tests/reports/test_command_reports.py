@@ -141,6 +141,7 @@ class Terminal:
     def __init__(self, *command):
         self.child, self.terminal = pty.fork()
         if self.child == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where a shell has pytest in the background
             environment = {**os.environ, "TERM": "xterm", "COLUMNS": "40", "LINES": "20"}
             os.execve(sys.executable, [*map(str, command)], environment)
         self.seen = ""
