@@ -102,7 +102,7 @@ class TokenLogprob:
 
 def _require(holds: bool, name: str, value: float, allowed: str) -> None:
     if not holds:
-        raise RequestError(f"{name} is {value}; it must be {allowed}")
+        raise RequestError(f"{name} is {value:g}; it must be {allowed}")
 
 
 def sample(
