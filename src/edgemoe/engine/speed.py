@@ -1,8 +1,8 @@
 """Tokens per second before anything is loaded, from sizes and what this machine's cores and storage give.
 
-A token is multiplied with every dense weight and its experts once, and from storage those of its experts that
-are not in memory. How many that are follows from the share of experts that fits. Each constant was measured;
-docs/benchmarks.md compares the forecasts with what stores did.
+A token is multiplied with every dense weight and with its experts once, and those of its experts that are not
+in memory are read from storage. How many those are follows from the share of experts that fits. Each constant
+was measured; docs/benchmarks.md compares the forecasts with what stores did.
 """
 
 from __future__ import annotations

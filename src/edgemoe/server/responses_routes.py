@@ -17,7 +17,7 @@ from edgemoe.server.fields import Fields
 from edgemoe.server.openai.background import Background
 from edgemoe.server.openai.compacting import compacted, summary_request
 from edgemoe.server.openai.response_items import item_not_found, page_of, references, whole_items
-from edgemoe.server.openai.response_tools import tools_of
+from edgemoe.server.openai.response_tools import ResponseTools
 from edgemoe.server.openai.responses_answer import ResponsesEncoder
 from edgemoe.server.openai.responses_request import read_delivery, read_responses
 from edgemoe.server.openai.stored import Item, Kept, StoredResponses
@@ -53,9 +53,9 @@ class ResponsesRoutes:
         exchange = Exchange(self._answers, request)
         body, history = await self._read(exchange)
         delivery = read_delivery(body)
-        asked = read_responses(body, exchange.options.limits, history)
+        tools = ResponseTools(exchange.options.limits)
+        asked = read_responses(body, exchange.options.limits, history, tools)
         prepared = await self._answers.prepare(asked)
-        tools = tools_of(body, history, exchange.options.limits)
         encoder = ResponsesEncoder(prepared.name, body, tools.by_name)
         kept = Kept(encoder.response, [*history, *whole_items(body.get("input"))])
         told = self._answers.events(prepared, exchange.record)

@@ -11,7 +11,7 @@ definitions are written where they came, so that all before them is the same tex
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,17 +121,6 @@ def custom_input(arguments: str) -> str:
         return arguments
     texts = [values[INPUT]] if INPUT in values else list(values.values())
     return texts[0] if len(texts) == 1 and isinstance(texts[0], str) else arguments
-
-
-def tools_of(body: Mapping[str, Any], history: Sequence[Mapping[str, Any]], limits: Limits) -> ResponseTools:
-    """All tools of a body that has been read, and of items before it."""
-    tools = ResponseTools(limits)
-    tools.tell_first(Fields(body))
-    entries = body.get("input")
-    for entry in (*history, *(entries if isinstance(entries, list) else ())):
-        if entry.get("type") == ADDITIONAL or is_own_search(entry):
-            tools.tell_first(Fields(entry))
-    return tools
 
 
 def is_own_search(item: Mapping[str, Any]) -> bool:

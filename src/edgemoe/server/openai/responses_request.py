@@ -85,9 +85,14 @@ def read_delivery(body: Mapping[str, Any]) -> Delivery:
 
 
 def read_responses(
-    body: Mapping[str, Any], limits: Limits, history: Sequence[Mapping[str, Any]] = ()
+    body: Mapping[str, Any],
+    limits: Limits,
+    history: Sequence[Mapping[str, Any]] = (),
+    tools: ResponseTools | None = None,
 ) -> AnswerRequest:
     """The request of a response; ``history`` are items before those of the body.
+
+    ``tools``, empty, takes what the client knows its tools by.
 
     Raises:
         Failure: naming the field that is wrong or that we do not act on.
@@ -97,16 +102,16 @@ def read_responses(
     fields.refuse({"moderation": ()}, "nothing here judges texts")
     fields.choice("truncation", ("auto", "disabled"))  # what does not fit is refused, not cut
     refuse_other_samplers(fields)
-    found = ResponseTools(limits)
+    found = ResponseTools(limits) if tools is None else tools
     found.tell_first(fields)
     messages = _read_input(fields, history, found)
-    tools, tool_choice = chosen_tools(found.shown(), fields.get("tool_choice"))
+    chosen, tool_choice = chosen_tools(found.shown(), fields.get("tool_choice"))
     num_top = fields.integer("top_logprobs", 0, MAX_TOP_LOGPROBS)
     wants_logprobs = "message.output_text.logprobs" in fields.items("include", 64)
     request = AnswerRequest(
         model=fields.needed_text("model"),
         messages=messages,
-        tools=tools,
+        tools=chosen,
         untold_tools=found.written(),
         tool_choice=tool_choice,
         allows_parallel_calls=fields.flag("parallel_tool_calls", True),
