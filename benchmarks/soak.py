@@ -9,7 +9,9 @@ Servers of their own processes, under a memory cgroup of the budget's size where
 2. stalls: storage stands still for seconds, again and again. Answers are the same; heartbeats come.
 3. damage: half of the experts are overwritten while the server runs, then mended. Requests fail by name, and
    succeed again.
-4. SIGTERM: what runs comes to its end, what waits or comes is refused with 503.
+4. resumed: responses are made in the background while their readers leave after a few events and come back.
+   They hear every event once, and the same answer as one that waited.
+5. SIGTERM: what runs comes to its end, what waits or comes is refused with 503.
 
 Prints a card for people and one JSON line for programs. Exit code 1 if any of it is not so.
 """
@@ -257,6 +259,75 @@ async def damage(url: str, store: Path, alone: dict[int, str]) -> dict:
     }
 
 
+async def resumed(url: str, num_responses: int, at_once: int) -> dict:
+    """See 4 above."""
+    kinds = range(NUM_KINDS // 4)
+    async with client_of(url, at_once) as client:
+        await wait_until_up(client)
+        whole = {kind: output_text((await client.post("/v1/responses", json=response_of(kind))).json())
+                 for kind in kinds}  # fmt: skip
+        places = asyncio.Semaphore(at_once)
+
+        async def one(number: int) -> tuple[bool, bool, int]:
+            kind, draw = number % len(kinds), random.Random(number)
+            async with places:
+                events, num_readers = await read_in_parts(client, kind, draw)
+            numbers = [event["sequence_number"] for event in events]
+            text = output_text(events[-1]["response"])
+            return numbers == list(range(len(events))), text == whole[kind], num_readers
+
+        found = await asyncio.gather(*map(one, range(num_responses)))
+    return {
+        "responses": len(found),
+        "readers": sum(num_readers for _, _, num_readers in found),
+        "out_of_order": sum(not is_whole for is_whole, _, _ in found),
+        "wrong": sum(not is_right for _, is_right, _ in found),
+    }
+
+
+def response_of(kind: int) -> dict:
+    """A request of a response, always the same for a kind."""
+    asked = request_of(kind)
+    most = {"max_output_tokens": asked["max_tokens"], "temperature": 0}
+    return {"model": "model", "input": asked["prompt"], **most}
+
+
+def output_text(response: dict) -> str:
+    """The text of a response."""
+    return "".join(part["text"] for item in response["output"] for part in item["content"])
+
+
+async def read_in_parts(client: httpx.AsyncClient, kind: int, draw: random.Random) -> tuple[list[dict], int]:
+    """All events of a response, by readers that leave after a few each, and how many there were."""
+    events, num_readers = [], 0
+    while not events or not has_ended(events):
+        num_readers += 1
+        if not events:
+            request = client.stream(
+                "POST", "/v1/responses", json=response_of(kind) | {"background": True, "stream": True}
+            )
+        else:
+            place = events[-1]["sequence_number"]
+            path = f"/v1/responses/{events[0]['response']['id']}?stream=true&starting_after={place}"
+            request = client.stream("GET", path)
+        most = draw.randint(1, 12)
+        async with request as answer:
+            async for line in answer.aiter_lines():
+                if line.startswith("data: "):
+                    told = json.loads(line[6:])
+                    if not events or told["sequence_number"] > events[-1]["sequence_number"]:
+                        events.append(told)
+                        most -= 1
+                if most == 0:
+                    break
+    return events, num_readers
+
+
+def has_ended(events: list[dict]) -> bool:
+    """Whether the last event is a response's last."""
+    return events[-1]["type"] in {"response.completed", "response.incomplete", "response.failed"}
+
+
 async def num_waiting(client: httpx.AsyncClient) -> float:
     """Requests in the queue."""
     metrics = (await client.get("/metrics")).text.splitlines()
@@ -264,7 +335,7 @@ async def num_waiting(client: httpx.AsyncClient) -> float:
 
 
 async def stop(url: str, process) -> dict:
-    """See 4 above."""
+    """See 5 above."""
     async with client_of(url, 32) as client:
         await wait_until_up(client)
         long = request_of(1) | {"max_tokens": 900, "seed": 5}  # it runs until the others wait
@@ -302,7 +373,7 @@ def share(values: list[float], part: float) -> float:
 
 
 def soak(store: Path, memory: str, num_requests: int, at_once: int) -> dict:
-    """All four parts."""
+    """All parts."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         copy = shutil.copytree(store, folder / "store")
@@ -321,6 +392,9 @@ def soak(store: Path, memory: str, num_requests: int, at_once: int) -> dict:
         print("damaged experts", file=sys.stderr)
         with served(copy, memory, group) as (url, _):
             found["damage"] = asyncio.run(damage(url, copy, alone))
+        print("readers that leave and come back", file=sys.stderr)
+        with served(copy, memory, group) as (url, _):
+            found["resumed"] = asyncio.run(resumed(url, num_requests // 5, at_once))
         print("SIGTERM", file=sys.stderr)
         with served(copy, memory, group) as (url, process):
             found["sigterm"] = asyncio.run(stop(url, process))
@@ -341,6 +415,8 @@ def faults_of(found: dict, memory: str) -> list[str]:
         "damage goes unnoticed": not found["damage"]["refused_by_name"],
         "damage gives wrong answers": found["damage"]["neither_right_nor_refused"],
         "a mended store stays broken": found["damage"]["wrong_after_mending"],
+        "readers that come back miss something": found["resumed"]["out_of_order"],
+        "responses in the background differ": found["resumed"]["wrong"],
         "SIGTERM breaks what runs": not found["sigterm"]["running_ended"],
         "SIGTERM does not refuse": found["sigterm"]["waiting_refused"] != 4,
         "SIGTERM ends wrongly": found["sigterm"]["exit_code"] != -signal.SIGTERM,

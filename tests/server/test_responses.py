@@ -114,7 +114,6 @@ def test_tools_that_are_no_functions_are_left_out(openai_client):
         ({"prompt": {"id": "pmpt_1"}}, "prompt is not supported"),
         ({"moderation": {"model": "omni"}}, "moderation is not supported"),
         ({"background": True, "store": False}, "background: needs store"),
-        ({"background": True, "stream": True}, "stream with background is not supported"),
     ],
 )
 def test_what_is_not_there_is_refused_by_name(openai_client, extra, says):

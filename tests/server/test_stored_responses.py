@@ -146,11 +146,12 @@ def test_one_that_is_just_being_put_by_is_not_lost_to_a_cancel():
             await asyncio.sleep(0.01)
             kept.append((owner, made.response["status"]))
 
-        def take(choice, event):
+        def encode(choice, event):
             response["status"] = "completed"
+            return ()
 
-        background = Background(keep)
-        encoder = SimpleNamespace(response=response, take=take)
+        background = Background(keep, 1000)
+        encoder = SimpleNamespace(response=response, encode=encode, number=0)
         background.start("me", Kept(response, []), encoder, told())
         await is_kept.wait()
         await background.cancel("me", "resp_1")

@@ -23,6 +23,7 @@ class Limits:
     schema_bytes: int = 256 << 10
     num_stored: int = 1000  # responses that are kept in memory for clients that ask again
     stored_bytes: int = 4 * MIB  # of all of them, compressed
+    event_bytes: int = 4 * MIB  # of the events of one response that is made in the background
     request_s: float = 3600.0  # from arrival to the last token
     send_s: float = 120.0  # a client that takes nothing for so long has gone
     drain_s: float = 30.0  # running answers may go on for so long after SIGTERM

@@ -12,16 +12,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from edgemoe.server.answers import Answers, Burst
-from edgemoe.server.failures import Failure, unsupported
+from edgemoe.server.failures import Failure
 from edgemoe.server.fields import Fields
-from edgemoe.server.openai.background import Background
+from edgemoe.server.openai.background import Background, Running
 from edgemoe.server.openai.compacting import compacted, summary_request
+from edgemoe.server.openai.event_log import gone, read_kept, read_log
+from edgemoe.server.openai.replay import replayed
 from edgemoe.server.openai.response_items import item_not_found, page_of, references, whole_items
 from edgemoe.server.openai.response_tools import ResponseTools
 from edgemoe.server.openai.responses_answer import ResponsesEncoder
-from edgemoe.server.openai.responses_request import read_delivery, read_responses
+from edgemoe.server.openai.responses_request import read_delivery, read_place, read_responses
 from edgemoe.server.openai.stored import Item, Kept, StoredResponses
-from edgemoe.server.routes import Exchange, Nothing, answered, by_method
+from edgemoe.server.routes import Exchange, Nothing, answered, by_method, ignored_header
 from edgemoe.server.streaming import until_gone
 
 
@@ -31,7 +33,7 @@ class ResponsesRoutes:
     def __init__(self, answers: Answers, stored: StoredResponses) -> None:
         self._answers = answers
         self._stored = stored
-        self._background = Background(self._keep)
+        self._background = Background(self._keep, answers.options.limits.event_bytes)
 
     def routes(self) -> Sequence[BaseRoute]:
         """All paths."""
@@ -60,7 +62,9 @@ class ResponsesRoutes:
         kept = Kept(encoder.response, [*history, *whole_items(body.get("input"))])
         told = self._answers.events(prepared, exchange.record)
         if delivery.in_background:
-            self._background.start(exchange.owner, kept, encoder, told)
+            running = self._background.start(exchange.owner, kept, encoder, told)
+            if delivery.streams:
+                return exchange.send_lines(self._lines(running, -1), ignored_header(asked))
             return answered(encoder.response, asked)
         if delivery.is_kept:
             told = self._keeping(told, exchange.owner, kept)
@@ -122,7 +126,7 @@ class ResponsesRoutes:
         response_id = exchange.path_value("response_id")
         running = self._background.find(exchange.owner, response_id)
         if running is not None:
-            return running
+            return running.kept
         packed = self._stored.find(exchange.owner, response_id)
         if packed is None:
             raise not_found(response_id)
@@ -130,9 +134,21 @@ class ResponsesRoutes:
 
     async def _show(self, request: Request) -> Response:
         exchange = Exchange(self._answers, request)
-        if request.query_params.get("stream", "false").lower() not in {"false", "0", ""}:
-            raise unsupported("stream", "a kept response is sent as a whole; ask again until it is there")
-        return JSONResponse((await self._found(exchange)).response)
+        query = request.query_params
+        if query.get("stream", "false").lower() in {"false", "0", ""}:
+            return JSONResponse((await self._found(exchange)).response)
+        after = read_place(query)
+        running = self._background.find(exchange.owner, exchange.path_value("response_id"))
+        if running is not None:
+            running.events.since(after + 1)  # what is not there any more says so here
+            return exchange.send_lines(self._lines(running, after))
+        kept = await self._found(exchange)
+        if after >= 0 and not kept.events and kept.response["background"]:
+            raise gone(after + 1)
+        return exchange.send_lines(read_kept(kept.events or replayed(kept.response), kept.response, after))
+
+    def _lines(self, running: Running, after: int) -> AsyncGenerator[str]:
+        return read_log(running.events, running.kept.response, after, self._answers.options.heartbeat_s)
 
     async def _input_items(self, request: Request) -> Response:
         exchange = Exchange(self._answers, request)

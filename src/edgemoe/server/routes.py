@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from starlette.requests import Request
@@ -19,6 +20,8 @@ from edgemoe.server.streaming import Encoder, LineResponse, encoded, until_gone
 from edgemoe.server.whole import Whole, collect
 
 log = logging.getLogger("edgemoe.server")
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Exchange:
@@ -43,8 +46,11 @@ class Exchange:
 
     def stream(self, told: AsyncGenerator[Burst], encoder: Encoder, asked: AnswerRequest) -> Response:
         """A response that sends events as they come."""
-        lines = encoded(told, encoder, self._note)
-        return LineResponse(lines, ignored_header(asked), self.options.limits.send_s)
+        return self.send_lines(encoded(told, encoder, self._note), ignored_header(asked))
+
+    def send_lines(self, lines: AsyncGenerator[str], headers: Mapping[str, str] = NO_HEADERS) -> Response:
+        """A response that sends lines as they come."""
+        return LineResponse(lines, headers, self.options.limits.send_s)
 
     def _note(self, failure: Failure) -> None:
         """An answer broke off after its status was sent."""

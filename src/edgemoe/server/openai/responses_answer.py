@@ -69,6 +69,24 @@ def usage_body(usage: Usage) -> dict[str, Any]:
     }
 
 
+def content_done(item: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The events before that of a whole item: their kinds, and what each says beside the item's place."""
+    if item["type"] == "function_call":
+        yield (
+            "response.function_call_arguments.done",
+            {"arguments": item["arguments"], "name": item["name"]},
+        )
+    elif item["type"] == "custom_tool_call":
+        yield "response.custom_tool_call_input.done", {"input": item["input"]}
+    elif item["type"] == "reasoning":
+        yield "response.reasoning_text.done", {"content_index": 0, "text": item["content"][0]["text"]}
+    elif item["type"] == "message":
+        part = item["content"][0]
+        done = {"text": part["text"], "logprobs": part["logprobs"]}
+        yield "response.output_text.done", {"content_index": 0, **done}
+        yield "response.content_part.done", {"content_index": 0, "part": part}
+
+
 class ResponsesEncoder:
     """Events as those of a response; ``response`` is what there is of it so far."""
 
@@ -98,7 +116,7 @@ class ResponsesEncoder:
             **echoed,
         }
         self._tools = tools
-        self._number = 0
+        self.number = 0  # of the next event
         self._item: dict[str, Any] | None = None  # the open one
         self._arguments = ""  # of the open call
 
@@ -195,19 +213,8 @@ class ResponsesEncoder:
         item = self._item
         if item is None:
             return
-        if item["type"] == "function_call":
-            done = {"arguments": item["arguments"], "name": item["name"]}
-            yield self._of_item("response.function_call_arguments.done", **done)
-        elif item["type"] == "custom_tool_call":
-            yield self._of_item("response.custom_tool_call_input.done", input=item["input"])
-        elif item["type"] != "tool_search_call":
-            part = item["content"][0]
-            if item["type"] == "reasoning":
-                yield self._of_item("response.reasoning_text.done", content_index=0, text=part["text"])
-            else:
-                done = {"text": part["text"], "logprobs": part["logprobs"]}
-                yield self._of_item("response.output_text.done", content_index=0, **done)
-                yield self._of_item("response.content_part.done", content_index=0, part=part)
+        for kind, values in content_done(item):
+            yield self._of_item(kind, **values)
         if item["type"] != "reasoning":
             item["status"] = status
         place = len(self.response["output"]) - 1
@@ -230,10 +237,9 @@ class ResponsesEncoder:
         for _ in self.encode(choice, event):
             pass
 
-    def cancel(self) -> None:
+    def cancel(self) -> Iterable[str]:
         """The client wants no more of it."""
-        for _ in self._close("incomplete"):
-            pass
+        yield from self._close("incomplete")
         self.response["status"] = "cancelled"
 
     def fail(self, failure: Failure) -> None:
@@ -258,5 +264,5 @@ class ResponsesEncoder:
         return self._event(kind, item_id=self._item["id"], output_index=place, **values)
 
     def _event(self, kind: str, **values: Any) -> str:
-        number, self._number = self._number, self._number + 1
+        number, self.number = self.number, self.number + 1
         return named({"type": kind, "sequence_number": number, **values})

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgemoe.server.failures import unsupported
+from edgemoe.server.failures import refused, unsupported
 from edgemoe.server.fields import Fields
 from edgemoe.server.messages import (
     MAX_MESSAGES,
@@ -79,9 +79,19 @@ def read_delivery(body: Mapping[str, Any]) -> Delivery:
     found = Delivery(fields.flag("stream"), fields.flag("store", True), fields.flag("background"))
     if found.in_background and not found.is_kept:
         raise fields.fail("background", "needs store: true, or nobody could fetch the response")
-    if found.in_background and found.streams:
-        raise unsupported("stream with background", "ask for the response by its id until it is there")
     return found
+
+
+def read_place(query: Mapping[str, str]) -> int:
+    """The number of the event that a stream begins behind; -1 for all of it.
+
+    Raises:
+        Failure: it is no number.
+    """
+    value = query.get("starting_after", "")
+    if value and not (value.isascii() and value.isdecimal() and len(value) < 10):
+        raise refused("starting_after", "must be the number of an event, 0 or more")
+    return int(value) if value else -1
 
 
 def read_responses(

@@ -12,8 +12,10 @@ import json
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from edgemoe.server.openai.event_log import Entry
 
 Item = Mapping[str, Any]
 # What an entry takes beside its bytes: ids, tables, objects.
@@ -22,10 +24,11 @@ ENTRY_BYTES = 1024
 
 @dataclass(frozen=True)
 class Kept:
-    """A response and the items that it was made from."""
+    """A response, the items that it was made from, and the events that told it, where those are kept."""
 
     response: dict[str, Any]  # grows while it is made
     items: Sequence[Item]
+    events: Sequence[Entry] = ()
 
     @property
     def history(self) -> list[Item]:
@@ -65,8 +68,12 @@ class StoredResponses:
         self._places: dict[tuple[str, str], str] = {}  # owner and item's id -> response's id
 
     def pack(self, kept: Kept, label: Mapping[str, Any] | None = None) -> Packed | None:
-        """A response as it can be kept, with what it is found by; None if it alone is too large."""
-        text = json.dumps({"response": kept.response, "items": kept.items}, separators=(",", ":"))
+        """A response as it can be kept, with what it is found by; None if it alone is too large. Its events
+        are left out where they would make it so.
+        """
+        text = json.dumps(vars(kept), separators=(",", ":"))
+        if len(text) > self.most_bytes and kept.events:
+            return self.pack(replace(kept, events=()), label)
         if len(text) > self.most_bytes:
             return None  # though it might fit when packed: packing and unpacking it would take long
         item_ids = tuple(item["id"] for item in kept.response.get("output", ()))
