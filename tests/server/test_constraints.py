@@ -7,9 +7,10 @@ import json
 import openai
 import pytest
 
-from edgemoe.server.constraint import GrammarConstraint, Vocabulary
+from edgemoe.server.call_constraint import CallConstraint
+from edgemoe.server.constraint import Vocabulary
 from edgemoe.server.dialects import DIALECTS, Call
-from edgemoe.server.grammar import call_grammar, json_grammar
+from edgemoe.server.grammar import Function, call_grammar, json_grammar
 
 ASK = [{"role": "user", "content": "What is the weather in Paris?"}]
 WEATHER = {
@@ -137,41 +138,53 @@ def test_a_bias_forbids_a_token(openai_client, http):
     assert done.choices[0].text != plain.choices[0].text
 
 
-@pytest.fixture(scope="module")
-def marked_vocabulary():
-    """A tokenizer in which the marks of some families are special tokens."""
-    tokenizers = pytest.importorskip("tokenizers")
-    from edgemoe.text.tokenizer import Tokenizer as Ours
+MARKS = [
+    "<end>",
+    "<|channel|>",
+    "<|constrain|>",
+    "<|end|>",
+    "<|message|>",
+    "<|start|>",
+    "<|tool_call>",
+    '<|"|>',
+    "<tool_call>",
+    "<tool_call|>",
+    "<｜tool▁call▁begin｜>",
+    "<｜tool▁call▁end｜>",
+    "<｜tool▁sep｜>",
+    "[ARGS]",
+    "[TOOL_CALLS]",
+]
 
-    marks = [
-        "<end>",
-        "<|channel|>",
-        "<|constrain|>",
-        "<|message|>",
-        "<|tool_call>",
-        "<tool_call|>",
-        "[TOOL_CALLS]",
-    ]
-    built = tokenizers.Tokenizer(tokenizers.models.BPE(vocab={}, merges=[]))
+
+def marked_tokenizer(folder):
+    """A tokenizer in which the marks of some families are special tokens and all else are bytes, and its
+    vocabulary.
+    """
+    tokenizers = pytest.importorskip("tokenizers")
+    from edgemoe.text.tokenizer import Tokenizer
+
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    model = tokenizers.models.BPE(vocab={letter: n for n, letter in enumerate(alphabet)}, merges=[])
+    built = tokenizers.Tokenizer(model)
     built.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     built.decoder = tokenizers.decoders.ByteLevel()
-    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    built.model = tokenizers.models.BPE(vocab={letter: n for n, letter in enumerate(alphabet)}, merges=[])
-    built.add_special_tokens(marks)
-    return Ours, built
+    built.add_special_tokens(MARKS)
+    built.save(str(folder / "tokenizer.json"))
+    tokenizer = Tokenizer(folder, {"eos_token_id": built.token_to_id("<end>")})
+    return tokenizer, Vocabulary(tokenizer, built.get_vocab_size(), tokenizer.stop_ids)
 
 
 @pytest.mark.parametrize("family", DIALECTS)
-def test_calls_that_must_be_made_are_read_in_every_family(family, marked_vocabulary, tmp_path):
+def test_calls_that_must_be_made_are_read_in_every_family(family, tmp_path):
     """Follow the grammar by its first allowed token: what comes out is what the family's reader reads."""
-    tokenizer_class, built = marked_vocabulary
-    built.save(str(tmp_path / "tokenizer.json"))
-    tokenizer = tokenizer_class(tmp_path, {"eos_token_id": built.token_to_id("<end>")})
-    vocabulary = Vocabulary(tokenizer, built.get_vocab_size(), tokenizer.stop_ids)
+    tokenizer, vocabulary = marked_tokenizer(tmp_path)
     dialect = DIALECTS[family]
-    grammar = call_grammar(TOOLS[:1], dialect.forced_call, tokenizer.special_ids())
-    assert vocabulary.check(grammar) == ""
-    constraint, ids = GrammarConstraint(vocabulary, grammar), []
+    forced = dialect.forced_call
+    function = Function("get_weather", WEATHER)
+    grammar = call_grammar([function], forced.begins, [forced.form], tokenizer.special_ids())
+    assert vocabulary.check(grammar.grammar) == ""
+    constraint, ids = CallConstraint(vocabulary, grammar), []
     while True:
         allowed = constraint.mask().nonzero()[0]
         if tokenizer.stop_ids.intersection(allowed.tolist()) or len(ids) > 400:
@@ -185,7 +198,7 @@ def test_calls_that_must_be_made_are_read_in_every_family(family, marked_vocabul
     assert_weather(json.loads(call.arguments))
 
 
-def test_json_grammars_have_fixed_whitespace(marked_vocabulary, tmp_path):
+def test_json_grammars_have_fixed_whitespace():
     assert (
         json.loads(json_grammar(WEATHER))["grammars"][0]["json_schema"]["properties"] == WEATHER["properties"]
     )

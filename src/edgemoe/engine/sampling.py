@@ -29,8 +29,8 @@ MAX_TOP_LOGPROBS = 256  # alternatives told of with a token; a client that wants
 class Constraint(Protocol):
     """A grammar or the like: which tokens may come next. Used by one text, which has it for itself."""
 
-    def mask(self) -> NDArray[np.bool_]:
-        """Which tokens (V,) may come next; those that end an answer included where it may end."""
+    def mask(self) -> NDArray[np.bool_] | None:
+        """Which tokens (V,) may come next; those that end an answer included where it may end. None: all."""
         ...
 
     def accept(self, token_id: int) -> None:

@@ -1,59 +1,167 @@
-"""Grammars in llguidance's Lark: JSON of a schema, and calls of functions as a family writes them."""
+"""Grammars for llguidance: JSON of a schema, and calls of functions as a family writes them."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
+
+from llguidance import LLMatcher
+
+from edgemoe.server.dialects import Form, JsonForm, QuotedForm
+from edgemoe.server.lark import has_special_tokens, literals
+from edgemoe.server.quoted_grammar import QuotedRules
+from edgemoe.server.tagged_grammar import TaggedRules
 
 # Whitespace of a fixed kind: a free choice is an invitation to write nothing but spaces.
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+# Within calls, families differ in whether a space stands behind commas and colons, and in which characters
+# they escape. Keywords that cannot be kept to are only advice there.
+_CALL_LAYOUT = {
+    "whitespace_flexible": False,
+    "item_separator": ", ?",
+    "key_separator": ": ?",
+    "json_allow_general_unicode_escapes": True,
+    "lenient": True,
+}
+_GAP = "/[ \\n]{0,2}/"  # what may stand behind the mark that opens a call
+INPUT = "input"  # the one argument of a tool whose input is any text
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function that may be called: its parameters' schema, or a grammar of the text it takes."""
+
+    name: str
+    schema: Mapping[str, Any]
+    input_grammar: str | None = None
+
+
+@dataclass(frozen=True)
+class Input:
+    """A text that has a grammar of its own: what stands before it, and the grammar of what stands behind it.
+
+    ``is_escaped``: it stands within a JSON string.
+    """
+
+    before: str
+    grammar: str
+    closing: str
+    is_escaped: bool
+
+
+@dataclass(frozen=True)
+class CallGrammar:
+    """A grammar of one call. One that ends in what stands before an input goes on with that."""
+
+    grammar: str
+    inputs: Sequence[Input] = ()
 
 
 def json_grammar(schema: Mapping[str, Any]) -> str:
     """A grammar of the JSON values of a schema."""
-    return json.dumps({"grammars": [{"json_schema": _laid_out(schema, is_lenient=False)}]})
+    return json.dumps({"grammars": [{"json_schema": {**schema, "x-guidance": _LAYOUT}}]})
+
+
+@lru_cache(64)
+def input_error(grammar: str) -> str:
+    """What is wrong with the grammar of an input, in Lark; "" if nothing is."""
+    if has_special_tokens(grammar):
+        return "special tokens stand in no input"
+    return LLMatcher.validate_grammar(_lark_grammar(grammar))
 
 
 def call_grammar(
-    tools: Sequence[Mapping[str, Any]], form: tuple[str, str], special_ids: Mapping[str, int]
-) -> str:
-    """A grammar of one call of one of the functions.
+    functions: Sequence[Function], begins: str, forms: Sequence[Form], special_ids: Mapping[str, int]
+) -> CallGrammar | None:
+    """A grammar of a call of one of the functions in one of the forms; None if there can be none.
 
-    ``form`` is what stands before and after the arguments' JSON, ``{name}`` for the function's name.
+    ``begins`` is what the call begins with; "" if the mark that opens it is already there.
     ``special_ids`` are tokens that stand for their text as a whole.
     """
-    rules = [f"start: {' | '.join(f'call_{n}' for n in range(len(tools)))}"]
-    for number, tool in enumerate(tools):
-        function = tool["function"]
-        before, after = (_literals(part.replace("{name}", function["name"]), special_ids) for part in form)
-        schema = _closed({"type": "object"} | dict(function.get("parameters") or {}))
-        rules.append(f"call_{number}: {before} arguments_{number} {after}")
-        rules.append(f"arguments_{number}: %json {json.dumps(_laid_out(schema, is_lenient=True))}")
-    lark = "\n".join(rules)
+    rules = _CallRules(begins, special_ids)
+    for number, function in enumerate(functions):
+        for place, form in enumerate(forms):
+            if not rules.add(function, form, f"call_{number}_{place}"):
+                return None
+    return CallGrammar(rules.grammar(), rules.inputs)
+
+
+class _CallRules:
+    """Gathers the rules of calls."""
+
+    def __init__(self, begins: str, special_ids: Mapping[str, int]) -> None:
+        self._begins = begins
+        self._special_ids = special_ids
+        self._starts: list[str] = []
+        self._lines: list[str] = []
+        self._of_arguments: dict[str, str] = {}  # rules by the function's name
+        self._quoted_rules: QuotedRules | None = None
+        self.inputs: list[Input] = []
+
+    def add(self, function: Function, form: Form, name: str) -> bool:
+        """Add a function in a form under a name; whether that is possible."""
+        before = form.before.replace("{name}", function.name)
+        if function.input_grammar is not None:
+            body = self._input(function.input_grammar, form, before)
+        elif isinstance(form, JsonForm):
+            body = f"{self._arguments(function)} {literals(form.after, self._special_ids)}"
+        elif isinstance(form, QuotedForm):
+            body = f"{self._quoted(function, form, name)} {literals(form.after, self._special_ids)}"
+        else:
+            rules = TaggedRules(form, self._special_ids, _CALL_LAYOUT, name)
+            if not rules.is_possible:
+                return False
+            body = f"{rules.arguments(function.schema)} {literals(form.after, self._special_ids)}"
+            self._lines += rules.lines
+        self._starts.append(name)
+        self._lines.append(f"{name}: {self._head(before)} {body}")
+        return True
+
+    def grammar(self) -> str:
+        """The whole, as llguidance takes it."""
+        shared = self._quoted_rules.lines if self._quoted_rules else []
+        lark = "\n".join([f"start: {' | '.join(self._starts)}", *self._lines, *shared])
+        return _lark_grammar(lark)
+
+    def _head(self, before: str) -> str:
+        if self._begins:
+            return literals(self._begins + before, self._special_ids)
+        gap = _GAP + " " if before[:1].isspace() else ""
+        return gap + literals(before.lstrip(), self._special_ids)
+
+    def _input(self, grammar: str, form: Form, before: str) -> str:
+        """What stands before an input; note what follows."""
+        opens, closes = input_marks(form)
+        closing = _lark_grammar(f"start: {literals(closes + form.after, self._special_ids)}")
+        is_escaped = isinstance(form, JsonForm)
+        self.inputs.append(Input(before.lstrip() + opens, grammar, closing, is_escaped))
+        return literals(opens, self._special_ids)
+
+    def _arguments(self, function: Function) -> str:
+        """The rule of a function's arguments as JSON, which all its forms share."""
+        if function.name not in self._of_arguments:
+            rule = self._of_arguments[function.name] = f"arguments_{len(self._of_arguments)}"
+            schema = json.dumps({**function.schema, "x-guidance": _CALL_LAYOUT})
+            self._lines.append(f"{rule}: %json {schema}")
+        return self._of_arguments[function.name]
+
+    def _quoted(self, function: Function, form: QuotedForm, name: str) -> str:
+        if self._quoted_rules is None:
+            self._quoted_rules = QuotedRules(form.quote, self._special_ids, _CALL_LAYOUT)
+        return self._quoted_rules.arguments(function.schema, name)
+
+
+def input_marks(form: Form) -> tuple[str, str]:
+    """What stands before and behind the text of a tool that takes one text only."""
+    if isinstance(form, JsonForm):
+        return f'{{"{INPUT}": "', '"}'
+    if isinstance(form, QuotedForm):
+        return f"{{{INPUT}:{form.quote}", form.quote + "}"
+    return form.opens.replace("{name}", INPUT), form.closes
+
+
+def _lark_grammar(lark: str) -> str:
     return json.dumps({"grammars": [{"lark_grammar": lark}]})
-
-
-def _closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """Parameters of a function: those it names and no others, unless it says otherwise. Schemas allow others
-    where nothing is said, and small models go on making some up.
-    """
-    is_open = schema.keys() & {"$ref", "allOf", "anyOf", "oneOf", "patternProperties", "additionalProperties"}
-    return schema | ({"additionalProperties": False} if "properties" in schema and not is_open else {})
-
-
-def _laid_out(schema: Mapping[str, Any], *, is_lenient: bool) -> dict[str, Any]:
-    """A schema with its layout; lenient: keywords that cannot be kept to are only advice."""
-    return dict(schema) | {"x-guidance": _LAYOUT | {"lenient": is_lenient}}
-
-
-def _literals(text: str, special_ids: Mapping[str, int]) -> str:
-    """A text as Lark writes it, special tokens by their numbers."""
-    marks = sorted((mark for mark in special_ids if mark and mark in text), key=len, reverse=True)
-    if not marks:
-        return json.dumps(text, ensure_ascii=False) if text else ""
-    parts = re.split("(" + "|".join(map(re.escape, marks)) + ")", text)
-    shown = [f"<[{special_ids[part]}]>" if part in special_ids else json.dumps(part, ensure_ascii=False)
-             for part in parts if part]  # fmt: skip
-    return " ".join(shown)

@@ -18,7 +18,9 @@ from edgemoe.engine.requests import make_request
 from edgemoe.engine.sampling import token_logprob
 from edgemoe.experts import LayerObserver
 from edgemoe.server.constraint import Vocabulary
+from edgemoe.server.dialects import Dialect
 from edgemoe.server.events import TokenChance
+from edgemoe.server.held_calls import CallWatch
 from edgemoe.server.text_memory import TextMemory, Written
 from edgemoe.text.stream import StreamDecoder
 from edgemoe.text.tokenizer import Tokenizer
@@ -120,6 +122,7 @@ class LocalModel:
         self.template = "\n".join(model.tokenizer.template_sources())
         self.texts = TextMemory(model.tokenizer.special_ids())
         self._lock = threading.Lock()
+        self._call_watch: CallWatch | None = None
 
     @property
     def context(self) -> int:
@@ -144,6 +147,13 @@ class LocalModel:
         """The tokens as grammars need them; made when first asked for, which may take a second."""
         with self._lock:
             return self._vocabulary
+
+    def call_watch(self, dialect: Dialect) -> CallWatch:
+        """Finds calls of functions in what the model writes."""
+        with self._lock:
+            if self._call_watch is None:
+                self._call_watch = CallWatch(dialect, self.model.tokenizer)
+            return self._call_watch
 
     def render(
         self,

@@ -51,6 +51,8 @@ class AnswerRequest:
     prompt: str | Sequence[int] | None = None
     tools: Sequence[Mapping[str, Any]] = ()
     untold_tools: frozenset[str] = frozenset()  # names of tools whose definitions stand in the messages
+    loose_tools: frozenset[str] = frozenset()  # names of those whose parameters need not be kept to
+    input_grammars: Mapping[str, str] = field(default_factory=dict)  # by name: Lark of the text they take
     tool_choice: ToolChoice = field(default_factory=ToolChoice)
     allows_parallel_calls: bool = True
     schema: Mapping[str, Any] | None = None  # what the answer must be; {} for any JSON object

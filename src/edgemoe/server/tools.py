@@ -45,6 +45,12 @@ def function_tool(function: Fields, parameters: str, limits: Limits) -> dict[str
     }
 
 
+def loose_names(entries: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """Names of the functions of a request that has been read whose parameters need not be kept to."""
+    functions = [entry["function"] if entry.get("type") == "function" else entry for entry in entries]
+    return frozenset(str(function.get("name")) for function in functions if function.get("strict") is False)
+
+
 def definitions_text(functions: Sequence[Mapping[str, Any]]) -> str:
     """Definitions of functions where they stand within a conversation."""
     lines = [f"<function>{json.dumps(function, ensure_ascii=False)}</function>" for function in functions]

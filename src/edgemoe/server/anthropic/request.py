@@ -18,7 +18,7 @@ from edgemoe.server.openai.chat_request import (
 from edgemoe.server.options import Limits
 from edgemoe.server.parts import MEDIA, content_text, no_text, part_text
 from edgemoe.server.request import REQUIRED, AnswerRequest, Draw, ToolChoice
-from edgemoe.server.tools import check_schema_size, function_tool, named_choice
+from edgemoe.server.tools import check_schema_size, function_tool, loose_names, named_choice
 
 HARMLESS = [
     "metadata",
@@ -63,6 +63,7 @@ def read_messages_request(
         messages=messages,
         tools=tools,
         untold_tools=frozenset(deferred.found),
+        loose_tools=loose_names(fields.items("tools", limits.num_tools)),
         tool_choice=choice,
         allows_parallel_calls=is_parallel,
         schema=_read_schema(fields, limits),

@@ -1,6 +1,20 @@
 """How families of models write thoughts and calls of functions, read while the text arrives."""
 
 from edgemoe.server.dialects.dialect import DIALECTS, VERBATIM, Dialect, Reader, find_dialect
+from edgemoe.server.dialects.forms import Form, JsonForm, Opening, QuotedForm, TaggedForm
 from edgemoe.server.dialects.reader import AnswerReader, Call
 
-__all__ = ["DIALECTS", "VERBATIM", "AnswerReader", "Call", "Dialect", "Reader", "find_dialect"]
+__all__ = [
+    "DIALECTS",
+    "VERBATIM",
+    "AnswerReader",
+    "Call",
+    "Dialect",
+    "Form",
+    "JsonForm",
+    "Opening",
+    "QuotedForm",
+    "Reader",
+    "TaggedForm",
+    "find_dialect",
+]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from edgemoe.server.dialects.deepseek import DEEPSEEK
-from edgemoe.server.dialects.gemma import GEMMA
+from edgemoe.server.dialects.forms import ForcedCall, JsonForm, Opening, QuotedForm, TaggedForm
+from edgemoe.server.dialects.gemma import GEMMA, QUOTE
 from edgemoe.server.dialects.glm import GLM
 from edgemoe.server.dialects.harmony import HarmonyReader
 from edgemoe.server.dialects.mistral import MISTRAL
@@ -44,8 +45,9 @@ class Dialect:
 
     name: str
     manner: Manner | None
-    # What stands before and after the JSON of a call's arguments, when a call must be made.
-    forced_call: tuple[str, str] = ('<tool_call>\n{"name": "{name}", "arguments": ', "}\n</tool_call>")
+    forced_call: ForcedCall
+    # Where a call that the model makes by itself can be held to what was declared.
+    openings: Sequence[Opening] = ()
 
     def reader(self, prompt: str, tools: Sequence[Mapping[str, Any]], *, takes_calls: bool) -> Reader:
         """A reader for the answer to a rendered prompt."""
@@ -55,11 +57,14 @@ class Dialect:
         is_thinking = self.opens_thought(prompt)
         return AnswerReader(self.manner, schemas, is_thinking=is_thinking, takes_calls=takes_calls)
 
+    @property
+    def thought_begins(self) -> Sequence[str]:
+        """Marks that open a thought."""
+        return [mark.text for mark in self.manner.marks if mark.opens is None] if self.manner else []
+
     def opens_thought(self, prompt: str) -> bool:
         """Whether a rendered prompt ends inside a thought."""
-        marks = self.manner.marks if self.manner else ()
-        tail = prompt.rstrip()
-        return any(tail.endswith(mark.text) for mark in marks if mark.opens is None)
+        return prompt.rstrip().endswith(tuple(self.thought_begins))
 
     def answer_begins(self, prompt: str, *, is_call: bool) -> re.Pattern[str] | None:
         """What ends the thought before an answer; None if the answer begins at once."""
@@ -71,21 +76,90 @@ class Dialect:
 
 
 _HARMONY_ANSWER = re.compile(r"<\|channel\|>final[^<]*(<\|constrain\|>[^<]*)?<\|message\|>\Z")
-_HARMONY_CALL = ("<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>", "")
-_DEEPSEEK_CALL = (
-    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>{name}<｜tool▁sep｜>",
-    "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+# What stands between a recipient's name and the message, in the ways that are seen.
+_HARMONY_HEADS = (
+    " <|constrain|>json",
+    "<|channel|>commentary <|constrain|>json",
+    "<|channel|>commentary json",
+    " json",
+    "<|constrain|>json",
+    "",
 )
+_HARMONY = (
+    Opening(
+        " to=functions.",
+        tuple(JsonForm("{name}" + head + "<|message|>", "") for head in _HARMONY_HEADS),
+        r"<\|(?:channel|start)\|>[a-z]{1,20} to=functions\.",
+    ),
+)
+_HERMES_FORM = JsonForm('\n{"name": "{name}", "arguments": ', "}\n</tool_call>")
+_HERMES_FORCED = ForcedCall("<tool_call>", _HERMES_FORM)
+_XML_FORM = TaggedForm(
+    "\n<function={name}>\n", "<parameter={name}>\n", "\n</parameter>\n", "</function>\n</tool_call>"
+)
+_GLM_FORMS = (
+    TaggedForm("{name}\n", "<arg_key>{name}</arg_key>\n<arg_value>", "</arg_value>\n", "</tool_call>"),
+    TaggedForm("{name}", "<arg_key>{name}</arg_key><arg_value>", "</arg_value>", "</tool_call>"),
+)
+_DEEPSEEK_END = "<｜tool▁call▁end｜>"
+_DEEPSEEK_FORMS = (
+    JsonForm("{name}<｜tool▁sep｜>", _DEEPSEEK_END),
+    JsonForm("function<｜tool▁sep｜>{name}\n```json\n", "\n```" + _DEEPSEEK_END),
+)
+_DEEPSEEK_FORCED = ForcedCall(
+    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>",
+    JsonForm("{name}<｜tool▁sep｜>", _DEEPSEEK_END + "<｜tool▁calls▁end｜>"),
+)
+_DSML_FORM = TaggedForm(
+    '{name}">\n',
+    '<｜DSML｜parameter name="{name}" string="true">',
+    "</｜DSML｜parameter>\n",
+    "</｜DSML｜invoke>",
+    '<｜DSML｜parameter name="{name}" string="false">',
+)
+_DEEPSEEK = (
+    Opening("<｜tool▁call▁begin｜>", _DEEPSEEK_FORMS),
+    Opening('<｜DSML｜invoke name="', (_DSML_FORM,)),
+)
+_MISTRAL_FORM = JsonForm("{name}[ARGS]", "")
+_HERMES_OPENING = Opening("<tool_call>", (_HERMES_FORM,))
 
-VERBATIM = Dialect("verbatim", Manner(()))
+VERBATIM = Dialect("verbatim", Manner(()), _HERMES_FORCED)
 DIALECTS = {
-    "qwen3-hermes": Dialect("qwen3-hermes", HERMES),
-    "qwen3-xml": Dialect("qwen3-xml", QWEN_XML),
-    "gemma4": Dialect("gemma4", GEMMA, ("<|tool_call>call:{name}", "<tool_call|>")),
-    "gpt-oss": Dialect("gpt-oss", None, _HARMONY_CALL),
-    "glm": Dialect("glm", GLM),
-    "deepseek": Dialect("deepseek", DEEPSEEK, _DEEPSEEK_CALL),
-    "mistral": Dialect("mistral", MISTRAL, ("[TOOL_CALLS]{name}[ARGS]", "")),
+    "qwen3-hermes": Dialect("qwen3-hermes", HERMES, _HERMES_FORCED, [_HERMES_OPENING]),
+    "qwen3-xml": Dialect(
+        "qwen3-xml", QWEN_XML, ForcedCall("<tool_call>", _XML_FORM), [Opening("<tool_call>", (_XML_FORM,))]
+    ),
+    "gemma4": Dialect(
+        "gemma4",
+        GEMMA,
+        ForcedCall("<|tool_call>", JsonForm("call:{name}", "<tool_call|>")),  # with all that is required
+        [Opening("<|tool_call>", (QuotedForm("call:{name}", "<tool_call|>", QUOTE),))],
+    ),
+    "gpt-oss": Dialect(
+        "gpt-oss",
+        None,
+        ForcedCall(
+            "<|channel|>commentary to=functions.", JsonForm("{name} <|constrain|>json<|message|>", "")
+        ),
+        _HARMONY,
+    ),
+    "glm": Dialect(
+        "glm", GLM, ForcedCall("<tool_call>", _GLM_FORMS[0]), [Opening("<tool_call>", _GLM_FORMS)]
+    ),
+    "deepseek": Dialect("deepseek", DEEPSEEK, _DEEPSEEK_FORCED, _DEEPSEEK),
+    "mistral": Dialect(
+        "mistral",
+        MISTRAL,
+        ForcedCall("[TOOL_CALLS]", _MISTRAL_FORM),
+        [Opening("[TOOL_CALLS]", (_MISTRAL_FORM,))],
+    ),
+    # Earlier models write all calls as one list, of which only the first would be held.
+    "mistral-list": Dialect(
+        "mistral-list",
+        MISTRAL,
+        ForcedCall("[TOOL_CALLS]", JsonForm(' [{"name": "{name}", "arguments": ', "}]")),
+    ),
 }
 # What a template of a family writes and others do not; the first that is found decides.
 _SIGNS = (
@@ -95,7 +169,8 @@ _SIGNS = (
     ("｜DSML｜", "deepseek"),
     ("<｜tool▁call", "deepseek"),
     ("<function=", "qwen3-xml"),
-    ("[TOOL_CALLS]", "mistral"),
+    ("[ARGS]", "mistral"),
+    ("[TOOL_CALLS]", "mistral-list"),
 )
 
 

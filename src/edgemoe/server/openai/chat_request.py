@@ -11,7 +11,7 @@ from edgemoe.server.messages import MAX_MESSAGES
 from edgemoe.server.openai.chat_messages import read_messages
 from edgemoe.server.options import Limits
 from edgemoe.server.request import AnswerRequest, Draw
-from edgemoe.server.tools import check_schema_size, chosen_tools, read_tools
+from edgemoe.server.tools import check_schema_size, chosen_tools, loose_names, read_tools
 
 MAX_TOKENS = 1 << 24
 MAX_TOP_LOGPROBS = 20
@@ -80,6 +80,7 @@ def read_chat(body: Mapping[str, Any], limits: Limits) -> AnswerRequest:
         model=model,
         messages=messages,
         tools=tools,
+        loose_tools=loose_names(fields.items("tools", limits.num_tools)),
         tool_choice=tool_choice,
         allows_parallel_calls=fields.flag("parallel_tool_calls", True),
         schema=read_response_format(fields, limits),

@@ -16,22 +16,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgemoe.server.fields import Fields
+from edgemoe.server.grammar import INPUT, input_error
+from edgemoe.server.lark import of_regex
 from edgemoe.server.options import Limits
 from edgemoe.server.tools import check_schema_size, definitions_text, function_tool
 
 FUNCTION, CUSTOM, SEARCH, NAMESPACE = "function", "custom", "tool_search", "namespace"
-INPUT = "input"  # the one argument of a custom tool
 ADDITIONAL = "additional_tools"  # an item: tools that come within the conversation
 
 
 @dataclass(frozen=True)
 class ClientTool:
-    """A tool that the client runs; ``shown`` is what the model is told, in the shape of chat templates."""
+    """A tool that the client runs; ``shown`` is what the model is told, in the shape of chat templates.
+
+    ``is_loose``: its parameters need not be kept to. ``input_grammar``: Lark of the text that is its input.
+    """
 
     kind: str
     name: str
     namespace: str | None
     shown: Mapping[str, Any]
+    is_loose: bool = False
+    input_grammar: str | None = None
 
 
 class ResponseTools:
@@ -58,6 +64,14 @@ class ResponseTools:
         """Names of those whose definitions stand in the conversation only."""
         return frozenset(self.by_name.keys() - self._told_first)
 
+    def loose(self) -> frozenset[str]:
+        """Names of functions whose parameters need not be kept to."""
+        return frozenset(name for name, tool in self.by_name.items() if tool.is_loose)
+
+    def input_grammars(self) -> Mapping[str, str]:
+        """Grammars of inputs, by the names of their tools."""
+        return {name: tool.input_grammar for name, tool in self.by_name.items() if tool.input_grammar}
+
     def _take(self, fields: Fields) -> list[ClientTool]:
         found = list(_read_tools(fields, self._limits))
         self.by_name.update((tool.shown["function"]["name"], tool) for tool in found)
@@ -74,19 +88,21 @@ def _read_tools(fields: Fields, limits: Limits, namespace: str | None = None) ->
         if kind == NAMESPACE and namespace is None:
             yield from _read_tools(tool, limits, tool.needed_text("name"))
         elif kind == FUNCTION:
-            yield _named(kind, function_tool(tool, "parameters", limits), namespace)
+            shown = function_tool(tool, "parameters", limits)
+            yield _named(kind, shown, namespace, is_loose=tool.get("strict") is False)
         elif kind == CUSTOM:
-            yield _named(kind, _custom_tool(tool, limits), namespace)
+            form = _read_form(tool, limits)
+            yield _named(kind, _custom_tool(tool, form, limits), namespace, input_grammar=form.grammar)
         elif kind == SEARCH and tool.text("execution") == "client":
             search = Fields({**tool.body, "name": SEARCH}, tool.path)
             yield _named(kind, function_tool(search, "parameters", limits), None)
 
 
-def _named(kind: str, shown: Mapping[str, Any], namespace: str | None) -> ClientTool:
+def _named(kind: str, shown: Mapping[str, Any], namespace: str | None, **what: Any) -> ClientTool:
     function = shown["function"]
     name = function["name"]
     shown = {**shown, "function": {**function, "name": full_name(namespace, name)}}
-    return ClientTool(kind, name, namespace, shown)
+    return ClientTool(kind, name, namespace, shown, **what)
 
 
 def full_name(namespace: str | None, name: str) -> str:
@@ -94,20 +110,42 @@ def full_name(namespace: str | None, name: str) -> str:
     return name if namespace is None else f"{namespace}__{name}"
 
 
-def _custom_tool(tool: Fields, limits: Limits) -> dict[str, Any]:
-    """A function for a tool whose input is any text, or text of a form. A pattern is part of the schema, so a
-    call that must be made keeps to it; of a grammar the model is told.
+@dataclass(frozen=True)
+class _InputForm:
+    """What is asked of a custom tool's input: a grammar in Lark, and what the model is told of it."""
+
+    grammar: str | None = None
+    told: str = ""
+    pattern: str | None = None
+
+
+def _read_form(tool: Fields, limits: Limits) -> _InputForm:
+    """The form of a custom tool's input.
+
+    Raises:
+        Failure: no answer could be held to it.
     """
-    argument: dict[str, Any] = {"type": "string", "description": "The whole input, as it is."}
-    description = tool.text("description", "") or ""
     form = tool.inner("format")
-    if form is not None and form.choice("type", ("text", "grammar"), "text") == "grammar":
-        definition = form.needed_text("definition")
-        check_schema_size({"definition": definition}, form.name("definition"), limits)
-        if form.choice("syntax", ("lark", "regex"), "lark") == "regex":
-            argument["pattern"] = f"^(?:{definition})$"
-        else:
-            description += f"\n\nThe input follows this grammar (Lark):\n{definition}"
+    if form is None or form.choice("type", ("text", "grammar"), "text") == "text":
+        return _InputForm()
+    definition = form.needed_text("definition")
+    check_schema_size({"definition": definition}, form.name("definition"), limits)
+    if form.choice("syntax", ("lark", "regex"), "lark") == "regex":
+        found = _InputForm(of_regex(definition), pattern=f"^(?:{definition})$")
+    else:
+        found = _InputForm(definition, f"\n\nThe input follows this grammar (Lark):\n{definition}")
+    wrong = input_error(found.grammar or "")
+    if wrong:
+        raise form.fail("definition", f"cannot be kept to: {wrong[:300]}")
+    return found
+
+
+def _custom_tool(tool: Fields, form: _InputForm, limits: Limits) -> dict[str, Any]:
+    """A function for a tool whose input is any text, or text of a form."""
+    argument: dict[str, Any] = {"type": "string", "description": "The whole input, as it is."}
+    if form.pattern is not None:
+        argument["pattern"] = form.pattern
+    description = (tool.text("description", "") or "") + form.told
     schema = {"type": "object", "properties": {INPUT: argument}, "required": [INPUT]}
     described = {"name": tool.get("name"), "description": description, "parameters": schema}
     return function_tool(Fields(described, tool.path), "parameters", limits)

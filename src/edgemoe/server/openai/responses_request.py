@@ -8,6 +8,7 @@ from typing import Any
 
 from edgemoe.server.failures import refused, unsupported
 from edgemoe.server.fields import Fields
+from edgemoe.server.grammar import INPUT
 from edgemoe.server.messages import (
     MAX_MESSAGES,
     call_arguments,
@@ -27,7 +28,6 @@ from edgemoe.server.openai.chat_request import (
 from edgemoe.server.openai.response_items import OF_ELSEWHERE, compacted_text
 from edgemoe.server.openai.response_tools import (
     ADDITIONAL,
-    INPUT,
     SEARCH,
     ResponseTools,
     full_name,
@@ -123,6 +123,8 @@ def read_responses(
         messages=messages,
         tools=chosen,
         untold_tools=found.written(),
+        loose_tools=found.loose(),
+        input_grammars=found.input_grammars(),
         tool_choice=tool_choice,
         allows_parallel_calls=fields.flag("parallel_tool_calls", True),
         schema=_read_format(fields, limits),

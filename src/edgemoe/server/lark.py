@@ -1,0 +1,58 @@
+"""Texts as llguidance's Lark writes them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+
+
+def quoted(text: str) -> str:
+    """A text that has no special tokens in it."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def literals(text: str, special_ids: Mapping[str, int]) -> str:
+    """A text, special tokens by their numbers."""
+    return " ".join(_shown(text, special_ids))
+
+
+def text_before(end: str, special_ids: Mapping[str, int], name: str) -> list[str] | None:
+    """Rules of any text and the end behind it, under a name. None if a special token stands within the end:
+    no grammar can say how far the text goes.
+    """
+    parts = list(_shown(end, special_ids))
+    if parts == [quoted(end)]:
+        return [f"{name}[suffix={parts[0]}]: /(?s:.*)/"]
+    if parts[0].startswith("<["):
+        return [f"{name}: /(?s:.*)/ {' '.join(parts)}"]
+    return None
+
+
+def _shown(text: str, special_ids: Mapping[str, int]) -> Iterator[str]:
+    marks = sorted((mark for mark in special_ids if mark and mark in text), key=len, reverse=True)
+    parts = re.split("(" + "|".join(map(re.escape, marks)) + ")", text) if marks else [text]
+    for part in parts:
+        if part in special_ids:
+            yield f"<[{special_ids[part]}]>"
+        elif part:
+            yield quoted(part)
+
+
+def of_regex(pattern: str) -> str:
+    """A grammar of the texts that a regular expression matches from end to end."""
+    whole = re.sub(r"\A\^|(?<!\\)\$\Z", "", pattern)
+    escaped = re.sub(r"\\.|/|\n", _escaped, whole, flags=re.DOTALL)
+    return f"start: TEXT\nTEXT: /{escaped}/\n"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return {"/": "\\/", "\n": "\\n"}.get(found[0], found[0])
+
+
+_TEXTS = re.compile(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|#[^\n]*|/(?:\\.|[^/\\\n])+/')
+
+
+def has_special_tokens(grammar: str) -> bool:
+    """Whether a grammar speaks of tokens (``<name>``, ``<[7]>``) rather than of texts."""
+    return "<" in _TEXTS.sub("", grammar)
