@@ -8,7 +8,7 @@ import numpy as np
 
 from edgemoe.errors import RequestError
 from edgemoe.server.constraint import THREADS, GrammarConstraint, Mask, Vocabulary
-from edgemoe.server.grammar import CallGrammar, Input
+from edgemoe.server.grammar import CallGrammar, Input, tight
 from edgemoe.server.input_text import InputText
 
 
@@ -107,5 +107,5 @@ class CallConstraint:
 
     def _input(self) -> Input | None:
         """The input that the text so far stands before."""
-        written = self._begun + self._vocabulary.text(self._ids) if self._inputs else ""
+        written = tight(self._begun + self._vocabulary.text(self._ids)) if self._inputs else ""
         return next((asked for asked in self._inputs if written.endswith(asked.before)), None)

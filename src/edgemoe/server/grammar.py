@@ -11,7 +11,7 @@ from typing import Any
 from llguidance import LLMatcher
 
 from edgemoe.server.dialects import Form, JsonForm, QuotedForm
-from edgemoe.server.lark import has_special_tokens, literals
+from edgemoe.server.lark import has_special_tokens, literals, spaced
 from edgemoe.server.quoted_grammar import QuotedRules
 from edgemoe.server.tagged_grammar import TaggedRules
 
@@ -41,7 +41,7 @@ class Function:
 
 @dataclass(frozen=True)
 class Input:
-    """A text that has a grammar of its own: what stands before it, and the grammar of what stands behind it.
+    """A text that has a grammar of its own: what stands before it, tight, and the grammar of what follows it.
 
     ``is_escaped``: it stands within a JSON string.
     """
@@ -103,21 +103,20 @@ class _CallRules:
 
     def add(self, function: Function, form: Form, name: str) -> bool:
         """Add a function in a form under a name; whether that is possible."""
-        before = form.before.replace("{name}", function.name)
         if function.input_grammar is not None:
-            body = self._input(function.input_grammar, form, before)
+            body = self._input(function, function.input_grammar, form)
         elif isinstance(form, JsonForm):
-            body = f"{self._arguments(function)} {literals(form.after, self._special_ids)}"
+            body = f"{self._arguments(function)} {self._spaced(form.after)}"
         elif isinstance(form, QuotedForm):
-            body = f"{self._quoted(function, form, name)} {literals(form.after, self._special_ids)}"
+            body = f"{self._quoted(function, form, name)} {self._spaced(form.after)}"
         else:
             rules = TaggedRules(form, self._special_ids, _CALL_LAYOUT, name)
             if not rules.is_possible:
                 return False
-            body = f"{rules.arguments(function.schema)} {literals(form.after, self._special_ids)}"
+            body = f"{rules.arguments(function.schema)} {self._spaced(form.after)}"
             self._lines += rules.lines
         self._starts.append(name)
-        self._lines.append(f"{name}: {self._head(before)} {body}")
+        self._lines.append(f"{name}: {self._head(form.before, function.name)} {body}")
         return True
 
     def grammar(self) -> str:
@@ -126,18 +125,23 @@ class _CallRules:
         lark = "\n".join([f"start: {' | '.join(self._starts)}", *self._lines, *shared])
         return _lark_grammar(lark)
 
-    def _head(self, before: str) -> str:
+    def _head(self, before: str, name: str) -> str:
         if self._begins:
-            return literals(self._begins + before, self._special_ids)
+            return self._spaced(self._begins + before, name)
         gap = _GAP + " " if before[:1].isspace() else ""
-        return gap + literals(before.lstrip(), self._special_ids)
+        return gap + self._spaced(before.lstrip(), name)
 
-    def _input(self, grammar: str, form: Form, before: str) -> str:
+    def _spaced(self, text: str, name: str = "") -> str:
+        return spaced(text, name, self._special_ids)
+
+    def _input(self, function: Function, grammar: str, form: Form) -> str:
         """What stands before an input; note what follows."""
         opens, closes = input_marks(form)
-        closing = _lark_grammar(f"start: {literals(closes + form.after, self._special_ids)}")
+        closing = f"start: {literals(closes, self._special_ids)} {self._spaced(form.after)}"
+        before = form.before.replace("{name}", function.name).partition("{id}")[2] or form.before
+        before = before.replace("{name}", function.name)
         is_escaped = isinstance(form, JsonForm)
-        self.inputs.append(Input(before.lstrip() + opens, grammar, closing, is_escaped))
+        self.inputs.append(Input(tight(before + opens), grammar, _lark_grammar(closing), is_escaped))
         return literals(opens, self._special_ids)
 
     def _arguments(self, function: Function) -> str:
@@ -152,6 +156,11 @@ class _CallRules:
         if self._quoted_rules is None:
             self._quoted_rules = QuotedRules(form.quote, self._special_ids, _CALL_LAYOUT)
         return self._quoted_rules.arguments(function.schema, name)
+
+
+def tight(text: str) -> str:
+    """A text without its spaces and newlines, which a model may leave out."""
+    return "".join(text.split())
 
 
 def input_marks(form: Form) -> tuple[str, str]:

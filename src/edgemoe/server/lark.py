@@ -6,6 +6,9 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 
+_PARTS = re.compile(r"( |\n|\{name\}|\{id\})")
+_LOOSE = {" ": '" "?', "\n": '"\\n"?', "{id}": "/[A-Za-z0-9]{1,64}/"}
+
 
 def quoted(text: str) -> str:
     """A text that has no special tokens in it."""
@@ -15,6 +18,18 @@ def quoted(text: str) -> str:
 def literals(text: str, special_ids: Mapping[str, int]) -> str:
     """A text, special tokens by their numbers."""
     return " ".join(_shown(text, special_ids))
+
+
+def spaced(text: str, name: str, special_ids: Mapping[str, int]) -> str:
+    """A text with a name in it, whose spaces and newlines may be left out; ``{id}`` stands for a call's."""
+    out, solid = [], ""
+    for part in _PARTS.split(text):
+        if part not in _LOOSE:
+            solid += name if part == "{name}" else part
+            continue
+        out += [literals(solid, special_ids), _LOOSE[part]]
+        solid = ""
+    return " ".join(part for part in [*out, literals(solid, special_ids)] if part)
 
 
 def text_before(end: str, special_ids: Mapping[str, int], name: str) -> list[str] | None:

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgemoe.server.lark import literals, quoted, text_before
+from edgemoe.server.tagged_grammar import kinds_of
 
 _SCALARS = {"integer", "number", "boolean", "null"}
-_KEY = '/[^<>:{}\\[\\]," \\n]{1,256}/'
+_KEY = '/[^<>:{}\\[\\],"\\n]{1,256}/'
+_COMMA = '"," " "?'
 
 
 class QuotedRules:
@@ -26,8 +28,8 @@ class QuotedRules:
             *(text_before(quote, special_ids, "quoted_rest") or []),
             f"quoted_text: {self._quote} quoted_rest",
             f"quoted_scalar: %json {scalar}",
-            'quoted_list: "[" (quoted_value ("," quoted_value)*)? "]"',
-            'quoted_object: "{" (quoted_pair ("," quoted_pair)*)? "}"',
+            f'quoted_list: "[" (quoted_value ({_COMMA} quoted_value)*)? "]"',
+            f'quoted_object: "{{" (quoted_pair ({_COMMA} quoted_pair)*)? "}}"',
             f'quoted_pair: {_KEY} ":" quoted_value',
             "quoted_value: quoted_text | quoted_scalar | quoted_list | quoted_object",
         ]
@@ -41,14 +43,14 @@ class QuotedRules:
             return quoted("{}")
         pairs = [f"{quoted(name + ':')} {self._value(inner)}" for name, inner in properties.items()]
         self.lines.append(f"{prefix}_pair: {' | '.join(pairs)}")
-        return f'"{{" ({prefix}_pair ("," {prefix}_pair)*)? "}}"'
+        return f'"{{" ({prefix}_pair ({_COMMA} {prefix}_pair)*)? "}}"'
 
     def _value(self, schema: Any) -> str:
         schema = schema if isinstance(schema, dict) else {}
-        kind, choices = schema.get("type"), schema.get("enum")
+        kinds, choices = kinds_of(schema), schema.get("enum")
         if isinstance(choices, list) and choices and all(isinstance(choice, str) for choice in choices):
             return f"{self._quote} ({' | '.join(map(quoted, choices))}) {self._quote}"
-        if kind in _SCALARS:
+        if kinds and kinds <= _SCALARS:
             return f"%json {json.dumps({**schema, 'x-guidance': self._layout})}"
-        kinds = {"string": "quoted_text", "array": "quoted_list", "object": "quoted_object"}
-        return kinds.get(kind, "quoted_value") if isinstance(kind, str) else "quoted_value"
+        rules = {"string": "quoted_text", "array": "quoted_list", "object": "quoted_object"}
+        return rules.get(kinds.pop(), "quoted_value") if len(kinds) == 1 else "quoted_value"

@@ -10,10 +10,18 @@ from edgemoe.server.dialects import TaggedForm
 from edgemoe.server.lark import literals, quoted, text_before
 
 _JSON_TYPES = {"integer", "number", "boolean", "null", "object", "array"}
+# What models write by themselves, who have read much Python.
+_WORDS = (("boolean", "True"), ("boolean", "False"), ("null", "None"))
 # Where a schema has these, its arguments are not simply its properties.
 _COMPOUND = {"$ref", "allOf", "anyOf", "oneOf", "patternProperties", "if", "not"}
 _SHARED = ("$defs", "definitions")
 _NAME = '/[^<>"\\n]{1,256}/'
+
+
+def kinds_of(schema: Mapping[str, Any]) -> set[str]:
+    """The types that a schema allows, as far as it says."""
+    kinds = schema.get("type")
+    return {str(kind) for kind in (kinds if isinstance(kinds, list) else [kinds]) if kind is not None}
 
 
 class TaggedRules:
@@ -40,7 +48,8 @@ class TaggedRules:
         if not is_plain:
             return self._others()
         assert isinstance(properties, dict)
-        required = schema.get("required") or ()
+        required = schema.get("required")
+        required = required if isinstance(required, list) else []
         shared = {key: schema[key] for key in _SHARED if key in schema}
         parts = []
         for place, (name, inner) in enumerate(properties.items()):
@@ -54,14 +63,16 @@ class TaggedRules:
     def _values(self, name: str, schema: Mapping[str, Any], shared: Mapping[str, Any]) -> Iterator[str]:
         closes = literals(self._form.closes, self._special_ids)
         choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
-        kind = schema.get("type")
+        kinds = kinds_of(schema)
         if isinstance(choices, list) and choices and all(isinstance(choice, str) for choice in choices):
             yield f"{self._open(name)} ({' | '.join(map(quoted, choices))}) {closes}"
-        elif kind == "string":
+        elif kinds == {"string"}:
             yield f"{self._open(name)} {self._prefix}_text"
-        elif kind in _JSON_TYPES:
+        elif kinds and kinds <= _JSON_TYPES:
             value = json.dumps({**schema, **shared, "x-guidance": self._layout})
             yield f"{self._open_json(name)} %json {value} {closes}"
+            if words := [word for kind, word in _WORDS if kind in kinds]:
+                yield f"{self._open_json(name)} ({' | '.join(map(quoted, words))}) {closes}"
         else:  # of several kinds, or of none that is said
             yield f"{self._open(name)} {self._prefix}_text"
             if self._form.opens_json is not None:

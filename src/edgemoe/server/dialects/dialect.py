@@ -77,13 +77,10 @@ class Dialect:
 
 _HARMONY_ANSWER = re.compile(r"<\|channel\|>final[^<]*(<\|constrain\|>[^<]*)?<\|message\|>\Z")
 # What stands between a recipient's name and the message, in the ways that are seen.
-_HARMONY_HEADS = (
-    " <|constrain|>json",
-    "<|channel|>commentary <|constrain|>json",
-    "<|channel|>commentary json",
-    " json",
-    "<|constrain|>json",
-    "",
+_HARMONY_HEADS = tuple(
+    channel + content
+    for channel in ("", "<|channel|>commentary", "<|channel|>analysis")
+    for content in (" <|constrain|>json", " json", "")
 )
 _HARMONY = (
     Opening(
@@ -99,6 +96,7 @@ _XML_FORM = TaggedForm(
 )
 _GLM_FORMS = (
     TaggedForm("{name}\n", "<arg_key>{name}</arg_key>\n<arg_value>", "</arg_value>\n", "</tool_call>"),
+    TaggedForm("{name}\n", "<arg_key>{name}</arg_key><arg_value>", "</arg_value>\n", "</tool_call>"),
     TaggedForm("{name}", "<arg_key>{name}</arg_key><arg_value>", "</arg_value>", "</tool_call>"),
 )
 _DEEPSEEK_END = "<｜tool▁call▁end｜>"
@@ -122,6 +120,7 @@ _DEEPSEEK = (
     Opening('<｜DSML｜invoke name="', (_DSML_FORM,)),
 )
 _MISTRAL_FORM = JsonForm("{name}[ARGS]", "")
+_MISTRAL_FORMS = (_MISTRAL_FORM, JsonForm("{name}[CALL_ID]{id}[ARGS]", ""))
 _HERMES_OPENING = Opening("<tool_call>", (_HERMES_FORM,))
 
 VERBATIM = Dialect("verbatim", Manner(()), _HERMES_FORCED)
@@ -152,7 +151,7 @@ DIALECTS = {
         "mistral",
         MISTRAL,
         ForcedCall("[TOOL_CALLS]", _MISTRAL_FORM),
-        [Opening("[TOOL_CALLS]", (_MISTRAL_FORM,))],
+        [Opening("[TOOL_CALLS]", _MISTRAL_FORMS)],
     ),
     # Earlier models write all calls as one list, of which only the first would be held.
     "mistral-list": Dialect(

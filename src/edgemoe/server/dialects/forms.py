@@ -1,6 +1,7 @@
 """How families write calls of functions, so that a grammar can hold a model to it.
 
-A call is opened by a mark; what follows is written in one of a few forms. ``{name}`` stands for a name.
+A call is opened by a mark; what follows is written in one of a few forms. ``{name}`` stands for a name, and
+``{id}`` for the call's. Models may leave out spaces and newlines that stand before and after the arguments.
 """
 
 from __future__ import annotations
