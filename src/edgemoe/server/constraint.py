@@ -29,7 +29,7 @@ THREADS = ThreadPoolExecutor(2, thread_name_prefix="edgemoe-grammar")
 
 
 class Vocabulary:
-    """A model's tokens as llguidance knows them. Takes about as much memory as tokenizer.json has bytes."""
+    """A model's tokens as llguidance knows them. Takes about 600 bytes a token."""
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, stop_ids: frozenset[int]) -> None:
         if not stop_ids:
