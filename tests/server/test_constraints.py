@@ -11,6 +11,7 @@ from edgemoe.server.call_constraint import CallConstraint
 from edgemoe.server.constraint import Vocabulary
 from edgemoe.server.dialects import DIALECTS, Call
 from edgemoe.server.grammar import Function, call_grammar, json_grammar
+from edgemoe.server.schema_levels import is_too_deep
 
 ASK = [{"role": "user", "content": "What is the weather in Paris?"}]
 WEATHER = {
@@ -202,3 +203,32 @@ def test_json_grammars_have_fixed_whitespace():
     assert (
         json.loads(json_grammar(WEATHER))["grammars"][0]["json_schema"]["properties"] == WEATHER["properties"]
     )
+
+
+def chain(length):
+    """A schema whose definitions lead through each other."""
+    steps = {f"d{n}": {"properties": {"x": {"$ref": f"#/$defs/d{n + 1}"}}} for n in range(length)}
+    return {"type": "object", "$ref": "#/$defs/d0", "$defs": steps | {f"d{length}": {"type": "integer"}}}
+
+
+def test_a_schema_that_would_end_the_process_is_refused(http):
+    """llguidance goes down one call per definition, and has no bound of its own."""
+    deep = {"type": "json_schema", "json_schema": {"name": "deep", "schema": chain(3000)}}
+    body = {"model": "demo", "messages": ASK, "max_tokens": 2, "response_format": deep}
+    answer = http.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 400, answer.text
+    assert "more than 1000 levels" in answer.json()["error"]["message"]
+    assert http.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize(("length", "is_deep"), [(300, False), (333, True)])
+def test_levels_count_through_references(length, is_deep):
+    assert is_too_deep(chain(length)) == is_deep  # three for each definition
+    wide = {"$defs": {str(n): {"type": "string"} for n in range(2000)}}
+    wide |= {"properties": {str(n): {"$ref": "#/$defs/1"} for n in range(2000)}}
+    assert not is_too_deep(wide)
+    itself = {
+        "$defs": {"a": {"properties": {"b": {"$ref": "#/$defs/a"}, "c": {"$ref": "#"}}}},
+        "$ref": "#/$defs/a",
+    }
+    assert not is_too_deep(itself)

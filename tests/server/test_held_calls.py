@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import jsonschema
 import numpy as np
 import pytest
 from helpers.drafters import KnowingDrafter, with_drafter
-from helpers.live_server import DEMO_STORE
+from helpers.live_server import DEMO_STORE, EXTRA_BYTES
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from server.test_constraints import TIME, WEATHER, marked_tokenizer
+from server.test_constraints import TIME, WEATHER, chain, marked_tokenizer
 from server.test_dialects import fixtures, prompt_of
 
 import edgemoe
+from edgemoe.engine.machine import resident_bytes
 from edgemoe.server.constraining import plan_constraint
 from edgemoe.server.dialects import DIALECTS, Call
+from edgemoe.server.failures import Failure
 from edgemoe.server.grammar import Function, call_grammar
 from edgemoe.server.held_calls import CallWatch
 from edgemoe.server.local_model import LocalModel
-from edgemoe.server.request import NONE, AnswerRequest, ToolChoice
+from edgemoe.server.request import NONE, REQUIRED, AnswerRequest, ToolChoice
 
 NOTE = {
     "type": "object",
@@ -80,7 +83,7 @@ BETWEEN = {"gpt-oss": "<|end|><|start|>assistant"}
 @pytest.fixture(scope="module")
 def local():
     """The shipped model."""
-    with edgemoe.load(DEMO_STORE, "400MiB", num_texts=2, draft="none") as model:
+    with edgemoe.load(DEMO_STORE, resident_bytes() + EXTRA_BYTES, num_texts=2, draft="none") as model:
         yield LocalModel("demo", model)
 
 
@@ -251,6 +254,17 @@ def test_calls_of_real_models_may_be_written_as_they_were(marked, family):
             if follow(marked, constraint, fixture.raw_output)[0] != fixture.raw_output:
                 blocked.append(fixture.id)
     assert len(blocked) <= BLOCKED[family], blocked
+
+
+def test_parameters_deeper_than_can_be_followed_are_any_object(marked):
+    deep = {"type": "function", "function": {"name": "f", "description": "", "parameters": chain(3000)}}
+    request = AnswerRequest("m", messages=[], tools=[deep])
+    constraint = plan_constraint(marked, DIALECTS["qwen3-hermes"], request, "")()
+    text = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
+    assert follow(marked, constraint, text) == (text, True)
+    must = replace(request, tool_choice=ToolChoice(REQUIRED))
+    with pytest.raises(Failure, match="more than 1000 levels"):
+        plan_constraint(marked, DIALECTS["qwen3-hermes"], must, "")
 
 
 def test_a_mark_within_a_thought_opens_nothing(marked):

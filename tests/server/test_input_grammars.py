@@ -75,7 +75,16 @@ def test_one_of_several_tools_is_called_by_its_own_grammar(http):
 
 @pytest.mark.parametrize(
     "definition",
-    ["start: nowhere", 'start: "a" <[3]>', "start: /(?=a)b/", "%import python.INT\nstart: INT"],
+    [
+        "start: nowhere",
+        'start: "a" <[3]>',
+        "start: /(?=a)b/",
+        "%import python.INT\nstart: INT",
+        'start: %json {"type": "object"}',
+        "start: r0\n" + "\n".join(f'r{n}: "a" r{n + 1}' for n in range(6000)) + '\nr6000: "b"',
+        "start: " + "(" * 3000 + '"a"' + ")" * 3000,
+    ],
+    ids=["unknown", "token", "lookaround", "import", "json", "deep", "nested"],
 )
 def test_a_grammar_that_cannot_be_kept_to_is_refused_by_name(http, definition):
     body = {"model": "demo", "input": "Go.", "tools": [with_grammar(definition)]}

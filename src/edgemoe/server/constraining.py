@@ -16,6 +16,7 @@ from edgemoe.server.grammar import CallGrammar, Function, call_grammar, json_gra
 from edgemoe.server.held_calls import HeldCalls
 from edgemoe.server.local_model import LocalModel
 from edgemoe.server.request import AUTO, NAMED, REQUIRED, AnswerRequest
+from edgemoe.server.schema_levels import MOST_LEVELS, is_too_deep
 
 Maker = Callable[[], Constraint | None]
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
@@ -40,6 +41,7 @@ def plan_constraint(local: LocalModel, dialect: Dialect, request: AnswerRequest,
 
 
 def _of_schema(local: LocalModel, dialect: Dialect, schema: Mapping[str, Any], prompt: str) -> Maker:
+    _check_levels(schema, "response_format")
     grammar = json_grammar(schema)
     _check(local, grammar, "response_format")
     begins = dialect.answer_begins(prompt, is_call=False)
@@ -49,6 +51,8 @@ def _of_schema(local: LocalModel, dialect: Dialect, schema: Mapping[str, Any], p
 def _forced(local: LocalModel, dialect: Dialect, request: AnswerRequest, prompt: str) -> Maker:
     name = request.tool_choice.name
     functions = [function for function in _functions(request) if name in {None, function.name}]
+    for function in functions:
+        _check_levels(function.schema, "tools")
     call, special_ids = dialect.forced_call, local.model.tokenizer.special_ids()
     grammar = call_grammar(functions, call.begins, [call.form], special_ids)
     if grammar is None:
@@ -64,7 +68,7 @@ def _held(local: LocalModel, dialect: Dialect, request: AnswerRequest, prompt: s
     def begin(opening: Opening, begun: str) -> CallConstraint | None:
         if opening not in grammars:
             special_ids = local.model.tokenizer.special_ids()
-            functions = _functions(request, request.loose_tools)
+            functions = _functions(request, request.loose_tools, can_be_deep=False)
             grammars[opening] = call_grammar(functions, "", opening.forms, special_ids)
         grammar = grammars[opening]
         try:
@@ -77,12 +81,17 @@ def _held(local: LocalModel, dialect: Dialect, request: AnswerRequest, prompt: s
     return lambda: HeldCalls(watch, begin, is_thinking=is_thinking)
 
 
-def _functions(request: AnswerRequest, loose: frozenset[str] = frozenset()) -> list[Function]:
-    """The functions of a request; of those that are loose, arguments are any object."""
+def _functions(
+    request: AnswerRequest, loose: frozenset[str] = frozenset(), *, can_be_deep: bool = True
+) -> list[Function]:
+    """The functions of a request; of those that are loose, or deeper than they can be, arguments are any
+    object.
+    """
     out = []
     for tool in request.tools:
         name, parameters = tool["function"]["name"], tool["function"].get("parameters") or {}
-        schema = _ANY_OBJECT if name in loose else _closed({"type": "object", **parameters})
+        is_any = name in loose or (not can_be_deep and is_too_deep(parameters))
+        schema = _ANY_OBJECT if is_any else _closed({"type": "object", **parameters})
         out.append(Function(name, schema, request.input_grammars.get(name)))
     return out
 
@@ -93,6 +102,12 @@ def _closed(schema: dict[str, Any]) -> dict[str, Any]:
     """
     is_open = schema.keys() & {"$ref", "allOf", "anyOf", "oneOf", "patternProperties", "additionalProperties"}
     return schema | ({"additionalProperties": False} if "properties" in schema and not is_open else {})
+
+
+def _check_levels(schema: Mapping[str, Any], what: str) -> None:
+    if is_too_deep(schema):
+        message = f"{what}: the schema leads through more than {MOST_LEVELS} levels of definitions"
+        raise Failure(400, message, "invalid_schema", what)
 
 
 def _check(local: LocalModel, grammar: str, what: str) -> None:

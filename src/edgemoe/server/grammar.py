@@ -11,7 +11,7 @@ from typing import Any
 from llguidance import LLMatcher
 
 from edgemoe.server.dialects import Form, JsonForm, QuotedForm
-from edgemoe.server.lark import has_special_tokens, literals, spaced
+from edgemoe.server.lark import foreign_part, literals, spaced
 from edgemoe.server.quoted_grammar import QuotedRules
 from edgemoe.server.tagged_grammar import TaggedRules
 
@@ -68,9 +68,7 @@ def json_grammar(schema: Mapping[str, Any]) -> str:
 @lru_cache(64)
 def input_error(grammar: str) -> str:
     """What is wrong with the grammar of an input, in Lark; "" if nothing is."""
-    if has_special_tokens(grammar):
-        return "special tokens stand in no input"
-    return LLMatcher.validate_grammar(_lark_grammar(grammar))
+    return foreign_part(grammar) or LLMatcher.validate_grammar(_lark_grammar(grammar))
 
 
 def call_grammar(

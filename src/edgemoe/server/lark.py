@@ -68,6 +68,16 @@ def _escaped(found: re.Match[str]) -> str:
 _TEXTS = re.compile(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|#[^\n]*|/(?:\\.|[^/\\\n])+/')
 
 
-def has_special_tokens(grammar: str) -> bool:
-    """Whether a grammar speaks of tokens (``<name>``, ``<[7]>``) rather than of texts."""
-    return "<" in _TEXTS.sub("", grammar)
+# Rules and brackets, of which llguidance goes down through each: several thousand end the process.
+_MOST_LEVELS = 2000
+
+
+def foreign_part(grammar: str) -> str:
+    """What of a client's grammar is no grammar of texts, or more than can be taken; "" if nothing is."""
+    bare = _TEXTS.sub("", grammar)
+    if "<" in bare:
+        return "special tokens stand in no text"
+    if unknown := re.search(r"%(?!import\b|ignore\b)\w*", bare):
+        return f"{unknown[0]} is not known"
+    levels = sum(map(bare.count, ":(["))
+    return f"it has {levels} rules and brackets; at most {_MOST_LEVELS}" if levels > _MOST_LEVELS else ""

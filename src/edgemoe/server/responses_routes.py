@@ -56,7 +56,8 @@ class ResponsesRoutes:
         body, history = await self._read(exchange)
         delivery = read_delivery(body)
         tools = ResponseTools(exchange.options.limits)
-        asked = read_responses(body, exchange.options.limits, history, tools)
+        # In a thread: a grammar of a custom tool may take a second to check.
+        asked = await asyncio.to_thread(read_responses, body, exchange.options.limits, history, tools)
         prepared = await self._answers.prepare(asked)
         encoder = ResponsesEncoder(prepared.name, body, tools.by_name)
         kept = Kept(encoder.response, [*history, *whole_items(body.get("input"))])
