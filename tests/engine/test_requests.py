@@ -91,6 +91,17 @@ class Evens:
         self.accepted.append(token_id)
 
 
+def test_a_constraint_may_leave_all_free(model):
+    class Free(Evens):
+        def mask(self):
+            return None
+
+    free = Free(model.spec.vocab_size, 0)
+    options = {"temperature": 1.0, "seed": 1, "max_tokens": 8}
+    assert model.generate(PROMPT, constraint=free, **options).token_ids == free.accepted
+    assert free.accepted == model.generate(PROMPT, **options).token_ids
+
+
 def test_a_constraint_says_what_comes_and_where_it_ends(model):
     (end,) = list(model.tokenizer.stop_ids)[:1]
     constraint = Evens(model.spec.vocab_size, end)

@@ -158,15 +158,15 @@ MARKS = [
 ]
 
 
-def marked_tokenizer(folder):
+def marked_tokenizer(folder, pieces=()):
     """A tokenizer in which the marks of some families are special tokens and all else are bytes, and its
-    vocabulary.
+    vocabulary. ``pieces`` are further tokens, which it makes of no text by itself.
     """
     tokenizers = pytest.importorskip("tokenizers")
     from edgemoe.text.tokenizer import Tokenizer
 
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    model = tokenizers.models.BPE(vocab={letter: n for n, letter in enumerate(alphabet)}, merges=[])
+    model = tokenizers.models.BPE(vocab={text: n for n, text in enumerate([*alphabet, *pieces])}, merges=[])
     built = tokenizers.Tokenizer(model)
     built.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     built.decoder = tokenizers.decoders.ByteLevel()

@@ -16,6 +16,7 @@ from edgemoe.server.dialects import DIALECTS, Call, JsonForm
 from edgemoe.server.escaped_tokens import Reading, read_escaped
 from edgemoe.server.failures import Failure
 from edgemoe.server.grammar import Function, call_grammar, input_marks
+from edgemoe.server.input_text import EscapedText
 from edgemoe.server.lark import of_regex
 from edgemoe.server.openai.response_tools import custom_input
 
@@ -177,3 +178,49 @@ LETTERS = st.characters(blacklist_categories=["Cs", "Cc"]) | st.sampled_from('"\
 @settings(max_examples=60, deadline=None)
 def test_any_text_can_be_written_within_json(marked, text):
     assert is_allowed(marked, "qwen3-hermes", ANYTHING, text)
+
+
+# What tokens of real vocabularies hold: whole escapes, halves of them, and what may follow a half.
+PIECES = ["\\\\", "\\n", '\\"', "a\\", "na", "nn", '"a', "\\\\\\", "n\\", 'a"', '"}', "aa", "\\na\\"]
+SHORT = 'start: /[an"\\\\\\n]{0,8}/'
+
+
+@pytest.fixture(scope="module")
+def pieced(tmp_path_factory):
+    tokenizer, vocabulary = marked_tokenizer(tmp_path_factory.mktemp("pieced"), PIECES)
+    ids = {piece: tokenizer.token_id(piece) for piece in [*PIECES, "a", "n", "\\", '"', "}"]}
+    return vocabulary, ids
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_text_within_json_may_be_cut_into_any_tokens(pieced, data):
+    vocabulary, ids = pieced
+    text = data.draw(st.text('an"\\\n', max_size=8))
+    rest, written = json.dumps(text)[1:-1], EscapedText(vocabulary.escaped, SHORT)
+    while rest:
+        mask, _ = written.allowed()
+        fitting = [piece for piece in ids if rest.startswith(piece)]
+        assert all(mask[ids[piece]] for piece in fitting)
+        piece = data.draw(st.sampled_from(fitting))
+        written.accept(ids[piece])
+        rest = rest[len(piece) :]
+    assert written.allowed()[1]
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_whatever_tokens_are_allowed_within_json_make_a_text_that_fits(pieced, data):
+    vocabulary, ids = pieced
+    written, text = EscapedText(vocabulary.escaped, SHORT), ""
+    for _ in range(data.draw(st.integers(0, 8))):
+        mask, may_end = written.allowed()
+        allowed = [piece for piece, token_id in ids.items() if mask[token_id]]
+        assert allowed or may_end
+        if not allowed:
+            break
+        piece = data.draw(st.sampled_from(allowed))
+        written.accept(ids[piece])
+        text += piece
+    if written.allowed()[1]:
+        assert re.fullmatch(r'[an"\\\n]{0,8}', json.loads(f'"{text}"'))

@@ -136,7 +136,7 @@ class ResponsesRoutes:
     async def _show(self, request: Request) -> Response:
         exchange = Exchange(self._answers, request)
         query = request.query_params
-        if query.get("stream", "false").lower() in {"false", "0", ""}:
+        if request.method == "HEAD" or query.get("stream", "false").lower() in {"false", "0", ""}:
             return JSONResponse((await self._found(exchange)).response)
         after = read_place(query)
         running = self._background.find(exchange.owner, exchange.path_value("response_id"))
