@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tracemalloc
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -401,3 +403,84 @@ def test_a_long_conversation_is_rendered(tmp_path):
     folder = write_folder(tmp_path / "m", chat_template__jinja=template)
     ours, other = rendered_by_both(folder, messages)
     assert ours == other
+
+
+@dataclass
+class Part:
+    """A part of a message as programs keep it."""
+
+    text: str
+    type: str = "text"
+
+
+PARTS = {
+    "parts": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}],
+    "a tuple": ({"role": "user", "content": ({"type": "text", "text": "a"},)},),
+    "an image": [
+        {"role": "user", "content": [{"type": "image", "image": object()}, {"type": "text", "text": "b"}]}
+    ],
+    "objects": [{"role": "user", "content": [Part("a"), Part("b")]}],
+    "no parts": [{"role": "user", "content": []}],
+    "mixed": [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": [{"type": "text", "text": "b"}]},
+    ],
+}
+OVER_PARTS = (
+    "{% for m in messages %}[{{ m.role }}]{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}"
+    "{% elif p.type == 'image' or 'image' in p %}<image>{% endif %}{% endfor %}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize(
+    "template", [OVER_PARTS, "{{ messages[0].content }}|{{ messages[0].content | length }}"]
+)
+def test_contents_that_are_lists_of_parts(tmp_path, name, template):
+    folder = write_folder(tmp_path / "m", chat_template__jinja=template)
+    ours, other = rendered_by_both(folder, PARTS[name])
+    assert ours == other
+
+
+def test_an_empty_conversation_is_refused(tmp_path):
+    folder = write_folder(tmp_path / "m", chat_template__jinja="{% for m in messages %}a{% endfor %}b")
+    with pytest.raises(ValueError, match="empty conversation"):
+        theirs(folder).apply_chat_template([], tokenize=False)
+    for messages in ([], ()):
+        with pytest.raises(RequestError, match="the conversation is empty; give at least one message"):
+            Tokenizer(folder, {}).render_chat(messages)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"tools": [print]}, "tools have <built-in function print>; give a list of JSON schemas"),
+        ({"tools": {"type": "function"}}, "tools have {'type': 'function'}; give a list"),
+        ({"tools": "get_weather"}, "tools have 'get_weather'"),
+        ({"documents": ["a text"]}, "documents have 'a text'; give a list of objects"),
+    ],
+)
+def test_what_a_template_could_only_name_is_refused(tmp_path, options, said):
+    tokenizer = Tokenizer(write_folder(tmp_path / "m", chat_template__jinja="{{ tools }}{{ documents }}"), {})
+    with pytest.raises(RequestError, match=re.escape(said)):
+        tokenizer.render_chat(USER, **options)
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "thinking", "content"])
+def test_an_answer_may_go_on_with_another_field(tmp_path, field):
+    template = (
+        "{% for m in messages %}[{{ m.role }}]{% if m.reasoning_content %}<think>{{ m.reasoning_content }}"
+        "</think>{% endif %}{{ m.content }}</s>{% endfor %}"
+    )
+    folder = write_folder(tmp_path / "m", chat_template__jinja=template)
+    messages = [*USER, {"role": "assistant", "content": "so", field: "I think, "}]
+    options = {"continue_final_message": field, "add_generation_prompt": False}
+    ours, other = rendered_by_both(folder, messages, **options)
+    assert ours == other
+    assert ours.endswith("I think, ")
+
+
+def test_end_tokens_may_stand_with_the_settings_of_the_text(tmp_path):
+    config = {"model_type": "qwen3_5_moe", "text_config": {"eos_token_id": [7, 9]}}
+    assert Tokenizer(write_folder(tmp_path / "m"), config).stop_ids == {2, 7, 9}

@@ -7,7 +7,7 @@ count: special_tokens_map.json and added_tokens.json. A token that the vocabular
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tokenizers
@@ -32,6 +32,10 @@ class SpecialTokens:
     listed: Mapping[int, _Token]
     is_complete: bool
     others: tuple[_Token, ...]
+
+    def with_listed(self, own: Mapping[int, _Token]) -> SpecialTokens:
+        """With the added tokens of tokenizer.json, where no complete list stands for them."""
+        return self if self.is_complete else replace(self, listed={**self.listed, **own})
 
     def missing_from(self, own: Mapping[int, _Token]) -> list[_Token]:
         """What a tokenizer, whose added tokens are ``own``, has to be told of.

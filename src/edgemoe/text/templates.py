@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ Message = Mapping[str, Any]
 # Templates of today take up to 60 KB; compiling costs a hundred times the memory of the text.
 _MAX_CHARACTERS = 1 << 20
 # Names under which messages bring what a model thought before its answer, the usual one first.
-_REASONING = ("reasoning_content", "thinking", "reasoning")
+REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
 class ChatTemplate:
@@ -45,9 +46,15 @@ class ChatTemplate:
         """
         from edgemoe.text.sandbox import compile_template
 
+        example = "[{'role': 'user', 'content': 'Hi'}]"
         if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
-            example = "[{'role': 'user', 'content': 'Hi'}]"
             raise RequestError(f"the messages are {messages!r:.60}; give a list such as {example}")
+        if not messages:
+            raise RequestError(f"the conversation is empty; give at least one message, such as {example}")
+        _check_objects(
+            "tools", tools, "JSON schemas, which transformers.utils.get_json_schema makes of functions"
+        )
+        _check_objects("documents", documents, "objects with a title and a text")
         with self._lock:
             try:
                 values = _plain({**variables, "tools": tools, "documents": documents})
@@ -103,18 +110,29 @@ def _from_settings(settings: Mapping[str, Any]) -> dict[str, str]:
     return named
 
 
+def _check_objects(name: str, values: Any, what: str) -> None:
+    """Refuse what a template would only see the name of."""
+    if values is None:
+        return
+    is_list = isinstance(values, Sequence) and not isinstance(values, str | bytes)
+    strange = next((v for v in values if not isinstance(_plain(v), dict)), None) if is_list else values
+    if strange is not None or not is_list:
+        raise RequestError(f"{name} have {strange!r:.60}; give a list of {what}")
+
+
 def _checked(message: Message) -> dict[str, Any]:
-    if not isinstance(message, Mapping):
+    plain = _plain(message)
+    if not isinstance(plain, dict):
         raise RequestError(
             f"a message is {message!r:.60}; give objects such as {{'role': 'user', 'content': 'Hi'}}"
         )
     # A key that is null, as clients send them, is none: templates would write "None".
-    return {key: value for key, value in _plain(message).items() if value is not None}
+    return {key: value for key, value in plain.items() if value is not None}
 
 
 def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
     """Templates of some models read the thoughts under another name."""
-    found = next((message[name] for name in _REASONING if message.get(name) is not None), None)
+    found = next((message[name] for name in REASONING if message.get(name) is not None), None)
     if found is None:
         return message
     return {"thinking": found, **message, "reasoning_content": found}
@@ -138,6 +156,8 @@ def _plain(value: Any) -> Any:
         return float.__float__(value)
     if isinstance(value, np.generic):
         return _plain(value.item())
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     dump = getattr(value, "model_dump", None)
     return _plain(dump()) if callable(dump) else f"<{type(value).__name__}>"
 

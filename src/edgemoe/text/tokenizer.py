@@ -12,10 +12,11 @@ import tokenizers
 from edgemoe.arguments import token_ids as ids
 from edgemoe.errors import RequestError, StoreError
 from edgemoe.text.added_tokens import SpecialTokens, read_special_tokens
+from edgemoe.text.classes import Loaded, load_tokenizer
 from edgemoe.text.pieces import PIECE_CHARACTERS, count_more, encode_piece, pieces
 from edgemoe.text.side_files import read_json_object, read_text_file
 from edgemoe.text.stream import Reach
-from edgemoe.text.templates import ChatTemplate, Message, read_templates
+from edgemoe.text.templates import REASONING, ChatTemplate, Message, read_templates
 from edgemoe.text.tidying import tidy
 
 __all__ = ["Message", "Tokenizer"]
@@ -34,21 +35,29 @@ class Tokenizer:
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self._folder = folder
         self._settings = read_json_object(folder / "tokenizer_config.json")
+        loaded = _load(folder / "tokenizer.json", self._settings, config)
+        rules = None if loaded is None else loaded.rules
+        settings = self._settings if rules is None else rules.defaults(self._settings)
         special = read_special_tokens(
-            self._settings,
+            settings,
             read_json_object(folder / "special_tokens_map.json"),
             read_json_object(folder / "added_tokens.json"),
         )
+        self._tokenizer = None if loaded is None else loaded.tokenizer
+        self.has_rules_of_class = loaded is not None and loaded.is_other
         self.special_tokens: Mapping[str, str] = special.named
-        self._tokenizer = _load(folder / "tokenizer.json")
         self._is_tidied = False
         self._special_ids = self._sentinel_ids = frozenset[int]()
         self.reach = Reach(None, frozenset(), is_tidied=False)
-        if self._tokenizer is not None:
+        if loaded is not None:
             with _OneLineErrors(StoreError, f"{folder}: its tokenizer cannot be used"):
-                self._prepare(self._tokenizer, special)
+                self._prepare(loaded, special)
         generation = read_json_object(folder / "generation_config.json")
         self.stop_ids = _ids(generation, "generation_config.json") | _ids(config, "config.json")
+        # A model that sees images as well keeps what is of its texts apart.
+        text_config = config.get("text_config")
+        if isinstance(text_config, Mapping):
+            self.stop_ids |= _ids(text_config, "config.json")
         self.stop_ids |= self._id_of("eos_token")
         self._templates: dict[str, ChatTemplate] | None = None
 
@@ -193,12 +202,13 @@ class Tokenizer:
         /,
         tools: Sequence[Mapping[str, Any]] | None = None,
         documents: Sequence[Mapping[str, Any]] | None = None,
-        continue_final_message: bool = False,
+        continue_final_message: bool | str = False,
         **options: Any,
     ) -> str:
         """The conversation as the model expects it, up to where its answer begins.
 
-        ``continue_final_message``: the answer goes on with the last message, which is left open.
+        ``continue_final_message``: the answer goes on with the last message, which is left open; a name
+        stands for another of its fields, such as ``reasoning_content``.
         ``options`` are what the template may ask for, such as ``enable_thinking``.
 
         Raises:
@@ -206,7 +216,8 @@ class Tokenizer:
         """
         if not continue_final_message:
             return self._render(messages, tools, documents, {"add_generation_prompt": True, **options})
-        marked = [*messages[:-1], _marked(messages[-1] if messages else {})]
+        field = "content" if continue_final_message is True else str(continue_final_message)
+        marked = [*messages[:-1], _marked(messages[-1] if messages else {}, field)]
         text = self._render(marked, tools, documents, {**options, "add_generation_prompt": False})
         before, found, after = text.rpartition(_SENTINEL)
         if not found:
@@ -290,14 +301,15 @@ class Tokenizer:
             self._templates = read_templates(self._folder, self._settings)
         return self._templates
 
-    def _prepare(self, tokenizer: tokenizers.Tokenizer, added: SpecialTokens) -> None:
+    def _prepare(self, loaded: Loaded, added: SpecialTokens) -> None:
         """What transformers does to a tokenizer that it loads."""
-        # Left by training; a prompt must be neither cut nor filled up.
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
+        tokenizer = loaded.tokenizer
         tokenizer.encode_special_tokens = bool(self._settings.get("split_special_tokens", False))
         special = _special(tokenizer)
-        tokenizer.add_tokens(added.missing_from(tokenizer.get_added_tokens_decoder()))
+        if loaded.rules is None:
+            tokenizer.add_tokens(added.missing_from(loaded.added))
+        else:
+            loaded.rules.add_tokens(tokenizer, added.with_listed(loaded.added), self._settings)
         special |= _special(tokenizer)
         self._special_ids = frozenset(special)
         self._sentinel_ids = frozenset(i for i, text in special.items() if text.startswith(_T5_SENTINEL))
@@ -328,16 +340,20 @@ class Tokenizer:
         return frozenset() if token_id is None else frozenset([token_id])
 
 
-def _marked(message: Message) -> Message:
-    """The message with a mark behind its text, and a space that shows whether the template strips texts."""
-    content = message.get("content") if isinstance(message, Mapping) else None
+def _marked(message: Message, field: str) -> Message:
+    """The message with a mark behind a text, and a space that shows whether the template strips texts."""
+    content = message.get(field) if isinstance(message, Mapping) else None
     if isinstance(content, str):
-        return {**message, "content": f"{content}{_SENTINEL} "}
+        # Templates read thoughts under one of several names.
+        names = (
+            [name for name in REASONING if message.get(name) == content] if field in REASONING else [field]
+        )
+        return {**message, **dict.fromkeys(names, f"{content}{_SENTINEL} ")}
     parts = list(content) if isinstance(content, Sequence) else []
     for i in reversed(range(len(parts))):
         if isinstance(parts[i], Mapping) and isinstance(parts[i].get("text"), str):
             parts[i] = {**parts[i], "text": f"{parts[i]['text']}{_SENTINEL} "}
-            return {**message, "content": parts}
+            return {**message, field: parts}
     raise RequestError("the last message has no text that an answer could go on with")
 
 
@@ -355,12 +371,12 @@ def _check_text(text: str) -> None:
         raise RequestError(f"the text is not UTF-8: {error.reason} at {error.start}") from None
 
 
-def _load(path: Path) -> tokenizers.Tokenizer | None:
+def _load(path: Path, settings: Mapping[str, Any], config: Mapping[str, Any]) -> Loaded | None:
     if not path.is_file():
         return None
     text = read_text_file(path)
     with _OneLineErrors(StoreError, f"{path}: not a tokenizer"):
-        return tokenizers.Tokenizer.from_str(text)
+        return load_tokenizer(text, settings, config)
 
 
 class _OneLineErrors:

@@ -29,6 +29,12 @@ def try_text_files(files: Mapping[str, bytes], config: Mapping[str, Any]) -> tup
         if not tokenizer.is_available:
             return ()
         notes = _vocabulary_notes(tokenizer.num_ids, config)
+        if tokenizer.has_rules_of_class:
+            notes.append(
+                "texts are split by the rules of the class that tokenizer_config.json names, as transformers"
+                " does, and not by tokenizer.json's, which differ; to have these, set tokenizer_class there"
+                " to TokenizersBackend and convert again"
+            )
         if tokenizer.template_names():
             try:
                 tokenizer.encode_chat(_TURN)
