@@ -12,6 +12,8 @@ from edgemoe.checkpoint.gguf.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, U
 _SPACE = "▁"
 # Ways to split that are none: merges go over the whole text, of characters and not of bytes.
 _OF_CHARACTERS = ("gemma4", "sarvam-moe", "granite-embed-multi-311m")
+# Of models whose special tokens strip what is behind them, those that do not.
+_STRIP_NOTHING = ("<unk>", "<s>", "<|endoftext|>")
 # Merges that follow from scores: the largest vocabularies of today have 600,000 of 8 characters.
 _MAX_MERGE_CHARACTERS = 64 << 20
 
@@ -183,6 +185,15 @@ def _merges_of_scores(vocabulary: Vocabulary) -> list[tuple[str, str]]:
     return [(tokens[left], tokens[right]) for _, left, right in sorted(found)]
 
 
+def _strips_after(metadata: Mapping[str, Any]) -> bool:
+    """Whether special tokens take the spaces behind them along: files do not say it of a token.
+
+    llama.cpp knows models of this kind by their name; all of the architecture are.
+    """
+    name = str(metadata.get("general.name", "")).lower()
+    return metadata.get("general.architecture") == "phimoe" or "phi-3" in name or "phi3" in name
+
+
 def _finished(
     tokenizer: Any, metadata: Mapping[str, Any], vocabulary: Vocabulary, adds_bos: bool, notes: list[str]
 ) -> Built:
@@ -190,9 +201,15 @@ def _finished(
     from tokenizers import AddedToken
     from tokenizers.processors import TemplateProcessing
 
+    strips = _strips_after(metadata)
     for wanted in ((CONTROL, UNKNOWN), (USER_DEFINED,)):
         added = [
-            AddedToken(token, special=USER_DEFINED not in wanted, normalized=False)
+            AddedToken(
+                token,
+                special=USER_DEFINED not in wanted,
+                normalized=False,
+                rstrip=strips and token not in _STRIP_NOTHING,
+            )
             for token, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=True)
             if kind in wanted
         ]

@@ -51,6 +51,35 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "rope.scaling.yarn_attn_factor": (1.0,),
     "rope.scaling.yarn_ext_factor": (1.0, -1.0),
 }
+# As both of these, of keys that no file of these architectures needs: llama.cpp reads them for every one, or
+# writers put them into every file. A value for each layer may stand there too.
+_SAME = {
+    "attention.key_length_swa": "head_dim",
+    "attention.value_length_swa": "head_dim",
+    "rope.dimension_count_swa": "rope.dimension_count",
+    "rope.freq_base_swa": "rope_theta",
+    "embedding_length_out": "hidden_size",
+    "hidden_activation": "hidden_act",
+}
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "attention.output_scale": (0.0, 1.0),
+    "attention.value_scale": (0.0, 1.0),
+    "attention.temperature_length": (0,),
+    "attention.temperature_scale": (0.0,),
+    "attention.shared_kv_layers": (0,),
+    "embedding_length_per_layer_input": (0,),
+    "expert_latent_length": (0,),
+    "moe_latent_size": (0,),
+    "n_deepstack_layers": (0,),
+    "rope.scaling.alpha": (0.0, 1.0),
+    "rope.scaling.yarn_log_multiplier": (0.0,),
+    "swiglu_clamp_exp": (0.0,),
+    "swiglu_clamp_shexp": (0.0,),
+    "use_parallel_residual": (False,),
+}
+# Of norms that take the mean away, which no family here has unless its keys say so; some models' settings
+# have a value for both kinds.
+_UNREAD = ("attention.layer_norm_epsilon",)
 # Keys that say how the tensors were laid out before they were converted, and of how many tokens: those that
 # were added since count too.
 _HISTORY = ("tensor_data_layout", "source.hf_repository", "vocab_size")
@@ -91,8 +120,10 @@ def read_config(
         for key, value in metadata.items()
         if key.startswith(f"{architecture}.")
     }
+    own.setdefault("vocab_size", len(metadata.get("tokenizer.ggml.tokens") or ()))
     family, gguf = _find_family(architecture, own)
-    own = {key: value if key in gguf.per_layer else _scalar(key, value) for key, value in own.items()}
+    is_one = {key: key not in gguf.per_layer and takes_key(gguf, key) for key in own}
+    own = {key: _scalar(key, value) if is_one[key] else value for key, value in own.items()}
     _check_required(gguf, own)
     config: dict[str, Any] = {
         "model_type": family.model_types[0],
@@ -178,7 +209,18 @@ def _find_family(architecture: str, own: dict[str, Any]) -> tuple[Family, GgufFa
     known = ", ".join(sorted({gguf.architecture for _, gguf in found}))
     if architecture == "llama":
         raise UnsupportedModelError("this GGUF file is a dense Llama; EdgeMoE runs mixture-of-experts models")
+    letters = _letters(architecture)
+    alike_name = next((g.architecture for _, g in found if _letters(g.architecture) == letters), None)
+    if alike_name is not None:
+        raise UnsupportedModelError(
+            f"GGUF architecture {architecture!r} is another program's {alike_name!r}, with names of its own;"
+            " get the model as llama.cpp's converter writes it"
+        )
     raise UnsupportedModelError(f"GGUF architecture {architecture!r} is not supported; supported: {known}")
+
+
+def _letters(name: str) -> str:
+    return "".join(c for c in name if c.isalnum())
 
 
 def _scalar(key: str, value: Any) -> Any:
@@ -193,8 +235,9 @@ def _scalar(key: str, value: Any) -> Any:
 def _check_rest(gguf: GgufFamily, own: dict[str, Any], config: dict[str, Any]) -> None:
     expected = {**config}
     expected.setdefault("head_dim", config.get("hidden_size", 0) // (config.get("num_attention_heads") or 1))
+    expected["rope.dimension_count"] = own.get("rope.dimension_count", expected["head_dim"])
     for key, value in own.items():
-        if key in gguf.keys or key in gguf.ignored or key in _HISTORY:
+        if key in (*gguf.keys, *gguf.ignored, *_HISTORY, *_UNREAD):
             continue
         if key in gguf.checked:
             allowed = gguf.checked[key]
@@ -202,11 +245,15 @@ def _check_rest(gguf: GgufFamily, own: dict[str, Any], config: dict[str, Any]) -
             allowed = (expected.get(_REPEATED[key]),)
         elif key in _FIXED:
             allowed = _FIXED[key]
+        elif key in _SAME:
+            allowed = (expected.get(_SAME[key]),)
+        elif key in _NEUTRAL:
+            allowed = _NEUTRAL[key]
         else:
             raise UnsupportedModelError(
                 f"GGUF key {gguf.architecture}.{key} is not known; running without it could give wrong text"
             )
-        if value not in allowed:
+        if any(entry not in allowed for entry in (value if isinstance(value, list) else [value])):
             raise UnsupportedModelError(
                 f"GGUF key {gguf.architecture}.{key} = {value!r} is not supported; supported: "
                 + ", ".join(map(repr, allowed))

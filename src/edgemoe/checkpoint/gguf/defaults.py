@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -101,4 +102,24 @@ def read_scaling(own: dict[str, Any]) -> dict[str, Any]:
         found["original_max_position_embeddings"] = own.get("context_length")
     if kind != "yarn":
         found = {"factor": found["factor"]}
+    elif isinstance(found["factor"], float | int) and found["factor"] > 1:
+        found["attention_factor"] = _attention_factor(own, found["factor"])
     return {"rope_type": kind, **{key: value for key, value in found.items() if value is not None}}
+
+
+def _attention_factor(own: dict[str, Any], stretch: float) -> float | None:
+    """What YaRN multiplies angles' cosines by, where it is not the usual; takes its keys out of ``own``.
+
+    llama.cpp multiplies the usual by ``attn_factor``. ``yarn_attn_factor`` is the configuration's own number,
+    which it passes over: it stays to be refused where it is not the usual.
+    """
+    usual = 0.1 * math.log(stretch) + 1.0
+    said = own.get("rope.scaling.yarn_attn_factor")
+    if isinstance(said, float | int) and math.isclose(said, usual, rel_tol=1e-5):
+        del own["rope.scaling.yarn_attn_factor"]
+    times = own.get("rope.scaling.attn_factor")
+    # With a multiplier of its own the usual is another.
+    if not isinstance(times, float | int) or times in (0, 1) or own.get("rope.scaling.yarn_log_multiplier"):
+        return None
+    del own["rope.scaling.attn_factor"]
+    return usual * times

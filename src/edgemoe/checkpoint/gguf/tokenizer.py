@@ -66,6 +66,7 @@ class GgufText:
         elif templates:
             settings["chat_template"] = [{"name": n, "template": t} for n, t in templates.items()]
         files["tokenizer_config.json"] = _json_bytes(settings)
+        self._notes += _unfollowed(self._metadata)
         generation = _generation(self._metadata, vocabulary)
         if generation:
             files["generation_config.json"] = _json_bytes(generation)
@@ -124,7 +125,20 @@ def _generation(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str
         if isinstance(value, int | float) and not isinstance(value, bool):
             settings[ours] = value
             settings["do_sample"] = True
+    suppressed = metadata.get("tokenizer.ggml.suppress_tokens")
+    if suppressed:
+        settings["suppress_tokens"] = suppressed
     return settings
+
+
+def _unfollowed(metadata: Mapping[str, Any]) -> list[str]:
+    """Advice for sampling in ways that are not ours."""
+    keys = [
+        f"general.sampling.{name}"
+        for name in ("mirostat", "xtc_probability")
+        if metadata.get(f"general.sampling.{name}")
+    ]
+    return [f"{' and '.join(keys)} of the file: not followed, EdgeMoE does not sample so"] if keys else []
 
 
 def _json_bytes(value: Any) -> bytes:

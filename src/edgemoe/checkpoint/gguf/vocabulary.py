@@ -17,7 +17,21 @@ from edgemoe.errors import CheckpointError
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 # A vocabulary has no longer token; all ways to cut one are looked at.
 _MAX_TOKEN_CHARACTERS = 4096
-_ROLES = ("bos", "eos", "eot", "eom", "unknown", "seperator", "padding", "mask")
+_ROLES = (
+    "bos",
+    "eos",
+    "eot",
+    "eom",
+    "unknown",
+    "seperator",
+    "padding",
+    "mask",
+    "fim_pad",
+    "fim_rep",
+    "fim_sep",
+)
+# Roles of tokens after which nothing follows: what is filled in is over at the last three.
+_END_ROLES = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
 # Ids of files of SentencePiece vocabularies that do not say them.
 _SENTENCE_PIECE_IDS = {"bos": 1, "eos": 2, "unknown": 0}
 # Tokens that end an answer or a turn, whatever the file says of them.
@@ -48,7 +62,7 @@ class Vocabulary:
 
     def end_ids(self) -> list[int]:
         """Tokens that end an answer, sorted."""
-        found = {self.ids[role] for role in ("eos", "eot", "eom") if role in self.ids}
+        found = {self.ids[role] for role in _END_ROLES if role in self.ids}
         by_text = {token: i for i, token in enumerate(self.tokens) if token in _ENDS}
         found |= set(by_text.values())
         texts = {self.tokens[i] for i in found}

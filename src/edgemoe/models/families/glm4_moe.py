@@ -15,7 +15,7 @@ from edgemoe.models.families.fields import (
     read_model,
     read_moe,
 )
-from edgemoe.models.families.gguf_names import GROUPED_KEYS, SIGMOID, GgufFamily, gguf_table
+from edgemoe.models.families.gguf_names import GROUPED_KEYS, GgufFamily, gguf_table
 from edgemoe.models.families.names import MLP, MTP, SHARED, hugging_face
 from edgemoe.models.spec import LayerSpec, ModelSpec
 
@@ -35,7 +35,8 @@ def read_glm4(reader: ConfigReader) -> ModelSpec:
 
 
 def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str]) -> None:
-    """The last layers of a file may be those that predict further tokens."""
+    """The last layers of a file may be those that predict further tokens, and some are of models that see."""
+    own.pop("rope.dimension_sections", None)  # a text has the same places along every axis
     config["num_hidden_layers"] -= int(own.get("nextn_predict_layers", 0))
     config["partial_rotary_factor"] = own["rope.dimension_count"] / config["head_dim"]
     config["attention_bias"] = "blk.0.attn_q.bias" in names
@@ -60,7 +61,7 @@ FAMILY = Family(
         GROUPED_KEYS,
         gguf_table({"ffn_norm.weight": ("post_attention_norm.weight",)}, extra_layers=MTP),
         {"first_k_dense_replace": 0, "norm_topk_prob": False},
-        checked=SIGMOID,
+        checked={"expert_gating_func": (0, 2)},
         ignored=("rope.dimension_count", "nextn_predict_layers"),
         finish=_finish,
     ),

@@ -113,7 +113,13 @@ def _up_columns(spec: ModelSpec, layer: int) -> Steps:
 
 
 def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str]) -> None:
-    """The files do not say that YaRN's bounds are not rounded."""
+    """Files need not say which layers see a window, and do not say that YaRN's bounds are not rounded."""
+    pattern = own.pop("attention.sliding_window_pattern", None)
+    if isinstance(pattern, int) and not isinstance(pattern, bool):
+        num_layers = config["num_hidden_layers"]
+        pattern = [layer % pattern < pattern - 1 for layer in range(num_layers)]
+    if pattern is not None:
+        config["layer_types"] = [_KINDS[0] if sees_window else _KINDS[1] for sees_window in pattern]
     if config.get("rope_scaling", {}).get("rope_type") == "yarn":
         config["rope_scaling"]["truncate"] = False
 

@@ -8,7 +8,7 @@ from typing import Any
 from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.family import Family
 from edgemoe.models.families.fields import read_attention, read_is_dense, read_mlp, read_model, read_moe
-from edgemoe.models.families.gguf_names import GROUPED_KEYS, SIGMOID, GgufFamily, gguf_table
+from edgemoe.models.families.gguf_names import GROUPED_KEYS, GgufFamily, gguf_table
 from edgemoe.models.families.names import MLP, MTP, PROJECTIONS, hugging_face
 from edgemoe.models.spec import LayerSpec, ModelSpec, RouterSpec
 
@@ -70,7 +70,7 @@ FAMILY = Family(
             "expert_weights_scale": "router_scaling_factor",
         },
         gguf_table({"router.choice_bias": ("exp_probs_b", "exp_probs_b.bias")}, extra_layers=MTP),
-        checked=SIGMOID,
+        checked={"expert_gating_func": (0, 2)},
         ignored=("nextn_predict_layers", "expert_shared_feed_forward_length", "expert_weights_norm"),
         finish=_finish,
     ),
