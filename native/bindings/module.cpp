@@ -1,6 +1,9 @@
 // The compiled module edgemoe._native. Registration only; no logic.
+#include <nanobind/stl/string.h>
+
 #include "bindings/bindings.h"
 #include "bindings/mixer_binding.h"
+#include "core/lost_pages.h"
 
 namespace {
 
@@ -24,6 +27,9 @@ NB_MODULE(_native, m) {
         },
         nanobind::arg("object"),
         "For a forked child: what holds threads or a ring of its parent's is never destroyed.");
+    m.def("end_with_line_on_lost_pages", &edgemoe::end_with_line_on_lost_pages, nanobind::arg("line"),
+          "End the process with this line and exit code 2, not by a signal, when a mapped file becomes "
+          "shorter.");
     edgemoe::bindings::bind_kernels(m);
     edgemoe::bindings::bind_ops(m);
     edgemoe::bindings::bind_attention(m);

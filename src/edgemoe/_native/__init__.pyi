@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from edgemoe._native import mixers as mixers
 
 def keep_forever(object: object) -> None: ...
+def end_with_line_on_lost_pages(line: str) -> None: ...
 
 LAYOUT_VERSION: int = 1
 

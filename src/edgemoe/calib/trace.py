@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemoe import native
 from edgemoe.calib.disk_array import new_disk_array
 from edgemoe.engine.loading import Engine
 from edgemoe.errors import RequestError, TraceError
@@ -225,6 +226,10 @@ def read_trace(folder: Path) -> Trace:
 
 _ARRAYS = {"experts": np.int16, "weights": np.float16, "states": np.float16}
 _FILES = {TRACE_FILE, LOCK_FILE, *(f"{name}.npy" for name in _ARRAYS)}
+_LOST = (
+    "edgemoe: a file of a trace has become shorter while it was read; leave it alone, or run `edgemoe trace`"
+    " again\n"
+)
 # Far beyond any trace, far below where sums of them overflow.
 _MAX_COUNT = 1 << 50
 
@@ -239,6 +244,7 @@ def _open_array(path: Path, dtype: type[Any]) -> NDArray[Any]:
     """A three-dimensional array that stays on storage; its header may say anything."""
     if not path.stat().st_size:
         raise ValueError(f"{path.name} is empty")
+    native.end_with_line_on_lost_pages(_LOST)
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe.checkpoint.coded import CodedTensor, ExactTensor, merge_coded
+from edgemoe.checkpoint.open_files import OpenFiles
 from edgemoe.checkpoint.quantisation import (
     empty_biases,
     find_coded,
@@ -31,7 +31,7 @@ from edgemoe.checkpoint.tokenizer_model import build_tokenizer
 from edgemoe.checkpoint.torch_file import read_torch_file
 from edgemoe.checkpoint.weight_files import find_weight_files, refuse_others
 from edgemoe.errors import CheckpointError, MissingTensorError
-from edgemoe.safetensors_header import TensorRange, read_exactly, read_header
+from edgemoe.safetensors_header import TensorRange, read_header
 from edgemoe.source_ref import read_part
 
 # What codes are stored as; FP8 as the bytes that it is.
@@ -46,6 +46,8 @@ SIDE_FILES = (
     "chat_template.json",
     "generation_config.json",
 )
+# Tokenizers of today take up to 40 MB; a file far above that is something else.
+_MAX_SIDE_BYTES = 512 << 20
 _MORE_TEMPLATES = "additional_chat_templates"
 _MODELOPT_FILE = "hf_quant_config.json"
 # What compressed-tensors called its settings at first.
@@ -61,9 +63,9 @@ class FolderCheckpoint:
             refuse_others(folder, "config.json")
         self._config = _read_config(folder)
         self._places: dict[str, tuple[Path, TensorRange]] = {}
+        self._open_files = OpenFiles()
         for path, expected in find_weight_files(folder, self._config).items():
             self._add_file(path, expected or set())
-        self._descriptors: dict[Path, int] = {}
 
     def config(self) -> dict[str, Any]:
         """The contents of config.json, but for a quantisation that read() undoes, or that was not done."""
@@ -107,7 +109,7 @@ class FolderCheckpoint:
         Where there is no tokenizer.json, it is built of the files that training left, if these are known.
         """
         paths = (self._folder / name for name in SIDE_FILES)
-        found = {path.name: path.read_bytes() for path in paths if path.is_file()}
+        found = {path.name: _read_side_file(path) for path in paths if path.is_file()}
         built = None if "tokenizer.json" in found else build_tokenizer(self._folder, self._config)
         if built is not None:
             found["tokenizer.json"] = built
@@ -115,9 +117,7 @@ class FolderCheckpoint:
 
     def close(self) -> None:
         """Close the shards."""
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
-        self._descriptors.clear()
+        self._open_files.close()
 
     @cached_property
     def _stored(self) -> Mapping[str, TensorInfo]:
@@ -160,11 +160,12 @@ class FolderCheckpoint:
 
     def _read_raw(self, path: Path, num_bytes: int, offset: int) -> bytes:
         """Bytes of a weight file."""
-        return read_exactly(self._descriptor(path), num_bytes, offset)
+        return self._open_files.read(path, num_bytes, offset)
 
     def _add_file(self, path: Path, expected: set[str]) -> None:
         refuse_stand_in(path)
         try:
+            self._open_files.note(path)
             tensors = read_torch_file(path) if path.suffix == ".bin" else read_header(path).tensors
         except (OSError, ValueError) as error:
             raise CheckpointError(_one_line(path, error)) from error
@@ -174,11 +175,6 @@ class FolderCheckpoint:
                 f"{path}: tensor {twice} is also in {self._places[twice][0].name}; fetch the model again"
             )
         self._places.update({name: (path, place) for name, place in tensors.items()})
-
-    def _descriptor(self, path: Path) -> int:
-        if path not in self._descriptors:
-            self._descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        return self._descriptors[path]
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -196,14 +192,28 @@ def _with_more_templates(folder: Path, files: dict[str, bytes]) -> dict[str, byt
     more = sorted((folder / _MORE_TEMPLATES).glob("*.jinja"))
     if not more:
         return files
-    sources = {path.stem: path.read_text("utf-8") for path in more}
+    sources = {path.stem: _text(path, _read_side_file(path)) for path in more}
     default = files.pop("chat_template.jinja", None)
     if default is not None:
-        sources = {"default": default.decode("utf-8"), **sources}
+        sources = {"default": _text(folder / "chat_template.jinja", default), **sources}
     path = folder / "tokenizer_config.json"
     settings = read_json(path) if path.is_file() else {}
     settings["chat_template"] = [{"name": name, "template": text} for name, text in sources.items()]
     return {**files, path.name: json.dumps(settings, ensure_ascii=False).encode()}
+
+
+def _read_side_file(path: Path) -> bytes:
+    num_bytes = path.stat().st_size
+    if num_bytes > _MAX_SIDE_BYTES:
+        raise CheckpointError(f"{path}: has {num_bytes} bytes, too many for such a file; fetch it again")
+    return path.read_bytes()
+
+
+def _text(path: Path, data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path}: is not UTF-8 (byte {error.start}); fetch it again") from None
 
 
 def _locate(place: TensorRange, index: int | None, start: int, stop: int) -> tuple[tuple[int, ...], int, int]:

@@ -5,7 +5,7 @@ Block types are decoded by the ``gguf`` library; what tensors are called is said
 
 from __future__ import annotations
 
-import os
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,10 +19,10 @@ from edgemoe.checkpoint.gguf.config import read_config
 from edgemoe.checkpoint.gguf.container import GgufTensor, read_container
 from edgemoe.checkpoint.gguf.defaults import ROTATION_TENSORS
 from edgemoe.checkpoint.gguf.tokenizer import GgufText
+from edgemoe.checkpoint.open_files import OpenFiles
 from edgemoe.checkpoint.source import SourceRef, TensorInfo
 from edgemoe.errors import CheckpointError, MissingTensorError
 from edgemoe.quant import exact_format
-from edgemoe.safetensors_header import read_exactly
 from edgemoe.source_ref import read_part
 
 _SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
@@ -42,9 +42,9 @@ class GgufCheckpoint:
     def __init__(self, path: Path) -> None:
         _require_library(path)
         self._path = path
-        self._metadata, tensors = _read_all(path)
+        self._open_files = OpenFiles()
+        self._metadata, tensors = _read_all(path, self._open_files)
         self._tensors, self._factors = _parted(self._metadata, tensors)
-        self._descriptors: dict[Path, int] = {}
         shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
         self._config = read_config(self._metadata, shapes, self._divisors())
         self._text = GgufText(self._metadata, path)
@@ -116,9 +116,7 @@ class GgufCheckpoint:
 
     def close(self) -> None:
         """Close the files."""
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
-        self._descriptors.clear()
+        self._open_files.close()
         self._tensors = {}
 
     def _divisors(self) -> dict[str, list[float]]:
@@ -161,9 +159,7 @@ class GgufCheckpoint:
     def _bytes(self, tensor: GgufTensor, offset: int, num_bytes: int) -> NDArray[np.uint8]:
         path = tensor.path
         try:
-            if path not in self._descriptors:
-                self._descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            return np.frombuffer(read_exactly(self._descriptors[path], num_bytes, offset), np.uint8)
+            return np.frombuffer(self._open_files.read(path, num_bytes, offset), np.uint8)
         except (OSError, EOFError) as error:
             raise CheckpointError(f"{path}: tensor {tensor.name} cannot be read: {error}") from error
 
@@ -213,12 +209,14 @@ def _decoded(data: NDArray[np.uint8], tensor: GgufTensor, shape: tuple[int, ...]
     return np.asarray(values, np.float32).reshape(shape)
 
 
-def _read_all(path: Path) -> tuple[dict[str, Any], dict[str, GgufTensor]]:
-    """Metadata and tensors of a file, or of all files of a split one."""
+def _read_all(path: Path, open_files: OpenFiles) -> tuple[dict[str, Any], dict[str, GgufTensor]]:
+    """Metadata and tensors of a file, or of all files of a split one, which are noted in ``open_files``."""
     metadata: dict[str, Any] = {}
     tensors: dict[str, GgufTensor] = {}
     files = _all_files(path)
     for number, file in enumerate(files):
+        with contextlib.suppress(OSError):  # said where it is read
+            open_files.note(file)
         read = read_container(file)
         if len(files) > 1:
             _check_part(file, number, len(files), read.metadata)
