@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from edgemoe import _begin  # noqa: F401 - before all others, see there
+
+# isort: split
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 
-# Until `main` is ready to say so in a line, Ctrl-C ends the process at once, as it ends programs that handle
-# nothing; Python would print a traceback of the import that it interrupts. Where it is ignored, it stays so.
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+from edgemoe._begin import end_at_once_on_ctrl_c
+
+end_at_once_on_ctrl_c()
 
 
 def start() -> int:

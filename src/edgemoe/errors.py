@@ -22,6 +22,8 @@ EdgeMoEError
 
 from __future__ import annotations
 
+from typing import Any
+
 _MAX_CHARACTERS = 2000  # of a message: a name in a file can have any length
 
 
@@ -42,6 +44,17 @@ class EdgeMoEError(Exception):
 
     def __init__(self, message: str = "") -> None:
         super().__init__(printable(message[:_MAX_CHARACTERS]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For errors that cross processes: some are made of more than their text."""
+        return _again, (type(self), self.args, dict(self.__dict__))
+
+
+def _again(kind: type[EdgeMoEError], args: tuple[Any, ...], fields: dict[str, Any]) -> EdgeMoEError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
 
 
 class CheckpointError(EdgeMoEError, ValueError):

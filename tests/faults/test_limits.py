@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from memory_cgroup import CgroupUnavailable, run_capped
 
+from edgemoe.cli.main import main
 from edgemoe.units import MIB
+from edgemoe.workflows import tracing
 
 COMMAND = [sys.executable, "-m", "edgemoe"]
 TEXT = "Once upon a time there was a river. The river ran past a hill and a house. " * 60
@@ -78,3 +80,12 @@ def test_a_command_stays_within_a_cgroup_of_its_budget(tiny_checkpoint, store_co
     except CgroupUnavailable as error:
         pytest.skip(str(error))
     assert (done.exit_code, done.num_oom_kills) == (0, 0), done.stderr
+
+
+def test_fitting_is_refused_where_it_would_be_killed(store_copy, trace, monkeypatch, capsys):
+    before = sorted(path.name for path in store_copy.iterdir())
+    monkeypatch.setattr(tracing, "available_memory_bytes", lambda: (8 * MIB, "left below the cgroup's limit"))
+    assert main(["fit", str(trace), "-o", str(store_copy)]) == 2
+    said = capsys.readouterr().err
+    assert "8.00 MiB is left below the cgroup's limit; trace fewer tokens" in said
+    assert sorted(path.name for path in store_copy.iterdir()) == before

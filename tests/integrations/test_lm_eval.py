@@ -147,6 +147,33 @@ def test_the_store_s_template_shapes_a_conversation(adapter):
     assert adapter.tok_encode(text) == adapter.tok_encode(text, add_special_tokens=False)
 
 
+WITHOUT_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
+    "[{{ m.role }}]{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+def test_conversations_are_rendered_as_by_the_harness(tmp_path, caplog):
+    """Answers that are begun for the model, and templates that refuse the role "system"."""
+    from helpers.tiny_models import write_checkpoint
+
+    from edgemoe.convert import convert
+    from edgemoe.integrations.lm_eval import EdgeMoELM
+    from edgemoe.quant import BitPlan
+
+    folder = write_checkpoint(tmp_path / "hf", "qwen3")
+    (folder / "chat_template.jinja").write_text(WITHOUT_SYSTEM)
+    convert(folder, tmp_path / "store", BitPlan.uniform("q4", "q8"))
+    adapter = EdgeMoELM(str(tmp_path / "store"), memory="2GiB", context=64)
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "The answer is"}]
+    assert adapter.apply_chat_template(turns, add_generation_prompt=False) == (
+        "[user]hi</s>[assistant]The answer is"
+    )
+    system = [{"role": "system", "content": "be brief"}, turns[0]]
+    assert adapter.apply_chat_template(system) == "[user]hi</s>[assistant]"
+    assert "no system here; what has the role system is left out" in caplog.text
+
+
 def test_wrong_arguments_are_refused(tiny_store):
     from edgemoe.integrations.lm_eval import EdgeMoELM
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
 import edgemoe
+from edgemoe import errors
 from edgemoe.errors import RequestError
 from edgemoe.units import GIB
 
@@ -234,3 +238,33 @@ def test_a_text_that_brings_its_first_token_gets_no_second(tmp_path):
     assert ours.encode_prompt("<s>a") == ours.encode_prompt("a") == ours.encode("a")
     assert ours.encode_prompt("<s><s>a") == [1, *ours.encode("a")]
     assert ours.encode_prompt("") == [1]
+
+
+def _kinds(kind):
+    for inner in kind.__subclasses__():
+        yield inner
+        yield from _kinds(inner)
+
+
+@pytest.mark.parametrize("kind", [errors.EdgeMoEError, *_kinds(errors.EdgeMoEError)])
+def test_errors_cross_processes(kind):
+    """One that cannot be read again leaves the pool of processes that it came from hanging."""
+    more = {errors.BudgetError: {"smallest_num_bytes": 5}, errors.UnwrittenPlanError: {"plan": "{}"}}
+    error = kind("what is wrong", **more.get(kind, {}))
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(again) is kind
+        assert (str(again), vars(again)) == ("what is wrong", vars(error))
+
+
+def test_a_model_is_neither_copied_nor_pickled(model):
+    for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(RequestError, match="a model cannot be copied or pickled"):
+            attempt(model)
+
+
+def test_answers_cross_processes(model):
+    answer = model.generate(PROMPT, max_tokens=3, logprobs=2)
+    assert pickle.loads(pickle.dumps(answer)) == answer
+    score = model.perplexity([*PROMPT, *PROMPT, 8, 9])
+    assert pickle.loads(pickle.dumps(score)) == score
+    pickle.dumps((model.stats(), model.memory, model.spec))

@@ -352,3 +352,9 @@ def test_options_of_a_template(name):
 
     found = template_options([name])
     assert found in ({"enable_thinking": False}, {"style": "short"}, {"numbers": [1, 2]})
+
+
+@pytest.mark.parametrize("host", ["..", "a" * 64 + ".example", "\udcff"])
+def test_an_address_that_cannot_be_is_refused_before_the_work(tmp_path, capsys, host):
+    assert main(["serve", str(tmp_path / "none.store"), "--host", host]) == 2
+    assert "no name or address; give one, such as 127.0.0.1" in capsys.readouterr().err

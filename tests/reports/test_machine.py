@@ -386,3 +386,45 @@ def test_chat_in_a_terminal_that_hangs_up_ends(tiny_store):
     os.close(terminal)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) in (0, 2, 141), seen
+
+
+AT_START = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+sys.modules.pop("typing", None)
+sys.meta_path.insert(0, Interrupt())
+"""
+
+
+@pytest.mark.parametrize("module", ["typing", "edgemoe.__main__", "edgemoe.cli", "edgemoe.cli.main"])
+@pytest.mark.parametrize("is_script", [True, False])
+def test_ctrl_c_before_anything_is_imported(tmp_path, is_script, module):
+    """Two ways to begin; what happens before the package is imported is the interpreter's."""
+    script = tmp_path / "edgemoe"
+    script.write_text("import sys\nfrom edgemoe.__main__ import start\nsys.exit(start())\n")
+    begin = [str(script)] if is_script else ["-m", "edgemoe"]
+    (tmp_path / "sitecustomize.py").write_text(AT_START.format(module=module))
+    done = subprocess.run(
+        [sys.executable, *begin, "--version"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert done.returncode == -signal.SIGINT, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_programs_that_use_the_package_keep_their_ctrl_c():
+    code = "import signal, edgemoe; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -260,6 +260,10 @@ class Model:
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()
+
+    def __reduce__(self) -> NoReturn:
+        """Neither copied nor sent to another process: memory, threads and files are this one's."""
+        raise RequestError("a model cannot be copied or pickled; load the store in the process that needs it")
 
     def __enter__(self) -> Model:
         return self

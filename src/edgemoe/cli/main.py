@@ -40,7 +40,19 @@ class _Terminated(BaseException):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``edgemoe`` with these arguments (default: those of the process); returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            return _run(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            _end_at_once_on_signals()
+    # One that came while another was told, or while what failed was tidied up.
+    except _Terminated:
+        return _say("terminated", EXIT_TERMINATED)
+    except KeyboardInterrupt:
+        return _say("interrupted", EXIT_INTERRUPTED)
+
+
+def _run(arguments: list[str]) -> int:
     shows_traceback = "--debug" in arguments or bool(os.environ.get("EDGEMOE_DEBUG"))
     try:
         _handle_signals()
@@ -62,8 +74,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say("terminated", EXIT_TERMINATED)
     except (Exception, KeyboardInterrupt) as error:
         return _report(error, shows_traceback=shows_traceback)
-    finally:
-        _end_at_once_on_signals()
 
 
 def _show_warning(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -103,14 +104,22 @@ class EdgeMoELM(TemplateLM):  # type: ignore[misc]
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """A conversation as the model expects it, up to where its answer begins.
+        """A conversation as the model expects it, up to where its answer begins or goes on.
+
+        Where the template refuses it, it is rendered without what has the role "system".
 
         Raises:
-            RequestError: the store has no template, or an answer is to be gone on with.
+            RequestError: the store has no template, or that refuses the rest too.
         """
-        if not add_generation_prompt:
-            raise RequestError("edgemoe cannot go on with an answer that is given; leave the prefix out")
-        return self._model.tokenizer.render_chat(chat_history)
+        render = partial(self._model.tokenizer.render_chat, continue_final_message=not add_generation_prompt)
+        try:
+            return render(chat_history)
+        except RequestError as error:
+            rest = [message for message in chat_history if message.get("role") != "system"]
+            if len(rest) == len(chat_history):
+                raise
+            _log.warning("%s; what has the role system is left out", error)
+            return render(rest)
 
     def _loglikelihood_tokens(
         self, requests: list[Tokenized], disable_tqdm: bool = False, **_: Any

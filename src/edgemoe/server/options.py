@@ -49,6 +49,12 @@ class ServerOptions:
     def __post_init__(self) -> None:
         if not 1 <= self.parallel <= 64:
             raise RequestError(f"parallel is {self.parallel}; give 1 to 64")
+        try:
+            self.host.encode("idna")
+        except UnicodeError:
+            raise RequestError(
+                f"host is {self.host!r:.60}, no name or address; give one, such as 127.0.0.1"
+            ) from None
         if not 0 <= self.port <= 65535:
             raise RequestError(f"port is {self.port}; give 0 to 65535")
         if not 0 < self.heartbeat_s <= 15:

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgemoe.api import load
-from edgemoe.calib.routing import FitReport, fit_routing
+from edgemoe.calib.routing import FitReport, fit_num_bytes, fit_routing
 from edgemoe.calib.text import share_tokens
 from edgemoe.calib.trace import Trace, read_trace, record_trace, refuse_existing
+from edgemoe.engine.machine import available_memory_bytes
 from edgemoe.engine.stored_weights import check_store, read_dense_weights
+from edgemoe.errors import RequestError
 from edgemoe.experts import save_fitted
 from edgemoe.models import read_spec
 from edgemoe.progress import ShowSteps, unseen
 from edgemoe.store import open_store
 from edgemoe.store.format import MANIFEST_FILE
+from edgemoe.units import format_size
 from edgemoe.workflows.measuring import window_within
 from edgemoe.workflows.outputs import refuse_folder_of
 
@@ -67,7 +70,7 @@ def fit_store(trace: str | Path, store: str | Path, *, steps: ShowSteps = unseen
 
     Raises:
         StoreError: the store cannot be used.
-        RequestError: nothing can be written to its folder.
+        RequestError: nothing can be written to its folder, or there is too little memory.
         TraceError: the trace is damaged, or of another store.
     """
     opened = open_store(Path(store), checks_attached=False)
@@ -75,7 +78,19 @@ def fit_store(trace: str | Path, store: str | Path, *, steps: ShowSteps = unseen
     spec = read_spec(opened.config)
     check_store(spec, opened)
     traced = read_trace(Path(trace))
+    dense_num_bytes = sum(entry.num_bytes for entry in opened.manifest.dense.values())
+    _refuse_beyond_memory(fit_num_bytes(traced.of_steps()) + dense_num_bytes)
     with steps("fitting", "layers") as advance:
         fitted, report = fit_routing(traced, spec, read_dense_weights(spec, opened), advance)
     save_fitted(opened, fitted)
     return report
+
+
+def _refuse_beyond_memory(needed: int) -> None:
+    """Raises RequestError where fitting would be killed for what it takes."""
+    available, where = available_memory_bytes()
+    if needed > available:
+        raise RequestError(
+            f"fitting takes {format_size(needed)}, and {format_size(available)} is {where}; trace fewer"
+            " tokens (edgemoe trace --max-tokens), or fit where there is more"
+        )

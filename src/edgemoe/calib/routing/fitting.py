@@ -29,6 +29,8 @@ WORTHWHILE = 0.005  # recall that asking the table must add, for it takes time
 # Pairs of experts are too many to have been seen often, and too many to keep, beyond this size of table.
 MAX_PAIR_ENTRIES = 1 << 18
 MIN_TOKENS = 64
+# What the library for linear algebra keeps for its threads, and tables.
+_WORK_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,19 @@ class FitReport:
 
     num_tokens: int
     recall: dict[str, Recall]
+
+
+def fit_num_bytes(trace: Trace) -> int:
+    """Memory that fitting takes beside the model's weights, at most.
+
+    Of a layer there are its states, its features, those of the rows that are fitted, once more while a target
+    is corrected, and in double precision a square of their columns, its vectors and what they are found in.
+    """
+    width, sizes = trace.states.shape[2], trace.num_experts
+    columns = num_gate_columns(width, max(sizes))
+    targets = len(trace.states) * 4 * sum(sorted(sizes)[-LOOKAHEAD:])
+    squares = 5 * columns * columns * 8
+    return 4 * len(trace.states) * columns * 4 + squares + 3 * targets + _WORK_BYTES
 
 
 def fit_routing(
