@@ -1,7 +1,7 @@
-"""Ctrl-C before the command ``edgemoe`` is ready to say so in a line: it ends the process at once, as it ends
-programs that handle nothing. Python would print a traceback of the import that it interrupts.
+"""Ctrl-C before the command is ready to say so in a line: it ends the process at once.
 
-Imported before all else; so it imports no more than what the interpreter has already.
+So it ends programs that handle nothing; Python would print a traceback of the import that it interrupts.
+Imported before all else, and so without more imports than the interpreter has made already.
 """
 
 import sys

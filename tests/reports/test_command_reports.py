@@ -18,7 +18,7 @@ import pytest
 
 from edgemoe.cli.lines import read_message
 from edgemoe.cli.main import main
-from edgemoe.cli.output import print_json, quoted
+from edgemoe.cli.output import new_table, print_json, print_table, quoted
 from edgemoe.cli.wrapping import WordWrap
 from edgemoe.engine.perplexity import perplexity_of
 
@@ -358,3 +358,23 @@ def test_options_of_a_template(name):
 def test_an_address_that_cannot_be_is_refused_before_the_work(tmp_path, capsys, host):
     assert main(["serve", str(tmp_path / "none.store"), "--host", host]) == 2
     assert "no name or address; give one, such as 127.0.0.1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31mred", "a[red]b", "a:fire:b", "[bold]"])
+def test_names_of_files_are_shown_as_they_are(tiny_store, tmp_path, capsys, name):
+    """They are those of strangers: a terminal obeys none, and nothing of them is markup."""
+    out = tmp_path / f"{name}.gguf"
+    assert main(["export", str(tiny_store), str(out)]) == 0
+    written = capsys.readouterr()
+    assert "\x1b" not in written.out + written.err
+    shown = name.replace("\x1b", "\\x1b")
+    assert f"exporting to {shown}.gguf" in written.err
+    assert f"wrote {tmp_path}/{shown}.gguf" in written.err
+
+
+@pytest.mark.parametrize("name", ["a[red]b", "a:fire:b", "[bold]"])
+def test_names_in_tables_are_shown_as_they_are(capsys, name):
+    table = new_table("stores", "name", "size")
+    table.add_row(name, "1 GiB")
+    print_table(table)
+    assert name in capsys.readouterr().out

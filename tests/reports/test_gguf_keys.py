@@ -126,6 +126,14 @@ def test_a_model_that_sees_is_read_for_its_texts(tmp_path):
     assert read_spec(config_with(path, changes)) == read_spec(config_with(path, {}))
 
 
+@pytest.mark.parametrize("variation", ["glm4", "deepseek3", "dots1", "hy"])
+def test_no_groups_of_experts_may_be_said_by_a_number(tmp_path, variation):
+    path = write_family_gguf(write_checkpoint(tmp_path / "hf", variation), tmp_path / "model.gguf")
+    architecture = read_container(path).metadata["general.architecture"]
+    left_out = {f"{architecture}.expert_group_count": None, f"{architecture}.expert_group_used_count": None}
+    assert read_spec(config_with(path, dict.fromkeys(left_out, 0))) == read_spec(config_with(path, left_out))
+
+
 @pytest.mark.parametrize(
     ("pattern", "sees_window"), [([True, False], [1, 0]), ([False, True], [0, 1]), (2, [1, 0]), (1, [0, 0])]
 )

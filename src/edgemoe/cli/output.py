@@ -14,6 +14,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from edgemoe.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 # What lasts longer is shown to go on.
 PATIENCE_S = 1.0
+# Names of files are no markup and no code of a picture, whatever brackets and colons are in them.
+_AS_IT_IS: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
 
 
 class Advance(Protocol):
@@ -47,9 +51,12 @@ def _plain(value: Any) -> Any:
 
 
 def say(message: str) -> None:
-    """One line about the work, on stderr; where it cannot be written, the work goes on all the same."""
+    """Lines about the work, on stderr; where they cannot be written, the work goes on all the same.
+
+    They name what strangers have named: a terminal obeys none of it.
+    """
     with suppress(OSError):
-        print(message, file=sys.stderr, flush=True)
+        print("\n".join(map(printable, message.split("\n"))), file=sys.stderr, flush=True)
 
 
 def say_budget(model: Model, asked: str | int | None) -> None:
@@ -169,14 +176,14 @@ def stderr_console() -> Console:
     """Console for progress; without a terminal rich leaves out colours and redrawing."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, **_AS_IT_IS)
 
 
 def print_table(table: Table) -> None:
     """A table on stdout, never wider than the terminal, whole words when there is none."""
     from rich.console import Console
 
-    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
+    Console(**_AS_IT_IS, width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def new_table(title: str, *headers: str, is_narrow: bool = False) -> Table:
@@ -210,7 +217,7 @@ def byte_progress(description: str) -> Iterator[Advance]:
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
@@ -225,7 +232,7 @@ def count_progress(description: str, unit: str) -> Iterator[Advance]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),
@@ -254,7 +261,7 @@ def _shown(progress: Progress, description: str) -> Iterator[Advance]:
     def advance(done: int, total: int) -> None:
         if not tasks:  # begun here, what an earlier run had done does not count as speed
             _start(progress)
-            tasks.append(progress.add_task(description, completed=done, total=total))
+            tasks.append(progress.add_task(printable(description), completed=done, total=total))
         progress.update(tasks[0], completed=done, total=total)
 
     try:

@@ -83,6 +83,7 @@ _UNREAD = ("attention.layer_norm_epsilon",)
 # Keys that say how the tensors were laid out before they were converted, and of how many tokens: those that
 # were added since count too.
 _HISTORY = ("tensor_data_layout", "source.hf_repository", "vocab_size")
+_GROUPS = ("expert_group_count", "expert_group_used_count")
 _EMBEDDING = "token_embd.weight"
 # Without these llama.cpp refuses a file as well.
 _REQUIRED = (
@@ -120,6 +121,8 @@ def read_config(
         for key, value in metadata.items()
         if key.startswith(f"{architecture}.")
     }
+    if not own.get("expert_group_count"):  # 0 says that there are no groups
+        own = {key: value for key, value in own.items() if key not in _GROUPS}
     own.setdefault("vocab_size", len(metadata.get("tokenizer.ggml.tokens") or ()))
     family, gguf = _find_family(architecture, own)
     is_one = {key: key not in gguf.per_layer and takes_key(gguf, key) for key in own}
