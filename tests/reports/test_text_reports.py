@@ -161,6 +161,19 @@ def test_tokens_keep_the_flags_of_their_tokenizer(tmp_path, name, is_special):
     assert ours.decode(ids) == other.decode(ids, skip_special_tokens=True)
 
 
+@pytest.mark.parametrize("is_insisted", [True, False, None])
+@pytest.mark.parametrize("kind", ["byte-level", "word-piece", "unigram"])
+def test_spaces_are_tidied_where_transformers_does(tmp_path, kind, is_insisted):
+    insists = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
+    config = SETTINGS | {"clean_up_tokenization_spaces": True, insists: is_insisted}
+    folder = write_folder(tmp_path / "m", kind, config)
+    ours, other = Tokenizer(folder, {}), theirs(folder)
+    for text in ("a . b , do n't a 's", "ab ?"):
+        ids = other(text)["input_ids"]
+        assert ours.decode(ids) == other.decode(ids, skip_special_tokens=True)
+        assert streamed(ours, [], ids) == ours.decode(ids)
+
+
 @pytest.mark.parametrize("eos", [None, [], 2, [2, None], [7, 2], [-1, 2], [None]])
 def test_end_tokens_in_any_form(tmp_path, eos):
     folder = write_folder(tmp_path / "m", generation_config__json={"eos_token_id": eos})

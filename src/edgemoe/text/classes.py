@@ -150,12 +150,14 @@ def find_class(settings: Settings, config: Settings, *, is_byte_level: bool) -> 
     if not isinstance(named, str):
         return None
     family, name = config.get("model_type"), named.removesuffix("Fast")
-    has_own_code = bool(settings.get("auto_map"))
+    own_code = settings.get("auto_map")
+    has_own_code = bool(own_code.get("AutoTokenizer") if isinstance(own_code, Mapping) else own_code)
     if not has_own_code and family in _OF_NO_CLASS:
         return None
     if not has_own_code and is_byte_level and name == "LlamaTokenizer":
         return None
-    name = _CLASS_IN_ANY_CASE.get(str(family), name)
+    if not has_own_code:
+        name = _CLASS_IN_ANY_CASE.get(str(family), name)
     return _CLASSES.get(name)
 
 

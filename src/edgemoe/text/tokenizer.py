@@ -24,6 +24,8 @@ __all__ = ["Message", "Tokenizer"]
 # Stands for an assistant's answer when the template is asked what follows one.
 _SENTINEL = "\x02answer\x03"
 _T5_SENTINEL = "<extra_id_"
+_TIDIES = "clean_up_tokenization_spaces"
+_TIDIES_BPE = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
 
 
 class Tokenizer:
@@ -314,8 +316,8 @@ class Tokenizer:
         self._special_ids = frozenset(special)
         self._sentinel_ids = frozenset(i for i, text in special.items() if text.startswith(_T5_SENTINEL))
         # Tidying would take spaces from the text of a BPE, whose tokens have their own.
-        self._is_tidied = bool(self._settings.get("clean_up_tokenization_spaces", False)) and not isinstance(
-            tokenizer.model, tokenizers.models.BPE
+        self._is_tidied = bool(self._settings.get(_TIDIES)) and (
+            not isinstance(tokenizer.model, tokenizers.models.BPE) or bool(self._settings.get(_TIDIES_BPE))
         )
         decoder = tokenizer.decoder
         description = None if decoder is None else json.loads(decoder.__getstate__())
