@@ -54,7 +54,7 @@ class Ggml:
 
     def product(self, packed: np.ndarray, kind: int, x: np.ndarray, num_threads: int) -> Product:
         """A call that multiplies packed rows and tokens, as they are."""
-        context = self._context(packed.nbytes + 2**20, False)
+        context = self.new_context(packed.nbytes + 2**20, False)
         weights = self._tensor(context, kind, x.shape[1], len(packed))
         ctypes.memmove(self._data(weights), packed.ctypes.data, packed.nbytes)
         return self._product(weights, len(packed), x, num_threads)
@@ -63,7 +63,7 @@ class Ggml:
         self, packed: np.ndarray, kind: int, x: np.ndarray, num_threads: int
     ) -> Product | None:
         """The same with the rows rearranged beforehand; None where there are no kernels for that."""
-        weights = self._tensor(self._context(2**20, True), kind, x.shape[1], len(packed))
+        weights = self._tensor(self.new_context(2**20, True), kind, x.shape[1], len(packed))
         context, buffer_type = weights[0], ctypes.c_void_p(self._rearranging())
         self.base.ggml_backend_alloc_ctx_tensors_from_buft(context, buffer_type)
         if not ctypes.c_void_p.from_address(weights[1].value + _EXTRA_OFFSET).value:
@@ -79,7 +79,7 @@ class Ggml:
         x: np.ndarray,
         num_threads: int,
     ) -> Product:
-        context = self._context(8 * x.nbytes + 8 * len(x) * num_rows + 2**26, False)
+        context = self.new_context(8 * x.nbytes + 8 * len(x) * num_rows + 2**26, False)
         tokens = self._tensor(context, 0, x.shape[1], len(x))
         ctypes.memmove(self._data(tokens), x.ctypes.data, x.nbytes)
         result = ctypes.c_void_p(self.base.ggml_mul_mat(context, weights[1], tokens[1]))
@@ -87,7 +87,8 @@ class Ggml:
         self.base.ggml_build_forward_expand(graph, result)
         return lambda: self.cpu.ggml_graph_compute_with_ctx(context, graph, num_threads)
 
-    def _context(self, size: int, no_alloc: bool) -> ctypes.c_void_p:
+    def new_context(self, size: int, no_alloc: bool = False) -> ctypes.c_void_p:
+        """Memory for tensors, which the process keeps."""
         return ctypes.c_void_p(self.base.ggml_init(self._Parameters(size, None, no_alloc)))
 
     def _tensor(

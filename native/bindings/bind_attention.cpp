@@ -33,10 +33,13 @@ void attention_into(Floats3 q, Cache keys, Cache values, std::int64_t start, flo
     require(start >= 0 && (num_keys > 0 || start <= layout.num_slots - size(q, 0)), kName,
             "positions outside the cache");
     require(num_keys == 0 || window == 0, kName, "window and num_keys exclude each other");
-    for (std::size_t axis = 0; axis < 3; ++axis) {
+    for (std::size_t axis = 0; axis < 2; ++axis) {
         require_equal(size(out, axis), size(q, axis), kName, "an axis of out");
     }
+    require(size(out, 2) > 0 && size(out, 2) <= layout.head_dim, kName,
+            "more entries of a value than there are");
     Attention a = {size(q, 0), size(q, 1), start, window, scale};
+    a.value_dim = size(out, 2);
     a.num_keys = num_keys;
     if (sinks) {
         require_equal(size(*sinks, 0), a.num_heads, kName, "number of sinks");

@@ -33,7 +33,7 @@ class BoundDeltaNet : public BoundMixer<GatedDeltaNet> {
         require(num_key_heads > 0 && num_value_heads > 0 && num_value_heads % num_key_heads == 0, kName,
                 "value heads are not a multiple of key heads");
         require(key_dim > 0 && value_dim > 0, kName, "a head without entries");
-        const std::int64_t width = size(norm, 0), inner = num_value_heads * value_dim;
+        const std::int64_t width = filled_cols(size(norm, 0)), inner = num_value_heads * value_dim;
         const std::int64_t channels = 2 * num_key_heads * key_dim + inner;
         mixer_.num_key_heads = num_key_heads;
         mixer_.num_value_heads = num_value_heads;
@@ -42,7 +42,8 @@ class BoundDeltaNet : public BoundMixer<GatedDeltaNet> {
         mixer_.eps = eps;
         mixer_.branch_scale = branch_scale;
         mixer_.activation = of_one(activation, kName);
-        mixer_.norm = parts_.vector(norm, width, "length of norm");
+        mixer_.norm_width = size(norm, 0);
+        mixer_.norm = parts_.vector(norm, mixer_.norm_width, "length of norm");
         mixer_.qkv = parts_.matrix(qkv, channels, width, "shape of qkv");
         mixer_.z = parts_.matrix(z, inner, width, "shape of z");
         mixer_.beta = parts_.matrix(beta, num_value_heads, width, "shape of beta");

@@ -34,7 +34,8 @@ class BoundKimiDeltaNet : public BoundMixer<KimiDeltaNet> {
         : BoundMixer(kName) {
         require(num_heads > 0 && key_dim > 0 && value_dim > 0, kName, "heads without entries");
         require(lowest_log <= 0, kName, "a bound above 0 of what is forgotten");
-        const std::int64_t width = size(norm, 0), keys = num_heads * key_dim, values = num_heads * value_dim;
+        const std::int64_t width = filled_cols(size(norm, 0)), keys = num_heads * key_dim,
+                           values = num_heads * value_dim;
         mixer_.num_heads = num_heads;
         mixer_.key_dim = key_dim;
         mixer_.value_dim = value_dim;
@@ -42,7 +43,8 @@ class BoundKimiDeltaNet : public BoundMixer<KimiDeltaNet> {
         mixer_.lowest_log = lowest_log;
         mixer_.branch_scale = branch_scale;
         mixer_.activation = of_one(activation, kName);
-        mixer_.norm = parts_.vector(norm, width, "length of norm");
+        mixer_.norm_width = size(norm, 0);
+        mixer_.norm = parts_.vector(norm, mixer_.norm_width, "length of norm");
         mixer_.q = parts_.matrix(q, keys, width, "shape of q");
         mixer_.k = parts_.matrix(k, keys, width, "shape of k");
         mixer_.v = parts_.matrix(v, values, width, "shape of v");

@@ -57,7 +57,7 @@ class BoundLatentLayer {
                      std::int64_t value_dim, float scale, float inner_eps, std::optional<Floats1> post_norm,
                      float branch_scale, std::optional<GivenMatrix> gate)
         : layer_{} {
-        const std::int64_t width = size(norm, 0), latent_dim = size(kv_a_norm, 0);
+        const std::int64_t width = filled_cols(size(norm, 0)), latent_dim = size(kv_a_norm, 0);
         require(num_heads > 0 && latent_dim > 0 && plain_dim > 0 && rotary_dim > 0 && rotary_dim % 2 == 0 &&
                     value_dim > 0,
                 kLayer, "a size is out of range");
@@ -70,7 +70,8 @@ class BoundLatentLayer {
         layer_.eps = eps;
         layer_.inner_eps = inner_eps;
         layer_.branch_scale = branch_scale;
-        layer_.norm = keep(norm, width, "length of norm");
+        layer_.norm_width = size(norm, 0);
+        layer_.norm = keep(norm, layer_.norm_width, "length of norm");
         std::int64_t query_width = width;
         if (q_a) {
             const auto& [projection, q_a_norm] = *q_a;
@@ -91,7 +92,7 @@ class BoundLatentLayer {
         layer_.v_b = matrix(v_b, num_heads * round_up(value_dim, kRowGroup), filled_cols(latent_dim));
         layer_.o = matrix(o.first, width, filled_cols(num_heads * value_dim));
         if (o.second) layer_.o_bias = keep(*o.second, width, "length of a bias");
-        if (post_norm) layer_.post_norm = keep(*post_norm, width, "length of post_norm");
+        if (post_norm) layer_.post_norm = keep(*post_norm, layer_.norm_width, "length of post_norm");
         if (gate) layer_.gate = matrix(*gate, num_heads, width);
     }
 

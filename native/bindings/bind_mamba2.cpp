@@ -36,7 +36,7 @@ class BoundMamba2 : public BoundMixer<Mamba2> {
                 "heads are not a multiple of groups");
         require(head_dim > 0 && state_dim > 0, kName, "a head without entries");
         require(step_low <= step_high, kName, "a step's limits are the wrong way round");
-        const std::int64_t width = size(norm, 0), inner = num_heads * head_dim;
+        const std::int64_t width = filled_cols(size(norm, 0)), inner = num_heads * head_dim;
         const std::int64_t channels = inner + 2 * num_groups * state_dim;
         mixer_.num_heads = num_heads;
         mixer_.head_dim = head_dim;
@@ -47,7 +47,8 @@ class BoundMamba2 : public BoundMixer<Mamba2> {
         mixer_.step_high = step_high;
         mixer_.branch_scale = branch_scale;
         mixer_.activation = of_one(activation, kName);
-        mixer_.norm = parts_.vector(norm, width, "length of norm");
+        mixer_.norm_width = size(norm, 0);
+        mixer_.norm = parts_.vector(norm, mixer_.norm_width, "length of norm");
         mixer_.z = parts_.matrix(z, inner, width, "shape of z");
         mixer_.mixed = parts_.matrix(mixed, channels, width, "shape of mixed");
         mixer_.steps = parts_.matrix(steps, num_heads, width, "shape of steps");

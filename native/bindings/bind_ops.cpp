@@ -14,21 +14,25 @@ namespace {
 
 using Ints2 = Array<std::int32_t, nb::ndim<2>>;
 
+// Rows of x and out are as long as the weight, or filled up with zeros to whole blocks.
+void check_norm(const Floats2& x, const Floats1& weight, const MutableFloats2& out, const char* name) {
+    require(size(x, 1) == size(weight, 0) || size(x, 1) == filled_cols(size(weight, 0)), name,
+            "the weight has another length than rows");
+    require(out.shape(0) == x.shape(0) && out.shape(1) == x.shape(1), name, "out and x differ in shape");
+}
+
 void rms_norm_into(Floats2 x, Floats1 weight, float eps, MutableFloats2 out) {
-    require_equal(size(weight, 0), size(x, 1), "rms_norm", "length of weight");
-    require(out.shape(0) == x.shape(0) && out.shape(1) == x.shape(1), "rms_norm",
-            "out and x differ in shape");
+    check_norm(x, weight, out, "rms_norm");
     nb::gil_scoped_release release;
-    rms_norm(x.data(), size(x, 0), size(x, 1), weight.data(), eps, out.data());
+    rms_norm(x.data(), size(x, 0), size(weight, 0), weight.data(), eps, out.data(), size(x, 1));
 }
 
 void layer_norm_into(Floats2 x, Floats1 weight, Floats1 bias, float eps, MutableFloats2 out) {
-    require_equal(size(weight, 0), size(x, 1), "layer_norm", "length of weight");
-    require_equal(size(bias, 0), size(x, 1), "layer_norm", "length of bias");
-    require(out.shape(0) == x.shape(0) && out.shape(1) == x.shape(1), "layer_norm",
-            "out and x differ in shape");
+    check_norm(x, weight, out, "layer_norm");
+    require_equal(size(bias, 0), size(weight, 0), "layer_norm", "length of bias");
     nb::gil_scoped_release release;
-    layer_norm(x.data(), size(x, 0), size(x, 1), weight.data(), bias.data(), eps, out.data());
+    layer_norm(x.data(), size(x, 0), size(weight, 0), weight.data(), bias.data(), eps, out.data(),
+               size(x, 1));
 }
 
 bool are_finite(Floats2 x) {

@@ -21,10 +21,11 @@ class BoundShortConv : public BoundMixer<ShortConv> {
                    std::optional<Floats1> conv_bias, GivenMatrix out, std::optional<Floats1> out_bias,
                    float branch_scale)
         : BoundMixer(kName) {
-        const std::int64_t width = size(norm, 0);
+        const std::int64_t width = filled_cols(size(norm, 0));
         mixer_.eps = eps;
         mixer_.branch_scale = branch_scale;
-        mixer_.norm = parts_.vector(norm, width, "length of norm");
+        mixer_.norm_width = size(norm, 0);
+        mixer_.norm = parts_.vector(norm, mixer_.norm_width, "length of norm");
         mixer_.in = parts_.matrix(in, 3 * width, width, "shape of in");
         mixer_.in_bias = parts_.vector(in_bias, 3 * width, "length of in_bias");
         mixer_.conv = parts_.conv(taps, width, conv_bias);

@@ -5,6 +5,8 @@ using F = __m256;
 using I = __m256i;
 constexpr int kLanes = 8;
 constexpr int kMaxTokens = 4;
+constexpr int kQueriesAtOnce = 2;  // of attention, and how many of its sums are in registers
+constexpr int kSumsAtOnce = 8;
 constexpr int kDot8Zero = 128;
 
 struct QuadPair {
@@ -113,4 +115,26 @@ inline float sum_of(F v) {
     __m128 sum = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
     return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+}
+// The sums of lanes of queries' products with four keys, sums [4][m], to rows of scores.
+template <int m>
+inline void store_sums(const F* sums, float* scores, std::int64_t reach) {
+    if constexpr (m == 2) {
+        // Each addition is one of sum_of's, of two sums or more at a time.
+        const auto halves = [](F a, F b) {
+            return add(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+        };
+        const auto pairs = [](F a, F b) {
+            const __m256d c = _mm256_castps_pd(a), d = _mm256_castps_pd(b);
+            return add(_mm256_castpd_ps(_mm256_unpacklo_pd(c, d)),
+                       _mm256_castpd_ps(_mm256_unpackhi_pd(c, d)));
+        };
+        const F a = pairs(halves(sums[0], sums[1]), halves(sums[2], sums[3]));
+        const F b = pairs(halves(sums[4], sums[5]), halves(sums[6], sums[7]));
+        const F all = add(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xdd));
+        _mm_storeu_ps(scores, _mm256_castps256_ps128(all));
+        _mm_storeu_ps(scores + reach, _mm256_extractf128_ps(all, 1));
+    } else {
+        for (int i = 0; i < 4 * m; ++i) scores[i % m * reach + i / m] = sum_of(sums[i]);
+    }
 }

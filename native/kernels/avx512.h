@@ -5,6 +5,8 @@ using F = __m512;
 using I = __m512i;
 constexpr int kLanes = 16;
 constexpr int kMaxTokens = 8;
+constexpr int kQueriesAtOnce = 4;  // of attention, and how many of its sums are in registers
+constexpr int kSumsAtOnce = 16;
 constexpr int kVectorsTogether = 1;
 constexpr int kDot8Zero = 128;
 
@@ -78,4 +80,37 @@ inline void store(float* p, F v) { _mm512_storeu_ps(p, v); }
 inline void store_f16(std::uint16_t* p, F v) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 }
-inline float sum_of(F v) { return _mm512_reduce_add_ps(v); }
+inline float sum_of(F v) {
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    __m128 sum = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+    return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+}
+// The sums of lanes of queries' products with four keys, sums [4][m], to rows of scores.
+template <int m>
+inline void store_sums(const F* sums, float* scores, std::int64_t reach) {
+    if constexpr (m == 4) {
+        // Each addition is one of sum_of's, of two sums or more at a time.
+        const auto halves = [](F a, F b) {
+            return add(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+        };
+        const auto quarters = [&](const F* four) {
+            const F a = halves(four[0], four[1]), b = halves(four[2], four[3]);
+            return add(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+        };
+        const auto pairs = [](F a, F b) {
+            const __m512d c = _mm512_castps_pd(a), d = _mm512_castps_pd(b);
+            return add(_mm512_castpd_ps(_mm512_unpacklo_pd(c, d)),
+                       _mm512_castpd_ps(_mm512_unpackhi_pd(c, d)));
+        };
+        const F a = pairs(quarters(sums), quarters(sums + 4));
+        const F b = pairs(quarters(sums + 8), quarters(sums + 12));
+        const F all = add(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+        _mm_storeu_ps(scores, _mm512_castps512_ps128(all));
+        _mm_storeu_ps(scores + reach, _mm512_extractf32x4_ps(all, 1));
+        _mm_storeu_ps(scores + 2 * reach, _mm512_extractf32x4_ps(all, 2));
+        _mm_storeu_ps(scores + 3 * reach, _mm512_extractf32x4_ps(all, 3));
+    } else {
+        for (int i = 0; i < 4 * m; ++i) scores[i % m * reach + i / m] = sum_of(sums[i]);
+    }
+}

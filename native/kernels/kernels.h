@@ -78,8 +78,21 @@ struct Activation {
     float raise;
 };
 
-// What a query head sees: S cached positions of keys [S][key_dim], and values of which the first `value_dim`
-// of every `value_stride` entries count (values may be the beginnings of the keys themselves).
+// Queries that attend to the same keys at most.
+inline constexpr std::int64_t kMostQueries = 16;
+
+// One query head [key_dim] of one token, which sees positions [first, last).
+struct AttendedQuery {
+    const float* q;
+    float* out;  // [value_dim]
+    std::int64_t first;
+    std::int64_t last;
+    const float* bias;  // [last - first], added to the scores; or nullptr
+    const float* sink;  // one more score, of nothing; or nullptr
+};
+
+// What queries see: S cached positions of keys [S][key_dim], and values of which the first `value_dim` of
+// every `value_stride` entries count (values may be the beginnings of the keys themselves).
 struct Attended {
     bool is_f16;  // keys and values; else they are f32
     std::int64_t num_positions;
@@ -87,8 +100,6 @@ struct Attended {
     std::int64_t value_dim;
     std::int64_t value_stride;
     float scale;
-    const float* bias;  // [S], added to the scores; or nullptr
-    const float* sink;  // one more score, of nothing; or nullptr
 };
 
 struct Kernels {
@@ -100,9 +111,9 @@ struct Kernels {
                    float* out, std::int64_t stride);
     // gate[i] = act(gate[i]) * up[i]; up == nullptr: gate[i] = act(gate[i]).
     void (*activate)(Activation activation, float* gate, const float* up, std::int64_t n);
-    // out [value_dim] is what one query head q [key_dim] makes of what it sees; scores [S] is scratch.
-    void (*attend)(const float* q, const void* keys, const void* values, const Attended& seen, float* scores,
-                   float* out);
+    // The outputs of up to kMostQueries queries; scores [queries][S] is scratch.
+    void (*attend)(const AttendedQuery* queries, std::int64_t num_queries, const void* keys,
+                   const void* values, const Attended& seen, float* scores);
     // to[i] = from[i] as f16, rounded to nearest even.
     void (*to_halves)(const float* from, std::int64_t n, std::uint16_t* to);
 };

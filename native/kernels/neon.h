@@ -5,6 +5,8 @@ using F = float32x4_t;
 using I = int32x4_t;
 constexpr int kLanes = 4;
 constexpr int kMaxTokens = 8;
+constexpr int kQueriesAtOnce = 4;  // of attention, and how many of its sums are in registers
+constexpr int kSumsAtOnce = 16;
 constexpr int kVectorsTogether = 1;
 constexpr int kDot8Zero = 0;
 
@@ -104,3 +106,11 @@ inline F fnma(F a, F b, F c) { return vfmsq_f32(c, a, b); }
 inline void store(float* p, F v) { vst1q_f32(p, v); }
 inline void store_f16(std::uint16_t* p, F v) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v))); }
 inline float sum_of(F v) { return vaddvq_f32(v); }
+// The sums of lanes of queries' products with four keys, sums [4][m], to rows of scores.
+template <int m>
+inline void store_sums(const F* sums, float* scores, std::int64_t reach) {
+    for (int j = 0; j < m; ++j) {
+        const F a = vpaddq_f32(sums[j], sums[m + j]), b = vpaddq_f32(sums[2 * m + j], sums[3 * m + j]);
+        vst1q_f32(scores + j * reach, vpaddq_f32(a, b));
+    }
+}

@@ -9,6 +9,8 @@ namespace {
 using F = float;
 constexpr int kLanes = 1;
 constexpr int kMaxTokens = 1;
+constexpr int kQueriesAtOnce = 1;
+constexpr int kSumsAtOnce = 8;
 constexpr int kDot8Zero = 128;
 inline F load_f32(const float* p) { return *p; }
 inline F load_f16(const std::uint16_t* p) { return float_of_f16(*p); }
@@ -18,6 +20,10 @@ inline F fma(F a, F b, F c) { return a * b + c; }
 inline void store(float* p, F v) { *p = v; }
 inline void store_f16(std::uint16_t* p, F v) { *p = f16_of_float(v); }
 inline float sum_of(F v) { return v; }
+template <int m>
+inline void store_sums(const F* sums, float* scores, std::int64_t reach) {
+    for (int i = 0; i < 4 * m; ++i) scores[i % m * reach + i / m] = sums[i];
+}
 
 // In this order: each builds on those before.
 #include "kernels/elementwise.h"

@@ -1,11 +1,12 @@
 #include "mixers/delta_rule.h"
 
-#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "core/thread_pool.h"
 #include "kernels/clones.h"
 #include "kernels/kernels.h"
+#include "mixers/state_columns.h"
 
 namespace edgemoe {
 namespace {
@@ -28,27 +29,79 @@ EDGEMOE_FOR_EACH_ISA void set_length(float* x, std::int64_t dim, float scale) {
     for (i = 0; i < dim; ++i) x[i] *= factor;
 }
 
-EDGEMOE_FOR_EACH_ISA void take_step(const float* query, const float* key, const float* value,
-                                    const float* decays, float beta, std::int64_t key_dim,
-                                    std::int64_t value_dim, float* state, float* found, float* out) {
-    std::fill_n(found, value_dim, 0.0f);
-    std::fill_n(out, value_dim, 0.0f);
+// What a token does to n vectors of columns of the state, rows `stride` apart.
+template <int n>
+[[gnu::always_inline]] inline void pass_columns(const DeltaToken& token, std::int64_t key_dim,
+                                                std::int64_t first, float* columns, std::int64_t stride) {
+    Lanes found[n] = {}, read[n] = {};
     for (std::int64_t k = 0; k < key_dim; ++k) {
-        float* const row = state + k * value_dim;
-        const float of_key = key[k], decay = decays[k];
-        for (std::int64_t v = 0; v < value_dim; ++v) {
-            row[v] *= decay;
-            found[v] += row[v] * of_key;
+        for (int i = 0; i < n; ++i) {
+            Lanes kept;
+            load_lanes(columns + k * stride + i * kLanesOfColumns, kept);
+            found[i] += kept * token.decays[k] * token.key[k];
         }
     }
-    for (std::int64_t v = 0; v < value_dim; ++v) found[v] = beta * (value[v] - found[v]);
+    for (int i = 0; i < n; ++i) {
+        Lanes value;
+        load_lanes(token.value + first + i * kLanesOfColumns, value);
+        found[i] = token.beta * (value - found[i]);
+    }
     for (std::int64_t k = 0; k < key_dim; ++k) {
-        float* const row = state + k * value_dim;
-        const float of_key = key[k], of_query = query[k];
-        for (std::int64_t v = 0; v < value_dim; ++v) {
-            row[v] += of_key * found[v];
-            out[v] += row[v] * of_query;
+        for (int i = 0; i < n; ++i) {
+            float* const place = columns + k * stride + i * kLanesOfColumns;
+            Lanes kept;
+            load_lanes(place, kept);
+            kept = kept * token.decays[k] + token.key[k] * found[i];
+            store_lanes(kept, place);
+            read[i] += kept * token.query[k];
         }
+    }
+    for (int i = 0; i < n; ++i) store_lanes(read[i], token.out + first + i * kLanesOfColumns);
+}
+
+// The same for columns from `first` on, n vectors at a time and then fewer; returns the first that are left.
+template <int n>
+[[gnu::always_inline]] inline std::int64_t pass_row(const DeltaToken& token, std::int64_t key_dim,
+                                                    std::int64_t value_dim, std::int64_t first,
+                                                    float* state) {
+    for (; first + n * kLanesOfColumns <= value_dim; first += n * kLanesOfColumns) {
+        pass_columns<n>(token, key_dim, first, state + first, value_dim);
+    }
+    if constexpr (n > kColumnVectors) return pass_row<n / 2>(token, key_dim, value_dim, first, state);
+    return first;
+}
+
+// The same for one column.
+[[gnu::always_inline]] inline void pass_column(const DeltaToken& token, std::int64_t key_dim,
+                                               std::int64_t column, float* state, std::int64_t stride) {
+    float found = 0, read = 0;
+    for (std::int64_t k = 0; k < key_dim; ++k) {
+        found += state[k * stride + column] * token.decays[k] * token.key[k];
+    }
+    found = token.beta * (token.value[column] - found);
+    for (std::int64_t k = 0; k < key_dim; ++k) {
+        float& kept = state[k * stride + column];
+        kept = kept * token.decays[k] + token.key[k] * found;
+        read += kept * token.query[k];
+    }
+    token.out[column] = read;
+}
+
+// `columns` [Dk][kColumns] is scratch: tokens pass there, as rows of a state that is wider lie too far apart
+// for the first cache to keep them.
+EDGEMOE_FOR_EACH_ISA void take_steps(const DeltaToken* tokens, std::int64_t num_tokens, std::int64_t key_dim,
+                                     std::int64_t value_dim, float* state, float* columns) {
+    std::int64_t first = num_tokens == 1 ? pass_row<kRowVectors>(tokens[0], key_dim, value_dim, 0, state) : 0;
+    for (; first + kColumns <= value_dim; first += kColumns) {
+        copy_columns(state + first, value_dim, key_dim, kColumns, columns, kColumns);
+        for (std::int64_t t = 0; t < num_tokens; ++t) {
+            pass_columns<kColumnVectors>(tokens[t], key_dim, first, columns, kColumns);
+        }
+        copy_columns(columns, kColumns, key_dim, kColumns, state + first, value_dim);
+    }
+    for (; first < value_dim; ++first) {
+        for (std::int64_t t = 0; t < num_tokens; ++t)
+            pass_column(tokens[t], key_dim, first, state, value_dim);
     }
 }
 
@@ -70,9 +123,10 @@ void activate_channels(const DeltaChannels& channels, std::int64_t num_rows, flo
     });
 }
 
-void delta_step(const float* query, const float* key, const float* value, const float* decays, float beta,
-                std::int64_t key_dim, std::int64_t value_dim, float* state, float* found, float* out) {
-    take_step(query, key, value, decays, beta, key_dim, value_dim, state, found, out);
+void delta_steps(std::span<const DeltaToken> tokens, std::int64_t key_dim, std::int64_t value_dim,
+                 float* state) {
+    std::vector<float> columns(tokens.size() > 1 ? static_cast<std::size_t>(key_dim * kColumns) : 0);
+    take_steps(tokens.data(), std::ssize(tokens), key_dim, value_dim, state, columns.data());
 }
 
 }  // namespace edgemoe

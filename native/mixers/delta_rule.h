@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "kernels/kernels.h"
 
@@ -19,9 +20,19 @@ struct DeltaChannels {
 // mixed [T][num_channels] passes the activation; then queries get the length Dk^-0.5, keys 1.
 void activate_channels(const DeltaChannels& channels, std::int64_t num_rows, float* mixed);
 
-// One token of one head: each row of state [Dk][Dv] decays by its own factor, decays [Dk]; what the key finds
-// in it is brought towards the value, by the share `beta`; the query reads. found [Dv] is scratch.
-void delta_step(const float* query, const float* key, const float* value, const float* decays, float beta,
-                std::int64_t key_dim, std::int64_t value_dim, float* state, float* found, float* out);
+// One token of one head.
+struct DeltaToken {
+    const float* query;   // [Dk]
+    const float* key;     // [Dk]
+    const float* value;   // [Dv]
+    const float* decays;  // [Dk]
+    float beta;
+    float* out;  // [Dv]
+};
+
+// Tokens after each other: each row of state [Dk][Dv] decays by its own factor; what the key finds in it is
+// brought towards the value, by the share `beta`; the query reads.
+void delta_steps(std::span<const DeltaToken> tokens, std::int64_t key_dim, std::int64_t value_dim,
+                 float* state);
 
 }  // namespace edgemoe

@@ -7,6 +7,7 @@
 #include "core/thread_pool.h"
 #include "kernels/kernels.h"
 #include "mixers/delta_rule.h"
+#include "mixers/state_columns.h"
 #include "ops/ops.h"
 
 namespace edgemoe {
@@ -25,16 +26,24 @@ void GatedDeltaNet::run_text(const Projected& projected, const RecurrentSegment&
     convolve(conv, projected.qkv + segment.first_row * channels, segment, commits, mixed.get());
     activate_channels({channels, num_key_heads, key_dim, activation}, rows, mixed.get());
     for_each_head(segment, state_shape(), commits, [&](std::int64_t h, float* state) {
-        std::vector<float> found(static_cast<std::size_t>(value_dim)),
-            decays(static_cast<std::size_t>(key_dim));
-        const std::int64_t key_head = h / (heads / num_key_heads);
-        for (std::int64_t t = 0; t < rows; ++t) {
-            const std::int64_t at = (segment.first_row + t) * heads + h;
-            const float* const row = mixed.get() + t * channels;
-            std::ranges::fill(decays, std::exp(decay[h] * softplus(projected.alpha[at] + dt_bias[h])));
-            delta_step(row + key_head * key_dim, row + key_width + key_head * key_dim,
-                       row + 2 * key_width + h * value_dim, decays.data(), logistic(projected.beta[at]),
-                       key_dim, value_dim, state, found.data(), outputs + at * value_dim);
+        const std::int64_t key_head = h / (heads / num_key_heads), most = std::min(rows, kTokensAtOnce);
+        std::vector<float> decays(static_cast<std::size_t>(most * key_dim));
+        std::vector<DeltaToken> tokens(static_cast<std::size_t>(most));
+        for (std::int64_t begin = 0; begin < rows; begin += most) {
+            const std::int64_t count = std::min(most, rows - begin);
+            for (std::int64_t t = 0; t < count; ++t) {
+                const std::int64_t at = (segment.first_row + begin + t) * heads + h;
+                const float* const row = mixed.get() + (begin + t) * channels;
+                float* const own = decays.data() + t * key_dim;
+                std::fill_n(own, key_dim, std::exp(decay[h] * softplus(projected.alpha[at] + dt_bias[h])));
+                tokens[static_cast<std::size_t>(t)] = {row + key_head * key_dim,
+                                                       row + key_width + key_head * key_dim,
+                                                       row + 2 * key_width + h * value_dim,
+                                                       own,
+                                                       logistic(projected.beta[at]),
+                                                       outputs + at * value_dim};
+            }
+            delta_steps(std::span(tokens).first(static_cast<std::size_t>(count)), key_dim, value_dim, state);
         }
     });
 }
@@ -48,7 +57,7 @@ void GatedDeltaNet::run(float* x, std::int64_t num_rows, std::span<const Recurre
                rates = uninitialized(2 * num_rows * num_value_heads);
     float* const betas = rates.get();
     float* const alphas = betas + num_rows * num_value_heads;
-    rms_norm(x, num_rows, width, norm, eps, normed.get());
+    rms_norm(x, num_rows, norm_width, norm, eps, normed.get(), width);
     const Product products[] = {{&qkv, projected.get()}, {&z, gates.get()}, {&beta, betas}, {&alpha, alphas}};
     matmul_each(normed.get(), num_rows, products);
     for (const RecurrentSegment& segment : segments) {

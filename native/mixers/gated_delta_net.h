@@ -24,7 +24,8 @@ struct GatedDeltaNet {
     std::int64_t key_dim;    // Dk
     std::int64_t value_dim;  // Dv
     float eps;
-    const float* norm;         // [D]
+    std::int64_t norm_width;   // entries of a row that count, D or fewer; zeros are behind them
+    const float* norm;         // [norm_width]
     Matrix qkv;                // D columns, C rows: queries, keys, values
     Matrix z;                  // D columns, Hv Dv rows: gates of the output
     Matrix beta;               // D columns, Hv rows: how much of a value is written

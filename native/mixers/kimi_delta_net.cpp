@@ -7,6 +7,7 @@
 #include "core/thread_pool.h"
 #include "kernels/kernels.h"
 #include "mixers/delta_rule.h"
+#include "mixers/state_columns.h"
 #include "ops/ops.h"
 
 namespace edgemoe {
@@ -39,7 +40,7 @@ KimiDeltaNet::Projected KimiDeltaNet::project(const float* x, std::int64_t num_r
     const auto normed = uninitialized(num_rows * width), parts = uninitialized(num_rows * conv.num_channels);
     Projected found{uninitialized(num_rows * conv.num_channels), uninitialized(num_rows * keys),
                     uninitialized(num_rows * values), uninitialized(num_rows * num_heads)};
-    rms_norm(x, num_rows, width, norm, eps, normed.get());
+    rms_norm(x, num_rows, norm_width, norm, eps, normed.get(), width);
     const auto between_forget = uninitialized(num_rows * forget.first.rows),
                between_gate = uninitialized(num_rows * gate.first.rows);
     const bool halves_forget = forget.first.packed != nullptr, halves_gate = gate.first.packed != nullptr;
@@ -74,15 +75,26 @@ float KimiDeltaNet::kept(std::int64_t head, std::int64_t channel, float forgotte
 void KimiDeltaNet::run_head(std::int64_t head, const float* mixed, const float* forgotten, const float* betas,
                             std::int64_t num_rows, float* state, float* outputs) const {
     const std::int64_t keys = num_heads * key_dim, first = head * key_dim;
-    std::vector<float> found(static_cast<std::size_t>(value_dim)), decays(static_cast<std::size_t>(key_dim));
-    for (std::int64_t t = 0; t < num_rows; ++t) {
-        const float* const row = mixed + t * conv.num_channels;
-        for (std::int64_t i = 0; i < key_dim; ++i) {
-            decays[static_cast<std::size_t>(i)] = kept(head, first + i, forgotten[t * keys + first + i]);
+    const std::int64_t most = std::min(num_rows, kTokensAtOnce);
+    std::vector<float> decays(static_cast<std::size_t>(most * key_dim));
+    std::vector<DeltaToken> tokens(static_cast<std::size_t>(most));
+    for (std::int64_t begin = 0; begin < num_rows; begin += most) {
+        const std::int64_t count = std::min(most, num_rows - begin);
+        for (std::int64_t i = 0; i < count; ++i) {
+            const std::int64_t t = begin + i;
+            const float* const row = mixed + t * conv.num_channels;
+            float* const own = decays.data() + i * key_dim;
+            for (std::int64_t k = 0; k < key_dim; ++k) {
+                own[k] = kept(head, first + k, forgotten[t * keys + first + k]);
+            }
+            tokens[static_cast<std::size_t>(i)] = {row + first,
+                                                   row + keys + first,
+                                                   row + 2 * keys + head * value_dim,
+                                                   own,
+                                                   logistic(betas[t * num_heads + head]),
+                                                   outputs + (t * num_heads + head) * value_dim};
         }
-        delta_step(row + first, row + keys + first, row + 2 * keys + head * value_dim, decays.data(),
-                   logistic(betas[t * num_heads + head]), key_dim, value_dim, state, found.data(),
-                   outputs + (t * num_heads + head) * value_dim);
+        delta_steps(std::span(tokens).first(static_cast<std::size_t>(count)), key_dim, value_dim, state);
     }
 }
 

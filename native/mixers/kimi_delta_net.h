@@ -28,7 +28,8 @@ struct KimiDeltaNet {
     std::int64_t value_dim;  // Dv
     float eps;
     float lowest_log;          // 0: logarithms of decay have no bound, else that, below 0
-    const float* norm;         // [D]
+    std::int64_t norm_width;   // entries of a row that count, D or fewer; zeros are behind them
+    const float* norm;         // [norm_width]
     Matrix q, k, v;            // D columns, I, I and J rows
     LowRank forget;            // D columns, I rows: how much of each entry is forgotten
     LowRank gate;              // D columns, J rows: gates of the output

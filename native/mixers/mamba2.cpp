@@ -2,26 +2,91 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "core/thread_pool.h"
 #include "kernels/clones.h"
 #include "kernels/kernels.h"
+#include "mixers/state_columns.h"
 #include "ops/ops.h"
 
 namespace edgemoe {
 namespace {
 
-// One token of one head: S [N][P] decays, the values times `step` are added along `along`, `query` reads.
-EDGEMOE_FOR_EACH_ISA void scan_step(const float* values, const float* along, const float* query, float decay,
-                                    float step, float skip, std::int64_t state_dim, std::int64_t head_dim,
-                                    float* state, float* out) {
-    for (std::int64_t p = 0; p < head_dim; ++p) out[p] = skip * values[p];
+// One token of one head.
+struct Scanned {
+    const float* values;  // [P]
+    const float* along;   // [N]
+    const float* query;   // [N]
+    float decay;
+    float step;
+    float* out;  // [P]
+};
+
+// What a token does to n vectors of columns of S [N][P], rows `stride` apart: they decay, the values times
+// its step are added along `along`, `query` reads; the values, times `skip`, are added to that.
+template <int n>
+[[gnu::always_inline]] inline void scan_columns(const Scanned& token, float skip, std::int64_t state_dim,
+                                                std::int64_t first, float* columns, std::int64_t stride) {
+    Lanes values[n], read[n];
+    for (int i = 0; i < n; ++i) {
+        load_lanes(token.values + first + i * kLanesOfColumns, values[i]);
+        read[i] = skip * values[i];
+    }
+    for (std::int64_t s = 0; s < state_dim; ++s) {
+        const float written = token.step * token.along[s];
+        for (int i = 0; i < n; ++i) {
+            float* const place = columns + s * stride + i * kLanesOfColumns;
+            Lanes kept;
+            load_lanes(place, kept);
+            kept = kept * token.decay + written * values[i];
+            store_lanes(kept, place);
+            read[i] += kept * token.query[s];
+        }
+    }
+    for (int i = 0; i < n; ++i) store_lanes(read[i], token.out + first + i * kLanesOfColumns);
+}
+
+// The same for columns from `first` on, n vectors at a time and then fewer; returns the first that are left.
+template <int n>
+[[gnu::always_inline]] inline std::int64_t scan_row(const Scanned& token, float skip, std::int64_t state_dim,
+                                                    std::int64_t head_dim, std::int64_t first, float* state) {
+    for (; first + n * kLanesOfColumns <= head_dim; first += n * kLanesOfColumns) {
+        scan_columns<n>(token, skip, state_dim, first, state + first, head_dim);
+    }
+    if constexpr (n > kColumnVectors) {
+        return scan_row<n / 2>(token, skip, state_dim, head_dim, first, state);
+    }
+    return first;
+}
+
+// The same for one column.
+[[gnu::always_inline]] inline void scan_column(const Scanned& token, float skip, std::int64_t state_dim,
+                                               std::int64_t column, float* state, std::int64_t stride) {
+    float read = skip * token.values[column];
     for (std::int64_t n = 0; n < state_dim; ++n) {
-        float* const row = state + n * head_dim;
-        const float written = step * along[n], read = query[n];
-        for (std::int64_t p = 0; p < head_dim; ++p) {
-            row[p] = row[p] * decay + written * values[p];
-            out[p] += row[p] * read;
+        float& kept = state[n * stride + column];
+        kept = kept * token.decay + token.step * token.along[n] * token.values[column];
+        read += kept * token.query[n];
+    }
+    token.out[column] = read;
+}
+
+// `columns` [N][kColumns] is scratch, for several tokens.
+EDGEMOE_FOR_EACH_ISA void scan(const Scanned* tokens, std::int64_t num_tokens, float skip,
+                               std::int64_t state_dim, std::int64_t head_dim, float* state, float* columns) {
+    std::int64_t first =
+        num_tokens == 1 ? scan_row<kRowVectors>(tokens[0], skip, state_dim, head_dim, 0, state) : 0;
+    for (; first + kColumns <= head_dim; first += kColumns) {
+        copy_columns(state + first, head_dim, state_dim, kColumns, columns, kColumns);
+        for (std::int64_t t = 0; t < num_tokens; ++t) {
+            scan_columns<kColumnVectors>(tokens[t], skip, state_dim, first, columns, kColumns);
+        }
+        copy_columns(columns, kColumns, state_dim, kColumns, state + first, head_dim);
+    }
+    for (; first < head_dim; ++first) {
+        for (std::int64_t t = 0; t < num_tokens; ++t) {
+            scan_column(tokens[t], skip, state_dim, first, state, head_dim);
         }
     }
 }
@@ -30,15 +95,23 @@ EDGEMOE_FOR_EACH_ISA void scan_step(const float* values, const float* along, con
 
 void Mamba2::run_head(std::int64_t head, const float* channels, const float* steps_of_rows,
                       std::int64_t num_rows, float* state, float* outputs) const {
-    const std::int64_t inner = num_heads * head_dim;
+    const std::int64_t inner = num_heads * head_dim, most = std::min(num_rows, kTokensAtOnce);
     const std::int64_t group = head / (num_heads / num_groups);
-    for (std::int64_t t = 0; t < num_rows; ++t) {
-        const float* const row = channels + t * conv.num_channels;
-        const float* const along = row + inner + group * state_dim;
-        const float raw = softplus(steps_of_rows[t * num_heads + head] + dt_bias[head]);
-        const float step = std::clamp(raw, step_low, step_high);
-        scan_step(row + head * head_dim, along, along + num_groups * state_dim, std::exp(step * decay[head]),
-                  step, skip[head], state_dim, head_dim, state, outputs + t * inner + head * head_dim);
+    std::vector<Scanned> tokens(static_cast<std::size_t>(most));
+    std::vector<float> columns(most > 1 ? static_cast<std::size_t>(state_dim * kColumns) : 0);
+    for (std::int64_t begin = 0; begin < num_rows; begin += most) {
+        const std::int64_t count = std::min(most, num_rows - begin);
+        for (std::int64_t i = 0; i < count; ++i) {
+            const std::int64_t t = begin + i;
+            const float* const row = channels + t * conv.num_channels;
+            const float* const along = row + inner + group * state_dim;
+            const float raw = softplus(steps_of_rows[t * num_heads + head] + dt_bias[head]);
+            const float step = std::clamp(raw, step_low, step_high);
+            tokens[static_cast<std::size_t>(i)] = {
+                row + head * head_dim,        along, along + num_groups * state_dim,
+                std::exp(step * decay[head]), step,  outputs + t * inner + head * head_dim};
+        }
+        scan(tokens.data(), count, skip[head], state_dim, head_dim, state, columns.data());
     }
 }
 
@@ -64,7 +137,7 @@ void Mamba2::run(float* x, std::int64_t num_rows, std::span<const RecurrentSegme
     const auto normed = uninitialized(num_rows * width), projected = uninitialized(num_rows * channels),
                gates = uninitialized(num_rows * inner), outputs = uninitialized(num_rows * inner),
                steps_of_rows = uninitialized(num_rows * num_heads);
-    rms_norm(x, num_rows, width, norm, eps, normed.get());
+    rms_norm(x, num_rows, norm_width, norm, eps, normed.get(), width);
     const Product products[] = {{&z, gates.get()}, {&mixed, projected.get()}, {&steps, steps_of_rows.get()}};
     matmul_each(normed.get(), num_rows, products);
     if (in_bias != nullptr) {

@@ -23,7 +23,8 @@ struct Mamba2 {
     std::int64_t state_dim;   // N
     float eps;
     float step_low, step_high;  // a token's step is kept between them
-    const float* norm;          // [D]
+    std::int64_t norm_width;    // entries of a row that count, D or fewer; zeros are behind them
+    const float* norm;          // [norm_width]
     Matrix z;                   // D columns, I rows: gates of the output
     Matrix mixed;               // D columns, C rows: values, what they are written along, what is read along
     Matrix steps;               // D columns, H rows: how far a token goes

@@ -11,7 +11,7 @@ void ShortConv::run(float* x, std::int64_t num_rows, std::span<const RecurrentSe
     const std::int64_t width = conv.num_channels;
     const auto normed = uninitialized(num_rows * width), parts = uninitialized(3 * num_rows * width),
                gated = uninitialized(num_rows * width), mixed = uninitialized(num_rows * width);
-    rms_norm(x, num_rows, width, norm, eps, normed.get());
+    rms_norm(x, num_rows, norm_width, norm, eps, normed.get(), width);
     matmul(normed.get(), num_rows, in, parts.get());
     if (in_bias != nullptr) add_to_rows(in_bias, num_rows, 3 * width, parts.get());
     for (std::int64_t t = 0; t < num_rows; ++t) {

@@ -14,12 +14,13 @@ namespace edgemoe {
 
 struct ShortConv {
     float eps;
-    const float* norm;      // [D]
-    Matrix in;              // D columns, 3 D rows: gate before, gate after, values
-    const float* in_bias;   // [3 D], or nullptr
-    CausalConv conv;        // over D channels
-    Matrix out;             // D columns and rows
-    const float* out_bias;  // [D], or nullptr
+    std::int64_t norm_width;  // entries of a row that count, D or fewer; zeros are behind them
+    const float* norm;        // [norm_width]
+    Matrix in;                // D columns, 3 D rows: gate before, gate after, values
+    const float* in_bias;     // [3 D], or nullptr
+    CausalConv conv;          // over D channels
+    Matrix out;               // D columns and rows
+    const float* out_bias;    // [D], or nullptr
     float branch_scale = 1;
 
     StateShape state_shape() const { return {0, 0, 0}; }

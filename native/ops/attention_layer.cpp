@@ -81,9 +81,9 @@ void AttentionLayer::run(float* x, std::int64_t num_rows, std::span<const Segmen
     if (norm == nullptr) {
         std::copy_n(x, num_rows * width, normed.get());
     } else if (norm_bias != nullptr) {
-        layer_norm(x, num_rows, width, norm, norm_bias, eps, normed.get());
+        layer_norm(x, num_rows, norm_width, norm, norm_bias, eps, normed.get(), width);
     } else {
-        rms_norm(x, num_rows, width, norm, eps, normed.get());
+        rms_norm(x, num_rows, norm_width, norm, eps, normed.get(), width);
     }
     project(normed.get(), num_rows, queries, gates, new_keys, new_values);
     if (!has_norms_of_heads) norm_heads(queries, new_keys, num_rows);
@@ -121,7 +121,7 @@ void AttentionLayer::run(float* x, std::int64_t num_rows, std::span<const Segmen
     float* const added = normed.get();
     matmul_filled(seen, num_rows, seen_width, o.matrix, added);
     if (o.bias != nullptr) add_to_rows(o.bias, num_rows, width, added);
-    if (post_norm != nullptr) rms_norm(added, num_rows, width, post_norm, eps, added);
+    if (post_norm != nullptr) rms_norm(added, num_rows, norm_width, post_norm, eps, added, width);
     if (branch_scale == 1.0f) {
         for (std::int64_t i = 0; i < num_rows * width; ++i) x[i] += added[i];
     } else {

@@ -26,8 +26,9 @@ struct AttentionLayer {
     std::int64_t window;  // see Attention
     float clip;           // queries, keys and values are cut at -clip and clip; 0: they are not
     float eps;
-    const float* norm;                 // [D]; nullptr: what comes in is not normed
-    const float* norm_bias = nullptr;  // [D]: the norm is of mean and variance; nullptr: of the mean square
+    std::int64_t norm_width;           // entries of a row that count, D or fewer; zeros are behind them
+    const float* norm;                 // [norm_width]; nullptr: what comes in is not normed
+    const float* norm_bias = nullptr;  // the norm is of mean and variance; nullptr: of the mean square
     Projection q;  // D columns; H C rows, with a gate 2 H C: of each head C of the query, then C of its gate
     Projection k,
         v;         // D columns, G C and G V rows; a `v` without packed data: values are the keys as projected
@@ -39,7 +40,7 @@ struct AttentionLayer {
     bool has_gate;           // what a head finds is multiplied by the logistic function of its gate
     bool normalizes_values;  // each head of the values is divided by its root mean square
     const float* sinks;      // see Attention
-    const float* post_norm;  // [D], applied to what is added to the stream; nullptr: none
+    const float* post_norm;  // [norm_width], applied to what is added to the stream; nullptr: none
     float branch_scale = 1;  // and then it is multiplied by this
 
     // Rows of one text. The first of them is at slot `start` of keys [G][S][C] and values [G][S][V], after

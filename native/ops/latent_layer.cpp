@@ -27,11 +27,7 @@ void LatentLayer::project_queries(const float* normed, std::int64_t num_rows, fl
     const auto low = floats(num_rows * q_a.rows);
     matmul(normed, num_rows, q_a, low.get());
     if (q_a_bias != nullptr) add_to_rows(q_a_bias, num_rows, q_a.rows, low.get());
-    // Rows behind the rank are zeros, of which the norm knows nothing.
-    for (std::int64_t r = 0; r < num_rows; ++r) {
-        float* const row = low.get() + r * q_a.rows;
-        rms_norm(row, 1, query_rank, q_a_norm, inner_eps, row);
-    }
+    rms_norm(low.get(), num_rows, query_rank, q_a_norm, inner_eps, low.get(), q_a.rows);
     matmul(low.get(), num_rows, q_b, queries);
 }
 
@@ -127,7 +123,7 @@ void LatentLayer::run(float* x, std::int64_t num_rows, std::span<const Segment> 
     {
         const auto latents = floats(num_rows * key_dim);
         const auto queries = floats(num_rows * q_b.rows);
-        rms_norm(x, num_rows, width, norm, eps, normed.get());
+        rms_norm(x, num_rows, norm_width, norm, eps, normed.get(), width);
         project_queries(normed.get(), num_rows, queries.get());
         project_latents(normed.get(), num_rows, segments, latents.get());
         absorb(queries.get(), num_rows, segments, absorbed.get());
@@ -159,7 +155,7 @@ void LatentLayer::run(float* x, std::int64_t num_rows, std::span<const Segment> 
     float* const added = normed.get();
     matmul_filled(values.get(), num_rows, num_heads * value_dim, o, added);
     if (o_bias != nullptr) add_to_rows(o_bias, num_rows, width, added);
-    if (post_norm != nullptr) rms_norm(added, num_rows, width, post_norm, eps, added);
+    if (post_norm != nullptr) rms_norm(added, num_rows, norm_width, post_norm, eps, added, width);
     for (std::int64_t i = 0; i < num_rows * width; ++i) {
         x[i] += branch_scale == 1.0f ? added[i] : branch_scale * added[i];
     }

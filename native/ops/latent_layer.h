@@ -23,9 +23,10 @@ struct LatentLayer {
     std::int64_t rotary_dim;  // R
     std::int64_t value_dim;   // C
     float scale;
-    float eps;          // of `norm` and `post_norm`
-    float inner_eps;    // of the norms between matrices
-    const float* norm;  // [D]
+    float eps;                // of `norm` and `post_norm`
+    float inner_eps;          // of the norms between matrices
+    std::int64_t norm_width;  // entries of a row that count, D or fewer; zeros are behind them
+    const float* norm;        // [norm_width]
     // A `q_a` without packed data: queries are made by `q_b` alone, which has D columns then.
     Matrix q_a;              // [Q'][D]
     const float* q_a_bias;   // [Q']; nullptr: none, as below
@@ -39,7 +40,7 @@ struct LatentLayer {
     Matrix gate;          // [H][D]: its logistic function multiplies what each head finds; none without data
     Matrix o;             // [D][H C or more: see matmul_filled]
     const float* o_bias;  // [D]
-    const float* post_norm;  // [D], applied to what is added to the stream; nullptr: none
+    const float* post_norm;  // [norm_width], applied to what is added to the stream; nullptr: none
     float branch_scale = 1;  // and then it is multiplied by this
 
     // Rows of one text. The first of them is at slot `start` of the cache [1][S][L + R].

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <memory>
 #include <numeric>
 #include <stdexcept>
 #include <vector>
@@ -20,6 +21,10 @@ constexpr std::int64_t kRowGrain = 16;
 constexpr std::int64_t kPartials = 16;
 // Cached positions times heads below which attention stays on the calling thread.
 constexpr std::int64_t kAttentionGrain = 256;
+// Scores of one thread that fit the processor's second cache: so many queries of a long text share the
+// reading of its keys, but always a few.
+constexpr std::int64_t kScoresTogether = std::int64_t{1} << 17;
+constexpr std::int64_t kFewQueries = 4;
 
 [[gnu::always_inline]] inline float mean_square(const float* x, std::int64_t n) {
     float partial[kPartials] = {};
@@ -70,6 +75,28 @@ bool all_finite(const std::uint16_t* halves, std::int64_t n) {
     return num_special == 0;
 }
 
+// Queries of one key head that a thread takes on together: as many as share keys well, but some for every
+// thread.
+std::int64_t queries_together(std::int64_t num_queries, std::int64_t num_keys) {
+    const std::int64_t threads = num_threads();
+    const std::int64_t by_scores =
+        std::max(kFewQueries, kScoresTogether / std::max<std::int64_t>(1, num_keys));
+    return std::min(
+        {kMostQueries, by_scores, std::max<std::int64_t>(1, (num_queries + threads - 1) / threads)});
+}
+
+// What a head of a token sees, without its numbers.
+AttendedQuery query_of(const Attention& a, std::int64_t token, std::int64_t head) {
+    const std::int64_t position = a.start + token;
+    const std::int64_t first = a.window > 0 ? std::max<std::int64_t>(0, position - a.window + 1) : 0;
+    const float* bias = nullptr;
+    if (a.bias != nullptr) {
+        bias = a.bias + head * (2 * a.bias_reach - 1) + a.bias_reach - 1 + first - position;
+    }
+    const float* const sink = a.sinks != nullptr ? a.sinks + head : nullptr;
+    return {nullptr, nullptr, first, a.num_keys > 0 ? a.num_keys : position + 1, bias, sink};
+}
+
 }  // namespace
 
 bool all_finite(const float* x, std::int64_t n) {
@@ -88,25 +115,29 @@ bool squares_finite(const float* x, std::int64_t num_rows, std::int64_t width) {
 }
 
 void rms_norm(const float* x, std::int64_t num_rows, std::int64_t width, const float* weight, float eps,
-              float* out) {
+              float* out, std::int64_t stride) {
+    const std::int64_t step = stride > 0 ? stride : width;
     parallel_for(num_rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t r = begin; r < end; ++r) {
-            norm_row(x + r * width, width, weight, eps, out + r * width);
+            norm_row(x + r * step, width, weight, eps, out + r * step);
+            std::fill_n(out + r * step + width, step - width, 0.0f);
         }
     });
 }
 
 void layer_norm(const float* x, std::int64_t num_rows, std::int64_t width, const float* weight,
-                const float* bias, float eps, float* out) {
+                const float* bias, float eps, float* out, std::int64_t stride) {
+    const std::int64_t step = stride > 0 ? stride : width;
     parallel_for(num_rows, kRowGrain, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t r = begin; r < end; ++r) {
-            const float* const from = x + r * width;
-            float* const to = out + r * width;
+            const float* const from = x + r * step;
+            float* const to = out + r * step;
             const double sum = std::accumulate(from, from + width, 0.0);
             const auto mean = static_cast<float>(sum / static_cast<double>(width));
             for (std::int64_t i = 0; i < width; ++i) to[i] = from[i] - mean;
             norm_row(to, width, weight, eps, to);
             for (std::int64_t i = 0; i < width; ++i) to[i] += bias[i];
+            std::fill_n(to + width, step - width, 0.0f);
         }
     });
 }
@@ -156,7 +187,9 @@ void store_kv(void* cache, const KvLayout& layout, const float* x, std::int64_t 
 }
 
 std::int64_t attention_bytes(std::int64_t num_keys) {
-    return num_threads() * num_keys * static_cast<std::int64_t>(sizeof(float));
+    const std::int64_t num_scores =
+        std::min(kMostQueries * num_keys, std::max(kScoresTogether, kFewQueries * num_keys));
+    return num_threads() * num_scores * static_cast<std::int64_t>(sizeof(float));
 }
 
 void attention(const float* q, const void* keys, const void* values, const KvLayout& layout,
@@ -167,26 +200,38 @@ void attention(const float* q, const void* keys, const void* values, const KvLay
     const std::int64_t value_stride = a.value_stride > 0 ? a.value_stride : dim;
     const std::int64_t element = is_f16 ? 2 : 4;
     const std::int64_t last = a.num_keys > 0 ? a.num_keys : a.start + a.num_tokens;
-    const std::int64_t grain = std::max<std::int64_t>(1, kAttentionGrain / std::max<std::int64_t>(1, last));
+    const std::int64_t num_queries = a.num_tokens * queries_per_key;  // of a key head
+    const std::int64_t together = queries_together(num_kv_heads * num_queries, last);
+    const std::int64_t parts = (num_queries + together - 1) / together;
+    const std::int64_t grain =
+        std::max<std::int64_t>(1, kAttentionGrain / std::max<std::int64_t>(1, last * together));
     const Kernels& kernels = active_kernels();
-    parallel_for(a.num_tokens * a.num_heads, grain, [&](std::int64_t begin, std::int64_t end) {
-        std::vector<float> scores(static_cast<std::size_t>(last));
+    parallel_for(num_kv_heads * parts, grain, [&](std::int64_t begin, std::int64_t end) {
+        const auto scores =
+            std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(together * last));
+        AttendedQuery queries[kMostQueries];
         for (std::int64_t i = begin; i < end; ++i) {
-            // Head by head, so that all tokens find its keys and values in the processor's cache.
-            const std::int64_t head = i / a.num_tokens, token = i % a.num_tokens;
-            const std::int64_t position = a.start + token, row = token * a.num_heads + head;
-            const std::int64_t first = a.window > 0 ? std::max<std::int64_t>(0, position - a.window + 1) : 0;
-            const std::int64_t count = a.num_keys > 0 ? a.num_keys : position - first + 1;
-            const float* bias = nullptr;
-            if (a.bias != nullptr) {
-                bias = a.bias + head * (2 * a.bias_reach - 1) + a.bias_reach - 1 + first - position;
+            const std::int64_t kv_head = i / parts, first_query = i % parts * together;
+            const std::int64_t count = std::min(together, num_queries - first_query);
+            // Heads of a token stand beside each other: they see the same keys.
+            for (std::int64_t j = 0; j < count; ++j) {
+                const std::int64_t token = (first_query + j) / queries_per_key;
+                const std::int64_t head = kv_head * queries_per_key + (first_query + j) % queries_per_key;
+                queries[j] = query_of(a, token, head);
+                const std::int64_t row = token * a.num_heads + head;
+                queries[j].q = q + row * dim;
+                queries[j].out = out + row * value_dim;
             }
-            const std::int64_t slot = head / queries_per_key * num_slots + first;
-            const float* sink = a.sinks != nullptr ? a.sinks + head : nullptr;
-            const Attended seen = {is_f16, count, dim, value_dim, value_stride, a.scale, bias, sink};
-            kernels.attend(q + row * dim, static_cast<const char*>(keys) + slot * dim * element,
+            const std::int64_t first = queries[0].first;  // later tokens see no earlier positions
+            for (std::int64_t j = 0; j < count; ++j) {
+                queries[j].first -= first;
+                queries[j].last -= first;
+            }
+            const Attended seen = {is_f16, queries[count - 1].last, dim, value_dim, value_stride, a.scale};
+            const std::int64_t slot = kv_head * num_slots + first;
+            kernels.attend(queries, count, static_cast<const char*>(keys) + slot * dim * element,
                            static_cast<const char*>(values) + slot * value_stride * element, seen,
-                           scores.data(), out + row * value_dim);
+                           scores.get());
         }
     });
 }

@@ -9,14 +9,14 @@
 
 namespace edgemoe {
 
-// out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight, for each row of D values; weight == nullptr: times 1.
-// out may be x.
+// out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight, for each row of `width` values; weight == nullptr:
+// times 1. out may be x. Rows lie `stride` apart (0: width); what lies between them becomes 0.
 void rms_norm(const float* x, std::int64_t num_rows, std::int64_t width, const float* weight, float eps,
-              float* out);
+              float* out, std::int64_t stride = 0);
 
-// out[r] = (x[r] - mean(x[r])) / sqrt(variance(x[r]) + eps) * weight + bias, for each row of D values.
+// out[r] = (x[r] - mean(x[r])) / sqrt(variance(x[r]) + eps) * weight + bias, for each row as in rms_norm.
 void layer_norm(const float* x, std::int64_t num_rows, std::int64_t width, const float* weight,
-                const float* bias, float eps, float* out);
+                const float* bias, float eps, float* out, std::int64_t stride = 0);
 
 // Adds row [D] to each row of x.
 void add_to_rows(const float* row, std::int64_t num_rows, std::int64_t width, float* x);

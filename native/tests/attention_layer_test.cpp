@@ -43,6 +43,7 @@ struct Model {
         layer.window = 7;
         layer.clip = 1.5f;
         layer.eps = 1e-6f;
+        layer.norm_width = kWidth;
         layer.norm = norm.data();
         layer.q = projection(0, Format::kQ4, kQWidth, kWidth);
         layer.k = projection(1, Format::kQ8, kKvWidth, kWidth);

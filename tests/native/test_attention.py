@@ -39,6 +39,24 @@ def test_attention_matches_the_reference(isa, dtype, heads, groups, dim, window)
     assert np.array_equal(split, out)
 
 
+@pytest.mark.parametrize("isa", native.available_isas())
+@pytest.mark.parametrize(("heads", "groups"), [(20, 1), (12, 4), (5, 5)])
+@pytest.mark.parametrize("num_tokens", [1, 3, 24])
+def test_values_may_be_the_beginnings_of_the_keys(isa, heads, groups, num_tokens):
+    """As of latents; more positions than a block of keys, and more entries than a block of columns."""
+    before = native.active_isa()
+    native.force_isa(isa)
+    keys, q = normal(groups, 150, 100).astype(np.float16), normal(num_tokens, heads, 100)
+    out = native.attention(q, keys, keys, 120, 0.1, value_dim=83)
+    alone = [
+        native.attention(q[t : t + 1], keys, keys, 120 + t, 0.1, value_dim=83) for t in range(num_tokens)
+    ]
+    native.force_isa(before)
+    expected = reference.attention(q, keys, keys, 120, 0.1)[:, :, :83]
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+    assert np.array_equal(np.concatenate(alone), out)
+
+
 def test_attention_survives_huge_scores():
     """Scores of 1000 and 1001: without the largest subtracted first, both would count the same."""
     keys = np.array([[[1000.0], [1001.0]]], np.float32)

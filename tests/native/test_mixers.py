@@ -8,10 +8,11 @@ import pytest
 from edgemoe import native
 from edgemoe.native import mixer_reference as reference
 
-D, T, K = 64, 13, 4
-HK, HV, DK, DV = 2, 6, 24, 16  # three value heads to a key head, dimensions of their own
+# Columns and tokens that are and are not whole blocks of those that pass together.
+D, T, K = 64, 37, 4
+HK, HV, DK, DV = 2, 6, 24, 48  # three value heads to a key head, dimensions of their own
 C = 2 * HK * DK + HV * DV
-CUTS = ((0, 5), (5, 6), (6, 7), (7, 13))
+CUTS = ((0, 5), (5, 6), (6, 7), (7, T))
 
 
 def draw(*shape, seed=0):
@@ -68,7 +69,7 @@ class ShortConv:
         return reference.short_conv(x, self.weights, 1e-6)
 
 
-H, P, G, N = 6, 16, 2, 24  # heads in two groups, a state that is longer than a head
+H, P, G, N = 6, 48, 2, 24  # heads in two groups, a state that is longer than a head
 
 
 class Mamba2:

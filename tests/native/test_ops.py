@@ -33,6 +33,17 @@ def test_rms_norm_matches_the_reference(width):
     )
 
 
+@pytest.mark.parametrize("norm", [native.rms_norm, native.layer_norm])
+def test_norms_leave_out_what_rows_are_filled_up_with(norm):
+    x, weights = normal(40, 33) + 2, [normal(33) for _ in range(1 if norm is native.rms_norm else 2)]
+    filled = np.pad(x, ((0, 0), (0, 31)))
+    out = norm(filled, *weights, 1e-5)
+    assert np.array_equal(out[:, :33], norm(x, *weights, 1e-5))
+    assert not out[:, 33:].any()
+    with pytest.raises(ValueError, match="another length than rows"):
+        norm(np.pad(x, ((0, 0), (0, 63))), *weights, 1e-5)
+
+
 @pytest.mark.parametrize("width", [1, 16, 33])
 def test_numbers_that_are_not_finite_are_found_anywhere(width):
     for place in range(2 * width):

@@ -34,8 +34,10 @@ def attention(
     num_keys: int = 0,
     bias: FloatArray | None = None,
     sinks: FloatArray | None = None,
+    value_dim: int = 0,
 ) -> FloatArray:
-    """Causal attention of q (T, H, C) over caches (G, S, C): (T, H, C).
+    """Causal attention of q (T, H, C) over caches (G, S, C): (T, H, C), or (T, H, ``value_dim``) where only
+    the first entries of values count.
 
     Query t has position ``start + t`` and sees the positions up to its own, with ``window`` > 0 only
     the last ``window`` of them. With ``num_keys`` > 0 it is not causal: every query sees exactly the first
@@ -46,6 +48,6 @@ def attention(
     Raises:
         ValueError: shapes do not fit.
     """
-    out = np.empty_like(q)
+    out = np.empty((*q.shape[:2], value_dim or q.shape[2]), np.float32)
     _native.attention_into(q, keys, values, start, scale, window, num_keys, bias, sinks, out)
     return out

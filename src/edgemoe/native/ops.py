@@ -12,14 +12,17 @@ from edgemoe.native.matrix import FloatArray
 
 
 def rms_norm(x: FloatArray, weight: FloatArray, eps: float) -> FloatArray:
-    """``x / sqrt(mean(x²) + eps) * weight`` for each row of x (T, D), weight (D,)."""
+    """``x / sqrt(mean(x²) + eps) * weight`` for each row of x (T, D), weight (D,).
+
+    Rows may be filled up with zeros to a multiple of 32, which the mean leaves out.
+    """
     out = np.empty_like(x)
     _native.rms_norm_into(x, weight, eps, out)
     return out
 
 
 def layer_norm(x: FloatArray, weight: FloatArray, bias: FloatArray, eps: float) -> FloatArray:
-    """``(x - mean) / sqrt(variance + eps) * weight + bias`` for each row of x (T, D)."""
+    """``(x - mean) / sqrt(variance + eps) * weight + bias`` for each row of x (T, D) as in ``rms_norm``."""
     out = np.empty_like(x)
     _native.layer_norm_into(x, weight, bias, eps, out)
     return out
