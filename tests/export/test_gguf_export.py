@@ -39,7 +39,16 @@ WIDE = {"hidden_size": 256, "num_hidden_layers": 2, "head_dim": 64}
 YARN = {"rope_type": "yarn", "rope_theta": 5000.0, "factor": 4.0, "original_max_position_embeddings": 32}
 NEMOTRON = {"layers_block_type": ["linear_attention", "moe", "full_attention", "moe"]}
 # One of each kind of difference between what files and stores have: order of rows, shapes, keys.
-CHANGES = {"nemotron": NEMOTRON, "nemotron-latent": {**NEMOTRON, "mlp_bias": False}}
+CHANGES = {
+    "nemotron": NEMOTRON,
+    "nemotron-latent": {**NEMOTRON, "mlp_bias": False},
+    # Rows that packed matrices fill up, and files do not.
+    "glm4 odd": {"hidden_size": 72, "moe_intermediate_size": 40},
+    "deepseek3 odd": {"hidden_size": 72, "q_lora_rank": 24, "kv_lora_rank": 40, "v_head_dim": 12},
+    "qwen3.5 odd": {"hidden_size": 72, "shared_expert_intermediate_size": 24},
+    "lfm2 odd": {"hidden_size": 72},
+    "gemma4 odd": {"hidden_size": 72, "intermediate_size": 40},
+}
 VARIATIONS = (
     *("mixtral", "glm4-groups-biases", "granite-shared", "deepseek2", "minimax", "ernie", "hy", "qwen3vl"),
     *("qwen2", "solar", "glm4-lite", "qwen3.5", "qwen3-next", *CHANGES),
@@ -47,6 +56,7 @@ VARIATIONS = (
 # Families of which files say more than single keys: the same by a writer that knows nothing of ours.
 WRITERS = {
     "lfm2": (write_hybrid_gguf, {}),
+    "lfm2 odd": (write_hybrid_gguf, {"hidden_size": 72}),
     "gemma4": (write_hybrid_gguf, {}),
     "granite-hybrid": (write_mamba_gguf, {}),
     "kimi-linear": (write_further_gguf, {"linear_num_heads": 4, "num_shared_experts": 1}),
@@ -97,7 +107,7 @@ def test_a_file_comes_back_byte_for_byte(tmp_path, folder, variation):
 @pytest.mark.parametrize("variation", VARIATIONS)
 def test_a_folder_becomes_a_file_of_the_same_model(tmp_path, variation):
     """Weights bit for bit and the same logits, read again; the tokenizer gives the same tokens."""
-    folder = write_checkpoint(tmp_path / "hf", variation, **CHANGES.get(variation, {}))
+    folder = write_checkpoint(tmp_path / "hf", variation.split()[0], **CHANGES.get(variation, {}))
     convert(folder, tmp_path / "store", BitPlan.uniform("f32", "f32"))
     export_gguf(tmp_path / "store", tmp_path / "model.gguf")
     (theirs, _), (ours, files) = logits(folder), logits(tmp_path / "model.gguf")
@@ -127,7 +137,7 @@ def test_rows_that_are_no_whole_blocks_are_halves(tmp_path):
 @pytest.mark.parametrize("variation", WRITERS)
 def test_a_file_has_the_tensors_and_keys_that_a_converter_writes(tmp_path, variation):
     write, changes = WRITERS[variation]
-    folder = write_checkpoint(tmp_path / "hf", variation, **changes)
+    folder = write_checkpoint(tmp_path / "hf", variation.split()[0], **changes)
     convert(folder, tmp_path / "store", BitPlan.uniform("f32", "f32"))
     export_gguf(tmp_path / "store", tmp_path / "model.gguf")
     ours, theirs = tmp_path / "model.gguf", write(folder, tmp_path / "theirs.gguf")

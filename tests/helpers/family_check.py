@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import transformers
 from edgemoe.checkpoint import open_checkpoint
 from edgemoe.errors import UnsupportedModelError
 from edgemoe.models import Decoder, ModelSpec, Segment, read_spec
+from helpers import random_switch
 from helpers.random_configs import RandomConfig
 from helpers.resident import load_resident
 from helpers.tiny_models import write_tokenizer
@@ -51,6 +53,8 @@ def check(config: RandomConfig, folder: Path) -> Outcome:
 
 
 def _check(config: RandomConfig, folder: Path) -> Outcome:
+    if config.family == random_switch.FAMILY:
+        return _check_switch(config, folder)
     try:
         model = build(config)
         texts = _texts(config, model.config.get_text_config().vocab_size)
@@ -72,6 +76,27 @@ def _check(config: RandomConfig, folder: Path) -> Outcome:
     if what is None:
         return Outcome("same")
     return Outcome("noisy" if _is_noisy(model, texts) else "fault", what)
+
+
+def _check_switch(config: RandomConfig, folder: Path) -> Outcome:
+    """An encoder and a decoder."""
+    try:
+        model = random_switch.build(config)
+        expected = random_switch.reference(model, *random_switch.texts(config))
+    except Exception as error:  # whatever transformers says of what it does not take
+        return Outcome("impossible", f"{type(error).__name__}: {error}")
+    try:
+        states, whole, stepped = random_switch.ours(folder, model, config)
+    except UnsupportedModelError as error:
+        return _refusal(config, str(error))
+    except Exception as error:
+        return Outcome("fault", f"{type(error).__name__}: {error}")
+    if not np.array_equal(whole, stepped):
+        return Outcome("fault", "in single steps it has other bits")
+    errors = [relative(found, exact) for found, exact in zip((states, whole), expected, strict=True)]
+    if max(errors) < F32_RELATIVE:
+        return Outcome("same")
+    return Outcome("fault", f"states differ by {errors[0]:.1e}, logits by {errors[1]:.1e}")
 
 
 def build(config: RandomConfig) -> transformers.PreTrainedModel:
@@ -164,13 +189,16 @@ def _refusal(config: RandomConfig, message: str) -> Outcome:
 
 
 def _other_spelling(config: RandomConfig, folder: Path, spec: ModelSpec) -> str | None:
-    """What is read of the configuration as drawn, and with rotation in the words of older files."""
+    """What is read of the configuration as drawn, with rotation in the words of older files, and with names
+    that the class of transformers takes for others.
+    """
     saved = json.loads((folder / "config.json").read_text())
     drawn = {"model_type": config.family, **json.loads(json.dumps(config.fields))}
     for name, given in (
         ("as drawn", drawn),
         ("as of old", _old_rope(saved)),
         ("drawn of old", _old_rope(drawn)),
+        *((f"with {key} as {other}", given) for key, other, given in _renamed(config.family, drawn)),
     ):
         try:
             if read_spec(given) != spec:
@@ -178,6 +206,20 @@ def _other_spelling(config: RandomConfig, folder: Path, spec: ModelSpec) -> str 
         except Exception as error:
             return f"{name}: {type(error).__name__}: {error}"
     return None
+
+
+def _renamed(family: str, drawn: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """One key after the other under its other name, where that is the same configuration to transformers."""
+    fields = {key: value for key, value in drawn.items() if key != "model_type"}
+    kind = type(transformers.AutoConfig.for_model(family))
+    names = {**kind.attribute_map, **{other: key for key, other in kind.attribute_map.items()}}
+    made = kind(**copy.deepcopy(fields)).to_dict()
+    for key, other in names.items():
+        if key not in fields or other in fields:
+            continue
+        renamed = {other if name == key else name: value for name, value in fields.items()}
+        if kind(**copy.deepcopy(renamed)).to_dict() == made:
+            yield key, other, {"model_type": family, **renamed}
 
 
 def _old_rope(config: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from helpers import random_switch
 from helpers.random_fields import (
     Draw,
     Fields,
@@ -267,4 +268,5 @@ RANDOM: Mapping[str, Callable[[Draw], Fields]] = {
     "qwen3_vl_moe": _qwen3_vl,
     **GROUPED,
     **HYBRIDS,
+    random_switch.FAMILY: random_switch.switch_fields,
 }

@@ -27,9 +27,8 @@ class Draw:
     def __post_init__(self) -> None:
         self.length = self.rng.randint(*LENGTHS)
         self.width = self.of(32, 64, 64, 96, 160)
-        if self.flag(0.03):  # which packed rows have no room for
-            self.width = self.of(40, 48)
-            self.unsupported.add("hidden_size")
+        if self.flag(0.25):  # which packed rows are filled up for
+            self.width = self.of(40, 48, 56, 72, 100)
         self.num_layers = self.of(1, 2, 2, 3, 3, 4, 5, 7)
 
     def of(self, *values: Any) -> Any:
@@ -99,7 +98,7 @@ def heads(draw: Draw, *, own_dim: bool = True) -> Fields:
 
 def dividing_heads(draw: Draw) -> Fields:
     """Heads whose number divides the width, without a size of their own."""
-    num_heads = draw.of(1, 2, 4, 8)
+    num_heads = draw.of(*(n for n in (1, 2, 4, 8) if draw.width % (2 * n) == 0))
     return {"num_attention_heads": num_heads, "num_key_value_heads": draw.of(*_divisors(num_heads))}
 
 

@@ -37,7 +37,7 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "router-bias": {**_COMMON, "router_bias": True, "router_ignore_padding_tokens": True},
     "untied": {**_COMMON, "tie_word_embeddings": False},
     "wide-heads": {**_COMMON, "d_kv": 32, "num_heads": 6, "layer_norm_epsilon": 1e-5},  # as in large
-    "odd-sizes": {**_COMMON, "d_kv": 20, "num_heads": 3, "d_ff": 44},  # not of the packed rows
+    "odd-sizes": {**_COMMON, "d_model": 72, "d_kv": 20, "num_heads": 3, "d_ff": 44},  # not of the packed rows
     "few-buckets": {
         **_COMMON, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 20,
         "dense_act_fn": "gelu", "decoder_start_token_id": 5,

@@ -18,7 +18,8 @@ from edgemoe.quant import BitPlan
 
 F32_RELATIVE = 1e-4  # rounding of two f32 implementations over a few layers, with room
 TOKENS = np.random.default_rng(9).integers(0, VOCAB_SIZE, 30).astype(np.int32)
-# Heads times their dimension, widths of networks and ranks, none of them a multiple of 32.
+# Heads times their dimension, widths of networks, ranks and the width of the model, none of them a multiple
+# of 32: by variation, and what follows it after a space.
 CASES = {
     "qwen2": {"num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 8, "moe_intermediate_size": 40,
               "shared_expert_intermediate_size": 24, "intermediate_size": 48, "mlp_only_layers": [0]},
@@ -32,15 +33,21 @@ CASES = {
     "ling3": {"head_dim": 8, "num_attention_heads": 3, "num_key_value_heads": 3, "rope_parameters": None},
     "nemotron-latent": {"moe_latent_size": 48, "moe_intermediate_size": 24, "mamba_num_heads": 6,
                         "mamba_head_dim": 8, "moe_shared_expert_intermediate_size": 40},
+    **{f"{variation} wide": {"hidden_size": 72} for variation in (
+        "qwen3", "qwen2", "gpt-oss", "gemma4-kinds", "glm4", "deepseek3", "glm4-lite-layers", "ling3", "mimo",
+        "lfm2-bias", "phi-plain", "hy-layers", "ernie-biases", "nemotron-latent", "kimi-linear", "qwen3.5",
+        "qwen3-next", "flex-olmo", "minimax", "dots1", "granite-shared")},
+    "olmoe wide": {"hidden_size": 48},
+    "granite-hybrid wide": {"hidden_size": 48, "mamba_n_heads": 6, "mamba_d_head": 16},
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=sorted(CASES))
 def case(request, tmp_path_factory):
-    changes = CASES[request.param]
-    folder = write_checkpoint(tmp_path_factory.mktemp("odd"), request.param, **changes)
+    changes, variation = CASES[request.param], request.param.split()[0]
+    folder = write_checkpoint(tmp_path_factory.mktemp("odd"), variation, **changes)
     with torch.no_grad():
-        model = build_model(request.param, **changes)
+        model = build_model(variation, **changes)
         expected = model(torch.tensor(TOKENS[None].astype(np.int64)), use_cache=False).logits[0].numpy()
     return folder, expected
 

@@ -131,9 +131,10 @@ def _has_other_head(source: CheckpointSource, spec: ModelSpec, stored: Mapping[s
         return False
     shapes = {name: info.shape for name, info in stored.items()}
     embedding = find_sources(spec, shapes).dense["embed.weight"]
-    if shapes[head.name] == (spec.vocab_size, spec.width) and all(
+    if shapes[head.name] == (spec.vocab_size, spec.hidden_size) and all(
         np.array_equal(
-            source.read(head.slice_rows(start, stop)), source.read(embedding.slice_rows(start, stop))
+            source.read(head.slice_rows(start, stop)),
+            source.read(embedding.slice_rows(start, stop))[:, : spec.hidden_size],
         )
         for start, stop in _spans(spec.vocab_size)
     ):

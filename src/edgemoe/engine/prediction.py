@@ -190,6 +190,7 @@ def plain_weights(spec: ModelSpec, weights: DenseWeights, layer: int, ahead: int
     rows = native.dequantize(router.packed, router.format, router.num_rows, router.num_cols)
     num_experts = spec.moe(layer).router.num_experts
     columns = num_gate_columns(spec.width, num_experts)
+    ratio = np.pad(ratio, (0, spec.width - len(ratio)))
     padded: FloatArray = np.pad(rows * ratio, ((0, 0), (0, columns - spec.width)))
     bias = weights.optional_vector(f"layers.{ahead}.router.bias")
     if bias is not None:
@@ -197,5 +198,6 @@ def plain_weights(spec: ModelSpec, weights: DenseWeights, layer: int, ahead: int
     own_bias = weights.optional_vector(f"layers.{layer}.ffn_norm.bias")
     next_bias = weights.optional_vector(f"layers.{ahead}.ffn_norm.bias")
     if own_bias is not None and next_bias is not None:
-        padded[:, spec.width + num_experts] += rows @ (next_bias - ratio * own_bias)
+        size = spec.hidden_size
+        padded[:, spec.width + num_experts] += rows[:, :size] @ (next_bias - ratio[:size] * own_bias)
     return padded

@@ -33,7 +33,7 @@ def configuration_facts(spec: ModelSpec) -> dict[str, Any]:
     router, shared, width = moe.router, moe.shared, moe.expert.width
     rope = _rope(spec)
     facts: dict[str, Any] = {
-        "hidden_size": spec.width,
+        "hidden_size": spec.hidden_size,
         "num_hidden_layers": len(spec.layers),
         "rope_theta": None if rope is None else rope.theta,
         "rotary_dim": None if rope is None else rope.rotary_dim,

@@ -20,10 +20,13 @@ ExpertPart = tuple[int, int, str]
 
 @dataclass(frozen=True)
 class Part:
-    """A tensor of the model: its canonical name or its expert's, its shape, and where a checkpoint has it."""
+    """A tensor of the model: its canonical name or its expert's, its shape before it was filled up and after
+    that, and where a checkpoint has it.
+    """
 
     of: str | ExpertPart
     shape: Shape
+    room: Shape
     ref: SourceRef
 
 
@@ -96,8 +99,10 @@ def _parts(spec: ModelSpec, naming: Naming) -> Iterator[tuple[Part, bool]]:
                 f"{family_of(spec).title} cannot be exported: such files have no name for {tensor.name}"
             )
         is_matrix = tensor.kind == "matrix" and len(tensor.shape) == 2
-        yield Part(tensor.name, tensor.source_shape or tensor.shape, ref), is_matrix
+        room = tensor.source_shape or tensor.shape
+        yield Part(tensor.name, tensor.unfilled or room, room, ref), is_matrix
     for layer, expert in spec.experts():
-        for projection, shape in spec.expert_shapes(layer).items():
+        stored = spec.stored_expert_shapes(layer)
+        for projection, room in spec.expert_shapes(layer).items():
             ref = next(naming.expert(spec, layer, expert, projection))
-            yield Part((layer, expert, projection), shape, ref), True
+            yield Part((layer, expert, projection), stored[projection], room, ref), True

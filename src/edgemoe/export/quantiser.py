@@ -134,7 +134,9 @@ def write_imatrix(
         for name, squares in _squares(spec, key[0], x, weights, floats, biases.of(key)).items():
             part = (*key, name)
             target, index = places[part]
-            sums[target.name][index] = squares * len(x)
+            sums[target.name][index] = squares[: target.shape[-1]] * len(
+                x
+            )  # without what rows are filled up with
             counts[target.name][index] = len(x)
         if progress is not None:
             progress(done, total)

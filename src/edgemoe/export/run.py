@@ -201,7 +201,8 @@ class _Export:
         placed: list[tuple[Any, Matrix]] = []
         for part, tensor in tensors:
             rows = part.ref.stored_rows(target.entry)
-            if isinstance(tensor, np.ndarray) or rows is None or len(target.entry) != 2:
+            is_whole = part.shape == part.room and rows is not None and len(target.entry) == 2
+            if isinstance(tensor, np.ndarray) or not is_whole:
                 return None
             placed.append((rows, tensor))
         if len(placed) == 1 and bool(np.all(np.diff(placed[0][0]) == 1)):

@@ -36,7 +36,6 @@ def stored_rows(target: Target, tensors: Parts) -> Iterator[tuple[int, FloatArra
 
 
 def _values(part: Part, tensor: Matrix | FloatArray) -> FloatArray:
-    if isinstance(tensor, np.ndarray):
-        return tensor.reshape(part.shape)
-    rows = np.arange(tensor.num_rows, dtype=np.int32)
-    return native.dequantize_rows(tensor, rows).reshape(part.shape)
+    if not isinstance(tensor, np.ndarray):
+        tensor = native.dequantize_rows(tensor, np.arange(tensor.num_rows, dtype=np.int32))
+    return tensor.reshape(part.room)[tuple(slice(size) for size in part.shape)]

@@ -4,8 +4,8 @@ tensors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from edgemoe.models.state import LayerState, StateSize
@@ -41,6 +41,14 @@ def filled_tensor(
 ) -> TensorSpec:
     """A tensor that has room for more than a checkpoint's, of the shape ``stored``."""
     return TensorSpec(name, shape, kind, unfilled=None if stored == shape else stored)
+
+
+def filled_up(given: Iterable[TensorSpec], whole: Iterable[TensorSpec]) -> Iterator[TensorSpec]:
+    """Tensors of a width that packed rows take, ``whole``, filled up from those of a checkpoint's width."""
+    for stored, room in zip(given, whole, strict=True):
+        shape = stored.unfilled or stored.source_shape or stored.shape
+        is_full = shape == (room.source_shape or room.shape)
+        yield room if is_full else replace(room, unfilled=shape)
 
 
 def filled_rows(name: str, num_rows: int, num_cols: int) -> TensorSpec:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edgemoe import native
 from edgemoe.models.decoder import Block, Decoder, build_mixers
 from edgemoe.models.finite import overflow_error, refuse_overflow
+from edgemoe.models.mixer_spec import filled_tensor
 from edgemoe.models.moe import ExpertRunner
 from edgemoe.models.segments import one_text
 from edgemoe.models.spec import ModelSpec, MoESpec, TensorSpec
@@ -39,10 +40,10 @@ class MtpSpec:
 
     def dense_tensors(self) -> Iterator[TensorSpec]:
         """Its non-expert tensors under their canonical names."""
-        width = self.model.width
-        yield TensorSpec("embed_norm.weight", (width,), "precise")
-        yield TensorSpec("hidden_norm.weight", (width,), "precise")
-        yield TensorSpec("join.weight", (width, 2 * width), "matrix")
+        hidden_size, width = self.model.hidden_size, self.model.width
+        yield TensorSpec("embed_norm.weight", (hidden_size,), "precise")
+        yield TensorSpec("hidden_norm.weight", (hidden_size,), "precise")
+        yield filled_tensor("join.weight", (hidden_size, 2 * width), (width, 2 * width))
         yield from (t for t in self.model.dense_tensors() if t.name not in _SHARED)
 
 

@@ -10,20 +10,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from edgemoe.models.mixer_spec import (
-    ROW_MULTIPLE,
     MixerSpec,
     PositionBiasSpec,
     RopeSpec,
     TensorSpec,
     filled,
     filled_tensor,
+    filled_up,
 )
 from edgemoe.models.mixers.attention import AttentionSpec
 from edgemoe.models.state import SequenceState, Slots, StateSize
 from edgemoe.native import PageFile, TextPages
 
 __all__ = [
-    "ROW_MULTIPLE",
     "AttentionSpec",
     "ExpertSpec",
     "LayerSpec",
@@ -168,7 +167,7 @@ class ModelSpec:
     """
 
     family: str
-    width: int
+    hidden_size: int  # entries of a token's state, which norms are of; see ``width``
     vocab_size: int
     layers: tuple[LayerSpec, ...]
     norm_eps: float
@@ -182,6 +181,11 @@ class ModelSpec:
     start_token_id: int = 0  # with an encoder: what every answer follows
     embed_scale: float = 1.0  # of what the first layer gets
     logit_cap: float | None = None  # logits z become cap tanh(z / cap)
+
+    @property
+    def width(self) -> int:
+        """D: ``hidden_size`` rounded up to what packed rows take; the entries behind it are 0."""
+        return filled(self.hidden_size)
 
     @property
     def has_encoder(self) -> bool:
@@ -234,7 +238,7 @@ class ModelSpec:
     def stored_expert_shapes(self, layer: int) -> dict[str, tuple[int, int]]:
         """Their shapes in checkpoints, before they are filled up."""
         moe = self.moe(layer)
-        return self._expert_shapes(layer, moe.latent_width or self.width, moe.expert.width)
+        return self._expert_shapes(layer, moe.latent_width or self.hidden_size, moe.expert.width)
 
     def _expert_shapes(self, layer: int, outer: int, inner: int) -> dict[str, tuple[int, int]]:
         projections = self.moe(layer).expert.projections
@@ -245,30 +249,33 @@ class ModelSpec:
         return sum(rows * cols for rows, cols in self.expert_shapes(layer).values())
 
     def dense_tensors(self) -> tuple[TensorSpec, ...]:
-        """All non-expert tensors under their canonical names."""
-        found = [TensorSpec("embed.weight", (self.vocab_size, self.width), "matrix")]
+        """All non-expert tensors under their canonical names; norms have the length of ``hidden_size``."""
+        return tuple(filled_up(self._dense_tensors(self.hidden_size), self._dense_tensors(self.width)))
+
+    def _dense_tensors(self, width: int) -> list[TensorSpec]:
+        found = [TensorSpec("embed.weight", (self.vocab_size, width), "matrix")]
         if self.has_encoder_embedding:
-            found.append(TensorSpec("encoder_embed.weight", (self.vocab_size, self.width), "matrix"))
+            found.append(TensorSpec("encoder_embed.weight", (self.vocab_size, width), "matrix"))
         for index, layer in enumerate(self.layers):
             prefix = f"layers.{index}"
             if layer.mixer is not None:
-                found += layer.mixer.tensors(prefix, self.width)
+                found += layer.mixer.tensors(prefix, width)
             if layer.cross is not None:
-                found += layer.cross.tensors_of(f"{prefix}.cross", self.width)
+                found += layer.cross.tensors_of(f"{prefix}.cross", width)
             if layer.feed_forward is not None:
-                found += _feed_forward_tensors(prefix, layer.feed_forward, self.width)
-            found += _norm_tensors(prefix, layer, self.width, self.has_layer_norms)
+                found += _feed_forward_tensors(prefix, layer.feed_forward, width, self.hidden_size)
+            found += _norm_tensors(prefix, layer, self.hidden_size, self.has_layer_norms)
         if self.has_encoder:
-            found.append(TensorSpec("encoder_norm.weight", (self.width,), "precise"))
+            found.append(TensorSpec("encoder_norm.weight", (self.hidden_size,), "precise"))
         found += self._bias_tensors()
-        found.append(TensorSpec("norm.weight", (self.width,), "precise"))
+        found.append(TensorSpec("norm.weight", (self.hidden_size,), "precise"))
         if self.has_layer_norms:
-            found.append(TensorSpec("norm.bias", (self.width,), "precise"))
+            found.append(TensorSpec("norm.bias", (self.hidden_size,), "precise"))
         if self.has_head_bias:
             found.append(TensorSpec("head.bias", (self.vocab_size,), "precise"))
         if not self.has_tied_head:
-            found.append(TensorSpec("head.weight", (self.vocab_size, self.width), "matrix"))
-        return tuple(found)
+            found.append(TensorSpec("head.weight", (self.vocab_size, width), "matrix"))
+        return found
 
     @property
     def num_bias_heads(self) -> int:
@@ -322,7 +329,9 @@ class ModelSpec:
             yield TensorSpec(f"{name}.weight", (shape[0] * shape[1],), "precise", shape)
 
 
-def _norm_tensors(prefix: str, layer: LayerSpec, width: int, are_layer_norms: bool) -> Iterator[TensorSpec]:
+def _norm_tensors(
+    prefix: str, layer: LayerSpec, hidden_size: int, are_layer_norms: bool
+) -> Iterator[TensorSpec]:
     """The norms around the parts of a layer."""
     has_mixer, has_network = layer.mixer is not None, layer.feed_forward is not None
     has_post_norms = layer.residual.has_post_norms
@@ -335,14 +344,16 @@ def _norm_tensors(prefix: str, layer: LayerSpec, width: int, are_layer_norms: bo
     }
     for norm, is_there in norms.items():
         if is_there:
-            yield TensorSpec(f"{prefix}.{norm}.weight", (width,), "precise")
+            yield TensorSpec(f"{prefix}.{norm}.weight", (hidden_size,), "precise")
             if are_layer_norms:
-                yield TensorSpec(f"{prefix}.{norm}.bias", (width,), "precise")
+                yield TensorSpec(f"{prefix}.{norm}.bias", (hidden_size,), "precise")
     if layer.residual.has_stream_scale:
         yield TensorSpec(f"{prefix}.stream_scale.weight", (1,), "precise")
 
 
-def _feed_forward_tensors(prefix: str, spec: MoESpec | MLPSpec, width: int) -> Iterator[TensorSpec]:
+def _feed_forward_tensors(
+    prefix: str, spec: MoESpec | MLPSpec, width: int, hidden_size: int
+) -> Iterator[TensorSpec]:
     if isinstance(spec, MLPSpec):
         yield from _mlp_tensors(f"{prefix}.mlp", spec, width)
         return
@@ -352,11 +363,11 @@ def _feed_forward_tensors(prefix: str, spec: MoESpec | MLPSpec, width: int) -> I
     if spec.router.has_choice_bias:
         yield TensorSpec(f"{prefix}.router.choice_bias", (spec.router.num_experts,), "precise")
     if spec.router.has_input_scale:
-        yield TensorSpec(f"{prefix}.router.input_scale", (width,), "precise")
+        yield TensorSpec(f"{prefix}.router.input_scale", (hidden_size,), "precise")
     if spec.beside is not None:
         yield from _mlp_tensors(f"{prefix}.mlp", spec.beside, width)
         for norm in ("dense_norm", "dense_post_norm", "expert_post_norm"):
-            yield TensorSpec(f"{prefix}.{norm}.weight", (width,), "precise")
+            yield TensorSpec(f"{prefix}.{norm}.weight", (hidden_size,), "precise")
     if spec.router.has_expert_scale:
         yield TensorSpec(f"{prefix}.router.expert_scale", (spec.router.num_experts,), "precise")
     if spec.latent_width:

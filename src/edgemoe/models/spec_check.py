@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from edgemoe.errors import UnsupportedModelError
-from edgemoe.models.spec import ROW_MULTIPLE, AttentionSpec, LayerSpec, ModelSpec, MoESpec
+from edgemoe.models.spec import AttentionSpec, LayerSpec, ModelSpec, MoESpec
 
 # Of one matrix, so that no product of sizes overflows in compiled code.
 _MOST_VALUES = 1 << 40
@@ -37,10 +37,6 @@ def check_spec(spec: ModelSpec) -> None:
     for layer in spec.layers:
         _check_layer(layer, spec.width)
     _check_matrix("hidden_size", spec.width, spec.vocab_size)
-    _require(
-        spec.width % ROW_MULTIPLE == 0,
-        f"hidden_size = {spec.width} is not a multiple of {ROW_MULTIPLE}, which the packed formats need",
-    )
 
 
 def _check_layer(layer: LayerSpec, width: int) -> None:

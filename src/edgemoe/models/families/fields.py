@@ -71,7 +71,7 @@ def read_model(
     context = min(promised_context(layer.rope or rope) for layer in rotated)
     return ModelSpec(
         family=str(reader.require("model_type")),
-        width=reader.require_size("hidden_size"),
+        hidden_size=reader.require_size("hidden_size"),
         vocab_size=reader.require_size("vocab_size"),
         layers=tuple(_within(context, layer) for layer in rotated),
         norm_eps=reader.number("rms_norm_eps", default_eps),

@@ -72,7 +72,7 @@ def read_gemma4(reader: ConfigReader) -> ModelSpec:
     width = reader.size("hidden_size", 2304)
     spec = ModelSpec(
         family=str(reader.require("model_type")),
-        width=width,
+        hidden_size=width,
         vocab_size=reader.size("vocab_size", 262_144),
         layers=_layers(reader),
         norm_eps=reader.number("rms_norm_eps", 1e-6),

@@ -11,7 +11,8 @@ from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.family import Family
 from edgemoe.models.families.fields import read_attention, read_kinds, read_mlp, read_model, read_moe
 from edgemoe.models.families.gguf_names import KEYS, SIGMOID, GgufFamily, gguf_table, key_heads
-from edgemoe.models.families.names import Name, Names, first_half, hugging_face, second_half
+from edgemoe.models.families.names import Name, Names, first_half, hugging_face, parts_filled, second_half
+from edgemoe.models.mixer_spec import filled
 from edgemoe.models.mixers.short_conv import ShortConvSpec
 from edgemoe.models.spec import LayerSpec, ModelSpec, RouterSpec
 
@@ -34,7 +35,7 @@ def read_lfm2(reader: ConfigReader) -> ModelSpec:
     num_dense = reader.size("num_dense_layers", 2, at_least=0)
     attention = read_attention(reader, "head")
     conv = ShortConvSpec(
-        reader.require_size("hidden_size"),
+        filled(reader.require_size("hidden_size")),
         reader.size("conv_L_cache", 3),
         reader.flag("conv_bias", False),
     )
@@ -78,9 +79,12 @@ _EXPERTS: dict[str, Names] = {
     "down": ("feed_forward.experts.{e}.w2.weight", "feed_forward.experts.down_proj"),
 }
 _CONVOLUTION: dict[str, Names] = {
-    f"conv.{ours}.{kind}": (f"conv.{theirs}.{kind}",)
-    for ours, theirs in (("in", "in_proj"), ("conv", "conv"), ("out", "out_proj"))
-    for kind in ("weight", "bias")
+    **{f"conv.in.{kind}": (Name(f"conv.in_proj.{kind}", parts_filled(3)),) for kind in ("weight", "bias")},
+    **{
+        f"conv.{ours}.{kind}": (f"conv.{theirs}.{kind}",)
+        for ours, theirs in (("conv", "conv"), ("out", "out_proj"))
+        for kind in ("weight", "bias")
+    },
 }
 
 FAMILY = Family(
@@ -112,8 +116,9 @@ FAMILY = Family(
         },
         gguf_table(
             {
-                f"conv.{ours}.weight": (f"shortconv.{theirs}.weight",)
-                for ours, theirs in (("in", "in_proj"), ("conv", "conv"), ("out", "out_proj"))
+                "conv.in.weight": (Name("shortconv.in_proj.weight", parts_filled(3)),),
+                "conv.conv.weight": ("shortconv.conv.weight",),
+                "conv.out.weight": ("shortconv.out_proj.weight",),
             }
         ).with_top({"norm.weight": ("token_embd_norm.weight",)}),
         checked=SIGMOID,

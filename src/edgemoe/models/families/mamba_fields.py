@@ -49,7 +49,7 @@ def read_unrotated(
     reader.stand_in("model_max_length", "max_position_embeddings")
     return ModelSpec(
         family=str(reader.require("model_type")),
-        width=reader.require_size("hidden_size"),
+        hidden_size=reader.require_size("hidden_size"),
         vocab_size=reader.require_size("vocab_size"),
         layers=layers,
         norm_eps=eps,

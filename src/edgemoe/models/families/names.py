@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import numpy as np
+
 from edgemoe.models.spec import AttentionSpec, ModelSpec
-from edgemoe.source_ref import PlusOne, Rows, SourceRef, Step, half_rotation_rows
+from edgemoe.source_ref import PlusOne, Rows, SourceRef, Step, TakeColumns, TakeRows, half_rotation_rows
 
 PROJECTIONS = ("gate", "up", "down")
 
@@ -129,6 +131,19 @@ def _texts(names: Names) -> set[str]:
 def plus_one(spec: ModelSpec, layer: int) -> Steps:
     """The weight of a norm that is stored less one."""
     return (PlusOne(),)
+
+
+def parts_filled(count: int, columns: bool = False) -> Callable[[ModelSpec, int], Steps]:
+    """Rows or columns of ``count`` parts as long as a token's state: each is filled up with zeros alone."""
+
+    def steps(spec: ModelSpec, layer: int) -> Steps:
+        if spec.width == spec.hidden_size:
+            return ()
+        entries = np.full((count, spec.width), -1)
+        entries[:, : spec.hidden_size] = np.arange(count * spec.hidden_size).reshape(count, -1)
+        return (TakeColumns(entries.ravel()) if columns else TakeRows(entries.ravel()),)
+
+    return steps
 
 
 def first_half(spec: ModelSpec, layer: int) -> Steps:

@@ -46,7 +46,7 @@ def read_switch(reader: ConfigReader) -> ModelSpec:
     decoder = _layers(reader, "decoder", num_decoder_layers)
     return ModelSpec(
         family=str(reader.require("model_type")),
-        width=width,
+        hidden_size=width,
         vocab_size=reader.require_size("vocab_size"),
         layers=(*encoder, *decoder),
         norm_eps=reader.number("layer_norm_epsilon", 1e-6),

@@ -15,7 +15,7 @@ from edgemoe.models.mixers.recurrent_mixer import RecurrentMixer, RecurrentSpec
 
 @dataclass(frozen=True)
 class ShortConvSpec(RecurrentSpec):
-    """See MixerSpec; the convolution is over the model's ``width``."""
+    """See MixerSpec; the convolution is over the model's ``width``, as is each of the parts that go in."""
 
     width: int
     num_taps: int
@@ -24,12 +24,12 @@ class ShortConvSpec(RecurrentSpec):
     def tensors(self, prefix: str, width: int) -> Iterator[TensorSpec]:
         """See MixerSpec."""
         prefix = f"{prefix}.conv"
-        yield TensorSpec(f"{prefix}.in.weight", (3 * width, width), "matrix")
+        yield TensorSpec(f"{prefix}.in.weight", (3 * self.width, width), "matrix")
         taps = (width, self.num_taps)
         yield TensorSpec(f"{prefix}.conv.weight", (taps[0] * taps[1],), "precise", taps)
         yield TensorSpec(f"{prefix}.out.weight", (width, width), "matrix")
         if self.has_bias:
-            for name, length in (("in", 3 * width), ("conv", width), ("out", width)):
+            for name, length in (("in", 3 * self.width), ("conv", width), ("out", width)):
                 yield TensorSpec(f"{prefix}.{name}.bias", (length,), "precise")
 
     def row_lengths(self) -> dict[str, int]:
