@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
+pytest.importorskip("gguf")
 
+from helpers.gguf_families import write_family_gguf
+from helpers.gguf_hybrids import write_hybrid_gguf
 from helpers.tiny_models import VOCAB_SIZE
 from helpers.tiny_mtp import KINDS, write_mtp_checkpoint
 
@@ -82,6 +85,28 @@ def test_drafts_are_what_the_layer_predicts(made, seen):
             seen.clear()
             text.step(token_id, draft.token_ids)  # some of which are taken back
         drafts.close()
+
+
+@pytest.mark.parametrize("variation", KINDS)
+def test_a_gguf_file_has_the_same_layer_as_the_folder(tmp_path, variation):
+    """All but what the families' norms and embeddings say: bit by bit."""
+    write_mtp_checkpoint(tmp_path / "folder", variation)
+    write = write_hybrid_gguf if variation.startswith("qwen") else write_family_gguf
+    file = write(tmp_path / "folder", tmp_path / "model.gguf")
+    held = []
+    for source in (tmp_path / "folder", file):
+        report = convert(source, tmp_path / f"{source.name}.store", BitPlan.uniform("q4", "q8"))
+        assert report.passed_over == {}
+        mtp = open_store(tmp_path / f"{source.name}.store").manifest.mtp
+        assert mtp is not None
+        held.append([{k: entry.checksum for k, entry in part.items()} for part in (mtp.dense, mtp.experts)])
+    assert held[0] == held[1]
+    answers = []
+    for source in (tmp_path / "folder", file):
+        with load(tmp_path / f"{source.name}.store") as model:
+            answers.append(model.generate(PROMPT, **GREEDY))
+    assert answers[0].num_drafted == answers[1].num_drafted > 10
+    assert answers[0].token_ids == answers[1].token_ids
 
 
 def test_drafts_change_no_token(made):

@@ -52,6 +52,8 @@ _NAMES = (
     (r"model\.layers\.(\d+)\.\w+\.(?:router\.)?(?:gate|layer)\.weight", r"blk.\1.ffn_gate_inp.weight"),
     (r"model\.layers\.(\d+)\.mlp\.shared_\w+\.(gate|up|down)_proj\.weight", r"blk.\1.ffn_\2_shexp.weight"),
     (r"model\.layers\.(\d+)\.mlp\.(gate|up|down)_proj\.weight", r"blk.\1.ffn_\2.weight"),
+    (r"model\.layers\.(\d+)\.(enorm|hnorm|eh_proj|embed_tokens)\.weight", r"blk.\1.nextn.\2.weight"),
+    (r"model\.layers\.(\d+)\.shared_head\.(norm|head)\.weight", r"blk.\1.nextn.shared_head_\2.weight"),
 )
 _EXPERT = re.compile(r"model\.layers\.(\d+)\.\w+\.experts\.(\d+)\.(\w+)\.weight")
 _PROJECTIONS = {"w1": "gate", "w3": "up", "w2": "down"}
@@ -61,6 +63,7 @@ _PERMUTED = ("granitemoe", "granitemoeshared")
 def write_family_gguf(folder: Path, path: Path, extra_layers: int = 0, is_old: bool = False) -> Path:
     """Write a folder of one of ARCHITECTURES' families as a GGUF file of single precision.
 
+    ``extra_layers``: so many layers for further tokens that are not whole; the folder's own are written.
     ``is_old``: keys and values of latent attention in one tensor, as files before May 2025 have them.
     """
     config = json.loads((folder / "config.json").read_text())
@@ -68,7 +71,8 @@ def write_family_gguf(folder: Path, path: Path, extra_layers: int = 0, is_old: b
     config = {**config, **config.get("text_config", {})}
     tensors = load_file(folder / "model.safetensors")
     writer = gguf.GGUFWriter(path, ARCHITECTURES[family])
-    _add_keys(writer, family, {**config, "is_old": is_old}, extra_layers)
+    num_extra = extra_layers or config.get("num_nextn_predict_layers", 0)
+    _add_keys(writer, family, {**config, "is_old": is_old}, num_extra)
     add_tokenizer(writer, folder, config["vocab_size"])
     stacks: dict[str, dict[int, np.ndarray]] = {}
     for name, values in tensors.items():

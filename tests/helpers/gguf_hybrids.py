@@ -64,6 +64,15 @@ _LAYER = {
     "router.scale": "ffn_gate_inp.scale",
     "router.per_expert_scale": "ffn_down_exps.scale",
     "layer_scalar": "layer_output_scale.weight",
+    **{f"{name}.weight": f"nextn.{name}.weight" for name in ("enorm", "hnorm", "eh_proj")},
+    "shared_head.norm.weight": "nextn.shared_head_norm.weight",
+}
+# What a layer for further tokens has besides, under the names that it would have as one layer more.
+_MTP = {
+    "fc": "eh_proj",
+    "pre_fc_norm_embedding": "enorm",
+    "pre_fc_norm_hidden": "hnorm",
+    "norm": "shared_head.norm",
 }
 _EXPERT = re.compile(r"(?:mlp|feed_forward)\.experts\.(\d+)\.(\w+)\.weight")
 _OLD = {"w1": "gate", "w3": "up", "w2": "down"}
@@ -75,12 +84,22 @@ def write_hybrid_gguf(folder: Path, path: Path) -> Path:
     config = {**config, **config.get("text_config", {})}
     family = config["model_type"]
     architecture, add_keys = _FAMILIES[family]
+    tensors, num_layers = load_file(folder / "model.safetensors"), config["num_hidden_layers"]
+    num_extra = int(any(name.startswith("mtp.") for name in tensors))
     writer = gguf.GGUFWriter(path, architecture)
-    _add_common(writer, config)
+    _add_common(writer, config, num_extra)
     add_keys(writer, config)
+    if num_extra:
+        writer.add_nextn_predict_layers(num_extra)
+    if family in ("qwen3_next", "qwen3_5_moe_text"):
+        is_delta = [kind == "linear_attention" for kind in config["layer_types"]]
+        writer.add_array(f"{architecture}.attention.recurrent_layers", [*is_delta, *([False] * num_extra)])
     add_tokenizer(writer, folder, config["vocab_size"])
     stacks: dict[str, dict[int, Array]] = {}
-    for stored, values in load_file(folder / "model.safetensors").items():
+    for stored, values in tensors.items():
+        stored = re.sub(r"mtp\.layers\.0\.", f"layers.{num_layers}.", stored)
+        if extra := re.fullmatch(r"mtp\.(\w+)\.weight", stored):
+            stored = f"layers.{num_layers}.{_MTP[extra[1]]}.weight"
         name = stored.replace("model.language_model.", "model.").removeprefix("model.")
         if name.startswith("visual."):
             continue
@@ -179,10 +198,10 @@ def _parted(values: Array, config: Mapping[str, Any]) -> Tensors:
     yield "attn_gate.weight", z
 
 
-def _add_common(writer: gguf.GGUFWriter, config: Mapping[str, Any]) -> None:
+def _add_common(writer: gguf.GGUFWriter, config: Mapping[str, Any], num_extra: int) -> None:
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
-    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_block_count(config["num_hidden_layers"] + num_extra)
     writer.add_head_count(config["num_attention_heads"])
     writer.add_layer_norm_rms_eps(config.get("rms_norm_eps") or config["norm_eps"])
     writer.add_vocab_size(config["vocab_size"])

@@ -21,6 +21,8 @@ EXTRA, MODULE = "an extra layer", "a module"
 KINDS = {
     "glm4": ({"first_k_dense_replace": 0}, EXTRA),
     "deepseek3": ({"first_k_dense_replace": 0}, EXTRA),
+    "glm4-lite": ({"mlp_layer_types": ["sparse"]}, EXTRA),
+    "glm4 wide": ({"first_k_dense_replace": 0}, EXTRA),  # rows that packed matrices fill up
     "qwen3-next": ({"layer_types": ["full_attention"]}, MODULE),
     "qwen3.5": ({"layer_types": ["full_attention"]}, MODULE),
 }
@@ -78,8 +80,10 @@ class Reference:
 def write_mtp_checkpoint(folder: Path, variation: str) -> Reference:
     """Save a variation with such a layer as a Hugging Face folder."""
     changes, kind = KINDS[variation]
-    model = build_model(variation)
-    layer = build_model(variation, seed=7, num_hidden_layers=1, **changes)
+    variation, *is_wide = variation.split()
+    size = {"hidden_size": 72} if is_wide else {}
+    model = build_model(variation, **size)
+    layer = build_model(variation, seed=7, num_hidden_layers=1, **changes, **size)
     layer.lm_head.weight.data = model.lm_head.weight.data.clone()
     model.save_pretrained(folder)
     layer.save_pretrained(folder / "layer")

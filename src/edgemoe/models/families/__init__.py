@@ -39,7 +39,7 @@ from edgemoe.models.families import (
     solar_open,
     switch,
 )
-from edgemoe.models.families.family import Family
+from edgemoe.models.families.family import Family, gguf_mtp_names
 from edgemoe.models.families.foreign_names import foreign_names
 from edgemoe.models.families.gguf_names import GgufFamily
 from edgemoe.models.families.names import NameTable
@@ -189,14 +189,16 @@ def mtp_of(spec: ModelSpec) -> MtpSpec | None:
 
 
 def find_mtp(spec: ModelSpec, shapes: Mapping[str, Shape]) -> tuple[MtpSpec, TensorSources] | None:
-    """The layer for further tokens that a checkpoint of Hugging Face's has; None where there is none, or not
-    all of it.
-    """
+    """The layer for further tokens that a checkpoint has; None where there is none, or not all of it."""
     family, mtp = family_of(spec), mtp_of(spec)
     if mtp is None or family.mtp is None or not isinstance(family.names, NameTable):
         return None
+    if family.gguf is not None and _GGUF_SIGN in shapes:
+        naming = gguf_mtp_names(family.gguf.names, spec)
+    else:
+        naming = family.mtp.names(family.names, spec)
     try:
-        return mtp, match_mtp(mtp, family.mtp.names(family.names, spec), shapes)
+        return mtp, match_mtp(mtp, naming, shapes)
     except CheckpointError:
         return None
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.gguf_names import GgufFamily
-from edgemoe.models.families.names import Name, Names, NameTable, Naming, plus_one
+from edgemoe.models.families.names import Name, Names, NameTable, Naming, parts_filled, plus_one
 from edgemoe.models.spec import ModelSpec
 
 
@@ -26,8 +26,25 @@ class Mtp:
 
     def names(self, family: NameTable, spec: ModelSpec) -> NameTable:
         """The table of the layer, given its family's."""
-        prefix = self.prefix.format(l=len(spec.layers))
-        return replace(family, prefixes=(prefix,), layer_prefix="", top=self.top)
+        return _of_one_layer(family, self.prefix.format(l=len(spec.layers)), self.top)
+
+
+def gguf_mtp_names(family: NameTable, spec: ModelSpec) -> NameTable:
+    """The same in GGUF files, which have such a layer behind all others, whatever the family."""
+    return _of_one_layer(family, family.layer_prefix.format(l=len(spec.layers)), _GGUF_TOP)
+
+
+def _of_one_layer(family: NameTable, prefix: str, top: Mapping[str, Names]) -> NameTable:
+    return replace(family, prefixes=(prefix,), layer_prefix="", top=top)
+
+
+_GGUF_TOP: Mapping[str, Names] = {
+    "embed_norm.weight": ("nextn.enorm.weight",),
+    "hidden_norm.weight": ("nextn.hnorm.weight",),
+    "join.weight": (Name("nextn.eh_proj.weight", parts_filled(2, columns=True)),),
+    # Where it has none, llama.cpp takes the model's.
+    "norm.weight": ("nextn.shared_head_norm.weight", "/output_norm.weight"),
+}
 
 
 # DeepSeek-V3's, and that of its followers: one more layer.
@@ -36,7 +53,7 @@ EXTRA_LAYER = Mtp(
     {
         "embed_norm.weight": ("enorm.weight",),
         "hidden_norm.weight": ("hnorm.weight",),
-        "join.weight": ("eh_proj.weight",),
+        "join.weight": (Name("eh_proj.weight", parts_filled(2, columns=True)),),
         "norm.weight": ("shared_head.norm.weight",),
     },
     hands_on_normed=False,
@@ -47,7 +64,7 @@ MODULE = Mtp(
     {
         "embed_norm.weight": (Name("/mtp.pre_fc_norm_embedding.weight", plus_one),),
         "hidden_norm.weight": (Name("/mtp.pre_fc_norm_hidden.weight", plus_one),),
-        "join.weight": ("/mtp.fc.weight",),
+        "join.weight": (Name("/mtp.fc.weight", parts_filled(2, columns=True)),),
         "norm.weight": (Name("/mtp.norm.weight", plus_one),),
     },
     hands_on_normed=True,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.families.deepseek_v2 import LATENT_LAYERS
-from edgemoe.models.families.family import Family
+from edgemoe.models.families.family import EXTRA_LAYER, Family
 from edgemoe.models.families.fields import (
     read_grouped_router,
     read_is_dense,
@@ -54,4 +54,5 @@ FAMILY = Family(
     },
     # The class looks at none of these.
     unused=("head_dim", "num_nextn_predict_layers", "first_k_dense_replace", "moe_layer_freq"),
+    mtp=EXTRA_LAYER,
 )

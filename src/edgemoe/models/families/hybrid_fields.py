@@ -71,11 +71,27 @@ TOP_NORM: dict[str, Names] = {"norm.weight": (Name("norm.weight", plus_one),)}
 
 
 def says_delta(spec: ModelSpec) -> dict[str, Any]:
-    """What GGUF files say of delta nets; of layers with attention only that every so many-th is one."""
+    """What GGUF files say of delta nets; of layers with attention that every so many-th is one, if so."""
     deltas = [layer.mixer for layer in spec.layers if isinstance(layer.mixer, GatedDeltaNetSpec)]
-    full = (i for i, layer in enumerate(spec.layers, 1) if not isinstance(layer.mixer, GatedDeltaNetSpec))
-    found: dict[str, Any] = {"full_attention_interval": next(full, 0)}
+    is_delta = [isinstance(layer.mixer, GatedDeltaNetSpec) for layer in spec.layers]
+    interval = is_delta.index(False) + 1 if False in is_delta else len(is_delta) + 1
+    found: dict[str, Any] = {"full_attention_interval": interval}
+    if is_delta != [bool((layer + 1) % interval) for layer in range(len(is_delta))]:
+        found["attention.recurrent_layers"] = is_delta
     return found | {"ssm.inner_size": deltas[0].inner_width} if deltas else found
+
+
+def finish_delta(own: dict[str, Any], config: dict[str, Any]) -> None:
+    """What GGUF files say in other terms; their last layers may be those that predict further tokens."""
+    config["num_hidden_layers"] -= int(own.get("nextn_predict_layers", 0))
+    config["linear_value_head_dim"] = own.pop("ssm.inner_size") // config["linear_num_value_heads"]
+    config["partial_rotary_factor"] = own.pop("rope.dimension_count") / config["head_dim"]
+    heads = config["num_key_value_heads"]
+    config["num_key_value_heads"] = max(heads) if isinstance(heads, list) else heads
+    is_delta = own.get("attention.recurrent_layers")
+    if isinstance(is_delta, list):  # else every so many-th layer has attention
+        kinds = [LINEAR if delta else FULL for delta in is_delta]
+        config["layer_types"] = kinds[: config["num_hidden_layers"]]
 
 
 GGUF_KEYS: dict[str, str] = {
@@ -100,6 +116,6 @@ GGUF_LAYERS: dict[str, Names] = {
 }
 GGUF_IGNORED = (
     *("feed_forward_length", "rope.dimension_sections", "attention.recurrent_layers"),
-    *("rope.dimension_count", "ssm.inner_size"),
+    *("rope.dimension_count", "ssm.inner_size", "nextn_predict_layers"),
 )
 GGUF_PER_LAYER = ("rope.dimension_sections", "attention.recurrent_layers", "attention.head_count_kv")

@@ -19,6 +19,7 @@ from edgemoe.models.families.hybrid_fields import (
     GGUF_PER_LAYER,
     LAYERS,
     TOP_NORM,
+    finish_delta,
     read_mixers,
     read_shared,
     says_delta,
@@ -80,11 +81,7 @@ def _values_by_entry(spec: ModelSpec, layer: int) -> Steps:
 
 
 def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str]) -> None:
-    config["num_hidden_layers"] -= int(own.get("nextn_predict_layers", 0))
-    config["linear_value_head_dim"] = own.pop("ssm.inner_size") // config["linear_num_value_heads"]
-    config["partial_rotary_factor"] = own.pop("rope.dimension_count") / config["head_dim"]
-    heads = config["num_key_value_heads"]
-    config["num_key_value_heads"] = max(heads) if isinstance(heads, list) else heads
+    finish_delta(own, config)
 
 
 FAMILY = Family(
@@ -119,7 +116,7 @@ FAMILY = Family(
             },
             extra_layers=MTP,
         ),
-        ignored=(*GGUF_IGNORED, "nextn_predict_layers", "expert_weights_norm"),
+        ignored=(*GGUF_IGNORED, "expert_weights_norm"),
         per_layer=GGUF_PER_LAYER,
         finish=_finish,
         says=says_delta,

@@ -20,6 +20,7 @@ from edgemoe.models.families.hybrid_fields import (
     GGUF_PER_LAYER,
     LAYERS,
     TOP_NORM,
+    finish_delta,
     read_mixers,
     read_shared,
     says_delta,
@@ -89,10 +90,7 @@ def _alpha(spec: ModelSpec, layer: int) -> Steps:
 
 
 def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str]) -> None:
-    config["linear_value_head_dim"] = own.pop("ssm.inner_size") // config["linear_num_value_heads"]
-    config["partial_rotary_factor"] = own.pop("rope.dimension_count") / config["head_dim"]
-    heads = config["num_key_value_heads"]
-    config["num_key_value_heads"] = max(heads) if isinstance(heads, list) else heads
+    finish_delta(own, config)
     if "blk.0.ssm_in.weight" in names:
         raise UnsupportedModelError("an old GGUF file of Qwen3-Next, with ssm_in; fetch a newer one")
 
@@ -120,7 +118,8 @@ FAMILY = Family(
                 **GGUF_LAYERS,
                 "delta.beta.weight": (Name("ssm_ba.weight", _beta),),
                 "delta.alpha.weight": (Name("ssm_ba.weight", _alpha),),
-            }
+            },
+            extra_layers=MTP,
         ),
         {"norm_topk_prob": True},
         ignored=GGUF_IGNORED,
