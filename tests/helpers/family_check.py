@@ -86,7 +86,7 @@ def _check_switch(config: RandomConfig, folder: Path) -> Outcome:
     except Exception as error:  # whatever transformers says of what it does not take
         return Outcome("impossible", f"{type(error).__name__}: {error}")
     try:
-        states, whole, stepped = random_switch.ours(folder, model, config)
+        spec, (states, whole, stepped) = random_switch.ours(folder, model, config)
     except UnsupportedModelError as error:
         return _refusal(config, str(error))
     except Exception as error:
@@ -95,7 +95,8 @@ def _check_switch(config: RandomConfig, folder: Path) -> Outcome:
         return Outcome("fault", "in single steps it has other bits")
     errors = [relative(found, exact) for found, exact in zip((states, whole), expected, strict=True)]
     if max(errors) < F32_RELATIVE:
-        return Outcome("same")
+        what = _other_spelling(config, folder, spec)
+        return Outcome("same") if what is None else Outcome("fault", what)
     return Outcome("fault", f"states differ by {errors[0]:.1e}, logits by {errors[1]:.1e}")
 
 

@@ -15,7 +15,7 @@ import torch
 import transformers
 
 from edgemoe.checkpoint import open_checkpoint
-from edgemoe.models import Decoder, Encoder
+from edgemoe.models import Decoder, Encoder, ModelSpec
 from helpers.random_fields import Draw, Fields
 from helpers.resident import resident_parts
 from helpers.tiny_models import write_tokenizer
@@ -102,8 +102,10 @@ def texts(config: Any) -> tuple[np.ndarray, np.ndarray]:
     return drawn[0], drawn[1, : config.length // 2]
 
 
-def ours(folder: Path, model: transformers.PreTrainedModel, config: Any) -> list[np.ndarray]:
-    """As ``reference``, of the model written into a folder, and the answer's logits in pieces."""
+def ours(
+    folder: Path, model: transformers.PreTrainedModel, config: Any
+) -> tuple[ModelSpec, list[np.ndarray]]:
+    """The model as it is read, written into a folder; what ``reference`` gives, and the logits of steps."""
     copy.deepcopy(model).to(getattr(torch, config.dtype)).save_pretrained(folder)
     write_tokenizer(folder)
     source = open_checkpoint(folder)
@@ -118,4 +120,4 @@ def ours(folder: Path, model: transformers.PreTrainedModel, config: Any) -> list
         decoder.begin(states, cache)
         hidden = [decoder.forward(chunk, cache) for chunk in np.split(answer, np.cumsum(sizes)[:-1])]
         found.append(decoder.head(np.concatenate(hidden)))
-    return found
+    return spec, found

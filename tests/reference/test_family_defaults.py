@@ -35,6 +35,8 @@ def test_a_configuration_reads_the_same_with_and_without_defaults(family):
         little |= {"head_dim": 128}
     if family.model_types[0] == "lfm2_moe":  # its class leaves them open, its published files do not
         little |= {"layer_types": ["conv", "conv", "full_attention"]}
+    if family.model_types[0] == "switch_transformers":  # its class reckons with this name before others count
+        little = {"num_layers": 3}
     if family.model_types[0] == "nemotron_h":  # its class's own widths cannot be packed
         little |= {"moe_intermediate_size": 1856, "moe_shared_expert_intermediate_size": 3712}
     whole = transformers.AutoConfig.for_model(family.model_types[0], **little).to_dict()

@@ -39,7 +39,7 @@ def read_switch(reader: ConfigReader) -> ModelSpec:
     reader.refuse("router_dtype", ("float32",), "routers run in single precision")
     reader.refuse("feed_forward_proj", ("relu", "gelu", "silu"), "experts have no gate")
     reader.refuse("is_gated_act", (False,), "experts have no gate")
-    width = reader.require_size("d_model")
+    width = reader.require_size("d_model", "hidden_size")
     is_tied = reader.flag("tie_word_embeddings", True)
     encoder = _layers(reader, "encoder", reader.require_size("num_layers"))
     num_decoder_layers = reader.size("num_decoder_layers", len(encoder))
@@ -66,7 +66,7 @@ def read_switch(reader: ConfigReader) -> ModelSpec:
 
 def _layers(reader: ConfigReader, stack: str, count: int) -> tuple[LayerSpec, ...]:
     """The layers of "encoder" or "decoder"."""
-    heads = reader.require_size("num_heads")
+    heads = reader.require_size("num_heads", "num_attention_heads")
     attention = AttentionSpec(heads, heads, reader.require_size("d_kv"), score_scale=1.0)
     activation = read_activation(reader, "dense_act_fn", "relu")
     # transformers drops tokens of an expert that is full: in an encoder's pass, and in a decoder's over a
@@ -95,4 +95,20 @@ def _is_sparse(index: int, step: int) -> bool:
     return step > 0 and (step == 1 or index % step == 1)
 
 
-FAMILY = Family("Switch Transformers", ("switch_transformers",), read_switch, SwitchNames(), has_encoder=True)
+FAMILY = Family(
+    "Switch Transformers",
+    ("switch_transformers",),
+    read_switch,
+    SwitchNames(),
+    has_encoder=True,
+    defaults={
+        "vocab_size": 32128,
+        "d_model": 768,
+        "d_kv": 64,
+        "d_ff": 2048,
+        "num_layers": 12,
+        "num_decoder_layers": 12,
+        "num_heads": 12,
+        "num_experts": 8,
+    },
+)
