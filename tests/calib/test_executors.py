@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -231,10 +231,11 @@ def hold(item):
 
 DRIVER = """
 from pathlib import Path
-from edgemoe.executors import Processes, run_items
+from edgemoe.executors import Processes, Slurm, run_items
 from test_executors import Square, hold
 run_items(Processes(1), hold, [Square(5, Path.cwd())], Path.cwd())
 """
+ON_SLURM_DRIVER = DRIVER.replace("Processes(1)", 'Slurm(1, 1, cluster="local")')
 
 
 def test_processes_end_with_a_command_that_is_killed_which_then_goes_on(tmp_path):
@@ -252,6 +253,90 @@ def test_processes_end_with_a_command_that_is_killed_which_then_goes_on(tmp_path
         assert pipe.read(1) == b""
     item = Square(5, tmp_path)
     run_items(Processes(2), square, [item], tmp_path)
+    assert item.output.read_text() == "25"
+
+
+@dataclass
+class Orphaning:
+    """An executor whose command is killed by a job in the midst of an item, which is then held for ever."""
+
+    executor: Executor
+    folder: Path  # of its marks
+    num_works: int  # pieces of work that go well before
+    num_begun: int = 0
+
+    def check(self):
+        self.executor.check()
+
+    def map(self, work, items, folder, finished):
+        self.num_begun += 1
+        if self.num_begun > self.num_works:
+            work = partial(orphaned, work, self.folder, os.getpid())
+        self.executor.map(work, items, folder, finished)
+
+
+def orphaned(work, folder, command, item):
+    try:
+        (folder / "killed").touch(exist_ok=False)
+    except FileExistsError:
+        work(item)
+    else:
+        with (folder / "held").open("wb", buffering=0) as pipe:
+            os.kill(command, signal.SIGKILL)
+            pipe.write(b"x")
+            signal.pause()
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from edgemoe.executors import Slurm
+from test_executors import Orphaning, profiled
+checkpoint, folder, marks, num_works = sys.argv[1:]
+executor = Orphaning(Slurm(2, 1, cluster="local"), Path(marks), int(num_works))
+profiled(Path(checkpoint), Path(folder), executor)
+"""
+
+
+def test_a_killed_command_goes_on_with_the_same_bits_and_none_of_its_jobs_lives(
+    here, tiny_checkpoint, tmp_path, monkeypatch
+):
+    """Killed as it converts, and again as it measures."""
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS}:{Path(TESTS).parent}")
+    profile = tmp_path / "profile"
+    with ExitStack() as stack:
+        pipes = []
+        for num_works in (0, 2):
+            marks = tmp_path / f"killed-{num_works}"
+            marks.mkdir()
+            os.mkfifo(marks / "held")
+            command = subprocess.Popen(
+                [sys.executable, "-c", KILLED, *map(str, (tiny_checkpoint, profile, marks, num_works))]
+            )
+            pipes.append(stack.enter_context((marks / "held").open("rb", buffering=0)))
+            assert command.wait() == -signal.SIGKILL
+            assert pipes[-1].read(1) == b"x"
+        assert agrees_with(here, tiny_checkpoint, profile, Slurm(2, 1, cluster="local"))
+        for pipe in pipes:
+            os.set_blocking(pipe.fileno(), False)
+            assert pipe.read(1) == b"", "a job lives on"
+
+
+@pytest.mark.parametrize("executor", [Here(), Processes(2)], ids=["here", "processes"])
+def test_whatever_goes_on_ends_the_jobs_of_a_command_that_was_killed(executor, tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PYTHONPATH", TESTS)
+    os.mkfifo(tmp_path / "held")
+    driver = subprocess.Popen([sys.executable, "-c", ON_SLURM_DRIVER], cwd=tmp_path)
+    with (tmp_path / "held").open("rb", buffering=0) as pipe:
+        assert pipe.read(1) == b"x"
+        driver.kill()
+        driver.wait()
+        item = Square(5, tmp_path)
+        run_items(executor, square, [item], tmp_path)
+        os.set_blocking(pipe.fileno(), False)
+        assert pipe.read(1) == b"", "the job lives on"
     assert item.output.read_text() == "25"
 
 

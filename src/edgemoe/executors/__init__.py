@@ -7,6 +7,7 @@ that the rest of the package calls; which machine computes an item changes no bi
 from edgemoe.executors.choose import LOCAL, ExecutorOptions, find_executor
 from edgemoe.executors.here import Here
 from edgemoe.executors.items import Executor, Item, run_items
+from edgemoe.executors.mark import end_earlier_workers
 from edgemoe.executors.processes import Processes
 from edgemoe.executors.ray_cluster import RayCluster
 from edgemoe.executors.slurm import Slurm
@@ -20,6 +21,7 @@ __all__ = [
     "Processes",
     "RayCluster",
     "Slurm",
+    "end_earlier_workers",
     "find_executor",
     "run_items",
 ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from edgemoe.errors import WorkerError
+from edgemoe.executors.mark import end_earlier_workers
 from edgemoe.progress import Progress
 
 
@@ -71,6 +72,7 @@ def run_items(
     """Compute the items whose files are not there yet.
 
     ``finished`` is told of each item, those too that an earlier run has computed, and may remove its file.
+    Nobody else works in the folder: jobs of an earlier run that was killed are ended first.
 
     Raises:
         WorkerError: as ``Executor.map``.
@@ -89,6 +91,7 @@ def run_items(
         if progress is not None:
             progress(done, len(items))
 
+    end_earlier_workers(folder)
     waiting = []
     for item in items:
         if item.output.exists():

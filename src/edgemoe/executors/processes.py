@@ -16,7 +16,8 @@ from typing import Any
 
 from edgemoe.errors import WorkerError
 from edgemoe.executors.items import AnyItem, Item
-from edgemoe.executors.worker import MAX_DEATHS, Call, calling, num_cores
+from edgemoe.executors.worker import MAX_DEATHS, Call, calling
+from edgemoe.native import usable_processors
 
 
 class Processes:
@@ -38,7 +39,7 @@ class Processes:
         """See Executor."""
         waiting = deque(items)
         num_deaths = 0
-        with calling(work, folder, max(1, num_cores() // self._num_workers)) as call:
+        with calling(work, folder, max(1, usable_processors() // self._num_workers)) as call:
             workers = [_Worker(call) for _ in range(min(self._num_workers, len(items)))]
             try:
                 while True:

@@ -118,10 +118,11 @@ class Slurm:
 
 def _run_slice(call: Call, items: Sequence[Item]) -> Failure | None:
     """What a job does: its items in turn, up to the first that fails."""
-    for item in items:
-        failure = call(item)
-        if failure is not None:
-            return failure
+    with call.mark.ends_this_process():
+        for item in items:
+            failure = call(item)
+            if failure is not None:
+                return failure
     return None
 
 

@@ -5,8 +5,6 @@ Errors become text: exceptions of one process need not be known to another, nor 
 
 from __future__ import annotations
 
-import os
-import secrets
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,11 +17,11 @@ import numpy as np
 
 from edgemoe.errors import EdgeMoEError, WorkerError
 from edgemoe.executors.items import Item
+from edgemoe.executors.mark import Mark, marked
 from edgemoe.native import active_isa, set_num_threads
 
 # Deaths of workers in a row, with no item finished between them, after which the work is at fault.
 MAX_DEATHS = 3
-_TOKEN = "workers"
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,7 @@ class Call:
     """The work as it travels to a worker, with what the worker must have in common with who sent it."""
 
     work: Callable[[Any], None]
-    folder: Path
-    token: str
+    mark: Mark
     num_threads: int | None
     versions: str
 
@@ -67,12 +64,13 @@ class Call:
     def _refuse_stranger(self) -> None:
         """Raises WorkerError where this process does not see the folder, or would compute other bits."""
         try:
-            is_shared = (self.folder / _TOKEN).read_text(encoding="utf-8") == self.token
+            is_shared = self.mark.is_seen()
         except OSError:
             is_shared = False
         if not is_shared:
             raise WorkerError(
-                f"{self.folder} is not the folder that is there elsewhere; all nodes must share its storage"
+                f"{self.mark.path.parent} is not the folder that is there elsewhere; all nodes must share its"
+                " storage"
             )
         if self.versions != _versions():
             raise WorkerError(
@@ -84,21 +82,10 @@ class Call:
 @contextmanager
 def calling(work: Callable[[Any], None], folder: Path, num_threads: int | None) -> Iterator[Call]:
     """The work as workers take it, while a mark in the folder tells them that they see the same one."""
-    token = secrets.token_hex(8)
-    mark = folder.absolute() / _TOKEN
-    folder.mkdir(parents=True, exist_ok=True)
-    mark.write_text(token, encoding="utf-8")
-    try:
-        yield Call(work, folder.absolute(), token, num_threads, _versions())
-    finally:
-        mark.unlink(missing_ok=True)
+    with marked(folder) as mark:
+        yield Call(work, mark, num_threads, _versions())
 
 
 def _versions() -> str:
     """What the last bits of a result depend on."""
     return f"edgemoe {version('edgemoe')}, numpy {np.__version__}, {active_isa()} kernels"
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))

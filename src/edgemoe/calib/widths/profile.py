@@ -47,7 +47,7 @@ from edgemoe.convert.parts import FindInputs
 from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.engine.memory import default_budget
 from edgemoe.errors import RequestError
-from edgemoe.executors import Executor, Here
+from edgemoe.executors import Executor, Here, end_earlier_workers
 from edgemoe.json_object import read_json_object
 from edgemoe.progress import Progress, ShowSteps
 from edgemoe.quant import ExpertInputs
@@ -105,6 +105,7 @@ class Profile:
         self._find_windows = find_windows
         self.windows: list[list[int]] = []
         try:
+            end_earlier_workers(folder)
             shutil.rmtree(folder / SCRATCH, ignore_errors=True)
             with steps("converting to every width", "widths") as advance:
                 inputs = build_ladder(
