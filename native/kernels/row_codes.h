@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "kernels/pack_rows.h"
+#include "kernels/shuffle.h"
 
 namespace edgemoe {
 
@@ -22,14 +23,12 @@ using QuadOfRows = std::uint32_t __attribute__((vector_size(kRowsTogether * kQua
     std::memcpy(&b, codes[1] + col, sizeof b);
     std::memcpy(&c, codes[2] + col, sizeof c);
     std::memcpy(&d, codes[3] + col, sizeof d);
-    constexpr QuadOfRows kLow = {0, 4, 1, 5}, kHigh = {2, 6, 3, 7}, kFirst = {0, 1, 4, 5},
-                         kLast = {2, 3, 6, 7};
-    const QuadOfRows low_ab = __builtin_shuffle(a, b, kLow), low_cd = __builtin_shuffle(c, d, kLow);
-    const QuadOfRows high_ab = __builtin_shuffle(a, b, kHigh), high_cd = __builtin_shuffle(c, d, kHigh);
-    quads[0] = __builtin_shuffle(low_ab, low_cd, kFirst);
-    quads[1] = __builtin_shuffle(low_ab, low_cd, kLast);
-    quads[2] = __builtin_shuffle(high_ab, high_cd, kFirst);
-    quads[3] = __builtin_shuffle(high_ab, high_cd, kLast);
+    const QuadOfRows low_ab = EDGEMOE_SHUFFLE(a, b, 0, 4, 1, 5), low_cd = EDGEMOE_SHUFFLE(c, d, 0, 4, 1, 5);
+    const QuadOfRows high_ab = EDGEMOE_SHUFFLE(a, b, 2, 6, 3, 7), high_cd = EDGEMOE_SHUFFLE(c, d, 2, 6, 3, 7);
+    quads[0] = EDGEMOE_SHUFFLE(low_ab, low_cd, 0, 1, 4, 5);
+    quads[1] = EDGEMOE_SHUFFLE(low_ab, low_cd, 2, 3, 6, 7);
+    quads[2] = EDGEMOE_SHUFFLE(high_ab, high_cd, 0, 1, 4, 5);
+    quads[3] = EDGEMOE_SHUFFLE(high_ab, high_cd, 2, 3, 6, 7);
 }
 
 // Writes the codes of the block of 32 columns from `col` on; `to` is where those of the first row go.

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "kernels/clones.h"
+#include "kernels/shuffle.h"
 
 namespace edgemoe {
 namespace {
@@ -21,7 +22,6 @@ constexpr int subset_after(int state) { return (state & 1) << 1 | ((state >> 1 ^
 
 // Eight states side by side.
 using Lanes = float __attribute__((vector_size(32)));
-using Order = int __attribute__((vector_size(32)));
 
 // What the best value of each subset costs at 16 places, and its number.
 struct ColumnCosts {
@@ -51,7 +51,6 @@ EDGEMOE_FOR_EACH_ISA void find_costs(const TrellisLevels& levels, const float* w
 // The least costs of all states after each step of a column, from its last row up; before[s] is that of
 // state s, and the results follow it.
 EDGEMOE_FOR_EACH_ISA void run_steps(const ColumnCosts& costs, float* before) {
-    constexpr Order kLowHalf = {0, 8, 1, 9, 2, 10, 3, 11}, kHighHalf = {4, 12, 5, 13, 6, 14, 7, 15};
     for (std::int64_t row = kRowGroup - 1; row >= 0; --row, before += kStates) {
         const float d[4] = {costs.cost[0][row], costs.cost[1][row], costs.cost[2][row], costs.cost[3][row]};
         // Costs after states 0 to 7 and 8 to 15, where the new bit is equal to the oldest and where not; the
@@ -71,8 +70,8 @@ EDGEMOE_FOR_EACH_ISA void run_steps(const ColumnCosts& costs, float* before) {
             const Lanes one_low = low + unlike, one_high = high + equal;
             const Lanes zero = zero_high < zero_low ? zero_high : zero_low;
             const Lanes one = one_high < one_low ? one_high : one_low;
-            const Lanes first_eight = __builtin_shuffle(zero, one, kLowHalf);
-            const Lanes last_eight = __builtin_shuffle(zero, one, kHighHalf);
+            const Lanes first_eight = EDGEMOE_SHUFFLE(zero, one, 0, 8, 1, 9, 2, 10, 3, 11);
+            const Lanes last_eight = EDGEMOE_SHUFFLE(zero, one, 4, 12, 5, 13, 6, 14, 7, 15);
             std::memcpy(after + 2 * p, &first_eight, sizeof first_eight);
             std::memcpy(after + 2 * p + 8, &last_eight, sizeof last_eight);
         }
