@@ -11,14 +11,14 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
-#include "io/hole.h"
 #include "io/tiered_reader.h"
+#include "platform/files.h"
 
 namespace edgemoe::bindings {
 namespace {
 
 void punch_hole_in(int descriptor, std::int64_t offset, std::int64_t num_bytes) {
-    const int error = punch_hole(descriptor, offset, num_bytes);
+    const int error = platform::punch_hole(descriptor, offset, num_bytes);
     if (error != 0) raise_os_error(error, std::strerror(error), "");
 }
 

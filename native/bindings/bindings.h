@@ -15,6 +15,7 @@ void bind_experts(nanobind::module_& m);
 void bind_io(nanobind::module_& m);
 void bind_cache(nanobind::module_& m);
 void bind_drafts(nanobind::module_& m);
+void bind_platform(nanobind::module_& m);
 void bind_remote(nanobind::module_& m);
 void bind_speculation(nanobind::module_& m);
 void bind_streaming(nanobind::module_& m);

@@ -43,4 +43,5 @@ NB_MODULE(_native, m) {
     edgemoe::bindings::bind_streaming(m);
     edgemoe::bindings::bind_drafts(m);
     edgemoe::bindings::bind_text_pages(m);
+    edgemoe::bindings::bind_platform(m);
 }

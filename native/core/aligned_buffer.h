@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <new>
 
+#include "platform/memory.h"
+
 namespace edgemoe {
 
 class AlignedBuffer {
@@ -14,9 +16,8 @@ class AlignedBuffer {
     explicit AlignedBuffer(std::size_t num_bytes) : num_bytes_(num_bytes == 0 ? 1 : num_bytes) {
         data_ = ::mmap(nullptr, num_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (data_ == MAP_FAILED) throw std::bad_alloc();
-        // Weights are read end to end: fewer page walks. Advice only, so refusal is no failure, and no page
-        // reaches beyond the buffer.
-        ::madvise(data_, num_bytes_, MADV_HUGEPAGE);
+        // Weights are read end to end: fewer page walks. No page reaches beyond the buffer.
+        platform::want_huge_pages(data_, num_bytes_);
     }
     ~AlignedBuffer() { ::munmap(data_, num_bytes_); }
     AlignedBuffer(const AlignedBuffer&) = delete;

@@ -1,6 +1,5 @@
 #include "core/text_pages.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -8,11 +7,12 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <fstream>
 #include <limits>
 #include <new>
 #include <stdexcept>
 #include <utility>
+
+#include "platform/memory.h"
 
 namespace edgemoe {
 namespace {
@@ -24,7 +24,6 @@ constexpr std::int64_t kFileBytes = std::int64_t{1} << 60;
 constexpr std::int64_t kFewestPages = 4;
 // What the system keeps of a mapping, and of a page's place in a table of such.
 constexpr std::int64_t kMappingBytes = 256, kPlaceBytes = 8;
-constexpr std::int64_t kUsualMostMappings = 65530;
 
 std::atomic<std::int64_t> mapped_again{0};
 
@@ -33,62 +32,29 @@ std::int64_t page_bytes() {
     return size;
 }
 
-// Half of the mappings that a process may have.
-std::int64_t allowed_mappings() {
-    std::ifstream file("/proc/sys/vm/max_map_count");
-    std::int64_t most = kUsualMostMappings;
-    if (!(file >> most)) most = kUsualMostMappings;
-    return most / 2;
-}
-
-#ifdef __linux__
-int create_file() {
-    // Systems may insist that it is never run, which those before Linux 6.3 do not know.
-    constexpr unsigned int kNeverRun = 8;
-    constexpr const char* kName = "edgemoe-texts";
-    int descriptor = ::memfd_create(kName, MFD_CLOEXEC | kNeverRun);
-    if (descriptor < 0) descriptor = ::memfd_create(kName, MFD_CLOEXEC);
-    // It stays sparse; a limit on the size of files may forbid it all the same.
-    if (descriptor >= 0 && ::ftruncate(descriptor, kFileBytes) != 0) {
-        ::close(descriptor);
-        return -1;
-    }
-    return descriptor;
-}
-
-bool punch_file(int descriptor, std::int64_t offset, std::int64_t num_bytes) {
-    return ::fallocate(descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, num_bytes) == 0;
-}
-
-// Of pages that are there already: looking them up one by one would take longer.
-constexpr int kLookUp = MAP_POPULATE;
-#else
-int create_file() { return -1; }
-bool punch_file(int, std::int64_t, std::int64_t) { return false; }
-constexpr int kLookUp = 0;
-#endif
-
 std::uint8_t* checked(void* data, std::int64_t num_bytes) {
-    if (data == MAP_FAILED) throw std::bad_alloc();
-#ifdef MADV_NOHUGEPAGE
+    if (data == nullptr) throw std::bad_alloc();
     // With huge pages the first token would take two MiB of every array.
-    ::madvise(data, static_cast<std::size_t>(num_bytes), MADV_NOHUGEPAGE);
-#endif
+    platform::avoid_huge_pages(data, static_cast<std::size_t>(num_bytes));
     return static_cast<std::uint8_t*>(data);
 }
 
 // Memory that no other text can have.
 std::uint8_t* map_plain(std::int64_t num_bytes) {
-    return checked(::mmap(nullptr, static_cast<std::size_t>(num_bytes), PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
-                   num_bytes);
+    void* data = ::mmap(nullptr, static_cast<std::size_t>(num_bytes), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return checked(data == MAP_FAILED ? nullptr : data, num_bytes);
 }
 
 }  // namespace
 
 // ---- the file ----
 
-PageFile::PageFile() : descriptor_(create_file()), process_(::getpid()), most_mappings_(allowed_mappings()) {}
+// Others may have half of the mappings that a process may have.
+PageFile::PageFile()
+    : descriptor_(platform::create_memory_file("edgemoe-texts", kFileBytes)),
+      process_(::getpid()),
+      most_mappings_(platform::most_mappings() / 2) {}
 
 PageFile::~PageFile() {
     if (descriptor_ >= 0) ::close(descriptor_);
@@ -119,16 +85,14 @@ void PageFile::give_run(std::int64_t offset) {
 }
 
 void PageFile::punch(std::int64_t offset, std::int64_t num_bytes) const {
-    if (descriptor_ >= 0 && num_bytes > 0 && is_of_this_process()) punch_file(descriptor_, offset, num_bytes);
+    if (descriptor_ >= 0 && num_bytes > 0 && is_of_this_process())
+        platform::punch_memory_file(descriptor_, offset, num_bytes);
 }
 
 std::uint8_t* PageFile::map(void* address, std::int64_t num_bytes, bool is_written,
                             std::int64_t offset) const {
-    const int protection = is_written ? PROT_READ | PROT_WRITE : PROT_READ;
-    const int flags = MAP_SHARED | (is_written ? 0 : kLookUp) | (address == nullptr ? 0 : MAP_FIXED);
-    return checked(::mmap(address, static_cast<std::size_t>(num_bytes), protection, flags, descriptor_,
-                          static_cast<off_t>(offset)),
-                   num_bytes);
+    const auto size = static_cast<std::size_t>(num_bytes);
+    return checked(platform::map_memory_file(descriptor_, address, size, is_written, offset), num_bytes);
 }
 
 std::unique_lock<std::mutex> PageFile::lock() {
@@ -204,7 +168,7 @@ void TextPages::trim(std::int64_t num_tokens) {
         if (file_->is_there())
             file_->punch(run_->offset() + strip.offset + from, strip.num_bytes - from);
         else if (from < strip.num_bytes)
-            ::madvise(strip.data + from, static_cast<std::size_t>(strip.num_bytes - from), MADV_DONTNEED);
+            platform::give_back(strip.data + from, static_cast<std::size_t>(strip.num_bytes - from));
     }
 }
 

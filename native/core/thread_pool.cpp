@@ -1,7 +1,6 @@
 #include "core/thread_pool.h"
 
 #include <pthread.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <atomic>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include "core/relax.h"
+#include "platform/processor.h"
 
 namespace edgemoe {
 namespace {
@@ -160,12 +160,6 @@ class Pool {
     std::int64_t piece_ = 1;
 };
 
-int usable_cpus() {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-    return std::max(1u, std::thread::hardware_concurrency());
-}
-
 std::mutex pool_mutex;
 // Never destroyed at exit: workers may not be joined while the runtime is being torn down.
 Pool* pool = nullptr;
@@ -179,7 +173,7 @@ void forget_pool() {
 
 Pool& pool_of_wanted_size() {
     [[maybe_unused]] static const int registered = ::pthread_atfork(nullptr, nullptr, forget_pool);
-    if (wanted_threads == 0) wanted_threads = usable_cpus();
+    if (wanted_threads == 0) wanted_threads = platform::usable_processors();
     if (pool == nullptr || pool->size() != wanted_threads) {
         delete pool;
         pool = nullptr;
@@ -193,7 +187,7 @@ Pool& pool_of_wanted_size() {
 
 int num_threads() {
     std::lock_guard lock(pool_mutex);
-    if (wanted_threads == 0) wanted_threads = usable_cpus();
+    if (wanted_threads == 0) wanted_threads = platform::usable_processors();
     return wanted_threads;
 }
 

@@ -8,6 +8,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "platform/memory.h"
+
 namespace edgemoe {
 namespace {
 
@@ -38,7 +40,7 @@ Mapping reserve_addresses(std::int64_t num_bytes) {
         ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (data == MAP_FAILED) throw std::bad_alloc();
     // A child would make pages copies that a direct read is writing to: it does not get them.
-    ::madvise(data, size, MADV_DONTFORK);
+    platform::keep_from_children(data, size);
     return {static_cast<std::uint8_t*>(data), Unmap{size}};
 }
 
@@ -69,9 +71,11 @@ SlotArena::SlotArena(std::int64_t capacity_bytes, const std::vector<std::int64_t
     const auto address = reinterpret_cast<std::uintptr_t>(memory_.get());
     start_ = memory_.get() + (kHugePage - address % kHugePage) % kHugePage;
     const bool has_huge_pages = smallest == largest && largest * num_slots >= kHugePage;
-    // Advice only: refusal is no failure.
-    ::madvise(start_, static_cast<std::size_t>(stride_bytes_ * num_slots),
-              has_huge_pages ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    const auto size = static_cast<std::size_t>(stride_bytes_ * num_slots);
+    if (has_huge_pages)
+        platform::want_huge_pages(start_, size);
+    else
+        platform::avoid_huge_pages(start_, size);
     slots_.resize(static_cast<std::size_t>(num_slots));
     for (int slot = static_cast<int>(num_slots) - 1; slot >= 0; --slot) untouched_.push_back(slot);
 }
@@ -113,7 +117,7 @@ int SlotArena::find(std::int64_t num_bytes) {
     if (untouched_.empty()) throw std::logic_error("arena: more slots than its capacity allows");
     const int slot = untouched_.back();
     untouched_.pop_back();
-    if (huge_bytes_ > 0) ::madvise(data(slot), static_cast<std::size_t>(huge_bytes_), MADV_HUGEPAGE);
+    if (huge_bytes_ > 0) platform::want_huge_pages(data(slot), static_cast<std::size_t>(huge_bytes_));
     return slot;
 }
 
@@ -123,7 +127,7 @@ void SlotArena::trim_one() {
     const int number = *std::max_element(
         from.begin(), from.end(), [&](int a, int b) { return at(a).spare_bytes() < at(b).spare_bytes(); });
     Slot& slot = at(number);
-    ::madvise(data(number) + slot.used_bytes, static_cast<std::size_t>(slot.spare_bytes()), MADV_DONTNEED);
+    platform::give_back(data(number) + slot.used_bytes, static_cast<std::size_t>(slot.spare_bytes()));
     touched_bytes_ -= slot.spare_bytes();
     slot.touched_bytes = slot.used_bytes;
     if (&from == &free_) untouched_.push_back(number);

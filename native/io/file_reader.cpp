@@ -1,6 +1,5 @@
 #include "io/file_reader.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,8 +10,8 @@
 #include <system_error>
 
 #include "core/relax.h"
-#include "io/ring_reader.h"
 #include "io/thread_reader.h"
+#include "platform/files.h"
 
 namespace edgemoe {
 namespace {
@@ -21,7 +20,7 @@ namespace {
 constexpr int kTriesAwake = 1000;
 
 int open_or_throw(const std::string& path, bool direct) {
-    const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | (direct ? O_DIRECT : 0));
+    const int descriptor = platform::open_to_read(path.c_str(), direct);
     if (descriptor < 0) throw std::system_error(errno, std::generic_category(), path);
     return descriptor;
 }
@@ -205,7 +204,7 @@ void FileReader::finish(Read& read) {
 
 std::unique_ptr<FileReader> open_files(ReadMethod method, std::vector<std::string> paths, int max_depth,
                                        Pace pace) {
-    if (method == ReadMethod::kRing) return std::make_unique<RingReader>(std::move(paths), max_depth, pace);
+    if (method == ReadMethod::kRing) return open_by_ring(std::move(paths), max_depth, pace);
     const bool is_direct = method == ReadMethod::kDirect;
     return std::make_unique<ThreadReader>(std::move(paths), max_depth, is_direct, pace);
 }

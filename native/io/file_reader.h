@@ -130,8 +130,11 @@ class FileReader : public Reader {
 // Around the page cache by io_uring or on worker threads, or through it, on threads as well.
 enum class ReadMethod { kRing, kDirect, kBuffered };
 
+// By io_uring; throws as open_files().
+std::unique_ptr<FileReader> open_by_ring(std::vector<std::string> paths, int max_depth, Pace pace);
+
 // Throws std::system_error naming the file that cannot be opened (with EINVAL where its file system takes no
-// direct reads), or "io_uring" where the kernel has or allows none.
+// direct reads), or "io_uring" where the system has or allows none.
 std::unique_ptr<FileReader> open_files(ReadMethod method, std::vector<std::string> paths, int max_depth,
                                        Pace pace = {});
 

@@ -1,8 +1,6 @@
 #include "io/packing_reader.h"
 
-#include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -10,6 +8,7 @@
 
 #include "core/aligned_buffer.h"
 #include "kernels/exact_blocks.h"
+#include "platform/files.h"
 
 namespace edgemoe {
 namespace {
@@ -41,7 +40,8 @@ int read_sectors(int descriptor, std::int64_t offset, std::int64_t num_bytes, st
     const std::int64_t begin = sector_begin(offset), needed = offset + num_bytes;
     const std::int64_t end = sector_begin(needed + kDirectAlignment - 1);
     for (std::int64_t at = begin; at < needed;) {
-        const ssize_t got = ::pread(descriptor, to + (at - begin), static_cast<std::size_t>(end - at), at);
+        const ssize_t got =
+            platform::read_at(descriptor, to + (at - begin), static_cast<std::size_t>(end - at), at);
         if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
         if (got < 0) return errno;
         if (at + got >= needed) return 0;
@@ -71,7 +71,8 @@ PackingReader::~PackingReader() { close(); }
 std::optional<PackingReader::Stamp> PackingReader::stamp_of(int descriptor) {
     struct stat found {};
     if (::fstat(descriptor, &found) != 0) return std::nullopt;
-    return Stamp{found.st_size, found.st_mtim.tv_sec, found.st_mtim.tv_nsec};
+    const timespec written = platform::time_written(found);
+    return Stamp{found.st_size, written.tv_sec, written.tv_nsec};
 }
 
 bool PackingReader::has_changed(int file) const {
@@ -91,9 +92,7 @@ int PackingReader::read_slice(const BlockSlice& slice, std::uint8_t* scratch, st
         to += packed_bytes(slice.format, rows, slice.cols);
     }
     // What a buffered read leaves in the page cache would count against the memory budget.
-    if (!is_direct()) {
-        ::posix_fadvise(descriptor, slice.offset, slice.rows * row_bytes, POSIX_FADV_DONTNEED);
-    }
+    if (!is_direct()) platform::drop_from_cache(descriptor, slice.offset, slice.rows * row_bytes);
     return 0;
 }
 

@@ -145,4 +145,8 @@ void RingReader::stop() {
     if (helper_.joinable()) helper_.join();
 }
 
+std::unique_ptr<FileReader> open_by_ring(std::vector<std::string> paths, int max_depth, Pace pace) {
+    return std::make_unique<RingReader>(std::move(paths), max_depth, pace);
+}
+
 }  // namespace edgemoe

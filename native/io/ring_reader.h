@@ -6,7 +6,7 @@
 #include <thread>
 
 #include "io/file_reader.h"
-#include "io/ring.h"
+#include "platform/linux/ring.h"
 
 namespace edgemoe {
 

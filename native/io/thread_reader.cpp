@@ -1,10 +1,9 @@
 #include "io/thread_reader.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <system_error>
+
+#include "platform/files.h"
 
 namespace edgemoe {
 
@@ -58,12 +57,12 @@ void ThreadReader::read_all(Read& read) const {
     const int descriptor = descriptor_of(read);
     ssize_t got;
     do {
-        got = ::pread(descriptor, request.destination + read.num_done,
-                      static_cast<std::size_t>(request.num_bytes - read.num_done),
-                      request.offset + read.num_done);
+        got = platform::read_at(descriptor, request.destination + read.num_done,
+                                static_cast<std::size_t>(request.num_bytes - read.num_done),
+                                request.offset + read.num_done);
     } while (!advance(read, got < 0 ? -errno : got));
     // What a buffered read leaves in the page cache would count against the memory budget.
-    if (!is_direct()) ::posix_fadvise(descriptor, request.offset, request.num_bytes, POSIX_FADV_DONTNEED);
+    if (!is_direct()) platform::drop_from_cache(descriptor, request.offset, request.num_bytes);
 }
 
 }  // namespace edgemoe

@@ -1,12 +1,6 @@
 // Chooses the instruction set once; EDGEMOE_ISA forces one and fails loudly.
-#ifdef EDGEMOE_HAVE_NEON
-#include <asm/hwcap.h>
-#include <sys/auxv.h>
-#endif
 #ifdef EDGEMOE_HAVE_AMX
 #include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 #endif
 
 #include <atomic>
@@ -15,6 +9,7 @@
 #include <string>
 
 #include "kernels/kernels.h"
+#include "platform/processor.h"
 
 namespace edgemoe {
 namespace {
@@ -51,25 +46,16 @@ bool has_amx() {
     unsigned eax, ebx, ecx, edx = 0;
     return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & kTilesAndInt8) == kTilesAndInt8;
 }
-// Linux gives a process the 8 KiB of state that tiles have in each thread only if it asks; since 5.16, and
-// not where a thread has too small a stack for signals.
-bool is_granted_tiles() {
-    constexpr long kRequestState = 0x1023, kTileData = 18;
-    return syscall(SYS_arch_prctl, kRequestState, kTileData) == 0;
-}
 bool runs_amx() {
-    static const bool runs = runs_avx512vbmi() && has_amx() && is_granted_tiles();
+    static const bool runs = runs_avx512vbmi() && has_amx() && platform::is_granted_tiles();
     return runs;
 }
 #endif
 #ifdef EDGEMOE_HAVE_NEON
-bool runs_neon() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
+bool runs_neon() { return platform::has_dot_product(); }
 #endif
 #ifdef EDGEMOE_HAVE_I8MM
-bool runs_i8mm() {
-    constexpr unsigned long kI8mm = 1ul << 13;  // HWCAP2_I8MM, which headers before Linux 5.10 lack
-    return runs_neon() && (getauxval(AT_HWCAP2) & kI8mm) != 0;
-}
+bool runs_i8mm() { return runs_neon() && platform::has_int8_products(); }
 #endif
 
 const Kernels* find(const std::string& name) {

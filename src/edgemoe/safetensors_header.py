@@ -7,7 +7,6 @@ pages would count against the memory budget.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -18,6 +17,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from edgemoe.system import drop_from_cache
 
 _LENGTH = struct.Struct("<Q")
 # The limit of the safetensors package; a larger length is garbage.
@@ -167,6 +168,5 @@ def read_exactly(descriptor: int, num_bytes: int, offset: int) -> bytes:
             raise EOFError(f"file ends at offset {position}, {end - position} bytes too early")
         parts.append(part)
         position += len(part)
-    with contextlib.suppress(OSError):  # a hint, which some file systems refuse
-        os.posix_fadvise(descriptor, offset, num_bytes, os.POSIX_FADV_DONTNEED)
+    drop_from_cache(descriptor, offset, num_bytes)
     return parts[0] if len(parts) == 1 else b"".join(parts)

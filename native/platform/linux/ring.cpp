@@ -1,4 +1,4 @@
-#include "io/ring.h"
+#include "platform/linux/ring.h"
 
 #include <linux/io_uring.h>
 #include <sched.h>

@@ -5,13 +5,11 @@ Storage is measured by direct reads of expert-sized blocks from a temporary file
 
 from __future__ import annotations
 
-import os
 import random
 import statistics
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -23,6 +21,7 @@ from edgemoe.engine.machine import available_memory_bytes
 from edgemoe.errors import RequestError
 from edgemoe.native import ROW_GROUP, Matrix, aligned_empty, matmul, packed_num_bytes, read_memory
 from edgemoe.store import open_reader
+from edgemoe.system import drop_from_cache, sync_file
 from edgemoe.units import MIB, format_size
 
 FILE_BYTES = 128 * MIB  # beyond most drives' own caches of one burst, written in a second or two
@@ -96,9 +95,8 @@ def measure_storage(folder: Path) -> StorageSpeed:
             for _ in range(FILE_BYTES // BLOCK_BYTES):
                 file.write(block)
             file.flush()
-            os.fsync(file.fileno())
-            with suppress(OSError):  # a hint, which some file systems refuse
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            sync_file(file.fileno())
+            drop_from_cache(file.fileno())
             return _read_blocks(folder, file.name)
     except OSError as error:
         raise RequestError(

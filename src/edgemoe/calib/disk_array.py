@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgemoe.errors import RequestError
+from edgemoe.system import reserve_room
 from edgemoe.units import format_size
 
 
@@ -22,7 +22,7 @@ def new_disk_array(path: Path, dtype: type[Any], shape: tuple[int, ...]) -> np.m
     array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, "w+", dtype, shape)
     try:
         with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            reserve_room(file.fileno(), path.stat().st_size)
     except OSError as error:
         path.unlink()
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -13,7 +13,7 @@ from edgemoe.errors import RequestError
 
 READ_METHOD_NAMES = {
     "ring": "direct reads by io_uring",
-    "direct": "direct reads on worker threads, as io_uring is not allowed",
+    "direct": "direct reads on worker threads, as there is no io_uring",
     "buffered": "buffered reads, as this file system refuses direct ones",
 }
 

@@ -31,6 +31,7 @@ from edgemoe.progress import Progress, Tell
 from edgemoe.quant import BitPlan, ExpertInputs
 from edgemoe.store import StoreWriter
 from edgemoe.store.durable import replace_file
+from edgemoe.system import sync_file
 
 # Of packed bytes: minutes of rounding, little to lose when a worker dies. A larger tensor is a part alone.
 MAX_PART_BYTES = 32 * 1024**2
@@ -95,7 +96,7 @@ def pack_part(part: Part) -> None:
                 if name in wanted:
                     sizes[name] = sum(file.write(chunk.data) for chunk in chunks)
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
         os.replace(partial, part.data)
         replace_file(part.output, json.dumps({"sizes": sizes, "squares": conversion.squares}).encode())
     except OSError as error:

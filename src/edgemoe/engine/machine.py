@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edgemoe.native import active_isa, available_isas, get_num_threads, mapped_again_bytes
+from edgemoe.native import (
+    active_isa,
+    available_isas,
+    free_memory_bytes,
+    get_num_threads,
+    mapped_again_bytes,
+    usable_processors,
+)
+from edgemoe.system import peak_memory_bytes
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 # cgroup v1 writes a number near 2^63 where there is no limit.
@@ -58,7 +65,7 @@ def describe_machine() -> Machine:
     limit = cgroup_room()
     return Machine(
         cpu=_cpu_name(),
-        num_cpus=len(os.sched_getaffinity(0)),
+        num_cpus=usable_processors(),
         num_threads=get_num_threads(),
         isa=active_isa(),
         available_isas=available_isas(),
@@ -110,7 +117,7 @@ def resident_bytes() -> int:
         counted = int(os.pread(_statm(os.getpid()), 128, 0).split()[1]) * _PAGE
         return max(0, counted - mapped_again_bytes())
     except (OSError, ValueError, IndexError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return peak_memory_bytes()
 
 
 @lru_cache(maxsize=1)
@@ -124,7 +131,7 @@ def peak_resident_bytes() -> int:
     for name, value in _fields(Path("/proc/self/status")):
         if name == "VmHWM":
             return value
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_memory_bytes()
 
 
 def _reclaimable_bytes(folder: Path, kind: _CgroupKind) -> int:
@@ -194,7 +201,7 @@ def _meminfo() -> dict[str, int]:
     """MemTotal and MemAvailable in bytes, from the system's own count where /proc hides them."""
     fields = dict(_fields(Path("/proc/meminfo")))
     total = fields.get("MemTotal") or os.sysconf("SC_PHYS_PAGES") * _PAGE
-    free = fields.get("MemFree", os.sysconf("SC_AVPHYS_PAGES") * _PAGE)
+    free = fields.get("MemFree", free_memory_bytes())
     # Kernels before 3.14, and some sandboxes, do not say what is available.
     cached = fields.get("Cached", 0) + fields.get("Buffers", 0) - fields.get("Shmem", 0)
     return {"MemTotal": total, "MemAvailable": min(total, fields.get("MemAvailable", free + max(0, cached)))}

@@ -24,6 +24,7 @@ from edgemoe.errors import CorruptStoreError, RequestError, StoreError
 from edgemoe.models import SequenceState
 from edgemoe.safetensors_header import TensorRange, build_header, read_header
 from edgemoe.store.durable import sync_folder
+from edgemoe.system import drop_from_cache, sync_file
 
 VERSION = "1"
 _ALIGNMENT = 64
@@ -61,7 +62,7 @@ class SavedState:
                         if file.readinto(part) != part.nbytes:
                             raise CorruptStoreError(f"{self.path}: cut off; save it again")
                         digest.update(part)
-                _drop_cached(file.fileno())
+                drop_from_cache(file.fileno())
         except OSError as error:
             raise RequestError(f"{self.path} cannot be read: {error.strerror}") from error
         if digest.hexdigest() != self._checksum:
@@ -115,8 +116,8 @@ def write_state(path: Path, holding: Holding, weights_id: str, kv_format: str) -
                 for part in _parts(array):
                     file.write(part)
             file.flush()
-            os.fsync(file.fileno())
-            _drop_cached(file.fileno())
+            sync_file(file.fileno())
+            drop_from_cache(file.fileno())
         os.replace(new, path)
         sync_folder(path.parent)
     except BaseException as error:  # an interrupt too
@@ -162,11 +163,6 @@ def _read_ids(path: Path, place: TensorRange) -> tuple[int, ...]:
         file.seek(place.offset)
         ids: Sequence[int] = np.frombuffer(file.read(place.num_bytes // 4 * 4), np.int32).tolist()
     return tuple(ids)
-
-
-def _drop_cached(descriptor: int) -> None:
-    """Keep no copy in the page cache, which counts against a memory cgroup."""
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _parts(array: NDArray[Any]) -> Iterator[memoryview]:

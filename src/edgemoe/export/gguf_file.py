@@ -20,6 +20,7 @@ from edgemoe.export.disk import check_room, write_at
 from edgemoe.native import ByteArray
 from edgemoe.source_ref import Shape
 from edgemoe.store.durable import failing_clearly, lock_file, sync_folder
+from edgemoe.system import sync_file
 
 
 class GgufFile:
@@ -91,7 +92,7 @@ class GgufFile:
         """Force the file to disk and give it its name."""
         assert self._descriptor is not None, "begin comes first"
         with failing_clearly(self._path):
-            os.fsync(self._descriptor)
+            sync_file(self._descriptor)
             os.replace(self._partial, self._path)
             self._release()
             sync_folder(self._path.absolute().parent)

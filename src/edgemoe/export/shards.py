@@ -26,6 +26,7 @@ from edgemoe.safetensors_header import build_typed_header, dtype_bits, tensor_nu
 from edgemoe.source_ref import Shape
 from edgemoe.store.durable import LOCK_FILE, failing_clearly, lock_folder, sync_folder, write_file
 from edgemoe.store.retire import remove_set_aside, set_aside
+from edgemoe.system import sync_file
 
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
@@ -112,7 +113,7 @@ class CheckpointFolder:
         """
         with failing_clearly(self._path):
             for descriptor in self._descriptors:
-                os.fsync(descriptor)
+                sync_file(descriptor)
             for name, data in files.items():
                 write_file(self._partial / name, data)
             sync_folder(self._partial)

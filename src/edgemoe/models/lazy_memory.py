@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemoe.native import TextPages
+from edgemoe.native import TextPages, avoid_huge_pages, give_back
 
 Shape = tuple[int, int, int]  # (G, S, C)
 
@@ -47,8 +47,9 @@ class LazyMemory:
         self._dtype = dtype
         sizes = [int(np.prod(shape)) * dtype.itemsize for shape in shapes]
         self._map = mmap.mmap(-1, max(1, sum(sizes)), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._bytes = np.frombuffer(self._map, np.uint8)
         # With huge pages the first token would take two MiB of every array.
-        self._map.madvise(mmap.MADV_NOHUGEPAGE)
+        avoid_huge_pages(self._bytes)
         self._starts = np.cumsum([0, *sizes])[:-1].tolist()
         self.arrays: list[NDArray[Any]] = [
             np.frombuffer(self._map, dtype, int(np.prod(shape)), start).reshape(shape)
@@ -72,7 +73,7 @@ class LazyMemory:
                 first = -(-first // mmap.PAGESIZE) * mmap.PAGESIZE
                 end = end // mmap.PAGESIZE * mmap.PAGESIZE
                 if first < end:
-                    self._map.madvise(mmap.MADV_DONTNEED, first, end - first)
+                    give_back(self._bytes[first:end])
 
     @staticmethod
     def num_bytes(shapes: Sequence[Shape], dtype: np.dtype[Any], num_slots: int) -> int:

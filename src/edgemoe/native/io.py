@@ -59,7 +59,7 @@ class FileReader:
 
     Raises:
         OSError: a file cannot be opened; with EINVAL where its file system refuses direct reads; with
-            the filename "io_uring" where the kernel has or allows none.
+            the filename "io_uring" where the system has or allows none.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import get_ident
 
 from edgemoe.errors import ConversionError
+from edgemoe.system import sync_file
 
 LOCK_FILE = "lock"
 # What a full disk or a limit is called, and what to do about it.
@@ -40,7 +41,7 @@ def write_file(path: Path, data: bytes) -> None:
     with path.open("wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        sync_file(file.fileno())
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -67,7 +68,7 @@ def sync_folder(path: Path) -> None:
     """Force a folder's names to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        sync_file(descriptor)
     finally:
         os.close(descriptor)
 

@@ -7,11 +7,11 @@ killed process or a power cut can tear the end of the file and nothing else.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from edgemoe.json_object import parse_json_object
+from edgemoe.system import sync_file
 
 FILE = "journal.jsonl"
 
@@ -52,7 +52,7 @@ class Journal:
 
     def _sync(self) -> None:
         self._file.flush()
-        os.fsync(self._file.fileno())
+        sync_file(self._file.fileno())
 
     def close(self) -> None:
         """Close the file; it stays where it is."""

@@ -22,6 +22,7 @@ from edgemoe.store.durable import LOCK_FILE, failing_clearly, lock_folder, sync_
 from edgemoe.store.format import MANIFEST_FILE, Manifest, expert_name
 from edgemoe.store.layout import StoreLayout
 from edgemoe.store.retire import remove_set_aside, set_aside
+from edgemoe.system import drop_from_cache, sync_data
 from edgemoe.units import ceil_size, format_size
 
 # Data is forced to disk, and its journal lines after it, each time this much has been written.
@@ -213,9 +214,8 @@ class StoreWriter:
     def _sync(self) -> None:
         with self._failing_clearly():
             for descriptor in self._descriptors.values():
-                os.fdatasync(descriptor)
-                with contextlib.suppress(OSError):  # a hint, which some file systems refuse
-                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                sync_data(descriptor)
+                drop_from_cache(descriptor)
             self._journal.append(self._unsynced)
         self._unsynced.clear()
         self._num_unsynced_bytes = 0

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from edgemoe.json_object import parse_json_object
+from edgemoe.system import sync_file
 
 
 class Measurements:
@@ -44,7 +44,7 @@ class Measurements:
     def _write(self, line: bytes) -> None:
         self._file.write(line)
         self._file.flush()
-        os.fsync(self._file.fileno())
+        sync_file(self._file.fileno())
 
 
 def read_values(path: Path) -> dict[str, float]:

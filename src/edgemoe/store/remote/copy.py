@@ -30,6 +30,7 @@ from edgemoe.store.library import HOME
 from edgemoe.store.remote import network
 from edgemoe.store.remote.address import Address
 from edgemoe.store.remote.files import RemoteFiles
+from edgemoe.system import sync_file
 from edgemoe.user_folders import user_cache
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ class _Pieces:
         os.pwrite(self._done_file, b"\1", index)
 
     def finish(self) -> None:
-        os.fsync(self._data_file)
+        sync_file(self._data_file)
         self._partial.rename(self._path)
         self._done.unlink(missing_ok=True)
 

@@ -26,6 +26,7 @@ from edgemoe.store.expert_reader import Device, open_reader
 from edgemoe.store.format import checksum
 from edgemoe.store.library import HOME
 from edgemoe.store.remote.tier_index import TierIndex
+from edgemoe.system import open_uncached
 
 MAX_DEPTH = 8  # reads at a time; a local disk likes no more
 NUM_WAITING = 4  # records that wait to be written, at most; their bytes are counted in the budget
@@ -200,14 +201,8 @@ class Tier:
 
 def _open_sparse(path: Path, num_bytes: int) -> int:
     """A file of this size for direct writes, of which nothing need be there."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     num_bytes = -(-num_bytes // _BLOCK) * _BLOCK  # so that a direct read of its end is of whole blocks
-    try:
-        descriptor = os.open(path, flags | getattr(os, "O_DIRECT", 0), 0o644)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        descriptor = os.open(path, flags, 0o644)
+    descriptor = open_uncached(path, os.O_RDWR | os.O_CREAT)
     if os.fstat(descriptor).st_size != num_bytes:
         os.ftruncate(descriptor, num_bytes)
     punch_hole(descriptor, 0, _BLOCK)  # the file's header lies there, which is not kept

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from edgemoe.native import ByteArray
+from edgemoe.system import reserve_room
 
 _ABSENT, _TAKEN, _WHOLE = 0, 1, 2
 # As native/io/tiered_reader.h has it, which reads and counts uses.
@@ -45,7 +46,7 @@ class TierIndex:
             if os.fstat(self._descriptor).st_size != num_bytes:
                 os.ftruncate(self._descriptor, 0)
             # All of it is there: writing to the map of a full disk would kill the process.
-            os.posix_fallocate(self._descriptor, 0, num_bytes)
+            reserve_room(self._descriptor, num_bytes)
         mapped = np.memmap(path, _ENTRY, "r+", shape=(1 + len(sizes),))
         self.table: ByteArray = mapped.view(np.ndarray).view(np.uint8)  # the whole file
         self._age, self._table = mapped[:1], mapped[1:]
