@@ -1,11 +1,16 @@
-"""Tiny stores that many tests share, built once a session."""
+"""Tiny stores that many tests share, built once a session, and how examples are drawn."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from edgemoe.convert import convert
 from edgemoe.quant import BitPlan
+
+# How long an example takes is the machine's affair: under an emulator it is ten times as long.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
