@@ -85,6 +85,7 @@ class RowPool:
 
 def write_model(path: Path, shape: Shape, seed: int = 0, expert_gain: float = OUTPUT_GAIN) -> None:
     """Write the file; shows progress."""
+    pool, rng = RowPool(seed), np.random.default_rng(seed + 1)
     writer = gguf.GGUFWriter(path, shape.architecture)
     _add_description(writer)
     shape.add_keys(writer)
@@ -99,7 +100,6 @@ def write_model(path: Path, shape: Shape, seed: int = 0, expert_gain: float = OU
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    pool, rng = RowPool(seed), np.random.default_rng(seed + 1)
     total = sum(int(np.prod(tensor.dims)) for tensor in tensors)
     done = 0
     for tensor in tensors:

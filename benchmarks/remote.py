@@ -43,17 +43,19 @@ def plan_ways(local: Store, far: Store, cache_bytes: int) -> list[tuple[str, Sto
     """(name, store, options) of every way."""
     total = sum(entry.num_bytes for entry in local.manifest.experts.values())
 
-    def options(**changes: Any) -> LoadOptions:
-        return LoadOptions(**{"context": CONTEXT, "cache_bytes": cache_bytes, **changes})
-
     return [
-        (RESIDENT, local, options(cache_bytes=total)),
-        (LOCAL, local, options()),
-        ("network, no reading ahead", far, options(tier_bytes=0, predictor="none")),
-        ("network, no rehearsals", far, options(tier_bytes=0, max_rehearsed=0)),
-        ("network", far, options(tier_bytes=0)),
-        (WARM, far, options(tier_bytes=total)),
+        (RESIDENT, local, load_options(total)),
+        (LOCAL, local, load_options(cache_bytes)),
+        ("network, no reading ahead", far, load_options(cache_bytes, tier_bytes=0, predictor="none")),
+        ("network, no rehearsals", far, load_options(cache_bytes, tier_bytes=0, max_rehearsed=0)),
+        ("network", far, load_options(cache_bytes, tier_bytes=0)),
+        (WARM, far, load_options(cache_bytes, tier_bytes=total)),
     ]
+
+
+def load_options(cache_bytes: int, **changes: Any) -> LoadOptions:
+    """With so many bytes for experts."""
+    return LoadOptions(**{"context": CONTEXT, "cache_bytes": cache_bytes, **changes})
 
 
 def fill_tier(far: Store) -> None:

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <vector>
 
 #include "io/thread_reader.h"
 #include "kernels/layout.h"
@@ -34,10 +35,20 @@ class PackingReader final : public ThreadReader {
     ~PackingReader() override;
 
   private:
-    void read_all(Read& read) const override;
-    // Packs a slice to `to`; returns an errno, EBADMSG where a weight is not finite, or 0. `is_short`: the
-    // file ended.
-    int read_slice(const BlockSlice& slice, std::uint8_t* scratch, std::uint8_t* to, bool& is_short) const;
+    // Rows of a slice, and where they go.
+    struct Piece {
+        const BlockSlice* slice;
+        std::int64_t first_row, num_rows;
+        std::uint8_t* to;
+        int error = 0;
+        bool is_short = false;  // the file ended
+    };
+
+    void read_all(Read& read) override;
+    // What a record is read in, to `to`.
+    static std::vector<Piece> pieces_of(const BlockRecord& record, std::uint8_t* to);
+    // Reads a piece and packs it; its error is EBADMSG where a weight is not finite.
+    void read_piece(Piece& piece) const;
 
     // Whether a file is no longer what it was when it was opened. The first read of a record has nothing else
     // to be held against.

@@ -28,8 +28,8 @@ BLOCKS_FILE = "blocks.json"
 NOT_YET_READ = "0" * 16
 _FIRST_READS = "first-reads.txt"
 _FIRST_READ = re.compile(r"(\d{1,6})\.(\d{1,6}) ([0-9a-f]{16})\n")
-# What each thread of the reader takes; with more than 16 rows in a MiB, less than this.
-READER_THREAD_BYTES = (1 << 20) + (64 << 10)
+# What each thread of the reader takes: a huge page to read into, and its stack.
+READER_THREAD_BYTES = (2 << 20) + (64 << 10)
 
 
 @dataclass(frozen=True)
