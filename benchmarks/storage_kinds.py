@@ -1,7 +1,7 @@
 """The same store on storage of other kinds: the kernel lets through as many bytes and reads as each would.
 
     python benchmarks/storage_kinds.py olmoe.store --fit-made-up 4096     # a store of make_model.py
-    python benchmarks/storage_kinds.py STORE --text FILE --capacity 0.25 --kinds sd sata
+    python benchmarks/storage_kinds.py STORE --text FILE --capacity 0.5 --kinds sd sata
 
 Before each turn of a kind (turns.py) the bytes and reads per second of this process are limited for the disk
 that the store lies on, by a cgroup of its own (``blkio.throttle`` or ``io.max``; making one needs root).
@@ -134,6 +134,13 @@ def measure(
     return [row(way, ways[0]) for way in ways[1:]]
 
 
+def line_of(result: dict[str, Any]) -> str:
+    """A way's line of the table."""
+    share, read = result["share_of_local"], result["bytes_per_token"] / MIB
+    speed = f"{result['tokens_per_s']:.2f} | {share:.0%}"
+    return f"| {result['way']} | {speed} | {read:.0f} | {result['hit_share']:.0%} |"
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -143,7 +150,7 @@ def main() -> None:
     parser.add_argument("--text", type=Path, help="to follow; default: a made-up one for make_model.py")
     parser.add_argument("--fit-made-up", type=int, metavar="TOKENS", help="as in ablation.py")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--capacity", type=float, default=0.5, help="share of the experts in memory")
+    parser.add_argument("--capacity", type=float, default=0.75, help="share of the experts in memory")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--turn-tokens", type=int, default=16, help="tokens of a turn")
     parser.add_argument("--tokens", type=int, default=600, help="length of the text")
@@ -154,17 +161,14 @@ def main() -> None:
     if args.fit_made_up:
         store = fit_made_up(store, args.fit_made_up)
     ids, _ = read_tokens(store, args.text, args.tokens)
+    lines = ["| storage | tokens/s | of all in memory | MiB/token | hits |", "|---|---:|---:|---:|---:|"]
+    print("\n".join(lines))
     rows = []
     with throttle(args.store) as limits:
         for name in args.kinds:
             rows += measure(store, KINDS[name], limits, args, ids)
-    lines = ["| storage | tokens/s | of all in memory | MiB/token | hits |", "|---|---:|---:|---:|---:|"]
-    for r in rows:
-        share, read = r["share_of_local"], r["bytes_per_token"] / MIB
-        lines.append(
-            f"| {r['way']} | {r['tokens_per_s']:.2f} | {share:.0%} | {read:.0f} | {r['hit_share']:.0%} |"
-        )
-    print("\n".join(lines))
+            lines += [line_of(row) for row in rows[-2:]]
+            print("\n".join(lines[-2:]), flush=True)
     record = {"benchmark": "storage_kinds", "store": args.store.name, "capacity": args.capacity, "ways": rows}
     print(json.dumps(record))
     if args.out:

@@ -28,9 +28,9 @@ import numpy as np
 
 from edgemoe.calib.text import windows_of
 from edgemoe.calib.widths import WIDTHS, Profile, ProfileOptions, Quality, compare
+from edgemoe.calib.widths.calibration import read_facts
 from edgemoe.calib.widths.ladder import Widths
 from edgemoe.calib.widths.planning import Choice, knapsack
-from edgemoe.calib.widths.profile import read_facts
 from edgemoe.calib.widths.quality import States
 from edgemoe.calib.widths.search import METHODS, Goal, PlanSearch
 from edgemoe.calib.widths.sensitivity import output_errors, predicted_divergence
@@ -236,7 +236,7 @@ def main() -> None:
     args = parser.parse_args()
     facts = read_facts(args.profile)
     options = ProfileOptions(facts["window"], facts["dense"])
-    with Profile(args.model, args.profile, lambda _: facts["windows"], quiet, options) as profile:
+    with Profile.make(args.model, args.profile, lambda _: facts["windows"], quiet, options) as profile:
         bf16, length = args.profile / "bf16", options.window
         search = PlanSearch(profile, read_windows(args.text, args.tokens, bf16, length))
         share = args.test_tokens // len(args.test)

@@ -25,7 +25,7 @@ from safetensors.numpy import save_file
 from widths import Rows, joined, quiet, read_windows
 
 from edgemoe.calib.widths import Profile, ProfileOptions, compare
-from edgemoe.calib.widths.profile import read_facts
+from edgemoe.calib.widths.calibration import read_facts
 from edgemoe.calib.widths.quality import States
 from edgemoe.checkpoint import SourceRef, open_checkpoint
 from edgemoe.convert import convert
@@ -123,7 +123,7 @@ def main() -> None:
         raise SystemExit("needs pip install llama-cpp-python gguf")
     facts = read_facts(args.profile)
     options = ProfileOptions(facts["window"], facts["dense"])
-    with Profile(args.model, args.profile, lambda _: facts["windows"], quiet, options) as profile:
+    with Profile.make(args.model, args.profile, lambda _: facts["windows"], quiet, options) as profile:
         bf16, share = args.profile / "bf16", args.test_tokens // len(args.test)
         tests = {p.name.split(".")[0]: read_windows([p], share, bf16, options.window) for p in args.test}
         rows, source, states = Rows(profile, tests, args.out), Source(args.model, profile), {}

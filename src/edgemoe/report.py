@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemoe.calib.widths.ladder import OPTIONS, UNIFORM, WIDTHS
+from edgemoe.calib.widths.calibration import MEASURED, read_facts
+from edgemoe.calib.widths.ladder import OPTIONS, REFERENCE, UNIFORM, WIDTHS
 from edgemoe.calib.widths.measurements import read_values
 from edgemoe.calib.widths.planning import by_rank, knapsack
-from edgemoe.calib.widths.profile import MEASURED, REFERENCE, read_facts
 from edgemoe.calib.widths.sensitivity import expert_name, output_errors, predicted_divergence, super_experts
 from edgemoe.errors import RequestError
 from edgemoe.models import read_spec

@@ -99,7 +99,7 @@ def dying(work, mark, item):
 
 
 def profiled(checkpoint, folder, executor):
-    with Profile(checkpoint, folder, lambda store: WINDOWS, quiet, OPTIONS, executor) as made:
+    with Profile.make(checkpoint, folder, lambda store: WINDOWS, quiet, OPTIONS, executor) as made:
         made.find_fast()
         made.find_exact()
         plans = [dict.fromkeys(made.ladder.keys, formats) for formats in (UNIFORM[0], mixed_formats())]
@@ -398,7 +398,7 @@ def test_an_executor_that_cannot_work_is_refused_before_the_work(tiny_checkpoint
 
     plan = BitPlan.uniform("q3", "q8")
     with pytest.raises(RequestError, match="no cluster"):
-        Profile(tiny_checkpoint, tmp_path / "profile", find_windows, quiet, OPTIONS, Missing())
+        Profile.make(tiny_checkpoint, tmp_path / "profile", find_windows, quiet, OPTIONS, Missing())
     with pytest.raises(RequestError, match="no cluster"):
         convert_in_parts(tiny_checkpoint, {tmp_path / "parts": plan}, Missing())
     assert not list(tmp_path.iterdir())

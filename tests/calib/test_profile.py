@@ -55,7 +55,7 @@ def quiet(description, unit):
 
 
 def make(checkpoint, folder, windows=WINDOWS):
-    return Profile(checkpoint, folder, lambda store: windows, quiet, OPTIONS_64)
+    return Profile.make(checkpoint, folder, lambda store: windows, quiet, OPTIONS_64)
 
 
 @pytest.fixture(scope="module")
@@ -340,7 +340,7 @@ def test_two_forms_of_the_model_share_the_budget(tiny_checkpoint, tmp_path, monk
     monkeypatch.setattr(ladder, "load_engine", recorded)
     budget = 3 << 30
     options = ProfileOptions(WINDOW, "q8", budget)
-    with Profile(tiny_checkpoint, tmp_path / "made", lambda store: WINDOWS, quiet, options) as made:
+    with Profile.make(tiny_checkpoint, tmp_path / "made", lambda store: WINDOWS, quiet, options) as made:
         made.find_fast()
         (_, reference), *others = plans
         assert others
@@ -351,4 +351,4 @@ def test_two_forms_of_the_model_share_the_budget(tiny_checkpoint, tmp_path, monk
             assert reference < beside <= budget
     too_small = ProfileOptions(WINDOW, "q8", 1 << 20)
     with pytest.raises(BudgetError):
-        Profile(tiny_checkpoint, tmp_path / "none", lambda store: WINDOWS, quiet, too_small)
+        Profile.make(tiny_checkpoint, tmp_path / "none", lambda store: WINDOWS, quiet, too_small)

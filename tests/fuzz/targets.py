@@ -27,8 +27,8 @@ from reports.test_configs import PUBLISHED, TOOLS
 
 import edgemoe
 from edgemoe.calib.trace import read_trace, record_trace
+from edgemoe.calib.widths.calibration import read_facts
 from edgemoe.calib.widths.measurements import read_values
-from edgemoe.calib.widths.profile import read_facts
 from edgemoe.checkpoint import MemoryCheckpoint
 from edgemoe.convert import convert, estimate
 from edgemoe.engine.loading import LoadOptions, load_engine

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from edgemoe.calib.widths import CalibrationOptions, choose_widths
-from edgemoe.calib.widths.profile import TRACE
+from edgemoe.calib.widths.calibration import TRACE
 from edgemoe.checkpoint import is_gguf
 from edgemoe.convert import ConversionReport, StoreEstimate, convert, convert_in_parts, estimate
 from edgemoe.errors import RequestError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgemoe.calib.trace import TRACE_FILE
 from edgemoe.calib.widths import ChosenWidths, choose_widths
-from edgemoe.calib.widths.profile import TRACE
+from edgemoe.calib.widths.calibration import TRACE
 from edgemoe.calib.widths.quality import find_metric
 from edgemoe.calib.widths.search import METHODS
 from edgemoe.errors import RequestError, UnwrittenPlanError

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from edgemoe.calib.text import DEFAULT_WINDOW, windows_of
 from edgemoe.calib.trace import read_trace
+from edgemoe.calib.widths.calibration import TRACE, ProfileOptions, read_facts
 from edgemoe.calib.widths.inputs import TraceInputs
 from edgemoe.calib.widths.ladder import REFERENCE
-from edgemoe.calib.widths.profile import TRACE, Profile, ProfileOptions, read_facts
+from edgemoe.calib.widths.profile import Profile
 from edgemoe.calib.widths.quality import PERPLEXITY, Metric
 from edgemoe.calib.widths.search import Goal, Plan, PlanSearch, held_out_windows
 from edgemoe.checkpoint import open_checkpoint
@@ -114,7 +115,7 @@ def make_profile(
         return windows[::2]
 
     made = ProfileOptions(window, options.dense_format or _DENSE, options.budget_bytes)
-    return Profile(source, folder, find_windows, steps, made, executor)
+    return Profile.make(source, folder, find_windows, steps, made, executor)
 
 
 def open_profile(
@@ -137,7 +138,7 @@ def open_profile(
             " leave out --window and --dense-bits, or make another profile"
         )
     made = ProfileOptions(facts["window"], facts["dense"], options.budget_bytes)
-    return Profile(source, folder, lambda _: facts["windows"], steps, made, executor)
+    return Profile.make(source, folder, lambda _: facts["windows"], steps, made, executor)
 
 
 def _refuse_without_tokenizer(source: Path) -> None:

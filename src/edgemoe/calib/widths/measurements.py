@@ -19,6 +19,7 @@ class Measurements:
 
     def __init__(self, path: Path, identity: str) -> None:
         """Open the numbers of ``identity``; those of anything else are forgotten."""
+        self.identity = identity
         self.values: dict[str, float] = {}
         head = json.dumps({"identity": identity}).encode() + b"\n"
         num_bytes = 0

@@ -19,15 +19,12 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import xxhash
 
-from edgemoe.calib.trace import TRACE_FILE, record_trace
-from edgemoe.calib.widths.inputs import inputs_of
-from edgemoe.calib.widths.ladder import REFERENCE, WIDTHS, Ladder, Widths, build_ladder, refuse_foreign
+from edgemoe.calib.widths.calibration import MEASURED, Calibration, ProfileOptions, Window, probes_of
+from edgemoe.calib.widths.ladder import WIDTHS, Ladder, Widths, build_ladder, refuse_foreign
 from edgemoe.calib.widths.measurements import Measurements
 from edgemoe.calib.widths.quality import Quality
 from edgemoe.calib.widths.work import (
@@ -42,51 +39,55 @@ from edgemoe.calib.widths.work import (
     quality_of_items,
     run_measurements,
 )
-from edgemoe.calib.widths.workbench import PROBES, SCRATCH, Job, close_workbench, open_workbench
-from edgemoe.convert.parts import FindInputs
-from edgemoe.engine.loading import Engine, LoadOptions, load_engine
+from edgemoe.calib.widths.workbench import SCRATCH, Job, close_workbench, open_workbench
+from edgemoe.engine.loading import Engine
 from edgemoe.engine.memory import default_budget
 from edgemoe.errors import RequestError
 from edgemoe.executors import Executor, Here, end_earlier_workers
-from edgemoe.json_object import read_json_object
 from edgemoe.progress import Progress, ShowSteps
 from edgemoe.quant import ExpertInputs
-from edgemoe.store import Store
-from edgemoe.store.durable import lock_folder, replace_file
-
-__all__ = ["MEASURED", "REFERENCE", "TRACE", "Profile", "ProfileOptions", "Window", "read_facts"]
-
-FACTS, TRACE, MEASURED = "profile.json", "trace", "measured.jsonl"
-# One calibration window in this many is not rounded for: errors on what was rounded for are too small.
-PROBE_STRIDE = 4
-MAX_PROBES = 12
-MIN_WINDOWS = 4
-
-Window = Sequence[int]
+from edgemoe.store.durable import lock_folder
 
 
 @dataclass(frozen=True)
-class ProfileOptions:
-    """How a profile is made; ``window`` is in tokens."""
+class _Parts:
+    """What the folder of a profile holds; ``lock`` is an open file."""
 
-    window: int
-    dense_format: str = "q8"
-    budget_bytes: int | None = None
+    ladder: Ladder
+    inputs: ExpertInputs
+    windows: list[list[int]]
+    measured: Measurements
+    lock: int
 
 
 class Profile:
     """One folder. Close it, best by ``with``."""
 
     def __init__(
-        self,
+        self, folder: Path, parts: _Parts, options: ProfileOptions, steps: ShowSteps, executor: Executor
+    ) -> None:
+        self.folder, self.options, self.steps = folder, options, steps
+        self.ladder, self.inputs, self.windows = parts.ladder, parts.inputs, parts.windows
+        self._measured, self._lock = parts.measured, parts.lock
+        identity = parts.measured.identity
+        budget_bytes = options.budget_bytes or default_budget()[0]
+        self._job = Job(folder.absolute(), options.window, budget_bytes, identity)
+        self._items = _own_items(folder, identity)
+        self._executor = executor
+
+    @classmethod
+    def make(
+        cls,
         source: Path,
         folder: Path,
         find_windows: Callable[[Path], Sequence[Window]],
         steps: ShowSteps,
         options: ProfileOptions,
         executor: Executor | None = None,
-    ) -> None:
-        """``find_windows`` gives the calibration text once the tokenizer's folder is known.
+    ) -> Profile:
+        """Convert the model to every width and trace the text, as far as an earlier run has not.
+
+        ``find_windows`` gives the calibration text once the tokenizer's folder is known.
 
         Raises:
             BudgetError: the budget is too small for two forms of the model; with an executor it shows later.
@@ -96,35 +97,23 @@ class Profile:
                 is missing.
             WorkerError: the executor cannot work, or a worker failed.
         """
-        self._executor = executor or Here()
-        self._executor.check()
+        executor = executor or Here()
+        executor.check()
         refuse_foreign(folder, source)  # before the lock, which is a file in it
-        self._lock = lock_folder(folder)
-        self.folder, self.options = folder, options
-        self.steps = steps
-        self._find_windows = find_windows
-        self.windows: list[list[int]] = []
+        lock = lock_folder(folder)
         try:
             end_earlier_workers(folder)
             shutil.rmtree(folder / SCRATCH, ignore_errors=True)
-            with steps("converting to every width", "widths") as advance:
-                inputs = build_ladder(
-                    source, folder, options.dense_format, self._executor, advance, self._record
-                )
-            assert inputs is not None
-            self.inputs: ExpertInputs = inputs
-            self.ladder = Ladder(folder, folder / SCRATCH / "driver.mixed")
-            identity = f"{self.inputs.identity} {_digest(self.windows)} {' '.join(WIDTHS)}"
-            self._measured = Measurements(folder / MEASURED, identity)
-            budget_bytes = options.budget_bytes or default_budget()[0]
-            self._job = Job(folder.absolute(), options.window, budget_bytes, identity)
-            self._items = _own_items(folder, identity)
-            if isinstance(self._executor, Here):
-                _ = self.reference  # refused now rather than after the first stage
+            calibration = Calibration(folder, options, find_windows)
+            parts = _prepare(source, calibration, steps, executor, lock)
+            made = cls(folder, parts, options, steps, executor)
+            if isinstance(executor, Here):
+                _ = made.reference  # refused now rather than after the first stage
         except BaseException:
             close_workbench()
-            os.close(self._lock)
+            os.close(lock)
             raise
+        return made
 
     def __enter__(self) -> Profile:
         return self
@@ -148,7 +137,7 @@ class Profile:
     @property
     def probes(self) -> list[list[int]]:
         """Windows that errors are measured on."""
-        return self.windows[::PROBE_STRIDE][:MAX_PROBES]
+        return probes_of(self.windows)
 
     @property
     def found(self) -> dict[str, float]:
@@ -196,62 +185,18 @@ class Profile:
             run_measurements(self._executor, self._job, missing, advance)
         enter(missing, self._measured)
 
-    def _record(self, store: Store) -> FindInputs:
-        """Trace the windows on the unquantised store, unless that has been done."""
-        self.windows = [list(window) for window in self._find_windows(store.path)]
-        if len(self.windows) < MIN_WINDOWS:
-            raise RequestError(
-                f"the text gives {len(self.windows)} windows of {self.options.window} tokens to calibrate on;"
-                f" {MIN_WINDOWS} are needed, give more text or a smaller --window"
-            )
-        facts = {"window": self.options.window, "dense": self.options.dense_format, "windows": self.windows}
-        text = json.dumps(facts)
-        path = self.folder / FACTS
-        if not (path.exists() and path.read_text(encoding="utf-8") == text):
-            if (self.folder / MEASURED).exists():
-                raise RequestError(
-                    f"{self.folder} holds what was measured on another text or with another --window;"
-                    " choose another folder, or remove this one"
-                )
-            for name in (TRACE, PROBES):
-                shutil.rmtree(self.folder / name, ignore_errors=True)
-            replace_file(path, text.encode())
-        probes = self.probes
-        rounded = [
-            w for i, w in enumerate(self.windows) if i % PROBE_STRIDE or i >= PROBE_STRIDE * MAX_PROBES
-        ]
-        for name, windows in ((TRACE, rounded), (PROBES, probes)):
-            if not (self.folder / name).exists():
-                self._trace(store, windows, self.folder / name)
-        folder = (self.folder / TRACE).absolute()
-        return partial(inputs_of, folder, (folder / TRACE_FILE).stat().st_mtime_ns)
 
-    def _trace(self, store: Store, windows: Sequence[Window], folder: Path) -> None:
-        options = LoadOptions(self.options.budget_bytes, self.options.window, predictor="none")
-        engine = load_engine(store, options)
-        try:
-            record_trace(engine, {str(i): window for i, window in enumerate(windows)}, folder)
-        finally:
-            engine.experts.close()
-
-
-def read_facts(folder: Path) -> dict[str, Any]:
-    """Window, dense format and calibration windows of a profile.
-
-    Raises:
-        RequestError: the folder is no profile.
-    """
-    try:
-        facts = read_json_object(folder / FACTS)
-        window, windows = facts["window"], facts["windows"]
-        is_sound = type(window) is int and window > 0 and type(facts["dense"]) is str
-        if not is_sound or not all(type(token) is int for row in windows for token in row):
-            raise ValueError("its values are none of a profile")
-    except OSError:
-        raise RequestError(f"{folder} is no profile; make one with `edgemoe profile`") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"{folder / FACTS}: damaged ({error}); run `edgemoe profile` anew") from None
-    return facts
+def _prepare(
+    source: Path, calibration: Calibration, steps: ShowSteps, executor: Executor, lock: int
+) -> _Parts:
+    folder, options = calibration.folder, calibration.options
+    with steps("converting to every width", "widths") as advance:
+        inputs = build_ladder(source, folder, options.dense_format, executor, advance, calibration.record)
+    assert inputs is not None
+    identity = f"{inputs.identity} {_digest(calibration.windows)} {' '.join(WIDTHS)}"
+    measured = Measurements(folder / MEASURED, identity)
+    ladder = Ladder(folder, folder / SCRATCH / "driver.mixed")
+    return _Parts(ladder, inputs, calibration.windows, measured, lock)
 
 
 def _digest(windows: Sequence[list[int]]) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgemoe.calib.widths.calibration import MIN_WINDOWS, Window
 from edgemoe.calib.widths.ladder import UNIFORM, Widths
 from edgemoe.calib.widths.planning import Choice, Costs, Sizes, by_rank, knapsack, smallest_within
-from edgemoe.calib.widths.profile import Profile, Window
+from edgemoe.calib.widths.profile import Profile
 from edgemoe.calib.widths.quality import CONFIDENCE, PERPLEXITY, Metric, Quality
 from edgemoe.calib.widths.sensitivity import (
     measured_alone,
@@ -23,7 +24,6 @@ from edgemoe.quant import BitPlan, ExpertFormats
 from edgemoe.store import ExpertKey
 
 METHODS = ("knapsack", "exact", "paper")
-MIN_WINDOWS = 4
 # How many a search within a tolerance mostly measures, for the progress bar.
 _TYPICAL_PLANS = 6
 
