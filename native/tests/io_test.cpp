@@ -25,17 +25,17 @@ constexpr std::int64_t kSector = kDirectAlignment;
 // A read of this size keeps the only worker busy while a test fills the queue behind it.
 constexpr std::int64_t kLongRead = 32 << 20;
 
-// A file of which byte i is value_at(i); removed with the object. In the working directory, because
-// /tmp may be a memory file system without direct reads.
+// A file of which byte i is value_at(i), of that the bits of a mask; removed with the object. In the working
+// directory, because /tmp may be a memory file system without direct reads.
 class TemporaryFile {
   public:
-    explicit TemporaryFile(std::int64_t num_bytes) {
+    explicit TemporaryFile(std::int64_t num_bytes, std::uint8_t mask = 0xff) {
         const int descriptor = ::mkstemp(name_);
         if (descriptor < 0) throw std::system_error(errno, std::generic_category(), name_);
         ::close(descriptor);
         std::string bytes(static_cast<std::size_t>(num_bytes), '\0');
         for (std::int64_t i = 0; i < num_bytes; ++i)
-            bytes[static_cast<std::size_t>(i)] = static_cast<char>(value_at(i));
+            bytes[static_cast<std::size_t>(i)] = static_cast<char>(value_at(i) & mask);
         std::ofstream(name_, std::ios::binary) << bytes;
     }
     ~TemporaryFile() { ::unlink(name_); }
@@ -365,6 +365,51 @@ TEST(blocks_become_records_wherever_they_begin_and_end) {
         CHECK(reader->wait(reader->submit({0, count * kSector, kSector, record.data()}, 0)).is_short);
         CHECK_EQUAL(reader->wait(reader->submit({0, kSector / 2, kSector, record.data()}, 0)).error, EINVAL);
     }
+}
+
+// Slices of more than a huge page, of several records at once, by as many threads as there may be.
+TEST(pieces_of_records_are_packed_by_whichever_thread_is_free) {
+    constexpr std::int64_t kRows = 1500, kCols = 4096, kBytes = kRows * (kCols / 32) * 17, kRecords = 3;
+    constexpr std::uint8_t kFinite = 0x3f;
+    constexpr std::int64_t kFileBytes = kRecords * 2 * kBytes + 5;
+    const TemporaryFile file(kFileBytes, kFinite);
+    const std::int64_t packed = packed_bytes(Format::kMxfp4, kRows, kCols);
+    const std::int64_t record_bytes = (2 * packed / kSector + 1) * kSector;
+    std::vector<std::uint8_t> blocks(static_cast<std::size_t>(kFileBytes));
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+        blocks[i] = TemporaryFile::value_at(static_cast<std::int64_t>(i)) & kFinite;
+    }
+    BlockRecords records;
+    for (std::int64_t i = 0; i < kRecords; ++i) {
+        const auto slice = [&](std::int64_t number) {
+            return BlockSlice{0, number * kBytes + 5, Format::kMxfp4, kRows, kCols};
+        };
+        records.push_back({i * record_bytes, {slice(i), slice(2 * kRecords - 1 - i)}});
+    }
+    for (const int num_threads : {1, 2, 5}) {
+        PackingReader reader({file.path()}, records, num_threads, false, {});
+        std::vector<std::unique_ptr<AlignedBuffer>> found;
+        std::vector<FileReader::Ticket> tickets;
+        for (std::int64_t i = 0; i < kRecords; ++i) {
+            found.push_back(std::make_unique<AlignedBuffer>(record_bytes));
+            tickets.push_back(reader.submit({0, i * record_bytes, record_bytes, found.back()->data()}, 0));
+        }
+        std::vector<std::uint8_t> expected(static_cast<std::size_t>(record_bytes), 0);
+        for (std::int64_t i = 0; i < kRecords; ++i) {
+            const auto at = static_cast<std::size_t>(i);
+            CHECK_EQUAL(reader.wait(tickets[at]).error, 0);
+            for (std::int64_t j = 0; j < 2; ++j) {
+                const auto offset =
+                    static_cast<std::size_t>(records[at].slices[static_cast<std::size_t>(j)].offset);
+                pack_blocks_alone(&blocks[offset], kRows, kCols, Format::kMxfp4, &expected[j * packed]);
+            }
+            CHECK_EQUAL(std::memcmp(found[at]->data(), expected.data(), expected.size()), 0);
+        }
+    }
+    file.truncate(kBytes + 5);  // behind the first of the two slices
+    PackingReader reader({file.path()}, records, 2, false, {});
+    AlignedBuffer record(static_cast<std::size_t>(record_bytes));
+    CHECK(reader.wait(reader.submit({0, 0, record_bytes, record.data()}, 0)).is_short);
 }
 
 }  // namespace
