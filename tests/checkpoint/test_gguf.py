@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 import edgemoe
 from edgemoe.checkpoint import SourceRef, open_checkpoint
-from edgemoe.checkpoint.gguf.tokenizer import tokenizer_files
+from edgemoe.checkpoint.gguf.tokenizer import GgufText
 from edgemoe.convert import convert, plan_as_stored
 from edgemoe.errors import CheckpointError, UnsupportedModelError
 from edgemoe.models import find_sources, read_spec
@@ -144,7 +144,7 @@ def test_scores_of_a_sentence_piece_vocabulary_become_merges(tmp_path):
         "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.ggml.eos_token_id": 2,
     }
-    files = tokenizer_files(metadata, tmp_path / "model.gguf")
+    files = dict(GgufText(metadata, tmp_path / "model.gguf").files())
     tokenizer = Tokenizer.from_str(files["tokenizer.json"].decode())
     encoded = tokenizer.encode("lower low é")
     expected = ["<s>", "▁low", "er", "▁low", "▁", "<0xC3>", "<0xA9>"]

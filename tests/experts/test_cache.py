@@ -44,7 +44,7 @@ def load(cache, expert, is_demand=True):
 
 
 def use(cache, expert):
-    position = cache.catalog.position_of(expert)
+    position = int(cache.catalog.layer_position[expert])
     cache.statistics.observe(position, np.array([[expert - cache.catalog.span(position).start]], np.int32))
 
 

@@ -110,7 +110,7 @@ class Books:
         return None
 
     def _may_leave(self, victim, expert):
-        statistics, position = self.statistics, self.catalog.position_of(victim)
+        statistics, position = self.statistics, self.catalog.layer_position[victim]
         is_over = position < self.catalog.first_step and position < statistics.position
         layer_bytes = self.catalog.num_bytes[self.is_held & (self.catalog.layer_position == position)].sum()
         return (
@@ -118,7 +118,7 @@ class Books:
             and not self.is_pinned[victim]
             and not self.is_reserved[victim]
             and (
-                position == self.catalog.position_of(expert)
+                position == self.catalog.layer_position[expert]
                 or layer_bytes > (0 if is_over else self.floor_bytes)
             )
             and statistics.last_use[victim] <= self.order_clock

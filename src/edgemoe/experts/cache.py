@@ -25,11 +25,6 @@ class ExpertCache(native.ExpertCache):
         self.residency = Residency(self.statistics, policy, capacity_bytes)
         super().__init__(self.residency, arena, sizes)
 
-    @property
-    def is_complete(self) -> bool:
-        """True when every expert is resident."""
-        return len(self) == len(self.catalog)
-
     def has_free_room(self, expert: int) -> bool:
         """Whether an expert could be loaded without evicting another."""
         return self.residency.used_bytes + self._slot_sizes[expert] <= self.residency.capacity_bytes

@@ -29,7 +29,6 @@ class Catalog:
         # The position of the first layer that runs at every step.
         self.first_step = sum(layer < num_encoder_layers for layer in self.layers)
         self.layer_position: Index = np.array([self.position[layer] for layer, _ in self.keys], np.int64)
-        self._position_of: list[int] = self.layer_position.tolist()
         starts = np.searchsorted(self.layer_position, np.arange(len(self.layers) + 1))
         self._spans = [slice(int(a), int(b)) for a, b in pairwise(starts)]
 
@@ -54,10 +53,6 @@ class Catalog:
         """The same numbers as ``span``, to iterate over."""
         span = self._spans[position]
         return range(span.start, span.stop)
-
-    def position_of(self, expert: int) -> int:
-        """The position of an expert's layer."""
-        return self._position_of[expert]
 
     def num_experts(self, position: int) -> int:
         """Experts of the layer at this position."""

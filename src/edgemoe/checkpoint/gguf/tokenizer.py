@@ -90,11 +90,6 @@ class GgufText:
         return str(built.tokenizer.to_str()).encode()
 
 
-def tokenizer_files(metadata: Mapping[str, Any], path: Path) -> dict[str, bytes]:
-    """The files of a vocabulary by name; see GgufText."""
-    return dict(GgufText(metadata, path).files())
-
-
 def _settings(vocabulary: Vocabulary) -> dict[str, Any]:
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
     for role in ("bos", "eos", "unknown", "padding", "seperator", "mask"):
