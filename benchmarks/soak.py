@@ -1,6 +1,6 @@
 """Does a server hold for long, and when things go wrong?
 
-    python benchmarks/soak.py [STORE] [--memory 96MiB] [--requests 1000] [--at-once 16]
+    python benchmarks/soak.py [STORE] [--memory 100MiB] [--requests 1000] [--at-once 16]
 
 Servers of their own processes, under a memory cgroup of the budget's size where one can be made:
 
@@ -432,7 +432,7 @@ def main() -> int:
     )
     demo = Path(str(files("edgemoe").joinpath("demo_store")))
     parser.add_argument("store", nargs="?", type=Path, default=demo)
-    parser.add_argument("--memory", default="96MiB", help="budget, and size of the cgroup")
+    parser.add_argument("--memory", default="100MiB", help="budget, and size of the cgroup")
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--at-once", type=int, default=16)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)

@@ -33,6 +33,7 @@ def load(
     num_texts: int = 1,
     tier: str | int | None = None,
     draft: str | Path = "none",
+    has_grammars: bool = False,
 ) -> Model:
     """Load a store so that the whole process stays within ``memory``.
 
@@ -66,6 +67,8 @@ def load(
             store has such a layer and memory holds it and all experts; else "text", if the model allows it.
             A small store with the same tokenizer, given like ``store``, guesses what it would write; all of
             it lies in memory, within the budget.
+        has_grammars: keep room for what the server's grammars of schemas and calls take, 1,200 bytes for each
+            token of the vocabulary.
 
     Raises:
         NotAStoreError, StoreVersionError, CorruptStoreError: the store cannot be used.
@@ -95,6 +98,7 @@ def load(
         tier_bytes=_size(tier),
         draft=draft_name,
         draft_store=draft_store,
+        has_grammars=has_grammars,
     )
     engine = load_engine(_open(Path(store)), options)
     for note in engine.notes:

@@ -85,6 +85,7 @@ class LoadOptions:
     swaps_layers: bool = False  # read whole layers, as a baseline
     num_texts: int = 1  # whole contexts that all open texts share
     answers_at_once: int | None = None  # written together, within what is planned; default: where it pays
+    has_grammars: bool = False  # keeps room for those of the server
     held_bytes: int = 0  # that the process may come to take without this model
     max_rehearsed: int = MAX_REHEARSED  # layers rehearsed while one waits for storage
     draft: str = "none"  # where drafts of the next tokens come from; see DRAFTS
@@ -151,6 +152,7 @@ def _plan(
         cache_bytes=options.cache_bytes,
         predictor_bytes=predictor_num_bytes(spec, store, predictor_name, options.policy),
         reader_bytes=store.depths[-1] * store.reader_num_bytes,
+        has_grammars=options.has_grammars,
         held_bytes=options.held_bytes,
     )
 

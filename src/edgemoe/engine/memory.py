@@ -26,6 +26,8 @@ from edgemoe.units import MIB, ceil_size, format_size
 PROCESS_BYTES = 72 * MIB
 # A loaded tokenizer takes a multiple of its file: strings, hash tables, merges.
 TOKENIZER_FACTOR = 12
+# Of each token of a vocabulary, as llguidance knows it and as it reads within JSON: 1,070 were measured.
+GRAMMAR_BYTES = 1200
 # What the C allocator keeps back between calls, measured at its worst.
 ALLOCATOR_MARGIN_BYTES = 12 * MIB
 # What a default budget leaves of the free memory to everything else: this share, at least these bytes.
@@ -67,6 +69,7 @@ class MemoryNeeds:
     predictor_bytes: int = 0  # for forecasting the next layers' experts
     reader_bytes: int = 0  # what reads take besides the records they fetch
     draft_bytes: int = 0  # a model that drafts for this one
+    has_grammars: bool = False  # answers follow grammars of the server
     held_bytes: int = 0  # what the process may come to take without this model, such as for another one
 
     def __post_init__(self) -> None:
@@ -315,11 +318,13 @@ def _fixed_items(spec: ModelSpec, manifest: Manifest, context: int, needs: Memor
     kv_bytes = needs.num_texts * spec.state_num_bytes(context, needs.kv_format)
     # Floats for every head and distance in both directions, of encoder and decoder.
     bias_bytes = 0 if spec.position_bias is None else 2 * 4 * spec.num_bias_heads * 2 * context
+    grammar_bytes = GRAMMAR_BYTES * spec.vocab_size if needs.has_grammars else 0
     where_needed = (
         MemoryItem("position_biases", "position biases", bias_bytes),
         MemoryItem("predictor", "predictor", needs.predictor_bytes),
         MemoryItem("reader", "reads under way", needs.reader_bytes),
         MemoryItem("draft_model", "draft model, its texts and working memory", needs.draft_bytes),
+        MemoryItem("grammars", "vocabulary for grammars", grammar_bytes),
     )
     return [
         MemoryItem("process", "process and tokenizer", process),

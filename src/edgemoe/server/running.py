@@ -122,6 +122,7 @@ def create_app(
 
     options = options or ServerOptions()
     load_options.setdefault("num_texts", options.parallel)
+    load_options.setdefault("has_grammars", True)
     paths = [Path(stores)] if isinstance(stores, str | Path) else [Path(store) for store in stores]
     if not paths:
         raise RequestError("there is no store to serve; give at least one")
