@@ -14,8 +14,9 @@ namespace edgemoe {
 namespace {
 
 constexpr std::int64_t kHugePage = std::int64_t{2} << 20;
-// Sixteenths of its last huge page that a record must fill to get all of it: all, or nearly all.
-constexpr std::int64_t kFull = 16, kNearlyFull = 15;
+// Sixteenths of its last huge page that a record must fill to get all of it. Where all records fit, they must
+// take no more room; where less than half do, the rest of a page is worth less than faster reads.
+constexpr std::int64_t kFull = 16, kNearlyFull = 15, kMostlyFull = 12;
 
 // Bytes of huge pages that the smallest record fills, the last one to this share at least.
 std::int64_t filled_huge_bytes(std::int64_t smallest, std::int64_t least_share) {
@@ -60,7 +61,10 @@ SlotArena::SlotArena(std::int64_t capacity_bytes, const std::vector<std::int64_t
     // Slots whose pages may go back apart must not share a huge page: each begins at one.
     if (smallest < largest) {
         const bool holds_all = capacity_bytes >= all_bytes;  // and would not, if records took more
-        const std::int64_t huge_bytes = filled_huge_bytes(smallest, holds_all ? kFull : kNearlyFull);
+        const std::int64_t least = holds_all                        ? kFull
+                                   : capacity_bytes < all_bytes / 2 ? kMostlyFull
+                                                                    : kNearlyFull;
+        const std::int64_t huge_bytes = filled_huge_bytes(smallest, least);
         huge_bytes_ = huge_bytes <= capacity_bytes ? huge_bytes : 0;
         // Where pages are larger than records' multiples (16 KiB on some boards), none is in two slots.
         if (!holds_all) grain_bytes_ = page_bytes > 0 ? page_bytes : ::sysconf(_SC_PAGESIZE);

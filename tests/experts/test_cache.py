@@ -173,6 +173,9 @@ def test_records_that_nearly_fill_a_huge_page_take_it():
     assert resident_bytes() - before <= arena.touched_bytes + (1 << 20)
     assert SlotArena(4 * (nearly + large), [nearly, large] * 4).slot_num_bytes(nearly) == nearly, "all fit"
     assert SlotArena(6 * huge, [nearly - PAGE, large] * 4).slot_num_bytes(nearly) == nearly, "not that near"
+    mostly = 12 << 17
+    assert SlotArena(4 * huge, [mostly, large] * 4).slot_num_bytes(mostly) == huge, "less than half fits"
+    assert SlotArena(6 * huge, [mostly, large] * 4).slot_num_bytes(mostly) == mostly
 
 
 def test_slots_take_whole_pages_where_these_are_larger_than_on_most_machines():
