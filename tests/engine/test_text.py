@@ -26,6 +26,9 @@ def test_text_arrives_in_whole_characters_and_in_full(tokenizer, text):
     assert not any("\ufffd" in piece for piece in pieces)
 
 
+HELLO = [{"role": "user", "content": "Hi"}]
+
+
 def test_an_unfinished_character_is_shown_at_the_end(tokenizer):
     decoder = StreamDecoder(tokenizer)
     assert [decoder.push(token) for token in tokenizer.encode("🙂")[:-1]] == [""] * 3
@@ -86,17 +89,17 @@ def test_templates_inside_the_tokenizer_configuration(tmp_path, tiny_store):
     tokenizer = make_folder(tmp_path, tiny_store, "{{ bos_token }}{{ messages[0].content | tojson }}")
     assert tokenizer.render_chat([{"role": "user", "content": "é"}]) == 'B"é"'
     named = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]
-    assert make_folder(tmp_path, tiny_store, named).render_chat([]) == "d"
+    assert make_folder(tmp_path, tiny_store, named).render_chat(HELLO) == "d"
 
 
 def test_refusals_of_a_template_are_one_line(tmp_path, tiny_store):
     tokenizer = make_folder(tmp_path, tiny_store, "{{ raise_exception('roles must alternate') }}")
     with pytest.raises(RequestError, match="refuses this conversation: roles must alternate"):
-        tokenizer.render_chat([])
+        tokenizer.render_chat(HELLO)
     with pytest.raises(RequestError, match="refuses this conversation"):
-        make_folder(tmp_path, tiny_store, "{{ ''.__class__.__mro__ }}").render_chat([])
+        make_folder(tmp_path, tiny_store, "{{ ''.__class__.__mro__ }}").render_chat(HELLO)
     with pytest.raises(RequestError, match="has no chat template"):
-        make_folder(tmp_path, tiny_store, None).render_chat([])
+        make_folder(tmp_path, tiny_store, None).render_chat(HELLO)
 
 
 def test_a_damaged_tokenizer_is_refused(tmp_path):

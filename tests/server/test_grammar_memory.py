@@ -53,6 +53,6 @@ def test_a_vocabulary_takes_no_more_than_is_kept_for_it():
 
 
 def test_the_server_keeps_room_for_grammars():
-    with edgemoe.load(DEMO_STORE, "200MiB", has_grammars=True) as model:
+    with edgemoe.load(DEMO_STORE, has_grammars=True) as model:
         items = {item.key: item.num_bytes for item in model.memory.items}
         assert items["grammars"] == GRAMMAR_BYTES * model.spec.vocab_size
