@@ -20,7 +20,7 @@ import json
 import os
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from range_server import start_server
 from tables import replace_between
 from turns import TURN_TOKENS, Way, take_turns
 
-from edgemoe.engine.loading import LoadOptions, load_engine
+from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.native import aligned_empty
 from edgemoe.store import Store, open_store
 from edgemoe.store.remote.reader import TieredReader
@@ -75,13 +75,17 @@ def fill_tier(far: Store) -> None:
 
 
 def measure(
-    plan: Sequence[tuple[str, Store, LoadOptions]], ids: Sequence[int], num_turns: int, turn_tokens: int
+    plan: Sequence[tuple[str, Store, LoadOptions]],
+    ids: Sequence[int],
+    num_turns: int,
+    turn_tokens: int,
+    new_way: Callable[[str, Engine], Way] = Way,
 ) -> list[Way]:
     """Load every way, then time all in turns."""
     ways: list[Way] = []
     try:
         for name, store, options in plan:
-            ways.append(Way(name, load_engine(store, options)))
+            ways.append(new_way(name, load_engine(store, options)))
             if name == RESIDENT:
                 ways[-1].engine.experts.preload()
             ways[-1].engine.session.prefill(ids[:2])
@@ -107,6 +111,24 @@ def row(way: Way, local: Way) -> dict[str, Any]:
         "tier_bytes": counts.tier_bytes,
         "reading_ahead": way.tokens_ahead / way.num_tokens,
     }
+
+
+def add_text_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is run on which text, and where the results go."""
+    parser.add_argument("store", type=Path, help="a folder")
+    parser.add_argument("--text", type=Path, help="to follow; default: a made-up one for make_model.py")
+    parser.add_argument("--tokens", type=int, default=600, help="length of the text")
+    parser.add_argument("--fit-made-up", type=int, metavar="TOKENS", help="as in ablation.py")
+    parser.add_argument("--out", "-o", type=Path)
+    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="put the table there")
+
+
+def open_with_text(args: argparse.Namespace) -> tuple[Store, Sequence[int]]:
+    """The store, and the tokens to follow."""
+    store = open_store(args.store)
+    if args.fit_made_up:
+        store = fit_made_up(store, args.fit_made_up)
+    return store, read_tokens(store, args.text, args.tokens)[0]
 
 
 def print_rows(rows: Sequence[dict[str, Any]]) -> None:
@@ -135,22 +157,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("store", type=Path, help="a folder")
-    parser.add_argument("--text", type=Path, help="to follow; default: a made-up one for make_model.py")
-    parser.add_argument("--fit-made-up", type=int, metavar="TOKENS", help="as in ablation.py")
+    add_text_arguments(parser)
     parser.add_argument("--latency-ms", type=float, default=30)
     parser.add_argument("--mbit", type=float, help="of the line; default: as fast as loopback")
     parser.add_argument("--capacity", type=float, default=0.25, help="share of the experts in memory")
     parser.add_argument("--turns", type=int, default=8)
     parser.add_argument("--turn-tokens", type=int, default=TURN_TOKENS, help="tokens of a turn")
-    parser.add_argument("--tokens", type=int, default=600, help="length of the text")
-    parser.add_argument("--out", "-o", type=Path)
-    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="put the table there")
     args = parser.parse_args()
-    local = open_store(args.store)
-    if args.fit_made_up:
-        local = fit_made_up(local, args.fit_made_up)
-    ids, _ = read_tokens(local, args.text, args.tokens)
+    local, ids = open_with_text(args)
     total = sum(entry.num_bytes for entry in local.manifest.experts.values())
     with (
         tempfile.TemporaryDirectory(dir=args.store.parent) as home,  # a tier on the disk of the store

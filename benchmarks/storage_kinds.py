@@ -20,16 +20,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ablation import fit_made_up, read_tokens
-from remote import RESIDENT, load_options, row
+import remote
+from remote import RESIDENT, add_text_arguments, load_options, open_with_text, row
 from tables import replace_between
-from turns import Way, take_turns
+from turns import Way
 
-from edgemoe.engine.loading import load_engine
-from edgemoe.store import Store, open_store
+from edgemoe.store import Store
 from edgemoe.units import MIB
 
 _ROOT = Path("/sys/fs/cgroup")
@@ -114,23 +114,16 @@ def measure(
     """One kind with and without reading ahead, in turns with everything in memory."""
     total = sum(entry.num_bytes for entry in store.manifest.experts.values())
     share = int(args.capacity * total)
-    plan = {
-        RESIDENT: load_options(total),
-        f"{kind.name}, no reading ahead": load_options(share, predictor="none"),
-        kind.name: load_options(share),
-    }
-    ways: list[KindWay] = []
+    plan = [
+        (RESIDENT, store, load_options(total)),
+        (f"{kind.name}, no reading ahead", store, load_options(share, predictor="none")),
+        (kind.name, store, load_options(share)),
+    ]
     try:
-        for name, options in plan.items():
-            ways.append(KindWay(name, load_engine(store, options), kind=kind, limits=limits))
-            if name == RESIDENT:
-                ways[-1].engine.experts.preload()
-            ways[-1].engine.session.prefill(ids[:2])
-        take_turns(ways, ids, args.turns, args.turn_tokens)
+        new_way = partial(KindWay, kind=kind, limits=limits)
+        ways = remote.measure(plan, ids, args.turns, args.turn_tokens, new_way)
     finally:
         limits.set(KINDS["disk"])
-        for way in ways:
-            way.engine.close()
     return [row(way, ways[0]) for way in ways[1:]]
 
 
@@ -146,21 +139,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("store", type=Path, help="a folder")
-    parser.add_argument("--text", type=Path, help="to follow; default: a made-up one for make_model.py")
-    parser.add_argument("--fit-made-up", type=int, metavar="TOKENS", help="as in ablation.py")
+    add_text_arguments(parser)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--capacity", type=float, default=0.75, help="share of the experts in memory")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--turn-tokens", type=int, default=16, help="tokens of a turn")
-    parser.add_argument("--tokens", type=int, default=600, help="length of the text")
-    parser.add_argument("--out", "-o", type=Path)
-    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="put the table there")
     args = parser.parse_args()
-    store = open_store(args.store)
-    if args.fit_made_up:
-        store = fit_made_up(store, args.fit_made_up)
-    ids, _ = read_tokens(store, args.text, args.tokens)
+    store, ids = open_with_text(args)
     lines = ["| storage | tokens/s | of all in memory | MiB/token | hits |", "|---|---:|---:|---:|---:|"]
     print("\n".join(lines))
     rows = []

@@ -33,9 +33,9 @@ class AlignedBuffer {
 
     std::uint8_t* data() const { return data_; }
 
-    static constexpr std::size_t kHugePage = std::size_t{2} << 20;
-
   private:
+    static constexpr std::size_t kHugePage = platform::kHugePage;
+
     std::size_t num_bytes_, mapped_bytes_;
     void* mapped_;
     std::uint8_t* data_;

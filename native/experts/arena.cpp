@@ -13,7 +13,7 @@
 namespace edgemoe {
 namespace {
 
-constexpr std::int64_t kHugePage = std::int64_t{2} << 20;
+constexpr std::int64_t kHugePage = platform::kHugePage;
 // Sixteenths of its last huge page that a record must fill to get all of it. Where all records fit, they must
 // take no more room; where less than half do, the rest of a page is worth less than faster reads.
 constexpr std::int64_t kFull = 16, kNearlyFull = 15, kMostlyFull = 12;

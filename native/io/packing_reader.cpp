@@ -9,14 +9,14 @@
 #include "core/aligned_buffer.h"
 #include "kernels/exact_blocks.h"
 #include "platform/files.h"
+#include "platform/memory.h"
 
 namespace edgemoe {
 namespace {
 
 // Read at a time, with the sectors around it: a huge page, to which storage writes faster than to many small
 // ones.
-constexpr std::int64_t kPieceBytes =
-    static_cast<std::int64_t>(AlignedBuffer::kHugePage) - 2 * kDirectAlignment;
+constexpr std::int64_t kPieceBytes = static_cast<std::int64_t>(platform::kHugePage) - 2 * kDirectAlignment;
 
 std::int64_t piece_rows(const BlockSlice& slice) {
     const std::int64_t groups = kPieceBytes / (kRowGroup * block_row_bytes(slice.format, slice.cols));

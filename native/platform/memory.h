@@ -6,6 +6,9 @@
 
 namespace edgemoe::platform {
 
+// Bytes of a huge page, where the system has any.
+inline constexpr std::size_t kHugePage = std::size_t{2} << 20;
+
 // Advice only: without huge pages, or where the system refuses, nothing happens.
 void want_huge_pages(void* data, std::size_t num_bytes);
 void avoid_huge_pages(void* data, std::size_t num_bytes);

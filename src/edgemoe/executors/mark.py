@@ -85,16 +85,17 @@ def end_earlier_workers(folder: Path) -> None:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:  # there is none
-        return None
+        return
     path.unlink(missing_ok=True)
     deadline = time.monotonic() + _PATIENCE_S
     try:
         while time.monotonic() < deadline:
             try:
-                return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
             except BlockingIOError:
                 time.sleep(_POLL_S)
     except OSError:  # this storage has no locks
-        return None
+        return
     finally:
         os.close(descriptor)

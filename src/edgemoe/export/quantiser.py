@@ -134,9 +134,8 @@ def write_imatrix(
         for name, squares in _squares(spec, key[0], x, weights, floats, biases.of(key)).items():
             part = (*key, name)
             target, index = places[part]
-            sums[target.name][index] = squares[: target.shape[-1]] * len(
-                x
-            )  # without what rows are filled up with
+            num_columns = target.shape[-1]  # rows may be filled up behind these
+            sums[target.name][index] = squares[:num_columns] * len(x)
             counts[target.name][index] = len(x)
         if progress is not None:
             progress(done, total)
