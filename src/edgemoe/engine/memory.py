@@ -12,13 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgemoe import native
 from edgemoe.engine.batch import MOST_ANSWERS
 from edgemoe.engine.machine import available_memory_bytes, resident_bytes, total_memory_bytes
 from edgemoe.errors import BudgetError, RequestError
 from edgemoe.models import ModelSpec
-from edgemoe.models.mixer_spec import filled
-from edgemoe.models.spec import MLPSpec, MoESpec
 from edgemoe.store import Manifest
 from edgemoe.units import MIB, ceil_size, format_size
 
@@ -256,34 +253,10 @@ def working_bytes(spec: ModelSpec, chunk: int, context: int = 0, num_answers: in
     once.
     """
     rows = max(chunk, context) if spec.has_encoder else chunk
-    parts = [s.mixer.working_bytes(rows, context, spec.width) for s in spec.layers if s.mixer is not None]
-    parts += [
-        _network_bytes(s.feed_forward, rows, spec.width) for s in spec.layers if s.feed_forward is not None
-    ]
+    parts = (layer.working_bytes(rows, context, spec.width) for layer in spec.layers)
     # Logits as floats, and three arrays of their size in double precision while sampling or scoring.
     logits = max(HEAD_ROWS, 2 * num_answers) * spec.vocab_size * 4 + 3 * spec.vocab_size * 8
     return _HELD_ROWS * spec.width * 4 * rows + max(parts) + logits
-
-
-def _network_bytes(part: MLPSpec | MoESpec, num_rows: int, width: int) -> int:
-    """Most that a feed-forward part takes at one time."""
-    if isinstance(part, MLPSpec):
-        return native.expert_ffn_bytes(num_rows, width, filled(part.width), part.is_gated)
-    router, expert = part.router, part.expert
-    choice = 4 * num_rows * (router.num_experts + 2 * router.top_k)  # scores, experts and weights
-    latent, inner = filled(part.latent_width), filled(expert.width)
-    taken = native.experts_working_bytes(num_rows, router.top_k, latent or width, inner, expert.is_gated)
-    taken += 2 * 4 * num_rows * latent  # what goes in and comes out there
-    if part.shared is not None:
-        inner = filled(part.shared.width)
-        shared = native.expert_ffn_bytes(num_rows, width, inner, part.shared.is_gated)
-        taken = max(taken, shared)
-    if part.beside is not None:  # and its norms, before and after it
-        norms = 2 * 4 * num_rows * width
-        inner = filled(part.beside.width)
-        beside = native.expert_ffn_bytes(num_rows, width, inner, part.beside.is_gated)
-        taken = max(taken, norms + beside)
-    return choice + taken
 
 
 def _arena_bytes(rest_bytes: int, cache_bytes: int | None, sizes: Sequence[int]) -> int:

@@ -1,7 +1,7 @@
 """What a model is made of, as frozen facts. A family file fills these in; nothing else is read later.
 
-What a token mixer is made of stands with it in ``mixers/``. Letters: D model width, F expert width, E
-experts, K chosen, V vocabulary.
+What a token mixer is made of stands with it in ``mixers/``, a layer's other part in ``feed_forward_spec.py``.
+Letters: D model width, F expert width.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from edgemoe.models.feed_forward_spec import ExpertSpec, MLPSpec, MoESpec, RouterSpec, SharedExpertSpec
 from edgemoe.models.mixer_spec import (
     MixerSpec,
     PositionBiasSpec,
     RopeSpec,
     TensorSpec,
     filled,
-    filled_tensor,
     filled_up,
 )
 from edgemoe.models.mixers.attention import AttentionSpec
@@ -40,91 +40,6 @@ __all__ = [
 
 # Tokens of a text that is longer than any window.
 _LONG_TEXT = 1 << 20
-
-
-@dataclass(frozen=True)
-class RouterSpec:
-    """How K of E experts are chosen and weighted; ``score`` and what follows it as in native.Router.
-
-    ``has_bias``: added to the logits; ``has_choice_bias``: added to the scores for the choice alone.
-    ``has_input_scale``: the router sees the stream over its root mean square, times a vector and D^-0.5.
-    ``capacity`` tokens of a text may choose an expert; those after them pass it by. 0: all may.
-    """
-
-    num_experts: int
-    top_k: int
-    score: str
-    renormalize: bool = False
-    has_bias: bool = False
-    has_choice_bias: bool = False
-    num_groups: int = 1
-    kept_groups: int = 1
-    groups_by_highest: bool = False
-    sum_eps: float = 0.0
-    is_eps_minimum: bool = False
-    scale: float = 1.0
-    has_expert_scale: bool = False
-    has_input_scale: bool = False
-    jitter: float = 0.0
-    capacity: int = 0
-
-
-@dataclass(frozen=True)
-class ExpertSpec:
-    """One expert: gate and up (F, D), down (D, F); without a gate the activation is that of up."""
-
-    width: int
-    activation: str
-    is_gated: bool = True
-    has_bias: bool = False  # of all matrices; the biases are dense weights: they are small
-
-    @property
-    def projections(self) -> tuple[str, ...]:
-        """The names of its matrices, in the order in which they are stored."""
-        return ("gate", "up", "down") if self.is_gated else ("up", "down")
-
-
-@dataclass(frozen=True)
-class SharedExpertSpec:
-    """What every token uses beside its experts; several shared experts are one as wide as all of them.
-
-    ``has_gate``: its output is weighted by the sigmoid of a product with the token's state. ``is_gated``: the
-    network is, as in ExpertSpec; ``has_bias``: its matrices have one each.
-    """
-
-    width: int
-    activation: str
-    has_gate: bool = False
-    is_gated: bool = True
-    has_bias: bool = False
-
-
-@dataclass(frozen=True)
-class MLPSpec:
-    """A dense feed-forward layer."""
-
-    width: int
-    activation: str
-    is_gated: bool = True
-    has_bias: bool = False  # of all matrices
-
-
-@dataclass(frozen=True)
-class MoESpec:
-    """A sparse feed-forward layer.
-
-    ``beside``: a dense network that sees every token too. It has a norm of its own before it, and it and the
-    experts have one each after them (Gemma 4). ``latent_width``: of the narrower vectors that experts get and
-    give, which a matrix makes of the layer's and another makes into one again; 0 where experts are as wide as
-    the model.
-    """
-
-    router: RouterSpec
-    expert: ExpertSpec
-    shared: SharedExpertSpec | None = None
-    beside: MLPSpec | None = None
-    latent_width: int = 0
-    has_latent_bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,6 +72,47 @@ class LayerSpec:
     def rope(self) -> RopeSpec | None:
         """The rotation of its mixer, if that has one."""
         return getattr(self.mixer, "rope", None)
+
+    def tensors(
+        self, prefix: str, width: int, hidden_size: int, has_layer_norms: bool
+    ) -> Iterator[TensorSpec]:
+        """Its tensors, but the experts' matrices; their names begin with ``prefix``.
+
+        Norms have ``hidden_size`` entries, rows of matrices ``width``. ``has_layer_norms`` as in ModelSpec.
+        """
+        if self.mixer is not None:
+            yield from self.mixer.tensors(prefix, width)
+        if self.cross is not None:
+            yield from self.cross.tensors_of(f"{prefix}.cross", width)
+        if self.feed_forward is not None:
+            yield from self.feed_forward.tensors(prefix, width, hidden_size)
+        for norm in self._norms():
+            yield TensorSpec(f"{prefix}.{norm}.weight", (hidden_size,), "precise")
+            if has_layer_norms:
+                yield TensorSpec(f"{prefix}.{norm}.bias", (hidden_size,), "precise")
+        if self.residual.has_stream_scale:
+            yield TensorSpec(f"{prefix}.stream_scale.weight", (1,), "precise")
+
+    def _norms(self) -> Iterator[str]:
+        """The norms around its parts."""
+        has_mixer, has_network = self.mixer is not None, self.feed_forward is not None
+        pre, post = self.residual.has_pre_norms, self.residual.has_post_norms
+        norms = {
+            "attention_norm": has_mixer and pre,
+            "mixer_post_norm": has_mixer and post,
+            "cross_norm": self.cross is not None,
+            "ffn_norm": has_network and pre,
+            "ffn_post_norm": has_network and post,
+        }
+        return (norm for norm, is_there in norms.items() if is_there)
+
+    def working_bytes(self, num_rows: int, num_keys: int, width: int) -> int:
+        """Most bytes that a step of so many rows takes at one time besides the residual stream: its parts run
+        one after the other. A row sees up to ``num_keys`` tokens.
+        """
+        mixer = 0 if self.mixer is None else self.mixer.working_bytes(num_rows, num_keys, width)
+        network = 0 if self.feed_forward is None else self.feed_forward.working_bytes(num_rows, width)
+        return max(mixer, network)
 
 
 @dataclass(frozen=True)
@@ -257,14 +213,7 @@ class ModelSpec:
         if self.has_encoder_embedding:
             found.append(TensorSpec("encoder_embed.weight", (self.vocab_size, width), "matrix"))
         for index, layer in enumerate(self.layers):
-            prefix = f"layers.{index}"
-            if layer.mixer is not None:
-                found += layer.mixer.tensors(prefix, width)
-            if layer.cross is not None:
-                found += layer.cross.tensors_of(f"{prefix}.cross", width)
-            if layer.feed_forward is not None:
-                found += _feed_forward_tensors(prefix, layer.feed_forward, width, self.hidden_size)
-            found += _norm_tensors(prefix, layer, self.hidden_size, self.has_layer_norms)
+            found += layer.tensors(f"layers.{index}", width, self.hidden_size, self.has_layer_norms)
         if self.has_encoder:
             found.append(TensorSpec("encoder_norm.weight", (self.hidden_size,), "precise"))
         found += self._bias_tensors()
@@ -327,83 +276,3 @@ class ModelSpec:
         shape = (self.position_bias.num_buckets, self.num_bias_heads)
         for name in ("encoder_bias", "bias") if self.has_encoder else ("bias",):
             yield TensorSpec(f"{name}.weight", (shape[0] * shape[1],), "precise", shape)
-
-
-def _norm_tensors(
-    prefix: str, layer: LayerSpec, hidden_size: int, are_layer_norms: bool
-) -> Iterator[TensorSpec]:
-    """The norms around the parts of a layer."""
-    has_mixer, has_network = layer.mixer is not None, layer.feed_forward is not None
-    has_post_norms = layer.residual.has_post_norms
-    norms = {
-        "attention_norm": has_mixer and layer.residual.has_pre_norms,
-        "mixer_post_norm": has_mixer and has_post_norms,
-        "cross_norm": layer.cross is not None,
-        "ffn_norm": has_network and layer.residual.has_pre_norms,
-        "ffn_post_norm": has_network and has_post_norms,
-    }
-    for norm, is_there in norms.items():
-        if is_there:
-            yield TensorSpec(f"{prefix}.{norm}.weight", (hidden_size,), "precise")
-            if are_layer_norms:
-                yield TensorSpec(f"{prefix}.{norm}.bias", (hidden_size,), "precise")
-    if layer.residual.has_stream_scale:
-        yield TensorSpec(f"{prefix}.stream_scale.weight", (1,), "precise")
-
-
-def _feed_forward_tensors(
-    prefix: str, spec: MoESpec | MLPSpec, width: int, hidden_size: int
-) -> Iterator[TensorSpec]:
-    if isinstance(spec, MLPSpec):
-        yield from _mlp_tensors(f"{prefix}.mlp", spec, width)
-        return
-    yield TensorSpec(f"{prefix}.router.weight", (spec.router.num_experts, width), "precise")
-    if spec.router.has_bias:
-        yield TensorSpec(f"{prefix}.router.bias", (spec.router.num_experts,), "precise")
-    if spec.router.has_choice_bias:
-        yield TensorSpec(f"{prefix}.router.choice_bias", (spec.router.num_experts,), "precise")
-    if spec.router.has_input_scale:
-        yield TensorSpec(f"{prefix}.router.input_scale", (hidden_size,), "precise")
-    if spec.beside is not None:
-        yield from _mlp_tensors(f"{prefix}.mlp", spec.beside, width)
-        for norm in ("dense_norm", "dense_post_norm", "expert_post_norm"):
-            yield TensorSpec(f"{prefix}.{norm}.weight", (hidden_size,), "precise")
-    if spec.router.has_expert_scale:
-        yield TensorSpec(f"{prefix}.router.expert_scale", (spec.router.num_experts,), "precise")
-    if spec.latent_width:
-        for name, (shape, given) in _two_ways(spec.latent_width, width, ("in", "out")).items():
-            yield filled_tensor(f"{prefix}.latent.{name}.weight", given, shape)
-            if spec.has_latent_bias:
-                yield filled_tensor(f"{prefix}.latent.{name}.bias", given[:1], shape[:1], "precise")
-    if spec.expert.has_bias:
-        for name in spec.expert.projections:
-            given = (spec.router.num_experts, width if name == "down" else spec.expert.width)
-            shape = (given[0], filled(given[1]))
-            whole = (shape[0] * shape[1],)
-            unfilled = None if given == shape else given
-            yield TensorSpec(f"{prefix}.experts.{name}_bias", whole, "precise", shape, unfilled)
-    if spec.shared is not None:
-        yield from _mlp_tensors(f"{prefix}.shared", spec.shared, width)
-        if spec.shared.has_gate:
-            yield TensorSpec(f"{prefix}.shared_gate.weight", (1, width), "precise")
-
-
-def _mlp_tensors(prefix: str, spec: MLPSpec | SharedExpertSpec, width: int) -> Iterator[TensorSpec]:
-    shapes = _two_ways(spec.width, width, ("up", "down"))
-    if spec.is_gated:
-        shapes = {"gate": shapes["up"], **shapes}
-    for name, (shape, given) in shapes.items():
-        yield filled_tensor(f"{prefix}.{name}.weight", given, shape)
-        if spec.has_bias:
-            yield filled_tensor(f"{prefix}.{name}.bias", given[:1], shape[:1], "precise")
-
-
-def _two_ways(
-    inner: int, width: int, names: tuple[str, str]
-) -> dict[str, tuple[tuple[int, int], tuple[int, int]]]:
-    """(Shape, shape in checkpoints) of matrices from the model's width to another and back."""
-    there, back = names
-    return {
-        there: ((filled(inner), width), (inner, width)),
-        back: ((width, filled(inner)), (width, inner)),
-    }
