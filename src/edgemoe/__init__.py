@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from edgemoe.executors import ExecutorOptions
     from edgemoe.server import serve
     from edgemoe.workflows.convert import ConvertOptions, convert_model, estimate_store
-    from edgemoe.workflows.doctor import budgets_of
+    from edgemoe.workflows.doctor import budgets_of, examine_machine
     from edgemoe.workflows.evaluate import EvaluateOptions, evaluate_pairs, evaluate_text
     from edgemoe.workflows.export import ExportOptions, export_store
     from edgemoe.workflows.get import GetOptions, get_model, look_at_model
@@ -102,6 +102,7 @@ __all__ = [
     "estimate_store",
     "evaluate_pairs",
     "evaluate_text",
+    "examine_machine",
     "export_store",
     "fit_store",
     "get_model",
@@ -152,7 +153,7 @@ _NAMES = {
     "edgemoe.executors": ("ExecutorOptions",),
     "edgemoe.server": ("serve",),
     "edgemoe.workflows.convert": ("ConvertOptions", "convert_model", "estimate_store"),
-    "edgemoe.workflows.doctor": ("budgets_of",),
+    "edgemoe.workflows.doctor": ("budgets_of", "examine_machine"),
     "edgemoe.workflows.evaluate": ("EvaluateOptions", "evaluate_pairs", "evaluate_text"),
     "edgemoe.workflows.export": ("ExportOptions", "export_store"),
     "edgemoe.workflows.get": ("GetOptions", "get_model", "look_at_model"),

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from edgemoe.cli.demo import demo_store
+from edgemoe.workflows.demo import demo_store
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 

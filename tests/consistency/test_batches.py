@@ -16,11 +16,11 @@ from helpers.tiny_models import FAMILIES, VOCAB_SIZE, write_checkpoint
 
 import edgemoe
 from edgemoe.checkpoint import open_checkpoint
-from edgemoe.cli.demo import demo_store
 from edgemoe.engine.loading import LoadOptions, load_engine
 from edgemoe.errors import ExpertReadError
 from edgemoe.models import Segment
 from edgemoe.store import open_store
+from edgemoe.workflows.demo import demo_store
 
 LENGTH = 24
 TEXTS = np.random.default_rng(7).integers(3, VOCAB_SIZE, (4, LENGTH)).astype(np.int32)

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import edgemoe
-from edgemoe.cli.demo import demo_store
 from edgemoe.errors import RequestError
+from edgemoe.workflows.demo import demo_store
 
 PROMPTS = (
     "Once upon a time",

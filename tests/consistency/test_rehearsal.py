@@ -14,12 +14,12 @@ from helpers.tiny_models import FAMILIES, VOCAB_SIZE, write_checkpoint
 from helpers.tiny_switch import write_switch
 
 from edgemoe.checkpoint import open_checkpoint
-from edgemoe.cli.demo import demo_store
 from edgemoe.convert import convert
 from edgemoe.engine.loading import LoadOptions, load_engine
 from edgemoe.models import Decoder
 from edgemoe.quant import BitPlan
 from edgemoe.store import Device, open_store
+from edgemoe.workflows.demo import demo_store
 
 STORY = (
     "Once upon a time there was a little fox who lived near the river. Every morning the fox went down to the"

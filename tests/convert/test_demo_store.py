@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from edgemoe.cli.demo import demo_store
 from edgemoe.convert import convert
 from edgemoe.quant import BitPlan
 from edgemoe.store import open_store
+from edgemoe.workflows.demo import demo_store
 
 MODEL = Path(__file__).parents[2] / "models" / "edgemoe-16m"
 MAX_BYTES = 12_000_000

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import edgemoe
-from edgemoe.cli.demo import demo_store
 from edgemoe.engine.energy import LAPTOP, Counters, EnergyMeter, find_counters
+from edgemoe.workflows.demo import demo_store
 
 
 def write(root, tree):

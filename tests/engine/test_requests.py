@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import edgemoe
-from edgemoe.cli.demo import demo_store
 from edgemoe.engine.requests import AnswerOptions, make_request
 from edgemoe.engine.sampling import Sampling, adjusted, sample, token_logprob
 from edgemoe.errors import RequestError
+from edgemoe.workflows.demo import demo_store
 
 LOGITS = np.log(np.array([0.1, 0.4, 0.2, 0.3], np.float32))
 PROMPT = "Once upon a time"

@@ -11,13 +11,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from edgemoe.cli.demo import demo_store
 from edgemoe.engine import state_pool
 from edgemoe.engine.holding import common_prefix
 from edgemoe.engine.scheduler import Cancelled, Scheduler
 from edgemoe.engine.state_pool import StatePool
 from edgemoe.models import read_spec
 from edgemoe.store import open_store
+from edgemoe.workflows.demo import demo_store
 
 CONTEXT = 512
 with demo_store() as folder:

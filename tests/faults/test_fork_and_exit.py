@@ -10,7 +10,7 @@ import pytest
 HEAD = """
 import os, sys, threading, time
 import edgemoe
-from edgemoe.cli.demo import demo_store
+from edgemoe.workflows.demo import demo_store
 
 def load(path, **options):
     return edgemoe.load(path, "4GiB", cache="2MiB", context=128, **options)

@@ -17,12 +17,12 @@ from helpers.hub_server import Hub, serve
 from helpers.tiny_models import write_checkpoint
 from safetensors.numpy import load_file, save_file
 
-from edgemoe.cli.demo import demo_store
 from edgemoe.convert import convert
 from edgemoe.engine.speed import forecast_speed
 from edgemoe.models import read_spec
 from edgemoe.quant import BitPlan
 from edgemoe.store import open_store
+from edgemoe.workflows.demo import demo_store
 
 REPO = "tiny/qwen3"
 PLAN = BitPlan.uniform("q4", "q8")

@@ -8,11 +8,11 @@ import shutil
 import pytest
 from helpers.hub_server import Hub, serve
 
-from edgemoe.cli.demo import demo_store
 from edgemoe.cli.main import main
 from edgemoe.export import model_card
 from edgemoe.quant import BitPlan
 from edgemoe.store import open_store
+from edgemoe.workflows.demo import demo_store
 
 REPO = "me/demo"
 # The library's own way to send bytes.

@@ -82,6 +82,13 @@ def test_opening_fetches_no_weights_and_a_second_time_asks_for_the_manifest_alon
     assert far.server.log == []
 
 
+def test_inspecting_counts_the_reads_over_the_network_that_loading_does(far):
+    shown = edgemoe.inspect_store(far.url, edgemoe.InspectOptions("2GiB")).memory
+    with edgemoe.load(far.url, "2GiB") as model:
+        planned, loaded = ({item.key: item.num_bytes for item in m.items} for m in (shown, model.memory))
+    assert planned["reader"] == loaded["reader"] > 0
+
+
 def test_a_path_that_lost_a_slash_is_the_same_address(far):
     from pathlib import Path
 

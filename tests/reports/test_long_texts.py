@@ -9,12 +9,12 @@ from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 import edgemoe
-from edgemoe.cli.demo import demo_store
 from edgemoe.engine.machine import resident_bytes
 from edgemoe.errors import RequestError
 from edgemoe.text import Tokenizer
 from edgemoe.text.pieces import PIECE_CHARACTERS
 from edgemoe.units import MIB
+from edgemoe.workflows.demo import demo_store
 
 WORDS = (
     *("the", "river", "was", "small", "and", "grey,", "'quoth", "he;", "12,345", "stones", "-", "über"),

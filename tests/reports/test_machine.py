@@ -19,7 +19,7 @@ from edgemoe import native
 from edgemoe.bench import machine_speed
 from edgemoe.cli.main import main
 from edgemoe.engine import machine
-from edgemoe.engine.memory import check_budget
+from edgemoe.engine.budget import check_budget
 from edgemoe.errors import RequestError
 from edgemoe.units import MIB
 
@@ -138,7 +138,7 @@ def test_a_budget_above_the_cgroup_is_refused_and_above_what_is_free_warned_of(t
         RequestError, match=r"500\.00 MiB is more than the 400\.00 MiB that its cgroup allows"
     ):
         check_budget(500 * MIB)
-    monkeypatch.setattr("edgemoe.engine.memory.resident_bytes", lambda: 0)
+    monkeypatch.setattr("edgemoe.engine.budget.resident_bytes", lambda: 0)
     assert "more than the 10.00 MiB left below the cgroup's limit" in check_budget(300 * MIB)
     assert check_budget(9 * MIB) is None
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.resources import as_file, files
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,8 +17,6 @@ if TYPE_CHECKING:
 DEMO_PROMPT = "Once upon a time, there was a little girl named Lily."
 # A fixed seed shows everybody the same story, on every machine and at every budget.
 DEMO_SAMPLING: dict[str, Any] = {"temperature": 0.7, "top_p": 0.9, "seed": 1}
-# A third of the experts in memory: small enough to show streaming, large enough to show hits.
-DEMO_RESIDENT_SHARE = 1 / 3
 
 
 def demo(
@@ -51,6 +45,7 @@ def demo(
     edgemoe demo --prompt "The old fox" --max-tokens 80
     """
     import edgemoe
+    from edgemoe.workflows.demo import demo_budget, demo_store
 
     options = {**DEMO_SAMPLING, "max_tokens": max_tokens}
     with demo_store() as store:
@@ -62,28 +57,6 @@ def demo(
                 _show_live(model, prompt, options)
             else:
                 _show_plain(model, prompt, options)
-
-
-@contextmanager
-def demo_store() -> Iterator[Path]:
-    """The folder of the embedded store."""
-    with as_file(files("edgemoe") / "demo_store") as path:
-        yield path
-
-
-def demo_budget(store: Path) -> int:
-    """Bytes that hold everything but two thirds of the experts."""
-    from edgemoe.engine.memory import MemoryNeeds, plan_memory
-    from edgemoe.engine.prediction import predictor_num_bytes
-    from edgemoe.models.families import read_spec
-    from edgemoe.store import open_store
-
-    opened = open_store(store)
-    spec = read_spec(opened.config)
-    needs = MemoryNeeds(predictor_bytes=predictor_num_bytes(spec, opened))
-    smallest = plan_memory(spec, opened.manifest, needs=needs).smallest_num_bytes
-    expert_bytes = sum(entry.num_bytes for entry in opened.manifest.experts.values())
-    return smallest + int(expert_bytes * DEMO_RESIDENT_SHARE)
 
 
 def _show_plain(model: Model, prompt: str, options: dict[str, Any]) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgemoe.cli.options import JsonOption
 from edgemoe.cli.output import new_table, print_json, print_table, say
-from edgemoe.errors import RequestError
+
+if TYPE_CHECKING:
+    from edgemoe.workflows.doctor import MachineReport, StoreBudgets
 
 READ_METHOD_NAMES = {
     "ring": "direct reads by io_uring",
@@ -35,65 +38,38 @@ def doctor(
     edgemoe doctor
     edgemoe doctor qwen.store olmoe.store
     """
-    from edgemoe.bench import measure_memory
-    from edgemoe.cli.demo import demo_store
-    from edgemoe.engine.energy import find_counters
-    from edgemoe.engine.machine import describe_machine
-    from edgemoe.workflows.doctor import budgets_of
+    from edgemoe.workflows.doctor import examine_machine
 
-    folder = next((store.absolute().parent for store in stores or () if store.exists()), Path.cwd())
-    say(f"measuring memory and the storage of {folder} ...")
-    record: dict[str, Any] = {
-        "machine": describe_machine().to_json(),
-        "energy_source": find_counters().source or "estimate",
-        "memory_bytes_per_s": measure_memory(),
-        "storage": _measured(folder),
-        "stores": [budgets_of(store).to_json() for store in stores or ()],
-    }
-    if not stores:
-        with demo_store() as store:
-            record["stores"].append({**budgets_of(store).to_json(), "store": "(demo)"})
+    report = examine_machine(stores or (), tell=say)
     if as_json:
-        print_json(record)
+        print_json(report.to_json())
         return
-    _print_machine(record)
-    _print_stores(record["stores"])
+    _print_machine(report)
+    _print_stores(report.stores)
 
 
-def _measured(folder: Path) -> dict[str, Any]:
-    """The storage's speed, or why it cannot be measured, as in a folder that is read only."""
-    from edgemoe.bench import measure_storage
-
-    try:
-        return measure_storage(folder).to_json()
-    except RequestError as error:
-        say(str(error))
-        return {"folder": str(folder), "bytes_per_s": None, "method": None, "error": str(error)}
-
-
-def _print_machine(record: dict[str, Any]) -> None:
+def _print_machine(report: MachineReport) -> None:
     from edgemoe.units import format_size
 
-    machine, storage = record["machine"], record["storage"]
-    limit = machine["cgroup_limit_bytes"]
-    print(f"processor  {machine['cpu']}, {machine['num_cpus']} cores, {machine['num_threads']} threads used")
-    print(f"kernels    {machine['isa']} of {', '.join(machine['available_isas'])} (EDGEMOE_ISA forces one)")
+    machine, storage, source = report.machine, report.storage, report.energy_source
+    limit = machine.cgroup_limit_bytes
+    print(f"processor  {machine.cpu}, {machine.num_cpus} cores, {machine.num_threads} threads used")
+    print(f"kernels    {machine.isa} of {', '.join(machine.available_isas)} (EDGEMOE_ISA forces one)")
     print(
-        f"memory     {format_size(machine['available_memory_bytes'])} free of"
-        f" {format_size(machine['memory_bytes'])}, cgroup limit {format_size(limit) if limit else 'none'},"
-        f" reads at {format_size(record['memory_bytes_per_s'])}/s"
+        f"memory     {format_size(machine.available_memory_bytes)} free of"
+        f" {format_size(machine.memory_bytes)}, cgroup limit {format_size(limit) if limit else 'none'},"
+        f" reads at {format_size(report.memory_bytes_per_s)}/s"
     )
-    source = record["energy_source"]
     how = "estimated, as no counter can be read" if source == "estimate" else f"from {source}"
     print(f"energy     {how}")
-    if storage["method"] is None:
-        print(f"storage    not measured at {storage['folder']}")
+    if storage is None:
+        print(f"storage    not measured at {report.folder}")
         return
-    how = READ_METHOD_NAMES[storage["method"]]
-    print(f"storage    {format_size(storage['bytes_per_s'])}/s at {storage['folder']}, {how}")
+    how = READ_METHOD_NAMES[storage.method]
+    print(f"storage    {format_size(storage.bytes_per_s)}/s at {storage.folder}, {how}")
 
 
-def _print_stores(stores: list[dict[str, Any]]) -> None:
+def _print_stores(stores: Sequence[StoreBudgets]) -> None:
     from edgemoe.units import format_size
 
     table = new_table(
@@ -101,10 +77,10 @@ def _print_stores(stores: list[dict[str, Any]]) -> None:
     )
     for store in stores:
         table.add_row(
-            store["store"],
-            format_size(store["smallest_budget_bytes"]),
-            format_size(store["resident_budget_bytes"]),
-            format_size(store["default_budget_bytes"]),
-            f"{store['default_resident_share']:.0%}" if store["fits"] else "does not fit",
+            store.store,
+            format_size(store.smallest_budget_bytes),
+            format_size(store.resident_budget_bytes),
+            format_size(store.default_budget_bytes),
+            f"{store.default_resident_share:.0%}" if store.fits else "does not fit",
         )
     print_table(table)

@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 
 from edgemoe.engine import forks
 from edgemoe.engine.batch import Limits
+from edgemoe.engine.budget import check_budget
 from edgemoe.engine.defaults import read_sampling_defaults
 from edgemoe.engine.draft_store import DraftPlan, MtpPlan, plan_draft, plan_mtp
 from edgemoe.engine.drafting import Drafting, DraftModel, MtpModel, build_drafting, check_draft
 from edgemoe.engine.drafting.mtp_drafter import StateRoom
 from edgemoe.engine.encoder_session import EncoderDecoderSession
 from edgemoe.engine.energy import EnergyMeter, find_counters, memory_bytes_per_use
-from edgemoe.engine.memory import MemoryNeeds, MemoryPlan, check_budget, checked_context, plan_memory
+from edgemoe.engine.memory import MemoryNeeds, MemoryPlan, checked_context, plan_memory
 from edgemoe.engine.prediction import (
     build_next_use,
     build_predictor,
     choose_predictor,
-    predictor_num_bytes,
     without_misfit,
 )
 from edgemoe.engine.scheduler import Scheduler
@@ -28,6 +28,7 @@ from edgemoe.engine.session import Session
 from edgemoe.engine.state_pool import StatePool
 from edgemoe.engine.steps import StepMaker
 from edgemoe.engine.storage import tune_depth
+from edgemoe.engine.store_needs import needs_of
 from edgemoe.engine.stored_weights import check_store, expert_shape, read_dense_weights, weights_id
 from edgemoe.errors import BudgetError, RequestError
 from edgemoe.experts import (
@@ -150,11 +151,10 @@ def _plan(
         num_texts=options.num_texts,
         kv_format=options.kv_format,
         cache_bytes=options.cache_bytes,
-        predictor_bytes=predictor_num_bytes(spec, store, predictor_name, options.policy),
-        reader_bytes=store.depths[-1] * store.reader_num_bytes,
         has_grammars=options.has_grammars,
         held_bytes=options.held_bytes,
     )
+    needs = needs_of(spec, store, needs, predictor=predictor_name, policy=options.policy)
 
     def memory(draft_bytes: int) -> MemoryPlan:
         drafts = replace(needs, draft_bytes=draft_bytes)

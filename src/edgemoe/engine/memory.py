@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgemoe.engine.batch import MOST_ANSWERS
-from edgemoe.engine.machine import available_memory_bytes, resident_bytes, total_memory_bytes
+from edgemoe.engine.budget import check_budget, default_budget
+from edgemoe.engine.machine import resident_bytes
 from edgemoe.errors import BudgetError, RequestError
 from edgemoe.models import ModelSpec
 from edgemoe.store import Manifest
@@ -27,9 +28,6 @@ TOKENIZER_FACTOR = 12
 GRAMMAR_BYTES = 1200
 # What the C allocator keeps back between calls, measured at its worst.
 ALLOCATOR_MARGIN_BYTES = 12 * MIB
-# What a default budget leaves of the free memory to everything else: this share, at least these bytes.
-DEFAULT_FREE_SHARE = 0.1
-DEFAULT_FREE_BYTES = 128 * MIB
 DEFAULT_CONTEXT = 4096
 # For models with an encoder, which holds a whole prompt at once: what they were trained with.
 DEFAULT_PROMPT = 512
@@ -120,38 +118,12 @@ class MemoryPlan:
         }
 
 
-def default_budget() -> tuple[int, str]:
-    """What this process may take without crowding others, and a line that says why."""
-    available, reason = available_memory_bytes()
-    margin = max(DEFAULT_FREE_BYTES, int(available * DEFAULT_FREE_SHARE))
-    budget = max(0, available - margin) + resident_bytes()
-    return budget, f"{format_size(budget)}: {format_size(available)} {reason}, less {format_size(margin)}"
-
-
 def budget_note(memory: MemoryPlan, asked: str | int | None) -> str | None:
     """What to say of a budget: where the default one comes from, or that the one asked for is not free."""
     if asked is None:
         return f"memory budget {memory.explanation}; --memory sets another"
     warning = check_budget(memory.budget_bytes)
     return None if warning is None else f"warning: {warning}; other programs may have to give way"
-
-
-def check_budget(budget_bytes: int) -> str | None:
-    """What a user should know of a budget that is more than what is free now; None: nothing.
-
-    Raises:
-        RequestError: it is more than the machine or the cgroup has in all, which would kill the process.
-    """
-    total, why_total = total_memory_bytes()
-    if budget_bytes > total:
-        raise RequestError(
-            f"a budget of {format_size(budget_bytes)} is more than the {format_size(total)} that {why_total};"
-            " ask for less, or for no budget, which takes what is free"
-        )
-    available, why = available_memory_bytes()
-    if budget_bytes > available + resident_bytes():
-        return f"the budget of {format_size(budget_bytes)} is more than the {format_size(available)} {why}"
-    return None
 
 
 def plan_memory(

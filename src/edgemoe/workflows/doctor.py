@@ -1,15 +1,23 @@
-"""Which budgets fit a store on this machine: ``budgets_of``."""
+"""What a machine can do, and which budgets fit which store on it: ``examine_machine`` and ``budgets_of``."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgemoe.engine.memory import MemoryNeeds, MemoryPlan, default_budget, plan_memory, resident_budget
-from edgemoe.engine.prediction import predictor_num_bytes
+from edgemoe.bench import StorageSpeed, measure_memory, measure_storage
+from edgemoe.engine.budget import default_budget
+from edgemoe.engine.energy import find_counters
+from edgemoe.engine.machine import Machine, describe_machine
+from edgemoe.engine.memory import MemoryPlan, plan_memory, resident_budget
+from edgemoe.engine.store_needs import needs_of
+from edgemoe.errors import RequestError
 from edgemoe.models import read_spec
+from edgemoe.progress import Tell, unheard
 from edgemoe.store import open_store, shown_name
+from edgemoe.workflows.demo import demo_store
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,69 @@ class StoreBudgets:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class MachineReport:
+    """What this machine can do: memory is read at ``memory_bytes_per_s``, the storage of ``folder`` as
+    ``storage`` says, or it cannot be measured, for ``storage_error``.
+
+    ``energy_source``: the counter that tells of energy, or "estimate" where none can be read.
+    """
+
+    machine: Machine
+    energy_source: str
+    memory_bytes_per_s: float
+    folder: Path
+    storage: StorageSpeed | None
+    storage_error: str | None
+    stores: tuple[StoreBudgets, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        unmeasured = {
+            "folder": str(self.folder),
+            "bytes_per_s": None,
+            "method": None,
+            "error": self.storage_error,
+        }
+        return {
+            "machine": self.machine.to_json(),
+            "energy_source": self.energy_source,
+            "memory_bytes_per_s": self.memory_bytes_per_s,
+            "storage": unmeasured if self.storage is None else self.storage.to_json(),
+            "stores": [store.to_json() for store in self.stores],
+        }
+
+
+def examine_machine(stores: Sequence[str | Path] = (), *, tell: Tell = unheard) -> MachineReport:
+    """Time this machine's memory and storage, some seconds, and say which budgets fit stores on it.
+
+    Storage is timed by direct reads of a temporary file beside the first store that is on this disk, else in
+    the working folder. Without ``stores`` the budgets are those of the demo. ``tell`` takes what people
+    should know.
+
+    Raises:
+        StoreError: a store cannot be used.
+    """
+    paths = [Path(store) for store in stores]
+    folder = next((path.absolute().parent for path in paths if path.exists()), Path.cwd())
+    tell(f"measuring memory and the storage of {folder} ...")
+    storage, error = None, None
+    try:
+        storage = measure_storage(folder)
+    except RequestError as refused:  # as in a folder that is read only
+        error = str(refused)
+        tell(error)
+    return MachineReport(
+        machine=describe_machine(),
+        energy_source=find_counters().source or "estimate",
+        memory_bytes_per_s=measure_memory(),
+        folder=folder,
+        storage=storage,
+        storage_error=error,
+        stores=tuple(map(budgets_of, stores)) if stores else (_budgets_of_demo(),),
+    )
+
+
 def budgets_of(store: str | Path) -> StoreBudgets:
     """The budgets of a store, on this machine as it is now.
 
@@ -42,7 +113,7 @@ def budgets_of(store: str | Path) -> StoreBudgets:
     opened = open_store(Path(store))
     spec = read_spec(opened.config)
     default_bytes, reason = default_budget()
-    needs = MemoryNeeds(predictor_bytes=predictor_num_bytes(spec, opened))
+    needs = needs_of(spec, opened)
 
     def plan_for(budget_bytes: int) -> MemoryPlan:
         return plan_memory(spec, opened.manifest, budget_bytes, needs)
@@ -58,3 +129,8 @@ def budgets_of(store: str | Path) -> StoreBudgets:
         fits=default_bytes >= smallest_bytes,
         default_resident_share=plan_for(max(default_bytes, smallest_bytes)).resident_share,
     )
+
+
+def _budgets_of_demo() -> StoreBudgets:
+    with demo_store() as path:
+        return replace(budgets_of(path), store="(demo)")

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgemoe.engine.defaults import read_sampling_defaults
 from edgemoe.engine.memory import MemoryNeeds, MemoryPlan, plan_memory
-from edgemoe.engine.prediction import predictor_num_bytes
+from edgemoe.engine.store_needs import needs_of
 from edgemoe.errors import CorruptStoreError, RequestError
 from edgemoe.experts.fitted import find_fitted
 from edgemoe.models import ModelSpec, read_spec
@@ -106,7 +106,7 @@ def inspect_store(
 def _divided(store: Store, spec: ModelSpec, options: InspectOptions) -> MemoryPlan | None:
     if options.memory is None:
         return None
-    needs = MemoryNeeds(options.context, predictor_bytes=predictor_num_bytes(spec, store))
+    needs = needs_of(spec, store, MemoryNeeds(options.context))
     return plan_memory(spec, store.manifest, parse_size(options.memory), needs)
 
 

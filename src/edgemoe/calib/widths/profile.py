@@ -40,8 +40,8 @@ from edgemoe.calib.widths.work import (
     run_measurements,
 )
 from edgemoe.calib.widths.workbench import SCRATCH, Job, close_workbench, open_workbench
+from edgemoe.engine.budget import default_budget
 from edgemoe.engine.loading import Engine
-from edgemoe.engine.memory import default_budget
 from edgemoe.errors import RequestError
 from edgemoe.executors import Executor, Here, end_earlier_workers
 from edgemoe.progress import Progress, ShowSteps

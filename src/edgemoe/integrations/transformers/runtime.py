@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgemoe.engine.budget import check_budget, default_budget
 from edgemoe.engine.machine import resident_bytes
-from edgemoe.engine.memory import ALLOCATOR_MARGIN_BYTES, check_budget, default_budget
+from edgemoe.engine.memory import ALLOCATOR_MARGIN_BYTES
 from edgemoe.engine.storage import tune_depth
 from edgemoe.errors import BudgetError, RequestError
 from edgemoe.experts import (
