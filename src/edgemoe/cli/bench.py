@@ -16,7 +16,7 @@ from edgemoe.cli.options import DraftOption, JsonOption, MemoryOption, ThreadsOp
 from edgemoe.cli.output import count_progress, new_table, print_json, print_table
 
 if TYPE_CHECKING:
-    from edgemoe.bench import Measurement
+    from edgemoe.bench import BenchOptions, Measurement
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,15 @@ class RunningArguments:
             show_default=False,
         ),
     ] = None
+    num_threads: ThreadsOption = None
+    tier: TierOption = None
+    draft: DraftOption = "none"
+
+    def modes(self) -> tuple[str, ...]:
+        """The names of --mode."""
+        from edgemoe.bench import MODES
+
+        return tuple(MODES) if self.mode == "all" else tuple(map(str.strip, self.mode.split(",")))
 
 
 @dataclass(frozen=True)
@@ -98,9 +107,6 @@ def bench(
     ],
     running: RunningArguments,
     tests: TestArguments,
-    num_threads: ThreadsOption = None,
-    tier: TierOption = None,
-    draft: DraftOption = "none",
     as_json: JsonOption = False,
 ) -> None:
     r"""Measure speed: reading a prompt (pp512) and writing an answer (tg128).
@@ -122,21 +128,9 @@ def bench(
     edgemoe bench q8.store q4.store --mode on-demand -p 0
     edgemoe bench qwen.store --draft text --text code.py -p 0 -n 512
     """
-    from edgemoe.bench import MODES, BenchOptions, time_stores
+    from edgemoe.bench import time_stores
 
-    options = BenchOptions(
-        modes=tuple(MODES) if running.mode == "all" else tuple(map(str.strip, running.mode.split(","))),
-        memory=running.memory,
-        cache=running.cache,
-        device=running.device,
-        num_prompt=tests.num_prompt,
-        num_written=tests.num_written,
-        text=tests.read_text(),
-        num_repeats=tests.num_repeats,
-        num_threads=num_threads,
-        tier=tier,
-        draft=draft,
-    )
+    options = _options(running, tests)
     results: list[Measurement] = []
     try:
         with count_progress("timing", "modes") as advance:
@@ -148,6 +142,25 @@ def bench(
             print_json({"device": options.device, "results": [result.to_json() for result in results]})
         elif results:
             _print_results(results)
+
+
+def _options(running: RunningArguments, tests: TestArguments) -> BenchOptions:
+    """As the benchmark takes them."""
+    from edgemoe.bench import BenchOptions
+
+    return BenchOptions(
+        modes=running.modes(),
+        memory=running.memory,
+        cache=running.cache,
+        device=running.device,
+        num_prompt=tests.num_prompt,
+        num_written=tests.num_written,
+        text=tests.read_text(),
+        num_repeats=tests.num_repeats,
+        num_threads=running.num_threads,
+        tier=running.tier,
+        draft=running.draft,
+    )
 
 
 def _print_results(results: list[Measurement]) -> None:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgemoe.cli.answering import AnswerArguments, TemplateOption, say_sampling
 from edgemoe.cli.conversation import Conversation, Turns
 from edgemoe.cli.given import as_utf8, template_options
 from edgemoe.cli.groups import with_groups
-from edgemoe.cli.options import AnswerArguments, LoadArguments, StoreArgument, TemplateOption
-from edgemoe.cli.output import say, say_sampling, shown_store
+from edgemoe.cli.loading import LoadArguments
+from edgemoe.cli.options import StoreArgument
+from edgemoe.cli.output import say, shown_store
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:

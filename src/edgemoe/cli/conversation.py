@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgemoe.cli.answering import status_line, why_cut
 from edgemoe.cli.lines import read_message
 from edgemoe.cli.output import print_json, reading_prompt, say
-from edgemoe.cli.run import status_line, why_cut
 from edgemoe.cli.wrapping import WordWrap
 from edgemoe.errors import ContextError, RequestError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,33 +10,29 @@ import typer
 
 from edgemoe.cli.given import read_texts
 from edgemoe.cli.groups import with_groups
-from edgemoe.cli.options import JsonOption, NoMtpOption, WorkArguments
+from edgemoe.cli.measuring import WorkArguments
+from edgemoe.cli.options import JsonOption, NoMtpOption, SourceArgument
 from edgemoe.cli.output import byte_progress, print_json, quoted, say, show_steps
 from edgemoe.cli.widths import MeasuredArguments, UniformArguments
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
     from edgemoe.convert import ConversionReport, StoreEstimate
+    from edgemoe.workflows.convert import ConvertOptions
 
 
-@with_groups
-def convert(
-    source: Annotated[
-        Path,
-        typer.Argument(metavar="SRC", help="Hugging Face folder (config.json and safetensors) or GGUF file."),
-    ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Store to make; a new folder.")],
-    uniform: UniformArguments,
-    measured: MeasuredArguments,
-    work: WorkArguments,
+@dataclass(frozen=True)
+class ConvertArguments:
+    """What is converted, within what memory, and whether a store may be replaced."""
+
     experts_only: Annotated[
         bool,
         typer.Option(
             "--experts-only",
             help="Convert only the experts, for a model that transformers runs; any type that it knows.",
         ),
-    ] = False,
-    no_mtp: NoMtpOption = False,
+    ] = False
+    no_mtp: NoMtpOption = False
     memory: Annotated[
         str | None,
         typer.Option(
@@ -45,10 +42,39 @@ def convert(
             "  [default: what is free for measuring, what it needs for packing]",
             show_default=False,
         ),
-    ] = None,
-    overwrites: Annotated[
-        bool, typer.Option("--overwrite", help="Replace OUT if it is already a store.")
-    ] = False,
+    ] = None
+    overwrites: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is already a store.")] = (
+        False
+    )
+
+    def options(
+        self, uniform: UniformArguments, measured: MeasuredArguments, work: WorkArguments
+    ) -> ConvertOptions:
+        """As the conversion takes them, with the widths and where the work runs."""
+        from edgemoe.workflows.convert import ConvertOptions
+
+        return ConvertOptions(
+            bits=uniform.bits,
+            dense_bits=uniform.dense_bits,
+            plan=measured.plan_file,
+            trace=measured.trace,
+            tolerance=measured.tolerance,
+            size=measured.size,
+            texts=read_texts(measured.texts or ()),
+            keeps_mtp=not self.no_mtp,
+            overwrite=self.overwrites,
+            executor=work.options(self.memory),
+        )
+
+
+@with_groups
+def convert(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Store to make; a new folder.")],
+    uniform: UniformArguments,
+    measured: MeasuredArguments,
+    work: WorkArguments,
+    how: ConvertArguments,
     is_dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say how large the store would be.")
     ] = False,
@@ -86,26 +112,16 @@ def convert(
     edgemoe convert ./GLM-4.6 glm.store --bits 4 --executor local:4
     edgemoe convert ./GLM-4.6 glm.store --bits 4 --executor slurm:long --workers 8
     """
-    from edgemoe.workflows.convert import ConvertOptions, convert_model, estimate_store
+    from edgemoe.workflows.convert import convert_model, estimate_store
 
-    if experts_only:
-        others = measured != MeasuredArguments(measured.plan_file) or uniform.dense_bits is not None
-        if others or is_dry_run or no_mtp or work != WorkArguments() or memory is not None:
+    if how.experts_only:
+        own = ConvertArguments(experts_only=True, overwrites=how.overwrites)
+        given = UniformArguments(uniform.bits), MeasuredArguments(measured.plan_file), WorkArguments(), own
+        if (uniform, measured, work, how) != given or is_dry_run:
             raise RequestError("--experts-only goes with --bits, --plan and --overwrite alone")
-        _convert_experts(source, out, uniform.bits, measured.plan_file, overwrites, as_json)
+        _convert_experts(source, out, uniform.bits, measured.plan_file, how.overwrites, as_json)
         return
-    options = ConvertOptions(
-        bits=uniform.bits,
-        dense_bits=uniform.dense_bits,
-        plan=measured.plan_file,
-        trace=measured.trace,
-        tolerance=measured.tolerance,
-        size=measured.size,
-        texts=read_texts(measured.texts or ()),
-        keeps_mtp=not no_mtp,
-        overwrite=overwrites,
-        executor=work.options(memory),
-    )
+    options = how.options(uniform, measured, work)
     if is_dry_run:
         _say_estimate(estimate_store(source, options), out, as_json)
         return

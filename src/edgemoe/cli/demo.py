@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgemoe.cli.options import JsonOption, MaxTokensOption
+from edgemoe.cli.answering import status_line
+from edgemoe.cli.options import JsonOption
 from edgemoe.cli.output import print_json, say
-from edgemoe.cli.run import status_line
 
 if TYPE_CHECKING:
     from edgemoe.api import Chunk, Model
@@ -32,7 +32,9 @@ def demo(
             show_default=False,
         ),
     ] = None,
-    max_tokens: MaxTokensOption = 160,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", metavar="N", min=1, help="Most tokens of the answer.")
+    ] = 160,
     as_json: JsonOption = False,
 ) -> None:
     r"""See it work: the small model inside this package tells a story.

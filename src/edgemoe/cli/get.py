@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,33 @@ from edgemoe.cli.output import new_table, print_json, print_table, quoted, say, 
 from edgemoe.cli.widths import UniformArguments
 
 if TYPE_CHECKING:
-    from edgemoe.workflows.get import Fetched
+    from edgemoe.workflows.get import Fetched, GetOptions
+
+
+@dataclass(frozen=True)
+class FetchArguments:
+    """Where the store goes, what of the model it keeps, and the budget that the outlook is for."""
+
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="STORE", help="Store to make.  [default: NAME in your library]"),
+    ] = None
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            metavar="SIZE",
+            help="Memory budget to forecast the speed for, such as 8GiB.  [default: several budgets]",
+            show_default=False,
+        ),
+    ] = None
+    no_mtp: NoMtpOption = False
+
+    def options(self, uniform: UniformArguments) -> GetOptions:
+        """As fetching takes them, with the widths."""
+        from edgemoe.workflows.get import GetOptions
+
+        return GetOptions(uniform.bits, uniform.dense_bits, self.out, self.memory, keeps_mtp=not self.no_mtp)
 
 
 @with_groups
@@ -25,20 +52,7 @@ def get(
         ),
     ],
     uniform: UniformArguments,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="STORE", help="Store to make.  [default: NAME in your library]"),
-    ] = None,
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            "--memory",
-            metavar="SIZE",
-            help="Memory budget to forecast the speed for, such as 8GiB.  [default: several budgets]",
-            show_default=False,
-        ),
-    ] = None,
-    no_mtp: NoMtpOption = False,
+    fetch: FetchArguments,
     is_dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say how large the model is and how fast it would be here.")
     ] = False,
@@ -60,15 +74,9 @@ def get(
     edgemoe get unsloth/Qwen3-30B-A3B-GGUF:Qwen3-30B-A3B-Q4_K_M.gguf
     edgemoe run Qwen/Qwen3-30B-A3B --memory 8GiB --chat "Why is the sky blue?"
     """
-    from edgemoe.workflows.get import GetOptions, get_model, look_at_model
+    from edgemoe.workflows.get import get_model, look_at_model
 
-    options = GetOptions(
-        bits=uniform.bits,
-        dense_bits=uniform.dense_bits,
-        out=out,
-        memory=memory,
-        keeps_mtp=not no_mtp,
-    )
+    options = fetch.options(uniform)
     say(f"looking at {name} ...")
     if is_dry_run:
         found = look_at_model(name, options)

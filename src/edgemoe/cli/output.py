@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
     from rich.table import Table
 
-    from edgemoe.api import Model
-
 
 # What lasts longer is shown to go on.
 PATIENCE_S = 1.0
@@ -57,25 +55,6 @@ def say(message: str) -> None:
     """
     with suppress(OSError):
         print("\n".join(map(printable, message.split("\n"))), file=sys.stderr, flush=True)
-
-
-def say_budget(model: Model, asked: str | int | None) -> None:
-    """On stderr: the default budget and its origin, or that the one asked for is not free now."""
-    from edgemoe.engine.memory import budget_note
-
-    note = budget_note(model.memory, asked)
-    if note is not None:
-        say(note)
-
-
-def say_sampling(model: Model, options: Mapping[str, Any]) -> None:
-    """On stderr: the sampling settings; nothing where the likeliest token is taken because nobody chose."""
-    from edgemoe.engine.defaults import describe_sampling
-
-    own = {name for name, value in model.sampling_defaults.items() if options.get(name) == value}
-    if own or options.get("temperature"):
-        origin = f" ({', '.join(sorted(own))} from the model's generation_config.json)" if own else ""
-        say(f"sampling: {describe_sampling(options)}{origin}")
 
 
 def quoted(*words: object) -> str:

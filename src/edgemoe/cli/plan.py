@@ -10,7 +10,8 @@ import typer
 
 from edgemoe.cli.given import read_texts
 from edgemoe.cli.groups import with_groups
-from edgemoe.cli.options import JsonOption, MeasuringArguments, MemoryOption, WorkArguments
+from edgemoe.cli.measuring import CalibrationTextsOption, MeasuringArguments, WorkArguments
+from edgemoe.cli.options import JsonOption, MemoryOption, SourceArgument
 from edgemoe.cli.output import print_json, quoted, say, show_steps
 
 
@@ -80,11 +81,8 @@ class GoalArguments:
 
 @with_groups
 def plan(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Hugging Face folder or GGUF file.")],
-    texts: Annotated[
-        list[Path],
-        typer.Option("--text", metavar="FILE", help="UTF-8 text to calibrate on; can be repeated."),
-    ],
+    source: SourceArgument,
+    texts: CalibrationTextsOption,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="Plan to write, for convert --plan.")
     ],

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgemoe.cli.answering import AnswerArguments, TemplateOption, say_sampling, status_line, why_cut
 from edgemoe.cli.given import as_utf8, template_options
 from edgemoe.cli.groups import with_groups
-from edgemoe.cli.options import AnswerArguments, JsonOption, LoadArguments, StoreArgument, TemplateOption
-from edgemoe.cli.output import print_json, quoted, reading_prompt, say, say_sampling, shown_store
+from edgemoe.cli.loading import LoadArguments
+from edgemoe.cli.options import JsonOption, StoreArgument
+from edgemoe.cli.output import print_json, quoted, reading_prompt, say, shown_store
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
-    from edgemoe.api import Generation, Model, Stream
+    from edgemoe.api import Model, Stream
 
 DEFAULTS: dict[str, Any] = {"max_tokens": 256, "temperature": 0.0}
 
 
-@with_groups
-def run(
-    store: StoreArgument,
-    load: LoadArguments,
-    answer: AnswerArguments,
+@dataclass(frozen=True)
+class PromptArguments:
+    """What is asked: a text to go on with, or a message to answer."""
+
     text: Annotated[
         str | None,
         typer.Argument(
@@ -33,24 +34,70 @@ def run(
             help="Text to continue, or with --chat to answer; without it, or for -, stdin is read.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     prompt: Annotated[
         str | None,
         typer.Option(
             "--prompt", "-p", metavar="TEXT", help="The prompt as an option, for one that begins with a dash."
         ),
-    ] = None,
+    ] = None
     is_chat: Annotated[
         bool,
         typer.Option(
             "--chat", help="Answer the prompt, by the model's chat template, instead of continuing it."
         ),
-    ] = False,
+    ] = False
     system: Annotated[
         str | None,
         typer.Option("--system", metavar="TEXT", help="System message before the prompt; needs --chat."),
-    ] = None,
-    template: TemplateOption = None,
+    ] = None
+    template: TemplateOption = None
+
+    def __post_init__(self) -> None:
+        if not self.is_chat and (self.system is not None or self.template):
+            raise RequestError("--system and --template-option shape a chat; give --chat too")
+        if self.text is not None and self.prompt is not None:
+            raise RequestError("the prompt is given twice; give it once, with or without --prompt")
+
+    def read(self) -> Asked:
+        """The prompt of the command line, or of stdin.
+
+        Raises:
+            RequestError: it is empty, or a template option is none.
+        """
+        values = template_options(self.template)
+        given = self.prompt if self.text is None else self.text
+        prompt = _read_stdin() if given is None or given == "-" else as_utf8(given)
+        if not prompt:
+            raise RequestError("the prompt is empty; give some text to go on from")
+        system = None if self.system is None else as_utf8(self.system)
+        return Asked(prompt, self.is_chat, system, values)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt that was read, and what shapes it as a chat."""
+
+    prompt: str
+    is_chat: bool
+    system: str | None
+    template_options: dict[str, Any]
+
+    def stream(self, model: Model, **options: Any) -> Stream:
+        """The answer, with options of ``Model.stream``."""
+        if not self.is_chat:
+            return model.stream(self.prompt, **options)
+        messages = [] if self.system is None else [{"role": "system", "content": self.system}]
+        messages.append({"role": "user", "content": self.prompt})
+        return model.stream_chat(messages, template_options=self.template_options, **options)
+
+
+@with_groups
+def run(
+    store: StoreArgument,
+    load: LoadArguments,
+    answer: AnswerArguments,
+    prompt: PromptArguments,
     watches: Annotated[
         bool,
         typer.Option("--watch", help="Show live which experts are resident, hit, missed and read ahead."),
@@ -76,25 +123,17 @@ def run(
     """
     if watches and as_json:
         raise RequestError("--watch draws for people; leave out --watch or --json")
-    if not is_chat and (system is not None or template):
-        raise RequestError("--system and --template-option shape a chat; give --chat too")
-    values = template_options(template)
-    asked = _read_prompt(text, prompt)
-    if not asked:
-        raise RequestError("the prompt is empty; give some text to go on from")
+    asked = prompt.read()
     with load.load(store) as model:
         options = answer.options(model, DEFAULTS)
         say_sampling(model, options)
-        if is_chat:
-            begin = partial(model.stream_chat, _messages(system, asked), template_options=values)
-        else:
-            begin = partial(model.stream, asked)
+        if not asked.is_chat:
             _hint_at_chat(model, store)
-        with reading_prompt() as progress, begin(**options, progress=progress) as stream:
+        with reading_prompt() as progress, asked.stream(model, **options, progress=progress) as stream:
             if watches:
                 from edgemoe.cli.watch import watch
 
-                watch(model, stream, "" if is_chat else asked)
+                watch(model, stream, "" if asked.is_chat else asked.prompt)
             elif as_json:
                 _finish(stream)
             else:
@@ -106,12 +145,6 @@ def run(
         cut = why_cut(model, stream.generation, options["max_tokens"])
         if cut:
             say(cut)
-
-
-def _messages(system: str | None, asked: str) -> list[dict[str, str]]:
-    """The prompt as a chat."""
-    messages = [] if system is None else [{"role": "system", "content": as_utf8(system)}]
-    return [*messages, {"role": "user", "content": asked}]
 
 
 def _hint_at_chat(model: Model, store: Path) -> None:
@@ -137,52 +170,8 @@ def _finish(stream: Stream) -> None:
         stream.close()  # what there is of the answer is reported
 
 
-def status_line(generation: Generation) -> str:
-    """What an answer cost, in one line."""
-    from edgemoe.units import format_duration, format_size
-
-    drafted = ""
-    if generation.num_drafted:
-        drafted = f"{generation.num_accepted} of {generation.num_drafted} drafted tokens accepted, "
-    asked = generation.expert_hits + generation.expert_misses
-    hit_share = f"{generation.expert_hits / asked:.0%}" if asked else "no"
-    far, near = generation.far_bytes, generation.tier_bytes
-    origin = (
-        f" ({format_size(far)} over the network, {format_size(near)} from the tier)" if far or near else ""
-    )
-    count = len(generation.token_ids)
-    speed = f"{generation.decode_tokens_per_s:.1f} tokens/s, " if count > 1 else ""
-    return (
-        f"[{count} token{'' if count == 1 else 's'}, {speed}"
-        f"first after {format_duration(generation.time_to_first_token_s)}, "
-        f"{drafted}{hit_share} cache hits, {format_size(generation.bytes_read)} read{origin}, "
-        f"{format_size(generation.peak_rss_bytes)} of {format_size(generation.budget_bytes)} used]"
-    )
-
-
-def why_cut(model: Model, generation: Generation, max_tokens: int) -> str | None:
-    """What cut an answer before its end, and what takes more; None if nothing did."""
-    if generation.finish_reason != "length":
-        return None
-    if len(generation.token_ids) >= max_tokens:
-        count = "1 token" if max_tokens == 1 else f"{max_tokens} tokens"
-        return f"the answer was cut after {count}; --max-tokens takes more"
-    most = model.spec.max_context
-    longer = f"; --context takes up to {most}" if model.memory.context < most else ""
-    return f"the context of {model.memory.context} tokens is full{longer}"
-
-
-def _read_prompt(text: str | None, prompt: str | None) -> str:
-    """The prompt of the command line, or stdin without the newline that ends it.
-
-    Raises:
-        RequestError: it is given twice.
-    """
-    if text is not None and prompt is not None:
-        raise RequestError("the prompt is given twice; give it once, with or without --prompt")
-    given = prompt if text is None else text
-    if given is not None and given != "-":
-        return as_utf8(given)
+def _read_stdin() -> str:
+    """All of stdin, without the newline that ends it."""
     if sys.stdin.isatty():
         say("reading the prompt; end it with Ctrl-D")
     # Some programs begin a text with a mark of its encoding.

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgemoe.cli.groups import with_groups
-from edgemoe.cli.options import JsonOption, LoadArguments
+from edgemoe.cli.loading import LoadArguments
+from edgemoe.cli.options import JsonOption
 from edgemoe.cli.output import print_json, say, shown_store
 from edgemoe.units import parse_size
 
@@ -162,8 +163,5 @@ def serve(
         aliases=tuple(alias or ()),
         options=options,
         on_listening=(lambda urls: print_json({"urls": list(urls)})) if as_json else None,
-        context=loading.context,
-        num_threads=loading.num_threads,
-        tier=loading.tier,
-        draft=loading.draft,
+        **loading.keywords(),
     )

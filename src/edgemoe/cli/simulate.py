@@ -121,7 +121,9 @@ def simulate(
         elif runs:
             _print_runs(runs, simulation.num_tokens)
     if picture is not None:  # after the results, which an error here must not take away
-        _draw(runs, picture, f"{trace.name}, {simulation.num_tokens} tokens, {options.device}")
+        from edgemoe.report import draw_runs
+
+        draw_runs(runs, picture, f"{trace.name}, {simulation.num_tokens} tokens, {options.device}")
         say(f"wrote {picture}")
 
 
@@ -156,28 +158,3 @@ def _print_runs(runs: list[SimulatedRun], num_tokens: int) -> None:
     print("memory: share of the experts' bytes; belady: hits as a share of those of Belady's optimum;")
     print("speed: share of that with all experts in memory; bound: time over the larger of computing")
     print("and reading what Belady's optimum reads")
-
-
-def _draw(runs: list[SimulatedRun], path: Path, title: str) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    figure.suptitle(title)
-    series: dict[str, list[SimulatedRun]] = {}
-    for run in runs:
-        name = run.policy if run.predictor == "none" else f"{run.policy}, {run.predictor}"
-        series.setdefault(name, []).append(run)
-    for axes, field, label in zip(
-        figure.subplots(1, 2), ("hit_share", "speed_share"), ("hits", "speed, of resident"), strict=True
-    ):
-        for name, line in series.items():
-            shares = [100 * run.capacity_share for run in line]
-            axes.plot(shares, [100 * getattr(run, field) for run in line], "o-", label=name)
-        axes.set_xlabel("experts in memory, % of bytes")
-        axes.set_ylabel(f"{label}, %")
-        axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
-    try:
-        figure.savefig(path, dpi=120)
-    except ValueError as error:
-        raise RequestError(f"--picture {path}: {error}") from None

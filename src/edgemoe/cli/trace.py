@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from edgemoe.cli.given import read_texts
-from edgemoe.cli.options import JsonOption, MemoryOption, StoreArgument, ThreadsOption, WindowOption
+from edgemoe.cli.options import (
+    JsonOption,
+    MaxTextTokensOption,
+    MemoryOption,
+    StoreArgument,
+    ThreadsOption,
+    WindowOption,
+)
 from edgemoe.cli.output import print_json, show_steps
 
 
@@ -21,12 +28,7 @@ def trace(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Trace to make; a new folder.")],
-    max_tokens: Annotated[
-        int,
-        typer.Option(
-            "--max-tokens", metavar="N", min=2, help="Tokens to use in all, shared among the texts."
-        ),
-    ] = 16384,
+    max_tokens: MaxTextTokensOption = 16384,
     window: WindowOption = None,
     memory: MemoryOption = None,
     num_threads: ThreadsOption = None,

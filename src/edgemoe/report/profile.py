@@ -1,6 +1,4 @@
-"""Pictures of a profile and of the plans made from it, in Markdown and HTML.
-
-    write_report(Path("olmoe.profile"), [Path("olmoe-plan.json")], Path("olmoe-report"))
+"""A report of a profile and of the plans made from it, in Markdown and HTML.
 
 Layer x expert maps of what 2 bits would cost and of the widths chosen, and the loss against bytes of uniform
 widths, of the paper's ranking and of the knapsack, as the profile predicts it, beside what was measured of
