@@ -17,6 +17,7 @@
 #include "kernels/block_writing.h"
 #include "kernels/descent.h"
 #include "kernels/exact_blocks.h"
+#include "kernels/expert_ffn.h"
 #include "kernels/matmul.h"
 #include "kernels/quantize.h"
 
@@ -180,9 +181,10 @@ void expert_ffn_into(Floats2 x, const PackedMatrix* gate, const PackedMatrix& up
     }
     const Activation act = activation_named(activation);
     require(g != nullptr || !act.needs_gate(), kName, "the activation needs a gate");
+    const ExpertMatrices matrices = {g ? std::optional(*g) : std::nullopt, u, d,
+                                     biases ? biases->data() : nullptr};
     nb::gil_scoped_release release;
-    expert_ffn(x.data(), tokens, g, u, d, act, out.data(), rows ? rows->data() : nullptr,
-               biases ? biases->data() : nullptr);
+    expert_ffn(x.data(), tokens, matrices, act, out.data(), rows ? rows->data() : nullptr);
 }
 
 // Gate (or none), up, down.

@@ -41,8 +41,7 @@ void ExpertLayerOutput::add(const std::vector<int>& experts, const std::vector<E
         return;
     }
     for (const auto& [one, rows, num_rows, out] : chosen) {
-        const auto& [gate, up, down, biases] = one;
-        expert_ffn(routed_.x, num_rows, gate ? &*gate : nullptr, up, down, activation_, out, rows, biases);
+        expert_ffn(routed_.x, num_rows, one, activation_, out, rows);
     }
 }
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "experts/gate.h"
-#include "kernels/matmul.h"
+#include "kernels/expert_ffn.h"
 
 namespace edgemoe {
 

@@ -5,7 +5,7 @@
 #include <array>
 #include <cstdint>
 
-#include "kernels/matmul.h"
+#include "kernels/expert_ffn.h"
 
 namespace edgemoe {
 

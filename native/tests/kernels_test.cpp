@@ -13,6 +13,7 @@
 #include "core/thread_pool.h"
 #include "kernels/descent.h"
 #include "kernels/exact_blocks.h"
+#include "kernels/expert_ffn.h"
 #include "kernels/matmul.h"
 #include "kernels/quantize.h"
 #include "tests/check.h"
@@ -220,7 +221,7 @@ TEST(experts_together_have_the_bits_of_single_calls_on_any_number_of_threads) {
         const std::vector<std::vector<std::int32_t>> rows = {{0}, {5, 2}, {1, 3, 4}, {0, 1, 2, 3, 5}};
         std::vector<float> alone(kTokens * kWidth), together(11 * kWidth);
         for (std::int64_t t = 0; t < kTokens; ++t) {
-            expert_ffn(x.data() + t * kWidth, 1, &gate.matrix, up.matrix, down.matrix, Activation::kSilu,
+            expert_ffn(x.data() + t * kWidth, 1, {gate.matrix, up.matrix, down.matrix}, Activation::kSilu,
                        alone.data() + t * kWidth);
         }
         for (int threads : {1, 3}) {
