@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from edgemoe.errors import UnsupportedModelError
 from edgemoe.models.config_reader import ConfigReader, shown
-from edgemoe.models.rope import promised_context, read_rope
+from edgemoe.models.rope import promised_context
+from edgemoe.models.rope_config import read_rope
 from edgemoe.models.spec import (
     AttentionSpec,
     ExpertSpec,

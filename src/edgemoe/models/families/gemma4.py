@@ -28,7 +28,7 @@ from edgemoe.models.families.names import (
     first_half,
     second_half,
 )
-from edgemoe.models.rope import rope_of_kind
+from edgemoe.models.rope_config import rope_of_kind
 from edgemoe.models.spec import (
     AttentionSpec,
     ExpertSpec,

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgemoe.models.config_reader import ConfigReader
 from edgemoe.models.mixers.latent import LatentSpec
-from edgemoe.models.rope import read_rope
+from edgemoe.models.rope_config import read_rope
 from edgemoe.models.spec import RopeSpec
 
 

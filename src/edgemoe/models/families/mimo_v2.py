@@ -21,7 +21,7 @@ from edgemoe.models.families.fields import (
 )
 from edgemoe.models.families.gguf_names import GROUPED_KEYS, GgufFamily, gguf_table, key_heads
 from edgemoe.models.families.names import MLP, MTP, hugging_face
-from edgemoe.models.rope import rope_of_kind
+from edgemoe.models.rope_config import rope_of_kind
 from edgemoe.models.spec import AttentionSpec, LayerSpec, ModelSpec, RopeSpec
 
 _SLIDING, _FULL = "sliding_attention", "full_attention"
