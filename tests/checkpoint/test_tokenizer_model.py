@@ -138,6 +138,6 @@ def test_templates_of_a_folder_of_their_own_are_kept(tmp_path):
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "tool_use.jinja").write_text("tools", "utf-8")
     ours = loaded(folder, tmp_path)
-    assert ours.template_names() == ("default", "tool_use")
+    assert tuple(ours.chat_templates()) == ("default", "tool_use")
     user = [{"role": "user", "content": "hi"}]
     assert (ours.render_chat(user), ours.render_chat(user, [{}])) == ("plain", "tools")

@@ -294,7 +294,7 @@ def test_the_template_for_tools_is_taken_with_tools(tmp_path):
     named = [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "tools"}]
     folder = write_folder(tmp_path / "m", config=SETTINGS | {"chat_template": named})
     tokenizer = Tokenizer(folder, {})
-    assert tokenizer.template_names() == ("default", "tool_use")
+    assert tuple(tokenizer.chat_templates()) == ("default", "tool_use")
     assert tokenizer.render_chat(USER) == "plain"
     assert tokenizer.render_chat(USER, tools=[]) == "tools"
     shutil.copytree(folder, tmp_path / "files")
@@ -351,7 +351,7 @@ def test_damaged_files_are_one_line(tmp_path, file, content):
     folder = write_folder(tmp_path / "m")
     (folder / file).write_text(content)
     with pytest.raises(StoreError) as caught:
-        Tokenizer(folder, {}).template_names()
+        Tokenizer(folder, {}).chat_templates()
     assert "\n" not in str(caught.value)
 
 
@@ -362,7 +362,7 @@ def test_files_that_are_not_utf8_are_one_line(tmp_path):
         kept = path.read_bytes() if path.exists() else b""
         path.write_bytes(b'{"a": "\xff"}')
         with pytest.raises(StoreError, match="is not UTF-8"):
-            Tokenizer(folder, {}).template_names()
+            Tokenizer(folder, {}).chat_templates()
         path.write_bytes(kept or b"{}")
 
 

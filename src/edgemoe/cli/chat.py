@@ -61,7 +61,7 @@ def chat(
         import_module("readline")  # gives input() history and line editing
     with load.load(store) as model:
         options = answer.options(model, DEFAULTS)
-        if not model.tokenizer.template_names():
+        if not model.tokenizer.chat_templates():
             raise RequestError(
                 f"{shown_store(store)} has no chat template; `edgemoe run` continues a plain prompt"
             )

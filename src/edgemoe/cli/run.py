@@ -149,7 +149,7 @@ def run(
 
 def _hint_at_chat(model: Model, store: Path) -> None:
     """To who continues a text with a model that is made for chats."""
-    if model.tokenizer.template_names():
+    if model.tokenizer.chat_templates():
         command = quoted("edgemoe", "run", shown_store(store), "--chat")
         say(f"hint: this model has a chat template; to ask with it: {command}")
 

@@ -51,7 +51,7 @@ def vocabulary_keys(tokenizer: Tokenizer, vocab_size: int, architecture: str) ->
     """
     if not tokenizer.is_available:
         return {f"{_KEY}model": "none"}, "none"
-    record = tokenizer.definition()
+    record = json.loads(tokenizer.to_json())
     model = record["model"]
     if model["type"] != "BPE":
         raise _refusal(f"it is of the kind {model['type']}, and BPE alone is written")

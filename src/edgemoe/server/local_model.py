@@ -119,7 +119,7 @@ class LocalModel:
         self.model = model
         self.parking = parking
         self.turn_end_ids = model.tokenizer.turn_end_ids() if model.tokenizer.is_available else frozenset()
-        self.template = "\n".join(model.tokenizer.template_sources())
+        self.template = "\n".join(model.tokenizer.chat_templates().values())
         self.texts = TextMemory(model.tokenizer.special_ids())
         self._lock = threading.Lock()
         self._call_watch: CallWatch | None = None

@@ -64,6 +64,52 @@ class _Cut:
     num_before: int = 0
 
 
+def encode_in_parts(
+    text: str, encode: Callable[[str, bool], list[int]], adds_special: bool, most: int | None
+) -> Iterator[list[int]]:
+    """The tokens of a text, part by part; ``encode(text, adds_special)`` gives those of a short one.
+
+    What comes around a text is part of it if ``adds_special``. Of a text of more than ``most`` tokens the
+    last part has as many as show that; they need not be the text's own.
+
+    Raises:
+        RequestError: as ``encode_piece``.
+    """
+
+    def bare(piece: str) -> list[int]:
+        return encode(piece, False)
+
+    is_long = len(text) > 2 * PIECE_CHARACTERS
+    around = _around(bare("a"), encode("a", True)) if adds_special and is_long else ([], [])
+    if around is None or not is_long:
+        yield encode(text, adds_special)
+        return
+    more = None if most is None else count_more(text[: 2 * PIECE_CHARACTERS], bare, most)
+    if more is not None:
+        yield more
+        return
+    yield around[0]
+    num_found = len(around[0])
+    for piece in pieces(text, bare):
+        if most is not None and len(piece.text) > 2 * PIECE_CHARACTERS:
+            more = count_more(piece.text, bare, most + piece.num_before - num_found)
+            if more is not None:
+                yield more
+                return
+        part = encode_piece(piece, bare)
+        num_found += len(part)
+        yield part
+    yield around[1]
+
+
+def _around(bare: list[int], whole: list[int]) -> tuple[list[int], list[int]] | None:
+    """What stands before and after the tokens ``bare`` in ``whole``; None where they are not in it."""
+    for start in range(len(whole) - len(bare) + 1):
+        if whole[start : start + len(bare)] == bare:
+            return whole[:start], whole[start + len(bare) :]
+    return None
+
+
 def pieces(text: str, encode: Encode) -> Iterator[Piece]:
     """The text in pieces whose tokens, by ``encode``, are those of the whole, one after the other."""
     cut: _Cut | None = _Cut(0, 0)

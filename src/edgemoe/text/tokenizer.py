@@ -12,17 +12,18 @@ import tokenizers
 from edgemoe.arguments import token_ids as ids
 from edgemoe.errors import RequestError, StoreError
 from edgemoe.text.added_tokens import SpecialTokens, read_special_tokens
+from edgemoe.text.chats import Chats
 from edgemoe.text.classes import Loaded, load_tokenizer
-from edgemoe.text.pieces import PIECE_CHARACTERS, count_more, encode_piece, pieces
+from edgemoe.text.end_tokens import read_end_ids
+from edgemoe.text.foreign_errors import OneLineErrors
+from edgemoe.text.pieces import encode_in_parts
 from edgemoe.text.side_files import read_json_object, read_text_file
 from edgemoe.text.stream import Reach
-from edgemoe.text.templates import REASONING, ChatTemplate, Message, read_templates
+from edgemoe.text.templates import Message
 from edgemoe.text.tidying import tidy
 
 __all__ = ["Message", "Tokenizer"]
 
-# Stands for an assistant's answer when the template is asked what follows one.
-_SENTINEL = "\x02answer\x03"
 _T5_SENTINEL = "<extra_id_"
 _TIDIES = "clean_up_tokenization_spaces"
 _TIDIES_BPE = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
@@ -52,16 +53,10 @@ class Tokenizer:
         self._special_ids = self._sentinel_ids = frozenset[int]()
         self.reach = Reach(None, frozenset(), is_tidied=False)
         if loaded is not None:
-            with _OneLineErrors(StoreError, f"{folder}: its tokenizer cannot be used"):
+            with OneLineErrors(StoreError, f"{folder}: its tokenizer cannot be used"):
                 self._prepare(loaded, special)
-        generation = read_json_object(folder / "generation_config.json")
-        self.stop_ids = _ids(generation, "generation_config.json") | _ids(config, "config.json")
-        # A model that sees images as well keeps what is of its texts apart.
-        text_config = config.get("text_config")
-        if isinstance(text_config, Mapping):
-            self.stop_ids |= _ids(text_config, "config.json")
-        self.stop_ids |= self._id_of("eos_token")
-        self._templates: dict[str, ChatTemplate] | None = None
+        self.stop_ids = read_end_ids(folder, config) | self._id_of("eos_token")
+        self._chats = Chats(folder, self._settings, self.special_tokens)
 
     @property
     def is_available(self) -> bool:
@@ -88,23 +83,10 @@ class Tokenizer:
         """The token that ends a text, as the tokenizer's settings name it; ``stop_ids`` has all of them."""
         return min(self._id_of("eos_token") or self.stop_ids, default=None)
 
-    def definition(self) -> dict[str, Any]:
-        """The tokenizer as tokenizer.json would have it, with the tokens that stand in other files.
-
-        Raises:
-            RequestError: the store has no tokenizer.
-        """
-        described: dict[str, Any] = json.loads(self._require().to_str())
-        return described
-
     def token_id(self, text: str) -> int | None:
         """The id of a token, if it is one."""
         token_id: int | None = self._require().token_to_id(text)
         return token_id
-
-    def chat_templates(self) -> dict[str, str]:
-        """The chat templates by name, "default" first; empty where there is none."""
-        return {name: template.source for name, template in self._all_templates().items()}
 
     def encode(self, text: str, *, adds_special: bool = True, most: int | None = None) -> list[int]:
         """Token ids of a text, with the tokens that the tokenizer puts around a text if wanted.
@@ -147,38 +129,11 @@ class Tokenizer:
         """The tokens of a text, piece by piece; see ``encode``."""
         _check_text(text)
         self._require()
-        with _OneLineErrors(RequestError, "the text cannot be tokenised"):
-            around = self._around() if adds_special and len(text) > 2 * PIECE_CHARACTERS else ([], [])
-            if around is None or len(text) <= 2 * PIECE_CHARACTERS:
-                yield self._encode(text, adds_special)
-                return
-            more = None if most is None else count_more(text[: 2 * PIECE_CHARACTERS], self._encode, most)
-            if more is not None:
-                yield more
-                return
-            yield around[0]
-            num_found = len(around[0])
-            for piece in pieces(text, self._encode):
-                if most is not None and len(piece.text) > 2 * PIECE_CHARACTERS:
-                    more = count_more(piece.text, self._encode, most + piece.num_before - num_found)
-                    if more is not None:
-                        yield more
-                        return
-                part = encode_piece(piece, self._encode)
-                num_found += len(part)
-                yield part
-            yield around[1]
+        with OneLineErrors(RequestError, "the text cannot be tokenised"):
+            yield from encode_in_parts(text, self._encode, adds_special, most)
 
     def _encode(self, text: str, adds_special: bool = False) -> list[int]:
         return list(self._require().encode(text, add_special_tokens=adds_special).ids)
-
-    def _around(self) -> tuple[list[int], list[int]] | None:
-        """What the tokenizer puts before and after a text; None where that cannot be told."""
-        bare, whole = self._encode("a"), self._encode("a", True)
-        for start in range(len(whole) - len(bare) + 1):
-            if whole[start : start + len(bare)] == bare:
-                return whole[:start], whole[start + len(bare) :]
-        return None
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out; sentinels, which T5 answers with, are kept."""
@@ -186,7 +141,7 @@ class Tokenizer:
 
     def decode_shown(self, token_ids: Sequence[int]) -> str:
         """Text of ids that need no check and are all to be shown: a stream asks for it with each token."""
-        with _OneLineErrors(RequestError, "the tokens cannot be decoded"):
+        with OneLineErrors(RequestError, "the tokens cannot be decoded"):
             text = str(self._require().decode(token_ids, skip_special_tokens=False))
         return tidy(text) if self._is_tidied else text
 
@@ -217,17 +172,9 @@ class Tokenizer:
             RequestError: the checkpoint has no chat template, or it refuses the messages.
         """
         if not continue_final_message:
-            return self._render(messages, tools, documents, {"add_generation_prompt": True, **options})
+            return self._chats.render(messages, tools, documents, {"add_generation_prompt": True, **options})
         field = "content" if continue_final_message is True else str(continue_final_message)
-        marked = [*messages[:-1], _marked(messages[-1] if messages else {}, field)]
-        text = self._render(marked, tools, documents, {**options, "add_generation_prompt": False})
-        before, found, after = text.rpartition(_SENTINEL)
-        if not found:
-            raise RequestError(
-                "the chat template leaves out the last message, so no answer can go on with it"
-            )
-        # A template that strips texts would have stripped this one.
-        return before if after.startswith(" ") else before.rstrip()
+        return self._chats.render_open(messages, tools, documents, options, field)
 
     def encode_chat(
         self,
@@ -242,22 +189,17 @@ class Tokenizer:
 
     def turn_end_ids(self) -> frozenset[int]:
         """Special tokens with which the template ends an assistant's turn."""
-        turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _SENTINEL}]
-        try:
-            rendered = self._render(turn, None, None, {"add_generation_prompt": False})
-        except RequestError:
-            return frozenset()
-        _, found, after = rendered.rpartition(_SENTINEL)
-        first = self.encode(after.strip(), adds_special=False)[:1] if found else []
+        after = self._chats.text_after_answer()
+        first = self.encode(after, adds_special=False)[:1] if after else []
         return self._special_ids.intersection(first)
 
-    def template_names(self) -> tuple[str, ...]:
-        """Names of the chat templates, "default" first; none where the checkpoint has none.
+    def chat_templates(self) -> dict[str, str]:
+        """The chat templates by name, "default" first; empty where the checkpoint has none.
 
         Raises:
             StoreError: a template's file cannot be read.
         """
-        return tuple(self._all_templates())
+        return self._chats.sources()
 
     def special_ids(self) -> dict[str, int]:
         """Special tokens by their text, which is one token wherever it stands."""
@@ -266,42 +208,15 @@ class Tokenizer:
         added = self._tokenizer.get_added_tokens_decoder()
         return {str(added[token_id].content): token_id for token_id in sorted(self._special_ids)}
 
-    def template_sources(self) -> tuple[str, ...]:
-        """The chat templates as they are written, "default" first. Errors as of ``template_names``."""
-        return tuple(template.source for template in self._all_templates().values())
-
     def to_json(self) -> str:
-        """The whole tokenizer as text, for other libraries. It is as large as tokenizer.json.
+        """The tokenizer as tokenizer.json would have it, with the tokens that stand in other files.
+
+        It is as large as that file.
 
         Raises:
             RequestError: the store has no tokenizer.
         """
         return str(self._require().to_str())
-
-    def _render(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[Mapping[str, Any]] | None,
-        documents: Sequence[Mapping[str, Any]] | None,
-        options: Mapping[str, Any],
-    ) -> str:
-        templates = self._all_templates()
-        name = "tool_use" if tools is not None and "tool_use" in templates else "default"
-        if name not in templates and templates:
-            raise RequestError(
-                f"{self._folder}: its chat templates are for special purposes ({', '.join(templates)}), none"
-                " is the default; use `edgemoe run` with a plain prompt, or put one into chat_template.jinja"
-            )
-        if name not in templates:
-            raise RequestError(
-                f"{self._folder}: the checkpoint has no chat template; use `edgemoe run` with a plain prompt"
-            )
-        return templates[name].render(messages, tools, documents, {**self.special_tokens, **options})
-
-    def _all_templates(self) -> dict[str, ChatTemplate]:
-        if self._templates is None:
-            self._templates = read_templates(self._folder, self._settings)
-        return self._templates
 
     def _prepare(self, loaded: Loaded, added: SpecialTokens) -> None:
         """What transformers does to a tokenizer that it loads."""
@@ -342,23 +257,6 @@ class Tokenizer:
         return frozenset() if token_id is None else frozenset([token_id])
 
 
-def _marked(message: Message, field: str) -> Message:
-    """The message with a mark behind a text, and a space that shows whether the template strips texts."""
-    content = message.get(field) if isinstance(message, Mapping) else None
-    if isinstance(content, str):
-        # Templates read thoughts under one of several names.
-        names = (
-            [name for name in REASONING if message.get(name) == content] if field in REASONING else [field]
-        )
-        return {**message, **dict.fromkeys(names, f"{content}{_SENTINEL} ")}
-    parts = list(content) if isinstance(content, Sequence) else []
-    for i in reversed(range(len(parts))):
-        if isinstance(parts[i], Mapping) and isinstance(parts[i].get("text"), str):
-            parts[i] = {**parts[i], "text": f"{parts[i]['text']}{_SENTINEL} "}
-            return {**message, field: parts}
-    raise RequestError("the last message has no text that an answer could go on with")
-
-
 def _special(tokenizer: tokenizers.Tokenizer) -> dict[int, str]:
     """Special tokens by id."""
     return {i: str(t.content) for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
@@ -377,32 +275,5 @@ def _load(path: Path, settings: Mapping[str, Any], config: Mapping[str, Any]) ->
     if not path.is_file():
         return None
     text = read_text_file(path)
-    with _OneLineErrors(StoreError, f"{path}: not a tokenizer"):
+    with OneLineErrors(StoreError, f"{path}: not a tokenizer"):
         return load_tokenizer(text, settings, config)
-
-
-class _OneLineErrors:
-    """The tokenizers library raises bare Exception, and panics that are not even that: here they become
-    ``kind``. A class, as every token of an answer passes through it.
-    """
-
-    def __init__(self, kind: type[Exception], what: str) -> None:
-        self._kind, self._what = kind, what
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if error is None or isinstance(error, self._kind):
-            return
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise self._kind(f"{self._what}: {' '.join(str(error).split())[:200]}") from error
-
-
-def _ids(settings: Mapping[str, Any], file: str) -> frozenset[int]:
-    """End tokens: one, several or none; an id that is missing or negative means none."""
-    value = settings.get("eos_token_id")
-    ids = value if isinstance(value, list) else [value]
-    for token_id in ids:
-        if token_id is not None and (isinstance(token_id, bool) or not isinstance(token_id, int)):
-            raise StoreError(f"{file}: eos_token_id has {token_id!r:.60}, which is no token id")
-    return frozenset(token_id for token_id in ids if token_id is not None and token_id >= 0)

@@ -35,7 +35,7 @@ def try_text_files(files: Mapping[str, bytes], config: Mapping[str, Any]) -> tup
                 " does, and not by tokenizer.json's, which differ; to have these, set tokenizer_class there"
                 " to TokenizersBackend and convert again"
             )
-        if tokenizer.template_names():
+        if tokenizer.chat_templates():
             try:
                 tokenizer.encode_chat(_TURN)
             except RequestError as error:

@@ -125,7 +125,7 @@ def _facts(store: Store, spec: ModelSpec, memory: MemoryPlan | None, *, is_verif
         text_bytes_per_token=per_token,
         text_bytes_besides=besides,
         has_tokenizer=tokenizer.is_available,
-        has_chat_template=bool(tokenizer.template_names()),
+        has_chat_template=bool(tokenizer.chat_templates()),
         sampling_defaults=read_sampling_defaults(store.path),
         is_fitted=find_fitted(store) is not None,
         plan=dict(manifest.plan),
