@@ -46,6 +46,45 @@ def test_links_lead_somewhere(document):
         assert (document.parent / target).exists(), target
 
 
+def test_the_layers_of_the_architecture_page_are_those_that_are_checked():
+    section = (ROOT / "docs" / "architecture.md").read_text().split("\n## Layers\n")[1].split("\n## ")[0]
+    drawn = [line.strip().split("  ")[0] for line in section.splitlines() if line.startswith("    ")]
+    configured = (ROOT / "pyproject.toml").read_text().split("\nlayers = [\n")[1].split("\n]")[0]
+    assert drawn == re.findall(r'"(.+)"', configured)
+
+
+def commands_of(text):
+    """Command and options of every ``edgemoe ...`` in code of a document."""
+    text = text.replace("\\\n", " ")
+    code = [
+        *re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL),
+        *re.findall(r"`([^`\n]+)`", text),
+    ]
+    for line in "\n".join(code).splitlines():
+        for part in re.split(r"&&|[|;]", line.split(" #")[0]):
+            words = part.split()
+            if words[:1] == ["edgemoe"] and len(words) > 1:
+                options = [word.split("=")[0] for word in words[2:] if re.match(r"--?[a-z]", word)]
+                yield words[1], options
+
+
+@pytest.mark.parametrize("document", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=str)
+def test_commands_and_options_that_documents_show_exist(document):
+    import typer
+
+    from edgemoe.cli.app import app
+
+    known = {
+        name: {
+            option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+        }
+        for name, command in typer.main.get_command(app).commands.items()
+    }
+    for command, options in commands_of(document.read_text(encoding="utf-8")):
+        if command.isalpha():  # and no option of all commands, or dots that stand for any
+            assert set(options) <= known[command] | {"--help", "-h", "--debug"}, command
+
+
 def test_readme_errors_of_the_formats_are_what_is_measured():
     import numpy as np
 
