@@ -12,7 +12,6 @@ from edgemoe.engine.drafting import DRAFTS, STORE
 from edgemoe.engine.loading import LoadOptions, load_engine
 from edgemoe.errors import NotAStoreError, RequestError
 from edgemoe.experts import DEFAULT_POLICY
-from edgemoe.models import KV_FORMATS
 from edgemoe.store import Store, find_device, open_store
 from edgemoe.units import parse_size
 
@@ -77,16 +76,10 @@ def load(
     """
     if not isinstance(store, str | os.PathLike):
         raise RequestError(f"store is {store!r:.60}; give the path of a store's folder or of a GGUF file")
-    if kv_format not in KV_FORMATS:
-        raise RequestError(f"no KV format {kv_format!r}; choose one of {', '.join(KV_FORMATS)}")
-    context = None if context is None else arguments.whole("context", context, 1)
-    num_texts = arguments.whole("num_texts", num_texts, 1)
-    if num_threads is not None:
-        set_num_threads(num_threads)
     draft_name, draft_store = find_draft(draft)
     options = LoadOptions(
         budget_bytes=_size(memory),
-        context=context,
+        context=None if context is None else arguments.whole("context", context, 1),
         kv_format=kv_format,
         cache_bytes=_size(cache),
         policy=policy,
@@ -94,12 +87,14 @@ def load(
         verify=verify,
         predictor=predictor,
         device=None if device is None else find_device(device),
-        num_texts=num_texts,
+        num_texts=arguments.whole("num_texts", num_texts, 1),
         tier_bytes=_size(tier),
         draft=draft_name,
         draft_store=draft_store,
         has_grammars=has_grammars,
     )
+    if num_threads is not None:
+        set_num_threads(num_threads)
     engine = load_engine(_open(Path(store)), options)
     for note in engine.notes:
         warnings.warn(note, stacklevel=2)

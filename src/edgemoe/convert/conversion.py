@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import repeat
@@ -187,12 +187,7 @@ class Conversion:
         return model.expert_sizes(layer)[1]
 
     def _check_overrides(self) -> None:
-        unknown = sorted(set(self._plan.overrides) - set(self._formats))
-        if unknown:
-            layer, expert = unknown[0]
-            raise CheckpointError(
-                f"the plan speaks of layer {layer} expert {expert}, which is not in the model"
-            )
+        refuse_unknown_experts(self._plan, self._formats)
         strange = sorted(set(self._plan.dense_overrides) - set(self._dense))
         if strange:
             raise CheckpointError(f"the plan speaks of a matrix {strange[0]}, which is not in the model")
@@ -280,6 +275,15 @@ class Conversion:
         """Take in what another has noted of the parts that it has packed."""
         for change, parts in squares.items():
             self._packer.squares.setdefault(change, []).extend(parts)
+
+
+def refuse_unknown_experts(plan: BitPlan, known: Container[ExpertKey]) -> None:
+    """Raises CheckpointError where a plan speaks of an expert that the model does not have."""
+    for layer, expert in sorted(plan.overrides):
+        if (layer, expert) not in known:
+            raise CheckpointError(
+                f"the plan speaks of layer {layer} expert {expert}, which is not in the model"
+            )
 
 
 def build_manifest(

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgemoe import native
 from edgemoe.checkpoint import CheckpointSource, SourceRef
-from edgemoe.convert.conversion import build_manifest
+from edgemoe.convert.conversion import build_manifest, refuse_unknown_experts
 from edgemoe.convert.packing import Packer, holds_exactly
 from edgemoe.convert.soundness import refuse_not_finite
 from edgemoe.errors import CheckpointError
@@ -61,7 +61,7 @@ class ExpertConversion:
         self._stored = source.tensors()
         self._check_shapes()
         self._formats = {key: self._formats_of(key, keeps_exact) for key in self._keys()}
-        self._check_overrides()
+        refuse_unknown_experts(self._plan, self._formats)
         self._packer = Packer(source, self._stored)
         for ref, format in self._matrices():
             self._packer.check_exact(ref, format)
@@ -162,14 +162,6 @@ class ExpertConversion:
             if info.exact_format is not None and holds_exactly(info.exact_format, ref, info):
                 found[projection] = info.exact_format
         return ExpertFormats.from_json(list(found.values()))
-
-    def _check_overrides(self) -> None:
-        unknown = sorted(set(self._plan.overrides) - set(self._formats))
-        if unknown:
-            layer, expert = unknown[0]
-            raise CheckpointError(
-                f"the plan speaks of layer {layer} expert {expert}, which is not in the model"
-            )
 
     def _check_shapes(self) -> None:
         """Every part is there, in the shape that the model has it in, and in rows that formats can have."""

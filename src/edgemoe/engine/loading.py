@@ -40,7 +40,7 @@ from edgemoe.experts import (
     StreamedExperts,
     make_policy,
 )
-from edgemoe.models import Decoder, DenseWeights, Encoder, ModelSpec, MtpLayer, read_spec
+from edgemoe.models import KV_FORMATS, Decoder, DenseWeights, Encoder, ModelSpec, MtpLayer, read_spec
 from edgemoe.native import MAX_REHEARSED, LayerPace
 from edgemoe.store import Device, Store
 from edgemoe.text import Tokenizer
@@ -71,7 +71,11 @@ class Engine:
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How a store is run; nothing here changes a token, ``kv_format`` apart."""
+    """How a store is run; nothing here changes a token, ``kv_format`` apart.
+
+    Raises:
+        RequestError: there is no such format.
+    """
 
     budget_bytes: int | None = None
     context: int | None = None
@@ -93,6 +97,10 @@ class LoadOptions:
     draft_store: Store | None = None  # a small model that they come from
     num_drafted: int | None = None  # each time, whatever it costs; default: as far as it pays
     clock: Callable[[], float] | None = None  # seconds, by which reading ahead is paced; None: the machine's
+
+    def __post_init__(self) -> None:
+        if self.kv_format not in KV_FORMATS:
+            raise RequestError(f"no KV format {self.kv_format!r}; choose one of {', '.join(KV_FORMATS)}")
 
 
 def load_engine(store: Store, options: LoadOptions) -> Engine:
