@@ -180,8 +180,8 @@ def test_texts_that_lose_their_room_lose_their_drafts_alone(small):
             tokens += chunk.token_ids
             if len(tokens) % 5 == 0:
                 pool = model.engine.session._machinery.pool
-                for holding in list(pool._lent):
-                    pool._lose(holding)
+                for holding in list(pool._held.lent):
+                    pool._held.lose(holding)
         assert tokens == expected
 
 

@@ -143,17 +143,17 @@ class Texts(RuleBasedStateMachine):
             if not holding.is_lost:
                 assert holding.token_ids == tokens
                 assert written(holding) == tokens
-        for holding in self.pool._kept:
+        for holding in self.pool._held.kept:
             assert written(holding) == holding.token_ids
 
     @invariant()
     def no_more_is_claimed_than_there_is(self):
         assert self.pool.page_bytes <= self.pool.claimed_bytes <= self.pool.capacity_bytes
-        everyone = [*self.pool._lent, *self.pool._kept]
+        everyone = [*self.pool._held.lent, *self.pool._held.kept]
         assert len({id(holding) for holding in everyone}) == len(everyone)
         assert len({id(holding.state) for holding in everyone}) == len(everyone)
         for holding, _, _ in self.expected.values():
-            assert holding.is_lost != (holding in self.pool._lent)
+            assert holding.is_lost != (holding in self.pool._held.lent)
 
     def teardown(self):
         for holding, _, _ in self.expected.values():
@@ -203,7 +203,7 @@ def test_more_texts_have_room_if_they_begin_alike():
     pool = pool_of(1, WIDE)
     assert pool.num_texts(300) == 1
     assert pool.num_texts(300, 280) == len(alike(pool, pool.num_texts(300, 280), 280)) > 4
-    assert all(not text.is_lost for text in pool._lent)
+    assert all(not text.is_lost for text in pool._held.lent)
 
 
 def test_of_a_beginning_that_several_have_nothing_is_left_when_the_last_has_ended():

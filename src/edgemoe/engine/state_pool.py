@@ -18,18 +18,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from edgemoe.engine.claims import Claim, taken_together
-from edgemoe.engine.holding import Holding, common_prefix
+from edgemoe.engine.held_texts import HeldTexts, drop_lost
+from edgemoe.engine.holding import Holding
 from edgemoe.engine.scheduler import Scheduler
 from edgemoe.models import ModelSpec, SequenceState
 from edgemoe.native import PageFile
 
 # A text that has not been asked to go on for this long lends its room to those that wait for some.
 PAUSE_S = 1.0
-# Tokens that are computed again rather than copied: to keep a text of few more is not worth its room.
-FEW_TOKENS = 16
 
 
 class StatePool:
@@ -41,18 +40,21 @@ class StatePool:
         self._spec = spec
         self.context = context
         self.kv_format = kv_format
-        self.capacity_bytes = capacity_bytes
         self._scheduler = scheduler
         self._file = PageFile()  # in which texts that begin alike share pages
         self._line: deque[tuple[object, int]] = deque()  # who waits for room, and in which thread
-        self._lent: list[Holding] = []
-        self._kept: list[Holding] = []  # of texts that have ended, the one used last at the end
+        self._held = HeldTexts(capacity_bytes)
         self._left: deque[Holding] = deque()  # of texts that nobody refers to any more
 
     @property
     def claimed_bytes(self) -> int:
         """What texts that are open, and those that are kept, may take together."""
-        return taken_together(holding.claim for holding in self._all())
+        return self._held.claimed_bytes
+
+    @property
+    def capacity_bytes(self) -> int:
+        """What all states may take."""
+        return self._held.capacity_bytes
 
     @property
     def page_bytes(self) -> int:
@@ -137,12 +139,12 @@ class StatePool:
         """Texts that have ended and are kept, the one used last at the end."""
         with self._scheduler.lock:
             self._collect()
-            return list(self._kept)
+            return list(self._held.kept)
 
     def num_common(self, token_ids: Sequence[int]) -> int:
         """How many tokens ``borrow`` would find in an earlier text, if it were asked now."""
         with self._scheduler.lock:
-            source, common = self._longest_beginning((), token_ids)
+            source, common = self._held.longest_beginning((), token_ids)
             return 0 if source is None else source.state.reachable(common)
 
     def reachable(self, num_tokens: int, length: int) -> int:
@@ -158,19 +160,7 @@ class StatePool:
         with self._scheduler.lock:
             self._collect()
             needed = self._bytes(min(num_slots, self.context))
-            source, common = self._longest_beginning((), token_ids)
-            claim = Claim(needed) if source is None else source.claim_if_copied(needed, common)
-            going, taken = [], None
-            if source is not None and self._is_better_taken(source, common, needed):
-                claim, taken = source.claim_if_rewound(needed, common), source
-                going = [source] if len(source.token_ids) - common > FEW_TOKENS else []
-            staying = [holding for holding in self._all() if holding is not taken]
-            for holding in [kept for kept in self._kept if kept is not taken]:
-                if self._fits(staying, claim):
-                    break
-                staying.remove(holding)
-                going.append(holding)
-            return going
+            return self._held.going_for(token_ids, needed)
 
     def pin(self, holding: Holding, length: int | None = None) -> bool:
         """Keep a state from being taken away until ``unpin``, without its tokens from ``length`` on.
@@ -178,7 +168,11 @@ class StatePool:
         False if it has been taken away already, or is now: what it shared may find no second room.
         """
         with self._scheduler.lock:
-            if holding.is_lost or (length is not None and not self._take_back(holding, length)):
+            if holding.is_lost:
+                return False
+            num_tokens = len(holding.token_ids)
+            left = num_tokens if length is None else length
+            if left < num_tokens and not self._held.take_back(holding, left, self._removable()):
                 return False
             holding.num_pins += 1
             return True
@@ -189,7 +183,7 @@ class StatePool:
         Others may copy it meanwhile.
         """
         with self._scheduler.lock:
-            if holding not in self._kept:
+            if holding not in self._held.kept:
                 return False
             holding.num_pins += 1
             return True
@@ -199,7 +193,7 @@ class StatePool:
         with self._scheduler.lock:
             self._note_use(holding)
             holding.num_pins -= 1
-            _drop_lost(holding)
+            drop_lost(holding)
             self._scheduler.notify()
 
     def give_back(self, holding: Holding, *, is_kept: bool = True) -> None:
@@ -225,21 +219,21 @@ class StatePool:
     def forget(self) -> None:
         """Keep nothing of texts that have ended."""
         with self._scheduler.lock:
-            for holding in list(self._kept):
-                self._lose(holding)
+            for holding in list(self._held.kept):
+                self._held.lose(holding)
 
     def _give_back(self, holding: Holding, is_kept: bool) -> None:
         if holding.is_lost:
             return
-        self._lent.remove(holding)
+        self._held.lent.remove(holding)
         if is_kept and (holding.token_ids or holding.has_read_prompt):
             num_slots = max(len(holding.token_ids), len(holding.prompt))
             holding.state.trim(num_slots)
             holding.claim_bytes = self._bytes(num_slots)
-            self._kept.append(holding)
+            self._held.kept.append(holding)
         else:
             holding.is_lost = True
-            _drop_lost(holding)
+            drop_lost(holding)
         self._scheduler.notify()
 
     def _collect(self) -> None:
@@ -253,128 +247,37 @@ class StatePool:
     def _note_use(self, holding: Holding) -> None:
         holding.thread, holding.used_s = threading.get_ident(), time.monotonic()
 
-    def _all(self) -> list[Holding]:
-        return [*self._lent, *self._kept]
-
     def _new_state(self) -> SequenceState:
         return self._spec.new_state(self.context, self.kv_format, self._file)
 
-    def _fits(self, texts: Iterable[Holding], claim: Claim) -> bool:
-        """Whether there is room for one more beside these."""
-        return taken_together([claim, *(text.claim for text in texts)]) <= self.capacity_bytes
-
     def _can_get(self, prompt: tuple[int, ...], token_ids: Sequence[int], needed: int) -> bool:
-        """Whether there is room for a text, or can be: alone, or with the one that it begins like."""
-        removable = set(self._removable())
-        staying = [holding for holding in self._all() if holding not in removable]
-        if self._fits(staying, Claim(needed)):
-            return True
-        source, common = self._longest_beginning(prompt, token_ids)
-        if source is None:
-            return False
-        beside = [holding for holding in staying if holding is not source]
-        return self._fits([source, *beside], source.claim_if_copied(needed, common))
+        return self._held.can_get(prompt, token_ids, needed, set(self._removable()))
 
     def _removable(self) -> list[Holding]:
-        """Texts whose room may be taken, in that order."""
-        return [*(h for h in self._kept if not h.num_pins), *self._interruptible()]
-
-    def _interruptible(self) -> list[Holding]:
-        """Open texts whose state may be taken, those unused for longest first."""
-        waiting, now = {thread for _, thread in self._line}, time.monotonic()
-        found = [
-            h for h in self._lent if not h.num_pins and (h.thread in waiting or now - h.used_s >= PAUSE_S)
-        ]
-        return sorted(found, key=lambda h: h.used_s)
+        waiting = {thread for _, thread in self._line}
+        return self._held.removable(waiting, time.monotonic() - PAUSE_S)
 
     def _lend(
         self, prompt: tuple[int, ...], token_ids: Sequence[int], needed: int, num_slots: int
     ) -> Holding:
-        source, common = self._longest_beginning(prompt, token_ids)
-        if source is not None and self._is_better_taken(source, common, needed):
-            self._kept.remove(source)
+        held = self._held
+        source, common = held.longest_beginning(prompt, token_ids)
+        if source is not None and held.is_better_taken(source, common, needed):
+            held.kept.remove(source)
             holding = source
-            self._make_room(holding.claim_if_rewound(needed, common))
+            held.make_room(holding.claim_if_rewound(needed, common), self._removable())
             holding.rewind(common)
             holding.state.trim(max(num_slots, len(prompt)))
             holding.claim_bytes = needed
         else:
             claim = Claim(needed) if source is None else source.claim_if_copied(needed, common)
-            self._make_room(claim, source)
+            held.make_room(claim, self._removable(), spared=source)
             holding = Holding(self._new_state(), needed, prompt)
             if source is not None and not source.is_lost:
                 common = holding.state.copy_from(source.state, common)
                 holding.token_ids = list(token_ids[:common])
                 holding.has_read_prompt = source.has_read_prompt
-        self._lent.append(holding)
+        held.lent.append(holding)
         self._note_use(holding)
         holding.num_pins = 1
         return holding
-
-    def _longest_beginning(
-        self, prompt: tuple[int, ...], token_ids: Sequence[int]
-    ) -> tuple[Holding | None, int]:
-        """The text that has most in common with this one, and how many tokens."""
-        best: tuple[Holding | None, int] = None, 0
-        for holding in (*self._lent, *self._kept):
-            # One in the middle of a step is not what it seems to be.
-            is_moving = holding.num_pins > 0 and holding not in self._kept
-            if holding.prompt != prompt or not token_ids or is_moving:
-                continue
-            common = min(common_prefix(holding.token_ids, token_ids), len(token_ids) - 1)
-            if common > best[1] or (best[0] is None and prompt and holding.has_read_prompt):
-                best = holding, common
-        return best
-
-    def _is_better_taken(self, source: Holding, common: int, needed: int) -> bool:
-        """Whether to go on with the state itself rather than with a copy."""
-        if source not in self._kept or source.num_pins:
-            return False
-        if len(source.token_ids) - common <= FEW_TOKENS:
-            return True
-        return not self._fits(self._all(), source.claim_if_copied(needed, common))
-
-    def _take_back(self, holding: Holding, length: int) -> bool:
-        """Forget a text's tokens from ``length`` on. False: it is lost, for want of room to write again what
-        others share with it, or of addresses for its pages.
-        """
-        if length >= len(holding.token_ids):
-            return True
-        claim = holding.claim_if_rewound(holding.claim_bytes, length)
-        if claim != holding.claim:
-            removable = {holding, *self._removable()}
-            if not self._fits((h for h in self._all() if h not in removable), claim):
-                self._lose(holding)
-                return False
-            self._make_room(claim, replaced=holding)
-        try:
-            holding.rewind(length)
-        except MemoryError:  # some of its pages are its own again, and some are not
-            self._lose(holding)
-            return False
-        return True
-
-    def _make_room(
-        self, claim: Claim, spared: Holding | None = None, replaced: Holding | None = None
-    ) -> None:
-        """Take away what has to go for a claim, the text that is to be copied last.
-
-        ``replaced``: the text that has it in place of its own.
-        """
-        leaving = [holding for holding in self._removable() if holding is not replaced]
-        leaving.sort(key=lambda holding: holding is spared)
-        for holding in leaving:
-            if self._fits((h for h in self._all() if h is not replaced), claim):
-                return
-            self._lose(holding)
-
-    def _lose(self, holding: Holding) -> None:
-        holding.is_lost = True
-        (self._kept if holding in self._kept else self._lent).remove(holding)
-        _drop_lost(holding)
-
-
-def _drop_lost(holding: Holding) -> None:
-    """Free the memory at once: the text may stay in a cycle of references until Python looks for those."""
-    if holding.is_lost and not holding.num_pins:
-        holding.state.drop()
