@@ -15,14 +15,6 @@ from edgemoe.store import checksum
 EVERY_TYPE = pytest.mark.parametrize("traits", EXACT, ids=[t.name for t in EXACT])
 
 
-@pytest.fixture(params=native.available_isas())
-def isa(request):
-    before = native.active_isa()
-    native.force_isa(request.param)
-    yield request.param
-    native.force_isa(before)
-
-
 def packed_matrix(traits, rows, cols, seed=0):
     blocks = random_blocks(traits.block_type, rows, cols, seed)
     return native.Matrix(native.pack_blocks(blocks, traits.name, cols), traits.name, rows, cols)

@@ -18,14 +18,6 @@ LOW_BIT = [t.name for t in native.FORMAT_TRAITS.values() if t.is_rounded and t.i
 TRELLIS = ("t2", "t3")  # which have no zero beside other values
 
 
-@pytest.fixture(params=native.available_isas())
-def isa(request):
-    before = native.active_isa()
-    native.force_isa(request.param)
-    yield request.param
-    native.force_isa(before)
-
-
 def packed_matrix(format, rows, cols, seed=0):
     weights = np.random.default_rng(seed).standard_normal((rows, cols)).astype(np.float32)
     return weights, native.Matrix(native.quantize(weights, format), format, rows, cols)
