@@ -126,6 +126,15 @@ def test_the_calls_of_the_python_page_run(tiny_checkpoint, tmp_path, monkeypatch
     assert edgemoe.plan_widths.call_args.args[3].tolerance == "2%"
 
 
+def test_the_python_page_has_a_call_for_every_command():
+    from edgemoe.cli.app import COMMANDS
+
+    page = (ROOT / "docs" / "api.md").read_text()
+    table = page.split("| command | call | options |\n")[1].split("\n\n")[0]
+    named = [name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(named) == sorted(COMMANDS)
+
+
 def test_readme_has_the_two_commands_that_ci_uses():
     assert "pip install . && edgemoe demo" in README
     assert 'pip install ".[test,check]" && scripts/test' in README
