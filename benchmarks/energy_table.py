@@ -13,10 +13,11 @@ import re
 import sys
 from pathlib import Path
 
-from edgemoe.engine.energy import LAPTOP, PHONE
+from edgemoe.engine.energy import LAPTOP, EnergyModel
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 NUM_CORES = 2
+PHONE = EnergyModel(core_w=2.0)  # what a phone's big core takes, about
 # Bytes of a token: attention and head at 8.5 bits, and 128 experts at 4.5.
 DENSE_BYTES, EXPERT_BYTES = 394e6, 455e6
 BATTERY_J = 15 * 3600

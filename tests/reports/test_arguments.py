@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import pickle
 
@@ -171,6 +172,17 @@ def test_names_of_template_options_are_any_text_but_no_more(model):
         assert model.chat(turn, max_tokens=2, template_options=options).token_ids == plain
     with pytest.raises(RequestError, match="the name 5"):
         model.chat(turn, template_options={5: 6})
+
+
+def test_every_way_of_chatting_gives_the_same_answer(model):
+    turn = [{"role": "user", "content": "a"}]
+
+    async def awaited():
+        return [t async for chunk in model.astream_chat(turn, max_tokens=4) for t in chunk.token_ids]
+
+    with model.stream_chat(turn, max_tokens=4) as stream:
+        streamed = [t for chunk in stream for t in chunk.token_ids]
+    assert model.chat(turn, max_tokens=4).token_ids == streamed == asyncio.run(awaited())
 
 
 def test_other_calls_check_as_well(model):

@@ -31,7 +31,7 @@ class EnergyModel:
 
     Memory: 1.3 nJ for 64 bits of DRAM, the lower end of Horowitz (ISSCC 2014, figure 1.1.9). Storage: an
     active power of 5 W at 2.5 GB/s, as data sheets of NVMe drives have it. Core: 4 W, a quarter of a laptop's
-    15 W package of four cores; a phone's big core takes about 2 W.
+    15 W package of four cores.
     """
 
     core_w: float = 4.0
@@ -48,7 +48,6 @@ class EnergyModel:
 
 
 LAPTOP = EnergyModel()
-PHONE = EnergyModel(core_w=2.0)
 
 
 class Counter(Protocol):

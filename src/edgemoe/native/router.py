@@ -13,8 +13,6 @@ from edgemoe.native.matrix import FloatArray, Matrix
 
 IntArray = NDArray[np.int32]
 
-SCORES = ("softmax", "softmax_of_picked", "sigmoid", "sparse_mixer")
-
 
 class Router(_native.Router):
     """The rule of one layer's router. ``reference.route`` says in NumPy what it does."""

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 _PIECE_BYTES = 4 << 20  # a range that a slow link brings within its time, and large beside a round trip
 _NUM_AT_ONCE = 8
-_MOST_MANIFEST_BYTES = 1 << 30
 _CURRENT = "current.json"
 
 
