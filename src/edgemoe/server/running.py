@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from edgemoe.errors import RequestError
 from edgemoe.server.options import ServerOptions
-
-log = logging.getLogger("edgemoe.server")
 
 if TYPE_CHECKING:
     from edgemoe.api import Model
@@ -46,45 +42,11 @@ def serve(
         RequestError: a package is missing, or a name is given twice.
         StoreError, BudgetError: the first store cannot be loaded.
     """
-    options = options or ServerOptions()
     app = create_app(stores, memory, aliases=aliases, options=options, **load_options)
     app.shelf.load_first()  # before anything listens: an error ends the command
-    import uvicorn
+    from edgemoe.server.listening import Listener
 
-    from edgemoe.server.protocol import PatientProtocol
-
-    class Server(uvicorn.Server):
-        """Tells the application at once that it is to stop."""
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            """Say where the server is: with port 0 nobody knows before."""
-            await super().startup(sockets)
-            names = [sock.getsockname()[:2] for server in self.servers for sock in server.sockets]
-            urls = [
-                f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host, port in names
-            ]
-            for url in urls:
-                log.info("listening at %s", url)
-            if on_listening is not None and urls:
-                on_listening(urls)
-
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            """Note the signal; called between two steps of the event loop's thread."""
-            app.drain_soon()
-            super().handle_exit(sig, frame)
-
-    config = uvicorn.Config(
-        app,
-        host=options.host,
-        port=options.port,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=int(options.limits.drain_s),
-        server_header=False,
-        http=PatientProtocol,
-        ws="none",  # a request for one is answered as any other that is not there
-    )
-    server = Server(config)
+    server = Listener(app, on_listening)
     with hang_up_like_sigterm(server.handle_exit):
         server.run()
 
