@@ -66,16 +66,14 @@ def load(
             store has such a layer and memory holds it and all experts; else "text", if the model allows it.
             A small store with the same tokenizer, given like ``store``, guesses what it would write; all of
             it lies in memory, within the budget.
-        has_grammars: keep room for what the server's grammars of schemas and calls take, 1,200 bytes for each
-            token of the vocabulary.
+        has_grammars: keep room for the server's grammars, 1,200 bytes for each token of the vocabulary.
 
     Raises:
         NotAStoreError, StoreVersionError, CorruptStoreError: the store cannot be used.
         BudgetError: the budget cannot work; the message names the smallest that can.
         RequestError: an option has no such value.
     """
-    if not isinstance(store, str | os.PathLike):
-        raise RequestError(f"store is {store!r:.60}; give the path of a store's folder or of a GGUF file")
+    path = _path_of(store)
     draft_name, draft_store = find_draft(draft)
     options = LoadOptions(
         budget_bytes=_size(memory),
@@ -93,9 +91,8 @@ def load(
         draft_store=draft_store,
         has_grammars=has_grammars,
     )
-    if num_threads is not None:
-        set_num_threads(num_threads)
-    engine = load_engine(_open(Path(store)), options)
+    set_num_threads(num_threads)
+    engine = load_engine(_open(path), options)
     for note in engine.notes:
         warnings.warn(note, stacklevel=2)
     return Model(engine)
@@ -123,6 +120,12 @@ def _size(size: str | int | None) -> int | None:
     return None if size is None else parse_size(size)
 
 
+def _path_of(store: str | Path) -> Path:
+    if not isinstance(store, str | os.PathLike):
+        raise RequestError(f"store is {store!r:.60}; give the path of a store's folder or of a GGUF file")
+    return Path(store)
+
+
 def _open(path: Path) -> Store:
     if path.suffix == ".gguf" and path.is_file():
         # Only here: stores are opened without the code that reads checkpoints.
@@ -132,12 +135,14 @@ def _open(path: Path) -> Store:
     return open_store(path)
 
 
-def set_num_threads(num_threads: int) -> None:
-    """Compute on this many threads, in the whole process.
+def set_num_threads(num_threads: int | None) -> None:
+    """Compute on this many threads, in the whole process; None: on as many as before.
 
     Raises:
         RequestError: none, or so many that they only hold each other up.
     """
+    if num_threads is None:
+        return
     most = max(16, 4 * (os.cpu_count() or 1))
     if not 1 <= arguments.whole("num_threads", num_threads, 0) <= most:
         raise RequestError(f"num_threads is {num_threads}; give 1 to {most}, best one for each core")

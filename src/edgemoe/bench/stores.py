@@ -79,8 +79,7 @@ def time_stores(stores: Sequence[Path], options: BenchOptions) -> Iterator[list[
         EdgeMoEError: a store cannot be used, or not within the memory; before anything is timed where that
             can be told.
     """
-    if options.num_threads is not None:
-        set_num_threads(options.num_threads)
+    set_num_threads(options.num_threads)
     opened = [open_runnable(path) for path in stores]
     draft, draft_store = find_draft(options.draft)
     turns = [
