@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadArguments:
-    """How a store is loaded: the options that every command shares which runs one."""
+    """How a store is loaded: the options of every command that runs one."""
 
     memory: MemoryOption = None
     context: ContextOption = None

@@ -148,7 +148,7 @@ def run(
 
 
 def _hint_at_chat(model: Model, store: Path) -> None:
-    """To who continues a text with a model that is made for chats."""
+    """Where the model is made for chats: say how to ask it, as a text is about to be continued."""
     if model.tokenizer.chat_templates():
         command = quoted("edgemoe", "run", shown_store(store), "--chat")
         say(f"hint: this model has a chat template; to ask with it: {command}")

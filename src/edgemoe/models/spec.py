@@ -165,7 +165,7 @@ class ModelSpec:
 
     @property
     def decoder_moe_layers(self) -> tuple[int, ...]:
-        """Those of them that run for every token of an answer."""
+        """Indices of the decoder's layers with experts, which run for every token of an answer."""
         return tuple(i for i in self.moe_layers if i >= self.num_encoder_layers)
 
     def moe(self, layer: int) -> MoESpec:

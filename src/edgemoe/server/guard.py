@@ -177,7 +177,7 @@ class _Visit:
         await self.send({"type": "http.response.body", "body": content})
 
     def log(self) -> None:
-        """One line: what was asked and what it cost, without a word of it."""
+        """One line: what was asked and what it cost, and nothing of its text."""
         record, now_s = self.record, time.monotonic()
         parts = [f"id={self.request_id}", f"status={self.status}", f"total_s={now_s - record.arrived_s:.3f}"]
         if record.model:

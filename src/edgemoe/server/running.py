@@ -54,7 +54,7 @@ def serve(
 @contextmanager
 def hang_up_like_sigterm(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """A terminal that closes ends the server as SIGTERM does: answers come to their end, texts are parked.
-    Whoever has said that it is to be ignored, such as nohup, keeps the say.
+    Where SIGHUP is ignored already, as below nohup, it stays ignored.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:

@@ -105,7 +105,7 @@ class Tokenizer:
         return found
 
     def encode_beginning(self, text: str, num_tokens: int) -> list[int]:
-        """The first tokens of ``encode``, so many or all; the rest of a long text is not tokenised.
+        """The first tokens of ``encode``, at most so many; the rest of a long text is not tokenised.
 
         Raises:
             RequestError: as of ``encode``.
