@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from edgemoe.cli.given import as_utf8
+from edgemoe.cli.options import unset
 from edgemoe.cli.output import say
 from edgemoe.errors import RequestError
 
@@ -24,11 +23,10 @@ def _own(value: object) -> str:
 
 TemplateOption = Annotated[
     list[str] | None,
-    typer.Option(
+    unset(
         "--template-option",
-        metavar="NAME=VALUE",
-        help="Value for the chat template, such as enable_thinking=false; can be repeated.",
-        show_default=False,
+        "NAME=VALUE",
+        "Value for the chat template, such as enable_thinking=false; can be repeated.",
     ),
 ]
 
@@ -39,81 +37,57 @@ class AnswerArguments:
 
     max_tokens: Annotated[
         int | None,
-        typer.Option(
-            "--max-tokens",
-            metavar="N",
-            min=1,
-            help="Most tokens of the answer.  [default: 256; in chat 1024]",
-            show_default=False,
-        ),
+        unset("--max-tokens", "N", "Most tokens of the answer.  [default: 256; in chat 1024]", min=1),
     ] = None
     temperature: Annotated[
         float | None,
-        typer.Option(
+        unset(
             "--temperature",
-            metavar="T",
+            "T",
+            f"Randomness; 0 always takes the most likely token. {_own('0; in chat 0.7')}",
             min=0.0,
-            help=f"Randomness; 0 always takes the most likely token. {_own('0; in chat 0.7')}",
-            show_default=False,
         ),
     ] = None
     top_k: Annotated[
         int | None,
-        typer.Option(
-            "--top-k",
-            metavar="K",
-            min=0,
-            help=f"Draw from the K most likely tokens; 0: from all. {_own(0)}",
-            show_default=False,
-        ),
+        unset("--top-k", "K", f"Draw from the K most likely tokens; 0: from all. {_own(0)}", min=0),
     ] = None
     top_p: Annotated[
         float | None,
-        typer.Option(
+        unset(
             "--top-p",
-            metavar="P",
+            "P",
+            f"Draw from the most likely tokens that together have this probability. {_own('1; in chat 0.9')}",
             min=0.0,
             max=1.0,
-            help="Draw from the most likely tokens that together have this probability."
-            f" {_own('1; in chat 0.9')}",
-            show_default=False,
         ),
     ] = None
     min_p: Annotated[
         float | None,
-        typer.Option(
+        unset(
             "--min-p",
-            metavar="P",
+            "P",
+            f"Leave out tokens less likely than this share of the most likely one. {_own(0)}",
             min=0.0,
             max=1.0,
-            help=f"Leave out tokens less likely than this share of the most likely one. {_own(0)}",
-            show_default=False,
         ),
     ] = None
     repetition_penalty: Annotated[
         float | None,
-        typer.Option(
+        unset(
             "--repetition-penalty",
-            metavar="X",
+            "X",
+            f"Above 1, tokens that are already in the text become less likely. {_own(1)}",
             min=0.0,
-            help=f"Above 1, tokens that are already in the text become less likely. {_own(1)}",
-            show_default=False,
         ),
     ] = None
     seed: Annotated[
         int | None,
-        typer.Option(
-            "--seed", metavar="N", min=0, help="The same seed gives the same answer.", show_default=False
-        ),
+        unset("--seed", "N", "The same seed gives the same answer.", min=0),
     ] = None
     stop: Annotated[
         list[str] | None,
-        typer.Option(
-            "--stop",
-            metavar="TEXT",
-            help="End the answer before this text; can be repeated.",
-            show_default=False,
-        ),
+        unset("--stop", "TEXT", "End the answer before this text; can be repeated."),
     ] = None
 
     def __post_init__(self) -> None:

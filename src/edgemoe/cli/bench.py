@@ -12,7 +12,7 @@ import typer
 
 from edgemoe.cli.given import only_one, read_text
 from edgemoe.cli.groups import with_groups
-from edgemoe.cli.options import DraftOption, JsonOption, MemoryOption, ThreadsOption, TierOption
+from edgemoe.cli.options import DraftOption, JsonOption, MemoryOption, ThreadsOption, TierOption, unset
 from edgemoe.cli.output import count_progress, new_table, print_json, print_table
 
 if TYPE_CHECKING:
@@ -34,21 +34,19 @@ class RunningArguments:
     memory: MemoryOption = None
     cache: Annotated[
         str | None,
-        typer.Option(
+        unset(
             "--cache",
-            metavar="SIZE|P%",
-            help="Cap on the expert cache within --memory, in bytes or as a share of all experts.",
-            show_default=False,
+            "SIZE|P%",
+            "Cap on the expert cache within --memory, in bytes or as a share of all experts.",
         ),
     ] = None
     device: Annotated[
         str | None,
-        typer.Option(
+        unset(
             "--device",
-            metavar="NAME",
-            help="Slow storage down to that of jetson-tx2-ssd, jetson-tx2-usb, rpi4-sd, nvme or network."
+            "NAME",
+            "Slow storage down to that of jetson-tx2-ssd, jetson-tx2-usb, rpi4-sd, nvme or network."
             " Where a cgroup can be made, it enforces this for every read of the process, and --memory too.",
-            show_default=False,
         ),
     ] = None
     num_threads: ThreadsOption = None
@@ -80,12 +78,7 @@ class TestArguments:
     ] = 128
     text: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--text",
-            metavar="FILE",
-            help="Also time following this text token by token.",
-            show_default=False,
-        ),
+        unset("--text", "FILE", "Also time following this text token by token."),
     ] = None
     num_repeats: Annotated[
         int, typer.Option("--repetitions", "-r", metavar="N", min=1, help="How often each test is run.")

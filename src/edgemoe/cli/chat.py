@@ -13,7 +13,7 @@ from edgemoe.cli.conversation import Conversation, Turns
 from edgemoe.cli.given import as_utf8, template_options
 from edgemoe.cli.groups import with_groups
 from edgemoe.cli.loading import LoadArguments
-from edgemoe.cli.options import StoreArgument
+from edgemoe.cli.options import StoreArgument, unset
 from edgemoe.cli.output import say, shown_store
 from edgemoe.errors import RequestError
 
@@ -30,9 +30,7 @@ def chat(
     answer: AnswerArguments,
     system: Annotated[
         str | None,
-        typer.Option(
-            "--system", metavar="TEXT", help="System message; it always comes first.", show_default=False
-        ),
+        unset("--system", "TEXT", "System message; it always comes first."),
     ] = None,
     template: TemplateOption = None,
     drops_oldest: Annotated[

@@ -11,7 +11,7 @@ import typer
 from edgemoe.cli.given import read_texts
 from edgemoe.cli.groups import with_groups
 from edgemoe.cli.measuring import WorkArguments
-from edgemoe.cli.options import JsonOption, NoMtpOption, SourceArgument
+from edgemoe.cli.options import JsonOption, NoMtpOption, SourceArgument, unset
 from edgemoe.cli.output import byte_progress, print_json, quoted, say, show_steps
 from edgemoe.cli.widths import MeasuredArguments, UniformArguments
 from edgemoe.errors import RequestError
@@ -35,12 +35,11 @@ class ConvertArguments:
     no_mtp: NoMtpOption = False
     memory: Annotated[
         str | None,
-        typer.Option(
+        unset(
             "--memory",
-            metavar="SIZE",
-            help="Memory that measuring, and each worker of --executor, may take, such as 8GiB."
+            "SIZE",
+            "Memory that measuring, and each worker of --executor, may take, such as 8GiB."
             "  [default: what is free for measuring, what it needs for packing]",
-            show_default=False,
         ),
     ] = None
     overwrites: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is already a store.")] = (

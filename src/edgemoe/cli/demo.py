@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgemoe.cli.answering import status_line
-from edgemoe.cli.options import JsonOption
+from edgemoe.cli.options import JsonOption, unset
 from edgemoe.cli.output import print_json, say
 
 if TYPE_CHECKING:
@@ -25,11 +25,10 @@ def demo(
     ] = DEMO_PROMPT,
     memory: Annotated[
         str | None,
-        typer.Option(
+        unset(
             "--memory",
-            metavar="SIZE",
-            help="Cap on the memory of the whole process.  [default: room for a third of the experts]",
-            show_default=False,
+            "SIZE",
+            "Cap on the memory of the whole process.  [default: room for a third of the experts]",
         ),
     ] = None,
     max_tokens: Annotated[

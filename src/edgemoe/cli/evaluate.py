@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from edgemoe.cli.given import only_one, read_text, refuse_without
 from edgemoe.cli.groups import with_groups
-from edgemoe.cli.options import JsonOption, MemoryOption, StoreArgument, ThreadsOption, WindowOption
+from edgemoe.cli.options import JsonOption, MemoryOption, StoreArgument, ThreadsOption, WindowOption, unset
 from edgemoe.cli.output import print_json, say, show_steps
 from edgemoe.errors import RequestError
 
@@ -28,16 +26,15 @@ class EvaluatedText:
 
     text: Annotated[
         list[Path] | None,
-        typer.Option("--text", metavar="FILE", help="UTF-8 text to predict.", show_default=False),
+        unset("--text", "FILE", "UTF-8 text to predict."),
     ] = None
     stride: Annotated[
         int | None,
-        typer.Option(
+        unset(
             "--stride",
-            metavar="TOKENS",
+            "TOKENS",
+            "Tokens scored in each window; those before them are context.  [default: half a window]",
             min=1,
-            help="Tokens scored in each window; those before them are context.  [default: half a window]",
-            show_default=False,
         ),
     ] = None
 
@@ -57,36 +54,21 @@ class EvaluatedPairs:
 
     pairs: Annotated[
         Path | None,
-        typer.Option(
-            "--pairs",
-            metavar="FILE",
-            help="Prompts with their answers, as lines of JSON.",
-            show_default=False,
-        ),
+        unset("--pairs", "FILE", "Prompts with their answers, as lines of JSON."),
     ] = None
     keys: Annotated[
         str | None,
-        typer.Option(
-            "--keys",
-            metavar="PROMPT,ANSWER",
-            help="Keys of prompt and answer in each line.  [default: document,summary]",
-            show_default=False,
+        unset(
+            "--keys", "PROMPT,ANSWER", "Keys of prompt and answer in each line.  [default: document,summary]"
         ),
     ] = None
     prefix: Annotated[
         str | None,
-        typer.Option(
-            "--prefix",
-            metavar="TEXT",
-            help="Text put before every prompt.  [default: 'summarize: ']",
-            show_default=False,
-        ),
+        unset("--prefix", "TEXT", "Text put before every prompt.  [default: 'summarize: ']"),
     ] = None
     max_pairs: Annotated[
         int | None,
-        typer.Option(
-            "--max-pairs", metavar="N", min=1, help="Use only the first N pairs.", show_default=False
-        ),
+        unset("--max-pairs", "N", "Use only the first N pairs.", min=1),
     ] = None
 
     def __post_init__(self) -> None:
@@ -118,13 +100,12 @@ def evaluate(
     window: WindowOption = None,
     max_tokens: Annotated[
         int | None,
-        typer.Option(
+        unset(
             "--max-tokens",
-            metavar="N",
-            min=2,
-            help="With --text, the first N tokens; with --pairs, at most N tokens per answer."
+            "N",
+            "With --text, the first N tokens; with --pairs, at most N tokens per answer."
             "  [default: all; 128]",
-            show_default=False,
+            min=2,
         ),
     ] = None,
     num_threads: ThreadsOption = None,

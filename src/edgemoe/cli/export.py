@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgemoe.cli.groups import with_groups
-from edgemoe.cli.options import JsonOption, StoreArgument
+from edgemoe.cli.options import JsonOption, StoreArgument, unset
 from edgemoe.cli.output import print_json, quoted, say, show_steps
 
 if TYPE_CHECKING:
@@ -26,36 +26,27 @@ class KindArguments:
     ] = "gguf"
     block_type: Annotated[
         str | None,
-        typer.Option(
+        unset(
             "--type",
-            metavar="TYPE",
-            help="Give all matrices this type: f16, q8_0, w4a16, ...  [default: the nearest for each]",
-            show_default=False,
+            "TYPE",
+            "Give all matrices this type: f16, q8_0, w4a16, ...  [default: the nearest for each]",
         ),
     ] = None
     recipe: Annotated[
         Path | None,
-        typer.Option(
-            "--recipe",
-            metavar="FILE",
-            help="Write the plan's widths as a file for llama-quantize --tensor-type-file.",
-            show_default=False,
-        ),
+        unset("--recipe", "FILE", "Write the plan's widths as a file for llama-quantize --tensor-type-file."),
     ] = None
     imatrix: Annotated[
         Path | None,
-        typer.Option(
+        unset(
             "--imatrix",
-            metavar="FILE",
-            help="Write an importance matrix of the experts for llama-quantize; needs --trace.",
-            show_default=False,
+            "FILE",
+            "Write an importance matrix of the experts for llama-quantize; needs --trace.",
         ),
     ] = None
     trace: Annotated[
         Path | None,
-        typer.Option(
-            "--trace", metavar="FOLDER", help="Trace of the model, made by edgemoe trace.", show_default=False
-        ),
+        unset("--trace", "FOLDER", "Trace of the model, made by edgemoe trace."),
     ] = None
     overwrites: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False
 

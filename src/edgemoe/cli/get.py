@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgemoe.cli.groups import with_groups
-from edgemoe.cli.options import JsonOption, NoMtpOption
+from edgemoe.cli.options import JsonOption, NoMtpOption, unset
 from edgemoe.cli.output import new_table, print_json, print_table, quoted, say, show_steps
 from edgemoe.cli.widths import UniformArguments
 
@@ -27,11 +27,10 @@ class FetchArguments:
     ] = None
     memory: Annotated[
         str | None,
-        typer.Option(
+        unset(
             "--memory",
-            metavar="SIZE",
-            help="Memory budget to forecast the speed for, such as 8GiB.  [default: several budgets]",
-            show_default=False,
+            "SIZE",
+            "Memory budget to forecast the speed for, such as 8GiB.  [default: several budgets]",
         ),
     ] = None
     no_mtp: NoMtpOption = False

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgemoe.cli.options import ContextOption, JsonOption, StoreArgument
+from edgemoe.cli.options import ContextOption, JsonOption, StoreArgument, unset
 from edgemoe.cli.output import new_table, print_json, print_table, say, show_steps
 
 if TYPE_CHECKING:
@@ -18,12 +18,7 @@ def inspect(
     store: StoreArgument,
     memory: Annotated[
         str | None,
-        typer.Option(
-            "--memory",
-            metavar="SIZE",
-            help="Show how this budget, such as 2GiB, would be divided.",
-            show_default=False,
-        ),
+        unset("--memory", "SIZE", "Show how this budget, such as 2GiB, would be divided."),
     ] = None,
     context: ContextOption = None,
     verifies: Annotated[

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgemoe.cli.options import MaxTextTokensOption, WindowOption
+from edgemoe.cli.options import MaxTextTokensOption, WindowOption, unset
 
 if TYPE_CHECKING:
     from edgemoe.executors import ExecutorOptions
@@ -25,11 +25,8 @@ class MeasuringArguments:
 
     dense_bits: Annotated[
         str | None,
-        typer.Option(
-            "--dense-bits",
-            metavar="2|3|4|6|8|bf16|f16|f32",
-            help="Bits per weight of all other matrices.  [default: 8]",
-            show_default=False,
+        unset(
+            "--dense-bits", "2|3|4|6|8|bf16|f16|f32", "Bits per weight of all other matrices.  [default: 8]"
         ),
     ] = None
     max_tokens: MaxTextTokensOption = 32768
@@ -51,23 +48,21 @@ class WorkArguments:
     ] = "local"
     num_workers: Annotated[
         int | None,
-        typer.Option(
+        unset(
             "--workers",
-            metavar="N",
-            min=1,
-            help="Workers at once; each may take --memory.  [default: 1; with ray as many as have room, with"
+            "N",
+            "Workers at once; each may take --memory.  [default: 1; with ray as many as have room, with"
             " slurm 4]",
-            show_default=False,
+            min=1,
         ),
     ] = None
     num_cores: Annotated[
         int | None,
-        typer.Option(
+        unset(
             "--worker-cores",
-            metavar="N",
+            "N",
+            "Cores of each worker of ray or slurm.  [default: those of the smallest node; with slurm 8]",
             min=1,
-            help="Cores of each worker of ray or slurm.  [default: those of the smallest node; with slurm 8]",
-            show_default=False,
         ),
     ] = None
 

@@ -8,9 +8,15 @@ widths a store gets (``widths.py``). What only one command has stands in that co
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+
+def unset(name: str, metavar: str, help: str, **rules: Any) -> Any:
+    """An option that is None where it is not given; ``help`` says what that means. ``rules`` as of typer."""
+    return typer.Option(name, metavar=metavar, help=help, show_default=False, **rules)
+
 
 StoreArgument = Annotated[
     Path,
@@ -18,43 +24,34 @@ StoreArgument = Annotated[
 ]
 MemoryOption = Annotated[
     str | None,
-    typer.Option(
+    unset(
         "--memory",
-        metavar="SIZE",
-        help="Cap on the memory of the whole process, such as 2GiB or 800MiB.  "
+        "SIZE",
+        "Cap on the memory of the whole process, such as 2GiB or 800MiB.  "
         "[default: what is free on the machine or in its cgroup, minus a margin]",
-        show_default=False,
     ),
 ]
 ContextOption = Annotated[
     int | None,
-    typer.Option(
+    unset(
         "--context",
-        metavar="TOKENS",
-        min=1,
-        help="Longest prompt plus answer; its key/value cache is part of the budget.  [default: 4096, or the"
+        "TOKENS",
+        "Longest prompt plus answer; its key/value cache is part of the budget.  [default: 4096, or the"
         " model's most]",
-        show_default=False,
+        min=1,
     ),
 ]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option(
-        "--threads",
-        metavar="N",
-        min=1,
-        help="Threads that compute.  [default: one per core]",
-        show_default=False,
-    ),
+    unset("--threads", "N", "Threads that compute.  [default: one per core]", min=1),
 ]
 TierOption = Annotated[
     str | None,
-    typer.Option(
+    unset(
         "--tier",
-        metavar="SIZE",
-        help="For a store at a URL: how much of this disk may keep experts once they were read; 0 keeps none."
+        "SIZE",
+        "For a store at a URL: how much of this disk may keep experts once they were read; 0 keeps none."
         "  [default: room for all, at most a quarter of what is free]",
-        show_default=False,
     ),
 ]
 DraftOption = Annotated[
@@ -84,11 +81,10 @@ MaxTextTokensOption = Annotated[
 ]
 WindowOption = Annotated[
     int | None,
-    typer.Option(
+    unset(
         "--window",
-        metavar="TOKENS",
+        "TOKENS",
+        "Tokens that the model sees at once.  [default: 512, or the model's context]",
         min=2,
-        help="Tokens that the model sees at once.  [default: 512, or the model's context]",
-        show_default=False,
     ),
 ]

@@ -11,7 +11,7 @@ import typer
 from edgemoe.cli.given import read_texts
 from edgemoe.cli.groups import with_groups
 from edgemoe.cli.measuring import CalibrationTextsOption, MeasuringArguments, WorkArguments
-from edgemoe.cli.options import JsonOption, MemoryOption, SourceArgument
+from edgemoe.cli.options import JsonOption, MemoryOption, SourceArgument, unset
 from edgemoe.cli.output import print_json, quoted, say, show_steps
 
 
@@ -21,31 +21,17 @@ class GoalArguments:
 
     tolerance: Annotated[
         str | None,
-        typer.Option(
-            "--tolerance",
-            metavar="P%",
-            help="Make the model no worse than this, by --metric; as small as that allows.",
-            show_default=False,
+        unset(
+            "--tolerance", "P%", "Make the model no worse than this, by --metric; as small as that allows."
         ),
     ] = None
     size: Annotated[
         str | None,
-        typer.Option(
-            "--size",
-            metavar="SIZE",
-            help="Or: the best model whose experts together take this, such as 3GiB.",
-            show_default=False,
-        ),
+        unset("--size", "SIZE", "Or: the best model whose experts together take this, such as 3GiB."),
     ] = None
     bits: Annotated[
         float | None,
-        typer.Option(
-            "--bits",
-            metavar="X",
-            min=0.1,
-            help="Or: the best model with this many bits per expert weight on average.",
-            show_default=False,
-        ),
+        unset("--bits", "X", "Or: the best model with this many bits per expert weight on average.", min=0.1),
     ] = None
     method: Annotated[
         str,
@@ -66,12 +52,11 @@ class GoalArguments:
     ] = "perplexity"
     profile: Annotated[
         Path | None,
-        typer.Option(
+        unset(
             "--profile",
-            metavar="FOLDER",
-            help="Choose by this profile, made by edgemoe profile; all of the text then only measures."
+            "FOLDER",
+            "Choose by this profile, made by edgemoe profile; all of the text then only measures."
             "  [default: choose by half of the text]",
-            show_default=False,
         ),
     ] = None
     keeps_work: Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgemoe.cli.given import refuse_without
-from edgemoe.cli.options import JsonOption
+from edgemoe.cli.options import JsonOption, unset
 from edgemoe.cli.output import print_json
 
 
@@ -17,7 +17,7 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Report to make; a new folder.")],
     plans: Annotated[
         list[Path] | None,
-        typer.Option("--plan", metavar="FILE", help="Plan to show; can be repeated.", show_default=False),
+        unset("--plan", "FILE", "Plan to show; can be repeated."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from edgemoe.cli.groups import with_groups
 from edgemoe.cli.loading import LoadArguments
-from edgemoe.cli.options import JsonOption
+from edgemoe.cli.options import JsonOption, unset
 from edgemoe.cli.output import print_json, say, shown_store
 from edgemoe.units import parse_size
 
@@ -36,14 +36,7 @@ class ServerArguments:
     ] = 8080
     api_key: Annotated[
         str | None,
-        typer.Option(
-            "--api-key",
-            metavar="TEXT",
-            envvar="EDGEMOE_API_KEY",
-            help="Key that clients must send.",
-            show_default=False,
-            show_envvar=True,
-        ),
+        unset("--api-key", "TEXT", "Key that clients must send.", envvar="EDGEMOE_API_KEY", show_envvar=True),
     ] = None
     parallel: Annotated[
         int,
@@ -53,22 +46,15 @@ class ServerArguments:
     ] = 1
     idle_unload: Annotated[
         float | None,
-        typer.Option(
-            "--idle-unload",
-            metavar="SECONDS",
-            min=1,
-            help="Unload the model after this time without work.",
-            show_default=False,
-        ),
+        unset("--idle-unload", "SECONDS", "Unload the model after this time without work.", min=1),
     ] = None
     park: Annotated[
         Path | None,
-        typer.Option(
+        unset(
             "--park",
-            metavar="FOLDER",
-            help="Keep the state of texts in this folder, so that they need not be read again after a restart"
+            "FOLDER",
+            "Keep the state of texts in this folder, so that they need not be read again after a restart"
             " or when memory ran short. Its files contain what people wrote.",
-            show_default=False,
         ),
     ] = None
     park_size: Annotated[
@@ -76,21 +62,11 @@ class ServerArguments:
     ] = "8GiB"
     cors_origin: Annotated[
         list[str] | None,
-        typer.Option(
-            "--cors-origin",
-            metavar="URL",
-            help="Let web pages of this origin use the server; can be repeated.",
-            show_default=False,
-        ),
+        unset("--cors-origin", "URL", "Let web pages of this origin use the server; can be repeated."),
     ] = None
     allowed_host: Annotated[
         list[str] | None,
-        typer.Option(
-            "--allowed-host",
-            metavar="NAME",
-            help="A further host name of this server; can be repeated.",
-            show_default=False,
-        ),
+        unset("--allowed-host", "NAME", "A further host name of this server; can be repeated."),
     ] = None
     log_prompts: Annotated[
         bool,
@@ -131,12 +107,7 @@ def serve(
     server: ServerArguments,
     alias: Annotated[
         list[str] | None,
-        typer.Option(
-            "--alias",
-            metavar="NAME",
-            help="Name by which clients call a store; repeat it for each store.",
-            show_default=False,
-        ),
+        unset("--alias", "NAME", "Name by which clients call a store; repeat it for each store."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

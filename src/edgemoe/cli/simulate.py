@@ -10,7 +10,7 @@ import typer
 
 from edgemoe.cli.given import refuse_without
 from edgemoe.cli.groups import with_groups
-from edgemoe.cli.options import JsonOption
+from edgemoe.cli.options import JsonOption, unset
 from edgemoe.cli.output import new_table, print_json, print_table, say, show_steps
 from edgemoe.errors import RequestError
 
@@ -36,11 +36,10 @@ class SettingArguments:
     ] = "none"
     store: Annotated[
         Path | None,
-        typer.Option(
+        unset(
             "--store",
-            metavar="STORE",
-            help='Store that was traced: its predictors, and what its policy "forecast" has learnt.',
-            show_default=False,
+            "STORE",
+            'Store that was traced: its predictors, and what its policy "forecast" has learnt.',
         ),
     ] = None
     device: Annotated[
@@ -82,12 +81,7 @@ def simulate(
     setting: SettingArguments,
     picture: Annotated[
         Path | None,
-        typer.Option(
-            "--picture",
-            metavar="FILE",
-            help="Draw hits and speed into this PNG or SVG file.",
-            show_default=False,
-        ),
+        unset("--picture", "FILE", "Draw hits and speed into this PNG or SVG file."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

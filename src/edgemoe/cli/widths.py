@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from edgemoe.cli.options import unset
 
 
 @dataclass(frozen=True)
@@ -15,22 +15,20 @@ class UniformArguments:
 
     bits: Annotated[
         str | None,
-        typer.Option(
+        unset(
             "--bits",
-            metavar="2|3|4|6|8|t2|t3|bf16|f16|f32",
-            help="Bits per expert weight; t2 and t3 take 2.1 and 3.1."
+            "2|3|4|6|8|t2|t3|bf16|f16|f32",
+            "Bits per expert weight; t2 and t3 take 2.1 and 3.1."
             "  [default: as stored in GGUF, MXFP4 and NVFP4, else 4]",
-            show_default=False,
         ),
     ] = None
     dense_bits: Annotated[
         str | None,
-        typer.Option(
+        unset(
             "--dense-bits",
-            metavar="2|3|4|6|8|bf16|f16|f32",
-            help="Bits per weight of all other matrices: attention, embedding, head."
+            "2|3|4|6|8|bf16|f16|f32",
+            "Bits per weight of all other matrices: attention, embedding, head."
             "  [default: as stored in GGUF, else 8]",
-            show_default=False,
         ),
     ] = None
 
@@ -41,48 +39,27 @@ class MeasuredArguments:
 
     plan_file: Annotated[
         Path | None,
-        typer.Option(
-            "--plan",
-            metavar="FILE",
-            help="Give every expert the width that edgemoe plan chose.",
-            show_default=False,
-        ),
+        unset("--plan", "FILE", "Give every expert the width that edgemoe plan chose."),
     ] = None
     tolerance: Annotated[
         str | None,
-        typer.Option(
-            "--tolerance",
-            metavar="P%",
-            help="Make the smallest store whose perplexity rises by no more than this.",
-            show_default=False,
-        ),
+        unset("--tolerance", "P%", "Make the smallest store whose perplexity rises by no more than this."),
     ] = None
     size: Annotated[
         str | None,
-        typer.Option(
-            "--size",
-            metavar="SIZE",
-            help="Make the best store whose experts take no more than this.",
-            show_default=False,
-        ),
+        unset("--size", "SIZE", "Make the best store whose experts take no more than this."),
     ] = None
     texts: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--text",
-            metavar="FILE",
-            help="UTF-8 text that --tolerance and --size measure on; can be repeated.",
-            show_default=False,
-        ),
+        unset("--text", "FILE", "UTF-8 text that --tolerance and --size measure on; can be repeated."),
     ] = None
     trace: Annotated[
         Path | None,
-        typer.Option(
+        unset(
             "--trace",
-            metavar="FOLDER",
-            help="Round weights of 2 to 6 bits so that outputs change least on the text of this trace, or"
+            "FOLDER",
+            "Round weights of 2 to 6 bits so that outputs change least on the text of this trace, or"
             " profile, of the model."
             "  [default: PLAN.trace, where there is one]",
-            show_default=False,
         ),
     ] = None
