@@ -76,7 +76,7 @@ BlockRecords records_of(const std::vector<RecordTuple>& given, std::size_t num_f
             const Format f = format_named(format);
             require(file >= 0 && static_cast<std::size_t>(file) < num_files, kName, "no such file");
             require(offset >= 0, kName, "negative offset");
-            require(packs_blocks(f), kName, "format " + format + " is not made of blocks");
+            require(packs_rows(f), kName, "format " + format + " has no rows of GGUF");
             check_shape(kName, rows, cols, f);
             records.back().slices.push_back({file, offset, f, rows, cols});
         }

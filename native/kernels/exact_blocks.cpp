@@ -235,9 +235,45 @@ std::int64_t pack_rows_of(const std::uint8_t* blocks, std::int64_t row_bytes, st
     return std::find(is_finite, is_finite + count, false) - is_finite;
 }
 
-// nullptr where blocks of a format are not packed.
+// A float of a format, as an unsigned number of its size, and the bits that are all set where it is none.
+template <Format f>
+struct FloatBits {
+    using Type = std::uint16_t;
+    static constexpr Type kExponent = f == Format::kF16 ? 0x7c00 : 0x7f80;
+};
+template <>
+struct FloatBits<Format::kF32> {
+    using Type = std::uint32_t;
+    static constexpr Type kExponent = 0x7f800000;
+};
+
+// Floats have no blocks: a column of 16 rows lies side by side.
+template <Format f>
+std::int64_t pack_float_rows(const std::uint8_t* floats, std::int64_t row_bytes, std::int64_t count,
+                             std::int64_t cols, std::uint8_t* group, std::int64_t row) {
+    using Bits = typename FloatBits<f>::Type;
+    constexpr Bits kExponent = FloatBits<f>::kExponent;
+    bool is_finite[kRowsTogether] = {true, true, true, true};
+    for (std::int64_t col = 0; col < cols; ++col) {
+        for (std::int64_t r = 0; r < count; ++r) {
+            Bits value;
+            std::memcpy(&value, floats + r * row_bytes + col * sizeof value, sizeof value);
+            is_finite[r] &= (value & kExponent) != kExponent;
+            std::memcpy(group + (col * kRowGroup + row + r) * sizeof value, &value, sizeof value);
+        }
+    }
+    return std::find(is_finite, is_finite + count, false) - is_finite;
+}
+
+// nullptr where rows of a format are not packed.
 PackRows* row_packer(Format f) {
     switch (f) {
+        case Format::kBf16:
+            return pack_float_rows<Format::kBf16>;
+        case Format::kF16:
+            return pack_float_rows<Format::kF16>;
+        case Format::kF32:
+            return pack_float_rows<Format::kF32>;
         case Format::kQ8:
             return pack_rows_of<Format::kQ8>;
         case Format::kMxfp4:
@@ -277,7 +313,9 @@ PackRows* row_packer(Format f) {
 
 }  // namespace
 
-bool packs_blocks(Format format) { return row_packer(format) != nullptr; }
+bool packs_rows(Format format) { return row_packer(format) != nullptr; }
+
+bool packs_blocks(Format format) { return packs_rows(format) && traits(format).scales != Scales::kNone; }
 
 std::int64_t pack_blocks(const std::uint8_t* blocks, std::int64_t rows, std::int64_t cols, Format format,
                          std::uint8_t* packed) {

@@ -7,9 +7,9 @@
 
 namespace edgemoe {
 
-// Packs rows [rows][cols / block_cols] of GGUF blocks of the format's type into `packed` (packed_bytes long),
-// on all threads. Rows may be packed in chunks of whole groups of 16, as they may be quantised. Returns the
-// first row with a weight that is not finite, of which some bytes may be wrong, or -1.
+// Packs rows [rows][cols / block_cols] of GGUF blocks of the format's type, or of its floats, into `packed`
+// (packed_bytes long), on all threads. Rows may be packed in chunks of whole groups of 16, as they may be
+// quantised. Returns the first row with a weight that is not finite, of which some bytes may be wrong, or -1.
 std::int64_t pack_blocks(const std::uint8_t* blocks, std::int64_t rows, std::int64_t cols, Format format,
                          std::uint8_t* packed);
 
@@ -27,7 +27,9 @@ std::int64_t pack_mxfp4(const std::uint8_t* nibbles, const std::uint8_t* exponen
 std::int64_t pack_nvfp4(const std::uint8_t* nibbles, const std::uint8_t* scales, const float* factors,
                         std::int64_t rows, std::int64_t cols, std::uint8_t* packed);
 
-// Whether blocks of a format can be packed.
+// Whether rows of a format can be packed: blocks, or floats.
+bool packs_rows(Format format);
+// Whether they are made of blocks.
 bool packs_blocks(Format format);
 
 }  // namespace edgemoe

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from edgemoe.errors import RequestError
 
+CACHE_VARIABLE = "XDG_CACHE_HOME"  # says where the folder of caches is
+
 
 def user_data() -> Path:
     """Where this user's stores are kept; it need not exist.
@@ -32,7 +34,7 @@ def user_cache() -> Path:
     try:
         return user_cache_path("edgemoe")
     except RuntimeError:
-        raise _homeless("what is prepared of a model", "XDG_CACHE_HOME") from None
+        raise _homeless("what is prepared of a model", CACHE_VARIABLE) from None
 
 
 def _homeless(what: str, variable: str) -> RequestError:

@@ -12,13 +12,23 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("gguf")
 from gguf import GGMLQuantizationType as Type
+from gguf import GGUFEndian
 from helpers.gguf_files import write_gguf
+from helpers.gguf_vocabularies import write_model
 from helpers.tiny_models import write_checkpoint
+from tokenizers.pre_tokenizers import ByteLevel
 
 import edgemoe
 from edgemoe import native
 from edgemoe.convert import convert, open_gguf, open_runnable, plan_as_stored
-from edgemoe.errors import CheckpointError, CorruptStoreError, ExpertReadError, StoreError
+from edgemoe.errors import (
+    CheckpointError,
+    ConversionError,
+    CorruptStoreError,
+    ExpertReadError,
+    RequestError,
+    StoreError,
+)
 from edgemoe.store import BlockMap, checksum, open_store
 
 PROMPT = list(range(3, 20))
@@ -185,10 +195,59 @@ def test_weights_that_are_not_finite_and_files_that_end_are_read_errors(file):
     assert isinstance(store.read_error((0, 0), "a reason"), ExpertReadError)
 
 
-def test_what_does_not_come_in_blocks_is_converted_instead(wide, tmp_path):
-    path = write_gguf(wide, tmp_path / "model.gguf", lambda name: Type.F16 if "exps" in name else Type.Q8_0)
-    with pytest.raises(CheckpointError, match=r"\(F16\) cannot be run as it is; make a store"):
+@pytest.mark.parametrize("kind", [Type.F16, Type.BF16, Type.F32])
+def test_experts_that_are_floats_are_run_as_well(wide, tmp_path, kind):
+    path = write_gguf(wide, tmp_path / "model.gguf", lambda name: kind if "gate_exps" in name else Type.Q8_0)
+    convert(path, tmp_path / "store", plan_as_stored(path))
+    assert records(open_runnable(path)) == records(open_runnable(tmp_path / "store"))
+    assert np.array_equal(answer(path, memory="4GiB")[1], answer(tmp_path / "store", memory="4GiB")[1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "infinity"), [(Type.F16, b"\0\x7c"), (Type.BF16, b"\x80\x7f"), (Type.F32, b"\0\0\x80\x7f")]
+)
+def test_floats_that_are_infinite_are_read_errors(wide, tmp_path, kind, infinity):
+    path = write_gguf(wide, tmp_path / "model.gguf", lambda name: kind if "exps" in name else Type.Q8_0)
+    blocks = BlockMap.from_json((open_gguf(path).path / "blocks.json").read_text())
+    with path.open("r+b") as changed:
+        for _, (_, up, _) in blocks.records:
+            changed.seek(up.offset + (up.num_rows * up.num_cols - 1) * len(infinity))
+            changed.write(infinity)
+    with pytest.raises(ExpertReadError, match="not finite"):
+        answer(path, memory="4GiB")
+
+
+def test_floats_of_another_order_of_bytes_are_converted_instead(tmp_path):
+    tokens = sorted(ByteLevel.alphabet())
+    path = write_model(tmp_path / "big.gguf", tokens, pre="llama-bpe", merges=None, endian=GGUFEndian.BIG)
+    with pytest.raises(CheckpointError, match=r"\(F32\) cannot be run as it is; make a store"):
         open_gguf(path)
+
+
+@pytest.mark.parametrize("name", ["sha256-6e4c38e1172f42fd", "MODEL.GGUF"])
+def test_a_file_is_known_by_its_first_bytes(file, tmp_path, name):
+    other = file.rename(tmp_path / name)
+    assert answer(other, memory="4GiB")
+
+
+def test_messages_name_the_file_and_not_what_was_prepared_of_it(file, tmp_path):
+    link = tmp_path / "a link.gguf"
+    link.symlink_to(file)
+    assert open_runnable(link).name == str(link)
+    with pytest.raises(RequestError, match="a link.gguf has no layer that predicts further tokens"):
+        edgemoe.load(link, memory="4GiB", draft="mtp")
+
+
+def test_where_nothing_can_be_kept_is_one_line_with_a_remedy(file, tmp_path, monkeypatch):
+    (tmp_path / "taken").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "taken"))
+    with pytest.raises(ConversionError, match=r"cannot be written.*; set XDG_CACHE_HOME to a folder"):
+        edgemoe.load(file, memory="4GiB")
+
+
+def test_a_folder_of_files_names_one(file):
+    with pytest.raises(StoreError, match=r"it holds GGUF files: name the one to run, for example .*model\.gguf"):
+        edgemoe.load(file.parent, memory="4GiB")
 
 
 def test_a_store_is_opened_as_a_store(file, tmp_path):

@@ -127,11 +127,11 @@ def _path_of(store: str | Path) -> Path:
 
 
 def _open(path: Path) -> Store:
-    if path.suffix == ".gguf" and path.is_file():
+    if path.is_file():
         # Only here: stores are opened without the code that reads checkpoints.
-        from edgemoe.convert import open_gguf
+        from edgemoe.convert import open_runnable
 
-        return open_gguf(path)
+        return open_runnable(path)
     return open_store(path)
 
 

@@ -20,11 +20,10 @@ from pathlib import Path
 from edgemoe import native
 from edgemoe.checkpoint import GgufCheckpoint, is_gguf
 from edgemoe.convert.conversion import Conversion
-from edgemoe.convert.packing import holds_exactly
 from edgemoe.convert.preview import plan_as_stored
 from edgemoe.errors import CheckpointError, ConversionError, StoreError
 from edgemoe.native import BlockSlice, ByteArray
-from edgemoe.quant import BitPlan
+from edgemoe.quant import BitPlan, exact_format
 from edgemoe.store import (
     BLOCKS_FILE,
     NOT_YET_READ,
@@ -41,7 +40,8 @@ from edgemoe.store import (
     plan_layout,
     stamp_of,
 )
-from edgemoe.user_folders import user_cache
+from edgemoe.store.durable import failing_clearly
+from edgemoe.user_folders import CACHE_VARIABLE, user_cache
 
 
 def open_runnable(path: str | Path) -> Store:
@@ -62,20 +62,23 @@ def open_gguf(path: Path) -> BlockStore:
     try:
         folder = _folder(source.paths())
         with contextlib.suppress(StoreError):
-            return open_block_store(folder)
+            return open_block_store(folder, str(path))
         if folder.exists():  # damaged, or of another version
             shutil.rmtree(folder, ignore_errors=True)
         try:
             _prepare(source, folder)
-        except ConversionError:
+        except ConversionError as error:
             # Another process may just have been faster.
             with contextlib.suppress(StoreError):
-                return open_block_store(folder)
-            raise
+                return open_block_store(folder, str(path))
+            raise ConversionError(
+                f"{path}: what is prepared of it cannot be kept: {error};"
+                f" set {CACHE_VARIABLE} to a folder with room that can be written"
+            ) from error
     finally:
         source.close()
     _forget_earlier(folder)
-    return open_block_store(folder)
+    return open_block_store(folder, str(path))
 
 
 def _folder(paths: list[Path]) -> Path:
@@ -89,7 +92,8 @@ def _folder(paths: list[Path]) -> Path:
 
 
 def _prepare(source: GgufCheckpoint, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with failing_clearly(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
     parts = _Parts(source, plan_as_stored(source))
     side_files = {**parts.side_files(), BLOCKS_FILE: parts.blocks().to_json().encode()}
     with StoreWriter(folder, parts.layout, parts.identity(), waits=True) as writer:
@@ -150,11 +154,12 @@ class _Parts(Conversion):
             slices = []
             for projection, (_, num_cols) in self.spec.expert_shapes(key[0]).items():
                 ref, format = self._sources.experts[key[0], key[1], projection], getattr(formats, projection)
-                place = self._file.place(ref) if holds_exactly(format, ref, self._stored[ref.name]) else None
+                dtype = self._stored[ref.name].dtype
+                place = self._file.place(ref) if format == exact_format(dtype) else None
                 if place is None:
                     raise CheckpointError(
-                        f"{paths[0]}: tensor {ref.name} ({self._stored[ref.name].dtype}) cannot be run as it"
-                        " is; make a store of the file with `edgemoe convert`"
+                        f"{paths[0]}: tensor {ref.name} ({dtype}) cannot be run as it is; make a store of the"
+                        " file with `edgemoe convert`"
                     )
                 path, start, num_rows = place
                 slices.append(BlockSlice(paths.index(path), start, format, num_rows, num_cols))

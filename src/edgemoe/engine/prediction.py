@@ -49,7 +49,7 @@ def choose_predictor(store: Store, name: str) -> str:
         if store.notes:
             raise StoreError(store.notes[-1])
         raise RequestError(
-            f"{store.path}: the predictor {name!r} needs what `edgemoe trace` and `edgemoe fit` learn, and"
+            f"{store.name}: the predictor {name!r} needs what `edgemoe trace` and `edgemoe fit` learn, and"
             " they have not been run on this store"
         )
     if name == "auto":

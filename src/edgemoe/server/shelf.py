@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ Loader = Callable[[str, Path], LocalModel]
 
 
 def name_stores(stores: Sequence[Path], aliases: Sequence[str]) -> dict[str, Path]:
-    """The stores by the names that clients use: an alias each as far as they go, else the folder's name.
+    """The stores by the names that clients use: an alias each as far as they go, else that of the folder or file.
 
     Raises:
         RequestError: more aliases than stores, or two stores of one name.
@@ -32,8 +33,10 @@ def name_stores(stores: Sequence[Path], aliases: Sequence[str]) -> dict[str, Pat
 
 
 def _folder_name(path: Path) -> str:
-    name = path.resolve().name
-    return name.removesuffix(".store").removesuffix(".gguf") or name
+    # Not of what a link leads to: the Hub's cache and Ollama keep files under their checksums.
+    name = Path(os.path.abspath(path)).name
+    is_suffixed = name.lower().endswith((".store", ".gguf"))
+    return (name[: name.rindex(".")] if is_suffixed else "") or name
 
 
 class Shelf:

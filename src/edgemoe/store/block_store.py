@@ -72,10 +72,16 @@ def stamp_of(path: Path) -> tuple[int, int]:
 class BlockStore(Store):
     """See the module; everything that reads a store reads this one too."""
 
-    def __init__(self, store: Store, blocks: BlockMap) -> None:
+    def __init__(self, store: Store, blocks: BlockMap, name: str) -> None:
         super().__init__(store.path, store.manifest, store.config, store.notes)
         self._blocks = blocks
+        self._name = name
         self._checksums = self._first_reads()
+
+    @property
+    def name(self) -> str:
+        """The file, as it was named; its folder is nobody's business."""
+        return self._name
 
     @property
     def reader_num_bytes(self) -> int:
@@ -150,8 +156,8 @@ class BlockStore(Store):
         return found
 
 
-def open_block_store(folder: Path) -> BlockStore:
-    """Open a folder that was prepared for another engine's files.
+def open_block_store(folder: Path, name: str) -> BlockStore:
+    """Open a folder that was prepared for another engine's files; ``name`` is what messages call them.
 
     Raises:
         StoreError: it is not there, damaged, or of another version.
@@ -163,4 +169,4 @@ def open_block_store(folder: Path) -> BlockStore:
         raise StoreError(f"{folder / BLOCKS_FILE}: damaged ({error})") from error
     if [at for at, _ in blocks.records] != sorted(e.offset for e in store.manifest.experts.values()):
         raise StoreError(f"{folder / BLOCKS_FILE}: does not fit the manifest")
-    return BlockStore(store, blocks)
+    return BlockStore(store, blocks, name)

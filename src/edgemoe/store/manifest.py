@@ -57,17 +57,13 @@ def read_manifest(folder: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError):
         if not folder.exists():
             raise NotAStoreError(f"{folder}: not a store, there is no such folder") from None
-        is_checkpoint = (folder / "config.json").is_file()
-        hint = "; it is a checkpoint: run `edgemoe convert` first" if is_checkpoint else ""
-        if folder.suffix == ".gguf":
-            hint = (
-                "; run, chat, bench and serve take a GGUF file as it is, for all else run `edgemoe convert`"
-            )
         if folder.is_file() and (folder.parent / MANIFEST_FILE).is_file():
             raise NotAStoreError(
                 f"{folder}: is a file of a store; give its folder, {folder.parent}"
             ) from None
-        raise NotAStoreError(f"{folder}: not a store, there is no {MANIFEST_FILE}{hint}") from None
+        raise NotAStoreError(
+            f"{folder}: not a store, there is no {MANIFEST_FILE}{_what_instead(folder)}"
+        ) from None
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror}") from error
     try:
@@ -84,6 +80,16 @@ def read_manifest(folder: Path) -> Manifest:
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise StoreError(f"{path}: damaged manifest ({error!r}); convert the checkpoint again") from error
     return manifest
+
+
+def _what_instead(path: Path) -> str:
+    """What to do with what is no store, if it can be told."""
+    if path.is_file():
+        return "; run, chat, bench and serve take a GGUF file as it is, for all else run `edgemoe convert`"
+    if (path / "config.json").is_file():
+        return "; it is a checkpoint: run `edgemoe convert` first"
+    inside = min(path.glob("*.gguf"), default=None)
+    return "" if inside is None else f"; it holds GGUF files: name the one to run, for example {inside}"
 
 
 def _check_version(folder: Path, fields: Mapping[str, Any]) -> None:

@@ -94,11 +94,14 @@ class GgufCheckpoint:
         return sorted({tensor.path.resolve() for tensor in self._tensors.values()})
 
     def place(self, ref: SourceRef) -> tuple[Path, int, int] | None:
-        """File, offset and number of the rows of a part, where they lie one behind the other and are all."""
+        """File, offset and number of the rows of a part, where they lie there one behind the other and are all,
+        in the order of bytes that formats have.
+        """
         tensor, shape, offset = self._part(ref)
         rows = ref.stored_rows(shape)
         if (
             ref.name in self._factors
+            or tensor.is_big_endian
             or rows is None
             or len(shape) != 2
             or not bool(np.all(np.diff(rows) == 1))
