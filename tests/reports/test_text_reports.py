@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 transformers = pytest.importorskip("transformers")
+from helpers.tiny_models import VOCAB_SIZE, write_checkpoint
 from helpers.vocabularies import KINDS, make_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgemoe import ConvertOptions, convert_model, load
 from edgemoe.errors import RequestError, StoreError
 from edgemoe.text import StreamDecoder, Tokenizer
 
@@ -83,6 +85,46 @@ def test_text_comes_as_soon_as_it_is_certain(tokenizers_of_all_kinds):
     e = [3 + byte for byte in "é".encode()]
     a = tokenizer._require().token_to_id("a")
     assert [decoder.push(i) for i in [a, *e, *e, a]] == ["a", "", "", "", "", "ééa"]
+
+
+def test_a_stop_text_is_shown_as_soon_as_it_is_there(tokenizers_of_all_kinds):
+    tokenizer = tokenizers_of_all_kinds["llama"]
+    a, newline = tokenizer._require().token_to_id("a"), 3 + 0x0A
+    e = [3 + byte for byte in "é".encode()]
+
+    def pieces(stop, answer):
+        decoder = StreamDecoder(tokenizer, [], [stop])
+        return [decoder.push(i) for i in answer]
+
+    assert pieces("\n", [a, newline, newline]) == ["a", "\n", "\n"]
+    assert pieces("\n\n", [a, newline, newline]) == ["a", "", "\n\n"]
+    assert pieces("a\n", [a, newline]) == ["a", "\n"]
+    assert pieces("é", [newline, *e, a]) == ["", "", "\né", "a"]
+    assert pieces("\ufffd", [a, e[0]]) == ["a", ""]
+    tidied = tokenizers_of_all_kinds["tidied"]
+    a, do = (tidied._require().token_to_id(token) for token in ("a", "do"))
+    decoder = StreamDecoder(tidied, [], ["do"])
+    assert [decoder.push(i) for i in (a, do)] == ["", "a do"]
+
+
+def test_a_stop_text_in_bytes_ends_an_answer(tmp_path):
+    """Newlines are bytes in the vocabularies of Llama 2 and Mixtral."""
+    folder = write_folder(write_checkpoint(tmp_path / "model", "mixtral"), "llama")
+    convert_model(folder, tmp_path / "store", ConvertOptions(bits=8))
+    newline = 3 + 0x0A
+
+    class Newlines:
+        def mask(self):
+            return np.arange(VOCAB_SIZE) == newline
+
+        def accept(self, token_id):
+            pass
+
+    with load(tmp_path / "store", memory="2GiB", context=32) as model:
+        for stop, count in ("\n", 1), ("\n\n\n", 3):
+            answer = model.generate([5, 6], max_tokens=count + 2, stop=stop, constraint=Newlines())
+            assert (answer.token_ids, answer.text) == ([newline] * count, "")
+            assert answer.finish_reason == "stop"
 
 
 def test_a_word_after_a_prompt_keeps_its_space(tokenizers_of_all_kinds):

@@ -22,7 +22,7 @@ class Writer:
         if request.has_text and engine.tokenizer.is_available:
             # An encoder reads the prompt; the answer then follows nothing.
             before = () if engine.spec.has_encoder else request.token_ids
-            self._decoder = StreamDecoder(engine.tokenizer, before)
+            self._decoder = StreamDecoder(engine.tokenizer, before, request.stop)
         self.text: list[str] = []
         self.token_ids: list[int] = []
         self.logprobs: list[TokenLogprob] = []

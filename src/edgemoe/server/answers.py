@@ -266,4 +266,5 @@ def _job(work: _Work, choice: int) -> Job:
         scores_prompt=request.echoes_prompt and request.num_top_logprobs is not None,
         only_scores=request.only_scores,
         only_reads=request.only_reads,
+        stops=request.stop,
     )

@@ -80,6 +80,7 @@ class Job:
     scores_prompt: bool = False
     only_scores: bool = False
     only_reads: bool = False  # the answer's one token is drawn and not told
+    stops: Sequence[str] = ()  # texts that end the answer: they are told as soon as they are there
 
 
 class Cancel:
@@ -202,7 +203,7 @@ class LocalModel:
         if self.parking is not None:
             room = len(job.token_ids) + job.max_tokens
             self.parking.fetch(job.token_ids, room, lambda: cancel.is_set)
-        decoder = StreamDecoder(_Marked(self.model.tokenizer), job.token_ids)
+        decoder = StreamDecoder(_Marked(self.model.tokenizer), job.token_ids, job.stops)
         with self._stream(job, lambda done, total: emit(Reading(done, total))) as stream:
             stream.observer = observer
             cancel.attach(stream)

@@ -18,7 +18,7 @@ Loader = Callable[[str, Path], LocalModel]
 
 
 def name_stores(stores: Sequence[Path], aliases: Sequence[str]) -> dict[str, Path]:
-    """The stores by the names that clients use: an alias each as far as they go, else that of the folder or file.
+    """The stores by the names that clients use: an alias each as far as they go, else the path's last part.
 
     Raises:
         RequestError: more aliases than stores, or two stores of one name.

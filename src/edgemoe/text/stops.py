@@ -13,9 +13,18 @@ class StopScanner:
         self._held = ""
         self.is_stopped = False
 
+    @property
+    def has_stops(self) -> bool:
+        """Whether anything is looked for."""
+        return bool(self._stops)
+
+    def would_stop(self, text: str) -> bool:
+        """Whether a stop text would be complete if ``text`` came next."""
+        return any(stop in self._held + text for stop in self._stops)
+
     def push(self, text: str) -> str:
         """Text that may be shown now; sets ``is_stopped`` when a stop text is complete."""
-        if not self._stops:
+        if not self.has_stops:
             return text
         self._held += text
         found = [i for i in map(self._held.find, self._stops) if i >= 0]

@@ -8,6 +8,8 @@ change it:
 * a run of byte tokens ("<0xE6>") is decoded as a whole, so it waits for its end;
 * what is decoded by a rule that reaches over several tokens waits for the end of the answer.
 
+A stop text is shown as soon as it is there, as it then ends the answer.
+
 Only a few tokens of context are kept, so a long answer costs no more per token than a short one.
 """
 
@@ -16,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import Any, Protocol
+
+from edgemoe.text.stops import StopScanner
 
 _REPLACEMENT = "\ufffd"
 # Tokens of a prompt that are tried as context first; doubled until they suffice.
@@ -64,8 +68,10 @@ class Reach:
 class StreamDecoder:
     """Turns tokens into text as they arrive, in whole characters only."""
 
-    def __init__(self, tokenizer: Decodes, prompt_ids: Sequence[int] = ()) -> None:
+    def __init__(self, tokenizer: Decodes, prompt_ids: Sequence[int] = (), stops: Sequence[str] = ()) -> None:
+        """``stops``: texts that end the answer."""
         self._tokenizer = tokenizer
+        self._scanner = StopScanner(stops)
         self._reach = tokenizer.reach
         self._ids = self._prompt_context(prompt_ids)
         self._shown = tokenizer.decode_shown(self._ids) if self._ids else ""
@@ -75,6 +81,15 @@ class StreamDecoder:
         if not self._tokenizer.shows(token_id):
             return ""
         self._ids.append(token_id)
+        text = self._certain(token_id)
+        if not self._scanner.has_stops:
+            return text
+        self._scanner.push(text)
+        may_wait = not text or self._reach.num_held > 0
+        return text + self._stopping() if may_wait else text
+
+    def _certain(self, token_id: int) -> str:
+        """Text beyond what was shown that no later token can change."""
         if not self._reach.is_local or self._reach.is_run(token_id):
             return ""
         text = self._tokenizer.decode_shown(self._ids)
@@ -89,6 +104,16 @@ class StreamDecoder:
     def flush(self) -> str:
         """What is left when no more tokens come."""
         return self._new(self._tokenizer.decode_shown(self._ids))
+
+    def _stopping(self) -> str:
+        """All that waits, but for an unfinished character, if that completes a stop text."""
+        text = self._tokenizer.decode_shown(self._ids).rstrip(_REPLACEMENT)
+        is_more = len(text) > len(self._shown) and text.startswith(self._shown)
+        if not is_more or not self._scanner.would_stop(text[len(self._shown) :]):
+            return ""
+        new = self._new(text)
+        self._scanner.push(new)
+        return new
 
     def _new(self, text: str) -> str:
         """What ``text`` has beyond what was shown.

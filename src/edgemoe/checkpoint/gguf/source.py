@@ -94,8 +94,8 @@ class GgufCheckpoint:
         return sorted({tensor.path.resolve() for tensor in self._tensors.values()})
 
     def place(self, ref: SourceRef) -> tuple[Path, int, int] | None:
-        """File, offset and number of the rows of a part, where they lie there one behind the other and are all,
-        in the order of bytes that formats have.
+        """File, offset and number of the rows of a part, where they are all of it, one behind the other and
+        have the order of bytes that formats have.
         """
         tensor, shape, offset = self._part(ref)
         rows = ref.stored_rows(shape)
