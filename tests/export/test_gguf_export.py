@@ -104,6 +104,15 @@ def test_a_file_comes_back_byte_for_byte(tmp_path, folder, variation):
         assert before[key].contents() == after[key].contents(), key
 
 
+def test_what_columns_in_another_order_change_is_told(tmp_path):
+    """Files of delta nets have the heads in another order, so blocks of two heads' columns are made anew."""
+    convert(write_checkpoint(tmp_path / "hf", "qwen3.5"), tmp_path / "store", BitPlan.uniform("f32", "q8"))
+    report = export_gguf(tmp_path / "store", tmp_path / "model.gguf")
+    held = [entry.format for entry in open_store(tmp_path / "store").manifest.dense.values()].count("q8")
+    assert report.num_matrices["q8 → Q8_0"] == held
+    assert 0 < report.rounding["q8 → Q8_0"] < 0.004  # half a step of 127
+
+
 @pytest.mark.parametrize("variation", VARIATIONS)
 def test_a_folder_becomes_a_file_of_the_same_model(tmp_path, variation):
     """Weights bit for bit and the same logits, read again; the tokenizer gives the same tokens."""

@@ -28,9 +28,10 @@ from edgemoe.export.weights import (
     of_values,
     row_num_bytes,
     to_blocks,
+    values_of,
 )
 from edgemoe.models import ModelSpec, read_spec
-from edgemoe.native import ByteArray, FloatArray, Matrix
+from edgemoe.native import ROW_GROUP, ByteArray, FloatArray, Matrix
 from edgemoe.progress import Progress
 from edgemoe.store import ExpertKey, Store, open_store
 from edgemoe.text import Tokenizer
@@ -186,7 +187,7 @@ class _Export:
         factor = 1.0 if factors is None else float(factors[index])
         data = self._by_rows(target, tensors, block_type, factor)
         if data is None:
-            data = of_values(stored_values(target, tensors).reshape(-1, target.shape[-1]), block_type)
+            data = self._by_values(target, tensors, block_type)
         self._file.write(target.name, data, index * data.nbytes)
         return data.nbytes
 
@@ -210,6 +211,20 @@ class _Export:
         blocks = np.zeros((target.entry[0], row_num_bytes(block_type, target.entry[1])), np.uint8)
         for rows, matrix in placed:
             blocks[rows] = to_blocks(matrix, block_type, self.rounding, factor)
+        return blocks
+
+    def _by_values(
+        self, target: Target, tensors: list[tuple[Part, Matrix | FloatArray]], block_type: str
+    ) -> ByteArray:
+        """Blocks of what stands in other columns, or in more dimensions: they are rounded anew."""
+        values = stored_values(target, tensors).reshape(-1, target.shape[-1])
+        blocks = of_values(values, block_type)
+        formats = sorted({tensor.format for _, tensor in tensors if isinstance(tensor, Matrix)})
+        if formats:
+            head = slice(ROW_GROUP)
+            self.rounding.note(
+                f"{'+'.join(formats)} → {block_type}", values[head], values_of(blocks[head], block_type)
+            )
         return blocks
 
     def _settle_factors(self) -> dict[str, FloatArray]:
