@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 pytest.importorskip("torch")
@@ -82,6 +84,10 @@ def test_what_does_not_belong_is_refused_and_leaves_the_model_as_it_was(store, t
             model.load_state(tmp_path / "absent")
         with pytest.raises(RequestError, match="cannot be written"):
             model.save_state(tmp_path / "absent" / "state", PROMPT)
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(RequestError, match="pipe cannot be written: it is there and is no file"):
+            model.save_state(tmp_path / "pipe", PROMPT)
+        assert (tmp_path / "pipe").is_fifo()
         path.write_bytes(data)
         assert model.load_state(path)
     with (

@@ -240,6 +240,8 @@ def test_damage_and_places_that_are_taken_leave_no_file(tmp_path, folder):
     with pytest.raises(ConversionError, match="exists; choose another place or give --overwrite"):
         export_gguf(tmp_path / "store", tmp_path / "taken.gguf")
     assert (tmp_path / "taken.gguf").read_bytes() == b"mine"
+    with pytest.raises(ConversionError, match="store is no file, so it is not replaced"):
+        export_gguf(tmp_path / "store", tmp_path / "store", overwrite=True)
 
 
 def test_two_exports_to_one_place_do_not_mix(tmp_path, folder):

@@ -92,6 +92,8 @@ def write_state(path: Path, holding: Holding, weights_id: str, kv_format: str) -
     Raises:
         RequestError: the model has states that cannot be stored, or the file cannot be written.
     """
+    if path.exists() and not path.is_file():  # a device or a pipe would be gone
+        raise RequestError(f"{path} cannot be written: it is there and is no file")
     pieces = _pieces(holding)
     ids = [np.asarray(holding.token_ids, np.int32), np.asarray(holding.prompt, np.int32)]
     arrays = [*ids, *pieces]

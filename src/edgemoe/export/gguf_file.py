@@ -111,7 +111,9 @@ class GgufFile:
             self._release()
 
     def _refuse_existing(self) -> None:
-        if self._path.exists() and not (self._overwrite and self._path.is_file()):
+        if self._path.exists() and not self._path.is_file():
+            raise ConversionError(f"{self._path} is no file, so it is not replaced; choose another place")
+        if self._path.exists() and not self._overwrite:
             raise ConversionError(f"{self._path} exists; choose another place or give --overwrite")
 
     def _release(self) -> None:
