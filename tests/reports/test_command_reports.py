@@ -372,6 +372,19 @@ def test_names_of_files_are_shown_as_they_are(tiny_store, tmp_path, capsys, name
     assert f"wrote {tmp_path}/{shown}.gguf" in written.err
 
 
+@pytest.mark.parametrize("is_narrow", [False, True])
+@pytest.mark.parametrize("columns", ["1", "20", "33", "80"])
+def test_no_number_is_cut_in_a_terminal_of_any_width(capsys, monkeypatch, columns, is_narrow):
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    table = new_table("budget", "part", "formats", "size", "share", is_narrow=is_narrow)
+    table.add_row("process and tokenizer", "q4/q4/q4 ×24", "133.50 KiB", "24.0%")
+    print_table(table)
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert all(number in shown for number in ("133.50", "24.0%"))
+
+
 @pytest.mark.parametrize("name", ["a[red]b", "a:fire:b", "[bold]"])
 def test_names_in_tables_are_shown_as_they_are(capsys, name):
     table = new_table("stores", "name", "size")

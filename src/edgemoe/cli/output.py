@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # What lasts longer is shown to go on.
 PATIENCE_S = 1.0
+# Wider than any table.
+_WIDEST = 10_000
 # Names of files are no markup and no code of a picture, whatever brackets and colons are in them.
 _AS_IT_IS: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
 
@@ -159,10 +161,14 @@ def stderr_console() -> Console:
 
 
 def print_table(table: Table) -> None:
-    """A table on stdout, never wider than the terminal, whole words when there is none."""
+    """A table on stdout, as wide as the terminal; wider where words and numbers would be cut."""
     from rich.console import Console
 
-    Console(**_AS_IT_IS, width=None if sys.stdout.isatty() else 120).print(table)
+    console = Console(**_AS_IT_IS, width=None if sys.stdout.isatty() else 120)
+    needed = console.measure(table, options=console.options.update(max_width=_WIDEST))
+    wraps = not any(column.no_wrap for column in table.columns)
+    console.width = max(console.width, needed.minimum if wraps else needed.maximum)
+    console.print(table)
 
 
 def new_table(title: str, *headers: str, is_narrow: bool = False) -> Table:
@@ -179,7 +185,8 @@ def new_table(title: str, *headers: str, is_narrow: bool = False) -> Table:
         padding=(0, 0) if is_narrow else (0, 1),
     )
     for position, header in enumerate(headers):
-        table.add_column(header, justify="left" if position == 0 else "right", no_wrap=is_narrow)
+        side = "left" if position == 0 else "right"
+        table.add_column(header, justify=side, no_wrap=is_narrow, overflow="fold")
     return table
 
 
