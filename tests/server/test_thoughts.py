@@ -125,3 +125,22 @@ def test_each_token_of_the_text_is_told_once():
     chances = [chance.text for event in events if isinstance(event, Text) for chance in event.chances]
     assert "".join(chances) == "</think>plain text"
     assert isinstance(events[-1], Finish)
+
+
+@pytest.mark.parametrize(("stop", "count"), [("\n", 5), ("\n\n", 6), ("\n\nb", 7)])
+def test_a_stop_of_spaces_ends_an_answer_where_no_call_can_come(stop, count):
+    events = events_of("aaaa\n\nb\n\n", stops=[stop], tools=[])
+    assert (events[-1].reason, events[-1].usage.num_completion) == ("stop_sequence", count)
+    assert "".join(event.text for event in events if isinstance(event, Text)) == "aaaa"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 30])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("\n\n<think>hm</think>\n\nYes", "Yes"), ("Yes\n\n<think>hm</think>\n\nNo", "Yes\n\nNo")],
+)
+def test_space_belongs_to_a_thought_that_begins_an_answer_only(text, told, size):
+    reader = DIALECTS["qwen3-hermes"].reader("", [], takes_calls=False)
+    pieces = [piece for i in range(0, len(text), size) for piece in reader.push(text[i : i + size])]
+    pieces += reader.finish(is_cut=False)
+    assert "".join(piece.text for piece in pieces if isinstance(piece, Text)) == told

@@ -185,8 +185,9 @@ def new_table(title: str, *headers: str, is_narrow: bool = False) -> Table:
         padding=(0, 0) if is_narrow else (0, 1),
     )
     for position, header in enumerate(headers):
-        side = "left" if position == 0 else "right"
-        table.add_column(header, justify=side, no_wrap=is_narrow, overflow="fold")
+        table.add_column(
+            header, justify="left" if position == 0 else "right", no_wrap=is_narrow, overflow="fold"
+        )
     return table
 
 

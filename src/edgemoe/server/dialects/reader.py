@@ -70,6 +70,7 @@ class AnswerReader:
         self._marks = [m for m in manner.marks if m.opens is None or takes_calls]
         self._held = ""
         self._is_thinking = self._began_thinking = is_thinking
+        self._has_text = False
         self._strips = is_thinking  # whitespace after a thought's or a call's mark is no text
         self._call: CallReader | None = None
         self._opened = ""  # the text of the call being read, its mark included
@@ -146,21 +147,33 @@ class AnswerReader:
         if mark:
             before = self._held[:place]
             is_silent = mark not in texts
-            self._emit_text(out, before.rstrip() if self._manner.strips_before_call else before)
+            self._emit_text(out, self._without_space(before))
             self._held = self._held[place + len(mark) :]
             if not is_silent:
                 self._open(next(m for m in self._marks if m.text == mark))
             return True
         keep = len(self._held) if is_end and not is_cut else safe_length(self._held, watched)
-        if self._manner.strips_before_call and not is_end:
-            keep = len(self._held[:keep].rstrip())
+        if watched and not is_end:
+            keep = len(self._without_space(self._held[:keep]))
         self._emit_text(out, self._held[:keep])
         self._held = self._held[keep:]
         return False
 
+    def _without_space(self, text: str) -> str:
+        """Text without the whitespace at its end that belongs to a mark, if one is there or comes next.
+
+        Where no calls are read there is none but before a thought that begins the answer: elsewhere it would
+        only keep a stop text from being seen.
+        """
+        if not self._manner.strips_before_call:
+            return text
+        if self._manner.silent or any(mark.opens for mark in self._marks):
+            return text.rstrip()
+        return text if self._has_text or text.strip() else ""
+
     def _emit_text(self, out: list[Reasoning | Text | Call], text: str) -> None:
         if text:
-            self._strips = False
+            self._strips, self._has_text = False, True
             out.append(Text(text))
 
     def _open(self, mark: Mark) -> None:
