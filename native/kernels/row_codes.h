@@ -31,15 +31,13 @@ using QuadOfRows = std::uint32_t __attribute__((vector_size(kRowsTogether * kQua
     quads[3] = EDGEMOE_SHUFFLE(high_ab, high_cd, 2, 3, 6, 7);
 }
 
-// Writes the codes of the block of 32 columns from `col` on; `to` is where those of the first row go.
-template <int bits>
-[[gnu::always_inline]] inline void place_codes(const RowCodes& codes, int col, std::uint8_t* to) {
+// Writes the codes of a block of 32 columns, given as quads of rows that lie side by side.
+template <int bits, typename QuadOf>
+[[gnu::always_inline]] inline void place_quads(const QuadOf (&quads)[kQuads], std::uint8_t* to) {
     constexpr std::uint32_t kOnes = 0x01010101;
-    const auto put = [=](int chunk, QuadOfRows quads) {
-        std::memcpy(to + chunk * kChunk, &quads, sizeof quads);
+    const auto put = [=](int chunk, const QuadOf& bytes) {
+        std::memcpy(to + chunk * kChunk, &bytes, sizeof bytes);
     };
-    QuadOfRows quads[kQuads];
-    for (int g = 0; g < kQuads; g += 4) load_quads(codes, col + g * static_cast<int>(kQuad), quads + g);
     if constexpr (bits == 8) {
         for (int g = 0; g < kQuads; ++g) put(g, quads[g]);
     } else if constexpr (bits >= 4) {
@@ -48,16 +46,24 @@ template <int bits>
     if constexpr (bits < 4 || bits == 6) {
         constexpr int kFirst = bits == 6 ? 4 : 0;  // both the first chunk and the first bit of a code
         for (int c = 0; c < 2; ++c) {
-            QuadOfRows all = {};
+            QuadOf all = {};
             for (int j = 0; j < 4; ++j) all |= (quads[4 * c + j] >> kFirst & 3 * kOnes) << 2 * j;
             put(kFirst + c, all);
         }
     }
     if constexpr (bits == 3 || bits == 5) {
-        QuadOfRows all = {};
+        QuadOf all = {};
         for (int g = 0; g < kQuads; ++g) all |= (quads[g] >> (bits - 1) & kOnes) << g;
         put(bits - 1, all);
     }
+}
+
+// Writes the codes of the block of 32 columns from `col` on; `to` is where those of the first row go.
+template <int bits>
+[[gnu::always_inline]] inline void place_codes(const RowCodes& codes, int col, std::uint8_t* to) {
+    QuadOfRows quads[kQuads];
+    for (int g = 0; g < kQuads; g += 4) load_quads(codes, col + g * static_cast<int>(kQuad), quads + g);
+    place_quads<bits>(quads, to);
 }
 
 }  // namespace edgemoe

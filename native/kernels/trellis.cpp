@@ -8,89 +8,33 @@
 #include <cstring>
 
 #include "kernels/clones.h"
-#include "kernels/shuffle.h"
+#include "kernels/viterbi_steps.h"
 
 namespace edgemoe {
 namespace {
 
-constexpr int kStates = 64;
 constexpr int kHalf = kStates / 2;
 constexpr float kImpossible = 1e30f;
 
-// Subset after state `state`, bit 5 apart, with a new bit that is equal to that one.
-constexpr int subset_after(int state) { return (state & 1) << 1 | ((state >> 1 ^ state >> 3) & 1); }
+EDGEMOE_FOR_EACH_WIDTH(find_costs_in<kLanes>(levels, wanted, weights, found),
+                       find_costs(const TrellisLevels& levels, const float* wanted, const float* weights,
+                                  ColumnCosts& found))
 
-// Eight states side by side.
-using Lanes = float __attribute__((vector_size(32)));
+// From the costs of all states before a column to those after it, from its last row up; choices are those of
+// its rows. Registers of 512 bits gain nothing: each step waits for the one before.
+EDGEMOE_FOR_EACH_WIDTH(run_steps_in<std::min(kLanes, 8)>(costs, states, choices),
+                       run_steps(const ColumnCosts& costs, float* states, Choices* choices))
 
-// What the best value of each subset costs at 16 places, and its number.
-struct ColumnCosts {
-    float cost[4][kRowGroup];
-    std::int32_t number[4][kRowGroup];
-};
+EDGEMOE_FOR_EACH_WIDTH(find_numbers_in<kLanes>(costs, states, numbers),
+                       find_numbers(const ColumnCosts& costs, const std::uint8_t* states,
+                                    std::uint8_t* numbers))
 
-EDGEMOE_FOR_EACH_ISA void find_costs(const TrellisLevels& levels, const float* wanted, const float* weights,
-                                     ColumnCosts& found) {
-    for (int subset = 0; subset < 4; ++subset) {
-        float least[kRowGroup];
-        std::int32_t best[kRowGroup] = {};
-        std::fill_n(least, kRowGroup, HUGE_VALF);
-        for (int number = subset; number < levels.count; number += 4) {
-            const float level = levels.values[number];
-            for (std::int64_t r = 0; r < kRowGroup; ++r) {
-                const float distance = wanted[r] - level, square = distance * distance;
-                best[r] = square < least[r] ? number : best[r];
-                least[r] = square < least[r] ? square : least[r];
-            }
-        }
-        for (std::int64_t r = 0; r < kRowGroup; ++r) found.cost[subset][r] = least[r] * weights[r];
-        std::copy_n(best, kRowGroup, found.number[subset]);
-    }
-}
+EDGEMOE_FOR_EACH_WIDTH(find_least<kLanes>(costs, least), least_of(const float* costs, float& least))
 
-// The least costs of all states after each step of a column, from its last row up; before[s] is that of
-// state s, and the results follow it.
-EDGEMOE_FOR_EACH_ISA void run_steps(const ColumnCosts& costs, float* before) {
-    for (std::int64_t row = kRowGroup - 1; row >= 0; --row, before += kStates) {
-        const float d[4] = {costs.cost[0][row], costs.cost[1][row], costs.cost[2][row], costs.cost[3][row]};
-        // Costs after states 0 to 7 and 8 to 15, where the new bit is equal to the oldest and where not; the
-        // order is that of subset_after().
-        const Lanes equal_0 = {d[0], d[2], d[1], d[3], d[0], d[2], d[1], d[3]};
-        const Lanes equal_8 = {d[1], d[3], d[0], d[2], d[1], d[3], d[0], d[2]};
-        const Lanes unlike_0 = {d[2], d[0], d[3], d[1], d[2], d[0], d[3], d[1]};
-        const Lanes unlike_8 = {d[3], d[1], d[2], d[0], d[3], d[1], d[2], d[0]};
-        float* after = before + kStates;
-#pragma GCC unroll 4
-        for (int p = 0; p < kHalf; p += 8) {
-            Lanes low, high;
-            std::memcpy(&low, before + p, sizeof low);
-            std::memcpy(&high, before + p + kHalf, sizeof high);
-            const Lanes equal = p % 16 == 0 ? equal_0 : equal_8, unlike = p % 16 == 0 ? unlike_0 : unlike_8;
-            const Lanes zero_low = low + equal, zero_high = high + unlike;
-            const Lanes one_low = low + unlike, one_high = high + equal;
-            const Lanes zero = zero_high < zero_low ? zero_high : zero_low;
-            const Lanes one = one_high < one_low ? one_high : one_low;
-            const Lanes first_eight = EDGEMOE_SHUFFLE(zero, one, 0, 8, 1, 9, 2, 10, 3, 11);
-            const Lanes last_eight = EDGEMOE_SHUFFLE(zero, one, 4, 12, 5, 13, 6, 14, 7, 15);
-            std::memcpy(after + 2 * p, &first_eight, sizeof first_eight);
-            std::memcpy(after + 2 * p + 8, &last_eight, sizeof last_eight);
-        }
-    }
-}
-
-EDGEMOE_FOR_EACH_ISA int state_of_least(const float* costs) {
-    Lanes least;
-    std::memcpy(&least, costs, sizeof least);
-    for (int s = 8; s < kStates; s += 8) {
-        Lanes next;
-        std::memcpy(&next, costs + s, sizeof next);
-        least = next < least ? next : least;
-    }
-    float lowest = least[0];
-    for (int i = 1; i < 8; ++i) lowest = std::min(lowest, least[i]);
-    int state = 0;
-    while (costs[state] > lowest) ++state;
-    return state;
+int state_of_least(const float* costs) {
+    float least;
+    least_of(costs, least);
+    return static_cast<int>(std::find(costs, costs + kStates, least) - costs);
 }
 
 class Cycle {
@@ -99,46 +43,44 @@ class Cycle {
 
     // The two columns before the first one in the cycle.
     void warm_up() {
-        std::fill_n(least_[0], kStates, 0.0f);
+        std::fill_n(costs_of_states_, kStates, 0.0f);
         for (std::int64_t col = 0; col < kQuad; ++col) find_costs_of(col);
-        for (const std::int64_t col : {1, 0}) {
-            run_steps(costs_[col], least_[0]);
-            std::copy_n(least_[kRowGroup], kStates, least_[0]);
-        }
+        for (const std::int64_t col : {1, 0})
+            run_steps(costs_[col], costs_of_states_, choices_ + kRowGroup * col);
     }
 
     void begin_at(int state) {
-        std::fill_n(least_[0], kStates, kImpossible);
-        least_[0][state] = 0;
+        std::fill_n(costs_of_states_, kStates, kImpossible);
+        costs_of_states_[state] = 0;
     }
 
     void run(QuadCodes& codes) {
         for (std::int64_t col = kQuad - 1; col >= 0; --col) {
-            const std::int64_t done = kRowGroup * (kQuad - 1 - col);
             if (target_.follows) {
-                if (done > 0) trace(best_state(done), done, done - kRowGroup, codes);
+                if (col < kQuad - 1) trace(best_state(), col + 1, col + 2, codes);
                 target_.begin_column(col, codes.numbers);
                 find_costs_of(col);
             }
-            run_steps(costs_[col], least_[done]);
+            run_steps(costs_[col], costs_of_states_, choices_ + kRowGroup * col);
         }
     }
 
-    int best_state(std::int64_t steps) const { return state_of_least(least_[steps]); }
+    // That of least cost after the columns that have been run.
+    int best_state() const { return state_of_least(costs_of_states_); }
 
-    // Follows the path to a state after `end` steps back to the one after `begin` steps, which is the result.
-    int trace(int state, std::int64_t end, std::int64_t begin, QuadCodes& codes) const {
+    // Follows the path to a state that columns [begin, end) end in, back to the one before them, which is the
+    // result.
+    int trace(int state, std::int64_t begin, std::int64_t end, QuadCodes& codes) const {
+        std::uint8_t states[kCycle + 1];
         codes.path = 0;
-        for (std::int64_t t = end - 1; t >= begin; --t) {
-            const std::int64_t place = kCycle - 1 - t, row = place % kRowGroup;
-            const ColumnCosts& costs = costs_[place / kRowGroup];
-            const int bit = state & 1, low = state >> 1;
-            const int of_low = subset_after(low) ^ bit << 1;
-            const int is_high = least_[t][low + kHalf] + costs.cost[of_low ^ 2][row] <
-                                least_[t][low] + costs.cost[of_low][row];
-            codes.numbers[place] = static_cast<std::uint8_t>(costs.number[of_low ^ is_high << 1][row]);
-            codes.path |= static_cast<std::uint64_t>(bit) << place;
-            state = low + is_high * kHalf;
+        for (std::int64_t place = kRowGroup * begin; place < kRowGroup * end; ++place) {
+            states[place] = static_cast<std::uint8_t>(state);
+            codes.path |= static_cast<std::uint64_t>(state & 1) << place;
+            state = state >> 1 | (choices_[place][state] & kHalf);
+        }
+        states[kRowGroup * end] = static_cast<std::uint8_t>(state);
+        for (std::int64_t col = begin; col < end; ++col) {
+            find_numbers(costs_[col], states + kRowGroup * col, codes.numbers + kRowGroup * col);
         }
         return state;
     }
@@ -152,7 +94,8 @@ class Cycle {
     const TrellisLevels& levels_;
     QuadTarget& target_;
     ColumnCosts costs_[kQuad];
-    float least_[kCycle + 1][kStates];  // cost of the best path to each state
+    Choices choices_[kCycle];
+    float costs_of_states_[kStates];
 };
 
 // Where bits of quad g lie in a chunk: the path bit, and its own one or two bits.
@@ -177,11 +120,11 @@ void encode_quad(const TrellisLevels& levels, QuadTarget& target, QuadCodes& cod
     Cycle cycle(levels, target);
     cycle.warm_up();
     cycle.run(codes);
-    const int end = cycle.best_state(kCycle), begin = cycle.trace(end, kCycle, 0, codes);
+    const int end = cycle.best_state(), begin = cycle.trace(end, 0, kQuad, codes);
     if (begin == end) return;
     cycle.begin_at(begin);
     cycle.run(codes);
-    cycle.trace(begin, kCycle, 0, codes);
+    cycle.trace(begin, 0, kQuad, codes);
 }
 
 void set_quad(Format f, std::uint8_t* block_codes, std::int64_t quad, const QuadCodes& codes) {

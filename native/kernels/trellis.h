@@ -66,8 +66,9 @@ inline std::uint8_t* codes_of_block(Format f, std::uint8_t* group, std::int64_t 
 // Writes quad `quad` of a block.
 void set_quad(Format f, std::uint8_t* block_codes, std::int64_t quad, const QuadCodes& codes);
 
-// Packs one group of up to 16 rows w [rows][cols]; see quantize().
-void quantize_trellis_group(const float* w, std::int64_t rows, std::int64_t cols, Format format,
-                            const float* importance, std::uint8_t* group);
+struct GroupRows;  // group_lanes.h
+
+// Packs one group, whose bytes are zeros; see quantize().
+void quantize_trellis_group(const GroupRows& rows, Format format, std::uint8_t* group);
 
 }  // namespace edgemoe

@@ -2,6 +2,7 @@
 // are first chosen as if each weight had its nearest value of either half of the table, and then fitted to
 // the codes, in turns.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "kernels/clones.h"
 #include "kernels/decode.h"
 #include "kernels/trellis.h"
+#include "kernels/trellis_sums.h"
 
 namespace edgemoe {
 namespace {
@@ -20,113 +22,124 @@ constexpr int kTurns = 3;
 constexpr float kMultiples[] = {0.6f, 0.7f, 0.8f, 0.9f, 1.0f, 1.1f, 1.2f, 1.35f, 1.5f, 1.7f};
 constexpr float kReaches[] = {0.7f, 0.85f, 1.0f};
 constexpr int kNumScales = 16;
+constexpr float kAsTheyAre[kRowGroup] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 
-// A block of a row. Its error is estimated for a scale as the mean of what both halves of the table give.
-struct Span {
-    float weights[kBlock];
-    float importance[kBlock];
-    float size;     // root mean square
-    float largest;  // of the magnitudes
+EDGEMOE_FOR_EACH_WIDTH(measure_in<kLanes>(block), measure(Block& block))
 
-    Span(const float* w, const float* given) {
-        float sum = 0;
-        largest = 0;
-        for (std::int64_t i = 0; i < kBlock; ++i) {
-            largest = std::max(largest, std::fabs(w[i]));
-            weights[i] = w[i];
-            importance[i] = given == nullptr ? 1.0f : given[i];
-            sum += w[i] * w[i];
-        }
-        size = std::sqrt(sum / kBlock);
-    }
-};
+// What a block's error would be at a scale: the mean of what both halves of the table give.
+EDGEMOE_FOR_EACH_WIDTH(estimate_error_in<kLanes>(block, levels, scales, errors),
+                       estimate_error(const Block& block, const HalfLevels& levels, const Column& scales,
+                                      Column& errors))
 
-EDGEMOE_FOR_EACH_ISA float estimated_error(const Span& span, const TrellisLevels& levels, float scale) {
-    const float inverse = scale > 0 ? 1 / scale : 0.0f;
-    float least[2][kBlock];
-    for (auto& half : least) std::fill_n(half, kBlock, 1e30f);
-    for (int number = 0; number < levels.count; ++number) {
-        const float level = levels.values[number];
-        float* half = least[number % 2];
-        for (std::int64_t i = 0; i < kBlock; ++i) {
-            const float distance = span.weights[i] * inverse - level;
-            half[i] = std::min(half[i], distance * distance);
+EDGEMOE_FOR_EACH_WIDTH(add_block_in<kLanes / 2>(weights, values, importance, scales, fit),
+                       add_block(const Column* weights, const Column* values, const float* importance,
+                                 const Column& scales, Fit& fit))
+
+EDGEMOE_FOR_EACH_ISA void aim_at(const Column* weights, const float* importance, const Column& scales,
+                                 QuadTarget& target) {
+    for (std::int64_t col = 0; col < kQuad; ++col) {
+        const float weight = importance == nullptr ? 1.0f : importance[col];
+        for (std::int64_t row = 0; row < kRowGroup; ++row) {
+            const std::int64_t place = cycle_place(row, col);
+            target.wanted[place] = scales[row] > 0 ? weights[col][row] / scales[row] : 0.0f;
+            target.weights[place] = weight * scales[row] * scales[row];
         }
     }
-    float error = 0;
-    for (std::int64_t i = 0; i < kBlock; ++i) error += span.importance[i] * (least[0][i] + least[1][i]);
-    return error * scale * scale;
 }
 
-// Rows of one group on their way; arrays are [kRowGroup][blocks] and [kRowGroup][cols].
+// Rows of one group on their way.
 class Group {
   public:
-    Group(const float* w, std::int64_t rows, std::int64_t cols, Format format, const float* importance,
-          std::uint8_t* packed)
-        : w_(w),
-          rows_(rows),
-          cols_(cols),
+    Group(const GroupRows& rows, Format format, std::uint8_t* packed)
+        : cols_(rows.cols),
+          importance_(rows.importance),
           format_(format),
-          importance_(importance),
           packed_(packed),
           levels_(format),
-          numbers_(static_cast<std::size_t>(rows * cols / kBlock)),
-          bases_(static_cast<std::size_t>(rows)),
-          values_(static_cast<std::size_t>(rows * cols)) {}
-
-    void choose_scales() {
-        for (std::int64_t r = 0; r < rows_; ++r) choose_scales_of_row(r);
+          half_levels_(levels_),
+          numbers_(static_cast<std::size_t>(cols_ / kBlock)),
+          encoded_(numbers_.size(), Numbers{kNumScales}),  // as no block has them
+          weights_(static_cast<std::size_t>(cols_ * kRowGroup)),
+          values_(weights_.size()) {
+        load_columns(rows, 0, cols_, reinterpret_cast<Column*>(weights_.data()));
     }
 
+    void choose_scales() {
+        Column largest = {};
+        for (std::int64_t col = 0; col < cols_; col += kBlock) raise_to_free_scales(block(col), largest);
+        for (int row = 0; row < kRowGroup; ++row) set_base(row, largest[row] / kNibbleScales[kNumScales - 1]);
+        for (std::int64_t col = 0; col < cols_; col += kBlock) find_scales(block(col), numbers(col));
+    }
+
+    // Of blocks whose scales have changed since the last turn.
     void choose_codes() {
-        for (std::int64_t col = 0; col < cols_; col += kQuad) encode(col);
+        for (std::int64_t col = 0; col < cols_; col += kQuad) {
+            if (numbers(col) != encoded_[col / kBlock]) encode(col);
+        }
+        encoded_ = numbers_;
     }
 
     // Each block's scale becomes the nearest to the best one for its codes.
     void fit_scales() {
-        for (std::int64_t r = 0; r < rows_; ++r) {
-            for (std::int64_t col = 0; col < cols_ && bases_[r] > 0; col += kBlock) {
-                const Fit fit = fit_of(r, col, col + kBlock, /*is_scaled=*/false);
-                if (!(fit.square > 0)) continue;
-                number(r, col) = nearest_scale(fit.product / fit.square / bases_[r]);
+        for (std::int64_t col = 0; col < cols_; col += kBlock) {
+            Fit fit;
+            add_block(weights(col), values(col), importance(col), kAsTheyAre, fit);
+            for (int row = 0; row < kRowGroup; ++row) {
+                if (!(bases_[row] > 0) || !(fit.square[row] > 0)) continue;
+                numbers(col)[row] = nearest_scale(fit.product[row] / fit.square[row] / bases_[row]);
             }
         }
     }
 
     // The same for the base of each row.
     void fit_bases() {
-        for (std::int64_t r = 0; r < rows_; ++r) {
-            const Fit fit = fit_of(r, 0, cols_, /*is_scaled=*/true);
-            if (fit.square > 0 && fit.product > 0) set_base(r, static_cast<float>(fit.product / fit.square));
+        Fit fit;
+        for (std::int64_t col = 0; col < cols_; col += kBlock) {
+            Column scales;
+            decode(numbers(col), scales);
+            add_block(weights(col), values(col), importance(col), scales, fit);
+        }
+        for (int row = 0; row < kRowGroup; ++row) {
+            if (!(fit.square[row] > 0) || !(fit.product[row] > 0)) continue;
+            set_base(row, static_cast<float>(fit.product[row] / fit.square[row]));
         }
     }
 
-    void store_scales() const {
-        for (std::int64_t r = 0; r < rows_; ++r) {
-            const std::uint16_t base = bf16_of_float(bases_[r]);
-            std::memcpy(packed_ + 2 * r, &base, sizeof base);
-            for (std::int64_t block = 0; block < cols_ / kBlock; ++block) {
-                const int number = numbers_[r * cols_ / kBlock + block];
-                packed_[block_scale_offset(format_, block) + r % 8] |= number << (r < 8 ? 0 : 4);
+    void store_scales() {
+        for (int row = 0; row < kRowGroup; ++row) {
+            const std::uint16_t base = bf16_of_float(bases_[row]);
+            std::memcpy(packed_ + 2 * row, &base, sizeof base);
+            for (std::int64_t col = 0; col < cols_; col += kBlock) {
+                std::uint8_t* place = packed_ + block_scale_offset(format_, col / kBlock);
+                place[row % 8] |= numbers(col)[row] << (row < 8 ? 0 : 4);
             }
         }
     }
 
   private:
-    struct Fit {
-        double product, square;  // of weights and values, and of values
-    };
+    using Numbers = std::array<std::uint8_t, kRowGroup>;  // of the scales of a block
 
-    std::uint8_t& number(std::int64_t row, std::int64_t col) {
-        return numbers_[row * cols_ / kBlock + col / kBlock];
+    Numbers& numbers(std::int64_t col) { return numbers_[col / kBlock]; }
+    const float* importance(std::int64_t col) const {
+        return importance_ == nullptr ? nullptr : importance_ + col;
     }
-    float scale(std::int64_t row, std::int64_t col) {
-        return bases_[row] * static_cast<float>(kNibbleScales[number(row, col)]);
+    const Column* weights(std::int64_t col) const {
+        return reinterpret_cast<const Column*>(&weights_[col * kRowGroup]);
     }
-    void set_base(std::int64_t row, float base) { bases_[row] = float_of_bf16(bf16_of_float(base)); }
+    Column* values(std::int64_t col) { return reinterpret_cast<Column*>(&values_[col * kRowGroup]); }
+    Block block(std::int64_t col) const {
+        Block block = {weights(col), importance(col), {}, {}};
+        measure(block);
+        return block;
+    }
+    void set_base(int row, float base) { bases_[row] = float_of_bf16(bf16_of_float(base)); }
 
-    Span span(std::int64_t row, std::int64_t col) const {
-        return {w_ + row * cols_ + col, importance_ == nullptr ? nullptr : importance_ + col};
+    static void decode(const Numbers& numbers, Column& scales) {
+        for (int row = 0; row < kRowGroup; ++row) scales[row] = kNibbleScales[numbers[row]];
+    }
+    void decode_with_bases(const Numbers& numbers, Column& scales) const {
+        decode(numbers, scales);
+        for (int row = 0; row < kRowGroup; ++row) scales[row] *= bases_[row];
     }
 
     static std::uint8_t nearest_scale(double wanted) {
@@ -137,96 +150,99 @@ class Group {
         return static_cast<std::uint8_t>(best);
     }
 
-    void choose_scales_of_row(std::int64_t r) {
-        float largest = 0;
-        for (std::int64_t col = 0; col < cols_; col += kBlock) {
-            largest = std::max(largest, free_scale(span(r, col)));
-        }
-        set_base(r, largest / kNibbleScales[kNumScales - 1]);
-        for (std::int64_t col = 0; col < cols_ && bases_[r] > 0; col += kBlock) {
-            number(r, col) = best_scale(span(r, col), bases_[r]);
-        }
-    }
-
-    float reaching_scale(const Span& span) const { return span.largest / levels_.values[levels_.count - 1]; }
-
-    // The best scale of a block, if every one could be stored.
-    float free_scale(const Span& span) const {
-        float best = 0, least = HUGE_VALF;
-        const auto consider = [&](float scale) {
-            const float error = estimated_error(span, levels_, scale);
-            if (error < least) best = scale, least = error;
+    // The best scales of a block, if every one could be stored; `largest` rises to those that are larger.
+    void raise_to_free_scales(const Block& block, Column& largest) const {
+        Column best = {}, least, tried, error;
+        std::fill_n(least, kRowGroup, HUGE_VALF);
+        const auto consider = [&] {
+            estimate_error(block, half_levels_, tried, error);
+            for (int row = 0; row < kRowGroup; ++row) {
+                if (error[row] < least[row]) best[row] = tried[row], least[row] = error[row];
+            }
         };
-        for (const float multiple : kMultiples) consider(multiple * span.size / levels_.spread);
-        for (const float reach : kReaches) consider(reach * reaching_scale(span));
-        return best;
+        for (const float multiple : kMultiples) {
+            for (int row = 0; row < kRowGroup; ++row)
+                tried[row] = multiple * block.size[row] / levels_.spread;
+            consider();
+        }
+        for (const float reach : kReaches) {
+            for (int row = 0; row < kRowGroup; ++row) tried[row] = reach * reaching_scale(block, row);
+            consider();
+        }
+        for (int row = 0; row < kRowGroup; ++row) largest[row] = std::max(largest[row], best[row]);
     }
 
-    std::uint8_t best_scale(const Span& span, float base) const {
-        if (!(span.size > 0)) return 0;
-        const float lowest = span.size / levels_.spread * kMultiples[0];
-        const float highest = std::max(3 * lowest, 1.2f * reaching_scale(span));
-        int best = 1;
-        float least = HUGE_VALF;
-        for (int i = 1; i < kNumScales; ++i) {
-            const float scale = base * static_cast<float>(kNibbleScales[i]);
-            if (scale < lowest && i < kNumScales - 1) continue;
-            const float error = estimated_error(span, levels_, scale);
-            if (error < least) best = i, least = error;
-            if (scale > highest) break;
+    float reaching_scale(const Block& block, int row) const {
+        return block.largest[row] / levels_.values[levels_.count - 1];
+    }
+
+    // Of a block that is not zeros, the best of the scales that can be stored, tried from that of a narrow
+    // block, or else the largest, up to the first beyond that of a wide block and the largest weight.
+    void find_scales(const Block& block, Numbers& best) const {
+        Column lowest, highest, least, scales, error;
+        for (int row = 0; row < kRowGroup; ++row) {
+            lowest[row] = block.size[row] / levels_.spread * kMultiples[0];
+            highest[row] = std::max(3 * lowest[row], 1.2f * reaching_scale(block, row));
+            least[row] = HUGE_VALF;
+            best[row] = bases_[row] > 0 && block.size[row] > 0;
         }
-        return static_cast<std::uint8_t>(best);
+        Numbers tried = first_scales(lowest);
+        for (bool is_done = false; !is_done;) {
+            decode_with_bases(tried, scales);
+            estimate_error(block, half_levels_, scales, error);
+            is_done = true;
+            for (int row = 0; row < kRowGroup; ++row) {
+                if (best[row] != 0 && error[row] < least[row])
+                    best[row] = tried[row], least[row] = error[row];
+                if (scales[row] > highest[row] || tried[row] == kNumScales - 1) continue;
+                ++tried[row];
+                is_done = false;
+            }
+        }
+    }
+
+    // Of each row the first that is not below the lowest, or else the largest.
+    Numbers first_scales(const Column& lowest) const {
+        Numbers first;
+        for (int row = 0; row < kRowGroup; ++row) {
+            int i = bases_[row] > 0 ? 1 : kNumScales - 1;
+            while (i < kNumScales - 1 && bases_[row] * kNibbleScales[i] < lowest[row]) ++i;
+            first[row] = static_cast<std::uint8_t>(i);
+        }
+        return first;
     }
 
     void encode(std::int64_t first_col) {
+        Column scales;
+        decode_with_bases(numbers(first_col), scales);
         QuadTarget target;
-        for (std::int64_t r = 0; r < rows_; ++r) {
-            for (std::int64_t col = first_col; col < first_col + kQuad; ++col) {
-                const float s = scale(r, col);
-                if (!(s > 0)) continue;
-                target.wanted[cycle_place(r, col)] = w_[r * cols_ + col] / s;
-                target.weights[cycle_place(r, col)] =
-                    (importance_ == nullptr ? 1.0f : importance_[col]) * s * s;
-            }
-        }
+        aim_at(weights(first_col), importance(first_col), scales, target);
         QuadCodes codes;
         encode_quad(levels_, target, codes);
         set_quad(format_, codes_of_block(format_, packed_, cols_, first_col), first_col % kBlock / kQuad,
                  codes);
-        for (std::int64_t r = 0; r < rows_; ++r) {
-            for (std::int64_t col = first_col; col < first_col + kQuad; ++col) {
-                values_[r * cols_ + col] = levels_.values[codes.numbers[cycle_place(r, col)]];
+        for (std::int64_t col = 0; col < kQuad; ++col) {
+            for (int row = 0; row < kRowGroup; ++row) {
+                values(first_col)[col][row] = levels_.values[codes.numbers[cycle_place(row, col)]];
             }
         }
     }
 
-    Fit fit_of(std::int64_t row, std::int64_t begin, std::int64_t end, bool is_scaled) {
-        Fit fit = {};
-        for (std::int64_t col = begin; col < end; ++col) {
-            const std::int64_t i = row * cols_ + col;
-            const double value = is_scaled ? values_[i] * kNibbleScales[number(row, col)] : values_[i];
-            const double weighted = importance_ == nullptr ? value : value * importance_[col];
-            fit.product += weighted * w_[i];
-            fit.square += weighted * value;
-        }
-        return fit;
-    }
-
-    const float* w_;
-    std::int64_t rows_, cols_;
-    Format format_;
+    std::int64_t cols_;
     const float* importance_;
+    Format format_;
     std::uint8_t* packed_;
     TrellisLevels levels_;
-    std::vector<std::uint8_t> numbers_;
-    std::vector<float> bases_, values_;
+    HalfLevels half_levels_;
+    std::vector<Numbers> numbers_, encoded_;
+    Column bases_ = {};
+    std::vector<float> weights_, values_;  // [cols][kRowGroup]
 };
 
 }  // namespace
 
-void quantize_trellis_group(const float* w, std::int64_t rows, std::int64_t cols, Format format,
-                            const float* importance, std::uint8_t* packed) {
-    Group group(w, rows, cols, format, importance, packed);
+void quantize_trellis_group(const GroupRows& rows, Format format, std::uint8_t* packed) {
+    Group group(rows, format, packed);
     group.choose_scales();
     for (int turn = 0; turn < kTurns; ++turn) {
         if (turn > 0) group.fit_scales();
