@@ -180,7 +180,7 @@ def main() -> None:
     records = measure_isa(isa, beside, ggml, arguments.rounds)
     print(card(isa, beside, records))
     if arguments.write:
-        # The formats measured have the same kernels with and without VBMI.
+        # One table for AVX-512: only t2 and t3 are faster with VBMI than without.
         replace_between(arguments.write, f"speed of {isa.removesuffix('vbmi')}", speed_table(records))
         if ggml is not None:
             replace_between(arguments.write, "errors", format_errors.table(format_errors.measure(ggml)))

@@ -10,6 +10,7 @@ namespace edgemoe {
 namespace {
 
 #include "kernels/avx512.h"
+#include "kernels/vbmi.h"
 
 // In this order: each builds on those before.
 #include "kernels/token_blocks.h"
@@ -17,6 +18,7 @@ namespace {
 #include "kernels/trellis_quads.h"
 #include "kernels/grid_shuffles.h"
 #include "kernels/block_values.h"
+#include "kernels/trellis_shuffles.h"
 
 constexpr int kTileTokens = 16;
 // An unfilled tile takes as long as a full one; fewer tokens are quicker without.

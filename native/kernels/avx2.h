@@ -55,7 +55,7 @@ struct PathRows {
 };
 inline I look_up(const std::uint8_t* table, I codes) {
     const __m128i entries = _mm_load_si128(reinterpret_cast<const __m128i*>(table));
-    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(entries), codes);
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(entries), and8(codes, 15));
 }
 // Loads one by one: gathers are slow on many processors that have nothing wider.
 inline QuadPair look_up_points(const std::uint64_t* points, I numbers) {

@@ -1,5 +1,6 @@
-// Primitives of AVX-512 (F, BW, VL, DQ), as loops.h lists them but for Sums: 16 rows a vector. Included
-// textually by the files of instruction sets that have them, inside their anonymous namespaces.
+// Primitives of AVX-512 (F, BW, VL, DQ), as loops.h lists them but for Sums and for what VBMI does in another
+// way (vbmi.h, avx512_points.h): 16 rows a vector. Included textually by the files of instruction sets that
+// have them, inside their anonymous namespaces.
 
 using F = __m512;
 using I = __m512i;
@@ -21,7 +22,7 @@ inline I and8(I v, int mask) { return _mm512_and_si512(v, _mm512_set1_epi8(stati
 inline I or8(I a, I b) { return _mm512_or_si512(a, b); }
 inline I xor8(I a, I b) { return _mm512_xor_si512(a, b); }
 inline I select8(I a, I b, int mask) {
-    return _mm512_ternarylogic_epi32(_mm512_set1_epi8(static_cast<char>(mask)), b, a, 0xca);
+    return _mm512_ternarylogic_epi32(a, b, _mm512_set1_epi8(static_cast<char>(mask)), 0xd8);
 }
 template <int n>
 inline I shift(I v) {
@@ -34,12 +35,6 @@ inline I load_bytes(const std::uint8_t* p) {
 }
 inline F to_float(I v) { return _mm512_cvtepi32_ps(v); }
 inline F as_float(I v) { return _mm512_castsi512_ps(v); }
-// L 4-bit numbers of rows [lane, lane + L) from 8 bytes.
-inline I load_nibbles(const std::uint8_t* p, std::int64_t) {
-    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
-    const __m128i both = _mm_unpacklo_epi64(bytes, _mm_srli_epi16(bytes, 4));
-    return _mm512_cvtepu8_epi32(_mm_and_si128(both, _mm_set1_epi8(15)));
-}
 struct PathRows {
     I rows, next;  // the rows of each column follow those of the column before
 
@@ -51,10 +46,6 @@ struct PathRows {
         return _mm512_alignr_epi32(next, rows, k);
     }
 };
-inline I look_up(const std::uint8_t* table, I codes) {
-    const __m128i entries = _mm_load_si128(reinterpret_cast<const __m128i*>(table));
-    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(entries), codes);
-}
 template <int n>
 inline I shift32(I v) {
     if constexpr (n >= 0) return _mm512_slli_epi32(v, n);

@@ -1,4 +1,15 @@
-// Points of grids by AVX-512, as grid_quads.h expects them. Included textually after avx512.h.
+// What AVX-512 has instead of vbmi.h: nibbles, tables of 16 bytes, and points of grids as grid_quads.h
+// expects them. Included textually after avx512.h.
+
+inline I load_nibbles(const std::uint8_t* p, std::int64_t) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    const __m128i both = _mm_unpacklo_epi64(bytes, _mm_srli_epi16(bytes, 4));
+    return _mm512_cvtepu8_epi32(_mm_and_si128(both, _mm_set1_epi8(15)));
+}
+inline I look_up(const std::uint8_t* table, I codes) {
+    const __m128i entries = _mm_load_si128(reinterpret_cast<const __m128i*>(table));
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(entries), and8(codes, 15));
+}
 
 // Single loads take the time of gathers here, and much less where those are held up for safety's sake.
 inline __m256i four_points(const std::uint64_t* points, const std::uint32_t* a, const std::uint32_t* b) {

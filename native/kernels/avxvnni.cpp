@@ -22,18 +22,9 @@ inline I add_dots(I sum, I w, I x) {
     return _mm256_dpbusd_avx_epi32(sum, w, x);
 #endif
 }
-template <int bits>
-struct Sums {
-    I sum;
+inline I add_lanes(I a, I b) { return _mm256_add_epi32(a, b); }
 
-    template <int g>
-    void add(I w, const std::int8_t* x) {
-        std::int32_t quad;
-        __builtin_memcpy(&quad, x, sizeof quad);
-        sum = add_dots(sum, w, _mm256_set1_epi32(quad));
-    }
-    I total() const { return sum; }
-};
+#include "kernels/vnni_sums.h"
 
 // In this order: each builds on those before.
 #include "kernels/elementwise.h"

@@ -2,7 +2,7 @@
 
 // Sums of V vectors of rows and T tokens.
 template <Format f, int V, int T>
-using BlockSums = Sums<value_bits(f)>[V][T];
+using BlockSums = Sums<value_bits(f), T == 1>[V][T];
 
 // In this order a quad of a token, once it is in a register, meets all rows.
 template <Format f, int g, int V, int T>

@@ -2,10 +2,6 @@
 // takes bit fields of any place. Included textually after avx512.h and block_scales.h, inside the anonymous
 // namespaces of instruction sets that have it, in place of grid_quads.h.
 
-struct alignas(64) Bytes {
-    std::uint8_t at[64];
-    operator I() const { return _mm512_load_si512(at); }
-};
 // For _mm512_multishift_epi64_epi8: byte `col` of every row gets 8 bits of the row's 32 from bit first + step
 // * col on. What lies beyond those is of no use.
 constexpr Bytes bits_from(int first, int step) {

@@ -138,16 +138,28 @@ static constexpr std::int64_t base_bytes(Format f) {
     return traits(f).scales == Scales::kUe4M3 ? 4 * kRowGroup : has_base(f) ? 2 * kRowGroup : 0;
 }
 
-// Where the numbers that 256 columns share begin, from the beginning of the group; those of its first block
-// follow them.
+// Where scales lie in a row group, in bytes from its beginning. Loops make a constant of it: GCC calls the
+// functions below once a block, however constant their format is.
+struct ScaleLayout {
+    std::int64_t base, shared, own;  // bytes of the row, of what 256 columns share, of a block
+
+    // Where the numbers that 256 columns share begin; those of its first block follow them.
+    [[gnu::always_inline]] constexpr std::int64_t shared_offset(std::int64_t block) const {
+        return base + block / kSuperBlocks * (shared + kSuperBlocks * own);
+    }
+    [[gnu::always_inline]] constexpr std::int64_t own_offset(std::int64_t block) const {
+        if (shared == 0) return base + block * own;
+        return shared_offset(block) + shared + block % kSuperBlocks * own;
+    }
+};
+static constexpr ScaleLayout scale_layout(Format f) {
+    return {base_bytes(f), shared_scale_bytes(f), block_scale_bytes(f)};
+}
 static constexpr std::int64_t shared_scale_offset(Format f, std::int64_t block) {
-    return base_bytes(f) +
-           block / kSuperBlocks * (shared_scale_bytes(f) + kSuperBlocks * block_scale_bytes(f));
+    return scale_layout(f).shared_offset(block);
 }
 static constexpr std::int64_t block_scale_offset(Format f, std::int64_t block) {
-    if (shared_scale_bytes(f) == 0) return base_bytes(f) + block * block_scale_bytes(f);
-    return shared_scale_offset(f, block) + shared_scale_bytes(f) +
-           block % kSuperBlocks * block_scale_bytes(f);
+    return scale_layout(f).own_offset(block);
 }
 
 // Bytes before the codes of a row group.

@@ -8,9 +8,10 @@
 //   load_codes(p), store_codes(p, v)   4 L bytes
 //   and8(v, mask), or8(a, b)    byte-wise
 //   shift<n>(v)                 16-bit lanes left by n, or right by -n; what crosses bytes is masked after
-//   look_up(table, v)           table[byte] of 16 bytes, byte-wise
-//   Sums<bits>{sum}             running dot products of values of so many bits, from sum [L] on; add<g>(w, x) adds
-//                               sum_j w[4 l + j] * x[j], quad g after g - 1, 4 or 8 quads; total() is int32 [L]
+//   look_up(table, v)           table[byte % 16], byte-wise
+//   Sums<bits, is_one>{sum}     running dot products of values of so many bits, from sum [L] on, of one token or
+//                               several; add<g>(w, x) adds sum_j w[4 l + j] * x[j], quad g after g - 1, 4 or 8 quads;
+//                               total() is int32 [L]
 //   kDot8Zero                   zero of 8-bit values as these take them: 128, or 0 where they make them signed
 //   xor8(a, b)                  byte-wise
 //   select8(a, b, mask)         the bits of b where the mask of each byte has ones, else those of a
@@ -54,6 +55,7 @@ inline void prefetch_ahead(const std::uint8_t* codes, std::int64_t block) {
 template <Format f, int T, int V>
 void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activations& x, const TokenRange& range,
                   std::int64_t num_rows) {
+    constexpr ScaleLayout kScales = scale_layout(f);
     const std::int64_t cols = x.cols;
     const auto* tokens =
         reinterpret_cast<const TokenBlock<T>*>(x.blocks + range.first * (cols / kBlock) * kTokenBlockBytes);
@@ -66,8 +68,8 @@ void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activation
     for (std::int64_t block = 0; block < cols / kBlock; ++block) {
         if (reads_ahead) prefetch_ahead<f>(codes, block);
         const std::uint8_t* block_codes = codes + block * block_code_bytes(f);
-        const std::uint8_t* shared = group + shared_scale_offset(f, block);
-        const std::uint8_t* scales = group + block_scale_offset(f, block);
+        const std::uint8_t* shared = group + kScales.shared_offset(block);
+        const std::uint8_t* scales = group + kScales.own_offset(block);
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) {
             const ScalePlace place = {shared, scales,

@@ -13,7 +13,7 @@ namespace {
 
 constexpr bool has_kernels_of(Format) { return true; }
 
-template <int bits>
+template <int bits, bool>
 struct Sums {
     I sum;
 

@@ -65,7 +65,7 @@ struct PathRows {
     }
 };
 inline I look_up(const std::uint8_t* table, I codes) {
-    return of_bytes(vqtbl1q_u8(vld1q_u8(table), bytes_of(codes)));
+    return of_bytes(vqtbl1q_u8(vld1q_u8(table), bytes_of(and8(codes, 15))));
 }
 inline QuadPair look_up_points(const std::uint64_t* points, I numbers) {
     std::uint32_t n[4];

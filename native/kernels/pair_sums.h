@@ -8,7 +8,7 @@
 // clang-format on
 
 // Values below 16: eight pairs, a block's, are at most 8 * 2 * 15 * 128 = 30720.
-template <int bits>
+template <int bits, bool>
 struct Sums {
     I sum;
     I pairs = set1_i(0);
@@ -33,15 +33,15 @@ struct ShortSums {
     }
     I total() const { return sum; }
 };
-template <>
-struct Sums<5> : ShortSums<4> {};
-template <>
-struct Sums<6> : ShortSums<2> {};
-template <>
-struct Sums<7> : ShortSums<1> {};
+template <bool is_one>
+struct Sums<5, is_one> : ShortSums<4> {};
+template <bool is_one>
+struct Sums<6, is_one> : ShortSums<2> {};
+template <bool is_one>
+struct Sums<7, is_one> : ShortSums<1> {};
 // Eight bits are two codes below 16.
-template <>
-struct Sums<8> {
+template <bool is_one>
+struct Sums<8, is_one> {
     I sum;
     I low = set1_i(0), high = set1_i(0);
 

@@ -30,9 +30,10 @@ class TrellisNumbers {
         }
     }
 
+    // In the low four bits.
     template <int g>
     I quad() const {
-        return and8(shift<(g % 2 == 0 ? 0 : -4)>(pairs_[g / 2]), 15);
+        return shift<(g % 2 == 0 ? 0 : -4)>(pairs_[g / 2]);
     }
 
   private:

@@ -1,14 +1,6 @@
-// Sums of VNNI: one dot-product instruction per quad of columns. Included textually after avx512.h.
+// Sums of VNNI for 16 rows a vector. Included textually after avx512.h.
 
-template <int bits>
-struct Sums {
-    I sum;
+inline I add_dots(I sum, I w, I x) { return _mm512_dpbusd_epi32(sum, w, x); }
+inline I add_lanes(I a, I b) { return _mm512_add_epi32(a, b); }
 
-    template <int g>
-    void add(I w, const std::int8_t* x) {
-        std::int32_t quad;
-        __builtin_memcpy(&quad, x, sizeof quad);
-        sum = _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(quad));
-    }
-    I total() const { return sum; }
-};
+#include "kernels/vnni_sums.h"
