@@ -128,7 +128,7 @@ static constexpr bool is_trellis(Format f) {
 }
 
 static constexpr bool has_grid(Format f) { return traits(f).values >= Values::kGrid1; }
-static constexpr GridTraits grid_traits(Format f) {
+[[gnu::always_inline]] static constexpr GridTraits grid_traits(Format f) {
     switch (traits(f).values) {
         case Values::kGrid1:
             return {8, 4, false, 5, 0.125f};

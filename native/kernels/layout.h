@@ -83,15 +83,20 @@ static constexpr std::int64_t block_code_bytes(Format f) { return kRowGroup * kB
 static_assert(block_code_bytes(Format::kQ3) == 3 * kChunk);
 static_assert(block_code_bytes(Format::kQ6) == 6 * kChunk);
 
+// From here to group_bytes() all is inlined where a compiler would not do so by itself, as in objects as
+// large as the kernels': these know the format and ask for every block, and what is left then is a sum.
+
 // Points of a block, and bytes of their high bits in a row group.
 static constexpr std::int64_t block_points(Format f) { return kBlock / grid_traits(f).cols; }
-static constexpr std::int64_t high_bits_of_row(Format f) {
+[[gnu::always_inline]] static constexpr std::int64_t high_bits_of_row(Format f) {
     return has_grid(f) ? block_points(f) * grid_traits(f).high_bits : 0;
 }
-static constexpr std::int64_t high_bit_bytes(Format f) { return kRowGroup * high_bits_of_row(f) / 8; }
+[[gnu::always_inline]] static constexpr std::int64_t high_bit_bytes(Format f) {
+    return kRowGroup * high_bits_of_row(f) / 8;
+}
 
 // Bytes in which a block has its own scales in a row group.
-static constexpr std::int64_t own_scale_bytes(Format f) {
+[[gnu::always_inline]] static constexpr std::int64_t own_scale_bytes(Format f) {
     switch (traits(f).scales) {
         case Scales::kNone:
         case Scales::kShared:
@@ -114,10 +119,12 @@ static constexpr std::int64_t own_scale_bytes(Format f) {
 }
 
 // The same with the high bits, which follow them.
-static constexpr std::int64_t block_scale_bytes(Format f) { return own_scale_bytes(f) + high_bit_bytes(f); }
+[[gnu::always_inline]] static constexpr std::int64_t block_scale_bytes(Format f) {
+    return own_scale_bytes(f) + high_bit_bytes(f);
+}
 
 // Bytes of what the blocks of 256 columns share in a row group.
-static constexpr std::int64_t shared_scale_bytes(Format f) {
+[[gnu::always_inline]] static constexpr std::int64_t shared_scale_bytes(Format f) {
     switch (traits(f).scales) {
         case Scales::kBytes:
         case Scales::kByteHalves:
@@ -134,42 +141,30 @@ static constexpr std::int64_t shared_scale_bytes(Format f) {
     }
 }
 
-static constexpr std::int64_t base_bytes(Format f) {
+[[gnu::always_inline]] static constexpr std::int64_t base_bytes(Format f) {
     return traits(f).scales == Scales::kUe4M3 ? 4 * kRowGroup : has_base(f) ? 2 * kRowGroup : 0;
 }
 
-// Where scales lie in a row group, in bytes from its beginning. Loops make a constant of it: GCC calls the
-// functions below once a block, however constant their format is.
-struct ScaleLayout {
-    std::int64_t base, shared, own;  // bytes of the row, of what 256 columns share, of a block
-
-    // Where the numbers that 256 columns share begin; those of its first block follow them.
-    [[gnu::always_inline]] constexpr std::int64_t shared_offset(std::int64_t block) const {
-        return base + block / kSuperBlocks * (shared + kSuperBlocks * own);
-    }
-    [[gnu::always_inline]] constexpr std::int64_t own_offset(std::int64_t block) const {
-        if (shared == 0) return base + block * own;
-        return shared_offset(block) + shared + block % kSuperBlocks * own;
-    }
-};
-static constexpr ScaleLayout scale_layout(Format f) {
-    return {base_bytes(f), shared_scale_bytes(f), block_scale_bytes(f)};
+// Where the numbers that 256 columns share begin, from the beginning of the group; those of its first block
+// follow them.
+[[gnu::always_inline]] static constexpr std::int64_t shared_scale_offset(Format f, std::int64_t block) {
+    return base_bytes(f) +
+           block / kSuperBlocks * (shared_scale_bytes(f) + kSuperBlocks * block_scale_bytes(f));
 }
-static constexpr std::int64_t shared_scale_offset(Format f, std::int64_t block) {
-    return scale_layout(f).shared_offset(block);
-}
-static constexpr std::int64_t block_scale_offset(Format f, std::int64_t block) {
-    return scale_layout(f).own_offset(block);
+[[gnu::always_inline]] static constexpr std::int64_t block_scale_offset(Format f, std::int64_t block) {
+    if (shared_scale_bytes(f) == 0) return base_bytes(f) + block * block_scale_bytes(f);
+    return shared_scale_offset(f, block) + shared_scale_bytes(f) +
+           block % kSuperBlocks * block_scale_bytes(f);
 }
 
 // Bytes before the codes of a row group.
-static constexpr std::int64_t group_header_bytes(Format f, std::int64_t cols) {
+[[gnu::always_inline]] static constexpr std::int64_t group_header_bytes(Format f, std::int64_t cols) {
     const std::int64_t blocks = cols / kBlock;
     return align_up(base_bytes(f) + blocks * block_scale_bytes(f) +
                     blocks / kSuperBlocks * shared_scale_bytes(f));
 }
 
-static constexpr std::int64_t group_bytes(Format f, std::int64_t cols) {
+[[gnu::always_inline]] static constexpr std::int64_t group_bytes(Format f, std::int64_t cols) {
     return group_header_bytes(f, cols) + cols / kBlock * block_code_bytes(f);
 }
 

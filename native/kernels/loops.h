@@ -55,7 +55,6 @@ inline void prefetch_ahead(const std::uint8_t* codes, std::int64_t block) {
 template <Format f, int T, int V>
 void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activations& x, const TokenRange& range,
                   std::int64_t num_rows) {
-    constexpr ScaleLayout kScales = scale_layout(f);
     const std::int64_t cols = x.cols;
     const auto* tokens =
         reinterpret_cast<const TokenBlock<T>*>(x.blocks + range.first * (cols / kBlock) * kTokenBlockBytes);
@@ -68,8 +67,8 @@ void low_bit_rows(const std::uint8_t* group, std::int64_t lane, const Activation
     for (std::int64_t block = 0; block < cols / kBlock; ++block) {
         if (reads_ahead) prefetch_ahead<f>(codes, block);
         const std::uint8_t* block_codes = codes + block * block_code_bytes(f);
-        const std::uint8_t* shared = group + kScales.shared_offset(block);
-        const std::uint8_t* scales = group + kScales.own_offset(block);
+        const std::uint8_t* shared = group + shared_scale_offset(f, block);
+        const std::uint8_t* scales = group + block_scale_offset(f, block);
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) {
             const ScalePlace place = {shared, scales,
@@ -222,13 +221,15 @@ void matmul_of(const Matrix& w, const Activations& x, std::int64_t group_begin, 
     constexpr int kTokens = is_low_bit(f) ? kMaxTokens : 4;
     const std::int64_t num_tiled = is_low_bit(f) ? num_tiled_tokens(x) : x.num_tokens / kTokens * kTokens;
     const auto multiply_rest = rest_of_format<f>(is_low_bit(f) ? width_of_rest(x) : 1);
-    bool is_unpacked = false;
+    bool has_tiles = num_tiled > 0;
     if constexpr (is_low_bit(f)) {
-        is_unpacked = num_tiled >= kUnpackedFrom;
-        if (is_unpacked) multiply_unpacked<f>(w, x, num_tiled, group_begin, group_end, out, stride);
+        if (num_tiled >= kUnpackedFrom) {
+            multiply_unpacked<f>(w, x, num_tiled, group_begin, group_end, out, stride);
+            has_tiles = false;
+        }
     }
     for (std::int64_t g = group_begin; g < group_end; ++g) {
-        if (!is_unpacked) multiply_group<f, kTokens>(w, g, x, 0, num_tiled, out, stride);
+        if (has_tiles) multiply_group<f, kTokens>(w, g, x, 0, num_tiled, out, stride);
         multiply_rest(w, g, x, num_tiled, x.num_tokens, out, stride);
     }
 }

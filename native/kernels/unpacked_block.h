@@ -36,11 +36,10 @@ inline void unpack_values(const Block<f>& block, std::int64_t lane, QuadsOfRows&
 template <Format f>
 void unpack(const std::uint8_t* group, std::int64_t cols, std::int64_t begin, std::int64_t end,
             UnpackedBlock<f>* to) {
-    constexpr ScaleLayout kScales = scale_layout(f);
     const std::uint8_t* codes = group + group_header_bytes(f, cols);
     for (std::int64_t block = begin; block < end; ++block, ++to) {
-        const std::uint8_t* shared = group + kScales.shared_offset(block);
-        const std::uint8_t* scales = group + kScales.own_offset(block);
+        const std::uint8_t* shared = group + shared_scale_offset(f, block);
+        const std::uint8_t* scales = group + block_scale_offset(f, block);
 #pragma GCC unroll 4
         for (int v = 0; v < kVectors; ++v) {
             const ScalePlace place = {shared, scales, v * kLanes};
