@@ -77,6 +77,12 @@ class Sampling:
             value = getattr(self, name)
             _require(math.isfinite(value), name, value, "a finite number")
 
+    @property
+    def changes_logits(self) -> bool:
+        """Whether penalties or biases change what the model gives."""
+        has_penalty = bool(self.presence_penalty or self.frequency_penalty)
+        return has_penalty or bool(self.logit_bias) or self.repetition_penalty != 1.0
+
     def generator(self) -> np.random.Generator:
         """A fresh random generator for one answer."""
         return np.random.default_rng(self.seed)
@@ -127,7 +133,7 @@ def sample(
     if (mask is not None or sampling.logit_bias) and logits.max() == -np.inf:
         raise RequestError(f"{_rules(sampling, mask)} allows no token to come next")
     if sampling.temperature == 0:
-        return int(np.argmax(logits))
+        return int(logits.argmax())
     tokens, probabilities = candidates(logits, sampling)
     position = np.searchsorted(np.cumsum(probabilities), generator.random(), side="right")
     return int(tokens[min(int(position), len(tokens) - 1)])
@@ -154,9 +160,12 @@ def adjusted(
 
     None is above the largest number, whatever was added: of several that would be, each is as likely.
     """
+    if not sampling.changes_logits:
+        return logits
     with np.errstate(over="ignore"):
         changed = _changed(logits, sampling, context, answer)
-    return changed if changed is logits else np.minimum(changed, np.finfo(np.float32).max)
+    within: FloatArray = np.minimum(changed, np.finfo(np.float32).max)
+    return within
 
 
 def _changed(

@@ -236,7 +236,8 @@ class Text:
         """A token and those drafted after it; logits (V,) after the first."""
         chunk = [token_id, *drafted]
         part = self._extend(holding, chunk, is_answer=True, has_logits=True, num_drafted=len(drafted))
-        self._ahead.extend(zip(drafted, part.logits[1:], strict=True))
+        if drafted:
+            self._ahead.extend(zip(drafted, part.logits[1:], strict=True))
         self.last_step = part
         after: FloatArray = part.logits[0]
         return after

@@ -55,7 +55,7 @@ class Part(Job):
         super().__init__(Wish(len(token_ids), is_answer, observer is not None), is_cancelled)
         self.holding = holding
         self.token_ids = token_ids
-        self.has_logits = has_logits
+        self.num_logits = len(token_ids) if is_tentative else int(has_logits)  # of the last tokens
         self.is_tentative = is_tentative
         self.observer = observer
         self.hidden = NOTHING  # (T, D), after the last norm
@@ -129,6 +129,8 @@ class StepMaker:
     @property
     def _company(self) -> Company | None:
         """What is known of as many answers as are being written now; None for one or none."""
+        if len(self._answering) < 2:
+            return None
         since = self._num_steps - 2 * len(self._answering)
         num_texts = sum(last.step > since for last in list(self._answering.values()))
         return self._companies[(num_texts - 1).bit_length()] if num_texts > 1 else None
@@ -174,7 +176,7 @@ class StepMaker:
             counts = experts.counts - before
             for part in parts:
                 part.counts = counts
-        self._measure(parts, time.monotonic() - began_s, counts.waited_s)
+        self._measure(parts, began_s, counts.waited_s)
 
     def ended(self, holding: Holding) -> None:
         """Expect no more of this text."""
@@ -183,33 +185,37 @@ class StepMaker:
     def _run(self, parts: Sequence[Part]) -> None:
         segments: list[Segment] = []
         tokens: list[int] = []
+        wanted: list[int] = []  # rows whose logits are
         for part in parts:
             segments.append(Segment(len(tokens), len(part.token_ids), part.holding.state, part.is_tentative))
             tokens += part.token_ids
-        hidden = self._decoder.step(np.asarray(tokens, np.int32), segments)
-        ranges = [_wanted(part, segment) for part, segment in zip(parts, segments, strict=True)]
-        wanted = [row for rows in ranges for row in rows]
+            wanted += range(len(tokens) - part.num_logits, len(tokens))
+        hidden = self._decoder.step(np.array(tokens, np.int32), segments)
         logits = NOTHING
         if wanted:
-            logits = self._decoder.head(hidden if len(wanted) == len(hidden) else hidden[wanted])
-        row = 0
-        for part, segment, rows in zip(parts, segments, ranges, strict=True):
+            logits = self._decoder.head(hidden if len(wanted) == len(tokens) else hidden[wanted])
+        first = 0
+        for part, segment in zip(parts, segments, strict=True):
             part.hidden = hidden[segment.rows]
             part.holding.token_ids += part.token_ids
             if not part.wish.is_answer:
                 part.holding.state.keep()  # the next turn of a chat goes on from here
-            part.logits = logits[row : row + len(rows)]
-            if len(rows) < len(wanted):
+            part.logits = logits[first : first + part.num_logits]
+            if part.num_logits < len(wanted):
                 part.logits = part.logits.copy()  # which keeps no others alive
-            row += len(rows)
+            first += part.num_logits
 
-    def _measure(self, parts: Sequence[Part], took_s: float, waited_s: float) -> None:
+    def _measure(self, parts: Sequence[Part], began_s: float, waited_s: float) -> None:
         now_s = time.monotonic()
+        took_s = now_s - began_s
+        has_prompts = False
         for part in parts:
             part.took_s, part.has_company = took_s, len(parts) > 1
             if part.wish.is_answer:
                 self._answering[id(part.holding)] = LastToken(now_s, self._num_steps + 1)
-        if not all(part.wish.is_answer for part in parts):
+            else:
+                has_prompts = True
+        if has_prompts:
             self._num_owed = batch.steps_owed(took_s, self._token_s)
             self._ended_s = 0.0
             return
@@ -222,10 +228,3 @@ class StepMaker:
         if company is not None and since_s <= 2 * took_s + batch.MOST_GATHERING_S:
             company.note(len(parts), since_s)  # and what it took to come together
         self._ended_s = now_s
-
-
-def _wanted(part: Part, segment: Segment) -> range:
-    """The rows of a step that a text wants the logits of."""
-    end = segment.first + segment.num_rows
-    num_wanted = segment.num_rows if part.is_tentative else int(part.has_logits)
-    return range(end - num_wanted, end)

@@ -142,11 +142,15 @@ class StreamedExperts:
     def counts(self) -> ExpertCounts:
         """Costs so far."""
         stream, loads, ahead = self._stream, self._loads, self._speculation
-        wasted_bytes = 0 if ahead is None else ahead.wasted_bytes
         traffic = traffic_of(self._reader)
         return ExpertCounts(
-            *(stream.num_hits, stream.num_misses, loads.bytes_read, loads.waited_s, wasted_bytes),
-            *(traffic.far_bytes, traffic.tier_bytes),
+            stream.num_hits,
+            stream.num_misses,
+            loads.bytes_read,
+            loads.waited_s,
+            0 if ahead is None else ahead.wasted_bytes,
+            traffic.far_bytes,
+            traffic.tier_bytes,
         )
 
     def run(
@@ -161,11 +165,14 @@ class StreamedExperts:
         """See ExpertRunner."""
         position = self._positions[layer]
         out = np.empty_like(x)
-        seen = x if seen is None else seen
-        routed = seen, expert_ids, weights
-        observe = None if self.observer is None else _telling(self.observer, position, *routed)
+        if seen is None:
+            seen = x
+        observe = None
+        if self.observer is not None:
+            observe = _telling(self.observer, position, seen, expert_ids, weights)
+        ahead = self._speculation
         try:
-            self._stream.run(position, *routed, x, out, self._speculation, rehearse, observe)
+            self._stream.run(position, seen, expert_ids, weights, x, out, ahead, rehearse, observe)
         except native.LoadFailed as failure:
             raise self._loads.error(failure) from None
         return out

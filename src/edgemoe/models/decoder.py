@@ -86,14 +86,17 @@ class Block:
         self.cross: Cross | None = None
         if layer_spec.cross is not None:
             self.cross = Cross(layer_spec.cross, weights, layer, self.place, self._eps)
-        self.feed_forward, self._ffn_norm = None, None
+        self.feed_forward = None
+        # What the feed-forward part gets of x (T, D): always another array, as x is overwritten.
+        self._normed: Callable[[FloatArray], FloatArray] = np.copy
         if layer_spec.feed_forward is not None:
             self.feed_forward = build_feed_forward(
                 layer_spec.feed_forward, weights, layer, experts, self._eps
             )
-            has_norm = layer_spec.residual.has_pre_norms
-            self._ffn_norm = _Norm(f"{prefix}.ffn_norm", weights, self._eps) if has_norm else None
-        self._branch_scale = np.float32(layer_spec.residual.scale)
+            if layer_spec.residual.has_pre_norms:
+                self._normed = _Norm(f"{prefix}.ffn_norm", weights, self._eps)
+        scale = layer_spec.residual.scale
+        self._branch_scale = None if scale == 1 else np.float32(scale)
         self._post_norm = weights.optional_vector(f"{prefix}.ffn_post_norm.weight")
         self._stream_scale = weights.optional_vector(f"{prefix}.stream_scale.weight")
 
@@ -137,15 +140,11 @@ class Block:
         turn = network.begin(normed, x)
         return turn.rehearsed, lambda added: self.join(x, turn.complete(added))
 
-    def _normed(self, x: FloatArray) -> FloatArray:
-        """What the feed-forward part gets of x (T, D): a copy, as x is overwritten."""
-        return x.copy() if self._ffn_norm is None else self._ffn_norm(x)
-
     def join(self, x: FloatArray, y: FloatArray) -> FloatArray:
         """X (T, D) after the layer, where its feed-forward part made y; both are overwritten."""
         if self._post_norm is not None:
             y = native.rms_norm(y, self._post_norm, self._eps)
-        if self._branch_scale != 1:
+        if self._branch_scale is not None:
             y *= self._branch_scale
         x += y
         return self._scaled(x)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgemoe.models.positions import DistanceBias
 from edgemoe.models.rope import Rotation
 from edgemoe.models.state import SequenceState
 from edgemoe.native import FloatArray
@@ -39,10 +38,6 @@ class Segment:
         if found is None:
             found = self._angles[rotation] = rotation(self.position, self.num_rows)
         return found
-
-    def bias(self, bias: DistanceBias | None) -> FloatArray | None:
-        """The bias (H, 2 reach - 1) of these rows' scores."""
-        return None if bias is None else bias(self.state.num_slots)
 
 
 def one_text(state: SequenceState, num_rows: int) -> Sequence[Segment]:

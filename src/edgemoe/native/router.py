@@ -83,8 +83,8 @@ def choose_experts(
     Raises:
         ValueError: shapes do not fit.
     """
-    ids = np.empty((len(x), router.top_k), np.int32)
-    weights = np.empty((len(x), router.top_k), np.float32)
+    chosen = len(x), router.top_k
+    ids, weights = np.empty(chosen, np.int32), np.empty(chosen, np.float32)
     choice = np.empty((len(x), router.num_experts), np.float32)
     _native.choose_experts_into(x, matrix, bias, router, ids, weights, choice)
     return ids, weights, choice

@@ -173,7 +173,8 @@ class Attention:
         slots = state.layers[self._place]
         assert isinstance(slots, Slots), "a text's state was made for another model"
         start = slots.place(state.length, num_rows)
-        angles, bias = segment.angles(self._rotation), segment.bias(self._bias)
+        angles = segment.angles(self._rotation)
+        bias = None if self._bias is None else self._bias(state.num_slots)
         return segment.first, num_rows, slots.keys, slots.values, start, angles, bias
 
 
