@@ -48,14 +48,22 @@ nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>> aligned_empty(std::size_t num_
     raise_os_error(code, std::strerror(code), what.substr(0, what.rfind(": ")));
 }
 
-std::unique_ptr<FileReader> open_files_of(const std::string& method, const std::vector<nb::bytes>& names,
-                                          int max_depth, double bytes_per_s, double latency_s) {
-    const auto found = kMethods.find(method);
-    require(found != kMethods.end(), "open_files", "no method " + method);
+ReadMethod method_named(const std::string& name) {
+    const auto found = kMethods.find(name);
+    require(found != kMethods.end(), "open_files", "no method " + name);
+    return found->second;
+}
+
+std::vector<std::string> paths_of(const std::vector<nb::bytes>& names) {
     std::vector<std::string> paths;
     for (const nb::bytes& name : names) paths.emplace_back(name.c_str(), name.size());
+    return paths;
+}
+
+std::unique_ptr<FileReader> open_files_of(const std::string& method, const std::vector<nb::bytes>& names,
+                                          int max_depth, double bytes_per_s, double latency_s) {
     try {
-        return open_files(found->second, paths, max_depth, {bytes_per_s, latency_s});
+        return open_files(method_named(method), paths_of(names), max_depth, {bytes_per_s, latency_s});
     } catch (const std::system_error& error) {
         raise_system_error(error);
     }
@@ -84,13 +92,13 @@ BlockRecords records_of(const std::vector<RecordTuple>& given, std::size_t num_f
     return records;
 }
 
-std::unique_ptr<FileReader> open_block_files(const std::vector<std::string>& paths,
+std::unique_ptr<FileReader> open_block_files(const std::string& method, const std::vector<nb::bytes>& names,
                                              const std::vector<RecordTuple>& records, int max_depth,
-                                             bool is_direct, double bytes_per_s, double latency_s) {
-    BlockRecords checked = records_of(records, paths.size());
+                                             double bytes_per_s, double latency_s) {
+    BlockRecords checked = records_of(records, names.size());
     try {
-        return std::make_unique<PackingReader>(paths, std::move(checked), max_depth, is_direct,
-                                               Pace{bytes_per_s, latency_s});
+        return std::make_unique<PackingReader>(method_named(method), paths_of(names), std::move(checked),
+                                               max_depth, Pace{bytes_per_s, latency_s});
     } catch (const std::system_error& error) {
         raise_system_error(error);
     }
@@ -136,8 +144,8 @@ void bind_io(nb::module_& m) {
     m.def("read_memory", &read_memory_of, nb::arg("words").noconvert());
     m.def("open_files", &open_files_of, nb::arg("method"), nb::arg("paths"), nb::arg("max_depth"),
           nb::arg("bytes_per_s"), nb::arg("latency_s"));
-    m.def("open_block_files", &open_block_files, nb::arg("paths"), nb::arg("records"), nb::arg("max_depth"),
-          nb::arg("is_direct"), nb::arg("bytes_per_s"), nb::arg("latency_s"));
+    m.def("open_block_files", &open_block_files, nb::arg("method"), nb::arg("paths"), nb::arg("records"),
+          nb::arg("max_depth"), nb::arg("bytes_per_s"), nb::arg("latency_s"));
     nb::class_<Reader>(m, "Reader",
                        "Whatever reads records: files, a tier before far storage, or PythonReader.");
     nb::class_<FileReader, Reader>(

@@ -127,8 +127,12 @@ std::vector<FileReader::Ticket> FileReader::wait_some(const std::vector<Ticket>&
         return !ended.empty();
     };
     start_queued();
-    poll();
-    if (!find_ended() && block) wait_until(lock, find_ended);
+    if (block) {
+        wait_until(lock, find_ended);
+    } else {
+        poll();
+        find_ended();
+    }
     return ended;
 }
 
@@ -186,6 +190,7 @@ bool FileReader::advance(Read& read, std::int64_t returned) const {
     }
     const std::int64_t num_bytes = result.request.num_bytes, before = read.num_done;
     read.num_done += returned;
+    result.num_bytes = read.num_done;
     // After a short direct read only whole sectors may be asked for again.
     if (is_direct_ && read.num_done < num_bytes) read.num_done -= read.num_done % kDirectAlignment;
     // Less than a sector is all there is at the end of a file that is no multiple of one.

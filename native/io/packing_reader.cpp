@@ -6,7 +6,6 @@
 #include <cerrno>
 #include <cstring>
 
-#include "core/aligned_buffer.h"
 #include "kernels/exact_blocks.h"
 #include "platform/files.h"
 #include "platform/memory.h"
@@ -23,8 +22,8 @@ std::int64_t piece_rows(const BlockSlice& slice) {
     return std::max<std::int64_t>(1, groups) * kRowGroup;
 }
 
-// What a thread reads into: a huge page, or what a group of rows takes where that is more.
-std::int64_t scratch_bytes_of(const BlockRecords& records) {
+// What a piece is read into: a huge page, or what a group of rows takes where that is more.
+std::size_t buffer_bytes_of(const BlockRecords& records) {
     std::int64_t most = kPieceBytes;
     for (const BlockRecord& record : records) {
         for (const BlockSlice& slice : record.slices) {
@@ -32,7 +31,7 @@ std::int64_t scratch_bytes_of(const BlockRecords& records) {
             most = std::max(most, rows * block_row_bytes(slice.format, slice.cols));
         }
     }
-    return most + 2 * kDirectAlignment;
+    return static_cast<std::size_t>(most + 2 * kDirectAlignment);
 }
 
 std::int64_t packed_bytes_of(const BlockRecord& record) {
@@ -45,36 +44,18 @@ std::int64_t packed_bytes_of(const BlockRecord& record) {
 
 std::int64_t sector_begin(std::int64_t offset) { return offset / kDirectAlignment * kDirectAlignment; }
 
-// Reads `num_bytes` at `offset`, and what lies around them in their sectors, to `to`; returns an errno, or 0.
-int read_sectors(int descriptor, std::int64_t offset, std::int64_t num_bytes, std::uint8_t* to,
-                 bool& is_short) {
-    const std::int64_t begin = sector_begin(offset), needed = offset + num_bytes;
-    const std::int64_t end = sector_begin(needed + kDirectAlignment - 1);
-    for (std::int64_t at = begin; at < needed;) {
-        const ssize_t got =
-            platform::read_at(descriptor, to + (at - begin), static_cast<std::size_t>(end - at), at);
-        if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
-        if (got < 0) return errno;
-        if (at + got >= needed) return 0;
-        // Direct reads go on at a whole sector; less than one is the end of the file.
-        const std::int64_t next = sector_begin(at + got);
-        if (next == at) {
-            is_short = true;
-            return EIO;
-        }
-        at = next;
-    }
-    return 0;
-}
-
 }  // namespace
 
-PackingReader::PackingReader(std::vector<std::string> paths, BlockRecords records, int num_threads,
-                             bool direct, Pace pace)
-    : ThreadReader(std::move(paths), num_threads, direct, pace),
-      records_(std::move(records)),
-      scratch_bytes_(scratch_bytes_of(records_)) {
+PackingReader::PackingReader(ReadMethod method, std::vector<std::string> paths, BlockRecords records,
+                             int max_depth, Pace pace)
+    : FileReader(paths, max_depth, method != ReadMethod::kBuffered, Pace{}), records_(std::move(records)) {
     for (int file = 0; file < num_files(); ++file) stamps_.push_back(stamp_of(descriptor_of(file)));
+    const std::size_t num_bytes = buffer_bytes_of(records_);
+    for (int i = 0; i < this->max_depth(); ++i) {
+        buffers_.push_back(std::make_unique<AlignedBuffer>(num_bytes));
+        free_.push_back(buffers_.back()->data());
+    }
+    slices_ = open_files(method, std::move(paths), max_depth, pace);
 }
 
 PackingReader::~PackingReader() { close(); }
@@ -86,66 +67,142 @@ std::optional<PackingReader::Stamp> PackingReader::stamp_of(int descriptor) {
     return Stamp{found.st_size, written.tv_sec, written.tv_nsec};
 }
 
-bool PackingReader::has_changed(int file) const {
-    return stamp_of(descriptor_of(file)) != stamps_[static_cast<std::size_t>(file)];
+bool PackingReader::has_changed(const BlockRecord& record) const {
+    return std::any_of(record.slices.begin(), record.slices.end(), [this](const BlockSlice& slice) {
+        return stamp_of(descriptor_of(slice.file)) != stamps_[static_cast<std::size_t>(slice.file)];
+    });
 }
 
-std::vector<PackingReader::Piece> PackingReader::pieces_of(const BlockRecord& record, std::uint8_t* to) {
-    std::vector<Piece> pieces;
-    for (const BlockSlice& slice : record.slices) {
-        const std::int64_t step = piece_rows(slice);
-        for (std::int64_t row = 0; row < slice.rows; row += step) {
-            const std::int64_t rows = std::min(step, slice.rows - row);
-            pieces.push_back({&slice, row, rows, to});
-            to += packed_bytes(slice.format, rows, slice.cols);
-        }
+void PackingReader::start_queued() {
+    while (const auto ticket = take_next()) open(*ticket);
+    bool is_any = false;
+    // Speculation leaves one buffer, so that a demand never waits for all that has been read ahead.
+    while (!waiting_.empty() && free_.size() > (waiting_.front().priority > 0 && max_depth() > 1 ? 1 : 0)) {
+        read(waiting_.front());
+        waiting_.pop_front();
+        is_any = true;
     }
-    return pieces;
+    if (is_any) slices_->begin();
 }
 
-void PackingReader::read_piece(Piece& piece) const {
-    // A thread serves one reader in its life.
-    thread_local const AlignedBuffer scratch(static_cast<std::size_t>(scratch_bytes_));
-    const BlockSlice& slice = *piece.slice;
-    const int descriptor = descriptor_of(slice.file);
-    const std::int64_t row_bytes = block_row_bytes(slice.format, slice.cols);
-    const std::int64_t offset = slice.offset + piece.first_row * row_bytes;
-    const std::int64_t num_bytes = piece.num_rows * row_bytes;
-    piece.error = read_sectors(descriptor, offset, num_bytes, scratch.data(), piece.is_short);
-    if (piece.error != 0) return;
-    const std::uint8_t* blocks = scratch.data() + (offset - sector_begin(offset));
-    if (!pack_blocks_alone(blocks, piece.num_rows, slice.cols, slice.format, piece.to)) {
-        piece.error = EBADMSG;
-    }
-    // What a buffered read leaves in the page cache would count against the memory budget.
-    if (!is_direct()) platform::drop_from_cache(descriptor, offset, num_bytes);
-}
-
-void PackingReader::read_all(Read& read) {
-    ReadResult& result = read.result;
-    const ReadRequest& request = result.request;
+const BlockRecord* PackingReader::find_record(const ReadRequest& request) const {
     const auto found = std::lower_bound(
         records_.begin(), records_.end(), request.offset,
         [](const BlockRecord& record, std::int64_t offset) { return record.offset < offset; });
-    if (found == records_.end() || found->offset != request.offset ||
-        packed_bytes_of(*found) > request.num_bytes) {
-        result.error = EINVAL;
+    if (found == records_.end() || found->offset != request.offset) return nullptr;
+    return packed_bytes_of(*found) <= request.num_bytes ? &*found : nullptr;
+}
+
+void PackingReader::open(Ticket ticket) {
+    Read& read = read_of(ticket);
+    const BlockRecord* const record = find_record(read.result.request);
+    if (record == nullptr) {
+        read.result.error = EINVAL;
+        finish(read);
         return;
     }
-    // They lie at several places: read at once, storage is as fast as for one of the whole size.
-    std::vector<Piece> pieces = pieces_of(*found, request.destination);
-    share(static_cast<int>(pieces.size()),
-          [&](int number) { read_piece(pieces[static_cast<std::size_t>(number)]); });
-    for (const Piece& piece : pieces) {
-        // Afterwards: what changes while it is read is noticed too.
-        result.error = piece.error == 0 && has_changed(piece.slice->file) ? ESTALE : piece.error;
-        result.is_short = piece.is_short;
-        if (result.error != 0) return;
+    std::vector<Piece> pieces;
+    std::uint8_t* to = read.result.request.destination;
+    for (const BlockSlice& slice : record->slices) {
+        const std::int64_t step = piece_rows(slice);
+        for (std::int64_t row = 0; row < slice.rows; row += step) {
+            const std::int64_t rows = std::min(step, slice.rows - row);
+            pieces.push_back({ticket, read.priority, &slice, row, rows, to});
+            to += packed_bytes(slice.format, rows, slice.cols);
+        }
     }
-    const std::int64_t num_packed = packed_bytes_of(*found);
+    open_[ticket] = {record, static_cast<int>(pieces.size())};
+    const auto behind = std::find_if(waiting_.begin(), waiting_.end(),
+                                     [&](const Piece& piece) { return piece.priority > read.priority; });
+    waiting_.insert(behind, pieces.begin(), pieces.end());
+}
+
+void PackingReader::read(Piece piece) {
+    piece.buffer = free_.back();
+    free_.pop_back();
+    const std::int64_t begin = sector_begin(piece.begin());
+    const std::int64_t end = sector_begin(piece.begin() + piece.num_bytes() + kDirectAlignment - 1);
+    const ReadRequest request = {piece.slice->file, begin, end - begin, piece.buffer};
+    under_way_.emplace(slices_->submit(request, piece.priority), piece);
+}
+
+std::vector<FileReader::Ticket> PackingReader::by_urgency() const {
+    std::vector<Ticket> tickets;
+    for (const auto& [ticket, piece] : under_way_) tickets.push_back(ticket);
+    std::sort(tickets.begin(), tickets.end(), [this](Ticket a, Ticket b) {
+        return std::pair{under_way_.at(a).priority, a} < std::pair{under_way_.at(b).priority, b};
+    });
+    return tickets;
+}
+
+void PackingReader::wait_until(Lock& lock, const std::function<bool()>& is_over) {
+    for (start_queued(); !is_over(); start_queued()) {
+        if (is_served_ || under_way_.empty()) {
+            has_result_.wait(lock);
+            continue;
+        }
+        is_served_ = true;
+        const std::vector<Ticket> tickets = by_urgency();
+        lock.unlock();
+        const Ticket first = slices_->wait_some(tickets, /*block=*/true).front();
+        lock.lock();
+        const Piece piece = under_way_.at(first);
+        lock.unlock();
+        const ReadResult result = take_in(first, piece);
+        lock.lock();
+        is_served_ = false;
+        end(first, result);
+        // Whoever waits for something else must serve now.
+        has_result_.notify_all();
+    }
+}
+
+void PackingReader::poll() {
+    if (is_served_ || under_way_.empty()) return;
+    for (const Ticket ticket : slices_->wait_some(by_urgency(), /*block=*/false)) {
+        end(ticket, take_in(ticket, under_way_.at(ticket)));
+    }
+    start_queued();
+}
+
+ReadResult PackingReader::take_in(Ticket ticket, const Piece& piece) {
+    ReadResult result = slices_->wait(ticket);
+    const std::int64_t before = piece.begin() - result.request.offset;
+    // The end of a file cuts its last sector short.
+    if (result.is_short && result.num_bytes >= before + piece.num_bytes()) {
+        result.is_short = false;
+        result.error = 0;
+    }
+    const BlockSlice& slice = *piece.slice;
+    if (result.error == 0 &&
+        pack_blocks(piece.buffer + before, piece.num_rows, slice.cols, slice.format, piece.to) >= 0) {
+        result.error = EBADMSG;
+    }
+    return result;
+}
+
+void PackingReader::end(Ticket ticket, const ReadResult& result) {
+    const Piece piece = under_way_.at(ticket);
+    under_way_.erase(ticket);
+    free_.push_back(piece.buffer);
+    Read& read = read_of(piece.record);
+    if (result.error != 0 && read.result.error == 0) {
+        read.result.error = result.error;
+        read.result.is_short = result.is_short;
+    }
+    const auto open = open_.find(piece.record);
+    if (--open->second.num_pieces > 0) return;
+    const BlockRecord& record = *open->second.record;
+    open_.erase(open);
+    // Afterwards: what changes while it is read is noticed too.
+    if (read.result.error == 0 && has_changed(record)) read.result.error = ESTALE;
+    const ReadRequest& request = read.result.request;
+    const std::int64_t num_packed = packed_bytes_of(record);
     std::memset(request.destination + num_packed, 0,
                 static_cast<std::size_t>(request.num_bytes - num_packed));
-    read.num_done = request.num_bytes;
+    finish(read);
 }
+
+void PackingReader::stop() { slices_->close(); }
 
 }  // namespace edgemoe

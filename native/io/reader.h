@@ -18,8 +18,9 @@ struct ReadRequest {
 struct ReadResult {
     int error = 0;  // errno, 0 when all bytes arrived
     bool is_cancelled = false;
-    bool is_short = false;    // the file ended before the range did
-    bool is_checked = false;  // the reader has compared the bytes with their checksum itself
+    bool is_short = false;       // the file ended before the range did
+    std::int64_t num_bytes = 0;  // that have come
+    bool is_checked = false;     // the reader has compared the bytes with their checksum itself
     ReadRequest request{};
 };
 

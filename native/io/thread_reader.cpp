@@ -38,13 +38,7 @@ void ThreadReader::work() {
     for (;;) {
         Lock lock = hold();
         std::optional<Ticket> ticket;
-        // What has begun comes first: somebody waits for it.
-        has_work_.wait(lock,
-                       [&] { return !open_.empty() || is_closing() || (ticket = take_next()).has_value(); });
-        if (!open_.empty()) {
-            do_part(lock);
-            continue;
-        }
+        has_work_.wait(lock, [&] { return is_closing() || (ticket = take_next()).has_value(); });
         if (!ticket) return;
         Read& read = read_of(*ticket);
         if (may_start()) has_work_.notify_one();
@@ -58,26 +52,7 @@ void ThreadReader::work() {
     }
 }
 
-void ThreadReader::share(int count, const std::function<void(int)>& run) {
-    Parts parts{run, count};
-    Lock lock = hold();
-    open_.push_back(&parts);
-    has_work_.notify_all();
-    while (parts.num_begun < count) do_part(lock);
-    parts_done_.wait(lock, [&] { return parts.num_done == count; });
-}
-
-void ThreadReader::do_part(Lock& lock) {
-    Parts& parts = *open_.front();
-    const int part = parts.num_begun++;
-    if (parts.num_begun == parts.count) open_.pop_front();
-    lock.unlock();
-    parts.run(part);
-    lock.lock();
-    if (++parts.num_done == parts.count) parts_done_.notify_all();
-}
-
-void ThreadReader::read_all(Read& read) {
+void ThreadReader::read_all(Read& read) const {
     const ReadRequest& request = read.result.request;
     const int descriptor = descriptor_of(read);
     ssize_t got;

@@ -327,14 +327,4 @@ std::int64_t pack_blocks(const std::uint8_t* blocks, std::int64_t rows, std::int
                     });
 }
 
-bool pack_blocks_alone(const std::uint8_t* blocks, std::int64_t rows, std::int64_t cols, Format format,
-                       std::uint8_t* packed) {
-    PackRows* const pack_rows = row_packer(format);
-    const std::int64_t row_bytes = block_row_bytes(format, cols);
-    const auto pack = [=](std::int64_t first, std::int64_t count, std::uint8_t* group, std::int64_t row) {
-        return pack_rows(blocks + first * row_bytes, row_bytes, count, cols, group, row);
-    };
-    return pack_range(0, rows, cols, format, packed, pack) == rows;
-}
-
 }  // namespace edgemoe

@@ -13,10 +13,6 @@ namespace edgemoe {
 std::int64_t pack_blocks(const std::uint8_t* blocks, std::int64_t rows, std::int64_t cols, Format format,
                          std::uint8_t* packed);
 
-// The same on the calling thread alone; says whether all weights are finite.
-bool pack_blocks_alone(const std::uint8_t* blocks, std::int64_t rows, std::int64_t cols, Format format,
-                       std::uint8_t* packed);
-
 // The same for MXFP4 as checkpoints have it: nibbles [rows][cols / 32][16], of which byte j holds columns 2j
 // (low) and 2j + 1, and exponents [rows][cols / 32].
 std::int64_t pack_mxfp4(const std::uint8_t* nibbles, const std::uint8_t* exponents, std::int64_t rows,

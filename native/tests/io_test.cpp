@@ -336,10 +336,10 @@ TEST(blocks_become_records_wherever_they_begin_and_end) {
     }
     const auto count = static_cast<std::int64_t>(records.size());
     records.push_back({count * kSector, {{0, 3 * kSector - 100, Format::kMxfp4, kRows, kCols}}});
-    for (const bool is_direct : {false, true}) {
+    for (const auto method : {ReadMethod::kBuffered, ReadMethod::kDirect, ReadMethod::kRing}) {
         std::unique_ptr<PackingReader> reader;
         try {
-            reader = std::make_unique<PackingReader>(std::vector{file.path()}, records, 3, is_direct, Pace{});
+            reader = std::make_unique<PackingReader>(method, std::vector{file.path()}, records, 3, Pace{});
         } catch (const std::system_error&) {
             continue;  // no direct reads here
         }
@@ -351,7 +351,7 @@ TEST(blocks_become_records_wherever_they_begin_and_end) {
             const std::int64_t size = packed_bytes(Format::kMxfp4, kRows, kCols);
             bool is_finite = true;
             for (const std::int64_t at : {std::int64_t{0}, size}) {
-                is_finite &= pack_blocks_alone(bytes + i * 301, kRows, kCols, Format::kMxfp4, &expected[at]);
+                is_finite &= pack_blocks(bytes + i * 301, kRows, kCols, Format::kMxfp4, &expected[at]) < 0;
             }
             const auto ticket = reader->submit({0, i * kSector, kSector, record.data()}, 0);
             const ReadResult result = reader->wait(ticket);
@@ -367,8 +367,9 @@ TEST(blocks_become_records_wherever_they_begin_and_end) {
     }
 }
 
-// Slices of more than a huge page, of several records at once, by as many threads as there may be.
-TEST(pieces_of_records_are_packed_by_whichever_thread_is_free) {
+// Slices of more than a huge page, of several records at once, in more buffers than they need or in one; each
+// record is waited for by a thread of its own.
+TEST(pieces_of_records_are_packed_by_whoever_waits) {
     constexpr std::int64_t kRows = 1500, kCols = 4096, kBytes = kRows * (kCols / 32) * 17, kRecords = 3;
     constexpr std::uint8_t kFinite = 0x3f;
     constexpr std::int64_t kFileBytes = kRecords * 2 * kBytes + 5;
@@ -386,28 +387,39 @@ TEST(pieces_of_records_are_packed_by_whichever_thread_is_free) {
         };
         records.push_back({i * record_bytes, {slice(i), slice(2 * kRecords - 1 - i)}});
     }
-    for (const int num_threads : {1, 2, 5}) {
-        PackingReader reader({file.path()}, records, num_threads, false, {});
-        std::vector<std::unique_ptr<AlignedBuffer>> found;
-        std::vector<FileReader::Ticket> tickets;
+    const auto check = [&](FileReader& reader) {
+        std::vector<std::thread> waiting;
         for (std::int64_t i = 0; i < kRecords; ++i) {
-            found.push_back(std::make_unique<AlignedBuffer>(record_bytes));
-            tickets.push_back(reader.submit({0, i * record_bytes, record_bytes, found.back()->data()}, 0));
+            waiting.emplace_back([&, i] {
+                const AlignedBuffer found(static_cast<std::size_t>(record_bytes));
+                std::vector<std::uint8_t> expected(static_cast<std::size_t>(record_bytes), 0);
+                const auto ticket = reader.submit({0, i * record_bytes, record_bytes, found.data()}, 0);
+                CHECK_EQUAL(reader.wait(ticket).error, 0);
+                std::uint8_t* to = expected.data();
+                for (const BlockSlice& slice : records[static_cast<std::size_t>(i)].slices) {
+                    pack_blocks(&blocks[static_cast<std::size_t>(slice.offset)], kRows, kCols, Format::kMxfp4,
+                                to);
+                    to += packed;
+                }
+                CHECK_EQUAL(std::memcmp(found.data(), expected.data(), expected.size()), 0);
+            });
         }
-        std::vector<std::uint8_t> expected(static_cast<std::size_t>(record_bytes), 0);
-        for (std::int64_t i = 0; i < kRecords; ++i) {
-            const auto at = static_cast<std::size_t>(i);
-            CHECK_EQUAL(reader.wait(tickets[at]).error, 0);
-            for (std::int64_t j = 0; j < 2; ++j) {
-                const auto offset =
-                    static_cast<std::size_t>(records[at].slices[static_cast<std::size_t>(j)].offset);
-                pack_blocks_alone(&blocks[offset], kRows, kCols, Format::kMxfp4, &expected[j * packed]);
+        for (std::thread& thread : waiting) thread.join();
+    };
+    for (const auto method : {ReadMethod::kBuffered, ReadMethod::kDirect, ReadMethod::kRing}) {
+        for (const int max_depth : {1, 2, 20}) {
+            std::unique_ptr<PackingReader> reader;
+            try {
+                reader = std::make_unique<PackingReader>(method, std::vector{file.path()}, records, max_depth,
+                                                         Pace{});
+            } catch (const std::system_error&) {
+                continue;  // not here
             }
-            CHECK_EQUAL(std::memcmp(found[at]->data(), expected.data(), expected.size()), 0);
+            check(*reader);
         }
     }
     file.truncate(kBytes + 5);  // behind the first of the two slices
-    PackingReader reader({file.path()}, records, 2, false, {});
+    PackingReader reader(ReadMethod::kBuffered, {file.path()}, records, 2, {});
     AlignedBuffer record(static_cast<std::size_t>(record_bytes));
     CHECK(reader.wait(reader.submit({0, 0, record_bytes, record.data()}, 0)).is_short);
 }

@@ -148,10 +148,10 @@ def open_files(
     method: str, paths: Sequence[bytes], max_depth: int, bytes_per_s: float, latency_s: float
 ) -> FileReader: ...
 def open_block_files(
-    paths: Sequence[str],
+    method: str,
+    paths: Sequence[bytes],
     records: Sequence[tuple[int, Sequence[tuple[int, int, str, int, int]]]],
     max_depth: int,
-    is_direct: bool,
     bytes_per_s: float,
     latency_s: float,
 ) -> FileReader: ...

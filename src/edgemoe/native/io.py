@@ -87,19 +87,19 @@ class FileReader:
         bytes_per_s: float = 0.0,
         latency_s: float = 0.0,
     ) -> FileReader:
-        """A reader of records that are packed of blocks while they arrive; ``method`` is not "ring".
+        """A reader of records that are packed of blocks as they arrive.
 
         ``records`` are in the order of their offsets, multiples of 4096 that stand for them: ``submit(0,
         offset, out)`` reads the record's matrices in their packed form, then zeros. Takes ``max_depth``
-        threads with a MiB each, or with 16 rows where these take more.
+        buffers of 2 MiB, or of 16 rows where these take more.
 
         Raises:
-            OSError: a file cannot be opened; with EINVAL where its file system refuses direct reads.
+            OSError: as of the constructor.
             ValueError: a slice names a file or has a shape that cannot be.
         """
         made = cls.__new__(cls)
         made._reader = _native.open_block_files(
-            list(paths), records, max_depth, method == "direct", bytes_per_s, latency_s
+            method, [os.fsencode(path) for path in paths], records, max_depth, bytes_per_s, latency_s
         )
         made.method = method
         made._destinations = {}

@@ -9,16 +9,15 @@ each, appended when a model is closed.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgemoe.errors import CorruptStoreError, ExpertReadError, RequestError, StoreError
+from edgemoe.errors import CorruptStoreError, ExpertReadError, StoreError
 from edgemoe.native import BlockSlice, ByteArray, FileReader
-from edgemoe.store.expert_reader import READER_KINDS, Device, ExpertReader
+from edgemoe.store.expert_reader import Device, ExpertReader, open_by_kind
 from edgemoe.store.format import ExpertKey, checksum
 from edgemoe.store.store import Store, open_store
 
@@ -28,8 +27,9 @@ BLOCKS_FILE = "blocks.json"
 NOT_YET_READ = "0" * 16
 _FIRST_READS = "first-reads.txt"
 _FIRST_READ = re.compile(r"(\d{1,6})\.(\d{1,6}) ([0-9a-f]{16})\n")
-# What each thread of the reader takes: a huge page to read into, and its stack.
-READER_THREAD_BYTES = (2 << 20) + (64 << 10)
+# What each read under way takes besides its record: a huge page to read into, and a thread's stack where
+# threads read.
+READER_BUFFER_BYTES = (2 << 20) + (64 << 10)
 
 
 @dataclass(frozen=True)
@@ -86,29 +86,21 @@ class BlockStore(Store):
     @property
     def reader_num_bytes(self) -> int:
         """See Store."""
-        return READER_THREAD_BYTES
+        return READER_BUFFER_BYTES
 
     def open_expert_reader(
         self, kind: str = "auto", max_depth: int = 4, device: Device | None = None
     ) -> ExpertReader:
-        """A reader that packs blocks on threads: "ring" is "direct" here; see ``open_reader``."""
-        if kind not in READER_KINDS:
-            raise RequestError(f"no reader {kind!r}; choose one of {', '.join(READER_KINDS)}")
-        names = [str(path) for path in self._blocks.paths]
-        speed = device or Device()
-        for method in ("direct", "buffered"):
-            if kind == "buffered" and method == "direct":
-                continue
-            try:
-                reader = FileReader.of_blocks(
-                    names, self._blocks.records, max_depth, method, speed.bytes_per_s, speed.latency_s
-                )
-                self._blocks.refuse_changed()  # the reader notices what changes from here on
-                return reader
-            except OSError as error:
-                if method == "buffered" or error.errno != errno.EINVAL or kind != "auto":
-                    raise StoreError(f"{error.filename}: cannot be opened: {error.strerror}") from error
-        raise AssertionError("the last method returns or raises")
+        """A reader that packs blocks as they come; see ``open_reader``."""
+        names, speed = [str(path) for path in self._blocks.paths], device or Device()
+        reader = open_by_kind(
+            kind,
+            lambda method: FileReader.of_blocks(
+                names, self._blocks.records, max_depth, method, speed.bytes_per_s, speed.latency_s
+            ),
+        )
+        self._blocks.refuse_changed()  # the reader notices what changes from here on
+        return reader
 
     def expert_checksum(self, key: ExpertKey) -> int:
         """See Store."""

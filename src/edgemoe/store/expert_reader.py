@@ -136,13 +136,19 @@ def open_reader(
         RequestError: unknown kind.
         StoreError: a file cannot be opened, or not in this way.
     """
+    names, speed = [str(path) for path in paths], device or Device()
+    return open_by_kind(
+        kind, lambda method: FileReader(names, max_depth, method, speed.bytes_per_s, speed.latency_s)
+    )
+
+
+def open_by_kind(kind: str, open_by: Callable[[str], FileReader]) -> FileReader:
+    """``open_by`` the first method that a kind of reader allows and that works; see ``open_reader``."""
     if kind not in READER_KINDS:
         raise RequestError(f"no reader {kind!r}; choose one of {', '.join(READER_KINDS)}")
-    names = [str(path) for path in paths]
-    device = device or Device()
     for method in READ_METHODS if kind == "auto" else (kind,):
         try:
-            return FileReader(names, max_depth, method, device.bytes_per_s, device.latency_s)
+            return open_by(method)
         except OSError as error:
             is_refused = error.errno == errno.EINVAL or error.filename == "io_uring"
             if error.errno == errno.EAGAIN:
