@@ -33,31 +33,10 @@ template <Format f>
                                               std::uint8_t* codes);
 
 template <>
-[[gnu::always_inline]] inline bool read_block<Format::kMxfp4>(const std::uint8_t* block,
-                                                              const ScaleRow& scales, std::uint8_t* codes) {
-    split_nibbles(block + 1, 16, codes);
-    scales.put_byte(0, 0, block[0]);
-    return is_finite_mxfp4(block[0], codes);
-}
-
-template <>
 [[gnu::always_inline]] inline bool read_block<Format::kQ8>(const std::uint8_t* block, const ScaleRow& scales,
                                                            std::uint8_t* codes) {
     for (int i = 0; i < kBlock; ++i) codes[i] = block[2 + i] ^ 128;
     return scales.put_block_half(0, 0, u16_at(block));
-}
-
-template <>
-[[gnu::always_inline]] inline bool read_block<Format::kQ4_0>(const std::uint8_t* block,
-                                                             const ScaleRow& scales, std::uint8_t* codes) {
-    split_nibbles(block + 2, 16, codes);
-    return scales.put_block_half(0, 0, u16_at(block));
-}
-
-template <>
-[[gnu::always_inline]] inline bool read_block<Format::kIq4Nl>(const std::uint8_t* block,
-                                                              const ScaleRow& scales, std::uint8_t* codes) {
-    return read_block<Format::kQ4_0>(block, scales, codes);
 }
 
 template <>
@@ -90,85 +69,6 @@ void split_pairs(const std::uint8_t* bytes, std::uint8_t* codes) {
     for (int j = 0; j < 4; ++j) {
         for (int i = 0; i < 32; ++i) codes[32 * j + i] = bytes[i] >> 2 * j & 3;
     }
-}
-
-template <>
-[[gnu::always_inline]] inline bool read_block<Format::kQ2K>(const std::uint8_t* block, const ScaleRow& scales,
-                                                            std::uint8_t* codes) {
-    for (int i = 0; i < 2; ++i) split_pairs(block + 16 + 32 * i, codes + 128 * i);
-    for (int i = 0; i < 16; ++i) scales.put_byte(i / 2, i % 2, block[i]);
-    const bool is_finite = scales.put_shared(0, u16_at(block + 80));
-    return scales.put_shared(1, u16_at(block + 82)) && is_finite;
-}
-
-template <>
-[[gnu::always_inline]] inline bool read_block<Format::kQ3K>(const std::uint8_t* block, const ScaleRow& scales,
-                                                            std::uint8_t* codes) {
-    for (int i = 0; i < 2; ++i) split_pairs(block + 32 + 32 * i, codes + 128 * i);
-    for (int i = 0; i < 8; ++i) {
-        for (int j = 0; j < 32; ++j) codes[32 * i + j] |= static_cast<std::uint8_t>((block[j] >> i & 1) << 2);
-    }
-    const std::uint8_t *low = block + 96, *high = block + 104;
-    const auto scale = [=](int i) {
-        return (low[i % 8] >> i / 8 * 4 & 15) | (high[i % 4] >> i / 4 * 2 & 3) << 4;
-    };
-    for (int i = 0; i < 8; ++i) scales.put_six_bits(i, scale(2 * i), scale(2 * i + 1));
-    return scales.put_shared(0, u16_at(block + 108));
-}
-
-// Scales and minimums of Q4_K and Q5_K: bytes 0-3 and 4-7 hold the first four with two bits of the last four
-// above them, whose other four bits are in bytes 8-11.
-[[gnu::always_inline]] inline bool read_six_bit_minimums(const std::uint8_t* block, const ScaleRow& scales) {
-    const std::uint8_t *d = block + 4, *m = block + 8, *low = block + 12;
-    for (int i = 0; i < 4; ++i) {
-        scales.put_six_bits(i, d[i] & 63, m[i] & 63);
-        scales.put_six_bits(4 + i, (low[i] & 15) | d[i] >> 6 << 4, low[i] >> 4 | m[i] >> 6 << 4);
-    }
-    const bool is_finite = scales.put_shared(0, u16_at(block));
-    return scales.put_shared(1, u16_at(block + 2)) && is_finite;
-}
-
-template <>
-[[gnu::always_inline]] inline bool read_block<Format::kQ4K>(const std::uint8_t* block, const ScaleRow& scales,
-                                                            std::uint8_t* codes) {
-    for (int i = 0; i < 4; ++i) split_nibbles(block + 16 + 32 * i, 32, codes + 64 * i);
-    return read_six_bit_minimums(block, scales);
-}
-
-template <>
-[[gnu::always_inline]] inline bool read_block<Format::kQ5K>(const std::uint8_t* block, const ScaleRow& scales,
-                                                            std::uint8_t* codes) {
-    for (int i = 0; i < 4; ++i) split_nibbles(block + 48 + 32 * i, 32, codes + 64 * i);
-    for (int i = 0; i < 8; ++i) {
-        for (int j = 0; j < 32; ++j)
-            codes[32 * i + j] |= static_cast<std::uint8_t>((block[16 + j] >> i & 1) << 4);
-    }
-    return read_six_bit_minimums(block, scales);
-}
-
-template <>
-[[gnu::always_inline]] inline bool read_block<Format::kQ6K>(const std::uint8_t* block, const ScaleRow& scales,
-                                                            std::uint8_t* codes) {
-    for (int i = 0; i < 2; ++i) {
-        split_nibbles(block + 64 * i, 64, codes + 128 * i);
-        std::uint8_t high[128];
-        split_pairs(block + 128 + 32 * i, high);
-        for (int j = 0; j < 128; ++j) codes[128 * i + j] |= static_cast<std::uint8_t>(high[j] << 4);
-    }
-    for (int i = 0; i < 16; ++i) scales.put_byte(i / 2, i % 2, block[192 + i] ^ 128);
-    return scales.put_shared(0, u16_at(block + 208));
-}
-
-template <>
-[[gnu::always_inline]] inline bool read_block<Format::kIq4Xs>(const std::uint8_t* block,
-                                                              const ScaleRow& scales, std::uint8_t* codes) {
-    const std::uint16_t high = u16_at(block + 2);
-    for (int i = 0; i < 8; ++i) {
-        split_nibbles(block + 8 + 16 * i, 16, codes + 32 * i);
-        const int scale = (block[4 + i / 2] >> i % 2 * 4 & 15) | (high >> 2 * i & 3) << 4;
-        scales.put_byte(i, 0, static_cast<std::uint8_t>(scale - 32 + kByteScaleZero));
-    }
-    return scales.put_shared(0, u16_at(block));
 }
 
 // A float without sign of 4 bits of exponent and 3 of mantissa for 16 columns each; where all are set, no
@@ -206,13 +106,6 @@ template <>
     split_digits(block + 32, 16, 5, codes + 160);
     split_digits(block + 48, 4, 4, codes + 240);
     return scales.put_shared(0, u16_at(block + 52));
-}
-
-template <>
-[[gnu::always_inline]] inline bool read_block<Format::kTq2_0>(const std::uint8_t* block,
-                                                              const ScaleRow& scales, std::uint8_t* codes) {
-    for (int i = 0; i < 2; ++i) split_pairs(block + 32 * i, codes + 128 * i);
-    return scales.put_shared(0, u16_at(block + 64));
 }
 
 template <Format f>
@@ -276,38 +169,18 @@ PackRows* row_packer(Format f) {
             return pack_float_rows<Format::kF32>;
         case Format::kQ8:
             return pack_rows_of<Format::kQ8>;
-        case Format::kMxfp4:
-            return pack_rows_of<Format::kMxfp4>;
-        case Format::kQ4_0:
-            return pack_rows_of<Format::kQ4_0>;
         case Format::kQ4_1:
             return pack_rows_of<Format::kQ4_1>;
         case Format::kQ5_0:
             return pack_rows_of<Format::kQ5_0>;
         case Format::kQ5_1:
             return pack_rows_of<Format::kQ5_1>;
-        case Format::kQ2K:
-            return pack_rows_of<Format::kQ2K>;
-        case Format::kQ3K:
-            return pack_rows_of<Format::kQ3K>;
-        case Format::kQ4K:
-            return pack_rows_of<Format::kQ4K>;
-        case Format::kQ5K:
-            return pack_rows_of<Format::kQ5K>;
-        case Format::kQ6K:
-            return pack_rows_of<Format::kQ6K>;
-        case Format::kIq4Nl:
-            return pack_rows_of<Format::kIq4Nl>;
-        case Format::kIq4Xs:
-            return pack_rows_of<Format::kIq4Xs>;
         case Format::kNvfp4:
             return pack_rows_of<Format::kNvfp4>;
         case Format::kTq1_0:
             return pack_rows_of<Format::kTq1_0>;
-        case Format::kTq2_0:
-            return pack_rows_of<Format::kTq2_0>;
         default:
-            return has_grid(f) ? grid_row_packer(f) : nullptr;
+            return has_grid(f) ? grid_row_packer(f) : four_row_packer(f);
     }
 }
 

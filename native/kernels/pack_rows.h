@@ -38,11 +38,6 @@ class ScaleRow {
         std::uint8_t& byte = block(block_number)[offset + row_ % 8];
         byte = static_cast<std::uint8_t>(byte | (value & 15) << (row_ < 8 ? 0 : 4));
     }
-    void put_six_bits(int block_number, int first, int second) const {
-        put_byte(block_number, 0, static_cast<std::uint8_t>(first | second >> 4 << 6));
-        put_nibble(block_number, kRowGroup, second);
-    }
-
     // What all weights of the row are multiplied with.
     void put_row_factor(float factor) const { std::memcpy(group_ + 4 * row_, &factor, sizeof factor); }
 
@@ -63,10 +58,12 @@ inline std::uint16_t u16_at(const std::uint8_t* p) {
     return value;
 }
 
+// Up to this exponent of an MXFP4 block 6, the largest number, times the power of two is finite.
+inline constexpr std::uint8_t kFiniteMxfp4 = 252;
+
 // Whether the 32 weights of an MXFP4 block are finite: a power of two plus 127, and codes of 4 bits.
 inline bool is_finite_mxfp4(std::uint8_t exponent, const std::uint8_t* codes) {
-    // Up to here 6, the largest number, times the power of two is finite.
-    if (exponent <= 252) return true;
+    if (exponent <= kFiniteMxfp4) return true;
     if (exponent == 255) return false;
     const int largest = exponent == 253 ? 5 : 3;  // codes of 3 and 1.5: times 2^126, 2^127
     return std::all_of(codes, codes + kBlock, [=](std::uint8_t code) { return (code & 7) <= largest; });
@@ -82,6 +79,9 @@ using PackRows = std::int64_t(const std::uint8_t* blocks, std::int64_t row_bytes
 
 // That of a format with a grid (grid_blocks.cpp).
 PackRows* grid_row_packer(Format f);
+
+// That of a format whose blocks go to their places four rows at a time (four_rows.cpp), or nullptr.
+PackRows* four_row_packer(Format f);
 
 // Calls pack(first, count, group, row) for the rows [first, first + count) of [begin, end), from `row` of
 // their group on, as of PackRows. Returns the first row with weights that are not finite, or `end`.

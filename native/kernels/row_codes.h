@@ -16,13 +16,14 @@ using RowCodes = std::uint8_t[kRowsTogether][kSuperBlocks * kBlock];
 // Of each row its quad.
 using QuadOfRows = std::uint32_t __attribute__((vector_size(kRowsTogether * kQuad)));
 
-// The four quads from column `col` on, of all rows.
-[[gnu::always_inline]] inline void load_quads(const RowCodes& codes, int col, QuadOfRows* quads) {
+// The four quads that bytes [offset, offset + 16) of each row are, of all rows.
+[[gnu::always_inline]] inline void load_quads(const std::uint8_t* const (&rows)[kRowsTogether], int offset,
+                                              QuadOfRows* quads) {
     QuadOfRows a, b, c, d;  // one of each row
-    std::memcpy(&a, codes[0] + col, sizeof a);
-    std::memcpy(&b, codes[1] + col, sizeof b);
-    std::memcpy(&c, codes[2] + col, sizeof c);
-    std::memcpy(&d, codes[3] + col, sizeof d);
+    std::memcpy(&a, rows[0] + offset, sizeof a);
+    std::memcpy(&b, rows[1] + offset, sizeof b);
+    std::memcpy(&c, rows[2] + offset, sizeof c);
+    std::memcpy(&d, rows[3] + offset, sizeof d);
     const QuadOfRows low_ab = EDGEMOE_SHUFFLE(a, b, 0, 4, 1, 5), low_cd = EDGEMOE_SHUFFLE(c, d, 0, 4, 1, 5);
     const QuadOfRows high_ab = EDGEMOE_SHUFFLE(a, b, 2, 6, 3, 7), high_cd = EDGEMOE_SHUFFLE(c, d, 2, 6, 3, 7);
     quads[0] = EDGEMOE_SHUFFLE(low_ab, low_cd, 0, 1, 4, 5);
@@ -62,7 +63,8 @@ template <int bits, typename QuadOf>
 template <int bits>
 [[gnu::always_inline]] inline void place_codes(const RowCodes& codes, int col, std::uint8_t* to) {
     QuadOfRows quads[kQuads];
-    for (int g = 0; g < kQuads; g += 4) load_quads(codes, col + g * static_cast<int>(kQuad), quads + g);
+    const std::uint8_t* const rows[kRowsTogether] = {codes[0], codes[1], codes[2], codes[3]};
+    for (int g = 0; g < kQuads; g += 4) load_quads(rows, col + g * static_cast<int>(kQuad), quads + g);
     place_quads<bits>(quads, to);
 }
 
