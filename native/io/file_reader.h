@@ -45,7 +45,7 @@ class FileReader : public Reader {
     std::vector<Ticket> wait_some(const std::vector<Ticket>& tickets, bool block = true) override;
     bool cancel(Ticket ticket) override;
     // Reads served at a time, 1 to the `max_depth` of opening.
-    void set_depth(int depth);
+    virtual void set_depth(int depth);
     // Drops what is queued, finishes what is being read, closes the files. Later calls do nothing.
     void close();
 

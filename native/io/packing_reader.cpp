@@ -42,6 +42,9 @@ std::int64_t packed_bytes_of(const BlockRecord& record) {
     return num_bytes;
 }
 
+// Half as many again hold what has been read and waits to be packed: so reading goes on meanwhile.
+int num_buffers(int max_depth) { return max_depth + max_depth / 2; }
+
 std::int64_t sector_begin(std::int64_t offset) { return offset / kDirectAlignment * kDirectAlignment; }
 
 }  // namespace
@@ -51,7 +54,7 @@ PackingReader::PackingReader(ReadMethod method, std::vector<std::string> paths, 
     : FileReader(paths, max_depth, method != ReadMethod::kBuffered, Pace{}), records_(std::move(records)) {
     for (int file = 0; file < num_files(); ++file) stamps_.push_back(stamp_of(descriptor_of(file)));
     const std::size_t num_bytes = buffer_bytes_of(records_);
-    for (int i = 0; i < this->max_depth(); ++i) {
+    for (int i = 0; i < num_buffers(this->max_depth()); ++i) {
         buffers_.push_back(std::make_unique<AlignedBuffer>(num_bytes));
         free_.push_back(buffers_.back()->data());
     }
@@ -73,16 +76,31 @@ bool PackingReader::has_changed(const BlockRecord& record) const {
     });
 }
 
+void PackingReader::set_depth(int depth) { slices_->set_depth(depth); }
+
 void PackingReader::start_queued() {
-    while (const auto ticket = take_next()) open(*ticket);
+    bool is_any = read_waiting();
+    // A record begins when there is a buffer for it: until then it may be cancelled.
+    while (waiting_.empty() && !free_.empty()) {
+        const auto ticket = take_next();
+        if (!ticket) break;
+        open(*ticket);
+        is_any |= read_waiting();
+    }
+    if (is_any) slices_->begin();
+}
+
+bool PackingReader::read_waiting() {
     bool is_any = false;
-    // Speculation leaves one buffer, so that a demand never waits for all that has been read ahead.
-    while (!waiting_.empty() && free_.size() > (waiting_.front().priority > 0 && max_depth() > 1 ? 1 : 0)) {
+    while (!waiting_.empty()) {
+        // Speculation leaves one buffer, so that a demand never waits for all that has been read ahead.
+        const std::size_t left = waiting_.front().priority > 0 && max_depth() > 1 ? 1 : 0;
+        if (free_.size() <= left) break;
         read(waiting_.front());
         waiting_.pop_front();
         is_any = true;
     }
-    if (is_any) slices_->begin();
+    return is_any;
 }
 
 const BlockRecord* PackingReader::find_record(const ReadRequest& request) const {
@@ -161,6 +179,9 @@ void PackingReader::poll() {
     if (is_served_ || under_way_.empty()) return;
     for (const Ticket ticket : slices_->wait_some(by_urgency(), /*block=*/false)) {
         end(ticket, take_in(ticket, under_way_.at(ticket)));
+        // The others are left to the next wait, whose time costs nothing, while there are buffers to read
+        // into.
+        if (waiting_.empty()) break;
     }
     start_queued();
 }

@@ -39,11 +39,14 @@ using BlockRecords = std::vector<BlockRecord>;
 class PackingReader final : public FileReader {
   public:
     // A request is for a whole record, its file 0; bytes beyond the packed matrices become zeros. As many
-    // pieces as `max_depth` are under way at a time, each in a buffer of a huge page, or of 16 rows where
-    // these take more. Throws as open_files().
+    // pieces as `max_depth` are read at a time, into one and a half times as many buffers of a huge page, or of
+    // 16 rows where these take more. Throws as open_files().
     PackingReader(ReadMethod method, std::vector<std::string> paths, BlockRecords records, int max_depth,
                   Pace pace);
     ~PackingReader() override;
+
+    // In pieces.
+    void set_depth(int depth) override;
 
   private:
     // Rows of a slice, and where they go.
@@ -75,7 +78,8 @@ class PackingReader final : public FileReader {
     const BlockRecord* find_record(const ReadRequest& request) const;
     // Cuts a record into pieces, which wait for buffers behind those that are as urgent.
     void open(Ticket ticket);
-    // Has a piece read into a free buffer.
+    // Has pieces read that wait, as far as there are buffers; says whether there were any.
+    bool read_waiting();
     void read(Piece piece);
     // Pieces under way, those of the lowest priority number first, then in the order of their start.
     std::vector<Ticket> by_urgency() const;

@@ -15,6 +15,7 @@ namespace {
 using RowBytes = std::uint32_t;
 constexpr std::uint32_t kOnes = 0x01010101;  // times a byte: that byte for every row
 
+constexpr int kLineBytes = 64;  // of the caches
 constexpr int kNumRows = static_cast<int>(kRowsTogether);
 
 // A block of each row.
@@ -313,6 +314,13 @@ EDGEMOE_FOR_EACH_ISA std::int64_t pack_rows_of(const std::uint8_t* blocks, std::
     for (std::int64_t block = 0; block < cols / kBlock; block += kBlocks) {
         Blocks four;
         for (std::int64_t r = 0; r < kNumRows; ++r) four[r] = r < count ? blocks + r * row_bytes : kZeros;
+        // What comes from storage is in no cache, and four rows are too short for the processor to see far
+        // ahead.
+        for (std::int64_t r = 0; r < kNumRows; ++r) {
+            for (int i = 0; i < kBlockBytes; i += kLineBytes) {
+                __builtin_prefetch(blocks + (4 * kNumRows + r) * row_bytes + i, 0, 2);
+            }
+        }
         pack_four(four, FourScales(f, group, block, row), codes, is_finite);
         blocks += kBlockBytes;
         codes.to += kBlocks * block_code_bytes(f);

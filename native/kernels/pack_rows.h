@@ -83,6 +83,14 @@ PackRows* grid_row_packer(Format f);
 // That of a format whose blocks go to their places four rows at a time (four_rows.cpp), or nullptr.
 PackRows* four_row_packer(Format f);
 
+// Makes zeros of what packing so many rows of a group leaves or adds bits to. Codes of whole groups are all
+// written, but for those of grids, which are put together.
+inline void clear_group(Format format, std::int64_t cols, std::int64_t num_rows, std::uint8_t* group) {
+    const bool is_whole = num_rows == kRowGroup && !has_grid(format);
+    const std::int64_t count = is_whole ? group_header_bytes(format, cols) : group_bytes(format, cols);
+    std::memset(group, 0, static_cast<std::size_t>(count));
+}
+
 // Calls pack(first, count, group, row) for the rows [first, first + count) of [begin, end), from `row` of
 // their group on, as of PackRows. Returns the first row with weights that are not finite, or `end`.
 template <typename Pack>
@@ -92,7 +100,7 @@ std::int64_t pack_range(std::int64_t begin, std::int64_t end, std::int64_t cols,
     for (std::int64_t row = begin; row < end; row += kRowsTogether) {
         std::uint8_t* group = packed + row / kRowGroup * group_bytes(format, cols);
         const std::int64_t place = row % kRowGroup, count = std::min(kRowsTogether, end - row);
-        if (place == 0) std::memset(group, 0, static_cast<std::size_t>(group_bytes(format, cols)));
+        if (place == 0) clear_group(format, cols, std::min(kRowGroup, end - row), group);
         const std::int64_t num_finite = pack(row, count, group, place);
         if (num_finite < count) first_bad = std::min(first_bad, row + num_finite);
     }

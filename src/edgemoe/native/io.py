@@ -90,8 +90,8 @@ class FileReader:
         """A reader of records that are packed of blocks as they arrive.
 
         ``records`` are in the order of their offsets, multiples of 4096 that stand for them: ``submit(0,
-        offset, out)`` reads the record's matrices in their packed form, then zeros. Takes ``max_depth``
-        buffers of 2 MiB, or of 16 rows where these take more.
+        offset, out)`` reads the record's matrices in their packed form, then zeros. Takes one and
+        a half times ``max_depth`` buffers of 2 MiB, or of 16 rows where these take more.
 
         Raises:
             OSError: as of the constructor.

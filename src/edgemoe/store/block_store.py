@@ -27,9 +27,9 @@ BLOCKS_FILE = "blocks.json"
 NOT_YET_READ = "0" * 16
 _FIRST_READS = "first-reads.txt"
 _FIRST_READ = re.compile(r"(\d{1,6})\.(\d{1,6}) ([0-9a-f]{16})\n")
-# What each read under way takes besides its record: a huge page to read into, and a thread's stack where
-# threads read.
-READER_BUFFER_BYTES = (2 << 20) + (64 << 10)
+# What each read under way takes besides its record: one and a half huge pages to read into, as some wait to be
+# packed, and a thread's stack where threads read.
+READER_BUFFER_BYTES = (3 << 20) + (64 << 10)
 
 
 @dataclass(frozen=True)
