@@ -39,8 +39,8 @@ using BlockRecords = std::vector<BlockRecord>;
 class PackingReader final : public FileReader {
   public:
     // A request is for a whole record, its file 0; bytes beyond the packed matrices become zeros. As many
-    // pieces as `max_depth` are read at a time, into one and a half times as many buffers of a huge page, or of
-    // 16 rows where these take more. Throws as open_files().
+    // pieces as `max_depth` are read at a time, into one and a half times as many buffers of a huge page, or
+    // of 16 rows where these take more. Throws as open_files().
     PackingReader(ReadMethod method, std::vector<std::string> paths, BlockRecords records, int max_depth,
                   Pace pace);
     ~PackingReader() override;

@@ -27,8 +27,8 @@ BLOCKS_FILE = "blocks.json"
 NOT_YET_READ = "0" * 16
 _FIRST_READS = "first-reads.txt"
 _FIRST_READ = re.compile(r"(\d{1,6})\.(\d{1,6}) ([0-9a-f]{16})\n")
-# What each read under way takes besides its record: one and a half huge pages to read into, as some wait to be
-# packed, and a thread's stack where threads read.
+# What each read under way takes besides its record: one and a half huge pages to read into, as what has come
+# waits to be packed, and a thread's stack where threads read.
 READER_BUFFER_BYTES = (3 << 20) + (64 << 10)
 
 
