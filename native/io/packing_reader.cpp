@@ -42,6 +42,10 @@ std::int64_t packed_bytes_of(const BlockRecord& record) {
     return num_bytes;
 }
 
+// As many pieces as this are read at a time for each read that storage wants at a time: a piece is less than
+// a record, and it takes a while until another follows one that has ended while all processors compute.
+constexpr int kPiecesPerRead = 2;
+
 // Half as many again hold what has been read and waits to be packed: so reading goes on meanwhile.
 int num_buffers(int max_depth) { return max_depth + max_depth / 2; }
 
@@ -56,6 +60,8 @@ PackingReader::PackingReader(ReadMethod method, std::vector<std::string> paths, 
     const std::size_t num_bytes = buffer_bytes_of(records_);
     for (int i = 0; i < num_buffers(this->max_depth()); ++i) {
         buffers_.push_back(std::make_unique<AlignedBuffer>(num_bytes));
+        // Else the system would clear its pages while the speed of storage is measured.
+        std::memset(buffers_.back()->data(), 0, num_bytes);
         free_.push_back(buffers_.back()->data());
     }
     slices_ = open_files(method, std::move(paths), max_depth, pace);
@@ -76,7 +82,7 @@ bool PackingReader::has_changed(const BlockRecord& record) const {
     });
 }
 
-void PackingReader::set_depth(int depth) { slices_->set_depth(depth); }
+void PackingReader::set_depth(int depth) { slices_->set_depth(kPiecesPerRead * depth); }
 
 void PackingReader::start_queued() {
     bool is_any = read_waiting();

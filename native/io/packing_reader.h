@@ -45,7 +45,7 @@ class PackingReader final : public FileReader {
                   Pace pace);
     ~PackingReader() override;
 
-    // In pieces.
+    // Twice as many pieces, up to the most there may be.
     void set_depth(int depth) override;
 
   private:
