@@ -12,6 +12,7 @@ from edgemoe.engine.batch import (
     Wish,
     answers_together,
     choose,
+    chunk_patience_s,
     gathering_s,
     steps_owed,
 )
@@ -56,6 +57,16 @@ def test_a_short_chunk_takes_turns_and_a_long_one_pays_back():
 def test_a_step_waits_for_a_part_of_its_time_and_not_for_long():
     assert gathering_s(0.01) == 0.005
     assert gathering_s(60.0) == 0.02
+
+
+def test_a_long_chunk_waits_for_another_texts_where_a_step_has_room_for_both():
+    roomy = Limits(1024, 16)
+    assert chunk_patience_s([CHUNK], roomy, 0.0) == 0.005
+    assert chunk_patience_s([CHUNK], roomy, 0.5) == 0.01
+    assert chunk_patience_s([CHUNK], roomy, 60.0) == 0.02
+    for waiting in ([CHUNK, CHUNK], [CHUNK, TOKEN], [REST], [TOKEN], [ALONE]):
+        assert chunk_patience_s(waiting, roomy, 0.5) == 0.0
+    assert chunk_patience_s([CHUNK], Limits(512, 16), 0.5) == 0.0
 
 
 @given(st.integers(40, 1000), st.integers(0, STEPS_PER_CHUNK))

@@ -22,6 +22,12 @@ STEPS_PER_CHUNK = 30
 # than so many seconds.
 GATHERING_SHARE = 0.5
 MOST_GATHERING_S = 0.02
+# A chunk of so many tokens needs nearly all experts. Where not all fit, another text's chunk beside it saves a
+# reading of the rest, so it waits for one: this share of what the last chunk took, and no longer than the
+# seconds above; the first chunk waits so many seconds.
+LONG_CHUNK = 128
+CHUNK_PATIENCE_SHARE = 0.02
+FIRST_CHUNK_PATIENCE_S = 0.005
 
 
 class Wish(NamedTuple):
@@ -90,3 +96,16 @@ def steps_owed(chunk_s: float, token_s: float) -> int:
 def gathering_s(token_s: float) -> float:
     """How long a step waits for those that had a token just now."""
     return min(GATHERING_SHARE * token_s, MOST_GATHERING_S)
+
+
+def chunk_patience_s(waiting: Sequence[Wish], limits: Limits, chunk_s: float) -> float:
+    """How long a chunk waits for another text's to go with it, where experts have to be read.
+
+    ``chunk_s``: what the last chunk took, 0 where there was none. Nobody waits who has company, or for whose
+    like a step has no room.
+    """
+    first = waiting[0]
+    is_lone_chunk = len(waiting) == 1 and not first.is_answer and not first.is_alone
+    if not is_lone_chunk or not LONG_CHUNK <= first.num_rows <= limits.num_rows / 2:
+        return 0.0
+    return min(CHUNK_PATIENCE_SHARE * chunk_s, MOST_GATHERING_S) if chunk_s else FIRST_CHUNK_PATIENCE_S

@@ -9,6 +9,7 @@ step for all that are in it.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ class Job:
 
     def __init__(self, wish: Wish, is_cancelled: Callable[[], bool]) -> None:
         self.wish = wish
+        self.asked_s = time.monotonic()
         self.is_cancelled = is_cancelled
         self.is_running = False
         self.is_done = False
