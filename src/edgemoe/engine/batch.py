@@ -22,8 +22,8 @@ STEPS_PER_CHUNK = 30
 # than so many seconds.
 GATHERING_SHARE = 0.5
 MOST_GATHERING_S = 0.02
-# A chunk of so many tokens needs nearly all experts. Where not all fit, another text's chunk beside it saves a
-# reading of the rest, so it waits for one: this share of what the last chunk took, and no longer than the
+# A chunk of so many tokens needs nearly all experts. Where not all fit, another text's chunk beside it saves
+# a reading of the rest, so it waits for one: this share of what the last chunk took, and no longer than the
 # seconds above; the first chunk waits so many seconds.
 LONG_CHUNK = 128
 CHUNK_PATIENCE_SHARE = 0.02
