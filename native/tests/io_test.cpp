@@ -1,12 +1,7 @@
 // The file reader without Python: every way a read can end, under the sanitizers.
-#include <stdlib.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <chrono>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 #include <memory>
 #include <system_error>
 #include <thread>
@@ -14,61 +9,16 @@
 
 #include "core/aligned_buffer.h"
 #include "io/file_reader.h"
-#include "io/packing_reader.h"
-#include "kernels/exact_blocks.h"
 #include "tests/check.h"
+#include "tests/temporary_file.h"
 
 namespace edgemoe {
 namespace {
 
-constexpr std::int64_t kSector = kDirectAlignment;
+using testing::kSector, testing::methods, testing::TemporaryFile;
+
 // A read of this size keeps the only worker busy while a test fills the queue behind it.
 constexpr std::int64_t kLongRead = 32 << 20;
-
-// A file of which byte i is value_at(i), of that the bits of a mask; removed with the object. In the working
-// directory, because /tmp may be a memory file system without direct reads.
-class TemporaryFile {
-  public:
-    explicit TemporaryFile(std::int64_t num_bytes, std::uint8_t mask = 0xff) {
-        const int descriptor = ::mkstemp(name_);
-        if (descriptor < 0) throw std::system_error(errno, std::generic_category(), name_);
-        ::close(descriptor);
-        std::string bytes(static_cast<std::size_t>(num_bytes), '\0');
-        for (std::int64_t i = 0; i < num_bytes; ++i)
-            bytes[static_cast<std::size_t>(i)] = static_cast<char>(value_at(i) & mask);
-        std::ofstream(name_, std::ios::binary) << bytes;
-    }
-    ~TemporaryFile() { ::unlink(name_); }
-    TemporaryFile(const TemporaryFile&) = delete;
-    TemporaryFile& operator=(const TemporaryFile&) = delete;
-
-    static std::uint8_t value_at(std::int64_t i) { return static_cast<std::uint8_t>(i * 31 + i / kSector); }
-    std::string path() const { return name_; }
-    void truncate(std::int64_t num_bytes) const {
-        if (::truncate(name_, num_bytes) != 0) throw std::system_error(errno, std::generic_category(), name_);
-    }
-
-  private:
-    char name_[32] = "edgemoe-io-test-XXXXXX";
-};
-
-// Those that this machine has.
-const std::vector<ReadMethod>& methods() {
-    static const std::vector<ReadMethod> found = [] {
-        std::vector<ReadMethod> found;
-        const TemporaryFile file(kSector);
-        for (const auto method : {ReadMethod::kBuffered, ReadMethod::kDirect, ReadMethod::kRing}) {
-            try {
-                open_files(method, {file.path()}, 1);
-                found.push_back(method);
-            } catch (const std::system_error& error) {
-                std::printf("      not tested here: %s\n", error.what());
-            }
-        }
-        return found;
-    }();
-    return found;
-}
 
 std::unique_ptr<FileReader> open(const TemporaryFile& file, int max_depth, ReadMethod method,
                                  Pace pace = {}) {
@@ -318,110 +268,6 @@ TEST(a_missing_file_is_named) {
         CHECK_EQUAL(error.code().value(), ENOENT);
         CHECK(std::string(error.what()).starts_with("no-such-file.bin"));
     }
-}
-
-TEST(blocks_become_records_wherever_they_begin_and_end) {
-    constexpr std::int64_t kRows = 16, kCols = 64, kBytes = kRows * 2 * 17;
-    const TemporaryFile file(3 * kSector + 77);
-    std::string content;
-    {
-        std::ifstream stream(file.path(), std::ios::binary);
-        content.assign(std::istreambuf_iterator<char>(stream), {});
-    }
-    const auto* bytes = reinterpret_cast<const std::uint8_t*>(content.data());
-    BlockRecords records;
-    for (std::int64_t i = 0; i * 301 + kBytes <= 3 * kSector + 77; ++i) {
-        const BlockSlice slice = {0, i * 301, Format::kMxfp4, kRows, kCols};
-        records.push_back({i * kSector, {slice, slice}});
-    }
-    const auto count = static_cast<std::int64_t>(records.size());
-    records.push_back({count * kSector, {{0, 3 * kSector - 100, Format::kMxfp4, kRows, kCols}}});
-    for (const auto method : {ReadMethod::kBuffered, ReadMethod::kDirect, ReadMethod::kRing}) {
-        std::unique_ptr<PackingReader> reader;
-        try {
-            reader = std::make_unique<PackingReader>(method, std::vector{file.path()}, records, 3, Pace{});
-        } catch (const std::system_error&) {
-            continue;  // no direct reads here
-        }
-        std::int64_t num_finite = 0;
-        for (std::int64_t i = 0; i < count; ++i) {
-            AlignedBuffer record(kSector);
-            std::memset(record.data(), 0xaa, kSector);
-            std::vector<std::uint8_t> expected(kSector, 0);
-            const std::int64_t size = packed_bytes(Format::kMxfp4, kRows, kCols);
-            bool is_finite = true;
-            for (const std::int64_t at : {std::int64_t{0}, size}) {
-                is_finite &= pack_blocks(bytes + i * 301, kRows, kCols, Format::kMxfp4, &expected[at]) < 0;
-            }
-            const auto ticket = reader->submit({0, i * kSector, kSector, record.data()}, 0);
-            const ReadResult result = reader->wait(ticket);
-            CHECK_EQUAL(result.error, is_finite ? 0 : EBADMSG);
-            if (!is_finite) continue;
-            ++num_finite;
-            CHECK_EQUAL(std::memcmp(record.data(), expected.data(), kSector), 0);
-        }
-        CHECK(num_finite > 0 && num_finite < count);
-        AlignedBuffer record(kSector);
-        CHECK(reader->wait(reader->submit({0, count * kSector, kSector, record.data()}, 0)).is_short);
-        CHECK_EQUAL(reader->wait(reader->submit({0, kSector / 2, kSector, record.data()}, 0)).error, EINVAL);
-    }
-}
-
-// Slices of more than a huge page, of several records at once, in more buffers than they need or in one; each
-// record is waited for by a thread of its own.
-TEST(pieces_of_records_are_packed_by_whoever_waits) {
-    constexpr std::int64_t kRows = 1500, kCols = 4096, kBytes = kRows * (kCols / 32) * 17, kRecords = 3;
-    constexpr std::uint8_t kFinite = 0x3f;
-    constexpr std::int64_t kFileBytes = kRecords * 2 * kBytes + 5;
-    const TemporaryFile file(kFileBytes, kFinite);
-    const std::int64_t packed = packed_bytes(Format::kMxfp4, kRows, kCols);
-    const std::int64_t record_bytes = (2 * packed / kSector + 1) * kSector;
-    std::vector<std::uint8_t> blocks(static_cast<std::size_t>(kFileBytes));
-    for (std::size_t i = 0; i < blocks.size(); ++i) {
-        blocks[i] = TemporaryFile::value_at(static_cast<std::int64_t>(i)) & kFinite;
-    }
-    BlockRecords records;
-    for (std::int64_t i = 0; i < kRecords; ++i) {
-        const auto slice = [&](std::int64_t number) {
-            return BlockSlice{0, number * kBytes + 5, Format::kMxfp4, kRows, kCols};
-        };
-        records.push_back({i * record_bytes, {slice(i), slice(2 * kRecords - 1 - i)}});
-    }
-    const auto check = [&](FileReader& reader) {
-        std::vector<std::thread> waiting;
-        for (std::int64_t i = 0; i < kRecords; ++i) {
-            waiting.emplace_back([&, i] {
-                const AlignedBuffer found(static_cast<std::size_t>(record_bytes));
-                std::vector<std::uint8_t> expected(static_cast<std::size_t>(record_bytes), 0);
-                const auto ticket = reader.submit({0, i * record_bytes, record_bytes, found.data()}, 0);
-                CHECK_EQUAL(reader.wait(ticket).error, 0);
-                std::uint8_t* to = expected.data();
-                for (const BlockSlice& slice : records[static_cast<std::size_t>(i)].slices) {
-                    pack_blocks(&blocks[static_cast<std::size_t>(slice.offset)], kRows, kCols, Format::kMxfp4,
-                                to);
-                    to += packed;
-                }
-                CHECK_EQUAL(std::memcmp(found.data(), expected.data(), expected.size()), 0);
-            });
-        }
-        for (std::thread& thread : waiting) thread.join();
-    };
-    for (const auto method : {ReadMethod::kBuffered, ReadMethod::kDirect, ReadMethod::kRing}) {
-        for (const int max_depth : {1, 2, 20}) {
-            std::unique_ptr<PackingReader> reader;
-            try {
-                reader = std::make_unique<PackingReader>(method, std::vector{file.path()}, records, max_depth,
-                                                         Pace{});
-            } catch (const std::system_error&) {
-                continue;  // not here
-            }
-            check(*reader);
-        }
-    }
-    file.truncate(kBytes + 5);  // behind the first of the two slices
-    PackingReader reader(ReadMethod::kBuffered, {file.path()}, records, 2, {});
-    AlignedBuffer record(static_cast<std::size_t>(record_bytes));
-    CHECK(reader.wait(reader.submit({0, 0, record_bytes, record.data()}, 0)).is_short);
 }
 
 }  // namespace
