@@ -79,13 +79,19 @@ class Ggml:
         x: np.ndarray,
         num_threads: int,
     ) -> Product:
-        context = self.new_context(8 * x.nbytes + 8 * len(x) * num_rows + 2**26, False)
+        context = self.new_context(8 * x.nbytes + 8 * len(x) * num_rows + 2**20)
+        work = self.new_context(8 * x.nbytes + 2**26)  # each product takes from it anew
         tokens = self._tensor(context, 0, x.shape[1], len(x))
         ctypes.memmove(self._data(tokens), x.ctypes.data, x.nbytes)
         result = ctypes.c_void_p(self.base.ggml_mul_mat(context, weights[1], tokens[1]))
         graph = ctypes.c_void_p(self.base.ggml_new_graph(context))
         self.base.ggml_build_forward_expand(graph, result)
-        return lambda: self.cpu.ggml_graph_compute_with_ctx(context, graph, num_threads)
+
+        def compute() -> None:
+            self.base.ggml_reset(work)
+            self.cpu.ggml_graph_compute_with_ctx(work, graph, num_threads)
+
+        return compute
 
     def new_context(self, size: int, no_alloc: bool = False) -> ctypes.c_void_p:
         """Memory for tensors, which the process keeps."""
