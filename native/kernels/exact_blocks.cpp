@@ -64,13 +64,6 @@ template <>
     return scales.put_block_half(0, 1, negated(u16_at(block + 2))) && is_finite;
 }
 
-// Two bits a code: byte i of 32 holds codes i, 32 + i, 64 + i, 96 + i.
-void split_pairs(const std::uint8_t* bytes, std::uint8_t* codes) {
-    for (int j = 0; j < 4; ++j) {
-        for (int i = 0; i < 32; ++i) codes[32 * j + i] = bytes[i] >> 2 * j & 3;
-    }
-}
-
 // A float without sign of 4 bits of exponent and 3 of mantissa for 16 columns each; where all are set, no
 // number.
 template <>

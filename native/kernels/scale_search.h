@@ -7,9 +7,9 @@
 #pragma once
 
 #include <algorithm>
-#include <cfloat>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "kernels/group_lanes.h"
 #include "kernels/layout.h"
@@ -23,6 +23,7 @@ constexpr int kNumZerosQ23 = 8;
 // More than what the rounding of sums can make of two errors that are compared.
 constexpr float kRoundingMargin = 1.0001f;
 constexpr int kLargestZeroQ4 = 255;
+constexpr float kLargestError = std::numeric_limits<float>::max();
 
 // A format's grid: which scales and zeros can be stored.
 struct Grid {
@@ -191,7 +192,7 @@ class Search {
     // makes it exact.
     [[gnu::always_inline]] Search(const Span<lanes, kSize>& span, const Floats& base)
         : span_(span), base_(base) {
-        best_.error = Floats{} + FLT_MAX;
+        best_.error = Floats{} + kLargestError;
         best_.scale_code = Ints{};
         best_.zero_code = Ints{} + (f == Format::kQ4 ? 128 : 2);
         // Codes fall, and of equal pairs the last is kept.
@@ -212,7 +213,7 @@ class Search {
     [[gnu::always_inline]] void find_codes(Ints* codes) const {
         Floats scale, zero;
         decode_scale(base_, best_.scale_code, scale);
-        scale = best_.error < FLT_MAX ? scale : Floats{};
+        scale = best_.error < kLargestError ? scale : Floats{};
         decode_zero(best_.zero_code, zero);
         Scaled<lanes, kSize> scaled;
         divide(span_, scale, scaled);
