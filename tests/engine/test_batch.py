@@ -9,6 +9,7 @@ from edgemoe.engine.batch import (
     MOST_ANSWERS,
     STEPS_PER_CHUNK,
     Limits,
+    LoneChunk,
     Wish,
     answers_together,
     choose,
@@ -59,14 +60,15 @@ def test_a_step_waits_for_a_part_of_its_time_and_not_for_long():
     assert gathering_s(60.0) == 0.02
 
 
-def test_a_long_chunk_waits_for_another_texts_where_a_step_has_room_for_both():
-    roomy = Limits(1024, 16)
-    assert chunk_patience_s([CHUNK], roomy, 0.0) == 0.005
-    assert chunk_patience_s([CHUNK], roomy, 0.5) == 0.01
-    assert chunk_patience_s([CHUNK], roomy, 60.0) == 0.02
+def test_a_long_chunk_waits_for_another_texts_where_storage_is_waited_for_and_a_step_has_room():
+    roomy, slow = Limits(1024, 16), LoneChunk(took_s=0.5, waited_s=0.2)
+    assert chunk_patience_s([CHUNK], roomy, slow) == 0.01
+    assert chunk_patience_s([CHUNK], roomy, LoneChunk(60.0, 30.0)) == 0.02
+    assert chunk_patience_s([CHUNK], roomy, LoneChunk(0.5, 0.05)) == 0.0
+    assert chunk_patience_s([CHUNK], roomy, LoneChunk()) == 0.0
     for waiting in ([CHUNK, CHUNK], [CHUNK, TOKEN], [REST], [TOKEN], [ALONE]):
-        assert chunk_patience_s(waiting, roomy, 0.5) == 0.0
-    assert chunk_patience_s([CHUNK], Limits(512, 16), 0.5) == 0.0
+        assert chunk_patience_s(waiting, roomy, slow) == 0.0
+    assert chunk_patience_s([CHUNK], Limits(512, 16), slow) == 0.0
 
 
 @given(st.integers(40, 1000), st.integers(0, STEPS_PER_CHUNK))

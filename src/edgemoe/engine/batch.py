@@ -22,12 +22,12 @@ STEPS_PER_CHUNK = 30
 # than so many seconds.
 GATHERING_SHARE = 0.5
 MOST_GATHERING_S = 0.02
-# A chunk of so many tokens needs nearly all experts. Where not all fit, another text's chunk beside it saves
-# a reading of the rest, so it waits for one: this share of what the last chunk took, and no longer than the
-# seconds above; the first chunk waits so many seconds.
+# A chunk of so many tokens needs nearly all experts, and another text's chunk beside it saves a reading of
+# them. Where the last chunk that was alone spent more than this share of its time on waiting for storage, the
+# next one waits for company: this share of what that one took, and no longer than the seconds above.
 LONG_CHUNK = 128
+MUCH_WAITING = 0.2
 CHUNK_PATIENCE_SHARE = 0.02
-FIRST_CHUNK_PATIENCE_S = 0.005
 
 
 class Wish(NamedTuple):
@@ -98,14 +98,22 @@ def gathering_s(token_s: float) -> float:
     return min(GATHERING_SHARE * token_s, MOST_GATHERING_S)
 
 
-def chunk_patience_s(waiting: Sequence[Wish], limits: Limits, chunk_s: float) -> float:
-    """How long a chunk waits for another text's to go with it, where experts have to be read.
+class LoneChunk(NamedTuple):
+    """What a long chunk of a prompt that had a step to itself took."""
 
-    ``chunk_s``: what the last chunk took, 0 where there was none. Nobody waits who has company, or for whose
-    like a step has no room.
+    took_s: float = 0.0
+    waited_s: float = 0.0  # of that, for storage
+
+
+def chunk_patience_s(waiting: Sequence[Wish], limits: Limits, last: LoneChunk) -> float:
+    """How long a chunk waits for another text's to go with it.
+
+    Nobody waits who has company, or for whose like a step has no room.
     """
     first = waiting[0]
     is_lone_chunk = len(waiting) == 1 and not first.is_answer and not first.is_alone
     if not is_lone_chunk or not LONG_CHUNK <= first.num_rows <= limits.num_rows / 2:
         return 0.0
-    return min(CHUNK_PATIENCE_SHARE * chunk_s, MOST_GATHERING_S) if chunk_s else FIRST_CHUNK_PATIENCE_S
+    if last.waited_s <= MUCH_WAITING * last.took_s:
+        return 0.0
+    return min(CHUNK_PATIENCE_SHARE * last.took_s, MOST_GATHERING_S)

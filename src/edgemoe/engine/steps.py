@@ -88,7 +88,7 @@ class StepMaker:
         self._answers_at_once = answers_at_once
         self._is_batched = is_batched
         self._token_s = 0.0  # mean time of a step of answers
-        self._chunk_s = 0.0  # time of the last step with a chunk of a prompt
+        self._lone_chunk = batch.LoneChunk()  # the last one
         self._waiting_share = 1.0  # of that, waiting for storage
         self._num_owed = 0
         self._num_steps = 0  # of answers alone
@@ -138,9 +138,9 @@ class StepMaker:
 
     def gathering_s(self, waiting: Sequence[Job]) -> float:
         """See Maker."""
-        if self._is_batched and not self._experts.cache.holds_all:
+        if self._is_batched:
             wishes, waited_s = [job.wish for job in waiting], time.monotonic() - waiting[0].asked_s
-            patience_s = batch.chunk_patience_s(wishes, self.limits, self._chunk_s) - waited_s
+            patience_s = batch.chunk_patience_s(wishes, self.limits, self._lone_chunk) - waited_s
             if patience_s > 0:
                 return patience_s
         here = {id(job.holding) for job in waiting if isinstance(job, Part)}
@@ -222,7 +222,8 @@ class StepMaker:
             else:
                 has_prompts = True
         if has_prompts:
-            self._chunk_s = took_s
+            if len(parts) == 1 and parts[0].wish.num_rows >= batch.LONG_CHUNK:
+                self._lone_chunk = batch.LoneChunk(took_s, waited_s)
             self._num_owed = batch.steps_owed(took_s, self._token_s)
             self._ended_s = 0.0
             return
