@@ -103,7 +103,9 @@ class PackingReader final : public FileReader {
     BlockRecords records_;
     std::vector<std::optional<Stamp>> stamps_;  // by file, as they were opened
     std::vector<std::unique_ptr<AlignedBuffer>> buffers_;
-    std::unique_ptr<FileReader> slices_;  // gone before the buffers that it reads into
+    // Opens the files for itself: ours only tell whether they have changed. Gone before the buffers that it
+    // reads into.
+    std::unique_ptr<FileReader> slices_;
     std::unordered_map<Ticket, Open> open_;
     std::deque<Piece> waiting_;                    // for buffers, in the order of their priorities
     std::unordered_map<Ticket, Piece> under_way_;  // by their tickets of slices_

@@ -138,14 +138,13 @@ class StepMaker:
 
     def gathering_s(self, waiting: Sequence[Job]) -> float:
         """See Maker."""
-        if self._is_batched:
-            wishes, waited_s = [job.wish for job in waiting], time.monotonic() - waiting[0].asked_s
-            patience_s = batch.chunk_patience_s(wishes, self.limits, self._lone_chunk) - waited_s
-            if patience_s > 0:
-                return patience_s
-        here = {id(job.holding) for job in waiting if isinstance(job, Part)}
         first = waiting[0].wish
-        if self._answering.keys() <= here or first.is_alone or not self._is_batched:
+        if first.is_alone or not self._is_batched:
+            return 0.0
+        if not first.is_answer and (patience_s := self._chunk_patience_s(waiting)) > 0:
+            return patience_s
+        here = {id(job.holding) for job in waiting if isinstance(job, Part)}
+        if self._answering.keys() <= here:
             return 0.0
         if first.is_answer and self.limits.num_answers == 1:
             return 0.0
@@ -156,6 +155,11 @@ class StepMaker:
                 self._answering.pop(text, None)
         latest_s, _ = max(missing, default=(-patience_s, 0))
         return max(0.0, latest_s + patience_s - now)
+
+    def _chunk_patience_s(self, waiting: Sequence[Job]) -> float:
+        """How much longer the first, a chunk, waits for another text's."""
+        wishes, waited_s = [job.wish for job in waiting], time.monotonic() - waiting[0].asked_s
+        return batch.chunk_patience_s(wishes, self.limits, self._lone_chunk) - waited_s
 
     def choose(self, waiting: Sequence[Job]) -> list[Job]:
         """See Maker."""
