@@ -16,6 +16,7 @@ from helpers.tiny_models import FAMILIES, VOCAB_SIZE, write_checkpoint
 
 import edgemoe
 from edgemoe.checkpoint import open_checkpoint
+from edgemoe.engine import batch
 from edgemoe.engine.loading import LoadOptions, load_engine
 from edgemoe.errors import ExpertReadError
 from edgemoe.models import Segment
@@ -134,6 +135,32 @@ def test_streamed_experts_serve_several_texts_in_a_step(store):
         with edgemoe.Model(load_engine(open_store(store), loading)) as model:
             answers = model.generate_many(PROMPTS, **options)
         assert [answer.token_ids for answer in answers] == alone(store, **options)
+
+
+def test_a_long_chunk_is_read_with_another_texts_that_comes_later(watched, monkeypatch):
+    """Where storage was waited for, it waits; here as long as it takes the other to come."""
+    model, sizes = watched
+    monkeypatch.setattr(batch, "MOST_GATHERING_S", PATIENCE_S)
+    prompts = [(model.tokenizer.encode(text) * 50)[:200] for text in PROMPTS[2:4]]
+    expected = [model.generate(prompt, max_tokens=4).token_ids for prompt in prompts]
+    model.engine.session.forget()
+    model.engine.session._machinery.steps._lone_chunk = batch.LoneChunk(took_s=6000.0, waited_s=5000.0)
+    sizes.clear()
+    streams = [model.stream(prompt, max_tokens=4) for prompt in prompts]
+    found = [[], []]
+    asking = [
+        threading.Thread(
+            target=lambda i=i: found[i].extend(t for chunk in streams[i] for t in chunk.token_ids)
+        )
+        for i in range(2)
+    ]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join(2 * PATIENCE_S)
+    assert found == expected
+    chunks = [[wish.num_rows for wish in step if not wish.is_answer] for step in sizes]
+    assert [len(rows) for rows in chunks if rows] == [2]
 
 
 def test_a_step_that_fails_fails_for_each_alone(store):
