@@ -17,7 +17,6 @@
 #include "bindings/bindings.h"
 #include "bindings/routed.h"
 #include "core/checksum.h"
-#include "experts/arena.h"
 #include "experts/expert_cache.h"
 #include "experts/loads.h"
 #include "io/reader.h"
@@ -107,31 +106,6 @@ struct Checksums {
 
 void bind_memory(nb::module_& m) {
     constexpr auto kView = nb::rv_policy::reference_internal;
-    nb::class_<SlotArena>(
-        m, "SlotArena",
-        "Slots for records of several sizes, by number, in a fixed number of bytes. Used by one thread.")
-        .def(nb::init<std::int64_t, const std::vector<std::int64_t>&, std::int64_t>(),
-             nb::arg("capacity_bytes"), nb::arg("record_sizes"), nb::arg("page_bytes") = 0)
-        .def("take", &SlotArena::take, nb::arg("num_bytes"),
-             "A free slot for a record of this size, one of those it was made for.")
-        .def(
-            "give",
-            [](SlotArena& arena, int slot) {
-                require(slot >= 0 && slot < arena.num_slots(), "give", "no such slot");
-                arena.give(slot);
-            },
-            nb::arg("slot"), "The slot is free again.")
-        .def(
-            "buffer",
-            [](SlotArena& arena, int slot, std::int64_t num_bytes) {
-                require(slot >= 0 && slot < arena.num_slots(), "buffer", "no such slot");
-                return ByteView(arena.data(slot), {static_cast<std::size_t>(num_bytes)}, nb::handle());
-            },
-            nb::arg("slot"), nb::arg("num_bytes"), kView,
-            "The memory of a slot; it must not outlive the arena.")
-        .def("slot_num_bytes", &SlotArena::slot_num_bytes, nb::arg("num_bytes"),
-             "What a record of this size takes in memory.")
-        .def_prop_ro("touched_bytes", &SlotArena::touched_bytes, "Bytes that may be in memory now.");
     const auto buffer_of = [](ExpertCache& cache, int expert) {
         return ByteView(cache.record(expert), {static_cast<std::size_t>(cache.record_num_bytes(expert))},
                         nb::handle());
@@ -140,8 +114,7 @@ void bind_memory(nb::module_& m) {
 
 Experts are numbered by layer, then by expert. `expert in cache`: it is there; `len(cache)`: how many are. ValueError
 where an expert does not fit.)")
-        .def(nb::init<Residency&, SlotArena&, std::vector<std::int64_t>>(), nb::keep_alive<1, 2>(),
-             nb::keep_alive<1, 3>(), nb::arg("residency"), nb::arg("arena"), nb::arg("record_sizes"))
+        .def(nb::init<Residency&>(), nb::keep_alive<1, 2>(), nb::arg("residency"))
         .def(
             "reserve",
             [=](ExpertCache& cache, int expert, bool is_demand) -> std::optional<ByteView> {

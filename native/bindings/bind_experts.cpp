@@ -152,6 +152,13 @@ layers. Used by one thread; ValueError where an expert does not fit.)")
              nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>(), nb::arg("statistics"), nb::arg("policy"),
              nb::arg("capacity_bytes"), nb::arg("floor_share"))
         .def(
+            "has_room",
+            [](const Residency& r, int expert) {
+                require_expert(r.catalog(), expert, "has_room");
+                return r.has_room(expert);
+            },
+            nb::arg("expert"), "Whether an absent expert would come without any leaving.")
+        .def(
             "take",
             [](Residency& r, int expert, bool is_demand) {
                 require_expert(r.catalog(), expert, "take");
@@ -206,7 +213,7 @@ layers. Used by one thread; ValueError where an expert does not fit.)")
         .def_prop_ro("capacity_bytes", &Residency::capacity_bytes, "Bytes of experts that may be there.")
         .def_prop_ro("used_bytes", &Residency::used_bytes, "Bytes of those that are loading or there.")
         .def_prop_ro(
-            "is_resident", [](Residency& r) { return view<bool>(r.residents()); }, kView,
+            "is_resident", [](Residency& r) { return view<bool>(r.is_resident()); }, kView,
             "(N,): whether each is there.");
 }
 

@@ -1,6 +1,6 @@
 #include "experts/expert_cache.h"
 
-#include <stdexcept>
+#include <algorithm>
 #include <utility>
 
 namespace edgemoe {
@@ -10,32 +10,41 @@ std::size_t index(int expert) { return static_cast<std::size_t>(expert); }
 
 }  // namespace
 
-ExpertCache::ExpertCache(Residency& residency, SlotArena& arena, std::vector<std::int64_t> record_sizes)
+ExpertCache::ExpertCache(Residency& residency)
     : residency_(residency),
-      arena_(arena),
-      record_sizes_(std::move(record_sizes)),
-      slot_of_(record_sizes_.size(), -1) {
-    if (static_cast<int>(record_sizes_.size()) != catalog().num_experts()) {
-        throw std::invalid_argument("cache: as many sizes of records as experts");
-    }
-    std::int64_t all_bytes = 0;
-    for (int expert = 0; expert < catalog().num_experts(); ++expert) all_bytes += catalog().num_bytes(expert);
-    holds_all_ = residency.capacity_bytes() >= all_bytes;
-}
+      holds_all_(residency.capacity_bytes() >= catalog().total_bytes()),
+      arena_(std::min(residency.capacity_bytes(), catalog().total_bytes())),
+      records_(index(catalog().num_experts())) {}
 
 std::uint8_t* ExpertCache::reserve(int expert, bool is_demand) {
     const auto leaving = residency_.take(expert, is_demand);
     if (!leaving) return nullptr;
-    for (const int victim : *leaving) give_slot(victim);
-    slot_of_[index(expert)] = arena_.take(record_num_bytes(expert));
+    for (const int victim : *leaving) forget(victim);
+    const Places& places = residency_.places();
+    if (places.contains(expert)) {
+        records_[index(expert)] = arena_.at(places.offset(expert));
+    } else {
+        const auto& apart = apart_[expert] = map_apart(record_num_bytes(expert));
+        records_[index(expert)] = apart.get();
+    }
+    give_back_holes();
     return record(expert);
 }
 
 void ExpertCache::release(int expert) {
     residency_.drop(expert);
-    give_slot(expert);
+    forget(expert);
+    give_back_holes();
 }
 
-void ExpertCache::give_slot(int expert) { arena_.give(std::exchange(slot_of_[index(expert)], -1)); }
+void ExpertCache::forget(int expert) {
+    apart_.erase(expert);
+    records_[index(expert)] = nullptr;
+}
+
+void ExpertCache::give_back_holes() {
+    if (apart_.empty()) return;
+    for (const auto& [offset, num_bytes] : residency_.places().holes()) arena_.give_back(offset, num_bytes);
+}
 
 }  // namespace edgemoe

@@ -1,12 +1,14 @@
-// The expert cache: experts in memory, in slots of one arena of fixed size.
+// The expert cache: experts in memory, in an arena of fixed size.
 //
-// No memory is taken after construction. An expert is absent, loading, or resident; one in use is pinned and
-// never evicted.
+// No more memory is taken than at construction. An expert is absent, loading, or resident; one in use is
+// pinned and never evicted.
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
+#include "core/mapping.h"
 #include "experts/arena.h"
 #include "experts/residency.h"
 
@@ -15,8 +17,8 @@ namespace edgemoe {
 // Experts by their number in the catalog. Used by one thread.
 class ExpertCache {
   public:
-    // Both outlive it. The residency counts what slots take; records may be smaller.
-    ExpertCache(Residency& residency, SlotArena& arena, std::vector<std::int64_t> record_sizes);
+    // The residency outlives it, and nobody else takes room in it.
+    explicit ExpertCache(Residency& residency);
 
     // The room for an absent expert's record, to load it into, evicting if need be; nullptr when too little
     // may leave.
@@ -27,13 +29,11 @@ class ExpertCache {
     void release(int expert);
 
     // Loading or resident.
-    bool has_room(int expert) const { return slot_of_[static_cast<std::size_t>(expert)] >= 0; }
+    bool has_room(int expert) const { return record(expert) != nullptr; }
     bool contains(int expert) const { return residency_.is_resident(expert); }
-    // The record of an expert that is loading or resident.
-    std::uint8_t* record(int expert) const { return arena_.data(slot_of_[static_cast<std::size_t>(expert)]); }
-    std::int64_t record_num_bytes(int expert) const {
-        return record_sizes_[static_cast<std::size_t>(expert)];
-    }
+    // The record of an expert that is loading or resident; nullptr of another.
+    std::uint8_t* record(int expert) const { return records_[static_cast<std::size_t>(expert)]; }
+    std::int64_t record_num_bytes(int expert) const { return catalog().num_bytes(expert); }
     // Whether there is room for every expert: none will ever be evicted.
     bool holds_all() const { return holds_all_; }
 
@@ -41,13 +41,15 @@ class ExpertCache {
     const Catalog& catalog() const { return residency_.catalog(); }
 
   private:
-    void give_slot(int expert);
+    void forget(int expert);
+    // While records lie apart, holes hold no pages: what is in memory is what experts take.
+    void give_back_holes();
 
     Residency& residency_;
-    SlotArena& arena_;
-    std::vector<std::int64_t> record_sizes_;
-    std::vector<int> slot_of_;  // -1 for what is absent
     bool holds_all_;
+    Arena arena_;
+    std::map<int, Mapping> apart_;
+    std::vector<std::uint8_t*> records_;
 };
 
 }  // namespace edgemoe

@@ -63,7 +63,7 @@ class Loads final : public Reads {
     std::vector<int> wait(const std::vector<int>& experts);
     // Drops a read on speculation that has not started; if there is none, waits for one to end.
     void make_room();
-    // After an error: lets nothing write into a slot that is given back.
+    // After an error: lets nothing write into room that is given back.
     void abandon() noexcept;
 
     const ExpertCache& cache() const { return cache_; }

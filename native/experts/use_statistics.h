@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <numeric>
 #include <vector>
 
 namespace edgemoe {
@@ -19,6 +20,9 @@ class Catalog {
     int num_layers() const { return static_cast<int>(first_.size()) - 1; }
     int first_step() const { return first_step_; }
     std::int64_t num_bytes(int expert) const { return num_bytes_[static_cast<std::size_t>(expert)]; }
+    const std::vector<std::int64_t>& record_sizes() const { return num_bytes_; }
+    // Of all experts.
+    std::int64_t total_bytes() const { return std::reduce(num_bytes_.begin(), num_bytes_.end()); }
     int position(int expert) const { return positions_[static_cast<std::size_t>(expert)]; }
     // The number of a layer's first expert; of the layer after the last: N.
     int first(int position) const { return first_[static_cast<std::size_t>(position)]; }

@@ -1,5 +1,7 @@
 // Who leaves, by hand, under the sanitizers. tests/experts/test_residency.py compares any course of events.
+#include <map>
 #include <optional>
+#include <random>
 #include <vector>
 
 #include "experts/policies.h"
@@ -69,6 +71,60 @@ TEST(the_cheapest_leaves_unless_it_is_pinned) {
     CHECK_EQUAL(residency.used_bytes(), 2 * kPage);
     residency.unpin_all();
     CHECK((residency.missing({0, 2, 4}) == std::vector<int>{0}));
+}
+
+TEST(records_of_many_sizes_lie_side_by_side) {
+    // Three layers of eight experts of one to seven pages, in the room for sixteen pages.
+    std::vector<std::int64_t> sizes;
+    std::vector<int> positions;
+    for (int e = 0; e < 24; ++e) {
+        sizes.push_back((1 + e * 5 % 7) * kPage);
+        positions.push_back(e / 8);
+    }
+    UseStatistics statistics(Catalog(sizes, positions, 0), 32.0);
+    const auto policy = make_policy("edgemoe");
+    Residency residency(statistics, *policy, 16 * kPage, 0.0);
+    std::mt19937 random(1);
+    int num_apart = 0;
+    for (int step = 0; step < 3000; ++step) {
+        const int expert = static_cast<int>(random() % 24);
+        const std::int32_t id = expert % 8;
+        statistics.observe(expert / 8, &id, 1, 1);
+        if (random() % 3 == 0) residency.unpin_all();
+        if (residency.is_resident(expert)) continue;
+        if (!residency.take(expert, random() % 2 == 0)) continue;
+        if (random() % 8 == 0) {
+            residency.drop(expert);
+        } else {
+            residency.admit(expert);
+            if (random() % 2 == 0) residency.pin({expert}, true);
+        }
+        // Whose each page is; -1: a hole's.
+        std::map<std::int64_t, int> owners;
+        std::int64_t bytes = 0;
+        for (int e = 0; e < 24; ++e) {
+            if (!residency.is_resident(e)) continue;
+            bytes += sizes[static_cast<std::size_t>(e)];
+            if (!residency.places().contains(e)) {
+                ++num_apart;
+                continue;
+            }
+            const std::int64_t begin = residency.places().offset(e);
+            for (std::int64_t at = begin; at < begin + sizes[static_cast<std::size_t>(e)]; at += kPage) {
+                CHECK(owners.emplace(at, e).second);
+            }
+        }
+        for (const auto& [begin, num_bytes] : residency.places().holes()) {
+            for (std::int64_t at = begin; at < begin + num_bytes; at += kPage) {
+                CHECK(owners.emplace(at, -1).second);
+            }
+        }
+        CHECK_EQUAL(std::ssize(owners), 16);
+        CHECK(owners.begin()->first == 0 && owners.rbegin()->first == 15 * kPage);
+        CHECK_EQUAL(residency.used_bytes(), bytes);
+        CHECK(bytes <= 16 * kPage);
+    }
+    CHECK(num_apart > 0);
 }
 
 TEST(impossible_catalogs_are_refused) {

@@ -114,7 +114,6 @@ class Guesses : public Predictor {
 
 // A cache of so many bytes, and what runs from it.
 struct Streamed {
-    SlotArena arena;
     UseStatistics statistics;
     std::unique_ptr<EvictionPolicy> policy = make_policy("lru");
     Residency residency;
@@ -131,10 +130,9 @@ struct Streamed {
     int num_checked = 0;
 
     Streamed(const Experts& experts, std::int64_t capacity_bytes, Verify verify = Verify::kFirst)
-        : arena(capacity_bytes, experts.sizes),
-          statistics(Catalog(experts.sizes, experts.positions, 0), 32.0),
+        : statistics(Catalog(experts.sizes, experts.positions, 0), 32.0),
           residency(statistics, *policy, capacity_bytes, 0.25),
-          cache(residency, arena, experts.sizes),
+          cache(residency),
           reader(experts.file),
           loads(cache, reader, experts.places, verify,
                 [this](int, const std::uint8_t*, std::int64_t) { return ++num_checked > 0; }),
@@ -206,7 +204,6 @@ TEST(what_is_resident_changes_no_bit) {
             CHECK((num_rehearsals > 0) == (streamed.reads_ahead && capacity > experts.largest()));
             CHECK(streamed.stream.num_misses() > kAll);
             CHECK(streamed.residency.used_bytes() <= capacity);
-            CHECK(streamed.arena.touched_bytes() <= capacity);
             CHECK_EQUAL(streamed.num_checked, kAll);
         }
     }

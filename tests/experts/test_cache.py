@@ -12,24 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from edgemoe.errors import RequestError
 from edgemoe.experts import POLICIES, Catalog, ExpertCache, make_policy
-from edgemoe.native import SlotArena
 
 PAGE = 4096
 SIZES = (PAGE, 2 * PAGE, 3 * PAGE)
 MIXED = {(layer, expert): SIZES[(layer + expert) % 3] for layer in range(3) for expert in range(4)}
 EVEN = {(0, expert): PAGE for expert in range(4)}
-
-
-class Slot:
-    """A slot of an arena for a record of this size."""
-
-    def __init__(self, arena, num_bytes):
-        self.arena = arena
-        self.number = arena.take(num_bytes)
-        self.buffer = arena.buffer(self.number, num_bytes)
-
-    def give(self):
-        self.arena.give(self.number)
 
 
 def new_cache(records, pages, policy="lru"):
@@ -92,7 +79,7 @@ def test_a_layer_keeps_its_floor_against_other_layers():
     assert len(cache) == 16
 
 
-def test_a_failed_load_gives_its_slot_back():
+def test_a_failed_load_gives_its_room_back():
     cache = new_cache(EVEN, 1)
     cache.reserve(0)
     assert cache.reserve(1) is None
@@ -100,7 +87,7 @@ def test_a_failed_load_gives_its_slot_back():
     load(cache, 1)
 
 
-def test_slots_are_disjoint_and_aligned():
+def test_records_are_disjoint_and_aligned():
     cache = new_cache(EVEN, 3)
     buffers = [cache.reserve(expert) for expert in range(3)]
     for value, buffer in enumerate(buffers):
@@ -109,98 +96,89 @@ def test_slots_are_disjoint_and_aligned():
     assert [int(buffer.max()) for buffer in buffers] == [0, 1, 2]
 
 
-def test_the_arena_returns_pages_that_hold_nothing_before_it_takes_more():
-    arena = SlotArena(6 * PAGE, SIZES)
-    small = [Slot(arena, PAGE) for _ in range(6)]
-    for slot in small:
-        slot.buffer[:] = 7
-        slot.give()
-    large = [Slot(arena, 3 * PAGE) for _ in range(2)]
-    for slot in large:
-        slot.buffer[:] = 9
-    assert arena.touched_bytes == 6 * PAGE
-    taken = {slot.number for slot in large}
-    others = [slot for slot in small if slot.number not in taken]
-    assert len(others) == 4
-    assert not any(slot.buffer.any() for slot in others), "their pages were not given back"
-
-
-def test_a_slot_keeps_the_pages_behind_a_small_record_until_they_are_wanted():
-    arena = SlotArena(4 * PAGE, SIZES)
-    slot = Slot(arena, 3 * PAGE)
-    slot.buffer[:] = 5
-    slot.give()
-    small = Slot(arena, PAGE)
-    assert (small.number, arena.touched_bytes) == (slot.number, 3 * PAGE)
-    assert np.all(slot.buffer == 5)
-    Slot(arena, 3 * PAGE)
-    assert arena.touched_bytes == 4 * PAGE
-    assert np.all(small.buffer == 5), "the record itself was touched"
-    assert not slot.buffer[PAGE:].any(), "what lies behind it was not given back"
-
-
-def test_large_slots_of_several_sizes_take_no_more_memory_than_they_have():
-    """Huge pages lie within slots: giving one back frees all of it, and nothing of its neighbours."""
-    sizes = (3 << 20, 5 << 20)
-    arena = SlotArena(30 << 20, sizes)
-    before = resident_bytes()
-    slots = [Slot(arena, sizes[0]) for _ in range(10)]
-    for value, slot in enumerate(slots):
-        slot.buffer[:] = value + 1
-    assert resident_bytes() - before <= arena.touched_bytes + (1 << 20)
-    for slot in slots[::2]:
-        slot.give()
-    for _ in range(3):  # 15 MiB instead of 5 slots of 3 MiB
-        Slot(arena, sizes[1]).buffer[:] = 99
-    assert arena.touched_bytes <= 30 << 20
-    assert resident_bytes() - before <= arena.touched_bytes + (1 << 20)
-    for value, slot in list(enumerate(slots))[1::2]:
-        assert np.all(slot.buffer == value + 1)
-
-
-def test_records_that_nearly_fill_a_huge_page_take_it():
-    huge, nearly, large = 2 << 20, 15 << 17, 3 << 20
-    arena = SlotArena(6 * huge, [nearly, large] * 4)
-    assert arena.slot_num_bytes(nearly) == huge
-    assert arena.slot_num_bytes(large) == large
-    before = resident_bytes()
-    slots = [Slot(arena, nearly) for _ in range(6)]
-    for slot in slots:
-        assert len(slot.buffer) == nearly
-        assert slot.buffer.ctypes.data % huge == 0
-        slot.buffer[:] = 1
-    assert arena.touched_bytes == 6 * huge
-    assert resident_bytes() - before <= arena.touched_bytes + (1 << 20)
-    assert SlotArena(4 * (nearly + large), [nearly, large] * 4).slot_num_bytes(nearly) == nearly, "all fit"
-    assert SlotArena(6 * huge, [nearly - PAGE, large] * 4).slot_num_bytes(nearly) == nearly, "not that near"
-    mostly = 12 << 17
-    assert SlotArena(4 * huge, [mostly, large] * 4).slot_num_bytes(mostly) == huge, "less than half fits"
-    assert SlotArena(6 * huge, [mostly, large] * 4).slot_num_bytes(mostly) == mostly
-
-
-def test_slots_take_whole_pages_where_these_are_larger_than_on_most_machines():
-    """Such as 16 KiB on some boards: part of a page cannot go back to the system."""
-    large_page = 4 * PAGE
-    arena = SlotArena(3 * large_page, [*SIZES, 5 * PAGE] * 4, large_page)
-    assert [arena.slot_num_bytes(size) for size in (PAGE, 5 * PAGE)] == [large_page, 2 * large_page]
-    small = [Slot(arena, PAGE) for _ in range(3)]
-    assert all((b.buffer.ctypes.data - small[0].buffer.ctypes.data) % large_page == 0 for b in small)
-    for slot in small:
-        slot.give()
-    Slot(arena, 5 * PAGE)
-    assert arena.touched_bytes == 3 * large_page
-    assert SlotArena(1 << 20, SIZES, large_page).slot_num_bytes(PAGE) == PAGE, "all fit: nothing goes back"
-
-
-def test_a_cache_counts_what_slots_take():
-    huge, nearly, large = 2 << 20, 15 << 17, 3 << 20
-    records = {(0, expert): (nearly, large)[expert % 2] for expert in range(8)}
-    cache = ExpertCache(Catalog(records), 3 * huge, make_policy("lru"))
-    for expert in (0, 2, 4, 6):
-        assert cache.has_free_room(expert) is (expert < 6)
-        load(cache, expert)
+def filled(sizes, capacity_bytes):
+    """A cache of one layer of experts of these sizes, loaded and used in turn as far as there is room."""
+    catalog = Catalog({(0, expert): size for expert, size in enumerate(sizes)})
+    cache = ExpertCache(catalog, capacity_bytes, make_policy("lru"))
+    for expert in range(len(sizes)):
+        if not cache.residency.has_room(expert):
+            break
+        load(cache, expert)[:] = expert + 1
         use(cache, expert)
-    assert (len(cache), cache.residency.used_bytes) == (3, 3 * huge)
+    return cache
+
+
+def test_neighbours_leave_for_a_larger_expert():
+    """Not the two that are worth least, which do not lie side by side."""
+    cache = filled([PAGE] * 6 + [2 * PAGE], 6 * PAGE)
+    for expert in (2, 3, 2, 3, 1):  # from the least worth on: 0, 4, 5, 2, 3, 1
+        use(cache, expert)
+    load(cache, 6)[:] = 7
+    assert {e for e in range(7) if e in cache} == {0, 1, 2, 3, 6}
+    assert all(np.all(cache.record(e) == e + 1) for e in (0, 1, 2, 3, 6))
+
+
+def test_what_fits_between_others_comes_without_any_leaving():
+    cache = filled([2 * PAGE, PAGE, PAGE, PAGE, PAGE], 5 * PAGE)
+    load(cache, 4)
+    assert len(cache) == 4, "the one that was worth least left, of two pages for one"
+    assert cache.residency.has_room(0) is False
+    assert [cache.residency.has_room(e) for e in range(5) if e not in cache] == [False]
+    use(cache, 4)
+    cache.residency.pin([1, 2, 3, 4])
+    assert cache.reserve(0) is None
+
+
+def test_an_expert_that_is_needed_lies_apart_where_free_bytes_are_in_pieces():
+    sizes = [PAGE, PAGE, PAGE, PAGE, 2 * PAGE]
+    cache = filled(sizes, 4 * PAGE)
+    cache.residency.pin([1, 3])
+    assert cache.reserve(4, is_demand=False) is None
+    assert len(cache) == 4
+    load(cache, 4)[:] = 5
+    assert {e for e in range(5) if e in cache} == {1, 3, 4}
+    assert all(np.all(cache.record(e) == e + 1) for e in (1, 3, 4))
+    assert not cache.residency.has_room(0), "bytes between the others are used by what lies apart"
+    use(cache, 4)
+    cache.residency.pin([4])
+    assert cache.reserve(0) is None
+    cache.residency.unpin([1, 3, 4])
+    load(cache, 0)[:] = 1
+    assert {e for e in range(5) if e in cache} == {0, 1, 3}, "what lies apart leaves first"
+
+
+@pytest.mark.parametrize("pinned", [(), (1, 4, 7, 10)])
+def test_large_records_take_no_more_memory_than_there_is(pinned):
+    """Huge pages hold parts of neighbours, and what lies apart takes the place of holes."""
+    small, large, capacity = 3 << 20, 5 << 20, 36 << 20
+    before = resident_bytes()
+    cache = filled([small] * 12 + [large] * 8, capacity)
+    assert len(cache) == 12
+    cache.residency.pin(list(pinned))
+    for expert in range(12, 17):
+        load(cache, expert)[:] = expert + 1
+        use(cache, expert)
+        assert resident_bytes() - before <= capacity + (1 << 20)
+    there = [e for e in range(20) if e in cache]
+    assert set(pinned) <= set(there)
+    for expert in there:
+        assert np.all(cache.record(expert) == expert + 1)
+    assert cache.residency.used_bytes <= capacity
+
+
+def test_with_room_for_all_any_of_them_comes_at_any_time():
+    """Though some were given up and others came in between."""
+    cache = ExpertCache(Catalog(MIXED), sum(MIXED.values()), make_policy("lru"))
+    assert cache.holds_all
+    for expert in (0, 2, 4):
+        cache.reserve(expert)
+    for expert in (0, 2):
+        cache.release(expert)
+    for expert in reversed(range(len(MIXED))):
+        if expert != 4:
+            load(cache, expert)[:] = expert
+    assert len(cache) == len(MIXED) - 1
+    assert all(np.all(cache.record(e) == e) for e in range(len(MIXED)) if e != 4)
 
 
 def resident_bytes():

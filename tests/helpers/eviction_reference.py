@@ -56,6 +56,64 @@ def worth(policy, statistics):
     }[policy]
 
 
+class Places:
+    """Where records lie: ``blocks`` of [bytes, expert or None], side by side."""
+
+    def __init__(self, capacity_bytes, sizes):
+        self.sizes = sizes
+        self.holds_all = sum(sizes) <= capacity_bytes
+        self.blocks = [[capacity_bytes, None]]
+
+    def fits(self, expert):
+        return self.holds_all or self._hole(expert) is not None
+
+    def put(self, expert):
+        """Whether it has a place now."""
+        if not self.fits(expert):
+            return False
+        if not self.holds_all:
+            index, size = self._hole(expert), self.sizes[expert]
+            left = self.blocks[index][0] - size
+            self.blocks[index : index + 1] = [[size, expert]] + [[left, None]] * (left > 0)
+        return True
+
+    def remove(self, expert):
+        merged = []
+        for size, there in self.blocks:
+            is_hole = there is None or there == expert
+            if is_hole and merged and merged[-1][1] is None:
+                merged[-1][0] += size
+            else:
+                merged.append([size, None if is_hole else there])
+        self.blocks = merged
+
+    def cheapest_run(self, within, num_bytes, cost_of):
+        """(cost, experts) of neighbours, ``within`` among them, that have so many bytes with their holes."""
+        costs = [0.0 if there is None else cost_of(there) for _, there in self.blocks]
+        middle = next(i for i, (_, there) in enumerate(self.blocks) if there == within)
+        best, experts = np.inf, []
+        for first in range(middle, -1, -1):
+            for end in range(middle + 1, len(self.blocks) + 1):
+                blocks = self.blocks[first:end]
+                if sum(size for size, _ in blocks) < num_bytes:
+                    continue
+                cost = 0.0
+                for i in [*range(middle, first - 1, -1), *range(middle + 1, end)]:
+                    cost += costs[i]
+                if cost < best:
+                    best, experts = cost, [there for _, there in blocks if there is not None]
+                break
+        return best, experts
+
+    def _hole(self, expert):
+        holes = [
+            (size, i)
+            for i, (size, there) in enumerate(self.blocks)
+            if there is None and size >= self.sizes[expert]
+        ]
+        return min(holes)[1] if holes else None
+
+
 class Books:
     """See ``edgemoe.experts.Residency``."""
 
@@ -66,48 +124,63 @@ class Books:
         self.is_held, self.is_resident, self.is_pinned, self.is_reserved = (
             np.zeros(len(catalog), bool) for _ in range(4)
         )
-        self.order, self.order_clock = [], None
+        self.places, self.apart = Places(capacity_bytes, catalog.num_bytes.tolist()), set()
+        self.costs, self.order_clock = {}, None
 
     def take(self, expert, is_demand):
-        missing = self.catalog.num_bytes[self.is_held].sum() + self.catalog.num_bytes[expert]
-        missing -= self.capacity_bytes
-        leaving = self._choose(missing, expert, is_demand) if missing > 0 else []
+        used = self.catalog.num_bytes[self.is_held].sum() + self.catalog.num_bytes[expert]
+        leaving = []
+        if used > self.capacity_bytes or not self.places.fits(expert):
+            leaving = self._choose(expert, is_demand, used - self.capacity_bytes)
         if leaving is not None:
-            self.is_held[leaving] = self.is_resident[leaving] = False
+            for victim in leaving:
+                self.drop(victim)
+            self.is_resident[leaving] = False
             self.is_held[expert] = True
+            if not self.places.put(expert):
+                self.apart.add(expert)
         return leaving
 
-    def _choose(self, missing, expert, is_demand):
-        leaving = self._from_order(missing, expert, is_new=False) or self._from_order(missing, expert, True)
-        if leaving is None and is_demand:
-            free = np.flatnonzero(self.is_resident & ~self.is_pinned)
-            leaving = self._until(free[np.argsort(self._worth()[free], kind="stable")], missing)
-        return leaving
+    def drop(self, expert):
+        self.is_held[expert] = False
+        self.costs.pop(expert, None)
+        self.places.remove(expert)
+        self.apart.discard(expert)
 
-    def _from_order(self, missing, expert, is_new):
+    def _choose(self, expert, is_demand, missing):
+        if not self.apart:
+            leaving = self._from_order(expert, is_due=False) or self._from_order(expert, is_due=True)
+            if leaving:
+                return leaving
+        if not is_demand:
+            return None
+        costs = self._costs(np.flatnonzero(self.is_resident & ~self.is_pinned))
+        leaving = [] if self.apart else self._run(expert, costs, lambda e: costs.get(e, np.inf))
+        for victim in [] if leaving else sorted(costs, key=lambda e: (costs[e], e)):
+            if self.catalog.num_bytes[leaving].sum() < missing:
+                leaving.append(victim)
+        return leaving if self.catalog.num_bytes[leaving].sum() >= missing else None
+
+    def _from_order(self, expert, is_due):
         """The cheapest of the order; it stays for a layer, or for a token where layers do not matter."""
         statistics = self.statistics
         depends_on_layer = self.policy in ("edgemoe", "forecast", "edgemoe-printed")
         lasts = 1 if depends_on_layer or self.catalog.first_step else self.catalog.num_layers
-        if is_new and self.order_clock == statistics.clock and self.made_now:
-            return None
-        self.made_now = False
-        if is_new or self.order_clock is None or statistics.clock - self.order_clock >= lasts:
-            held = np.flatnonzero(self.is_resident)
-            self.order = held[np.argsort(self._worth()[held], kind="stable")].tolist()
-            self.order_clock, self.made_now = statistics.clock, True
-        leaving = []
-        while self.order and self.catalog.num_bytes[leaving].sum() < missing:
-            victim = self.order.pop(0)
-            if self._may_leave(victim, expert):
-                leaving.append(victim)
-        return self._until(leaving, missing)
+        if is_due or self.order_clock is None or statistics.clock - self.order_clock >= lasts:
+            self.costs = self._costs(np.flatnonzero(self.is_resident))
+            self.order_clock = statistics.clock
+        return self._run(
+            expert, self.costs, lambda e: self.costs.get(e, np.inf) if self._may_leave(e, expert) else np.inf
+        )
 
-    def _until(self, experts, missing):
-        for count in range(1, len(experts) + 1):
-            if self.catalog.num_bytes[experts[:count]].sum() >= missing:
-                return list(experts[:count])
-        return None
+    def _run(self, expert, costs, cost_of):
+        best, found = np.inf, []
+        for within in sorted(costs, key=lambda e: (costs[e], e)):
+            if cost_of(within) < np.inf:
+                cost, experts = self.places.cheapest_run(within, self.catalog.num_bytes[expert], cost_of)
+                if cost < best:
+                    best, found = cost, experts
+        return found
 
     def _may_leave(self, victim, expert):
         statistics, position = self.statistics, self.catalog.layer_position[victim]
@@ -124,8 +197,9 @@ class Books:
             and statistics.last_use[victim] <= self.order_clock
         )
 
-    def _worth(self):
+    def _costs(self, experts):
         values = worth(self.policy, self.statistics)
-        if self.catalog.first_step:
-            values[: self.statistics.num_over()] = -np.inf
-        return values
+        num_over = self.statistics.num_over() if self.catalog.first_step else 0
+        least = min((values[e] for e in experts if e >= num_over), default=0)
+        costs = {int(e): 0.0 if e < num_over else values[e] - least for e in experts}
+        return costs | {e: -1 for e in self.apart if e in costs}

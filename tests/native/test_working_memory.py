@@ -119,8 +119,7 @@ def experts():
     size = -(-sum(part.num_bytes for part in native.record_parts(*layout)) // 4096) * 4096
     statistics = native.UseStatistics([size] * top_k, [0] * top_k, 0, 64.0)
     residency = native.Residency(statistics, native.make_policy("lru"), top_k * size, 0.0)
-    arena = native.SlotArena(top_k * size, [size])
-    cache = native.ExpertCache(residency, arena, [size] * top_k)
+    cache = native.ExpertCache(residency)
     for expert in range(top_k):
         cache.reserve(expert)[:] = 0
         cache.admit(expert)

@@ -1,7 +1,9 @@
 """Which resident expert leaves when another needs its place.
 
 A policy sees how experts have been used and says what each candidate is worth; the lowest leaves first.
-It is never asked about experts in use. What each is worth, by policy:
+Where experts differ in size, several neighbours may have to leave for one: those that are worth least in
+sum, counted from the least worth of all. It is never asked about experts in use. What each is worth, by
+policy:
 
 * ``lru``: its last use.
 * ``lfu``: its frequency of use; of equals, the less recently used leaves first.
@@ -16,8 +18,6 @@ It is never asked about experts in use. What each is worth, by policy:
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from edgemoe import native
 from edgemoe.errors import RequestError
@@ -36,15 +36,9 @@ HALF_LIFE_TOKENS = 32
 class UseStatistics(native.UseStatistics):
     """How often and when each expert of a catalog was used. Adapts to the text; see ``native.eviction``."""
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        half_life_tokens: float = HALF_LIFE_TOKENS,
-        num_bytes: Sequence[int] | None = None,
-    ) -> None:
-        """``num_bytes`` that each expert takes in memory, where that is not the size of its record."""
-        sizes = catalog.num_bytes.tolist() if num_bytes is None else num_bytes
-        super().__init__(sizes, catalog.layer_position.tolist(), catalog.first_step, half_life_tokens)
+    def __init__(self, catalog: Catalog, half_life_tokens: float = HALF_LIFE_TOKENS) -> None:
+        positions = catalog.layer_position.tolist()
+        super().__init__(catalog.num_bytes.tolist(), positions, catalog.first_step, half_life_tokens)
 
 
 def make_policy(name: str) -> EvictionPolicy:

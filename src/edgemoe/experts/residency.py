@@ -1,6 +1,6 @@
-"""Which experts are in memory, counted in bytes, and who leaves for whom.
+"""Which experts are in memory and where, and who leaves for whom.
 
-Bookkeeping only: the expert cache adds buffers to it, the simulation none.
+Bookkeeping only: the expert cache adds memory to it, the simulation none.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class Residency(native.Residency):
     ``take(expert, is_demand)`` makes room for an expert that is about to load and returns those that leave
     for it; None, and nothing leaves, where there is not room enough. Then ``admit`` it, or ``drop`` it. An
     expert in use is pinned and never leaves. One that is expected soon is reserved: it leaves only for an
-    expert that is needed now. A layer keeps ``floor_share`` of an even share against other layers. What an
+    expert that is needed now. Records do not move, so those leave that lie side by side and are worth least
+    together. A layer keeps ``floor_share`` of an even share against other layers. What an
     encoder has done with leaves first, whatever the policy.
     """
 

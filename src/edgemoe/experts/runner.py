@@ -193,7 +193,7 @@ class StreamedExperts:
                 continue
             if expert in self._loads:
                 self._loads.demand(expert)
-            elif not self._cache.has_free_room(expert):
+            elif not self._cache.residency.has_room(expert):
                 return
             else:
                 self._loads.start(expert)

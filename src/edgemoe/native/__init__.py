@@ -86,7 +86,6 @@ from edgemoe.native.streaming import (
     Loads,
     Rehearsal,
     Rehearsed,
-    SlotArena,
     TieredReader,
     compiled_reader,
 )
@@ -127,7 +126,6 @@ __all__ = [
     "Rehearsed",
     "Residency",
     "Router",
-    "SlotArena",
     "Speculation",
     "StepPredictor",
     "SuffixIndex",

@@ -1,8 +1,8 @@
 """Experts streamed through a cache, one layer at a time. Used by one thread.
 
 Experts are numbered by layer, then by expert; a layer's position is its place among those that have experts.
-``help()`` of the classes says what each does: slots of an arena, the cache of records in them, the loads that
-fill it, and the stream that runs a layer from it.
+``help()`` of the classes says what each does: the cache of records, the loads that fill it, and the stream
+that runs a layer from it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ ExpertCache = _native.ExpertCache
 ExpertStream = _native.ExpertStream
 LoadFailed = _native.LoadFailed
 Loads = _native.Loads
-SlotArena = _native.SlotArena
 DEMAND_TRIES: int = _native.DEMAND_TRIES
 
 # What the experts of a layer would get of one token, (1, D), its router's scores (1, E), and ids and weights
