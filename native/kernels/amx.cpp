@@ -1,5 +1,6 @@
 // AMX: integer products of 16 tokens and 16 rows in one instruction. Fewer tokens and matrices of floats go
-// the way of AVX-512 with VBMI, which every processor with AMX has.
+// the way of AVX-512 with VBMI, which every processor with AMX has. EDGEMOE_AMX_BY_AVX512 does what tiles do by
+// plain code, so that these kernels can be tested on processors that have only that.
 #include <immintrin.h>
 
 #include "kernels/grids.h"
@@ -27,10 +28,12 @@ constexpr int kTokensTogether = 1;
 
 const Kernels* rest_kernels() { return avx512vbmi_kernels(); }
 
-// Tiles 0 and 1 hold sums [token][row], 2 codes of tokens [token][column], 3 values [quad][row][column % 4].
-
 using TileSums = std::int32_t[kTileTokens][kRowGroup];
 
+// What palette 1 has.
+constexpr int kNumTiles = 8, kMostTileRows = 16, kMostTileBytes = 64;
+
+// Tiles 0 and 1 hold sums [token][row], 2 codes of tokens [token][column], 3 values [quad][row][column % 4].
 struct alignas(kAlignment) TileShapes {
     std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
     std::uint16_t row_bytes[16] = {4 * kRowGroup, 4 * kRowGroup, kBlock, kChunk};
@@ -38,14 +41,19 @@ struct alignas(kAlignment) TileShapes {
 };
 constexpr TileShapes kTileShapes;
 
-// While one exists, this thread has tiles.
-class Tiles {
-  public:
-    Tiles() { asm volatile("ldtilecfg %0" ::"m"(kTileShapes)); }
-    ~Tiles() { asm volatile("tilerelease"); }
-    Tiles(const Tiles&) = delete;
-    Tiles& operator=(const Tiles&) = delete;
-};
+// Whether tiles may be multiplied: else the instruction is refused.
+constexpr bool fit(int sums, int codes, int values) {
+    const TileShapes& by = kTileShapes;
+    return by.rows[sums] == by.rows[codes] && by.row_bytes[sums] == by.row_bytes[values] &&
+           by.row_bytes[codes] == kQuad * by.rows[values];
+}
+static_assert(fit(0, 2, 3) && fit(1, 2, 3));
+
+#ifdef EDGEMOE_AMX_BY_AVX512
+#include "kernels/plain_tiles.h"
+#else
+#include "kernels/tile_instructions.h"
+#endif
 
 // Tiles take signed bytes: values are less their zero, except where halves have scales.
 template <Format f>
@@ -58,23 +66,6 @@ inline void store_quads(I first, I second, std::uint8_t (&values)[kQuads][kChunk
 #include "kernels/unpacked_rows.h"
 
 // ---- Blocks with one scale, by tiles.
-
-// Not the compiler's own functions: these take no numbers from templates, and GCC's do not tell it that a
-// tile is loaded from memory.
-template <int tile>
-inline void load_tile(const void* from, std::int64_t stride) {
-    asm volatile("tileloadd (%1,%2,1), %%tmm%c0" ::"i"(tile), "r"(from), "r"(stride) : "memory");
-}
-template <int tile>
-inline void store_tile(TileSums& to) {
-    asm volatile("tilestored %%tmm%c0, (%1,%2,1)" ::"i"(tile), "r"(to), "r"(sizeof to[0]) : "memory");
-}
-// Tile `sums` becomes the products of two tiles of signed bytes.
-template <int sums, int codes, int values>
-inline void multiply_tiles() {
-    asm volatile("tilezero %%tmm%c0\n\ttdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(sums), "i"(codes),
-                 "i"(values));
-}
 
 // Begins the sums of a block. Two may be under way, in slots 0 and 1.
 template <int slot, Format f>

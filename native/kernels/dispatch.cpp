@@ -1,5 +1,5 @@
 // Chooses the instruction set once; EDGEMOE_ISA forces one and fails loudly.
-#ifdef EDGEMOE_HAVE_AMX
+#if defined(EDGEMOE_HAVE_AMX) && !defined(EDGEMOE_AMX_BY_AVX512)
 #include <cpuid.h>
 #endif
 
@@ -40,7 +40,9 @@ bool runs_avx512() { return runs_avx512bw() && __builtin_cpu_supports("avx512vnn
 #ifdef EDGEMOE_HAVE_AVX512VBMI
 bool runs_avx512vbmi() { return runs_avx512() && __builtin_cpu_supports("avx512vbmi"); }
 #endif
-#ifdef EDGEMOE_HAVE_AMX
+#ifdef EDGEMOE_AMX_BY_AVX512
+bool runs_amx() { return runs_avx512vbmi(); }
+#elif defined(EDGEMOE_HAVE_AMX)
 bool has_amx() {
     constexpr unsigned kTilesAndInt8 = 1u << 24 | 1u << 25;
     unsigned eax, ebx, ecx, edx = 0;
