@@ -215,11 +215,12 @@ TEST(all_vector_kernels_give_the_same_bits_for_formats_of_few_bits) {
 TEST(experts_together_have_the_bits_of_single_calls_on_any_number_of_threads) {
     for_every_isa_and_format([](const Kernels& kernels, Format f) {
         force_kernels(kernels.name);
-        constexpr std::int64_t kWidth = 256, kInner = 512, kTokens = 6;
+        constexpr std::int64_t kWidth = 256, kInner = 256, kTokens = 13;  // enough for a tile of 16
         const Packed gate(f, {kInner, kWidth}, 5), up(f, {kInner, kWidth}, 6), down(f, {kWidth, kInner}, 7);
         const std::vector<float> x = normal(kTokens * kWidth, 8);
-        const std::vector<std::vector<std::int32_t>> rows = {{0}, {5, 2}, {1, 3, 4}, {0, 1, 2, 3, 5}};
-        std::vector<float> alone(kTokens * kWidth), together(11 * kWidth);
+        const std::vector<std::vector<std::int32_t>> rows = {
+            {0}, {5, 2}, {1, 3, 4}, {0, 1, 2, 3, 5}, {12, 0, 7, 1, 6, 2, 5, 3, 4, 8, 11, 9, 10}};
+        std::vector<float> alone(kTokens * kWidth), together(24 * kWidth);
         for (std::int64_t t = 0; t < kTokens; ++t) {
             expert_ffn(x.data() + t * kWidth, 1, {gate.matrix, up.matrix, down.matrix}, Activation::kSilu,
                        alone.data() + t * kWidth);
