@@ -1,6 +1,6 @@
 // AMX: integer products of 16 tokens and 16 rows in one instruction. Fewer tokens and matrices of floats go
-// the way of AVX-512 with VBMI, which every processor with AMX has. EDGEMOE_AMX_BY_AVX512 does what tiles do by
-// plain code, so that these kernels can be tested on processors that have only that.
+// the way of AVX-512 with VBMI, which every processor with AMX has. EDGEMOE_AMX_BY_AVX512 does what tiles do
+// by plain code, so that these kernels can be tested on processors that have only that.
 #include <immintrin.h>
 
 #include "kernels/grids.h"
@@ -75,10 +75,10 @@ inline void start_sums(const UnpackedBlock<f>& w, const TileBlock& x) {
     multiply_tiles<slot, 2, 3>();
 }
 
-template <int slot, Format f>
-inline void finish_sums(const UnpackedBlock<f>& w, const TileBlock& x, TileSums& sums,
-                        F (&acc)[kTileTokens]) {
-    store_tile<slot>(sums);
+// Adds sums that are in memory.
+template <Format f>
+inline void add_sums(const UnpackedBlock<f>& w, const TileBlock& x, const TileSums& sums,
+                     F (&acc)[kTileTokens]) {
     const WholeScale by = w.scales[0];
 #pragma GCC unroll 16
     for (int t = 0; t < kTileTokens; ++t) {
@@ -86,19 +86,26 @@ inline void finish_sums(const UnpackedBlock<f>& w, const TileBlock& x, TileSums&
     }
 }
 
-// Sums take long: those of the next block are begun before those of one are waited for.
+// Sums take long to come out of a tile, and what is read waits until it has left the store buffer. So while
+// those of block i are stored, block i + 1 is being multiplied, and those of block i - 1 are added.
+template <int slot, Format f>
+inline void pass_block(const UnpackedBlock<f>* w, const TileBlock* x, std::int64_t i, std::int64_t count,
+                       TileSums (&sums)[2], F (&acc)[kTileTokens]) {
+    if (i + 1 < count) start_sums<1 - slot>(w[i + 1], x[i + 1]);
+    store_tile<slot>(sums[slot]);
+    if (i > 0) add_sums(w[i - 1], x[i - 1], sums[1 - slot], acc);
+}
+
 template <Format f>
 inline void add_blocks(const UnpackedBlock<f>* w, const TileBlock* x, std::int64_t count,
                        F (&acc)[kTileTokens]) {
-    alignas(kAlignment) TileSums sums;
+    alignas(kAlignment) TileSums sums[2];
     start_sums<0>(w[0], x[0]);
     for (std::int64_t i = 0; i < count; i += 2) {
-        if (i + 1 < count) start_sums<1>(w[i + 1], x[i + 1]);
-        finish_sums<0>(w[i], x[i], sums, acc);
-        if (i + 1 == count) break;
-        if (i + 2 < count) start_sums<0>(w[i + 2], x[i + 2]);
-        finish_sums<1>(w[i + 1], x[i + 1], sums, acc);
+        pass_block<0>(w, x, i, count, sums, acc);
+        if (i + 1 < count) pass_block<1>(w, x, i + 1, count, sums, acc);
     }
+    add_sums(w[count - 1], x[count - 1], sums[(count - 1) % 2], acc);
 }
 
 // ---- Blocks with a scale for each half, by AVX-512's dot products: storing two tiles of sums takes longer
