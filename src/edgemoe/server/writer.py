@@ -58,6 +58,15 @@ class AnswerWriter:
         if token.chance is not None and not was_thinking and not was_in_call:
             self._unread.append(token.chance)
         self._settle(pieces)
+        return self._events(pieces) + self._stopping()
+
+    def _stopping(self) -> list[Event]:
+        """The events of whitespace that the reader holds back, if that completes a stop text."""
+        space = self._reader.held_space
+        if self.is_done or not self._scanner.would_stop(space):
+            return []
+        pieces = [Text(space)]
+        self._settle(pieces)
         return self._events(pieces)
 
     def _settle(self, pieces: Sequence[Reasoning | Text | Call]) -> None:

@@ -29,6 +29,10 @@ class Reader(Protocol):
     def is_in_call(self) -> bool:
         """Whether a call is being read."""
 
+    @property
+    def held_space(self) -> str:
+        """Whitespace that is text unless a call or a thought comes next."""
+
     def answer_of(self, raw: str) -> str:
         """What stands behind the thought in all that a model wrote; "" if that cannot be told."""
 

@@ -40,6 +40,11 @@ class HarmonyReader:
         """Whether a call is being read."""
         return not self._is_header and self._kind == "call"
 
+    @property
+    def held_space(self) -> str:
+        """None: whitespace within a message belongs to it."""
+        return ""
+
     def answer_of(self, raw: str) -> str:
         """Unknown: headers stand between thought and calls."""
         return ""

@@ -85,6 +85,13 @@ class AnswerReader:
         """Whether a call is being read."""
         return self._call is not None
 
+    @property
+    def held_space(self) -> str:
+        """Whitespace that is text unless a call or a thought comes next."""
+        if self._is_thinking or self._call is not None:
+            return ""
+        return self._held[: len(self._held) - len(self._held.lstrip())]
+
     def answer_of(self, raw: str) -> str:
         """What stands behind the thought in all that a model wrote, calls as it wrote them."""
         opens = [mark.text for mark in self._manner.marks if mark.opens is None]
@@ -162,8 +169,7 @@ class AnswerReader:
     def _without_space(self, text: str) -> str:
         """Text without the whitespace at its end that belongs to a mark, if one is there or comes next.
 
-        Where no calls are read there is none but before a thought that begins the answer: elsewhere it would
-        only keep a stop text from being seen.
+        Where no calls are read there is none but before a thought that begins the answer.
         """
         if not self._manner.strips_before_call:
             return text
