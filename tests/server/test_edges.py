@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+from helpers.live_server import DEMO_STORE
 
 from edgemoe.server.dialects import DIALECTS
 from edgemoe.server.events import TokenChance
@@ -16,6 +17,8 @@ from edgemoe.server.fields import parse_body
 from edgemoe.server.guard import plain_path, preflight
 from edgemoe.server.model_list import list_models
 from edgemoe.server.openai.chat_answer import logprobs_body
+from edgemoe.server.openai.completions_answer import logprobs_body as completion_logprobs
+from edgemoe.text.tokenizer import Tokenizer
 
 SAY = [{"role": "user", "content": "Tell a story."}]
 ASK = {"model": "demo", "temperature": 0, "max_tokens": 6}
@@ -130,9 +133,24 @@ def test_half_a_call_at_the_limit_is_no_text(takes_calls, shown):
     assert "".join(piece.text for piece in pieces).rstrip() == shown.rstrip()
 
 
-def test_bytes_of_half_a_character_are_not_made_up():
-    told = logprobs_body([TokenChance("é", -1.0), TokenChance("\ufffd", -1.0)])["content"]
-    assert [entry["bytes"] for entry in told] == [[0xC3, 0xA9], None]
+def test_pieces_of_a_character_are_told_by_their_bytes():
+    half = TokenChance(b"\xc3", -2.0, ((b"\xc4", -0.5), (b"\xc3", -2.0)))
+    chances = [TokenChance("é".encode(), -1.0), half]
+    told = logprobs_body(chances)["content"]
+    assert [(entry["token"], entry["bytes"]) for entry in told] == [("é", [0xC3, 0xA9]), ("\ufffd", [0xC3])]
+    older = completion_logprobs([*chances, TokenChance(b"\xa9", -1.0), TokenChance(b"!", -1.0)])
+    assert older["tokens"] == ["é", "bytes:\\xc3", "bytes:\\xa9", "!"]
+    assert older["top_logprobs"][1] == {"bytes:\\xc4": -0.5, "bytes:\\xc3": -2.0}
+    assert older["text_offset"] == [0, 1, 2, 2]  # characters that have begun before
+
+
+def test_a_prompt_of_ids_is_echoed_in_whole_characters(http):
+    """The demo writes them in pieces."""
+    ids = Tokenizer(DEMO_STORE, {}).encode("漢字")
+    body = ASK | {"prompt": ids, "echo": True, "logprobs": 0, "max_tokens": 0}
+    (choice,) = http.post("/v1/completions", json=body).json()["choices"]
+    assert choice["text"] == "漢字"
+    assert len(choice["logprobs"]["tokens"]) == len(ids) > 2
 
 
 @pytest.mark.parametrize("streams", [False, True])

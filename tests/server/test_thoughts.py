@@ -29,7 +29,7 @@ def events_of(text, *, stops=(), reason="stop", tools=TOOLS, **options):
     writer = AnswerWriter(reader, stops, Written("", [1, 2, 3]), **options)
     out = []
     for number, letter in enumerate(text):
-        out += writer.push(Token(letter, number, TokenChance(letter, -0.5)))
+        out += writer.push(Token(letter, number, TokenChance(letter.encode(), -0.5)))
         if writer.is_done:
             break
     return out + writer.finish(End(reason))
@@ -122,16 +122,21 @@ def test_stops_end_the_text_and_not_the_thought(stop):
 
 def test_each_token_of_the_text_is_told_once():
     events = events_of("</think>plain text", tools=[])
-    chances = [chance.text for event in events if isinstance(event, Text) for chance in event.chances]
-    assert "".join(chances) == "</think>plain text"
+    chances = [chance.written for event in events if isinstance(event, Text) for chance in event.chances]
+    assert b"".join(chances).decode() == "</think>plain text"
     assert isinstance(events[-1], Finish)
 
 
-@pytest.mark.parametrize(("stop", "count"), [("\n", 5), ("\n\n", 6), ("\n\nb", 7)])
-def test_a_stop_of_spaces_ends_an_answer_where_no_call_can_come(stop, count):
-    events = events_of("aaaa\n\nb\n\n", stops=[stop], tools=[])
+@pytest.mark.parametrize("tools", [[], TOOLS])
+@pytest.mark.parametrize(
+    ("stop", "count", "told"),
+    [("\n", 5, "aaaa"), ("\n\n", 6, "aaaa"), ("a\n\n", 6, "aaa"), ("\n\nb", 7, "aaaa")],
+)
+def test_a_stop_of_spaces_ends_an_answer_at_once(stop, count, told, tools):
+    events = events_of("aaaa\n\nb\n\n", stops=[stop], tools=tools)
     assert (events[-1].reason, events[-1].usage.num_completion) == ("stop_sequence", count)
-    assert "".join(event.text for event in events if isinstance(event, Text)) == "aaaa"
+    assert events[-1].stop_text == stop
+    assert "".join(event.text for event in events if isinstance(event, Text)) == told
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 30])

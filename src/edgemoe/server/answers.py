@@ -164,16 +164,16 @@ class Answers:
         local, request, prompt = work.local, work.request, work.prompt
         writer, cancel = self._writer(local, request, prompt), Cancel()
         loop = asyncio.get_running_loop()
+        echo = _text_of(local, prompt) if request.echoes_prompt else ""
         desk = Desk(
             writer,
             cancel,
             lambda event: emit((choice, event)),
             lambda at_s: self._note_token(record, at_s),
-            prompt.text,
+            echo,
         )
-        if request.echoes_prompt and request.num_top_logprobs is None:
-            text = prompt.text or local.model.tokenizer.decode_all(prompt.token_ids)
-            emit((choice, Text(text)))
+        if echo and request.num_top_logprobs is None:
+            emit((choice, Text(echo)))
         job = _job(work, choice)
 
         def tell(frame: Frame) -> None:
@@ -240,10 +240,14 @@ class Answers:
         self._threads.shutdown(wait=False)
 
 
+def _text_of(local: LocalModel, prompt: Prompt) -> str:
+    return prompt.text or local.model.tokenizer.decode_all(prompt.token_ids)
+
+
 def _log_texts(record: Record, local: LocalModel, prompt: Prompt, written: Written) -> None:
     """A line with a prompt and what was written to it, also where the client left before the end."""
     texts = {
-        "prompt": prompt.text or local.model.tokenizer.decode_all(prompt.token_ids),
+        "prompt": _text_of(local, prompt),
         "answer": written.answer,
     }
     log.info("texts id=%s %s", record.request_id, json.dumps(texts))

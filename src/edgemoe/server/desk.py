@@ -24,14 +24,16 @@ class Desk:
         cancel: Cancel,
         emit: Callable[[Event], None],
         note_token: Callable[[float], None],
-        prompt_text: str,
+        echo: str,
     ) -> None:
-        """``note_token`` is told when each token was drawn, by ``time.monotonic``."""
+        """``note_token`` is told when each token was drawn, by ``time.monotonic``; ``echo``: the prompt,
+        where it is to be told.
+        """
         self._writer = writer
         self._cancel = cancel
         self._emit = emit
         self._note_token = note_token
-        self._prompt_text = prompt_text
+        self._echo = echo
         self._began_s = time.monotonic()
         self._pieces: deque[Piece] = deque()
         self._is_called = False
@@ -63,7 +65,6 @@ class Desk:
         elif isinstance(piece, Reading):
             self._emit(Progress(piece.done, piece.total, time.monotonic() - self._began_s))
         elif isinstance(piece, Scored):
-            text = self._prompt_text or "".join(chance.text for chance in piece.chances)
-            self._emit(Text(text, tuple(piece.chances)))
+            self._emit(Text(self._echo, tuple(piece.chances)))
         else:
             self.ended.set_result(piece)

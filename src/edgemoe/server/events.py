@@ -14,11 +14,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TokenChance:
-    """A drawn token: its text, natural logarithm of its probability, and the likeliest in its place."""
+    """A drawn token: what it writes, natural logarithm of its probability, and the likeliest in its place."""
 
-    text: str
+    written: bytes  # maybe a piece of a character
     logprob: float | None  # None: the first token of a text, which nothing foretells
-    top: tuple[tuple[str, float], ...] = ()
+    top: tuple[tuple[bytes, float], ...] = ()
 
 
 @dataclass(frozen=True)

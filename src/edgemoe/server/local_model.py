@@ -245,7 +245,8 @@ class LocalModel:
 
     def _score(self, token_ids: Sequence[int], num_top: int, cancel: Cancel) -> Sequence[TokenChance]:
         """How likely the model holds each token of a text; a few rows of logits at a time."""
-        chances = [TokenChance(self.model.tokenizer.decode_all(token_ids[:1]), None)]
+        first = _Marked(self.model.tokenizer).decode_shown(token_ids[:1])  # maybe without a space before it
+        chances = [TokenChance(first.encode(), None)]
         rows = (row for block in self.model.engine.session.all_logits(token_ids) for row in block)
         for row, token_id in zip(rows, token_ids[1:], strict=False):
             if cancel.is_set:
@@ -254,9 +255,9 @@ class LocalModel:
         return chances
 
     def _chance(self, logprob: TokenLogprob) -> TokenChance:
-        decode = self.model.tokenizer.decode_all
-        top = tuple((decode([token_id]), value) for token_id, value in logprob.top)
-        return TokenChance(decode([logprob.token_id]), logprob.logprob, top)
+        written = self.model.tokenizer.bytes_of
+        top = tuple((written(token_id), value) for token_id, value in logprob.top)
+        return TokenChance(written(logprob.token_id), logprob.logprob, top)
 
 
 def _untold(_: Piece) -> None:

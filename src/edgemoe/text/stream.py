@@ -55,7 +55,7 @@ class Reach:
     """
 
     def __init__(self, decoder: Any, byte_ids: frozenset[int], *, is_tidied: bool) -> None:
-        steps = list(_steps(decoder))
+        steps = list(decoder_steps(decoder))
         self._byte_ids = byte_ids if any(s.get("type") == "ByteFallback" for s in steps) else frozenset()
         self.is_local = _is_local(steps)
         self.num_held = _TIDY_REACH if is_tidied else 0
@@ -155,13 +155,13 @@ def _is_alike(pair: tuple[str, str]) -> bool:
     return pair[0] == pair[1]
 
 
-def _steps(decoder: Any) -> Iterator[dict[str, Any]]:
+def decoder_steps(decoder: Any) -> Iterator[dict[str, Any]]:
     """The single decoders of a description, sequences taken apart."""
     if not isinstance(decoder, dict):
         return
     if decoder.get("type") == "Sequence":
         for part in decoder.get("decoders", ()):
-            yield from _steps(part)
+            yield from decoder_steps(part)
     else:
         yield decoder
 

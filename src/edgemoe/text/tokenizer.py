@@ -18,9 +18,10 @@ from edgemoe.text.end_tokens import read_end_ids
 from edgemoe.text.foreign_errors import OneLineErrors
 from edgemoe.text.pieces import encode_in_parts
 from edgemoe.text.side_files import read_json_object, read_text_file
-from edgemoe.text.stream import Reach
+from edgemoe.text.stream import Reach, decoder_steps
 from edgemoe.text.templates import Message
 from edgemoe.text.tidying import tidy
+from edgemoe.text.token_bytes import TokenBytes
 
 __all__ = ["Message", "Tokenizer"]
 
@@ -52,6 +53,7 @@ class Tokenizer:
         self._is_tidied = False
         self._special_ids = self._sentinel_ids = frozenset[int]()
         self.reach = Reach(None, frozenset(), is_tidied=False)
+        self._token_bytes: TokenBytes | None = None
         if loaded is not None:
             with OneLineErrors(StoreError, f"{folder}: its tokenizer cannot be used"):
                 self._prepare(loaded, special)
@@ -149,6 +151,15 @@ class Tokenizer:
         """Text of token ids, special tokens written out: by them models mark thoughts and calls."""
         return self.decode_shown(ids("the text", token_ids))
 
+    def bytes_of(self, token_id: int) -> bytes:
+        """What one token writes, special tokens written out: maybe a piece of a character. b"" without a
+        tokenizer.
+        """
+        if self._token_bytes is None:
+            return b""
+        known = self._token_bytes.of(token_id)
+        return self.decode_all([token_id]).encode() if known is None else known
+
     def shows(self, token_id: int) -> bool:
         """Whether ``decode`` gives a token's text: special tokens are left out, sentinels are not."""
         return token_id not in self._special_ids or token_id in self._sentinel_ids
@@ -236,6 +247,7 @@ class Tokenizer:
         )
         decoder = tokenizer.decoder
         description = None if decoder is None else json.loads(decoder.__getstate__())
+        self._token_bytes = TokenBytes(tokenizer, decoder_steps(description))
         byte_ids = (tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
         self.reach = Reach(
             description, frozenset(i for i in byte_ids if i is not None), is_tidied=self._is_tidied

@@ -39,17 +39,17 @@ def usage_body(usage: Usage) -> dict[str, Any]:
 
 def logprobs_body(chances: Sequence[TokenChance]) -> dict[str, Any]:
     """``logprobs`` of a choice."""
-    return {"content": [_chance(c.text, c.logprob or 0.0) | {"top_logprobs": [_chance(*top) for top in c.top]}
-                        for c in chances], "refusal": None}  # fmt: skip
+    told = [
+        _chance(chance.written, chance.logprob or 0.0)
+        | {"top_logprobs": [_chance(*top) for top in chance.top]}
+        for chance in chances
+    ]
+    return {"content": told, "refusal": None}
 
 
-def _chance(text: str, logprob: float) -> dict[str, Any]:
-    is_part = "\ufffd" in text  # of a character, whose bytes the text does not have
-    return {
-        "token": text,
-        "logprob": max(logprob, -9999.0),
-        "bytes": None if is_part else list(text.encode()),
-    }
+def _chance(written: bytes, logprob: float) -> dict[str, Any]:
+    text = written.decode("utf-8", "replace")
+    return {"token": text, "logprob": max(logprob, -9999.0), "bytes": list(written)}
 
 
 class ChatEncoder:

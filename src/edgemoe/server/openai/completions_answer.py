@@ -16,13 +16,12 @@ from edgemoe.server.whole import Whole, usage_of
 
 def logprobs_body(chances: Sequence[TokenChance], offset: int = 0) -> dict[str, Any]:
     """``logprobs`` as this older API has them; null for a first token, which nothing foretells."""
-    tokens = [chance.text for chance in chances]
     offsets = []
-    for token in tokens:
+    for chance in chances:
         offsets.append(offset)
-        offset += len(token)
+        offset += _num_characters(chance)
     return {
-        "tokens": tokens,
+        "tokens": [_name(chance.written) for chance in chances],
         "token_logprobs": [chance.logprob for chance in chances],
         "top_logprobs": [_top(chance) for chance in chances],
         "text_offset": offsets,
@@ -31,7 +30,22 @@ def logprobs_body(chances: Sequence[TokenChance], offset: int = 0) -> dict[str, 
 
 def _top(chance: TokenChance) -> dict[str, float] | None:
     """The likeliest tokens, the drawn one among them."""
-    return None if chance.logprob is None else {**dict(chance.top), chance.text: chance.logprob}
+    if chance.logprob is None:
+        return None
+    return {_name(written): value for written, value in (*chance.top, (chance.written, chance.logprob))}
+
+
+def _name(written: bytes) -> str:
+    """A token's text; of a piece of a character its bytes, in the API's words."""
+    try:
+        return written.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in written)
+
+
+def _num_characters(chance: TokenChance) -> int:
+    """Characters that begin in a token."""
+    return sum(byte & 0xC0 != 0x80 for byte in chance.written)
 
 
 class CompletionsEncoder:
@@ -72,7 +86,7 @@ class CompletionsEncoder:
 
     def _logprobs(self, choice: int, chances: Sequence[TokenChance]) -> dict[str, Any]:
         offset = self._offsets.get(choice, 0)
-        self._offsets[choice] = offset + sum(len(chance.text) for chance in chances)
+        self._offsets[choice] = offset + sum(map(_num_characters, chances))
         return logprobs_body(chances, offset)
 
     def heartbeat(self) -> Iterable[str]:
