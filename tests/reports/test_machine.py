@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pty
 import resource
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgemoe import native
+from edgemoe import cgroups, native
 from edgemoe.bench import machine_speed
 from edgemoe.cli.main import main
 from edgemoe.engine import machine
@@ -112,6 +113,25 @@ def test_cgroups_are_found_where_they_are_mounted(monkeypatch, groups, mounts, f
     texts = {"/proc/self/cgroup": groups, "/proc/self/mountinfo": mounts}
     monkeypatch.setattr(Path, "read_text", lambda path, **_: texts[str(path)])
     assert list(map(str, machine._cgroup_folders())) == folders
+
+
+@pytest.mark.parametrize(
+    ("files", "allowed"),
+    [
+        ({"cpu.max": "150000 100000"}, 1.5),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu.cfs_quota_us": "60000", "cpu.cfs_period_us": "100000"}, 0.6),
+        ({"cpu.cfs_quota_us": "-1", "cpu.cfs_period_us": "100000"}, None),
+        ({}, None),
+    ],
+)
+def test_processors_are_as_many_as_the_cgroup_has_time_for(tmp_path, monkeypatch, files, allowed):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text + "\n", encoding="ascii")
+    monkeypatch.setattr(cgroups, "cgroup_folders", lambda _: iter([tmp_path]))
+    assert cgroups.allowed_processors() == allowed
+    if allowed is not None:
+        assert native.usable_processors() == min(len(os.sched_getaffinity(0)), math.ceil(allowed))
 
 
 def test_without_proc_the_system_is_asked(monkeypatch):

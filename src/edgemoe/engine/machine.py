@@ -7,9 +7,10 @@ import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from edgemoe.cgroups import cgroup_folders, read_int
 from edgemoe.native import (
     active_isa,
     available_isas,
@@ -103,9 +104,9 @@ def _cgroup_rooms() -> Iterator[tuple[int, int]]:
     """(limit, what is left of it) of every memory cgroup above this process that has a limit."""
     for folder in _cgroup_folders():
         for kind in (_V2, _V1):
-            limits = [_read_int(folder / name) for name in kind.limits]
+            limits = [read_int(folder / name) for name in kind.limits]
             known = [limit for limit in limits if limit is not None and limit < _UNLIMITED]
-            usage = _read_int(folder / kind.usage)
+            usage = read_int(folder / kind.usage)
             if known and usage is not None:
                 in_use = max(0, usage - _reclaimable_bytes(folder, kind))
                 yield min(known), max(0, min(known) - in_use)
@@ -146,55 +147,7 @@ def _reclaimable_bytes(folder: Path, kind: _CgroupKind) -> int:
 
 def _cgroup_folders() -> Iterator[Path]:
     """Folders of the memory controller from this process's group up to the root that can be seen."""
-    for controllers, path in _own_groups():
-        if controllers and "memory" not in controllers:
-            continue
-        for mount, root in _cgroup_mounts(is_v2=not controllers):
-            # A container may see its own group alone, mounted as the root: then the path names a folder that
-            # is not there, and the mount itself is the group. ".." leads out of what can be seen.
-            inside = PurePosixPath(path)
-            if root != PurePosixPath("/") and root in (inside, *inside.parents):
-                inside = PurePosixPath("/") / inside.relative_to(root)
-            parts = [part for part in inside.parts[1:] if part != ".."]
-            yield from (mount.joinpath(*parts[:length]) for length in range(len(parts), -1, -1))
-
-
-def _own_groups() -> Iterator[tuple[list[str], str]]:
-    """Controllers (none: version 2) and path of each group that this process is in."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:
-        lines = ["0::/", "1:memory:/"]
-    for line in lines:
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        yield [name for name in controllers.split(",") if name], path
-
-
-def _cgroup_mounts(*, is_v2: bool) -> list[tuple[Path, PurePosixPath]]:
-    """Where the memory controller is mounted, and which group is the root there."""
-    found = []
-    try:
-        lines = (
-            Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-        )
-    except OSError:
-        lines = []
-    for line in lines:
-        place, _, source = line.partition(" - ")
-        kind, *_, options = source.split() or [""]
-        if kind == ("cgroup2" if is_v2 else "cgroup") and (is_v2 or "memory" in options.split(",")):
-            root, mount = place.split()[3:5]
-            found.append((Path(mount), PurePosixPath(root)))
-    return found or [(Path("/sys/fs/cgroup" if is_v2 else "/sys/fs/cgroup/memory"), PurePosixPath("/"))]
-
-
-def _read_int(path: Path) -> int | None:
-    """The number in a file; None where there is none, or "max"."""
-    try:
-        return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
+    return cgroup_folders("memory")
 
 
 def _meminfo() -> dict[str, int]:

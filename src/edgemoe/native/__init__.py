@@ -20,7 +20,6 @@ from edgemoe._native import (
     mapped_again_bytes,
     mixers,
     set_num_threads,
-    usable_processors,
 )
 from edgemoe.native.attention import attention, store_kv
 from edgemoe.native.eviction import EvictionPolicy, Residency, UseStatistics, make_policy
@@ -65,6 +64,7 @@ from edgemoe.native.matrix import (
     written_type,
 )
 from edgemoe.native.ops import all_finite, combine, layer_norm, rms_norm, squares_finite
+from edgemoe.native.processors import keep_to_quota, usable_processors
 from edgemoe.native.router import IntArray, Router, choose_experts
 from edgemoe.native.speculation import (
     MAX_REHEARSED,
@@ -181,3 +181,5 @@ __all__ = [
     "write_blocks",
     "written_type",
 ]
+
+keep_to_quota()
