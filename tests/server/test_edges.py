@@ -86,6 +86,7 @@ def test_slashes_too_many_do_no_harm(http):
         answer = http.post(httpx.URL(str(http.base_url).rstrip("/") + path), json=body)
         assert answer.json()["input_tokens"] > 0
     assert [plain_path(path) for path in ("/", "//", "/page/", "//a///b//")] == ["/", "/", "/page", "/a/b"]
+    assert [plain_path(f"http://127.0.0.1:8080{path}") for path in ("", "/v1//models")] == ["/", "/v1/models"]
     assert [plain_path(path, "/ai") for path in ("/ai/", "/ai/v1/models/")] == ["/ai/", "/ai/v1/models"]
 
 

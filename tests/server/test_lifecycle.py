@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from helpers.live_server import DEMO_STORE, live_server
 from uvicorn.server import ServerState
 
 from edgemoe.api import Stream
+from edgemoe.errors import RequestError
 from edgemoe.server.answers import Answers, Prepared, Record
 from edgemoe.server.events import Progress
 from edgemoe.server.failures import Failure
@@ -31,7 +33,7 @@ from edgemoe.server.options import Limits, ServerOptions
 from edgemoe.server.outbox import Outbox
 from edgemoe.server.patience import Patience
 from edgemoe.server.protocol import PatientProtocol
-from edgemoe.server.running import hang_up_like_sigterm
+from edgemoe.server.running import hang_up_like_sigterm, serve
 from edgemoe.server.streaming import LineResponse
 from edgemoe.server.waiting import FairQueue
 
@@ -423,7 +425,9 @@ def test_a_terminal_that_closes_ends_the_server_as_sigterm_does():
     assert seen == [signal.SIGTERM] * 2
 
 
-def test_sigterm_lets_running_answers_end():
+@contextmanager
+def command():
+    """The server as a process of its own, and its address."""
     process = subprocess.Popen(
         [sys.executable, "-m", "edgemoe", "serve", DEMO_STORE, "--memory", "300MiB", "--port", "0"],
         stderr=subprocess.PIPE,
@@ -431,9 +435,19 @@ def test_sigterm_lets_running_answers_end():
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )
     try:
-        url = next(line.split()[-1] for line in process.stderr if "listening at" in line)
-        body = {"model": "demo_store", "messages": ASK, "max_tokens": 300, "stream": True}
-        with running(url, body) as lines:
+        yield process, next(line.split()[-1] for line in process.stderr if "listening at" in line)
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+LONG = {"model": "demo_store", "messages": ASK, "max_tokens": 300, "stream": True}
+
+
+def test_sigterm_lets_running_answers_end():
+    with command() as (process, url):
+        with running(url, LONG) as lines:
             next(line for line in lines if '"content":"' in line)  # it runs
             process.send_signal(signal.SIGTERM)
             rest = [line for line in lines if line.startswith("data: ")]
@@ -444,10 +458,39 @@ def test_sigterm_lets_running_answers_end():
         assert process.wait(30) == 143
         assert "fox" not in log
         assert "finish=" in log
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
+
+
+def is_refused(url):
+    try:
+        httpx.get(f"{url}/health")
+    except httpx.ConnectError:
+        return True
+    return False
+
+
+def test_a_second_ctrl_c_ends_running_answers_in_a_line():
+    with command() as (process, url):
+        endless = LONG | {"n": 16, "logit_bias": {"0": -100}}
+        with running(url, endless) as lines:
+            next(line for line in lines if '"content":"' in line)  # it runs
+            process.send_signal(signal.SIGINT)
+            eventually(lambda: is_refused(url), "the server goes on listening")
+            process.send_signal(signal.SIGINT)
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(lines)
+        log = process.stderr.read()
+        assert process.wait(30) == 130
+        assert log.splitlines()[-1] == "edgemoe: interrupted"
+        assert "Traceback" not in log
+
+
+def test_an_address_that_somebody_has_is_refused_before_anything_is_loaded(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(RequestError, match=rf"127\.0\.0\.1, port {port}: Address already in use; choose"):
+            serve(tmp_path / "no store at all", options=ServerOptions(port=port))
+    with pytest.raises(RequestError, match=r"no such host\.invalid, port 8080: "):
+        serve(tmp_path, options=ServerOptions(host="no such host.invalid"))
 
 
 def test_a_damaged_expert_fails_its_request_and_no_other(tmp_path):

@@ -60,7 +60,11 @@ class Application:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle one connection; an ASGI application."""
         scope["app"] = self
-        await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self.answers.queue.is_closed:  # else the host ends, and would log this as a defect of ours
+                raise
 
     def drain(self) -> None:
         """Let running answers end; refuse those who wait and whoever comes. For the event loop's thread."""

@@ -205,10 +205,11 @@ def host_name(host: str) -> str:
 
 
 def plain_path(path: str, root: str = "") -> str:
-    """A path without doubled slashes and one at its end, which come of addresses that end in a slash.
+    """A path without doubled slashes and one at its end, which come of addresses that end in a slash, and
+    without the address that a request through a proxy may have before it.
     ``root``: where a host has the application, whose own first page keeps its slash.
     """
-    plain = re.sub("/{2,}", "/", path).rstrip("/")
+    plain = re.sub("/{2,}", "/", re.sub(r"\Ahttps?://[^/]*", "", path)).rstrip("/")
     return f"{root}/" if plain == root else plain
 
 

@@ -39,16 +39,18 @@ def serve(
         load_options: further options of ``edgemoe.load``, such as ``context``.
 
     Raises:
-        RequestError: a package is missing, or a name is given twice.
+        RequestError: a package is missing, a name is given twice, or the address cannot be had: before
+            anything is loaded.
         StoreError, BudgetError: the first store cannot be loaded.
     """
     app = create_app(stores, memory, aliases=aliases, options=options, **load_options)
-    app.shelf.load_first()  # before anything listens: an error ends the command
-    from edgemoe.server.listening import Listener
+    from edgemoe.server.listening import Listener, bound
 
-    server = Listener(app, on_listening)
-    with hang_up_like_sigterm(server.handle_exit):
-        server.run()
+    with bound(app.options.host, app.options.port) as sockets:
+        app.shelf.load_first()  # before anything listens: an error ends the command
+        server = Listener(app, on_listening)
+        with hang_up_like_sigterm(server.handle_exit):
+            server.run(sockets)
 
 
 @contextmanager
