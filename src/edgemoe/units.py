@@ -45,8 +45,9 @@ def format_size(num_bytes: float) -> str:
 
 
 def ceil_size(num_bytes: int) -> str:
-    """A size in whole MiB, rounded up, that :func:`parse_size` reads back: ``"513MiB"``."""
-    return f"{-(-num_bytes // MIB)}MiB"
+    """A size rounded up to whole MiB, to KiB up to 10 MiB, that :func:`parse_size` reads: ``"513MiB"``."""
+    scale, unit = (MIB, "MiB") if num_bytes > 10 * MIB else (KIB, "KiB")
+    return f"{-(-num_bytes // scale)}{unit}"
 
 
 def format_duration(elapsed_s: float) -> str:

@@ -149,3 +149,15 @@ def test_space_belongs_to_a_thought_that_begins_an_answer_only(text, told, size)
     pieces = [piece for i in range(0, len(text), size) for piece in reader.push(text[i : i + size])]
     pieces += reader.finish(is_cut=False)
     assert "".join(piece.text for piece in pieces if isinstance(piece, Text)) == told
+
+
+@pytest.mark.parametrize(
+    ("begun", "thought", "text"),
+    [("<think>\nhalf", " way", "Yes"), ("<think>x</think>\nSo", "", " way</think>\n\nYes"), ("So", "", None)],
+)
+def test_a_thought_that_the_answer_began_in_goes_on(begun, thought, text):
+    written = " way</think>\n\nYes"
+    reader = DIALECTS["qwen3-hermes"].reader("What is <think>?" + begun, [], takes_calls=False, begun=begun)
+    pieces = [*reader.push(written), *reader.finish(is_cut=False)]
+    assert "".join(piece.text for piece in pieces if isinstance(piece, Reasoning)) == thought
+    assert "".join(piece.text for piece in pieces if isinstance(piece, Text)) == (text or written)

@@ -20,7 +20,7 @@ import anyio
 from edgemoe.api import Constraint
 from edgemoe.server.call_memory import CallMemory
 from edgemoe.server.constraining import Maker, plan_constraint
-from edgemoe.server.conversation import Prompt, render
+from edgemoe.server.conversation import Prompt, answer_begun, render
 from edgemoe.server.desk import Desk
 from edgemoe.server.dialects import VERBATIM, Dialect, find_dialect
 from edgemoe.server.events import Event, Finish, Progress, Text
@@ -207,7 +207,8 @@ class Answers:
     def _writer(self, local: LocalModel, request: AnswerRequest, prompt: Prompt) -> AnswerWriter:
         is_chat = request.messages is not None
         dialect = self.dialect(local) if is_chat else VERBATIM
-        reader = dialect.reader(prompt.text, request.tools, takes_calls=bool(request.tools))
+        begun = answer_begun(request)
+        reader = dialect.reader(prompt.text, request.tools, takes_calls=bool(request.tools), begun=begun)
         return AnswerWriter(
             reader,
             request.stop,

@@ -10,6 +10,7 @@ from edgemoe.api import Constraint
 from edgemoe.errors import RequestError
 from edgemoe.server.call_constraint import CallConstraint
 from edgemoe.server.constraint import Afterwards, GrammarConstraint
+from edgemoe.server.conversation import answer_begun
 from edgemoe.server.dialects import Dialect, Opening
 from edgemoe.server.failures import Failure, unsupported
 from edgemoe.server.grammar import CallGrammar, Function, call_grammar, json_grammar
@@ -34,17 +35,17 @@ def plan_constraint(local: LocalModel, dialect: Dialect, request: AnswerRequest,
     if must_call:
         return _forced(local, dialect, request, prompt)
     if request.schema is not None:
-        return _of_schema(local, dialect, request.schema, prompt)
+        begins = dialect.answer_begins(prompt, is_call=False, begun=answer_begun(request))
+        return _of_schema(local, request.schema, begins)
     if request.tools and request.tool_choice.kind == AUTO and dialect.openings:
         return _held(local, dialect, request, prompt)
     return lambda: None
 
 
-def _of_schema(local: LocalModel, dialect: Dialect, schema: Mapping[str, Any], prompt: str) -> Maker:
+def _of_schema(local: LocalModel, schema: Mapping[str, Any], begins: re.Pattern[str] | None) -> Maker:
     _check_levels(schema, "response_format")
     grammar = json_grammar(schema)
     _check(local, grammar, "response_format")
-    begins = dialect.answer_begins(prompt, is_call=False)
     return lambda: _afterwards(local, GrammarConstraint(local.vocabulary(), grammar), begins)
 
 
@@ -58,7 +59,7 @@ def _forced(local: LocalModel, dialect: Dialect, request: AnswerRequest, prompt:
     if grammar is None:
         raise unsupported("tool_choice", "this model's calls cannot be held to a form; leave it at auto")
     _check(local, grammar.grammar, "tools")
-    begins = dialect.answer_begins(prompt, is_call=True)
+    begins = dialect.answer_begins(prompt, is_call=True, begun=answer_begun(request))
     return lambda: _afterwards(local, CallConstraint(local.vocabulary(), grammar), begins)
 
 
@@ -77,7 +78,7 @@ def _held(local: LocalModel, dialect: Dialect, request: AnswerRequest, prompt: s
             return None
 
     watch = local.call_watch(dialect)
-    is_thinking = dialect.opens_thought(prompt)
+    is_thinking = dialect.opens_thought(prompt, answer_begun(request))
     return lambda: HeldCalls(watch, begin, is_thinking=is_thinking)
 
 

@@ -62,7 +62,7 @@ def render_messages(local: LocalModel, request: AnswerRequest, memory: CallMemor
     messages = request.messages or ()
     told = [tool for tool in request.tools if tool["function"]["name"] not in request.untold_tools]
     tools = None if request.tool_choice.kind == NONE else told or None
-    begun = _begun(request)
+    begun = answer_begun(request)
     options = {**request.template_options} | ({"add_generation_prompt": False} if begun else {})
 
     def write(shown: Messages) -> str:
@@ -108,7 +108,7 @@ def _joined(messages: Messages) -> list[Mapping[str, Any]]:
     return out
 
 
-def _begun(request: AnswerRequest) -> str:
+def answer_begun(request: AnswerRequest) -> str:
     """What the answer begins with: the last message, if the answer is to go on with that."""
     last = (request.messages or ({},))[-1]
     is_open = request.continues_last and last.get("role") == "assistant" and not last.get("tool_calls")

@@ -26,11 +26,11 @@ class CallWatch:
         self._openings = dialect.openings
         calls = [f"(?P<call{place}>{self._pattern(each)})" for place, each in enumerate(dialect.openings)]
         begins = list(map(re.escape, dialect.thought_begins))
-        ends = list(map(re.escape, dialect.manner.thought_ends)) if dialect.manner else []
+        ends = list(map(re.escape, dialect.thought_ends))
         in_thoughts = calls if dialect.manner and dialect.manner.call_ends_thought else []
         self._outside = re.compile("|".join([*calls, *_named(begins)]))
         self._inside = re.compile("|".join([*_named(ends), *in_thoughts]) or r"(?!)")
-        marks = [*dialect.thought_begins, *(dialect.manner.thought_ends if dialect.manner else ())]
+        marks = [*dialect.thought_begins, *dialect.thought_ends]
         self._lasts = {mark[-1] for mark in marks} | {
             last for each in dialect.openings for last in (each.mark[-1] if self._is_token(each) else "{<")
         }

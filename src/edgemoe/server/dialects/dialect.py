@@ -53,30 +53,46 @@ class Dialect:
     # Where a call that the model makes by itself can be held to what was declared.
     openings: Sequence[Opening] = ()
 
-    def reader(self, prompt: str, tools: Sequence[Mapping[str, Any]], *, takes_calls: bool) -> Reader:
-        """A reader for the answer to a rendered prompt."""
+    def reader(
+        self, prompt: str, tools: Sequence[Mapping[str, Any]], *, takes_calls: bool, begun: str = ""
+    ) -> Reader:
+        """A reader for the answer to a rendered prompt; ``begun``: what of it the prompt ends with."""
         if self.manner is None:
             return HarmonyReader(takes_calls=takes_calls)
         schemas = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools}
-        is_thinking = self.opens_thought(prompt)
-        return AnswerReader(self.manner, schemas, is_thinking=is_thinking, takes_calls=takes_calls)
+        return AnswerReader(
+            self.manner,
+            schemas,
+            is_thinking=self.opens_thought(prompt, begun),
+            strips=self.opens_thought(prompt),
+            takes_calls=takes_calls,
+        )
 
     @property
     def thought_begins(self) -> Sequence[str]:
         """Marks that open a thought."""
         return [mark.text for mark in self.manner.marks if mark.opens is None] if self.manner else []
 
-    def opens_thought(self, prompt: str) -> bool:
-        """Whether a rendered prompt ends inside a thought."""
-        return prompt.rstrip().endswith(tuple(self.thought_begins))
+    @property
+    def thought_ends(self) -> Sequence[str]:
+        """Marks that end a thought."""
+        return self.manner.thought_ends if self.manner else ()
 
-    def answer_begins(self, prompt: str, *, is_call: bool) -> re.Pattern[str] | None:
+    def opens_thought(self, prompt: str, begun: str = "") -> bool:
+        """Whether a rendered prompt ends inside a thought: with its mark, or in the midst of what is ``begun``
+        of the answer.
+        """
+        last_begin = max(map(begun.rfind, self.thought_begins), default=-1)
+        last_end = max(map(begun.rfind, self.thought_ends), default=-1)
+        return last_begin > last_end or prompt.rstrip().endswith(tuple(self.thought_begins))
+
+    def answer_begins(self, prompt: str, *, is_call: bool, begun: str = "") -> re.Pattern[str] | None:
         """What ends the thought before an answer; None if the answer begins at once."""
         if self.manner is None:
             return None if is_call else _HARMONY_ANSWER
-        if not self.opens_thought(prompt):
+        if not self.opens_thought(prompt, begun):
             return None
-        return re.compile("(?:" + "|".join(map(re.escape, self.manner.thought_ends)) + r")\s*\Z")
+        return re.compile("(?:" + "|".join(map(re.escape, self.thought_ends)) + r")\s*\Z")
 
 
 _HARMONY_ANSWER = re.compile(r"<\|channel\|>final[^<]*(<\|constrain\|>[^<]*)?<\|message\|>\Z")

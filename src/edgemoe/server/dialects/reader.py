@@ -61,9 +61,13 @@ class Manner:
 
 
 class AnswerReader:
-    """Reads one answer; see above. ``is_thinking``: the prompt has already opened a thought."""
+    """Reads one answer; see above. ``is_thinking``: the prompt has already opened a thought; ``strips``: just
+    now, so that whitespace does not count yet.
+    """
 
-    def __init__(self, manner: Manner, schemas: Schemas, *, is_thinking: bool, takes_calls: bool) -> None:
+    def __init__(
+        self, manner: Manner, schemas: Schemas, *, is_thinking: bool, strips: bool, takes_calls: bool
+    ) -> None:
         self._manner = manner
         self._schemas = schemas
         self._takes_calls = takes_calls
@@ -71,7 +75,7 @@ class AnswerReader:
         self._held = ""
         self._is_thinking = self._began_thinking = is_thinking
         self._has_text = False
-        self._strips = is_thinking  # whitespace after a thought's or a call's mark is no text
+        self._strips = strips  # whitespace after a thought's or a call's mark is no text
         self._call: CallReader | None = None
         self._opened = ""  # the text of the call being read, its mark included
 
