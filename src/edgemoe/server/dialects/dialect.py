@@ -79,8 +79,8 @@ class Dialect:
         return self.manner.thought_ends if self.manner else ()
 
     def opens_thought(self, prompt: str, begun: str = "") -> bool:
-        """Whether a rendered prompt ends inside a thought: with its mark, or in the midst of what is ``begun``
-        of the answer.
+        """Whether a rendered prompt ends inside a thought: with its mark, or within what of the answer has
+        ``begun``.
         """
         last_begin = max(map(begun.rfind, self.thought_begins), default=-1)
         last_end = max(map(begun.rfind, self.thought_ends), default=-1)
