@@ -8,8 +8,9 @@ import os
 import numpy as np
 import pytest
 
+import edgemoe._native as compiled
 from edgemoe import system
-from edgemoe.native import avoid_huge_pages, free_memory_bytes, give_back, usable_processors
+from edgemoe.native import avoid_huge_pages, free_memory_bytes, give_back
 
 PAGE = mmap.PAGESIZE
 
@@ -28,7 +29,7 @@ def test_pages_that_were_given_back_are_zeros_and_the_others_stay():
 
 
 def test_what_the_system_says_of_itself():
-    assert usable_processors() == len(os.sched_getaffinity(0))
+    assert compiled.usable_processors() == len(os.sched_getaffinity(0))
     assert 0 < free_memory_bytes() < os.sysconf("SC_PHYS_PAGES") * PAGE
 
 
