@@ -43,7 +43,12 @@ ContextOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int | None,
-    unset("--threads", "N", "Threads that compute.  [default: one per core]", min=1),
+    unset(
+        "--threads",
+        "N",
+        "Threads that compute.  [default: one per core, fewer under a cgroup's quota]",
+        min=1,
+    ),
 ]
 TierOption = Annotated[
     str | None,
