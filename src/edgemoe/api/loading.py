@@ -42,7 +42,8 @@ def load(
         memory: cap on the whole process, such as "2GiB", or bytes. Default: what is free, minus a margin.
         context: longest prompt plus answer, in tokens. Default: 4096, or the model's most if that is less.
             For a model with an encoder: longest prompt, and longest answer. Default: 512.
-        num_threads: threads that compute, for the whole process. Default: one per core, fewer under a quota of processor time.
+        num_threads: threads that compute, for the whole process. Default: one per core, fewer under a quota
+            of processor time.
         kv_format: "f16" or "f32" keys and values.
         cache: cap on the expert cache within the budget. Default: all that the budget leaves.
         policy: which expert leaves the cache: "forecast" ("edgemoe" until `edgemoe fit` has run on the
