@@ -155,7 +155,7 @@ def test_texts_that_the_draft_cannot_read_go_on_without(large, tmp_path):
         answer = model.generate(PROMPT, **GREEDY)
         assert answer.token_ids == expected
         assert 0 < answer.num_drafted < 40, "up to where its context ends"
-        model.engine.drafting._model.session.close()
+        model.engine.drafting.model.session.close()
         answer = model.generate(PROMPT, **GREEDY)
         assert (answer.token_ids, answer.num_drafted) == (expected, 0)
 
@@ -164,7 +164,7 @@ def test_a_draft_that_fails_or_is_cancelled_leaves_the_answer_right(large, mate,
     with load(large) as model:
         expected = model.generate(PROMPT, **GREEDY).token_ids
     with load(large, mate) as model:
-        draft = model.engine.drafting._model.session._machinery.experts
+        draft = model.engine.drafting.model.session._machinery.experts
         run, calls = draft.run, []
 
         def fails_later(*arguments):
@@ -198,22 +198,21 @@ def test_other_tokens_are_refused_in_one_line(large, mate, tmp_path):
 def test_a_guess_that_takes_time_is_made_where_it_pays_or_can_be_afforded(large, mate):
     """The governor knows what guessing takes: a slow draft is tried once, and no more."""
     with load(large, mate, num_drafted=None) as model:
-        pace, times = model.engine.drafting._model.pace, model.engine.drafting._times
-        for _ in range(10):
-            times.single(0.01, 0.0)
+        pace = model.engine.drafting.model.pace
         drafts = model.engine.drafting.begin(Room(CONTEXT))
+        for _ in range(10):
+            drafts._times.single(0.01, 0.0)
         text, begins = model.engine.session.open(PROMPT, 28)
         text.read(begins)
-        assert drafts._most(text) == (1, True), "nothing is known of its pace"
+        assert (drafts._most(text), drafts._can_try(text)) == (0, True), "nothing is known of its pace"
         pace.guessed(1, 1e-6)
-        assert drafts._most(text)[0] > 1
+        assert drafts._most(text) > 1
         for _ in range(200):
             pace.guessed(1, 0.05)
-        assert drafts._most(text) == (0, False), "five steps for one token"
-        pace.read(1, 1e-6)
+        assert (drafts._most(text), drafts._can_try(text)) == (0, False), "five steps for one token"
         for _ in range(1000):
-            drafts._account.book(1, 1.0)
-        assert drafts._most(text) == (1, False), "after so many steps one more try is no loss"
+            drafts._trials.earn(1)
+        assert (drafts._most(text), drafts._can_try(text)) == (0, True), "after so many steps it is no loss"
 
 
 def test_kinds_are_by_how_sure_the_model_is():

@@ -196,7 +196,7 @@ def test_an_answer_without_room_or_with_a_failing_layer_goes_on(one, monkeypatch
     with load(one / "store", "none") as model:
         expected = model.generate(PROMPT, **GREEDY).token_ids
     with load(one / "store") as model:
-        mtp = model.engine.drafting._model
+        mtp = model.engine.drafting.model
         whole = mtp.room.num_bytes
         stream = model.stream(PROMPT, **GREEDY)
         next(stream)

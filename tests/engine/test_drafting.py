@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import statistics
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers.uneven_text import UnevenText
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemoe.engine.drafting.drafter import TextDrafter
-from edgemoe.engine.drafting.drafts import DraftCounts, Drafts
+from edgemoe.engine.drafting.drafts import DraftCounts, Drafts, Experience
 from edgemoe.engine.drafting.governor import (
     FIRST_LOSS,
     FIRST_SINGLES,
+    FIRST_TRIALS,
     LOSS_SHARE,
     MOST_CREDIT,
     MOST_DRAFTS_IN_A_ROW,
+    MOST_TRIALS,
+    TRIAL_SHARE,
     Account,
     StepShape,
     StepTimes,
+    Trials,
     best_length,
 )
 from edgemoe.engine.drafting.kinds import Chances
@@ -163,33 +167,23 @@ def test_what_drafts_brought_may_be_lost_again_up_to_a_limit():
     assert account.affordable == pytest.approx(MOST_CREDIT + FIRST_LOSS + 10 * LOSS_SHARE)
 
 
-class UnevenText:
-    """Answers a quote of its prompt; its steps take what bytes say, times luck. 1 is the mean of a step."""
+def test_trials_are_paid_from_a_share_of_all_steps():
+    trials = Trials()
+    assert trials.can_pay(FIRST_TRIALS)
+    assert not trials.can_pay(FIRST_TRIALS + 1)
+    trials.pay(FIRST_TRIALS)
+    assert not trials.can_pay(1.0)
+    trials.earn(round(1 / TRIAL_SHARE))
+    assert trials.can_pay(1.0)
 
-    most_drafted = 8
 
-    def __init__(self, prompt, waiting_share, luck):
-        self.token_ids = list(prompt)
-        self._waiting_share, self._luck = waiting_share, luck
-        self._ahead = []
-        self.took = 0.0
-        self.last_step = None
-
-    def has_ahead(self, token_id):
-        return self._ahead[:1] == [token_id]
-
-    def step(self, token_id, drafted=()):
-        self.token_ids.append(token_id)
-        if self.has_ahead(token_id):
-            self._ahead.pop(0)
-            return
-        self._ahead = list(drafted)
-        computed, waited = (OLMOE.cost(1 + len(drafted), share) for share in (0.0, 1.0))
-        waited *= self._luck() * self._waiting_share
-        took = computed * (1 - self._waiting_share) + waited
-        self.took += took
-        counts = SimpleNamespace(waited_s=waited)
-        self.last_step = SimpleNamespace(took_s=took, has_company=False, counts=counts)
+def test_a_trial_that_costs_more_than_is_ever_saved_takes_all_of_it():
+    trials = Trials()
+    trials.earn(round(2 * MOST_TRIALS / TRIAL_SHARE))
+    assert trials.can_pay(3 * MOST_TRIALS)
+    trials.pay(3 * MOST_TRIALS)
+    trials.earn(round(2.9 * MOST_TRIALS / TRIAL_SHARE))
+    assert not trials.can_pay(3 * MOST_TRIALS)
 
 
 @pytest.mark.parametrize("waiting_share", [0.6, 0.85])
@@ -198,11 +192,11 @@ def test_bad_luck_with_single_steps_does_not_end_drafts_that_pay(waiting_share):
     gains = []
     for seed in range(12):
         rng = np.random.default_rng(seed)
-        times, totals, prior = StepTimes(OLMOE), DraftCounts(), Chances(TextDrafter().expected)
+        shared = Experience(StepTimes(OLMOE), Chances(TextDrafter().expected), DraftCounts())
         for _ in range(4):
             prompt = rng.permutation(64).tolist()
-            text = UnevenText(prompt, waiting_share, lambda rng=rng: rng.lognormal(-0.06, 0.35))
-            drafts = Drafts(TextDrafter(), times, prior, totals)
+            text = UnevenText(OLMOE, prompt, waiting_share, lambda rng=rng: rng.lognormal(-0.06, 0.35))
+            drafts = Drafts(TextDrafter(), shared)
             for token_id in prompt:
                 drafts.step(text, token_id)
             gains.append(len(prompt) / text.took)

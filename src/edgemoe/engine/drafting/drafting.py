@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgemoe.engine.drafting.drafter import Drafter, Room, TextDrafter
-from edgemoe.engine.drafting.drafts import DraftCounts, Drafts
+from edgemoe.engine.drafting.drafts import DraftCounts, Drafts, Experience
 from edgemoe.engine.drafting.governor import StepShape, StepTimes
 from edgemoe.engine.drafting.kinds import Chances
 from edgemoe.engine.drafting.model_drafter import DraftModel
@@ -37,9 +37,9 @@ class Drafting:
         """
         self._make_drafter = make_drafter
         self._num_drafted = num_drafted
-        self._model = model
-        self._times = StepTimes(shape)
-        self._chances: Chances | None = None
+        self.model = model
+        self._shape = shape
+        self._shared: Experience | None = None
         self.totals = DraftCounts()
 
     def begin(self, room: Room) -> Drafts | None:
@@ -47,14 +47,14 @@ class Drafting:
         if self._make_drafter is None:
             return None
         drafter = self._make_drafter(room)
-        if self._chances is None:
-            self._chances = Chances(drafter.expected)
-        return Drafts(drafter, self._times, self._chances, self.totals, self._num_drafted)
+        if self._shared is None:
+            self._shared = Experience(StepTimes(self._shape), Chances(drafter.expected), self.totals)
+        return Drafts(drafter, self._shared, self._num_drafted)
 
     def close(self) -> None:
         """The model is closed: so is the one that drafts for it."""
-        if self._model is not None:
-            self._model.close()
+        if self.model is not None:
+            self.model.close()
 
 
 def check_draft(spec: ModelSpec, name: str) -> None:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import dataclass, field
 
 from edgemoe.engine.drafting.drafter import NO_DRAFT, Draft, Drafter, Observe
-from edgemoe.engine.drafting.governor import Account, StepTimes, best_length
+from edgemoe.engine.drafting.governor import Account, StepTimes, Trials, best_length
 from edgemoe.engine.drafting.kinds import Chances
 from edgemoe.engine.sequence import Text
 from edgemoe.models.state import MAX_TENTATIVE_ROWS
 from edgemoe.native import FloatArray
 
-# Tokens that are not guessed after a guess that was not worth trying: looking takes as long as a tenth of a
-# small model's step.
+# Tokens that are not guessed after a guess that was not worth trying, or making: looking takes as long as a
+# tenth of a small model's step.
 RESTING = 3
 
 
@@ -29,22 +30,26 @@ class DraftCounts:
         self.num_accepted = 0
 
 
+@dataclass(frozen=True)
+class Experience:
+    """What all answers of a model have learnt of drafts, and what came of these."""
+
+    times: StepTimes
+    chances: Chances
+    totals: DraftCounts
+    trials: Trials = field(default_factory=Trials)
+
+
 class Drafts:
     """Makes the steps of one answer. Used by one thread at a time."""
 
-    def __init__(
-        self,
-        drafter: Drafter,
-        times: StepTimes,
-        prior: Chances,
-        totals: DraftCounts,
-        num_drafted: int | None = None,
-    ) -> None:
-        """``times`` and ``totals`` are the model's. ``num_drafted``: as many each time, whatever it costs."""
+    def __init__(self, drafter: Drafter, shared: Experience, num_drafted: int | None = None) -> None:
+        """``shared`` is the model's. ``num_drafted``: as many each time, whatever it costs."""
         self._drafter = drafter
-        self._times = times
-        self._chances = Chances(drafter.expected, prior)
-        self._totals = totals
+        self._times = shared.times
+        self._trials = shared.trials
+        self._chances = Chances(drafter.expected, shared.chances)
+        self._totals = shared.totals
         self._fixed = num_drafted
         self.counts = DraftCounts()
         self.observe: Observe | None = getattr(drafter, "observe", None)
@@ -66,8 +71,9 @@ class Drafts:
             return text.step(token_id)
         if self._cost:
             self._account.book(self._num_came, self._cost)
+            self._trials.earn(self._num_came)
         draft, drafting_s = self._guess(text, token_id)
-        if not draft.token_ids and self._is_free:
+        if not draft.token_ids and not drafting_s:
             return self._step_alone(text, token_id)
         count = self._count(draft)
         logits = text.step(token_id, draft.token_ids[:count])
@@ -81,7 +87,7 @@ class Drafts:
         return logits
 
     def _step_alone(self, text: Text, token_id: int) -> FloatArray:
-        """A step where there was nothing to guess from: as little as possible beside it."""
+        """A step where nothing was guessed: as little as possible beside it."""
         logits = text.step(token_id)
         self._num_came, self._cost = 1, 1.0
         step = text.last_step
@@ -95,6 +101,7 @@ class Drafts:
         if self._fixed is None and self._times.is_known:
             self._num_resting = RESTING
             self._account.book(RESTING, RESTING)
+            self._trials.earn(RESTING)
 
     def close(self) -> None:
         """The answer has ended."""
@@ -107,43 +114,47 @@ class Drafts:
 
     def _guess(self, text: Text, token_id: int) -> tuple[Draft, float]:
         """What may follow a token, and the seconds that guessing it is to be charged with."""
-        if self._is_free and self._fixed is None:
+        if self._fixed is None and self._is_free:
             draft = self._drafter.draft(text.token_ids, token_id, MAX_TENTATIVE_ROWS - 1)
-            return draft.cut(self._most(text)[0]) if draft.token_ids else draft, 0.0
-        most, has_prospects = self._most(text)
+            return draft.cut(self._most(text)), 0.0
+        most, is_trial = self._most(text), False
+        if self._fixed is None and not most:
+            most = int(self._can_try(text))
+            is_trial = most > 0
         if not most:
             return NO_DRAFT, 0.0
         began_s = time.monotonic()
         draft = self._drafter.draft(text.token_ids, token_id, most)
         took_s = time.monotonic() - began_s
-        return draft, took_s - draft.reading_s if has_prospects else took_s
+        if is_trial:
+            self._trials.pay(took_s / self._times.single_s)
+            return draft, 0.0
+        return draft, took_s - draft.reading_s
 
-    def _most(self, text: Text) -> tuple[int, bool]:
-        """Tokens that are worth guessing, one where none can be tried and guessing is free, to learn from it;
-        and whether more than that is to be had from it.
-        """
+    def _most(self, text: Text) -> int:
+        """Tokens that are worth guessing; where guessing is free, one even if none can be tried, to learn."""
         most = text.most_drafted
         if self._fixed is not None:
-            return min(most, self._fixed), True
+            return min(most, self._fixed)
         if self._is_free:
-            return most if self._times.is_known else min(most, 1), True
-        return self._most_by_a_model(text, most) if self._times.is_known and most else (0, False)
+            return most if self._times.is_known else min(most, 1)
+        return self._most_by_a_model(most) if self._times.is_known else 0
 
-    def _most_by_a_model(self, text: Text, most: int) -> tuple[int, bool]:
-        """As ``_most``, where guessing itself takes time: a guess that is not expected to pay is made where
-        the text can afford what it takes, so that better times are noticed.
-        """
-        drafter, single_s, affordable = self._drafter, self._times.single_s, self._account.affordable
-        assert drafter.unguessed is not None, "guessing is free"
-        of_token = drafter.token_s / single_s
+    def _most_by_a_model(self, most: int) -> int:
+        """As ``_most``, where guessing itself takes time."""
+        kind, of_token = self._drafter.unguessed, self._drafter.token_s / self._times.single_s
+        assert kind is not None, "guessing is free"
         if not of_token:
-            return 1, True
+            return 0
         costs = [cost + i * of_token for i, cost in enumerate(self._times.costs(most))]
-        length = best_length([self._chances[drafter.unguessed]] * most, costs, affordable)
-        if length:
-            return length, True
-        behind = drafter.behind_s(len(text.token_ids) + 1) / single_s
-        return int(affordable >= of_token + behind), False
+        return best_length([self._chances[kind]] * most, costs, self._account.affordable)
+
+    def _can_try(self, text: Text) -> bool:
+        """Whether to guess one token where no draft is expected to pay, so that better times are noticed."""
+        if not self._times.is_known or not text.most_drafted:
+            return False
+        took_s = self._drafter.token_s + self._drafter.behind_s(len(text.token_ids) + 1)
+        return self._trials.can_pay(took_s / self._times.single_s)
 
     def _count(self, draft: Draft) -> int:
         """How many of them to try."""

@@ -20,6 +20,11 @@ LOSS_SHARE = 0.01
 FIRST_LOSS = 2.0
 # What drafts brought is remembered up to so many steps, so that it is not all lost again afterwards.
 MOST_CREDIT = 12.0
+# Guesses that no draft is expected to come of are paid for by all answers of a model together: of their steps
+# this share, so many steps at first, and never more than so many at a time.
+TRIAL_SHARE = 0.005
+FIRST_TRIALS = 4.0
+MOST_TRIALS = 12.0
 # A draft must be expected to be faster by this share.
 MARGIN = 0.04
 # Weight of the newest step in what steps take, and in what several tokens cost beside one.
@@ -144,3 +149,26 @@ class Account:
         """A step brought so many tokens of the answer, at this cost."""
         self._num_steps += cost
         self._balance = min(self._balance + num_tokens - cost, MOST_CREDIT)
+
+
+class Trials:
+    """What guesses may cost that no draft is expected to come of, in steps of one token.
+
+    Without such guesses it would never be noticed that they hold. All answers of a model share it: each of
+    them would have to read its prompt for a guess, which is more than one answer may lose.
+    """
+
+    def __init__(self) -> None:
+        self._affordable = FIRST_TRIALS
+
+    def can_pay(self, cost: float) -> bool:
+        """Whether such a guess may be made; what costs more than was ever saved takes all of that."""
+        return self._affordable >= min(cost, MOST_TRIALS)
+
+    def earn(self, num_tokens: int) -> None:
+        """Answers have become longer by so many tokens."""
+        self._affordable = min(self._affordable + TRIAL_SHARE * num_tokens, MOST_TRIALS)
+
+    def pay(self, cost: float) -> None:
+        """Such a guess cost so much."""
+        self._affordable -= cost

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 PRIOR_WEIGHT = 4.0
 # Observations after which the oldest of a text count little: it may quote for a while, and then not.
 MEMORY = 24.0
+# The same of all texts together: what is known from a few of them would change from text to text by luck.
+SHARED_MEMORY = 240.0
 
 
 class Chances:
@@ -27,7 +29,7 @@ class Chances:
 
     def learn(self, kind: int, is_right: bool) -> None:
         """A token of this kind was right or wrong."""
-        kept = 1 - 1 / MEMORY
+        kept = 1 - 1 / (SHARED_MEMORY if self._prior is None else MEMORY)
         self._num_right[kind] = kept * self._num_right.get(kind, 0.0) + is_right
         self._num_seen[kind] = kept * self._num_seen.get(kind, 0.0) + 1
         if self._prior is not None:
