@@ -1,11 +1,15 @@
-"""Drafts from the text itself against one token a step, at several shares of the experts in memory.
+"""Drafts against one token a step, at several shares of the experts in memory.
 
-    python benchmarks/draft.py STORE [--text FILE] [-o FILE]
+    python benchmarks/draft.py STORE [--text FILE] [--draft text|mtp|SMALL] [--accepted 0.85 0.6] [-o FILE]
 
 Texts are followed token by token, as an answer would be written that says just that: a "copy" of what the
-prompt says, an "edit" of it, where one token in 20 is another, and a "story", which repeats nothing of its
-prompt on purpose. Both ways hold a model of their own in this process and take turns, text by text; the
-median of the ratios of their times counts. Without --text the text is made up, as in make_model.py.
+prompt says, an "edit" of it, where one token in 20 is another, a "story", which repeats nothing of its
+prompt on purpose, and the model's "own" answer, drawn at a temperature of 0.7. Both ways take turns in this
+process, text by text; with all in memory they share one model, else each has its own. The median of the
+ratios of their times counts. Without --text the text is made up, as in make_model.py.
+
+--accepted is for random weights: a layer or a small store computes its guesses and is told what to say,
+right with these probabilities (see draft_parts/told.py), while stories are followed.
 One JSON line at the end has everything.
 """
 
@@ -15,21 +19,24 @@ import argparse
 import json
 import statistics
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
+from draft_parts.following import Followed, cache_bytes_of, follow, load
+from draft_parts.texts import KINDS, text_of
+from draft_parts.told import Prompter, told
 from make_model import token_chain
 
 import edgemoe
-from edgemoe.engine.drafting import Room
-from edgemoe.engine.loading import Engine, LoadOptions, load_engine
+from edgemoe.api.loading import find_draft
+from edgemoe.engine.drafting import Drafting
+from edgemoe.engine.drafting.drafting import step_shape
+from edgemoe.engine.loading import Engine, LoadOptions
 from edgemoe.store import Store, open_store
 
 SHARES = (1.0, 0.5, 0.25)
-EDITED = 0.05  # of an edit's tokens
 
 
 @dataclass(frozen=True)
@@ -45,106 +52,117 @@ class Row:
     num_drafted: int
     num_accepted: int
     bytes_per_token: tuple[float, float]  # read, without drafts and with them
+    is_same: bool  # the likeliest token after every token, with drafts and without
 
     def __str__(self) -> str:
         without, with_drafts = (number / 1024 for number in self.bytes_per_token)
         turns = f"({self.lowest:.2f} to {self.highest:.2f})"
         accepted = f"{self.num_accepted} of {self.num_drafted}"
         return (
-            f"{self.share:5.0%}  {self.text:6s} {self.tokens_per_s:8.1f}  {self.speedup:7.2f} {turns:15s}"
-            f" {accepted:>12s}  {without:9.0f} {with_drafts:9.0f}"
+            f"{self.share:5.0%}  {self.text:9s} {self.tokens_per_s:8.1f}  {self.speedup:7.2f} {turns:15s}"
+            f" {accepted:>12s}  {without:9.0f} {with_drafts:9.0f}{'' if self.is_same else '  OTHER TOKENS'}"
         )
 
 
-def load(store: Store, share: float, context: int, draft: str) -> Engine:
-    """The store with this share of the experts' bytes in memory."""
-    sizes = [entry.num_bytes for entry in store.manifest.experts.values()]
-    cache_bytes = max(max(sizes), int(share * sum(sizes)))
-    engine = load_engine(store, LoadOptions(context=context, cache_bytes=cache_bytes, draft=draft))
-    if share == 1:
-        engine.experts.preload()
-    return engine
+@dataclass
+class Case:
+    """A kind of text, what drafts it, and what each turn took, without drafts and with them."""
+
+    name: str
+    kind: str
+    drafting: Drafting
+    prompter: Prompter | None = None
+    turns: list[tuple[Followed, Followed]] = field(default_factory=list)
+
+    def row(self, share: float) -> Row:
+        """All turns."""
+        ratios = [without.seconds / drafted.seconds for without, drafted in self.turns]
+        num_tokens = sum(len(drafted.choices) for _, drafted in self.turns)
+        return Row(
+            share,
+            self.name,
+            1 / statistics.median(drafted.seconds / len(drafted.choices) for _, drafted in self.turns),
+            statistics.median(ratios),
+            min(ratios),
+            max(ratios),
+            sum(drafted.num_drafted for _, drafted in self.turns),
+            sum(drafted.num_accepted for _, drafted in self.turns),
+            (
+                sum(without.bytes_read for without, _ in self.turns) / num_tokens,
+                sum(drafted.bytes_read for _, drafted in self.turns) / num_tokens,
+            ),
+            all(without.choices == drafted.choices for without, drafted in self.turns),
+        )
 
 
-def follow(engine: Engine, prompt: Sequence[int], answer: Sequence[int]) -> tuple[float, float]:
-    """Seconds, and bytes read, of stepping through an answer once its prompt has been read."""
-    session = engine.session
-    session.forget()
-    session.prefill(prompt)
-    session.drafts = engine.drafting.begin(Room(session.num_slots))
-    before, began_s = engine.experts.counts, time.perf_counter()
-    for token_id in answer:
-        session.step(token_id)
-    return time.perf_counter() - began_s, (engine.experts.counts - before).bytes_read
+def cases_of(engine: Engine, store: Store, args: argparse.Namespace) -> list[Case]:
+    """What is to be followed with the drafts of an engine."""
+    if not args.accepted:
+        return [Case(kind, kind, engine.drafting) for kind in args.kind]
+    model = engine.drafting.model
+    if model is None:
+        sys.exit("draft.py: --accepted is for --draft mtp and --draft STORE: the text says what it says")
+    shape, found = step_shape(engine.spec, store.manifest), []
+    for chance in args.accepted:
+        prompter = Prompter(engine.spec.vocab_size, chance)
+        drafting = told(model, prompter, shape, args.drafted)
+        found.append(Case(f"{chance:.0%} right", "story", drafting, prompter))
+    return found
 
 
-def texts_of(ids: Sequence[int], length: int, turn: int) -> dict[str, tuple[list[int], list[int]]]:
-    """The prompt and the answer of every kind of text; another piece in every turn."""
-    start = turn * 2 * length % max(1, len(ids) - 2 * length)
-    passage, rest = list(ids[start : start + length]), list(ids[start + length : start + 2 * length])
-    rng = np.random.default_rng(turn)
-    edited = [rest[i] if rng.random() < EDITED else token for i, token in enumerate(passage)]
-    return {"copy": (passage, passage), "edit": (passage, edited), "story": (passage, rest)}
+def take_turn(
+    single: Engine, drafted: Engine, case: Case, ids: Sequence[int], length: int, turn: int
+) -> tuple[Followed, Followed]:
+    """One text, followed without drafts and with them; which comes first changes from turn to turn."""
+    prompt, answer = text_of(ids, case.kind, length, turn, single.session)
+    if case.prompter is not None:
+        case.prompter.follow([*prompt, *answer], seed=turn)
+    ways = ((single, None), (drafted, case.drafting))
+    found = [follow(*way, prompt, answer) for way in (ways if turn % 2 else ways[::-1])]
+    without, with_drafts = found if turn % 2 else found[::-1]
+    return without, with_drafts
 
 
-def rows(store: Store, ids: Sequence[int], share: float, length: int, num_turns: int) -> list[Row]:
+def rows(store: Store, ids: Sequence[int], share: float, args: argparse.Namespace) -> Iterator[Row]:
     """All kinds of text with one share in memory."""
-    engines = {draft: load(store, share, 2 * length + 32, draft) for draft in ("none", "text")}
-    taken: dict[str, list[tuple[float, float]]] = {}
-    read: dict[tuple[str, str], float] = {}
-    counts: dict[str, list[int]] = {}
-    try:
-        for turn in range(num_turns + 1):  # the first for nothing: the caches settle
-            print(f"{share:.0%} in memory, turn {turn} of {num_turns}", file=sys.stderr)
-            for kind, (prompt, answer) in texts_of(ids, length, turn).items():
-                seconds = {}
-                order = ("none", "text") if turn % 2 else ("text", "none")
-                for draft in order:
-                    totals = engines[draft].drafting.totals
-                    before = (totals.num_drafted, totals.num_accepted)
-                    seconds[draft], num_bytes = follow(engines[draft], prompt, answer)
-                    if turn:
-                        read[kind, draft] = read.get((kind, draft), 0.0) + num_bytes
-                    if turn and draft == "text":
-                        found = counts.setdefault(kind, [0, 0])
-                        found[0] += totals.num_drafted - before[0]
-                        found[1] += totals.num_accepted - before[1]
+    draft, draft_store = find_draft(args.draft)
+    plain = LoadOptions(context=2 * args.length + 32, cache_bytes=cache_bytes_of(store, share))
+    drafts = replace(plain, draft=draft, draft_store=draft_store, num_drafted=args.drafted)
+    with ExitStack() as stack:
+        drafted = stack.enter_context(closing(load(store, share, drafts)))
+        single = drafted if share == 1 else stack.enter_context(closing(load(store, share, plain)))
+        cases = cases_of(drafted, store, args)
+        for turn in range(args.turns + 1):  # the first for nothing: the caches settle
+            print(f"{share:.0%} in memory, turn {turn} of {args.turns}", file=sys.stderr)
+            for case in cases:
+                pair = take_turn(single, drafted, case, ids, args.length, turn)
                 if turn:
-                    taken.setdefault(kind, []).append((seconds["none"], seconds["text"]))
-    finally:
-        for engine in engines.values():
-            engine.close()
-    made = []
-    for kind, pairs in taken.items():
-        ratios = [without / with_drafts for without, with_drafts in pairs]
-        num_tokens = num_turns * length
-        made.append(
-            Row(
-                share,
-                kind,
-                length / statistics.median(with_drafts for _, with_drafts in pairs),
-                statistics.median(ratios),
-                min(ratios),
-                max(ratios),
-                *counts[kind],
-                (read[kind, "none"] / num_tokens, read[kind, "text"] / num_tokens),
-            )
-        )
-    return made
+                    case.turns.append(pair)
+    for case in cases:
+        yield case.row(share)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("store", type=Path)
     parser.add_argument("--text", type=Path, help="prompts and answers are pieces of it")
+    parser.add_argument("--kind", choices=KINDS, nargs="+", default=KINDS[:3])
+    parser.add_argument("--draft", default="text", help="as of edgemoe run")
+    parser.add_argument("--drafted", type=int, help="tokens each time, whatever it costs; default: as pays")
+    parser.add_argument("--accepted", type=float, nargs="+", metavar="P", help="how often guesses are right")
     parser.add_argument("--share", type=float, nargs="+", default=SHARES)
     parser.add_argument("--length", type=int, default=128, help="tokens of a prompt, and of an answer")
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("-o", "--output", type=Path, help="write the JSON line here as well")
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and print a row as soon as there is one."""
+    args = parsed(arguments)
     store = open_store(args.store)
     if args.text is None:
         ids = token_chain(20_000, seed=7)
@@ -152,12 +170,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with edgemoe.load(args.store) as model:
             ids = model.tokenizer.encode(args.text.read_text(encoding="utf-8")[:200_000])
     found: list[Row] = []
-    print("share  text   tokens/s  speedup (turns)          accepted  KiB read a token, with drafts")
+    print("share  text      tokens/s  speedup (turns)          accepted  KiB read a token, with drafts")
     for share in args.share:
-        for row in rows(store, ids, share, args.length, args.turns):
+        for row in rows(store, ids, share, args):
             print(row, flush=True)
             found.append(row)
-    line = json.dumps({"store": str(args.store), "rows": [asdict(row) for row in found]})
+    told_of = {"store": str(args.store), "draft": args.draft}
+    line = json.dumps({**told_of, "rows": [asdict(row) for row in found]})
     print(line)
     if args.output is not None:
         args.output.write_text(line + "\n", encoding="utf-8")

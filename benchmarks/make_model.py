@@ -1,7 +1,7 @@
 """Writes a GGUF file of a known model's shape with random weights whose routing is like a real model's.
 
     python benchmarks/make_model.py --like olmoe-1b-7b olmoe.gguf
-    python benchmarks/make_model.py --like qwen3.6-35b-a3b --layers 12 qwen-12.gguf
+    python benchmarks/make_model.py --like qwen3.6-35b-a3b --layers 16 --vocab 99328 --mtp qwen-16.gguf
 
 Nothing larger than one tensor is ever held in memory. Matrices are Q4_K (4.5 bits per weight; Q8_0 where rows
 are no whole blocks of 256; MXFP4 the experts of gpt-oss), quantised by ggml itself; rows are drawn from a
@@ -28,7 +28,7 @@ import numpy as np
 from ggml import find_ggml
 from gguf import GGMLQuantizationType as Type
 from gguf_vocabulary import add_tokenizer
-from model_shapes import OUTPUT_GAIN, SHAPES, Shape, Tensor
+from model_shapes import OUTPUT_GAIN, SHAPES, Qwen35, Shape, Tensor
 
 # Tokens above have rows in the embedding, but no text of ours contains them.
 USED_TOKENS = 4096
@@ -150,6 +150,12 @@ def main() -> None:
     parser.add_argument("--like", choices=SHAPES, required=True)
     parser.add_argument("--layers", type=int, help="fewer or more than the model has")
     parser.add_argument(
+        "--vocab", type=int, help="so that the head of fewer layers takes its share of a step"
+    )
+    parser.add_argument(
+        "--mtp", action="store_true", help="with a layer for further tokens, as Qwen3.6 has it"
+    )
+    parser.add_argument(
         "--expert-gain",
         type=float,
         default=OUTPUT_GAIN,
@@ -159,7 +165,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     shape = SHAPES[args.like]
-    write_model(args.out, replace(shape, layers=args.layers or shape.layers), args.seed, args.expert_gain)
+    if args.mtp:
+        if not isinstance(shape, Qwen35):
+            parser.error(f"--mtp: {args.like} has no layer for further tokens here")
+        shape = replace(shape, has_mtp=True)
+    shape = replace(shape, layers=args.layers or shape.layers, vocab=args.vocab or shape.vocab)
+    write_model(args.out, shape, args.seed, args.expert_gain)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from model_shapes.parts import OUTPUT_GAIN, Shape, Tensor
 from model_shapes.plain import Plain
 from model_shapes.qwen35 import Qwen35
 
-__all__ = ["OUTPUT_GAIN", "SHAPES", "Shape", "Tensor"]
+__all__ = ["OUTPUT_GAIN", "SHAPES", "Qwen35", "Shape", "Tensor"]
 
 SHAPES: dict[str, Shape] = {
     "olmoe-1b-7b": Plain("olmoe", 16, 2048, 16, 16, 128, 1024, 1024, 64, 8, 50304, 1e4, 1e-5),

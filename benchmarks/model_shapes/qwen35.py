@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gguf
 
@@ -38,20 +38,29 @@ class Qwen35:
     experts: int = 256
     top_k: int = 8
     vocab: int = 248320
+    has_mtp: bool = False  # a layer for further tokens behind all others
     architecture: str = "qwen35moe"
 
     def tensors(self, expert_gain: float) -> Iterator[Tensor]:
         """See Shape."""
         yield embedding(self)
         for layer in range(self.layers):
-            prefix = f"blk.{layer}"
-            for name in ("attn_norm", "post_attention_norm"):
-                yield ones(f"{prefix}.{name}.weight", self.width)
-            yield from self._delta_net(prefix) if (layer + 1) % 4 else self._full_attention(prefix)
-            yield from experts(prefix, self.experts, self.expert_width, self.width, expert_gain)
-            yield ones(f"{prefix}.ffn_gate_inp_shexp.weight", self.width)
-            yield from network(prefix, self.expert_width, self.width, "_shexp")
+            yield from self._layer(f"blk.{layer}", expert_gain, is_delta=(layer + 1) % 4 > 0)
+        if self.has_mtp:
+            prefix = f"blk.{self.layers}"
+            yield from self._layer(prefix, expert_gain, is_delta=False)
+            for name in ("enorm", "hnorm", "shared_head_norm"):
+                yield ones(f"{prefix}.nextn.{name}.weight", self.width)
+            yield Tensor(f"{prefix}.nextn.eh_proj.weight", (self.width, 2 * self.width), 1.0)
         yield from ends(self)
+
+    def _layer(self, prefix: str, expert_gain: float, *, is_delta: bool) -> Iterator[Tensor]:
+        for name in ("attn_norm", "post_attention_norm"):
+            yield ones(f"{prefix}.{name}.weight", self.width)
+        yield from self._delta_net(prefix) if is_delta else self._full_attention(prefix)
+        yield from experts(prefix, self.experts, self.expert_width, self.width, expert_gain)
+        yield ones(f"{prefix}.ffn_gate_inp_shexp.weight", self.width)
+        yield from network(prefix, self.expert_width, self.width, "_shexp")
 
     def _full_attention(self, prefix: str) -> Iterator[Tensor]:
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
@@ -74,7 +83,10 @@ class Qwen35:
 
     def add_keys(self, writer: gguf.GGUFWriter) -> None:
         """See Shape."""
-        add_common(writer, self, 1e-6, self.experts, self.top_k)
+        num_mtp = int(self.has_mtp)
+        add_common(writer, replace(self, layers=self.layers + num_mtp), 1e-6, self.experts, self.top_k)
+        if num_mtp:
+            writer.add_nextn_predict_layers(num_mtp)
         add_heads(writer, self.heads, self.kv_heads, self.head_dim)
         writer.add_rope_freq_base(1e7)
         writer.add_rope_dimension_count(self.head_dim // 4)
