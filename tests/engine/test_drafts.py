@@ -14,7 +14,7 @@ from edgemoe.engine.drafting import drafts as drafts_module
 from edgemoe.engine.drafting.drafter import Draft
 from edgemoe.engine.drafting.drafts import DraftCounts, Drafts, Experience
 from edgemoe.engine.drafting.governor import FIRST_LOSS, FIRST_TRIALS, StepShape, StepTimes
-from edgemoe.engine.drafting.kinds import Chances
+from edgemoe.engine.drafting.kinds import MODEL_MEMORY, Chances
 from edgemoe.engine.drafting.model_drafter import ANY, SURE_KINDS, Pace, kind_of
 
 SHAPE = StepShape(dense_bytes=300e6, expert_bytes=400e6, num_experts=256, top_k=8)
@@ -60,7 +60,7 @@ class SlowDrafter:
 def speeds(monkeypatch, chance):
     """Of 24 answers one after the other, over those without drafts."""
     rng, pace = np.random.default_rng(3), Pace()
-    shared = Experience(StepTimes(SHAPE), Chances(SlowDrafter.expected), DraftCounts())
+    shared = Experience(StepTimes(SHAPE), Chances(SlowDrafter.expected, memory=MODEL_MEMORY), DraftCounts())
     found = []
     for _ in range(24):
         token_ids = list(range(PROMPT + ANSWER))

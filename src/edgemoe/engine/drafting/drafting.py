@@ -7,7 +7,7 @@ from collections.abc import Callable
 from edgemoe.engine.drafting.drafter import Drafter, Room, TextDrafter
 from edgemoe.engine.drafting.drafts import DraftCounts, Drafts, Experience
 from edgemoe.engine.drafting.governor import StepShape, StepTimes
-from edgemoe.engine.drafting.kinds import Chances
+from edgemoe.engine.drafting.kinds import MEMORY, MODEL_MEMORY, Chances
 from edgemoe.engine.drafting.model_drafter import DraftModel
 from edgemoe.engine.drafting.mtp_drafter import MtpModel
 from edgemoe.errors import RequestError
@@ -48,7 +48,9 @@ class Drafting:
             return None
         drafter = self._make_drafter(room)
         if self._shared is None:
-            self._shared = Experience(StepTimes(self._shape), Chances(drafter.expected), self.totals)
+            memory = MEMORY if drafter.unguessed is None else MODEL_MEMORY
+            chances = Chances(drafter.expected, memory=memory)
+            self._shared = Experience(StepTimes(self._shape), chances, self.totals)
         return Drafts(drafter, self._shared, self._num_drafted)
 
     def close(self) -> None:

@@ -17,9 +17,10 @@ from edgemoe.engine.sequence import Text
 from edgemoe.models.state import MAX_TENTATIVE_ROWS
 from edgemoe.native import FloatArray
 
-# Tokens that are not guessed after a guess that was not worth trying, or making: looking takes as long as a
-# tenth of a small model's step.
+# Tokens that are not guessed after a guess that was not worth trying: looking takes as long as a tenth of a
+# small model's step. And after one of a model's that was not worth making: no word of the text changes that.
 RESTING = 3
+MODEL_RESTING = 15
 
 
 class DraftCounts:
@@ -72,36 +73,37 @@ class Drafts:
         if self._cost:
             self._account.book(self._num_came, self._cost)
             self._trials.earn(self._num_came)
+        may_rest = self._fixed is None and self._times.is_known  # else single tokens are being timed
         draft, drafting_s = self._guess(text, token_id)
         if not draft.token_ids and not drafting_s:
-            return self._step_alone(text, token_id)
+            return self._step_alone(text, token_id, may_rest=may_rest)
         count = self._count(draft)
         logits = text.step(token_id, draft.token_ids[:count])
         self._num_came, self._cost = 1, self._learn_cost(text, count, drafting_s)
         tried = max(count, 1)  # one that was not tried is compared with what comes as well
         self._guessed.extend(zip(draft.token_ids[:tried], draft.kinds, strict=False))
         self._is_tried = count > 0
-        if not count and self._is_free:
-            self._rest()
+        if not count and self._is_free and may_rest:
+            self._rest(RESTING)
         self._note(num_drafted=count)
         return logits
 
-    def _step_alone(self, text: Text, token_id: int) -> FloatArray:
+    def _step_alone(self, text: Text, token_id: int, *, may_rest: bool) -> FloatArray:
         """A step where nothing was guessed: as little as possible beside it."""
         logits = text.step(token_id)
         self._num_came, self._cost = 1, 1.0
         step = text.last_step
         if step is not None and not step.has_company:
             self._times.single(step.took_s, step.counts.waited_s)
-        self._rest()
+        if may_rest:
+            self._rest(RESTING if self._is_free else MODEL_RESTING)
         return logits
 
-    def _rest(self) -> None:
-        """Guess none of the next tokens, once enough is known to try any."""
-        if self._fixed is None and self._times.is_known:
-            self._num_resting = RESTING
-            self._account.book(RESTING, RESTING)
-            self._trials.earn(RESTING)
+    def _rest(self, num_tokens: int) -> None:
+        """Guess none of the next tokens."""
+        self._num_resting = num_tokens
+        self._account.book(num_tokens, num_tokens)
+        self._trials.earn(num_tokens)
 
     def close(self) -> None:
         """The answer has ended."""

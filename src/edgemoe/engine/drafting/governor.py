@@ -23,7 +23,7 @@ MOST_CREDIT = 12.0
 # Guesses that no draft is expected to come of are paid for by all answers of a model together: of their steps
 # this share, so many steps at first, and never more than so many at a time.
 TRIAL_SHARE = 0.005
-FIRST_TRIALS = 4.0
+FIRST_TRIALS = 8.0
 MOST_TRIALS = 12.0
 # A draft must be expected to be faster by this share.
 MARGIN = 0.04
