@@ -208,8 +208,8 @@ def test_a_guess_that_takes_time_is_made_where_it_pays_or_can_be_afforded(large,
         pace.guessed(1, 1e-6)
         assert drafts._most(text) > 1
         for _ in range(200):
-            pace.guessed(1, 0.05)
-        assert (drafts._most(text), drafts._can_try(text)) == (0, False), "five steps for one token"
+            pace.guessed(1, 0.1)
+        assert (drafts._most(text), drafts._can_try(text)) == (0, False), "ten steps for one token"
         for _ in range(1000):
             drafts._trials.earn(1)
         assert (drafts._most(text), drafts._can_try(text)) == (0, True), "after so many steps it is no loss"
