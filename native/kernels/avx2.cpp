@@ -31,6 +31,28 @@ inline I add16(I acc, I pairs) {
 }
 #include "kernels/pair_sums.h"
 
+// Sums stay in 16 bits: eight products in each, at most 8 * 7 * 128 = 7168. A scale stands in both halves of
+// a lane.
+struct HalvedSums {
+    struct Scales {
+        I first, second;
+    };
+    static Scales scales(I first, I second) {
+        return {or8(shift32<16>(first), first), or8(shift32<16>(second), second)};
+    }
+
+    I first = set1_i(0), second = set1_i(0);
+
+    template <int g>
+    void add(I w, const std::int8_t* x) {
+        I& pairs = g < kQuads / 2 ? first : second;
+        pairs = add16(pairs, multiply_pairs(w, x));
+    }
+    I total(const Scales& by) const {
+        return add_lanes(multiply_words(first, by.first), multiply_words(second, by.second));
+    }
+};
+
 // In this order: each builds on those before.
 #include "kernels/elementwise.h"
 #include "kernels/attention.h"

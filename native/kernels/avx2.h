@@ -30,6 +30,7 @@ inline I load_bytes(const std::uint8_t* p) {
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
 }
 inline F to_float(I v) { return _mm256_cvtepi32_ps(v); }
+inline I to_int(F v) { return _mm256_cvtps_epi32(v); }
 inline F as_float(I v) { return _mm256_castsi256_ps(v); }
 // L 4-bit numbers of rows [lane, lane + L) from 8 bytes.
 inline I load_nibbles(const std::uint8_t* p, std::int64_t lane) {
@@ -94,6 +95,8 @@ inline I shift32(I v) {
 inline I max32(I v, int c) { return _mm256_max_epi32(v, _mm256_set1_epi32(c)); }
 inline I add32(I v, int c) { return _mm256_add_epi32(v, _mm256_set1_epi32(c)); }
 inline I and32(I v, int c) { return _mm256_and_si256(v, _mm256_set1_epi32(c)); }
+inline I add_lanes(I a, I b) { return _mm256_add_epi32(a, b); }
+inline I multiply_words(I a, I b) { return _mm256_madd_epi16(a, b); }
 inline F load_f32(const float* p) { return _mm256_loadu_ps(p); }
 inline F load_f16(const std::uint16_t* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));

@@ -11,6 +11,8 @@ constexpr int kSumsAtOnce = 16;
 constexpr int kVectorsTogether = 1;
 constexpr int kDot8Zero = 128;
 
+using HalvedSums = void;  // shorter vectors gain by them, these lose
+
 struct QuadPair {
     I first, second;
 };

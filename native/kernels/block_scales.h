@@ -2,7 +2,12 @@
 // instruction set after its primitives, which loops.h lists, and before loops.h.
 
 inline F scale_e4m4(I code) { return as_float(add32(shift32<19>(code), (127 - kBiasE4M4) << 23)); }
-inline F scale_e3m2(I code) { return as_float(add32(shift32<18>(code), (127 - kBiasE3M2) << 23)); }
+// E3M2 in units of 2^-9: whole numbers below 1024, by which integers can be multiplied. load_base() has the
+// unit.
+constexpr int kE3M2UnitBits = 9;
+inline F scale_e3m2(I code) {
+    return as_float(add32(shift32<18>(code), (127 + kE3M2UnitBits - kBiasE3M2) << 23));
+}
 // Half of the power of two that an exponent stands for; max32 makes the smallest one, a subnormal.
 inline F half_e8m0(I exponent) { return mul(as_float(max32(shift32<23>(exponent), 0x00400000)), set1(0.5f)); }
 inline F load_half_of_row(const std::uint8_t* halves, std::int64_t lane) {

@@ -1,12 +1,8 @@
 // Products of a block of V vectors of rows and T tokens. Included textually by loops.h.
 
-// Sums of V vectors of rows and T tokens.
-template <Format f, int V, int T>
-using BlockSums = Sums<value_bits(f), T == 1>[V][T];
-
 // In this order a quad of a token, once it is in a register, meets all rows.
-template <Format f, int g, int V, int T>
-inline void add_quad(const I (&w)[V], const TokenBlock<T>& x, BlockSums<f, V, T>& sums) {
+template <int g, int V, int T, typename SumsOfToken>
+inline void add_quad(const I (&w)[V], const TokenBlock<T>& x, SumsOfToken (&sums)[V][T]) {
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
 #pragma GCC unroll 4
@@ -14,8 +10,8 @@ inline void add_quad(const I (&w)[V], const TokenBlock<T>& x, BlockSums<f, V, T>
     }
 }
 
-template <Format f, int g_begin, int g_end, int V, int T, typename Quads>
-inline void add_quads(const Quads (&blocks)[V], const TokenBlock<T>& x, BlockSums<f, V, T>& sums) {
+template <Format f, int g_begin, int g_end, int V, int T, typename Quads, typename SumsOfToken>
+inline void add_quads(const Quads (&blocks)[V], const TokenBlock<T>& x, SumsOfToken (&sums)[V][T]) {
     if constexpr (g_begin < g_end) {
         I first[V], second[V];
 #pragma GCC unroll 4
@@ -29,8 +25,8 @@ inline void add_quads(const Quads (&blocks)[V], const TokenBlock<T>& x, BlockSum
                 second[v] = blocks[v].template quad<g_begin + 1>();
             }
         }
-        add_quad<f, g_begin>(first, x, sums);
-        add_quad<f, g_begin + 1>(second, x, sums);
+        add_quad<g_begin>(first, x, sums);
+        add_quad<g_begin + 1>(second, x, sums);
         add_quads<f, g_begin + 2, g_end>(blocks, x, sums);
     }
 }
@@ -38,7 +34,7 @@ inline void add_quads(const Quads (&blocks)[V], const TokenBlock<T>& x, BlockSum
 // The sums of the products of one half of the columns, or of all of them, from `start(t)` on.
 template <Format f, int g_begin, int g_end, int V, int T, typename Quads, typename Start>
 inline void dot_quads(const Quads (&blocks)[V], const TokenBlock<T>& x, const Start& start, I (&sum)[V][T]) {
-    BlockSums<f, V, T> sums;
+    Sums<value_bits(f), T == 1> sums[V][T];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
 #pragma GCC unroll 4

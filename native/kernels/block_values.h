@@ -102,8 +102,8 @@ inline F add_whole(F dots, const WholeScale& by, const TokenBlock<T>& x, int t, 
 }
 
 // The same where halves have scales of their own; `dots` is the sum of scale * sum(value x) of both.
-template <Format f, int T>
-inline F add_halves(F dots, const HalfScales& by, const TokenBlock<T>& x, int t, F acc) {
+template <Format f, typename ScalesOfHalves, int T>
+inline F add_halves(F dots, const ScalesOfHalves& by, const TokenBlock<T>& x, int t, F acc) {
     if constexpr (has_minimum(f)) {
         const F product = mul(dots, set1(x.scales[t]));
         const F part = fnma(by.minimum[0], set1(x.half_sums[0][t]), product);
@@ -118,8 +118,10 @@ template <Format f>
 inline F load_base(const std::uint8_t* group, std::int64_t lane) {
     if constexpr (base_bytes(f) == 4 * kRowGroup)
         return load_f32(reinterpret_cast<const float*>(group) + lane);
-    if constexpr (has_base(f)) return load_bf16(reinterpret_cast<const std::uint16_t*>(group) + lane);
-    return set1(1.0f);
+    if constexpr (!has_base(f)) return set1(1.0f);
+    const F base = load_bf16(reinterpret_cast<const std::uint16_t*>(group) + lane);
+    if constexpr (traits(f).scales == Scales::kE3M2Zeros) return mul(base, set1(1.0f / (1 << kE3M2UnitBits)));
+    return base;
 }
 
 // Results of L rows. Those beyond the matrix in the last group are computed and dropped.

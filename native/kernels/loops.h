@@ -22,6 +22,7 @@
 //   set1_i(c), to_float(v), as_float(v), shift32<n>(v), add32(v, c), and32(v, c), max32(v, c)
 //   load_f32(p), load_f16(p), load_bf16(p), set1(c), mul(a, b), add(a, b), store(p, v)
 //   fma(a, b, c), fnma(a, b, c) a b + c, c - a b
+//   HalvedSums                  see whole_halves.h
 //   has_kernels_of(f)           whether it has its own for a format; else matmul() is not called for it
 //   kMaxTokens                  tokens that share one unpacking (4 or 8), by the number of registers
 //   kVectorsTogether            see unpacked_block.h
@@ -183,11 +184,26 @@ struct UnpackedQuads {
     }
 };
 
+// Adds the products of a block whose halves have whole numbers as scales.
+template <Format f, int V, typename SumsOfHalves>
+inline void accumulate(const UnpackedQuads (&blocks)[V], const WholeHalves<SumsOfHalves> (&by)[V],
+                       const TileBlock& x, F (&acc)[V][kTileTokens]) {
+    SumsOfHalves sums[V][kTileTokens];
+    add_quads<f, 0, kQuads>(blocks, x, sums);
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+#pragma GCC unroll 8
+        for (int t = 0; t < kTileTokens; ++t) {
+            acc[v][t] = add_halves<f>(to_float(sums[v][t].total(by[v].scales)), by[v], x, t, acc[v][t]);
+        }
+    }
+}
+
 template <Format f, int V>
 inline void add_block(const UnpackedGroups<f>& w, std::int64_t block, int vector, const TileBlock& x,
                       F (&acc)[V][kTileTokens]) {
     UnpackedQuads quads[V];
-    ScalesOf<f> by[V];
+    TileScales<f> by[V];
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) {
         const UnpackedBlock<f>& unpacked = w[(vector + v) / kVectors][block];

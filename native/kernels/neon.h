@@ -9,6 +9,7 @@ constexpr int kQueriesAtOnce = 4;  // of attention, and how many of its sums are
 constexpr int kSumsAtOnce = 16;
 constexpr int kVectorsTogether = 1;
 constexpr int kDot8Zero = 0;
+using HalvedSums = void;
 
 inline I of_bytes(uint8x16_t v) { return vreinterpretq_s32_u8(v); }
 inline uint8x16_t bytes_of(I v) { return vreinterpretq_u8_s32(v); }

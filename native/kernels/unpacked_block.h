@@ -7,6 +7,8 @@
 //                               as multiply_tile() wants them
 // clang-format on
 
+#include "kernels/whole_halves.h"
+
 constexpr int kVectors = kRowGroup / kLanes;  // of the rows of a group
 
 using QuadsOfRows = std::uint8_t[kQuads][kChunk];
@@ -15,7 +17,7 @@ using QuadsOfRows = std::uint8_t[kQuads][kChunk];
 template <Format f>
 struct UnpackedBlock {
     alignas(kAlignment) QuadsOfRows values;
-    ScalesOf<f> scales[kVectors];
+    TileScales<f> scales[kVectors];
 };
 
 template <Format f, int g = 0>
@@ -45,7 +47,7 @@ void unpack(const std::uint8_t* group, std::int64_t cols, std::int64_t begin, st
             const ScalePlace place = {shared, scales, v * kLanes};
             const std::uint8_t* part = codes + block * block_code_bytes(f) + v * kLanes * kQuad;
             unpack_values<f>({part, place}, place.lane, to->values);
-            to->scales[v] = scales_at<f>(place);
+            to->scales[v] = tile_scales<f>(place);
         }
     }
 }
