@@ -45,6 +45,18 @@ def test_a_token_has_the_same_bits_in_any_company(isa, format):
     assert np.array_equal(whole, single)
 
 
+@pytest.mark.parametrize("format", ["q2", "q3"])
+def test_the_largest_sums_have_the_same_bits_in_any_company(isa, format):
+    packed = native.quantize(np.ones((16, 256), np.float32), format)
+    packed[2 * 16 :] = 255  # after the rows' own scales: every scale, zero and code is the largest
+    matrix = native.Matrix(packed, format, 16, 256)
+    x = np.random.default_rng(4).uniform(0.98, 1, (21, 256)).astype(np.float32)
+    whole = native.matmul(x, matrix)
+    single = np.concatenate([native.matmul(x[t : t + 1], matrix) for t in range(len(x))])
+    assert np.array_equal(whole, single)
+    assert np.allclose(whole, reference.matmul(x, packed, format, 16), rtol=1e-5)
+
+
 @pytest.mark.parametrize("format", ["q4", "bf16"])
 def test_threads_do_not_change_a_bit(format):
     _, up = packed_matrix(format, 96, 64, 1)
