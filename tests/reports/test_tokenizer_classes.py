@@ -21,6 +21,8 @@ BYTE_LEVEL, OF_CHARACTERS = ("byte-level",), ("llama", "gemma", "metaspace")
 CLASSES = {
     "LlamaTokenizer": (OF_CHARACTERS, ("deepseek_v2", "gpt_oss", "mixtral", "qwen3_moe")),
     "LlamaTokenizerFast": ((*OF_CHARACTERS, *BYTE_LEVEL), ("deepseek_v3", "dots1")),
+    "CodeLlamaTokenizer": (OF_CHARACTERS, ("deepseek_v2", "gpt_oss", "mixtral", "qwen3_moe")),
+    "CohereTokenizerFast": (BYTE_LEVEL, ("gpt_oss", "qwen3_moe", "granitemoe")),
     "GemmaTokenizer": (OF_CHARACTERS, ("gemma4", "gpt_oss")),
     "GPT2Tokenizer": (BYTE_LEVEL, ("granitemoe", "minimax_m2", "lfm2_moe", "olmoe")),
     "GPTNeoXTokenizerFast": (BYTE_LEVEL, ("olmoe", "dots1")),

@@ -44,14 +44,14 @@ class TokenizerClass:
     """``rules`` are set on a tokenizer that has its model alone.
 
     ``named``: special tokens that it has unless the folder says otherwise. ``model``: attributes of its BPE.
-    ``marks_named``: special tokens lose the flags that files give them. ``finish`` is called when all tokens
-    are known.
+    ``named_again``: special tokens that it adds once more, with other flags than files give them. ``finish``
+    is called when all tokens are known.
     """
 
     rules: Rules
     named: Mapping[str, str]
     model: Mapping[str, Any] = field(default_factory=dict)
-    marks_named: bool = False
+    named_again: Callable[[SpecialTokens], Iterator[tokenizers.AddedToken]] | None = None
     finish: Rules | None = None
 
     def defaults(self, settings: Settings) -> Settings:
@@ -69,9 +69,8 @@ class TokenizerClass:
     def add_tokens(self, tokenizer: tokenizers.Tokenizer, added: SpecialTokens, settings: Settings) -> None:
         """Tell a tokenizer that ``rebuild`` has made of all added tokens."""
         tokenizer.add_tokens(added.missing_from({}))
-        if self.marks_named:
-            texts = dict.fromkeys([*added.named.values(), *(str(token.content) for token in added.others)])
-            tokenizer.add_tokens([tokenizers.AddedToken(text, special=True) for text in texts])
+        if self.named_again is not None:
+            tokenizer.add_special_tokens(list(self.named_again(added)))
         if self.finish is not None:
             self.finish(tokenizer, self.defaults(settings))
 
@@ -196,6 +195,12 @@ def _llama(tokenizer: tokenizers.Tokenizer, settings: Settings) -> None:
     tokenizer.decoder = _characters_decoder(strips=is_prefixed)
 
 
+def _code_llama(tokenizer: tokenizers.Tokenizer, settings: Settings) -> None:
+    scheme = "first" if _is_prefixed(settings, True) else "never"
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, scheme, split=False)
+    tokenizer.decoder = _characters_decoder(strips=True)
+
+
 def _gemma(tokenizer: tokenizers.Tokenizer, settings: Settings) -> None:
     tokenizer.normalizer = normalizers.Replace(" ", _SPACE)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
@@ -204,6 +209,15 @@ def _gemma(tokenizer: tokenizers.Tokenizer, settings: Settings) -> None:
 
 def _gpt2(tokenizer: tokenizers.Tokenizer, settings: Settings) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=_is_prefixed(settings, False))
+    tokenizer.decoder = decoders.ByteLevel()
+
+
+def _cohere(tokenizer: tokenizers.Tokenizer, settings: Settings) -> None:
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=_is_prefixed(settings, False))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), to_bytes]
+    )
     tokenizer.decoder = decoders.ByteLevel()
 
 
@@ -248,6 +262,31 @@ def _end_behind(tokenizer: tokenizers.Tokenizer, settings: Settings) -> None:
         )
 
 
+def _begin_before(tokenizer: tokenizers.Tokenizer, settings: Settings) -> None:
+    text = _text(settings.get("bos_token"))
+    token_id = None if text is None else tokenizer.token_to_id(text)
+    if text is None or token_id is None:
+        return _nothing_around(tokenizer, settings)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        [text, "$A"], [text, "$A", f"{text}:1", "$B:1"], [(text, token_id)]
+    )
+
+
+def _without_flags(added: SpecialTokens) -> Iterator[tokenizers.AddedToken]:
+    """All special tokens, which lose what files say of the spaces beside them."""
+    for token in added.others:
+        yield tokenizers.AddedToken(str(token.content), special=True)
+
+
+def _as_special(added: SpecialTokens) -> Iterator[tokenizers.AddedToken]:
+    """All special tokens: those with a name keep the flags of the list, others those of their own."""
+    listed = {str(token.content): token for token in added.listed.values()}
+    named = set(added.named.values())
+    for token in added.others:
+        text = str(token.content)
+        yield listed.get(text, token) if text in named else token
+
+
 def _text(token: Any) -> str | None:
     """The text of a token, which may be described by more than that."""
     text = token.get("content") if isinstance(token, Mapping) else token
@@ -257,8 +296,23 @@ def _text(token: Any) -> str | None:
 _SENTENCES = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 _ALL_END = dict.fromkeys(("unk_token", "bos_token", "eos_token"), _END)
 _QWEN_NAMED = dict.fromkeys(("unk_token", "eos_token", "pad_token"), _END)
+_INFILLING = {
+    "prefix_token": "▁<PRE>", "middle_token": "▁<MID>", "suffix_token": "▁<SUF>", "eot_token": "▁<EOT>",
+    "fill_token": "<FILL_ME>",
+}  # fmt: skip
+_COHERE_NAMED = {
+    "unk_token": "<UNK>", "bos_token": "<BOS_TOKEN>", "eos_token": "<|END_OF_TURN_TOKEN|>", "pad_token": "<PAD>",
+    "cls_token": "<CLS>", "sep_token": "<SEP>", "mask_token": "<MASK_TOKEN>",
+}  # fmt: skip
 _CLASSES: dict[str, TokenizerClass] = {
     "LlamaTokenizer": TokenizerClass(_llama, _SENTENCES, _OF_CHARACTERS),
+    "CodeLlamaTokenizer": TokenizerClass(
+        _code_llama,
+        {**_SENTENCES, **_INFILLING},
+        {**_OF_CHARACTERS, "unk_token": "unk_token"},
+        finish=_begin_before,
+    ),
+    "CohereTokenizer": TokenizerClass(_cohere, _COHERE_NAMED, named_again=_as_special),
     "GemmaTokenizer": TokenizerClass(
         _gemma,
         {"unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>",
@@ -270,7 +324,7 @@ _CLASSES: dict[str, TokenizerClass] = {
         _gpt_neox, {**_ALL_END, "pad_token": "<|padding|>"}, finish=_nothing_around
     ),
     "Qwen2Tokenizer": TokenizerClass(
-        _qwen(r"\p{L}", r"[^\s\p{L}\p{N}]"), _QWEN_NAMED, marks_named=True
+        _qwen(r"\p{L}", r"[^\s\p{L}\p{N}]"), _QWEN_NAMED, named_again=_without_flags
     ),
     "Qwen3_5Tokenizer": TokenizerClass(_qwen(r"[\p{L}\p{M}]", r"[^\s\p{L}\p{M}\p{N}]"), _QWEN_NAMED),
     "T5Tokenizer": _Unigram(
