@@ -43,11 +43,12 @@ def write(folder, tensors, settings):
     return open_checkpoint(folder)
 
 
-def gptq(bits=4, is_second=False, has_order=False):
-    """Weights (N, M) and their tensors."""
+def gptq(bits=4, is_second=False, has_order=False, is_symmetrical=False, says_second=None):
+    """Weights (N, M) and their tensors; the settings may say another version."""
     per_word, groups = 32 // bits, M // GROUP
     codes = RANDOM.integers(0, 1 << bits, (N, M))
-    zeros = RANDOM.integers(1, 1 << bits, (groups, N))
+    zeros = RANDOM.integers(0, 1 << bits, (groups, N))
+    zeros = np.full_like(zeros, 1 << (bits - 1)) if is_symmetrical else zeros
     scales = RANDOM.uniform(0.01, 0.1, (groups, N)).astype(np.float16)
     g_idx = (RANDOM.permutation(M) if has_order else np.arange(M)) // GROUP
     weights = np.empty((N, M), np.float32)
@@ -56,12 +57,15 @@ def gptq(bits=4, is_second=False, has_order=False):
             g = g_idx[col]
             weights[row, col] = np.float32(scales[g, row]) * np.float32(codes[row, col] - zeros[g, row])
     tensors = {
-        "a.qweight": words(codes, bits).T, "a.qzeros": words(zeros - (not is_second), bits),
+        "a.qweight": words(codes, bits).T,
+        "a.qzeros": words((zeros - (not is_second)) & ((1 << bits) - 1), bits),
         "a.scales": scales, "a.g_idx": g_idx.astype(np.int32),
     }  # fmt: skip
     assert tensors["a.qweight"].shape == (M // per_word, N)
     settings = {"quant_method": "gptq", "bits": bits, "group_size": GROUP, "desc_act": has_order}
-    return weights, tensors, settings | ({"checkpoint_format": "gptq_v2"} if is_second else {})
+    settings |= {"sym": True} if is_symmetrical else {}
+    is_second = is_second if says_second is None else says_second
+    return weights, tensors, settings | {"checkpoint_format": "gptq_v2" if is_second else "gptq"}
 
 
 def awq():
@@ -116,6 +120,10 @@ CASES = {
     "gptq, in the order of activations": lambda: gptq(has_order=True),
     "gptq, version 2": lambda: gptq(is_second=True),
     "gptq, 8 bits": lambda: gptq(bits=8),
+    "gptq, symmetrical": lambda: gptq(is_symmetrical=True),
+    "gptq, version 2 that calls itself 1": lambda: gptq(
+        is_second=True, is_symmetrical=True, says_second=False
+    ),
     "awq": awq,
     "compressed-tensors": compressed,
     "compressed-tensors, zeros": lambda: compressed(has_zeros=True),

@@ -4,7 +4,9 @@ compressed-tensors leave them.
 Letters: N outputs (rows of the matrix), M inputs (columns), P codes in a word, G groups of inputs.
 
 * GPTQ (arXiv 2210.17323): ``qweight`` (M / P, N) and ``qzeros`` (G, N / P) with the lowest bits first, zeros
-  less one unless the file is of version 2; ``scales`` (G, N); ``g_idx`` (M) has the group of each input.
+  less one, modulo their range, unless the file is of version 2; ``scales`` (G, N); ``g_idx`` (M) has the group
+  of each input. Some writers leave version 2's zeros under version 1's name, which shows where all are half of
+  the range: a symmetrical file has that as its zero, and never one more.
 * AWQ (arXiv 2306.00978): ``qweight`` (M, N / P) and ``qzeros`` (G, N / P) with outputs in the order of
   ``_AWQ_ORDER``; ``scales`` (G, N).
 * compressed-tensors: ``weight_packed`` (N, M / P) with the lowest bits first and half of the range added,
@@ -59,6 +61,7 @@ class ByInput:
     is_awq: bool
     has_group_indices: bool = False
     added_to_zeros: int = 0
+    is_symmetrical: bool = False
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -86,8 +89,14 @@ class ByInput:
             groups = read(f"{self.module}.g_idx", None, 0, num_cols).astype(np.int64)
             if groups.min() < 0 or groups.max() >= num_groups:
                 raise CheckpointError(f"tensor {self.module}.g_idx names groups that are not there")
-        centred = codes[:, outputs] - (zeros[:, outputs] + self.added_to_zeros)[groups]
+        centred = codes[:, outputs] - self._zeros(zeros[:, outputs])[groups]
         return np.ascontiguousarray((centred * scales[groups]).T, np.float32)
+
+    def _zeros(self, stored: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The codes that stand for 0."""
+        if self.is_symmetrical and np.all(stored == 1 << (self.bits - 1)):
+            return stored
+        return (stored + self.added_to_zeros) & ((1 << self.bits) - 1)
 
     def _outputs(self, words: NDArray[Any]) -> NDArray[np.int32]:
         """Codes of words along outputs, in the order of the outputs."""
@@ -141,7 +150,7 @@ def find_gptq(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> d
     Raises:
         CheckpointError: bits that are not read, or shapes that do not fit.
     """
-    is_second = config.get("checkpoint_format") == "gptq_v2"
+    is_second = "gptq_v2" in (config.get("checkpoint_format"), config.get("format"))
     return _find_by_input(tensors, config, is_awq=False, added_to_zeros=0 if is_second else 1)
 
 
@@ -194,7 +203,9 @@ def _find_by_input(
             f"{'AWQ' if is_awq else 'GPTQ'} int{bits}",
             sum(tensors[part].num_bytes for part in parts),
         )
-        found[f"{module}.weight"] = ByInput(module, info, bits, group_size, is_awq, indices, added_to_zeros)
+        found[f"{module}.weight"] = ByInput(
+            module, info, bits, group_size, is_awq, indices, added_to_zeros, config.get("sym") is True
+        )
     return found
 
 
