@@ -259,15 +259,25 @@ def read_part(ref: SourceRef, stored: Shape, read: Callable[[int, int], FloatArr
     """The values of a part, C-contiguous.
 
     ``stored`` is the shape of the tensor, or of its entry where the part has an index; ``read(start, stop)``
-    gives consecutive rows of that.
+    gives consecutive rows of that. Values that are not finite, or become so, are given as they are: who takes
+    them refuses them by the tensor's name, and NumPy's warnings would only stand before that.
     """
     shapes = [stored]
     for step in ref.steps:
         shapes.append(step.shape(shapes[-1]))
     num_rows = shapes[-1][0] if shapes[-1] else 1
     start, stop = ref.rows or (0, num_rows)
-    if not ref.steps:
-        return np.asarray(read(start, stop), np.float32, order="C")
+    with np.errstate(all="ignore"):
+        if not ref.steps:
+            return np.asarray(read(start, stop), np.float32, order="C")
+        rows = _after_steps(ref, shapes, np.arange(start, stop), read)
+        return np.ascontiguousarray(rows, np.float32)
+
+
+def _after_steps(
+    ref: SourceRef, shapes: list[Shape], wanted: Indices, read: Callable[[int, int], FloatArray]
+) -> FloatArray:
+    """Rows after all steps; ``shapes`` are those before each of them, and after the last."""
 
     def rows_after(num_steps: int, wanted: Indices) -> FloatArray:
         if num_steps == 0:
@@ -275,7 +285,7 @@ def read_part(ref: SourceRef, stored: Shape, read: Callable[[int, int], FloatArr
         below = shapes[num_steps - 1]
         return ref.steps[num_steps - 1].rows(wanted, below, lambda rows: rows_after(num_steps - 1, rows))
 
-    return np.ascontiguousarray(rows_after(len(ref.steps), np.arange(start, stop)), np.float32)
+    return rows_after(len(ref.steps), wanted)
 
 
 def _rows(wanted: Indices, read: Callable[[int, int], FloatArray]) -> FloatArray:

@@ -116,6 +116,14 @@ def test_chat_holds_a_conversation(tiny_store):
     assert "no command /nonsense" in done.stderr
 
 
+def test_doctor_refuses_what_is_no_store_before_it_measures(tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"GGUF" + bytes(60))
+    done = edgemoe("doctor", path)
+    assert done.returncode == 2
+    assert "measuring" not in done.stderr, done.stderr
+
+
 def test_doctor_and_demo():
     record = json.loads(edgemoe("doctor", "--json").stdout)
     assert record["storage"]["bytes_per_s"] > 0

@@ -436,6 +436,20 @@ def test_weights_that_are_not_finite_are_refused_by_name(folder, name, value):
     assert not folder.with_name("store").exists()
 
 
+SIGNALLING = np.array([0x7F800001], np.uint32).view(np.float32)[0]
+
+
+@pytest.mark.parametrize("values", [np.array([SIGNALLING]), np.array([1e300])], ids=["signalling", "double"])
+def test_numbers_that_are_none_are_refused_without_a_warning_of_numpy(folder, values):
+    """The suite makes errors of warnings."""
+    weights = chain_weights()
+    weights[EXPERT] = weights[EXPERT].astype(values.dtype)
+    weights[EXPERT].view(f"u{values.itemsize}").flat[-1] = values.view(f"u{values.itemsize}")[0]
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=rf"tensor {EXPERT} holds values that are not finite"):
+        convert(folder, folder.with_name("store"), EXACT)
+
+
 @pytest.mark.parametrize("format", ["f16", "q2", "q3", "q4", "q6", "q8", "t2", "t3"])
 @pytest.mark.parametrize("name", [HEAD, EXPERT])
 def test_weights_beyond_a_format_are_refused_by_name(folder, name, format):

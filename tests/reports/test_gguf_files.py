@@ -566,3 +566,15 @@ def test_what_was_guessed_and_what_fails_is_told_before_the_work(tmp_path):
     notes = convert(path, tmp_path / "store", plan_as_stored(path)).notes
     assert any("splits text the way of 'my-own', which is not known" in note for note in notes)
     assert any("`edgemoe chat` will not work" in note and "no system role" in note for note in notes)
+
+
+def test_a_signalling_nan_is_refused_without_a_warning_of_numpy(tmp_path):
+    """The suite makes errors of warnings."""
+    values = make_tensors(257)["blk.0.ffn_down_exps.weight"]
+    values.view(np.uint32)[0, 0, 0] = 0x7F800001
+    path = write_model(
+        tmp_path / "m.gguf", [*BYTES, "<|bos|>"], pre="qwen2", merges=None, kinds=[1] * 256 + [3],
+        tensors={"blk.0.ffn_down_exps.weight": values},
+    )  # fmt: skip
+    with pytest.raises(CheckpointError, match="ffn_down_exps.* not finite"):
+        convert(path, tmp_path / "store", plan_as_stored(open_checkpoint(path)))

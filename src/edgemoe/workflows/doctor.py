@@ -86,6 +86,8 @@ def examine_machine(stores: Sequence[str | Path] = (), *, tell: Tell = unheard) 
     """
     paths = [Path(store) for store in stores]
     folder = next((path.absolute().parent for path in paths if path.exists()), Path.cwd())
+    # Before anything is measured: what is no store is refused at once.
+    budgets = tuple(map(budgets_of, stores)) if stores else (_budgets_of_demo(),)
     tell(f"measuring memory and the storage of {folder} ...")
     storage, error = None, None
     try:
@@ -100,7 +102,7 @@ def examine_machine(stores: Sequence[str | Path] = (), *, tell: Tell = unheard) 
         folder=folder,
         storage=storage,
         storage_error=error,
-        stores=tuple(map(budgets_of, stores)) if stores else (_budgets_of_demo(),),
+        stores=budgets,
     )
 
 
