@@ -110,10 +110,27 @@ def test_a_complete_set_without_its_index_is_taken(folder):
         convert(folder, store, EXACT, overwrite=True)
 
 
-def test_a_tensor_in_two_files_of_an_index_is_an_error(folder):
+def test_a_tensor_in_two_files_is_that_of_the_file_which_the_index_names(folder):
+    names = split(folder)
+    weights = chain_weights()
+    save_file({HEAD: weights[HEAD], NORM: np.full_like(weights[NORM], np.nan)}, folder / names[0])
+    assert follows(folder) == 38
+
+
+def test_a_tensor_that_is_not_where_the_index_says_is_found(folder):
+    names = split(folder)
+    write_index(folder, {n: names[n == HEAD] for n in chain_weights()})
+    assert follows(folder) == 38
+
+
+def test_a_tensor_in_two_files_without_an_index_that_names_one_is_an_error(folder):
     names = split(folder)
     weights = chain_weights()
     save_file({HEAD: weights[HEAD], NORM: weights[NORM]}, folder / names[0])
+    index = folder / "model.safetensors.index.json"
+    record = json.loads(index.read_text())
+    del record["weight_map"][NORM]
+    index.write_text(json.dumps(record))
     refused(folder, rf"model-00002-of-00002.safetensors: tensor {NORM} is also in model-00001")
 
 

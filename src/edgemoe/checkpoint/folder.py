@@ -64,8 +64,10 @@ class FolderCheckpoint:
         self._config = _read_config(folder)
         self._places: dict[str, tuple[Path, TensorRange]] = {}
         self._open_files = OpenFiles()
-        for path, expected in find_weight_files(folder, self._config).items():
-            self._add_file(path, expected or set())
+        files = find_weight_files(folder, self._config)
+        owners = {name: path for path, names in files.items() for name in names or ()}
+        for path in files:
+            self._add_file(path, owners)
 
     def config(self) -> dict[str, Any]:
         """The contents of config.json, but for a quantisation that read() undoes, or that was not done."""
@@ -162,19 +164,25 @@ class FolderCheckpoint:
         """Bytes of a weight file."""
         return self._open_files.read(path, num_bytes, offset)
 
-    def _add_file(self, path: Path, expected: set[str]) -> None:
+    def _add_file(self, path: Path, owners: Mapping[str, Path]) -> None:
+        """Take the tensors of a file; of one that is in two files the index says whose it is (``owners``).
+
+        Programs that change some tensors of a model leave the old ones in files that they share with it.
+        """
         refuse_stand_in(path)
         try:
             self._open_files.note(path)
             tensors = read_torch_file(path) if path.suffix == ".bin" else read_header(path).tensors
         except (OSError, ValueError) as error:
             raise CheckpointError(_one_line(path, error)) from error
-        twice = min(self._places.keys() & tensors.keys(), default=None)
-        if twice is not None:
-            raise CheckpointError(
-                f"{path}: tensor {twice} is also in {self._places[twice][0].name}; fetch the model again"
-            )
-        self._places.update({name: (path, place) for name, place in tensors.items()})
+        for name, place in tensors.items():
+            other = self._places[name][0] if name in self._places else None
+            if other is not None and owners.get(name) not in (path, other):
+                raise CheckpointError(
+                    f"{path}: tensor {name} is also in {other.name}; fetch the model again"
+                )
+            if other is None or owners[name] == path:
+                self._places[name] = path, place
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
