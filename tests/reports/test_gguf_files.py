@@ -576,5 +576,5 @@ def test_a_signalling_nan_is_refused_without_a_warning_of_numpy(tmp_path):
         tmp_path / "m.gguf", [*BYTES, "<|bos|>"], pre="qwen2", merges=None, kinds=[1] * 256 + [3],
         tensors={"blk.0.ffn_down_exps.weight": values},
     )  # fmt: skip
-    with pytest.raises(CheckpointError, match="ffn_down_exps.* not finite"):
+    with pytest.raises(CheckpointError, match=r"ffn_down_exps.* not finite"):
         convert(path, tmp_path / "store", plan_as_stored(open_checkpoint(path)))

@@ -536,6 +536,14 @@ def test_an_answer_may_go_on_with_another_field(tmp_path, field):
     assert ours.endswith("I think, ")
 
 
+@pytest.mark.parametrize(("general", "expected"), [(None, {2, 40}), (1, {1, 2}), ([2], {2})])
+def test_an_end_token_left_from_another_model_is_none_where_a_newer_file_says_so(tmp_path, general, expected):
+    """As transformers, which asks config.json where generation_config.json says nothing; 40 is a letter."""
+    folder = write_folder(tmp_path / "m", generation_config__json={"eos_token_id": general})
+    assert Tokenizer(folder, {"eos_token_id": 40}).stop_ids == expected
+    assert 0 in Tokenizer(folder, {"eos_token_id": [0, 40]}).stop_ids
+
+
 def test_end_tokens_may_stand_with_the_settings_of_the_text(tmp_path):
     config = {"model_type": "qwen3_5_moe", "text_config": {"eos_token_id": [7, 9]}}
     assert Tokenizer(write_folder(tmp_path / "m"), config).stop_ids == {2, 7, 9}

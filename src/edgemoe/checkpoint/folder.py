@@ -178,9 +178,7 @@ class FolderCheckpoint:
         for name, place in tensors.items():
             other = self._places[name][0] if name in self._places else None
             if other is not None and owners.get(name) not in (path, other):
-                raise CheckpointError(
-                    f"{path}: tensor {name} is also in {other.name}; fetch the model again"
-                )
+                raise CheckpointError(f"{path}: tensor {name} is also in {other.name}; fetch the model again")
             if other is None or owners[name] == path:
                 self._places[name] = path, place
 

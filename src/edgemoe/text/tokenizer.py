@@ -57,7 +57,7 @@ class Tokenizer:
         if loaded is not None:
             with OneLineErrors(StoreError, f"{folder}: its tokenizer cannot be used"):
                 self._prepare(loaded, special)
-        self.stop_ids = read_end_ids(folder, config) | self._id_of("eos_token")
+        self.stop_ids = read_end_ids(folder, config, self._is_added) | self._id_of("eos_token")
         self._chats = Chats(folder, self._settings, self.special_tokens)
 
     @property
@@ -260,6 +260,10 @@ class Tokenizer:
                 " tokenizer.json beside config.json and convert again"
             )
         return self._tokenizer
+
+    def _is_added(self, token_id: int) -> bool:
+        """Whether an id is that of an added token; without a tokenizer it may be."""
+        return self._tokenizer is None or token_id in self._tokenizer.get_added_tokens_decoder()
 
     def _id_of(self, name: str) -> frozenset[int]:
         text = self.special_tokens.get(name)
