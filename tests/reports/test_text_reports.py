@@ -216,6 +216,14 @@ def test_spaces_are_tidied_where_transformers_does(tmp_path, kind, is_insisted):
         assert streamed(ours, [], ids) == ours.decode(ids)
 
 
+def test_merges_that_training_left_out_at_random_are_made(tmp_path):
+    record = json.loads(make_tokenizer("byte-level").to_str())["model"]
+    size = len(record["vocab"])
+    model = record | {"vocab": record["vocab"] | {"ab": size}, "merges": [["a", "b"]], "dropout": 0.9}
+    ours = Tokenizer(write_folder(tmp_path / "m", changes={"model": model}), {})
+    assert ours.encode("ab" * 100, adds_special=False) == [size] * 100
+
+
 @pytest.mark.parametrize("eos", [None, [], 2, [2, None], [7, 2], [-1, 2], [None]])
 def test_end_tokens_in_any_form(tmp_path, eos):
     folder = write_folder(tmp_path / "m", generation_config__json={"eos_token_id": eos})

@@ -1,7 +1,7 @@
 """Folders whose tokenizer is no tokenizer.json but what training wrote: tokenizer.json is built of it.
 
-Read are SentencePiece models (``tokenizer.model``: BPE and Unigram) and tiktoken's ranks of the models of
-Moonshot (``tiktoken.model``). The fields of SentencePiece's protocol buffer are read here, because the
+Read are SentencePiece models (``tokenizer.model``: BPE and Unigram), tiktoken's ranks of the models of
+Moonshot (``tiktoken.model``), and vocab.json with merges.txt (merges_files.py). The fields of SentencePiece's protocol buffer are read here, because the
 library of that name gives neither the kind of model nor its normaliser without a second library.
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 
 from edgemoe.checkpoint.gguf.build_tokenizer import BUILDERS, BuildError
 from edgemoe.checkpoint.gguf.vocabulary import CONTROL, NORMAL, Vocabulary
+from edgemoe.checkpoint.merges_files import VOCABULARY, build_of_merges, has_merges
 from edgemoe.checkpoint.stand_ins import read_json
 from edgemoe.errors import CheckpointError
 
@@ -41,6 +42,8 @@ def build_tokenizer(folder: Path, config: Mapping[str, Any]) -> bytes | None:
         CheckpointError: a file is damaged, or of a kind that is not read.
     """
     path = next((folder / name for name in FILES if (folder / name).is_file()), None)
+    if path is None and has_merges(folder, config):
+        path = folder / VOCABULARY
     if path is None:
         return None
     if path.stat().st_size > _MAX_BYTES:
@@ -48,6 +51,8 @@ def build_tokenizer(folder: Path, config: Mapping[str, Any]) -> bytes | None:
     data, settings_path = path.read_bytes(), folder / "tokenizer_config.json"
     settings = read_json(settings_path) if settings_path.is_file() else {}
     try:
+        if path.name == VOCABULARY:
+            return build_of_merges(folder, config, settings)
         if is_ranks(data):
             kind, metadata, vocabulary = _read_ranks(data, settings, config)
         else:
@@ -58,6 +63,8 @@ def build_tokenizer(folder: Path, config: Mapping[str, Any]) -> bytes | None:
         else:
             _normalize_first(tokenizer, kind, metadata)
         return str(tokenizer.to_str()).encode()
+    except CheckpointError:
+        raise
     except BuildError as error:
         raise CheckpointError(f"{path}: {error}; put the model's tokenizer.json beside it") from None
     except (ValueError, IndexError, struct.error, binascii.Error) as error:

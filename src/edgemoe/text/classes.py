@@ -125,9 +125,11 @@ class Loaded:
 def load_tokenizer(text: str, settings: Settings, config: Settings) -> Loaded:
     """The tokenizer of a folder: ``text`` is tokenizer.json, the others as for ``find_class``."""
     own = tokenizers.Tokenizer.from_str(text)
-    # Left by training; a prompt must be neither cut nor filled up.
+    # Left by training; a prompt must be neither cut nor filled up, and have the same tokens each time.
     own.no_truncation()
     own.no_padding()
+    if isinstance(own.model, models.BPE):
+        own.model.dropout = None
     added = dict(own.get_added_tokens_decoder())
     rules = find_class(settings, config, is_byte_level='"ByteLevel"' in text)
     if rules is None:
