@@ -4,9 +4,9 @@ compressed-tensors leave them.
 Letters: N outputs (rows of the matrix), M inputs (columns), P codes in a word, G groups of inputs.
 
 * GPTQ (arXiv 2210.17323): ``qweight`` (M / P, N) and ``qzeros`` (G, N / P) with the lowest bits first, zeros
-  less one, modulo their range, unless the file is of version 2; ``scales`` (G, N); ``g_idx`` (M) has the group
-  of each input. Some writers leave version 2's zeros under version 1's name, which shows where all are half of
-  the range: a symmetrical file has that as its zero, and never one more.
+  less one, modulo their range, unless the file is of version 2; ``scales`` (G, N); ``g_idx`` (M) has the
+  group of each input. Some writers leave version 2's zeros under version 1's name, which shows where all are
+  half of the range: a symmetrical file has that as its zero, and never one more.
 * AWQ (arXiv 2306.00978): ``qweight`` (M, N / P) and ``qzeros`` (G, N / P) with outputs in the order of
   ``_AWQ_ORDER``; ``scales`` (G, N).
 * compressed-tensors: ``weight_packed`` (N, M / P) with the lowest bits first and half of the range added,

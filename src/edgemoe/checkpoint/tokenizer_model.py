@@ -1,8 +1,9 @@
 """Folders whose tokenizer is no tokenizer.json but what training wrote: tokenizer.json is built of it.
 
 Read are SentencePiece models (``tokenizer.model``: BPE and Unigram), tiktoken's ranks of the models of
-Moonshot (``tiktoken.model``), and vocab.json with merges.txt (merges_files.py). The fields of SentencePiece's protocol buffer are read here, because the
-library of that name gives neither the kind of model nor its normaliser without a second library.
+Moonshot (``tiktoken.model``), and vocab.json with merges.txt (merges_files.py). The fields of SentencePiece's
+protocol buffer are read here, because the library of that name gives neither the kind of model nor its
+normaliser without a second library.
 """
 
 from __future__ import annotations

@@ -268,10 +268,11 @@ def _begin_before(tokenizer: tokenizers.Tokenizer, settings: Settings) -> None:
     text = _text(settings.get("bos_token"))
     token_id = None if text is None else tokenizer.token_to_id(text)
     if text is None or token_id is None:
-        return _nothing_around(tokenizer, settings)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        [text, "$A"], [text, "$A", f"{text}:1", "$B:1"], [(text, token_id)]
-    )
+        _nothing_around(tokenizer, settings)
+    else:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            [text, "$A"], [text, "$A", f"{text}:1", "$B:1"], [(text, token_id)]
+        )
 
 
 def _without_flags(added: SpecialTokens) -> Iterator[tokenizers.AddedToken]:
@@ -303,8 +304,8 @@ _INFILLING = {
     "fill_token": "<FILL_ME>",
 }  # fmt: skip
 _COHERE_NAMED = {
-    "unk_token": "<UNK>", "bos_token": "<BOS_TOKEN>", "eos_token": "<|END_OF_TURN_TOKEN|>", "pad_token": "<PAD>",
-    "cls_token": "<CLS>", "sep_token": "<SEP>", "mask_token": "<MASK_TOKEN>",
+    "unk_token": "<UNK>", "bos_token": "<BOS_TOKEN>", "eos_token": "<|END_OF_TURN_TOKEN|>",
+    "pad_token": "<PAD>", "cls_token": "<CLS>", "sep_token": "<SEP>", "mask_token": "<MASK_TOKEN>",
 }  # fmt: skip
 _CLASSES: dict[str, TokenizerClass] = {
     "LlamaTokenizer": TokenizerClass(_llama, _SENTENCES, _OF_CHARACTERS),
