@@ -38,14 +38,13 @@ def build_of_merges(folder: Path, config: Mapping[str, Any], settings: Mapping[s
     if not tokens or [ids[token] for token in tokens] != list(range(len(tokens))):
         raise CheckpointError(f"{folder / VOCABULARY}: its ids are not those from 0 on; fetch it again")
     bos = settings.get("bos_token")
-    text = bos.get("content") if isinstance(bos, Mapping) else bos
-    adds_bos = settings.get("add_bos_token") is True and text in ids
+    first = ids.get(str(bos.get("content") if isinstance(bos, Mapping) else bos))
     metadata = {
         "general.architecture": _architecture(config),
         "tokenizer.ggml.merges": _merges(folder / MERGES),
-        "tokenizer.ggml.add_bos_token": adds_bos,
+        "tokenizer.ggml.add_bos_token": settings.get("add_bos_token") is True and first is not None,
     }
-    vocabulary = Vocabulary(tokens, [NORMAL] * len(tokens), [], {"bos": ids[text]} if adds_bos else {})
+    vocabulary = Vocabulary(tokens, [NORMAL] * len(tokens), [], {} if first is None else {"bos": int(first)})
     return str(BUILDERS["gpt2"](metadata, vocabulary).tokenizer.to_str()).encode()
 
 

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import tokenizers
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import models, normalizers
 
+from edgemoe.text import class_rules
 from edgemoe.text.added_tokens import SpecialTokens
+from edgemoe.text.class_rules import Rules, Settings
 
 # Families whose folders name a class that is not theirs: it is not used.
 _WRONGLY_NAMED = frozenset(("ernie4_5_moe", "minimax_m2", "phimoe"))
@@ -26,17 +28,12 @@ _OF_NO_CLASS = _WRONGLY_NAMED | frozenset(
      "granitemoeshared", "kimi_linear", "mimo_v2_flash")
 )  # fmt: skip
 _CLASS_IN_ANY_CASE = {"qwen3_5_moe": "Qwen3_5Tokenizer", "qwen3_5_moe_text": "Qwen3_5Tokenizer"}
-_SPACE = "▁"
 _END = "<|endoftext|>"
 _MOST_SENTINELS = 10_000
-_PREFIXED = "add_prefix_space"
 # What tokenizers split in ways that differ: words, spaces, digits, marks, capitals, another writing system.
 _ORDINARY = (
     'In 2024 they didn\'t say "no":  1234567 times;\n\n\tÉtat naïf, ÜBER-Größe (x_1 += 3.5) 日本語です。'
 )
-
-Settings = Mapping[str, Any]
-Rules = Callable[[tokenizers.Tokenizer, Settings], None]
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,8 @@ class TokenizerClass:
         if not isinstance(own.model, models.BPE):
             return None
         for name, value in {**_PLAIN_BPE, **self.model}.items():
-            setattr(own.model, name, _text(settings.get(value)) if name == "unk_token" and value else value)
+            is_named = name == "unk_token" and value is not None
+            setattr(own.model, name, class_rules.text_of(settings.get(value)) if is_named else value)
         return self._ruled(tokenizers.Tokenizer(own.model), own, settings)
 
     def add_tokens(self, tokenizer: tokenizers.Tokenizer, added: SpecialTokens, settings: Settings) -> None:
@@ -180,101 +178,6 @@ _PLAIN_BPE: dict[str, Any] = {
 _OF_CHARACTERS = {"fuse_unk": True, "byte_fallback": True}
 
 
-def _is_prefixed(settings: Settings, default: bool) -> bool:
-    value = settings.get(_PREFIXED)
-    return default if value is None else bool(value)
-
-
-def _characters_decoder(strips: bool) -> Any:
-    last = [decoders.Strip(" ", 1, 0)] if strips else []
-    return decoders.Sequence([decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *last])
-
-
-def _llama(tokenizer: tokenizers.Tokenizer, settings: Settings) -> None:
-    is_prefixed = _is_prefixed(settings, True)
-    scheme = ("always" if settings.get("legacy") else "first") if is_prefixed else "never"
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, scheme, split=False)
-    tokenizer.decoder = _characters_decoder(strips=is_prefixed)
-
-
-def _code_llama(tokenizer: tokenizers.Tokenizer, settings: Settings) -> None:
-    scheme = "first" if _is_prefixed(settings, True) else "never"
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, scheme, split=False)
-    tokenizer.decoder = _characters_decoder(strips=True)
-
-
-def _gemma(tokenizer: tokenizers.Tokenizer, settings: Settings) -> None:
-    tokenizer.normalizer = normalizers.Replace(" ", _SPACE)
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-    tokenizer.decoder = _characters_decoder(strips=False)
-
-
-def _gpt2(tokenizer: tokenizers.Tokenizer, settings: Settings) -> None:
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=_is_prefixed(settings, False))
-    tokenizer.decoder = decoders.ByteLevel()
-
-
-def _cohere(tokenizer: tokenizers.Tokenizer, settings: Settings) -> None:
-    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=_is_prefixed(settings, False))
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), to_bytes]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-
-
-def _gpt_neox(tokenizer: tokenizers.Tokenizer, settings: Settings) -> None:
-    tokenizer.normalizer = normalizers.NFC()
-    _gpt2(tokenizer, settings)
-
-
-def _qwen(letter: str, other: str) -> Rules:
-    """Qwen's rule, of words that are made of ``letter``; ``other`` is neither letter, digit nor space."""
-    pattern = (
-        rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?{letter}+|\p{{N}}| ?{other}+[\r\n]*"
-        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
-
-    def rules(tokenizer: tokenizers.Tokenizer, settings: Settings) -> None:
-        words = pre_tokenizers.Split(Regex(pattern), "isolated")
-        to_bytes = pre_tokenizers.ByteLevel(_is_prefixed(settings, False), use_regex=False)
-        tokenizer.normalizer = normalizers.NFC()
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, to_bytes])
-        tokenizer.decoder = decoders.ByteLevel()
-
-    return rules
-
-
-def _t5(tokenizer: tokenizers.Tokenizer, settings: Settings) -> None:
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(_SPACE, "always", split=True)]
-    )
-    tokenizer.decoder = decoders.Metaspace(_SPACE, "always", split=True)
-
-
-def _nothing_around(tokenizer: tokenizers.Tokenizer, settings: Settings) -> None:
-    tokenizer.post_processor = processors.TemplateProcessing("$A", "$A $B", [])
-
-
-def _end_behind(tokenizer: tokenizers.Tokenizer, settings: Settings) -> None:
-    token_id = tokenizer.token_to_id(_text(settings.get("eos_token")) or "</s>")
-    if token_id is not None:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            ["$A", "</s>"], ["$A", "</s>", "$B", "</s>"], [("</s>", token_id)]
-        )
-
-
-def _begin_before(tokenizer: tokenizers.Tokenizer, settings: Settings) -> None:
-    text = _text(settings.get("bos_token"))
-    token_id = None if text is None else tokenizer.token_to_id(text)
-    if text is None or token_id is None:
-        _nothing_around(tokenizer, settings)
-    else:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            [text, "$A"], [text, "$A", f"{text}:1", "$B:1"], [(text, token_id)]
-        )
-
-
 def _without_flags(added: SpecialTokens) -> Iterator[tokenizers.AddedToken]:
     """All special tokens, which lose what files say of the spaces beside them."""
     for token in added.others:
@@ -290,12 +193,6 @@ def _as_special(added: SpecialTokens) -> Iterator[tokenizers.AddedToken]:
         yield listed.get(text, token) if text in named else token
 
 
-def _text(token: Any) -> str | None:
-    """The text of a token, which may be described by more than that."""
-    text = token.get("content") if isinstance(token, Mapping) else token
-    return text if isinstance(text, str) else None
-
-
 _SENTENCES = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 _ALL_END = dict.fromkeys(("unk_token", "bos_token", "eos_token"), _END)
 _QWEN_NAMED = dict.fromkeys(("unk_token", "eos_token", "pad_token"), _END)
@@ -308,29 +205,33 @@ _COHERE_NAMED = {
     "pad_token": "<PAD>", "cls_token": "<CLS>", "sep_token": "<SEP>", "mask_token": "<MASK_TOKEN>",
 }  # fmt: skip
 _CLASSES: dict[str, TokenizerClass] = {
-    "LlamaTokenizer": TokenizerClass(_llama, _SENTENCES, _OF_CHARACTERS),
+    "LlamaTokenizer": TokenizerClass(class_rules.llama, _SENTENCES, _OF_CHARACTERS),
     "CodeLlamaTokenizer": TokenizerClass(
-        _code_llama,
+        class_rules.code_llama,
         {**_SENTENCES, **_INFILLING},
         {**_OF_CHARACTERS, "unk_token": "unk_token"},
-        finish=_begin_before,
+        finish=class_rules.begin_before,
     ),
-    "CohereTokenizer": TokenizerClass(_cohere, _COHERE_NAMED, named_again=_as_special),
+    "CohereTokenizer": TokenizerClass(class_rules.cohere, _COHERE_NAMED, named_again=_as_special),
     "GemmaTokenizer": TokenizerClass(
-        _gemma,
+        class_rules.gemma,
         {"unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>",
          "mask_token": "<mask>"},
         {**_OF_CHARACTERS, "unk_token": "unk_token"},
     ),
-    "GPT2Tokenizer": TokenizerClass(_gpt2, _ALL_END),
+    "GPT2Tokenizer": TokenizerClass(class_rules.gpt2, _ALL_END),
     "GPTNeoXTokenizer": TokenizerClass(
-        _gpt_neox, {**_ALL_END, "pad_token": "<|padding|>"}, finish=_nothing_around
+        class_rules.gpt_neox, {**_ALL_END, "pad_token": "<|padding|>"}, finish=class_rules.nothing_around
     ),
     "Qwen2Tokenizer": TokenizerClass(
-        _qwen(r"\p{L}", r"[^\s\p{L}\p{N}]"), _QWEN_NAMED, named_again=_without_flags
+        class_rules.qwen(r"\p{L}", r"[^\s\p{L}\p{N}]"), _QWEN_NAMED, named_again=_without_flags
     ),
-    "Qwen3_5Tokenizer": TokenizerClass(_qwen(r"[\p{L}\p{M}]", r"[^\s\p{L}\p{M}\p{N}]"), _QWEN_NAMED),
+    "Qwen3_5Tokenizer": TokenizerClass(
+        class_rules.qwen(r"[\p{L}\p{M}]", r"[^\s\p{L}\p{M}\p{N}]"), _QWEN_NAMED
+    ),
     "T5Tokenizer": _Unigram(
-        _t5, {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}, finish=_end_behind
+        class_rules.t5,
+        {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
+        finish=class_rules.end_behind,
     ),
 }  # fmt: skip
