@@ -544,6 +544,19 @@ def test_an_answer_may_go_on_with_another_field(tmp_path, field):
     assert ours.endswith("I think, ")
 
 
+@pytest.mark.parametrize("mark", [{}, {"__type": "AddedToken"}])
+@pytest.mark.parametrize("file", ["tokenizer_config", "special_tokens_map"])
+def test_a_name_of_the_models_own_means_a_token_that_is_said_to_be_one(tmp_path, file, mark):
+    flags = dict.fromkeys(("lstrip", "rstrip", "normalized", "single_word"), False)
+    named = {"image_token": {**mark, "content": "<unk>", **flags}}
+    is_settings = file == "tokenizer_config"
+    files = {} if is_settings else {f"{file}__json": named}
+    config = SETTINGS | named if is_settings else SETTINGS
+    folder = write_folder(tmp_path / "m", config=config, chat_template__jinja="a{{ image_token }}", **files)
+    ours, other = rendered_by_both(folder, USER)
+    assert ours == other
+
+
 @pytest.mark.parametrize(("general", "expected"), [(None, {2, 40}), (1, {1, 2}), ([2], {2})])
 def test_an_end_token_left_from_another_model_is_none_where_a_newer_file_says_so(tmp_path, general, expected):
     """As transformers, which asks config.json where generation_config.json says nothing; 40 is a letter."""

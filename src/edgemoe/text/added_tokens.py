@@ -17,6 +17,7 @@ from edgemoe.errors import StoreError
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _EXTRA = ("extra_special_tokens", "additional_special_tokens")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+_MARK = {"__type": "AddedToken"}
 _Token = tokenizers.AddedToken
 
 
@@ -69,7 +70,11 @@ def read_special_tokens(
     values = dict(settings)
     if not is_complete:
         lists = any(isinstance(settings.get(key), list) for key in _EXTRA)
-        values |= {k: v for k, v in special_map.items() if v is not None and not (lists and k in _EXTRA)}
+        values |= {
+            key: {**_MARK, **value} if _is_token(value) else value
+            for key, value in special_map.items()
+            if value is not None and not (lists and key in _EXTRA)
+        }
     named, extra = dict(_named(values)), tuple(_extra(values))
     texts = {name: str(token.content) for name, token in named.items()}
     if is_complete:
@@ -86,7 +91,7 @@ def _named(values: Mapping[str, Any]) -> Iterator[tuple[str, _Token]]:
         if values.get(name):
             yield name, _token(name, values[name])
     for name, value in values.items():
-        if name.endswith("_token") and name not in NAMED and (isinstance(value, str) or _is_token(value)):
+        if name.endswith("_token") and name not in NAMED and (isinstance(value, str) or _is_marked(value)):
             yield name, _token(name, value)
     for key in ("extra_special_tokens", "model_specific_special_tokens"):
         own = values.get(key)
@@ -132,6 +137,11 @@ def _refuse_halves(text: str) -> None:
         raise StoreError(
             f"the added token {text!r:.60} is no text; fetch the tokenizer's files again"
         ) from None
+
+
+def _is_marked(value: Any) -> bool:
+    """Whether a description says that it is a token's: under names of a model's own others mean nothing."""
+    return _is_token(value) and _MARK.items() <= value.items()
 
 
 def _is_token(value: Any) -> bool:
