@@ -115,6 +115,12 @@ def float8(scale_shape, block=(32, 16)):
     return weights.numpy(), tensors, {"quant_method": "fp8", "weight_block_size": list(block)}
 
 
+def auto_round(packing, made, **options):
+    weights, tensors, settings = made(**options)
+    more = {"quant_method": "auto-round", "packing_format": f"auto_round:{packing}"}
+    return weights, tensors, {key: settings[key] for key in ("bits", "group_size")} | {"sym": True} | more
+
+
 CASES = {
     "gptq": gptq,
     "gptq, in the order of activations": lambda: gptq(has_order=True),
@@ -125,6 +131,8 @@ CASES = {
         is_second=True, is_symmetrical=True, says_second=False
     ),
     "awq": awq,
+    "auto-round as gptq": lambda: auto_round("auto_gptq", gptq, is_symmetrical=True),
+    "auto-round as awq": lambda: auto_round("auto_awq", awq),
     "compressed-tensors": compressed,
     "compressed-tensors, zeros": lambda: compressed(has_zeros=True),
     "compressed-tensors, 8 bits by rows": lambda: compressed(8, num_groups=1),
@@ -256,6 +264,13 @@ def test_what_does_not_fit_is_named(tmp_path, change, message):
     change(tensors, settings)
     with pytest.raises(CheckpointError, match=message):
         write(tmp_path / "x", tensors, settings).tensors()
+
+
+@pytest.mark.parametrize("change", [{"packing_format": "auto_round:llm_compressor"}, {"sym": False}])
+def test_other_layouts_of_auto_round_are_refused_by_name(tmp_path, change):
+    _, tensors, settings = auto_round("auto_gptq", gptq)
+    with pytest.raises(CheckpointError, match=r"packing_format 'auto_round:.*' is not read"):
+        write(tmp_path / "x", tensors, settings | change).tensors()
 
 
 def test_fp8_without_scales_is_refused(tmp_path):

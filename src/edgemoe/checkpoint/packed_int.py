@@ -1,5 +1,5 @@
 """Integers of 4 or 8 bits packed in words of 32, with scales and zeros for groups of inputs: as GPTQ, AWQ and
-compressed-tensors leave them.
+compressed-tensors leave them, and AutoRound in the layout of one of the first two.
 
 Letters: N outputs (rows of the matrix), M inputs (columns), P codes in a word, G groups of inputs.
 
@@ -167,6 +167,23 @@ def find_awq(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> di
             " made from"
         )
     return _find_by_input(tensors, config, is_awq=True, added_to_zeros=0)
+
+
+def find_auto_round(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> dict[str, ByInput]:
+    """The matrices of an AutoRound checkpoint, which lie as GPTQ or AWQ would have them.
+
+    Raises:
+        CheckpointError: another layout, or one whose zeros may be of either version of GPTQ.
+    """
+    packing = str(config.get("packing_format"))
+    if packing.endswith("awq"):
+        return find_awq(tensors, config)
+    if "gptq" not in packing or config.get("sym") is not True:
+        raise CheckpointError(
+            f"AutoRound's packing_format {packing!r} is not read, only AWQ's and GPTQ's of symmetrical"
+            " integers; convert the model it was made from"
+        )
+    return find_gptq(tensors, config)
 
 
 def _find_by_input(

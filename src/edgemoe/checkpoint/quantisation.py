@@ -11,7 +11,7 @@ from edgemoe.checkpoint.coded import CodedTensor, ReadStored
 from edgemoe.checkpoint.float8 import find_float8
 from edgemoe.checkpoint.mxfp4 import find_mxfp4
 from edgemoe.checkpoint.nvfp4 import find_nvfp4
-from edgemoe.checkpoint.packed_int import find_awq, find_gptq, find_packed
+from edgemoe.checkpoint.packed_int import find_auto_round, find_awq, find_gptq, find_packed
 from edgemoe.checkpoint.source import TensorInfo
 from edgemoe.errors import CheckpointError
 
@@ -20,7 +20,7 @@ _MLX_KEY = "quantization"
 # Types of weights that nothing has coded.
 _WHOLE = ("F64", "F32", "F16", "BF16")
 # Methods that are read; others stay in the configuration, and are refused by name where that is read.
-METHODS = ("fp8", "gptq", "awq", "compressed-tensors", "mxfp4", "modelopt")
+METHODS = ("fp8", "gptq", "awq", "auto-round", "compressed-tensors", "mxfp4", "modelopt")
 _COMPRESSED = (
     *("pack-quantized", "float-quantized", "naive-quantized", "nvfp4-pack-quantized"),
     *("mxfp4-pack-quantized", "dense", None),
@@ -77,6 +77,8 @@ def find_coded(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> 
         return find_gptq(tensors, settings)
     if method == "awq":
         return find_awq(tensors, settings)
+    if method == "auto-round":
+        return find_auto_round(tensors, settings)
     if method == "modelopt":
         _check_modelopt(settings)
     coded: dict[str, CodedTensor] = {}
