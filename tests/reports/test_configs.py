@@ -227,6 +227,18 @@ def test_a_key_stands_in_one_table():
         # As the cards of Qwen3 say to, with the longer and the shorter spelling of the trained context.
         ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}, 40960, 131072),
         ({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}, 32768, 131072),
+        (
+            {
+                "type": "yarn",
+                "factor": 4.0,
+                "original_max_position_embeddings": 32768,
+                "finetuned": True,
+                "attn_factor": 1.0,
+                "extrapolation_factor": 1,
+            },
+            32768,
+            131072,
+        ),
         # DeepSeek and gpt-oss name the stretched context.
         ({"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096}, 131072, 131072),
         ({"rope_type": "yarn", "original_max_position_embeddings": 4096}, 16384, 16384),
@@ -257,6 +269,7 @@ def test_scaling_reaches_the_context_it_promises(scaling, trained, context):
         ({"rope_theta": float("nan")}, "rope_theta is nan"),
         ({"rope_scaling": "yarn"}, "rope_scaling is 'yarn', not a table"),
         ({"rope_scaling": {"type": "linear", "factor": 0}}, "gives no finite angles"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0, "attn_factor": 1.2}}, "yarn has no attn_factor"),
         (
             {"rope_scaling": {"type": "yarn", "factor": 4, "original_max_position_embeddings": 0}},
             "gives no finite angles",

@@ -32,6 +32,12 @@ _RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
     ),
 }
+# Keys of YaRN's first program (arXiv 2309.00071) at values that change nothing, as for transformers.
+_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "finetuned": (True, False),
+    "extrapolation_factor": (1,),
+    "attn_factor": (1,),
+}
 # Each pair has a divisor of its own: one list is for texts within the length of training, another for
 # longer ones.
 _DIVIDED = ("longrope", "su")
@@ -82,6 +88,9 @@ def rope_of(parameters: dict[str, Any], head_dim: int, context: int) -> RopeSpec
     # Sections are of images: the positions of a text are the same on all axes.
     for key in ("rope_type", "type", "mrope_section", "mrope_interleaved"):
         parameters.pop(key, None)
+    for key, values in _NEUTRAL.items():
+        if parameters.get(key) in values:
+            del parameters[key]
     if kind in _STRETCHED:
         parameters.setdefault("original_max_position_embeddings", context)
     if not isinstance(kind, str) or kind not in (*_RULES, *_DIVIDED):
