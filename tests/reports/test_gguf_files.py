@@ -164,16 +164,32 @@ def test_a_way_to_split_that_is_not_known_is_told(tmp_path, pre, said):
 
 def test_named_templates_and_advice_for_sampling_are_kept(tmp_path):
     keys = {
-        "tokenizer.chat_template": "plain", "tokenizer.chat_template.tool_use": "tools",
+        "tokenizer.chat_template": "{{ plain }}", "tokenizer.chat_template.tool_use": "{{ tools }}",
         "tokenizer.chat_templates": ["tool_use"], "general.sampling.temp": 0.5, "general.sampling.top_k": 20,
     }  # fmt: skip
     path = write_model(tmp_path / "m.gguf", BYTES, pre="qwen2", merges=None, keys=keys)
     files = open_checkpoint(path).files()
     assert json.loads(files["tokenizer_config.json"])["chat_template"] == [
-        {"name": "default", "template": "plain"},
-        {"name": "tool_use", "template": "tools"},
+        {"name": "default", "template": "{{ plain }}"},
+        {"name": "tool_use", "template": "{{ tools }}"},
     ]
     assert json.loads(files["generation_config.json"]) == {"temperature": 0.5, "do_sample": True, "top_k": 20}
+
+
+def test_the_name_of_a_template_is_none(tmp_path):
+    """llama.cpp knows some by their names; rendered, the name would be all that a model reads."""
+    keys = {"tokenizer.chat_template": "chatml"}
+    path = write_model(tmp_path / "m.gguf", BYTES, pre="qwen2", merges=None, keys=keys)
+    source = open_checkpoint(path)
+    assert "chat_template.jinja" not in source.files()
+    assert any("'chatml', a name that other programs know" in note for note in source.notes())
+
+
+def test_a_template_that_leaves_out_the_user_is_told(tmp_path):
+    keys = {"tokenizer.chat_template": "{% for m in messages %}<{{ m.role }}>{% endfor %}"}
+    path = write_model(tmp_path / "m.gguf", BYTES, pre="qwen2", merges=None, keys=keys)
+    notes = convert(path, tmp_path / "store", plan_as_stored(open_checkpoint(path))).notes
+    assert any("leaves out what a user writes" in note for note in notes)
 
 
 @pytest.mark.parametrize("template", ["", " \n", 5])

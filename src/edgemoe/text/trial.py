@@ -36,11 +36,21 @@ def try_text_files(files: Mapping[str, bytes], config: Mapping[str, Any]) -> tup
                 " to TokenizersBackend and convert again"
             )
         if tokenizer.chat_templates():
-            try:
-                tokenizer.encode_chat(_TURN)
-            except RequestError as error:
-                notes.append(f"`edgemoe chat` will not work with this model: {_without(folder, error)}")
+            notes += _template_notes(folder, tokenizer)
     return tuple(notes)
+
+
+def _template_notes(folder: Path, tokenizer: Tokenizer) -> list[str]:
+    try:
+        text = tokenizer.render_chat(_TURN)
+        tokenizer.encode(text, adds_special=False)
+    except RequestError as error:
+        return [f"`edgemoe chat` will not work with this model: {_without(folder, error)}"]
+    if _TURN[0]["content"] not in text:
+        return [
+            "the chat template leaves out what a user writes: `edgemoe chat` will not work with this model"
+        ]
+    return []
 
 
 def _vocabulary_notes(num_ids: int, config: Mapping[str, Any]) -> list[str]:

@@ -61,6 +61,13 @@ class GgufText:
         files = {"tokenizer.json": self._tokenizer(str(kind), vocabulary)}
         settings = _settings(vocabulary)
         templates = _templates(self._metadata)
+        named = sorted({value.strip() for value in templates.values() if _is_name(value)})
+        if named:
+            templates = {name: value for name, value in templates.items() if not _is_name(value)}
+            self._notes.append(
+                f"the file's chat template is {', '.join(map(repr, named))}, a name that other programs know,"
+                " and is not used; put the template itself into the store, as chat_template.jinja"
+            )
         if set(templates) == {"default"}:
             files["chat_template.jinja"] = templates["default"].encode()
         elif templates:
@@ -108,6 +115,11 @@ def _templates(metadata: Mapping[str, Any]) -> dict[str, str]:
         if (key == TEMPLATE or key.startswith(TEMPLATE + ".")) and isinstance(value, str) and value.strip():
             found[name] = value
     return found
+
+
+def _is_name(template: str) -> bool:
+    """Whether a template says nothing but what it is called: it writes nothing of a conversation."""
+    return "{" not in template
 
 
 def _generation(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
