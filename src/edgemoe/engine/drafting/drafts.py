@@ -118,7 +118,7 @@ class Drafts:
         """What may follow a token, and the seconds that guessing it is to be charged with."""
         if self._fixed is None and self._is_free:
             draft = self._drafter.draft(text.token_ids, token_id, MAX_TENTATIVE_ROWS - 1)
-            return draft.cut(self._most(text)), 0.0
+            return draft.cut(self._most(text)) if draft.token_ids else draft, 0.0
         most, is_trial = self._most(text), False
         if self._fixed is None and not most:
             most = int(self._can_try(text))
