@@ -135,6 +135,17 @@ def test_doctor_and_demo():
     assert demo["expert_misses"] > 0
 
 
+def test_the_demo_runs_in_a_process_larger_than_plans_reckon_with():
+    """As with the pages of 64 KiB that some ARM systems have: what loading adds is part of its budget too."""
+    large = "ballast = b'x' * (64 << 20); import runpy; runpy.run_module('edgemoe', run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", large, "demo", "--json", "--max-tokens", "2"],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["expert_misses"] > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgemoe.api import Chunk, Model
 
 DEMO_PROMPT = "Once upon a time, there was a little girl named Lily."
-# A fixed seed shows everybody the same story, on every machine and at every budget.
+# A fixed seed tells the same story at every budget; how an instruction set rounds may turn it.
 DEMO_SAMPLING: dict[str, Any] = {"temperature": 0.7, "top_p": 0.9, "seed": 1}
 
 
@@ -46,18 +46,16 @@ def demo(
     edgemoe demo --prompt "The old fox" --max-tokens 80
     """
     import edgemoe
-    from edgemoe.workflows.demo import demo_budget, demo_store
+    from edgemoe.workflows.demo import demo_store, load_demo
 
     options = {**DEMO_SAMPLING, "max_tokens": max_tokens}
-    with demo_store() as store:
-        budget = memory if memory is not None else demo_budget(store)
-        with edgemoe.load(store, budget) as model:
-            if as_json:
-                print_json(model.generate(prompt, **options).to_json())
-            elif sys.stdout.isatty():
-                _show_live(model, prompt, options)
-            else:
-                _show_plain(model, prompt, options)
+    with demo_store() as store, load_demo(store) if memory is None else edgemoe.load(store, memory) as model:
+        if as_json:
+            print_json(model.generate(prompt, **options).to_json())
+        elif sys.stdout.isatty():
+            _show_live(model, prompt, options)
+        else:
+            _show_plain(model, prompt, options)
 
 
 def _show_plain(model: Model, prompt: str, options: dict[str, Any]) -> None:
