@@ -9,6 +9,9 @@ import subprocess
 import sys
 
 import pytest
+
+pytest.importorskip("torch")
+
 from helpers.tiny_models import write_checkpoint
 
 from edgemoe.checkpoint import open_checkpoint
