@@ -36,4 +36,6 @@ def load_demo(store: Path) -> Model:
             return load(store, smallest + resident_bytes)
         except BudgetError as error:
             # A process that takes more than plans reckon with is measured, and loading has made it larger.
+            if error.smallest_num_bytes <= smallest:
+                raise
             smallest = error.smallest_num_bytes
