@@ -114,7 +114,7 @@ def small_disk(tmp_path):
 
 def test_a_full_disk_is_refused_before_it_starts(tiny_checkpoint, small_disk):
     (small_disk / "filler").write_bytes(bytes(4 * 1024 * 1024))
-    with pytest.raises(ConversionError, match=r"needs .* more, .* are free; free \d+MiB or choose"):
+    with pytest.raises(ConversionError, match=r"needs .* more, .* are free; free \d+KiB or choose"):
         convert(tiny_checkpoint, small_disk / "out", PLAN)
 
 
