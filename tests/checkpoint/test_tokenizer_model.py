@@ -149,19 +149,22 @@ def test_templates_of_a_folder_of_their_own_are_kept(tmp_path):
 def test_vocabularies_with_merges_have_the_tokens_of_transformers(tmp_path, named, adds_bos):
     transformers = pytest.importorskip("transformers")
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = [*letters, "he", "ll", "hell", "hello", "Ġw", "12", "<|endoftext|>"]
+    tokens = [*letters, "he", "ll", "hell", "hello", "Ġw", "12", "<|endoftext|>", "#version", "#versions"]
+    tokens += ["#version"[:length] for length in range(2, 8)]
     folder = write_chain(tmp_path / "model")
     config = json.loads((folder / "config.json").read_text()) | {"model_type": "qwen3_moe"}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
     merges = "#version: 0.2\nh e\nl l\nhe ll\nhell o\nĠ w\n1 2\n"
+    merges += "".join(f"{'#version'[:length]} {'#version'[length]}\n" for length in range(1, 8))
+    merges += "#version s\n"  # passed over by the library, too
     (folder / "merges.txt").write_text(merges, encoding="utf-8")
     (folder / "added_tokens.json").write_text(json.dumps({"<|im_end|>": len(tokens)}))
     settings = {"eos_token": "<|im_end|>", "bos_token": "<|endoftext|>", "add_bos_token": adds_bos}
     settings |= {} if named is None else {"tokenizer_class": named}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     ours, theirs = loaded(folder, tmp_path), transformers.AutoTokenizer.from_pretrained(folder)
-    texts = [*TEXTS, "hello<|im_end|> world 1212 DON'T\n\n x", "<|endoftext|>é"]
+    texts = [*TEXTS, "hello<|im_end|> world 1212 DON'T\n\n x", "<|endoftext|>é", "#versions"]
     assert [ours.encode(text) for text in texts] == [theirs(text)["input_ids"] for text in texts]
     assert ours.stop_ids == {len(tokens)}
 

@@ -18,7 +18,7 @@ from edgemoe.errors import CheckpointError
 from edgemoe.models.families import ALL_FAMILIES
 
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
-_COMMENT = "#version"
+_COMMENT = "#version"  # on any line, as the tokenizers library reads the file
 
 
 def has_merges(folder: Path, config: Mapping[str, Any]) -> bool:

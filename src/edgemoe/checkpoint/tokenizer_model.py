@@ -49,21 +49,12 @@ def build_tokenizer(folder: Path, config: Mapping[str, Any]) -> bytes | None:
         return None
     if path.stat().st_size > _MAX_BYTES:
         raise CheckpointError(f"{path}: has {path.stat().st_size} bytes, too many for a vocabulary")
-    data, settings_path = path.read_bytes(), folder / "tokenizer_config.json"
+    settings_path = folder / "tokenizer_config.json"
     settings = read_json(settings_path) if settings_path.is_file() else {}
     try:
         if path.name == VOCABULARY:
             return build_of_merges(folder, config, settings)
-        if is_ranks(data):
-            kind, metadata, vocabulary = _read_ranks(data, settings, config)
-        else:
-            kind, metadata, vocabulary = _read_sentence_piece(data, settings)
-        tokenizer = BUILDERS[kind](metadata, vocabulary).tokenizer
-        if is_ranks(data):
-            tokenizer.model.ignore_merges = True  # a word that has a rank is a token
-        else:
-            _normalize_first(tokenizer, kind, metadata)
-        return str(tokenizer.to_str()).encode()
+        return _build(path.read_bytes(), settings, config)
     except CheckpointError:
         raise
     except BuildError as error:
@@ -72,6 +63,19 @@ def build_tokenizer(folder: Path, config: Mapping[str, Any]) -> bytes | None:
         raise CheckpointError(f"{path}: is damaged: {error}; fetch it again") from None
     except Exception as error:  # the tokenizers library raises bare Exception
         raise CheckpointError(f"{path}: its vocabulary is damaged: {error}; fetch it again") from error
+
+
+def _build(data: bytes, settings: Mapping[str, Any], config: Mapping[str, Any]) -> bytes:
+    if is_ranks(data):
+        kind, metadata, vocabulary = _read_ranks(data, settings, config)
+    else:
+        kind, metadata, vocabulary = _read_sentence_piece(data, settings)
+    tokenizer = BUILDERS[kind](metadata, vocabulary).tokenizer
+    if is_ranks(data):
+        tokenizer.model.ignore_merges = True  # a word that has a rank is a token
+    else:
+        _normalize_first(tokenizer, kind, metadata)
+    return str(tokenizer.to_str()).encode()
 
 
 def is_ranks(data: bytes) -> bool:
