@@ -83,7 +83,7 @@ STAT = f"anon {20 * MIB}\nfile {380 * MIB}\ninactive_file {300 * MIB}\nactive_fi
 )
 def test_file_pages_count_as_free_in_a_cgroup(tmp_path, monkeypatch, files, room):
     group(tmp_path, **files)
-    monkeypatch.setattr(machine, "_cgroup_folders", lambda: iter([tmp_path]))
+    monkeypatch.setattr(machine, "cgroup_folders", lambda _: iter([tmp_path]))
     found = machine.cgroup_room()
     assert found == (None if room is None else (room[0] * MIB, room[1] * MIB))
 
@@ -91,7 +91,7 @@ def test_file_pages_count_as_free_in_a_cgroup(tmp_path, monkeypatch, files, room
 def test_the_tightest_of_nested_cgroups_counts(tmp_path, monkeypatch):
     outer = group(tmp_path / "outer", memory__max=500 * MIB, memory__current=480 * MIB)
     inner = group(outer / "inner", memory__max=400 * MIB, memory__current=100 * MIB)
-    monkeypatch.setattr(machine, "_cgroup_folders", lambda: iter([inner, outer]))
+    monkeypatch.setattr(machine, "cgroup_folders", lambda _: iter([inner, outer]))
     assert machine.cgroup_room() == (500 * MIB, 20 * MIB)
     assert machine.total_memory_bytes() == (400 * MIB, "its cgroup allows")
 
@@ -112,7 +112,7 @@ def test_the_tightest_of_nested_cgroups_counts(tmp_path, monkeypatch):
 def test_cgroups_are_found_where_they_are_mounted(monkeypatch, groups, mounts, folders):
     texts = {"/proc/self/cgroup": groups, "/proc/self/mountinfo": mounts}
     monkeypatch.setattr(Path, "read_text", lambda path, **_: texts[str(path)])
-    assert list(map(str, machine._cgroup_folders())) == folders
+    assert list(map(str, cgroups.cgroup_folders("memory"))) == folders
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_an_old_kernel_does_not_say_what_is_available(monkeypatch):
 
 def test_a_budget_above_the_cgroup_is_refused_and_above_what_is_free_warned_of(tmp_path, monkeypatch):
     group(tmp_path, memory__max=400 * MIB, memory__current=390 * MIB)
-    monkeypatch.setattr(machine, "_cgroup_folders", lambda: iter([tmp_path]))
+    monkeypatch.setattr(machine, "cgroup_folders", lambda _: iter([tmp_path]))
     with pytest.raises(
         RequestError, match=r"500\.00 MiB is more than the 400\.00 MiB that its cgroup allows"
     ):

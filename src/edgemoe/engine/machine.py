@@ -102,7 +102,7 @@ def cgroup_room() -> tuple[int, int] | None:
 
 def _cgroup_rooms() -> Iterator[tuple[int, int]]:
     """(limit, what is left of it) of every memory cgroup above this process that has a limit."""
-    for folder in _cgroup_folders():
+    for folder in cgroup_folders("memory"):
         for kind in (_V2, _V1):
             limits = [read_int(folder / name) for name in kind.limits]
             known = [limit for limit in limits if limit is not None and limit < _UNLIMITED]
@@ -143,11 +143,6 @@ def _reclaimable_bytes(folder: Path, kind: _CgroupKind) -> int:
         return 0
     stat = {name: value for name, _, value in (line.partition(" ") for line in lines)}
     return sum(int(stat.get(f"{kind.total}{name}", stat.get(name, "0"))) for name in kind.reclaimable)
-
-
-def _cgroup_folders() -> Iterator[Path]:
-    """Folders of the memory controller from this process's group up to the root that can be seen."""
-    return cgroup_folders("memory")
 
 
 def _meminfo() -> dict[str, int]:
