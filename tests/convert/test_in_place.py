@@ -22,6 +22,7 @@ import edgemoe
 from edgemoe import native
 from edgemoe.convert import convert, open_gguf, open_runnable, plan_as_stored
 from edgemoe.errors import (
+    BudgetError,
     CheckpointError,
     ConversionError,
     CorruptStoreError,
@@ -253,3 +254,37 @@ def test_a_folder_of_files_names_one(file):
 def test_a_store_is_opened_as_a_store(file, tmp_path):
     convert(file, tmp_path / "store", plan_as_stored(file))
     assert type(open_runnable(tmp_path / "store")) is type(open_store(tmp_path / "store"))
+
+
+def test_a_file_is_inspected_as_its_store_and_its_smallest_budget_is_right(file, tmp_path):
+    convert(file, tmp_path / "store", plan_as_stored(file))
+    facts = edgemoe.inspect_store(file, edgemoe.InspectOptions("4GiB", context=64))
+    of_store = edgemoe.inspect_store(tmp_path / "store")
+    assert (facts.is_gguf, of_store.is_gguf) == (True, False)
+    assert facts.store == str(file)
+    for field in ("num_experts", "expert_bytes", "expert_formats", "dense_bytes", "max_context"):
+        assert getattr(facts, field) == getattr(of_store, field), field
+    smallest = facts.memory.smallest_num_bytes
+    with pytest.raises(BudgetError):
+        edgemoe.load(file, smallest - 2**20, context=64)
+    assert answer(file, memory=smallest + 2**20)
+    budgets = edgemoe.budgets_of(file)
+    assert budgets.store == str(file)
+    assert budgets.smallest_budget_bytes < budgets.resident_budget_bytes
+
+
+def test_a_file_has_no_checksums_to_verify_and_no_place_for_what_a_trace_teaches(file, tmp_path):
+    with pytest.raises(RequestError, match=r"model\.gguf: a GGUF file has no checksums to compare"):
+        edgemoe.inspect_store(file, edgemoe.InspectOptions(verifies=True))
+    with pytest.raises(StoreError, match="inspect and doctor take a GGUF file as it is, for all else"):
+        edgemoe.trace_store(file, {"a": "text"}, tmp_path / "trace")
+
+
+def test_a_file_has_the_perplexity_of_its_store(tmp_path):
+    tokens = sorted(ByteLevel.alphabet())
+    file = write_model(tmp_path / "words.gguf", tokens, pre="llama-bpe", merges=None)
+    convert(file, tmp_path / "store", plan_as_stored(file))
+    options = edgemoe.EvaluateOptions("4GiB")
+    scores = [edgemoe.evaluate_text(path, "a" * 300, options) for path in (file, tmp_path / "store")]
+    assert scores[0] == scores[1]
+    assert scores[0].num_tokens == 299

@@ -13,7 +13,7 @@ from edgemoe.cli.conversation import Conversation, Turns
 from edgemoe.cli.given import as_utf8, template_options
 from edgemoe.cli.groups import with_groups
 from edgemoe.cli.loading import LoadArguments
-from edgemoe.cli.options import StoreArgument, unset
+from edgemoe.cli.options import ModelArgument, unset
 from edgemoe.cli.output import say, shown_store
 from edgemoe.errors import RequestError
 
@@ -25,7 +25,7 @@ DEFAULTS: dict[str, Any] = {"max_tokens": 1024, "temperature": 0.7, "top_p": 0.9
 
 @with_groups
 def chat(
-    store: StoreArgument,
+    store: ModelArgument,
     load: LoadArguments,
     answer: AnswerArguments,
     system: Annotated[

@@ -25,7 +25,7 @@ def doctor(
     stores: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="STORE", help="Stores to plan for.  [default: the demo]", show_default=False
+            metavar="STORE", help="Stores or GGUF files to plan for.  [default: the demo]", show_default=False
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -36,7 +36,7 @@ def doctor(
 
     \b
     edgemoe doctor
-    edgemoe doctor qwen.store olmoe.store
+    edgemoe doctor qwen.store olmoe-q4_k_m.gguf
     """
     from edgemoe.workflows.doctor import examine_machine
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from edgemoe.cli.given import only_one, read_text, refuse_without
 from edgemoe.cli.groups import with_groups
-from edgemoe.cli.options import JsonOption, MemoryOption, StoreArgument, ThreadsOption, WindowOption, unset
+from edgemoe.cli.options import JsonOption, MemoryOption, ModelArgument, ThreadsOption, WindowOption, unset
 from edgemoe.cli.output import print_json, say, show_steps
 from edgemoe.errors import RequestError
 
@@ -93,7 +93,7 @@ class EvaluatedPairs:
 
 @with_groups
 def evaluate(
-    store: StoreArgument,
+    store: ModelArgument,
     followed: EvaluatedText,
     answered: EvaluatedPairs,
     memory: MemoryOption = None,

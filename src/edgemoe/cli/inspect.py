@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgemoe.cli.options import ContextOption, JsonOption, StoreArgument, unset
+from edgemoe.cli.options import ContextOption, JsonOption, ModelArgument, unset
 from edgemoe.cli.output import new_table, print_json, print_table, say, show_steps
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    store: StoreArgument,
+    store: ModelArgument,
     memory: Annotated[
         str | None,
         unset("--memory", "SIZE", "Show how this budget, such as 2GiB, would be divided."),
@@ -33,6 +33,7 @@ def inspect(
     edgemoe inspect qwen.store --memory 6GiB --context 8192
     edgemoe inspect qwen.store --verify
     edgemoe inspect hf://org/qwen.store
+    edgemoe inspect qwen3-q4_k_m.gguf --memory 6GiB
     """
     from edgemoe.workflows.inspect import InspectOptions, inspect_store
 
@@ -66,17 +67,18 @@ def _print_store(facts: StoreFacts) -> None:
     from edgemoe.engine.defaults import describe_sampling
     from edgemoe.units import format_size
 
-    say(f"{facts.store}: {facts.model_type}, store version {facts.version}")
+    kind = "a GGUF file, run as it is" if facts.is_gguf else f"store version {facts.version}"
+    say(f"{facts.store}: {facts.model_type}, {kind}")
     besides = facts.text_bytes_besides
     more = f", and {format_size(besides)} besides" if besides else ""
     print(f"context   {facts.max_context} tokens")
     print(f"a text    {format_size(facts.text_bytes_per_token)} a token{more}")
     print(f"text      {_text_of(facts)}")
     print(f"sampling  {describe_sampling(facts.sampling_defaults)}")
-    fitted = "fitted" if facts.is_fitted else "not fitted yet: edgemoe trace, then edgemoe fit"
-    print(f"forecasts {fitted}")
-    print(f"made      {_origin_of(facts)}")
-    table = new_table("store", "part", "count", "formats", "size")
+    print(f"forecasts {_forecasts_of(facts)}")
+    if not facts.is_gguf:
+        print(f"made      {_origin_of(facts)}")
+    table = new_table("file" if facts.is_gguf else "store", "part", "count", "formats", "size")
     for part, count, formats, num_bytes in (
         ("dense", facts.num_dense, facts.dense_formats, facts.dense_bytes),
         ("expert", facts.num_experts, facts.expert_formats, facts.expert_bytes),
@@ -93,6 +95,12 @@ def _text_of(facts: StoreFacts) -> str:
     if not facts.has_tokenizer:
         return "no tokenizer: takes token ids only"
     return "tokenizer and chat template" if facts.has_chat_template else "tokenizer, no chat template"
+
+
+def _forecasts_of(facts: StoreFacts) -> str:
+    if facts.is_gguf:
+        return "not fitted; only those of a store can be: edgemoe convert"
+    return "fitted" if facts.is_fitted else "not fitted yet: edgemoe trace, then edgemoe fit"
 
 
 def _origin_of(facts: StoreFacts) -> str:

@@ -22,6 +22,13 @@ StoreArgument = Annotated[
     Path,
     typer.Argument(metavar="STORE", help="Store: a folder made by convert, a name shown by list, or a URL."),
 ]
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="STORE",
+        help="Store: a folder made by convert, a name shown by list, or a URL; or a GGUF file.",
+    ),
+]
 MemoryOption = Annotated[
     str | None,
     unset(

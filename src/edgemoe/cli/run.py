@@ -13,7 +13,7 @@ from edgemoe.cli.answering import AnswerArguments, TemplateOption, say_sampling,
 from edgemoe.cli.given import as_utf8, template_options
 from edgemoe.cli.groups import with_groups
 from edgemoe.cli.loading import LoadArguments
-from edgemoe.cli.options import JsonOption, StoreArgument
+from edgemoe.cli.options import JsonOption, ModelArgument
 from edgemoe.cli.output import print_json, quoted, reading_prompt, say, shown_store
 from edgemoe.errors import RequestError
 
@@ -94,7 +94,7 @@ class Asked:
 
 @with_groups
 def run(
-    store: StoreArgument,
+    store: ModelArgument,
     load: LoadArguments,
     answer: AnswerArguments,
     prompt: PromptArguments,

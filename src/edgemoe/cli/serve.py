@@ -100,7 +100,7 @@ def serve(
         list[Path],
         typer.Argument(
             metavar="STORE",
-            help="Folders made by convert, names shown by list, or URLs; one is loaded at a time.",
+            help="Folders made by convert, names shown by list, URLs, GGUF files; one is loaded at a time.",
         ),
     ],
     loading: LoadArguments,

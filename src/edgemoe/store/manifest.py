@@ -85,7 +85,10 @@ def read_manifest(folder: Path) -> Manifest:
 def _what_instead(path: Path) -> str:
     """What to do with what is no store, if it can be told."""
     if path.is_file():
-        return "; run, chat, bench and serve take a GGUF file as it is, for all else run `edgemoe convert`"
+        return (
+            "; run, chat, serve, bench, eval, inspect and doctor take a GGUF file as it is, for all else run"
+            " `edgemoe convert`"
+        )
     if (path / "config.json").is_file():
         return "; it is a checkpoint: run `edgemoe convert` first"
     inside = min(path.glob("*.gguf"), default=None)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.bench import StorageSpeed, measure_memory, measure_storage
+from edgemoe.convert import open_runnable
 from edgemoe.engine.budget import default_budget
 from edgemoe.engine.energy import find_counters
 from edgemoe.engine.machine import Machine, describe_machine
@@ -16,7 +17,7 @@ from edgemoe.engine.store_needs import needs_of
 from edgemoe.errors import RequestError
 from edgemoe.models import read_spec
 from edgemoe.progress import Tell, unheard
-from edgemoe.store import open_store, shown_name
+from edgemoe.store import shown_name
 from edgemoe.workflows.demo import demo_store
 
 
@@ -77,11 +78,12 @@ class MachineReport:
 def examine_machine(stores: Sequence[str | Path] = (), *, tell: Tell = unheard) -> MachineReport:
     """Time this machine's memory and storage, some seconds, and say which budgets fit stores on it.
 
-    Storage is timed by direct reads of a temporary file beside the first store that is on this disk, else in
-    the working folder. Without ``stores`` the budgets are those of the demo. ``tell`` takes what people
-    should know.
+    A store may be a GGUF file, as it is run. Storage is timed by direct reads of a temporary file beside the
+    first store that is on this disk, else in the working folder. Without ``stores`` the budgets are those of
+    the demo. ``tell`` takes what people should know.
 
     Raises:
+        CheckpointError: a GGUF file cannot be run.
         StoreError: a store cannot be used.
     """
     paths = [Path(store) for store in stores]
@@ -107,12 +109,13 @@ def examine_machine(stores: Sequence[str | Path] = (), *, tell: Tell = unheard) 
 
 
 def budgets_of(store: str | Path) -> StoreBudgets:
-    """The budgets of a store, on this machine as it is now.
+    """The budgets of a store or a GGUF file, on this machine as it is now.
 
     Raises:
+        CheckpointError: a GGUF file cannot be run.
         StoreError: the store cannot be used.
     """
-    opened = open_store(Path(store))
+    opened = open_runnable(store)
     spec = read_spec(opened.config)
     default_bytes, reason = default_budget()
     needs = needs_of(spec, opened)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgemoe.convert import open_runnable
 from edgemoe.engine.defaults import read_sampling_defaults
 from edgemoe.engine.memory import MemoryNeeds, MemoryPlan, plan_memory
 from edgemoe.engine.store_needs import needs_of
@@ -15,7 +16,7 @@ from edgemoe.errors import CorruptStoreError, RequestError
 from edgemoe.experts.fitted import find_fitted
 from edgemoe.models import ModelSpec, read_spec
 from edgemoe.progress import ShowSteps, unseen
-from edgemoe.store import Manifest, Store, open_store
+from edgemoe.store import BlockStore, Manifest, Store
 from edgemoe.store.format import VERSION
 from edgemoe.text import Tokenizer
 from edgemoe.units import parse_size
@@ -48,10 +49,11 @@ class StoreFacts:
     """A store's content. Sizes in bytes; formats with the number of matrices, or experts, that have them.
 
     A text takes ``text_bytes_per_token`` of memory a token and ``text_bytes_besides`` whatever its length.
-    ``num_dense`` counts the tensors that every token needs.
+    ``num_dense`` counts the tensors that every token needs. ``is_gguf``: it is a GGUF file, as it is run.
     """
 
     store: str
+    is_gguf: bool
     version: int
     model_type: str | None
     max_context: int
@@ -84,14 +86,21 @@ class StoreFacts:
 def inspect_store(
     store: str | Path, options: InspectOptions | None = None, *, steps: ShowSteps = unseen
 ) -> StoreFacts:
-    """What a store holds and, if a budget is given, where every byte of it would go.
+    """What a store or a GGUF file holds and, if a budget is given, where every byte of it would go.
 
     Raises:
         BudgetError: the budget cannot work.
         CorruptStoreError: a checksum is wrong.
+        CheckpointError: a GGUF file cannot be run.
+        RequestError: checksums of a GGUF file are to be compared; it has none.
         StoreError: the store cannot be used.
     """
-    options, opened = options or InspectOptions(), open_store(Path(store))
+    options, opened = options or InspectOptions(), open_runnable(store)
+    if options.verifies and isinstance(opened, BlockStore):
+        raise RequestError(
+            f"{opened.name}: a GGUF file has no checksums to compare; convert it, or compare the file's own"
+            " (sha256sum) with the one that its publisher gives"
+        )
     spec = read_spec(opened.config)
     memory = _divided(opened, spec, options)
     if options.verifies:
@@ -119,6 +128,7 @@ def _facts(store: Store, spec: ModelSpec, memory: MemoryPlan | None, *, is_verif
     per_token, besides = spec.text_num_bytes()
     return StoreFacts(
         store=store.name,
+        is_gguf=isinstance(store, BlockStore),
         version=VERSION,
         model_type=store.config.get("model_type"),
         max_context=spec.max_context,

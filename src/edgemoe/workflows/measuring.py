@@ -8,10 +8,10 @@ from pathlib import Path
 from edgemoe.calib.text import DEFAULT_WINDOW
 from edgemoe.calib.widths import CalibrationOptions
 from edgemoe.calib.widths.choose import DEFAULT_TOKENS
+from edgemoe.convert import open_runnable
 from edgemoe.executors import LOCAL, ExecutorOptions
 from edgemoe.models import read_spec
 from edgemoe.quant import format_for_bits
-from edgemoe.store import open_store
 
 
 @dataclass(frozen=True)
@@ -42,4 +42,4 @@ def window_within(store: str | Path, window: int | None) -> int:
     """The window asked for, or the default one as far as the model of a store takes it; in tokens."""
     if window is not None:
         return window
-    return min(DEFAULT_WINDOW, read_spec(open_store(Path(store)).config).max_context)
+    return min(DEFAULT_WINDOW, read_spec(open_runnable(store).config).max_context)

@@ -53,6 +53,7 @@ def trace_store(
         RequestError: ``out`` exists, or a text is too short.
     """
     options, out = options or TraceOptions(), Path(out)
+    open_store(Path(store), checks_attached=False)  # a GGUF file has no place for what is learnt from a trace
     refuse_existing(out)
     refuse_folder_of(out)
     context = window_within(store, options.window)
