@@ -112,4 +112,5 @@ def turns(client, temperature):
 def test_nothing_that_was_written_is_read_again(openai_client, temperature):
     first, second = turns(openai_client, temperature)
     assert first.choices[0].finish_reason == "tool_calls"
-    assert second.usage.prompt_tokens_details.cached_tokens == first.usage.total_tokens
+    known = first.usage.total_tokens - 1  # the token that ended the answer was drawn only
+    assert second.usage.prompt_tokens_details.cached_tokens == known

@@ -174,7 +174,7 @@ class Answers:
         )
         if echo and request.num_top_logprobs is None:
             emit((choice, Text(echo)))
-        job = _job(work, choice)
+        job = _job(work, choice, self._hidden(local, request))
 
         def tell(frame: Frame) -> None:
             loop.call_soon_threadsafe(self._show, frame)
@@ -205,8 +205,7 @@ class Answers:
             emit((choice, event))
 
     def _writer(self, local: LocalModel, request: AnswerRequest, prompt: Prompt) -> AnswerWriter:
-        is_chat = request.messages is not None
-        dialect = self.dialect(local) if is_chat else VERBATIM
+        dialect = self._manner(local, request)
         begun = answer_begun(request)
         reader = dialect.reader(prompt.text, request.tools, takes_calls=bool(request.tools), begun=begun)
         return AnswerWriter(
@@ -215,6 +214,16 @@ class Answers:
             Written(prompt.text, prompt.token_ids),
             only_one_call=not request.allows_parallel_calls,
         )
+
+    def _manner(self, local: LocalModel, request: AnswerRequest) -> Dialect:
+        """How the answer is written: only in conversations are there thoughts and calls."""
+        return VERBATIM if request.messages is None else self.dialect(local)
+
+    def _hidden(self, local: LocalModel, request: AnswerRequest) -> frozenset[int]:
+        """Special tokens that are no text: none of those that clients wait for, or asked for."""
+        if request.shows_special:
+            return frozenset()
+        return local.hidden_ids([*self._manner(local, request).written, *request.stop])
 
     def _plan(self, local: LocalModel, request: AnswerRequest, prompt: Prompt) -> Maker:
         return plan_constraint(local, self.dialect(local), request, prompt.text)
@@ -254,7 +263,7 @@ def _log_texts(record: Record, local: LocalModel, prompt: Prompt, written: Writt
     log.info("texts id=%s %s", record.request_id, json.dumps(texts))
 
 
-def _job(work: _Work, choice: int) -> Job:
+def _job(work: _Work, choice: int, hidden_ids: frozenset[int]) -> Job:
     local, request, prompt = work.local, work.request, work.prompt
     draw = request.draw.given()
     if choice and "seed" in draw:
@@ -272,4 +281,5 @@ def _job(work: _Work, choice: int) -> Job:
         only_scores=request.only_scores,
         only_reads=request.only_reads,
         stops=request.stop,
+        hidden_ids=hidden_ids,
     )

@@ -36,6 +36,7 @@ class Token:
     token_id: int | None  # None: text that was held back until no token could change it
     chance: TokenChance | None = None
     at_s: float = 0.0  # when it was drawn, by time.monotonic
+    left_out: str = ""  # what the token is, where that is no text for clients
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,16 @@ class Reading:
 
 @dataclass(frozen=True)
 class End:
-    """The answer ended: "stop", "length" or "cancelled"; what it cost, or the error that ended it."""
+    """The answer ended: "stop", "length" or "cancelled"; what it cost, or the error that ended it.
+
+    ``by_token``: it ended with a token that is no text, and that nobody was told of.
+    """
 
     reason: str
     num_cached: int = 0
     timings: Mapping[str, Any] = field(default_factory=dict)
     error: BaseException | None = None
+    by_token: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ class Job:
     only_scores: bool = False
     only_reads: bool = False  # the answer's one token is drawn and not told
     stops: Sequence[str] = ()  # texts that end the answer: they are told as soon as they are there
+    hidden_ids: frozenset[int] = frozenset()  # special tokens whose texts are not told
 
 
 class Cancel:
@@ -121,7 +127,8 @@ class LocalModel:
         self.parking = parking
         self.turn_end_ids = model.tokenizer.turn_end_ids() if model.tokenizer.is_available else frozenset()
         self.template = "\n".join(model.tokenizer.chat_templates().values())
-        self.texts = TextMemory(model.tokenizer.special_ids())
+        self._special_ids = model.tokenizer.special_ids()
+        self.texts = TextMemory(self._special_ids)
         self._lock = threading.Lock()
         self._call_watch: CallWatch | None = None
 
@@ -148,6 +155,14 @@ class LocalModel:
         """The tokens as grammars need them; made when first asked for, which may take a second."""
         with self._lock:
             return self._vocabulary
+
+    def hidden_ids(self, shown: Sequence[str]) -> frozenset[int]:
+        """Special tokens that clients do not see: all that are no part of a text of ``shown``."""
+        return frozenset(
+            token_id
+            for text, token_id in self._special_ids.items()
+            if not self.model.tokenizer.shows(token_id) and not any(text in each for each in shown)
+        )
 
     def call_watch(self, dialect: Dialect) -> CallWatch:
         """Finds calls of functions in what the model writes."""
@@ -203,21 +218,21 @@ class LocalModel:
         if self.parking is not None:
             room = len(job.token_ids) + job.max_tokens
             self.parking.fetch(job.token_ids, room, lambda: cancel.is_set)
-        decoder = StreamDecoder(_Marked(self.model.tokenizer), job.token_ids, job.stops)
+        decoder = StreamDecoder(_Marked(self.model.tokenizer, job.hidden_ids), job.token_ids, job.stops)
         with self._stream(job, lambda done, total: emit(Reading(done, total))) as stream:
             stream.observer = observer
             cancel.attach(stream)
             try:
-                reason = self._write(stream, job.stop_ids, decoder, _untold if job.only_reads else emit)
+                reason = self._write(stream, job, decoder, _untold if job.only_reads else emit)
             finally:
                 cancel.detach()  # the stream refers to whoever cancels it, by what it tells of its progress
-        generation = stream.generation
+        generation, by_token = stream.generation, reason is not None
         if job.only_reads:
-            reason = "length"
+            reason, by_token = "length", False
         elif rest := decoder.flush():
             emit(Token(rest, None, at_s=time.monotonic()))
         reason = reason or generation.finish_reason
-        return End(reason, generation.num_cached_tokens, _timings(generation))
+        return End(reason, generation.num_cached_tokens, _timings(generation), by_token=by_token)
 
     def _stream(self, job: Job, progress: Callable[[int, int], None]) -> Stream:
         """The engine's answer, without its text: what the server shows has special tokens in it."""
@@ -231,21 +246,20 @@ class LocalModel:
         request = make_request(job.token_ids, job.stop_ids, {**engine.sampling, **job.draw, **options})
         return Stream(engine, replace(request, has_text=False))
 
-    def _write(
-        self, stream: Stream, stop_ids: frozenset[int], decoder: StreamDecoder, emit: Emit
-    ) -> str | None:
+    def _write(self, stream: Stream, job: Job, decoder: StreamDecoder, emit: Emit) -> str | None:
         """Emit tokens as they come; "stop" when one of them ends a turn."""
         for chunk in stream:
             (token_id,) = chunk.token_ids
-            if token_id in stop_ids:
+            if token_id in job.stop_ids:
                 return "stop"
             chance = self._chance(chunk.logprobs[0]) if chunk.logprobs else None
-            emit(Token(decoder.push(token_id), token_id, chance, time.monotonic()))
+            left_out = self.model.tokenizer.decode_all([token_id]) if token_id in job.hidden_ids else ""
+            emit(Token(decoder.push(token_id), token_id, chance, time.monotonic(), left_out))
         return None
 
     def _score(self, token_ids: Sequence[int], num_top: int, cancel: Cancel) -> Sequence[TokenChance]:
         """How likely the model holds each token of a text; a few rows of logits at a time."""
-        first = _Marked(self.model.tokenizer).decode_shown(token_ids[:1])  # maybe without a space before it
+        first = _Marked(self.model.tokenizer, frozenset()).decode_shown(token_ids[:1])  # maybe without a space before it
         chances = [TokenChance(first.encode(), None)]
         rows = (row for block in self.model.engine.session.all_logits(token_ids) for row in block)
         for row, token_id in zip(rows, token_ids[1:], strict=False):
@@ -265,10 +279,13 @@ def _untold(_: Piece) -> None:
 
 
 class _Marked:
-    """A tokenizer that writes special tokens out: by them models mark thoughts and calls of functions."""
+    """A tokenizer that writes special tokens out, by which models mark thoughts and calls of functions; but
+    for those that are hidden.
+    """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, hidden_ids: frozenset[int]) -> None:
         self._tokenizer = tokenizer
+        self._hidden_ids = hidden_ids
         self.reach = tokenizer.reach
 
     def decode_shown(self, token_ids: Sequence[int]) -> str:
@@ -276,8 +293,8 @@ class _Marked:
         return self._tokenizer.decode_shown(token_ids) if self._tokenizer.is_available else ""
 
     def shows(self, token_id: int) -> bool:
-        """All are shown."""
-        return True
+        """Whether a token is text."""
+        return token_id not in self._hidden_ids
 
 
 def _timings(generation: Generation) -> dict[str, Any]:

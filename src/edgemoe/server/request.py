@@ -63,6 +63,7 @@ class AnswerRequest:
     context_parts: int = 1  # such an answer takes at most one of so many parts of the context
     draw: Draw = field(default_factory=Draw)
     stop: tuple[str, ...] = ()
+    shows_special: bool = False  # special tokens are text
     echoes_prompt: bool = False  # the prompt stands before its answer, with its logprobs if there are any
     only_scores: bool = False  # no answer is written
     only_reads: bool = False  # the prompt is read, for later requests; no answer is told

@@ -45,13 +45,14 @@ class AnswerWriter:
         self._told: list[str] = []  # the text without the calls
         self.calls: list[tuple[str, Call]] = []  # with their ids
         self.is_done = False
+        self._has_ended_early = False  # before the engine knew of it
 
     def push(self, token: Token) -> list[Event]:
         """Events that a token brings. What the engine writes before it notices the end does not count."""
         if self.is_done:
             return []
         self.num_tokens += token.token_id is not None
-        self.written.push(token.text, token.token_id)
+        self.written.push(token.text + token.left_out, token.token_id)
         was_thinking, was_in_call = self._reader.is_thinking, self._reader.is_in_call
         self._num_reasoning += was_thinking
         pieces = self._reader.push(token.text)
@@ -80,6 +81,7 @@ class AnswerWriter:
     def finish(self, end: End) -> list[Event]:
         """The last events."""
         out: list[Event] = []
+        self._has_ended_early = self.is_done
         if not self.is_done:
             pieces = self._reader.finish(is_cut=end.reason == "length")
             self._settle(pieces)
@@ -89,8 +91,17 @@ class AnswerWriter:
         self._chances += self._unread
         if self._chances:
             out.append(self._text(""))
-        usage = Usage(self._num_prompt, self.num_tokens, end.num_cached, self._num_reasoning, end.timings)
-        return [*out, Finish(self._reason(end), usage, self._stop_text())]
+        return [*out, Finish(self._reason(end), self._usage(end), self._stop_text())]
+
+    def _usage(self, end: End) -> Usage:
+        """What was written up to the answer's end. The token that ends it counts, as in other APIs."""
+        count = self.num_tokens + (end.by_token and not self._has_ended_early)
+        timings = dict(end.timings)
+        if "predicted_n" in timings:
+            rate = timings["predicted_per_second"]
+            took_ms = round(max(count - 1, 0) / rate * 1000, 3) if rate else 0.0
+            timings |= {"predicted_n": count, "predicted_ms": took_ms}
+        return Usage(self._num_prompt, count, end.num_cached, self._num_reasoning, timings)
 
     def turn(self) -> Turn:
         """What is remembered of an answer with calls."""

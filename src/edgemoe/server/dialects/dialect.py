@@ -11,7 +11,7 @@ from edgemoe.server.dialects.deepseek import DEEPSEEK
 from edgemoe.server.dialects.forms import ForcedCall, JsonForm, Opening, QuotedForm, TaggedForm
 from edgemoe.server.dialects.gemma import GEMMA, QUOTE
 from edgemoe.server.dialects.glm import GLM
-from edgemoe.server.dialects.harmony import HarmonyReader
+from edgemoe.server.dialects.harmony import MARKS, HarmonyReader
 from edgemoe.server.dialects.mistral import MISTRAL
 from edgemoe.server.dialects.qwen import HERMES, QWEN_XML
 from edgemoe.server.dialects.reader import AnswerReader, Call, Manner
@@ -77,6 +77,17 @@ class Dialect:
     def thought_ends(self) -> Sequence[str]:
         """Marks that end a thought."""
         return self.manner.thought_ends if self.manner else ()
+
+    @property
+    def written(self) -> Sequence[str]:
+        """All that the family writes around thoughts and calls: special tokens in it are no noise."""
+        if self.manner is None:
+            return MARKS
+        openings = [(each.mark, each.forms) for each in self.openings]
+        forms = [form for _, forms in (*openings, ("", (self.forced_call.form,))) for form in forms]
+        marks = [mark.text for mark in self.manner.marks] + [mark for mark, _ in openings]
+        texts = [text for form in forms for text in vars(form).values() if text]
+        return [*marks, *self.manner.thought_ends, *self.manner.silent, self.forced_call.begins, *texts]
 
     def opens_thought(self, prompt: str, begun: str = "") -> bool:
         """Whether a rendered prompt ends inside a thought: with its mark, or within what of the answer has

@@ -10,6 +10,7 @@ from edgemoe.server.events import Reasoning, Text
 
 START, MESSAGE = "<|start|>", "<|message|>"
 ENDS = ("<|end|>", "<|call|>", "<|return|>", START)
+MARKS = (MESSAGE, "<|channel|>", "<|constrain|>", *ENDS)
 _RECIPIENT = re.compile(r"to=([^\s<]+)")
 _CHANNEL = re.compile(r"<\|channel\|>\s*([a-z]+)")
 _HEADER_STARTS = ("<|", "to=", "assistant")

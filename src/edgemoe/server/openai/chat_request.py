@@ -89,6 +89,7 @@ def read_chat(body: Mapping[str, Any], limits: Limits) -> AnswerRequest:
         max_tokens=read_max_tokens(fields, "max_completion_tokens", "max_tokens"),
         draw=read_draw(fields),
         stop=fields.texts("stop", limits.num_stops, limits.stop_chars),
+        shows_special=not fields.flag("skip_special_tokens", True),
         num_choices=fields.integer("n", 1, limits.num_choices) or 1,
         num_top_logprobs=(num_top or 0) if logprobs else None,
         reports_progress=fields.flag("return_progress"),

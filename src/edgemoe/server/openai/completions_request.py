@@ -49,6 +49,7 @@ def read_completions(body: Mapping[str, Any], limits: Limits) -> CompletionsRequ
         max_tokens=most,
         draw=read_draw(fields),
         stop=fields.texts("stop", limits.num_stops, limits.stop_chars),
+        shows_special=not fields.flag("skip_special_tokens", True),
         num_choices=fields.integer("n", 1, limits.num_choices) or 1,
         num_top_logprobs=fields.integer("logprobs", 0, 20),
         echoes_prompt=echoes,
