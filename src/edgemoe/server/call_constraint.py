@@ -105,7 +105,12 @@ class CallConstraint:
             self._ids.append(token_id)
         self._stage.accept(token_id)
 
+    @property
+    def text(self) -> str:
+        """The call so far, without an input that has a grammar of its own."""
+        return self._begun + self._vocabulary.text(self._ids)
+
     def _input(self) -> Input | None:
         """The input that the text so far stands before."""
-        written = tight(self._begun + self._vocabulary.text(self._ids)) if self._inputs else ""
+        written = tight(self.text) if self._inputs else ""
         return next((asked for asked in self._inputs if written.endswith(asked.before)), None)

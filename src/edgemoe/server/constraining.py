@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgemoe.api import Constraint
@@ -13,11 +13,18 @@ from edgemoe.server.constraint import Afterwards, GrammarConstraint
 from edgemoe.server.conversation import answer_begun
 from edgemoe.server.dialects import Dialect, Opening
 from edgemoe.server.failures import Failure, unsupported
-from edgemoe.server.grammar import CallGrammar, Function, call_grammar, json_grammar
+from edgemoe.server.grammar import (
+    CallGrammar,
+    Function,
+    call_grammar,
+    json_grammar,
+    json_or_call_grammar,
+)
 from edgemoe.server.held_calls import HeldCalls
 from edgemoe.server.local_model import LocalModel
 from edgemoe.server.request import AUTO, NAMED, REQUIRED, AnswerRequest
 from edgemoe.server.schema_levels import MOST_LEVELS, is_too_deep
+from edgemoe.server.schema_or_calls import SchemaOrCalls
 
 Maker = Callable[[], Constraint | None]
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
@@ -27,26 +34,62 @@ def plan_constraint(local: LocalModel, dialect: Dialect, request: AnswerRequest,
     """What makes a constraint for each answer to a request.
 
     Raises:
-        Failure: the schema cannot be kept to, or two things are asked for at once.
+        Failure: the schema cannot be kept to.
     """
     must_call = request.tool_choice.kind in {REQUIRED, NAMED}
-    if request.schema is not None and must_call:
-        raise unsupported("response_format", "the answer is a call here; leave it or tool_choice out")
-    if must_call:
+    may_call = bool(request.tools) and request.tool_choice.kind == AUTO
+    if must_call:  # a schema is that of answers
         return _forced(local, dialect, request, prompt)
     if request.schema is not None:
         begins = dialect.answer_begins(prompt, is_call=False, begun=answer_begun(request))
+        if may_call:
+            return _either(local, dialect, request, prompt, begins)
         return _of_schema(local, request.schema, begins)
-    if request.tools and request.tool_choice.kind == AUTO and dialect.openings:
-        return _held(local, dialect, request, prompt)
+    if may_call and dialect.openings:
+        return _held(local, dialect, request, dialect.opens_thought(prompt, answer_begun(request)))
     return lambda: None
 
 
 def _of_schema(local: LocalModel, schema: Mapping[str, Any], begins: re.Pattern[str] | None) -> Maker:
+    make = _schema_alone(local, schema)
+    return lambda: _afterwards(local, make(), begins)
+
+
+def _schema_alone(local: LocalModel, schema: Mapping[str, Any]) -> Callable[[], GrammarConstraint]:
     _check_levels(schema, "response_format")
     grammar = json_grammar(schema)
     _check(local, grammar, "response_format")
-    return lambda: _afterwards(local, GrammarConstraint(local.vocabulary(), grammar), begins)
+    return lambda: GrammarConstraint(local.vocabulary(), grammar)
+
+
+def _either(
+    local: LocalModel, dialect: Dialect, request: AnswerRequest, prompt: str, begins: re.Pattern[str] | None
+) -> Maker:
+    """An answer of a schema, or calls: a client with functions sends its schema with each turn."""
+    schema, openings = request.schema or {}, dialect.first_calls
+    whole = _schema_alone(local, schema)
+    hold = _held(local, dialect, request, is_thinking=False)
+    hold_before = _held(local, dialect, request, dialect.opens_thought(prompt, answer_begun(request)))
+    tokenizer, vocabulary = local.model.tokenizer, local.vocabulary()
+    sections, special_ids = dialect.call_sections, tokenizer.special_ids()
+    begins_call = [*(opening.mark for opening in openings), *sections]
+
+    def grammar_of(functions: Sequence[Function]) -> CallGrammar:
+        has_gap = begins is not None  # behind a thought
+        return json_or_call_grammar(schema, functions, openings, sections, special_ids, has_gap=has_gap)
+
+    grammar = grammar_of(_functions(request, request.loose_tools, can_be_deep=False))
+    if openings and vocabulary.check(grammar.grammar):  # the parameters of one cannot be kept to
+        grammar = grammar_of(_functions(request, frozenset(map(_name_of, request.tools))))
+
+    def either() -> Constraint:
+        return SchemaOrCalls(CallConstraint(vocabulary, grammar), hold(), begins_call)
+
+    if begins is None:
+        return either
+    if openings:
+        return lambda: Afterwards(either(), tokenizer, vocabulary, begins, hold_before())
+    return lambda: Afterwards(whole(), tokenizer, vocabulary, begins, hold_before())
 
 
 def _forced(local: LocalModel, dialect: Dialect, request: AnswerRequest, prompt: str) -> Maker:
@@ -63,7 +106,9 @@ def _forced(local: LocalModel, dialect: Dialect, request: AnswerRequest, prompt:
     return lambda: _afterwards(local, CallConstraint(local.vocabulary(), grammar), begins)
 
 
-def _held(local: LocalModel, dialect: Dialect, request: AnswerRequest, prompt: str) -> Maker:
+def _held(
+    local: LocalModel, dialect: Dialect, request: AnswerRequest, is_thinking: bool
+) -> Callable[[], HeldCalls]:
     grammars: dict[Opening, CallGrammar | None] = {}
 
     def begin(opening: Opening, begun: str) -> CallConstraint | None:
@@ -78,7 +123,6 @@ def _held(local: LocalModel, dialect: Dialect, request: AnswerRequest, prompt: s
             return None
 
     watch = local.call_watch(dialect)
-    is_thinking = dialect.opens_thought(prompt, answer_begun(request))
     return lambda: HeldCalls(watch, begin, is_thinking=is_thinking)
 
 
@@ -90,11 +134,15 @@ def _functions(
     """
     out = []
     for tool in request.tools:
-        name, parameters = tool["function"]["name"], tool["function"].get("parameters") or {}
+        name, parameters = _name_of(tool), tool["function"].get("parameters") or {}
         is_any = name in loose or (not can_be_deep and is_too_deep(parameters))
         schema = _ANY_OBJECT if is_any else _closed({"type": "object", **parameters})
         out.append(Function(name, schema, request.input_grammars.get(name)))
     return out
+
+
+def _name_of(tool: Mapping[str, Any]) -> str:
+    return str(tool["function"]["name"])
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:

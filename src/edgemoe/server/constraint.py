@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
@@ -107,13 +108,32 @@ class GrammarConstraint:
         return mask
 
 
+class Calls(Protocol):
+    """Holds the calls of an answer in which all else is free."""
+
+    has_called: bool  # whether a call has been opened
+
+    def mask(self) -> Mask | None:
+        """Which tokens (V,) may come next; None: all."""
+
+    def accept(self, token_id: int) -> None:
+        """Take note of a token."""
+
+
 class Afterwards:
     """Lets the model think first: a constraint begins to hold where the text so far ends in a pattern."""
 
     def __init__(
-        self, inner: Constraint, tokenizer: Tokenizer, vocabulary: Vocabulary, begins: re.Pattern[str]
+        self,
+        inner: Constraint,
+        tokenizer: Tokenizer,
+        vocabulary: Vocabulary,
+        begins: re.Pattern[str],
+        calls: Calls | None = None,
     ) -> None:
+        """``calls``: the model may call functions instead, from within its thought."""
         self._inner = inner
+        self._calls = calls
         self._tokenizer = tokenizer
         self._begins = begins
         self._ids: list[int] = []
@@ -123,13 +143,22 @@ class Afterwards:
 
     def mask(self) -> Mask | None:
         """Which tokens (V,) may come next: before the constraint holds, all that do not end the answer."""
-        return self._inner.mask() if self._holds else self._free
+        if self._holds:
+            return self._inner.mask()
+        if self._calls is None:
+            return self._free
+        held = self._calls.mask()
+        return self._free if held is None and not self._calls.has_called else held
 
     def accept(self, token_id: int) -> None:
         """Take note of a token."""
         if self._holds:
             self._inner.accept(token_id)
             return
+        if self._calls is not None:
+            self._calls.accept(token_id)
+            if self._calls.has_called:
+                return
         self._ids = [*self._ids[-31:], token_id]  # as long as any mark
         self._holds = self._begins.search(self._tokenizer.decode_all(self._ids)) is not None
 

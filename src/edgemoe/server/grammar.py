@@ -10,7 +10,7 @@ from typing import Any
 
 from llguidance import LLMatcher
 
-from edgemoe.server.dialects import Form, JsonForm, QuotedForm
+from edgemoe.server.dialects import Form, JsonForm, Opening, QuotedForm
 from edgemoe.server.lark import foreign_part, literals, spaced
 from edgemoe.server.quoted_grammar import QuotedRules
 from edgemoe.server.tagged_grammar import TaggedRules
@@ -79,19 +79,42 @@ def call_grammar(
     ``begins`` is what the call begins with; "" if the mark that opens it is already there.
     ``special_ids`` are tokens that stand for their text as a whole.
     """
-    rules = _CallRules(begins, special_ids)
-    for number, function in enumerate(functions):
-        for place, form in enumerate(forms):
-            if not rules.add(function, form, f"call_{number}_{place}"):
-                return None
-    return CallGrammar(rules.grammar(), rules.inputs)
+    rules = _CallRules(special_ids)
+    if not rules.add_all(functions, begins, forms, "call"):
+        return None
+    return CallGrammar(rules.grammar(rules.starts), rules.inputs)
+
+
+def json_or_call_grammar(
+    schema: Mapping[str, Any],
+    functions: Sequence[Function],
+    openings: Sequence[Opening],
+    sections: Sequence[str],
+    special_ids: Mapping[str, int],
+    *,
+    has_gap: bool,
+) -> CallGrammar:
+    """A grammar of the JSON values of a schema, and of calls: one behind a mark that opens it, and maybe a
+    mark before that which opens a list of them. Calls that cannot be held are none. ``has_gap``: some space
+    may stand before either, so that it says nothing of which comes.
+    """
+    rules = _CallRules(special_ids)
+    for number, opening in enumerate(openings):
+        rules.add_all(functions, opening.mark, opening.forms, f"call_{number}")
+    section = " | ".join(literals(text, special_ids) for text in sections)
+    calls = f"(({section}) gap)? ({rules.starts})" if section else rules.starts
+    lines = [
+        f"either: answer | {calls}" if rules.starts else "either: answer",
+        "answer: %json " + json.dumps({**schema, "x-guidance": _LAYOUT}),
+        f"gap: {_GAP}",
+    ]
+    return CallGrammar(rules.grammar("gap either" if has_gap else "either", lines), rules.inputs)
 
 
 class _CallRules:
     """Gathers the rules of calls."""
 
-    def __init__(self, begins: str, special_ids: Mapping[str, int]) -> None:
-        self._begins = begins
+    def __init__(self, special_ids: Mapping[str, int]) -> None:
         self._special_ids = special_ids
         self._starts: list[str] = []
         self._lines: list[str] = []
@@ -99,8 +122,22 @@ class _CallRules:
         self._quoted_rules: QuotedRules | None = None
         self.inputs: list[Input] = []
 
-    def add(self, function: Function, form: Form, name: str) -> bool:
-        """Add a function in a form under a name; whether that is possible."""
+    @property
+    def starts(self) -> str:
+        """The calls, one or another; "" if there are none."""
+        return " | ".join(self._starts)
+
+    def add_all(self, functions: Sequence[Function], begins: str, forms: Sequence[Form], name: str) -> bool:
+        """Add calls that begin so, in any of the forms; False, and nothing is added, if that is impossible."""
+        count = len(self._starts)
+        for number, function in enumerate(functions):
+            for place, form in enumerate(forms):
+                if not self._add(function, form, f"{name}_{number}_{place}", begins):
+                    del self._starts[count:]
+                    return False
+        return True
+
+    def _add(self, function: Function, form: Form, name: str, begins: str) -> bool:
         if function.input_grammar is not None:
             body = self._input(function, function.input_grammar, form)
         elif isinstance(form, JsonForm):
@@ -114,18 +151,17 @@ class _CallRules:
             body = f"{rules.arguments(function.schema)} {self._spaced(form.after)}"
             self._lines += rules.lines
         self._starts.append(name)
-        self._lines.append(f"{name}: {self._head(form.before, function.name)} {body}")
+        self._lines.append(f"{name}: {self._head(begins, form.before, function.name)} {body}")
         return True
 
-    def grammar(self) -> str:
-        """The whole, as llguidance takes it."""
+    def grammar(self, start: str, more: Sequence[str] = ()) -> str:
+        """The whole, as llguidance takes it; ``more``: further rules."""
         shared = self._quoted_rules.lines if self._quoted_rules else []
-        lark = "\n".join([f"start: {' | '.join(self._starts)}", *self._lines, *shared])
-        return _lark_grammar(lark)
+        return _lark_grammar("\n".join([f"start: {start}", *more, *self._lines, *shared]))
 
-    def _head(self, before: str, name: str) -> str:
-        if self._begins:
-            return self._spaced(self._begins + before, name)
+    def _head(self, begins: str, before: str, name: str) -> str:
+        if begins:
+            return self._spaced(begins + before, name)
         gap = _GAP + " " if before[:1].isspace() else ""
         return gap + self._spaced(before.lstrip(), name)
 

@@ -82,6 +82,7 @@ class HeldCalls:
         self._begin = begin
         self._is_thinking = is_thinking
         self._call: CallConstraint | None = None
+        self.has_called = False  # whether a call has been opened
         self._before = ""  # text behind the last mark that came within one token
         self._ids: list[int] = []  # tokens since then
 
@@ -117,5 +118,5 @@ class HeldCalls:
             if opening is None:
                 self._is_thinking = not self._is_thinking
             else:
-                self._is_thinking = False
+                self._is_thinking, self.has_called = False, True
                 self._call = self._begin(opening, text)

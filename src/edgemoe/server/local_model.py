@@ -259,7 +259,9 @@ class LocalModel:
 
     def _score(self, token_ids: Sequence[int], num_top: int, cancel: Cancel) -> Sequence[TokenChance]:
         """How likely the model holds each token of a text; a few rows of logits at a time."""
-        first = _Marked(self.model.tokenizer, frozenset()).decode_shown(token_ids[:1])  # maybe without a space before it
+        first = _Marked(self.model.tokenizer, frozenset()).decode_shown(
+            token_ids[:1]
+        )  # maybe without a space before it
         chances = [TokenChance(first.encode(), None)]
         rows = (row for block in self.model.engine.session.all_logits(token_ids) for row in block)
         for row, token_id in zip(rows, token_ids[1:], strict=False):

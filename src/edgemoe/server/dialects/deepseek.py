@@ -51,8 +51,9 @@ def _open_tagged(schemas: Schemas) -> CallReader:
     return ClosedCall(schemas, ["</｜DSML｜invoke>", "</｜DSML｜ invoke>", "/>"], _tagged)
 
 
-_SECTIONS = [f"<{slash}｜DSML｜{name}>" for slash in ("", "/") for name in
-             ("function_calls", "tool_calls", " calls", " tool_calls", " function_calls")]  # fmt: skip
+_NAMES = ("function_calls", "tool_calls", " calls", " tool_calls", " function_calls")
+_OPENS = ["<｜tool▁calls▁begin｜>", *(f"<｜DSML｜{name}>" for name in _NAMES)]
+_CLOSES = ["<｜tool▁calls▁end｜>", *(f"</｜DSML｜{name}>" for name in _NAMES)]
 DEEPSEEK = Manner(
     (
         THINK,
@@ -61,5 +62,6 @@ DEEPSEEK = Manner(
         Mark('<｜DSML｜ invoke name="', _open_tagged),
     ),
     ("</think>",),
-    silent=("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", *_SECTIONS),
+    silent=(*_OPENS, *_CLOSES),
+    call_sections=_OPENS,
 )

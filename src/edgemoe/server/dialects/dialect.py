@@ -89,6 +89,18 @@ class Dialect:
         texts = [text for form in forms for text in vars(form).values() if text]
         return [*marks, *self.manner.thought_ends, *self.manner.silent, self.forced_call.begins, *texts]
 
+    @property
+    def first_calls(self) -> Sequence[Opening]:
+        """How an answer begins that calls functions; nothing where a header says so before all answers."""
+        if self.manner is None:
+            return ()
+        return self.openings or (Opening(self.forced_call.begins, (self.forced_call.form,)),)
+
+    @property
+    def call_sections(self) -> Sequence[str]:
+        """Marks that may stand before that, and open a list of calls."""
+        return self.manner.call_sections if self.manner else ()
+
     def opens_thought(self, prompt: str, begun: str = "") -> bool:
         """Whether a rendered prompt ends inside a thought: with its mark, or within what of the answer has
         ``begun``.

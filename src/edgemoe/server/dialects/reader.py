@@ -58,6 +58,7 @@ class Manner:
     call_ends_thought: bool = False  # the models forget to close thoughts before calls
     # Texts that stand for nothing, such as the mark that begins the final answer.
     silent: Sequence[str] = ()
+    call_sections: Sequence[str] = ()  # those of them that open a list of calls
 
 
 class AnswerReader:
