@@ -226,7 +226,7 @@ class Answers:
         return local.hidden_ids([*self._manner(local, request).written, *request.stop])
 
     def _plan(self, local: LocalModel, request: AnswerRequest, prompt: Prompt) -> Maker:
-        return plan_constraint(local, self.dialect(local), request, prompt.text)
+        return plan_constraint(local, self._manner(local, request), request, prompt.text)
 
     def dialect(self, local: LocalModel) -> Dialect:
         """How the model writes thoughts and calls."""
@@ -268,8 +268,8 @@ def _job(work: _Work, choice: int, hidden_ids: frozenset[int]) -> Job:
     draw = request.draw.given()
     if choice and "seed" in draw:
         draw["seed"] += choice  # answers to one prompt differ, and come again with the same seed
-    is_chat = request.messages is not None
-    stop_ids = local.stop_ids if is_chat else local.model.tokenizer.stop_ids
+    ends_turns = request.messages is not None or request.schema is not None
+    stop_ids = local.stop_ids if ends_turns else local.model.tokenizer.stop_ids
     return Job(
         prompt.token_ids,
         prompt.max_tokens,

@@ -16,6 +16,7 @@ from edgemoe.server.failures import Failure, unsupported
 from edgemoe.server.grammar import (
     CallGrammar,
     Function,
+    arguments_grammar,
     call_grammar,
     json_grammar,
     json_or_call_grammar,
@@ -27,6 +28,7 @@ from edgemoe.server.schema_levels import MOST_LEVELS, is_too_deep
 from edgemoe.server.schema_or_calls import SchemaOrCalls
 
 Maker = Callable[[], Constraint | None]
+_OPENS = {"$ref", "allOf", "anyOf", "oneOf", "patternProperties", "additionalProperties"}
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
 
@@ -58,7 +60,7 @@ def _of_schema(local: LocalModel, schema: Mapping[str, Any], begins: re.Pattern[
 def _schema_alone(local: LocalModel, schema: Mapping[str, Any]) -> Callable[[], GrammarConstraint]:
     _check_levels(schema, "response_format")
     grammar = json_grammar(schema)
-    _check(local, grammar, "response_format")
+    _check(local, grammar, "response_format", "response_format")
     return lambda: GrammarConstraint(local.vocabulary(), grammar)
 
 
@@ -101,7 +103,7 @@ def _forced(local: LocalModel, dialect: Dialect, request: AnswerRequest, prompt:
     grammar = call_grammar(functions, call.begins, [call.form], special_ids)
     if grammar is None:
         raise unsupported("tool_choice", "this model's calls cannot be held to a form; leave it at auto")
-    _check(local, grammar.grammar, "tools")
+    _check_calls(local, grammar, functions)
     begins = dialect.answer_begins(prompt, is_call=True, begun=answer_begun(request))
     return lambda: _afterwards(local, CallConstraint(local.vocabulary(), grammar), begins)
 
@@ -136,7 +138,7 @@ def _functions(
     for tool in request.tools:
         name, parameters = _name_of(tool), tool["function"].get("parameters") or {}
         is_any = name in loose or (not can_be_deep and is_too_deep(parameters))
-        schema = _ANY_OBJECT if is_any else _closed({"type": "object", **parameters})
+        schema = _ANY_OBJECT if is_any else _closed(parameters)
         out.append(Function(name, schema, request.input_grammars.get(name)))
     return out
 
@@ -145,12 +147,17 @@ def _name_of(tool: Mapping[str, Any]) -> str:
     return str(tool["function"]["name"])
 
 
-def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+def _closed(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of a function: those it names and no others, unless it says otherwise. Schemas allow others
-    where nothing is said, and small models go on making some up.
+    where nothing is said, and small models go on making some up. A field that is null says nothing.
     """
-    is_open = schema.keys() & {"$ref", "allOf", "anyOf", "oneOf", "patternProperties", "additionalProperties"}
-    return schema | ({"additionalProperties": False} if "properties" in schema and not is_open else {})
+    schema = {"type": "object"} | {field: value for field, value in schema.items() if value is not None}
+    names, needed = schema.get("properties"), schema.get("required", ())
+    is_odd = (
+        isinstance(names, dict) and isinstance(needed, list) and not names.keys() >= set(map(str, needed))
+    )
+    is_open = is_odd or bool(schema.keys() & _OPENS)
+    return schema | ({"additionalProperties": False} if names is not None and not is_open else {})
 
 
 def _check_levels(schema: Mapping[str, Any], what: str) -> None:
@@ -159,10 +166,19 @@ def _check_levels(schema: Mapping[str, Any], what: str) -> None:
         raise Failure(400, message, "invalid_schema", what)
 
 
-def _check(local: LocalModel, grammar: str, what: str) -> None:
+def _check_calls(local: LocalModel, grammar: CallGrammar, functions: Sequence[Function]) -> None:
+    """Say which function it is that cannot be kept to: clients send those of many authors."""
+    if not local.vocabulary().check(grammar.grammar):
+        return
+    for function in functions:
+        _check(local, arguments_grammar(function.schema), f"tools: {function.name!r}", "tools")
+    _check(local, grammar.grammar, "tools", "tools")
+
+
+def _check(local: LocalModel, grammar: str, what: str, field: str) -> None:
     wrong = local.vocabulary().check(grammar)
     if wrong:
-        raise Failure(400, f"{what}: the schema cannot be used: {wrong[:300]}", "invalid_schema", what)
+        raise Failure(400, f"{what}: the schema cannot be used: {wrong[:300]}", "invalid_schema", field)
 
 
 def _afterwards(local: LocalModel, inner: Constraint, begins: re.Pattern[str] | None) -> Constraint:

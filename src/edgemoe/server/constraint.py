@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgemoe.api import Constraint
 from edgemoe.errors import RequestError
 from edgemoe.server.escaped_tokens import EscapedTokens
-from edgemoe.server.input_text import EscapedText, InputText, PlainText
+from edgemoe.server.input_text import EscapedText, InputText, PlainText, trouble
 from edgemoe.text.tokenizer import Tokenizer
 
 Mask = NDArray[np.bool_]
@@ -54,8 +54,13 @@ class Vocabulary:
         return PlainText(self.tokens, within(self.stop_ids, self.size), grammar)
 
     def check(self, grammar: str) -> str:
-        """What is wrong with a grammar; "" if nothing is."""
-        return LLMatcher.validate_grammar(grammar, self.tokens)
+        """What is wrong with a grammar; "" if nothing is that can be known before it is followed."""
+        wrong = LLMatcher.validate_grammar(grammar, self.tokens)
+        if wrong:
+            return str(wrong).partition("\n")[0]
+        matcher = self.matcher(grammar)
+        matcher.compute_logit_bias()  # a definition that stands for itself allows nothing
+        return trouble(matcher) if matcher.is_error() else ""
 
     def matcher(self, grammar: str) -> LLMatcher:
         """A matcher at the grammar's beginning; for any thread."""
@@ -88,7 +93,7 @@ class GrammarConstraint:
         """
         mask = self._next.result()
         if self._matcher.is_error() and not self.has_failed:
-            raise RequestError(f"the schema cannot be kept to: {self._matcher.get_error()}")
+            raise RequestError(f"the schema cannot be kept to: {trouble(self._matcher)}")
         return mask
 
     def accept(self, token_id: int) -> None:

@@ -65,6 +65,11 @@ def json_grammar(schema: Mapping[str, Any]) -> str:
     return json.dumps({"grammars": [{"json_schema": {**schema, "x-guidance": _LAYOUT}}]})
 
 
+def arguments_grammar(schema: Mapping[str, Any]) -> str:
+    """A grammar of the arguments of a call as JSON, as they are kept to there."""
+    return json.dumps({"grammars": [{"json_schema": {**schema, "x-guidance": _CALL_LAYOUT}}]})
+
+
 @lru_cache(64)
 def input_error(grammar: str) -> str:
     """What is wrong with the grammar of an input, in Lark; "" if nothing is."""
@@ -128,7 +133,7 @@ class _CallRules:
         return " | ".join(self._starts)
 
     def add_all(self, functions: Sequence[Function], begins: str, forms: Sequence[Form], name: str) -> bool:
-        """Add calls that begin so, in any of the forms; False, and nothing is added, if that is impossible."""
+        """Add calls that begin so, in any of the forms. False if one is impossible: then none is added."""
         count = len(self._starts)
         for number, function in enumerate(functions):
             for place, form in enumerate(forms):

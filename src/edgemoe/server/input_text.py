@@ -16,6 +16,12 @@ _ANY_TOKENS = '%llguidance {"no_forcing": true}\n'
 Allowed = tuple[NDArray[np.bool_], bool]  # which tokens (V,) may come next, and whether the text may end
 
 
+def trouble(matcher: LLMatcher) -> str:
+    """Why a matcher cannot go on, without the state and the texts that its own words tell."""
+    what = str(matcher.get_error()).partition("<state>")[0].strip()
+    return "nothing is allowed here" if what == "NoExtensionBias" else what
+
+
 class InputText(Protocol):
     """One text while it is written. Used by one thread at a time."""
 
@@ -49,7 +55,7 @@ class PlainText:
 
     def error(self) -> str:
         """See ``InputText``."""
-        return self._matcher.get_error() if self._matcher.is_error() else ""
+        return trouble(self._matcher) if self._matcher.is_error() else ""
 
 
 class EscapedText:
@@ -70,4 +76,4 @@ class EscapedText:
 
     def error(self) -> str:
         """See ``InputText``."""
-        return self._matcher.get_error() if self._matcher.is_error() else ""
+        return trouble(self._matcher) if self._matcher.is_error() else ""

@@ -19,6 +19,11 @@ from edgemoe.server.protocol import PatientProtocol
 
 log = logging.getLogger("edgemoe.server")
 
+# A connection stays open for its next request so long. The client should be the one that closes it: where we
+# did, just as it sends, it sees an error. Clients and proxies keep theirs for up to 90 s (Go's). uvicorn
+# would close after 5 s, as httpx does.
+KEEP_ALIVE_S = 120
+
 
 @contextmanager
 def bound(host: str, port: int) -> Iterator[list[socket.socket]]:
@@ -67,6 +72,7 @@ class Listener(uvicorn.Server):
             port=app.options.port,
             log_config=None,
             access_log=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=int(app.options.limits.drain_s),
             server_header=False,
             http=PatientProtocol,

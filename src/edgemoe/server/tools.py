@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from edgemoe.server.request import AUTO, NAMED, NONE, REQUIRED, ToolChoice
 
 Tools = Sequence[Mapping[str, Any]]  # in the shape of chat templates
 MAX_ALLOWED = 1024
+_UNWRITABLE = re.compile(r'["\\\x00-\x1f]')  # families write names as they are, between marks of theirs
+_WORDS = {AUTO: AUTO, NONE: NONE, REQUIRED: REQUIRED, "any": REQUIRED}  # and Mistral's word for it
 CALLED = {"function", "custom"}  # kinds of tools that a request can name
 
 
@@ -36,6 +39,8 @@ def function_tool(function: Fields, parameters: str, limits: Limits) -> dict[str
     name = function.needed_text("name")
     if not name or len(name) > 256:
         raise function.fail("name", "must have 1 to 256 characters")
+    if _UNWRITABLE.search(name):
+        raise function.fail("name", "has a quotation mark, a backslash or a control character")
     schema = function.mapping(parameters)
     check_schema_size(schema, function.name(parameters), limits)
     described = {"name": name, "description": function.text("description", "") or ""}
@@ -72,14 +77,17 @@ def chosen_tools(tools: Tools, value: Any) -> tuple[Tools, ToolChoice]:
 
 
 def _read_choice(value: Any, tools: Tools) -> ToolChoice:
+    if isinstance(value, dict) and str(value.get("type")) in _WORDS:  # as Cursor sends it
+        value = value["type"]
     if value is None:
         return ToolChoice()
     if isinstance(value, str):
-        if value not in {AUTO, NONE, REQUIRED}:
+        if value not in _WORDS:
             raise refused("tool_choice", f"is {value!r}; it must be auto, none, required or a function")
-        if value == REQUIRED and not tools:
+        kind = _WORDS[value]
+        if kind == REQUIRED and not tools:
             raise refused("tool_choice", "is required, but there are no tools")
-        return ToolChoice(value)
+        return ToolChoice(kind)
     choice = Fields(value, "tool_choice")
     if choice.text("type") not in CALLED:
         raise unsupported("tool_choice.type", "it must be function, custom or allowed_tools")

@@ -13,6 +13,7 @@ from edgemoe.server.openai.chat_request import (
     MAX_TOKENS,
     effort_options,
     read_top_p,
+    thinking_options,
     with_ignored,
 )
 from edgemoe.server.options import Limits
@@ -102,7 +103,7 @@ def _read_thinking(fields: Fields) -> dict[str, Any]:
     if thinking is None:
         return options
     kind = thinking.choice("type", ("enabled", "disabled", "adaptive", "between_tools"))
-    return options | {"enable_thinking": kind != "disabled"}
+    return options | thinking_options(kind != "disabled")
 
 
 def _read_tools(fields: Fields, limits: Limits) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

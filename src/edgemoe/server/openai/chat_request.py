@@ -56,6 +56,13 @@ OTHER_SAMPLERS: dict[str, Sequence[Any]] = {
     "guided_choice": (),
     "structured_outputs": (),
     "bad_words": ([],),
+    "allowed_token_ids": ([],),
+    "logits_processors": ([],),
+    "include_stop_str_in_output": (False,),
+    "truncate_prompt_tokens": (),
+    "prompt_embeds": (),
+    "chat_template": (),
+    "documents": ([],),
     "stop_token_ids": ([],),
 }
 
@@ -70,6 +77,7 @@ def read_chat(body: Mapping[str, Any], limits: Limits) -> AnswerRequest:
     fields.refuse({"modalities": (["text"],), "audio": (), "web_search_options": ()}, NOT_TEXT)
     fields.refuse({"moderation": ()}, "nothing here judges texts")
     fields.refuse({"functions": ([],), "function_call": ("none", "auto")}, "use tools and tool_choice")
+    fields.refuse({"echo": (False,), "add_special_tokens": (False,)}, "it would change the answer")
     refuse_other_samplers(fields)
     tools, tool_choice = chosen_tools(read_tools(fields, limits), fields.get("tool_choice"))
     model, messages = fields.needed_text("model"), read_messages(fields)
@@ -84,9 +92,9 @@ def read_chat(body: Mapping[str, Any], limits: Limits) -> AnswerRequest:
         tool_choice=tool_choice,
         allows_parallel_calls=fields.flag("parallel_tool_calls", True),
         schema=read_response_format(fields, limits),
-        template_options=read_template_options(fields),
+        template_options=_read_thinking(fields) | read_template_options(fields),
         continues_last=fields.flag("continue_final_message") or _is_prefix(fields),
-        max_tokens=read_max_tokens(fields, "max_completion_tokens", "max_tokens"),
+        max_tokens=read_max_tokens(fields, "max_completion_tokens", "max_tokens", "n_predict"),
         draw=read_draw(fields),
         stop=fields.texts("stop", limits.num_stops, limits.stop_chars),
         shows_special=not fields.flag("skip_special_tokens", True),
@@ -182,28 +190,56 @@ def read_template_options(fields: Fields) -> dict[str, Any]:
     return options
 
 
+def thinking_options(is_thinking: bool) -> dict[str, Any]:
+    """The options by which templates know whether to think: families have one name or the other."""
+    return {"enable_thinking": is_thinking, "thinking": is_thinking}
+
+
+def _read_thinking(fields: Fields) -> dict[str, Any]:
+    """Whether to think, and how much, in the words of other APIs of this protocol."""
+    out: dict[str, Any] = {}
+    reasoning, thinking = fields.inner("reasoning"), fields.get("thinking")
+    if reasoning is not None and (effort := reasoning.text("effort")):
+        out |= effort_options(effort, reasoning.name("effort"))
+    if reasoning is not None and reasoning.get("enabled") is not None:
+        out |= thinking_options(reasoning.flag("enabled"))
+    if isinstance(thinking, bool):
+        out |= thinking_options(thinking)
+    elif (inner := fields.inner("thinking")) is not None:
+        kind = inner.choice("type", ("enabled", "disabled", "adaptive", "auto"), "enabled")
+        out |= thinking_options(kind != "disabled")
+    if fields.get("enable_thinking") is not None:
+        out |= thinking_options(fields.flag("enable_thinking"))
+    return out
+
+
 def effort_options(effort: str, name: str) -> dict[str, Any]:
     """The options by which templates know how much to think."""
     if effort not in {"none", "minimal", "low", "medium", "high", "xhigh", "max"}:
         raise refused(name, f"is {effort!r}; it must be none, minimal, low, medium, high, xhigh or max")
     if effort == "none":
-        return {"enable_thinking": False}
+        return thinking_options(False)
     return {"reasoning_effort": {"minimal": "low", "xhigh": "high", "max": "high"}.get(effort, effort)}
 
 
 def read_response_format(fields: Fields, limits: Limits) -> Mapping[str, Any] | None:
-    """The schema that the answer must follow; {} for any JSON object."""
-    wanted = fields.inner("response_format")
-    if wanted is None:
-        return None
-    kind = wanted.choice("type", ("text", "json_object", "json_schema"))
-    if kind == "json_object":
+    """The schema that the answer must follow.
+
+    llama.cpp's server also takes one beside the type, without an object around it, and in a field of its own.
+    """
+    wanted, own = fields.inner("response_format"), fields.mapping("json_schema")
+    kind = wanted.choice("type", ("text", "json_object", "json_schema")) if wanted else None
+    if wanted is None or kind not in {"json_object", "json_schema"}:
+        return _sized(own, fields.name("json_schema"), limits) if own else None
+    inner = wanted.inner("json_schema") or wanted
+    schema = inner.mapping("schema") or own
+    if not schema and kind == "json_schema" and inner.get("schema") is None:
+        raise inner.fail("schema", "is missing")
+    if not schema and kind == "json_object":
         return {"type": "object"}
-    if kind != "json_schema":
-        return None
-    inner = wanted.inner("json_schema")
-    if inner is None:
-        raise wanted.fail("json_schema", "is missing")
-    schema = inner.mapping("schema")
-    check_schema_size(schema, inner.name("schema"), limits)
+    return _sized(schema, inner.name("schema"), limits)
+
+
+def _sized(schema: Mapping[str, Any], name: str, limits: Limits) -> Mapping[str, Any]:
+    check_schema_size(schema, name, limits)
     return schema

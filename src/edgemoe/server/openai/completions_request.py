@@ -11,6 +11,7 @@ from edgemoe.server.openai.chat_request import (
     HARMLESS,
     read_draw,
     read_max_tokens,
+    read_response_format,
     refuse_other_samplers,
     with_ignored,
 )
@@ -41,12 +42,14 @@ def read_completions(body: Mapping[str, Any], limits: Limits) -> CompletionsRequ
     """
     fields = Fields(body)
     fields.refuse({"suffix": ("",)}, "this server goes on from the end only")
+    fields.refuse({"add_special_tokens": (True,)}, "send token ids for a prompt without them")
     refuse_other_samplers(fields)
     wants_none, echoes = fields.get("max_tokens") == 0, fields.flag("echo")
-    most = 1 if wants_none else read_max_tokens(fields, "max_tokens") or DEFAULT_MAX_TOKENS
+    most = 1 if wants_none else read_max_tokens(fields, "max_tokens", "n_predict") or DEFAULT_MAX_TOKENS
     first = AnswerRequest(
         model=fields.needed_text("model"),
         max_tokens=most,
+        schema=read_response_format(fields, limits),
         draw=read_draw(fields),
         stop=fields.texts("stop", limits.num_stops, limits.stop_chars),
         shows_special=not fields.flag("skip_special_tokens", True),
