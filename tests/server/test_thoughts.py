@@ -161,3 +161,22 @@ def test_a_thought_that_the_answer_began_in_goes_on(begun, thought, text):
     pieces = [*reader.push(written), *reader.finish(is_cut=False)]
     assert "".join(piece.text for piece in pieces if isinstance(piece, Reasoning)) == thought
     assert "".join(piece.text for piece in pieces if isinstance(piece, Text)) == (text or written)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "told"),
+    [
+        (WRITTEN + '\n<tool_call>\n{"name": "f", "arg', "length", "length"),
+        (WRITTEN + '\n<tool_call>\n{"name": "f", "arg', "stop", "tool_calls"),
+        (WRITTEN, "stop", "tool_calls"),
+    ],
+)
+def test_a_limit_that_cut_a_call_off_is_told_beside_those_that_are_whole(text, reason, told):
+    events = events_of(text, reason=reason)
+    assert [event.name for event in events if isinstance(event, ToolOpen)] == ["f"]
+    assert events[-1].reason == told
+    assert chat_body("m", whole(events))["choices"][0]["finish_reason"] == told
+
+
+def test_an_answer_that_ends_with_its_only_call_was_not_cut_off():
+    assert events_of(WRITTEN + " and", only_one_call=True, reason="length")[-1].reason == "tool_calls"

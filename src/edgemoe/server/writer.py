@@ -109,8 +109,9 @@ class AnswerWriter:
         return Turn(self._reader.answer_of(self.written.answer), "".join(self._told), calls)
 
     def _reason(self, end: End) -> str:
-        if self.calls:
-            return "tool_calls"
+        if self.calls:  # another may have been cut off behind them
+            is_cut = end.reason == "length" and not self._has_ended_early
+            return "length" if is_cut else "tool_calls"
         if self._scanner.is_stopped:
             return "stop_sequence"
         return "length" if end.reason == "length" else "stop"
