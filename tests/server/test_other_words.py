@@ -129,6 +129,7 @@ def test_parameters_may_need_what_they_do_not_describe(tmp_path, choice):
     [
         {"properties": {"a": DIGIT}, "required": None},
         {"type": None, "properties": {"a": DIGIT}, "required": ["a"]},
+        {"type": ["null", "object"], "properties": {"a": DIGIT}, "required": ["a"]},
     ],
 )
 def test_null_in_parameters_says_nothing(http, parameters):
@@ -149,6 +150,12 @@ def test_the_function_that_cannot_be_kept_to_is_named(http):
 def test_a_name_that_no_call_could_be_read_with_is_refused(name):
     with pytest.raises(Failure, match=r"tools\[0\].function.name: has a quotation mark"):
         read_chat(ASK | {"tools": [tool({}, name)]}, Limits())
+
+
+def test_parameters_that_are_no_object_are_refused():
+    """A call with them is none that a client could read."""
+    with pytest.raises(Failure, match=r"tools\[0\].function.parameters.type: must be object"):
+        read_chat(ASK | {"tools": [tool({"type": "array", "items": {}})]}, Limits())
 
 
 LOOP = {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "type": "object",

@@ -151,7 +151,7 @@ def _closed(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of a function: those it names and no others, unless it says otherwise. Schemas allow others
     where nothing is said, and small models go on making some up. A field that is null says nothing.
     """
-    schema = {"type": "object"} | {field: value for field, value in schema.items() if value is not None}
+    schema = {field: value for field, value in schema.items() if value is not None} | {"type": "object"}
     names, needed = schema.get("properties"), schema.get("required", ())
     is_odd = (
         isinstance(names, dict) and isinstance(needed, list) and not names.keys() >= set(map(str, needed))

@@ -42,6 +42,9 @@ def function_tool(function: Fields, parameters: str, limits: Limits) -> dict[str
     if _UNWRITABLE.search(name):
         raise function.fail("name", "has a quotation mark, a backslash or a control character")
     schema = function.mapping(parameters)
+    kinds = schema.get("type")
+    if kinds is not None and "object" not in (kinds if isinstance(kinds, list) else [kinds]):
+        raise function.fail(f"{parameters}.type", "must be object: arguments have names")
     check_schema_size(schema, function.name(parameters), limits)
     described = {"name": name, "description": function.text("description", "") or ""}
     return {
