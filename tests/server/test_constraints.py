@@ -232,3 +232,48 @@ def test_levels_count_through_references(length, is_deep):
         "$ref": "#/$defs/a",
     }
     assert not is_too_deep(itself)
+
+
+def chain_by(reference, more=lambda n: {}, length=1500):
+    """A chain whose definitions are called in another way; ``more``: what each has beside."""
+    steps = {f"d{n}": {"properties": {"x": {"$ref": reference(n + 1)}}} | more(n) for n in range(length)}
+    return {"$ref": reference(0), "$defs": steps | {f"d{length}": {"type": "null"} | more(length)}}
+
+
+OTHER_WAYS = {
+    "codes": chain_by(lambda n: f"#/%24defs/d{n}"),
+    "codes in names": chain_by(lambda n: f"#/$defs/%64{n}"),
+    "an address": {"$id": "x:/z"} | chain_by(lambda n: f"x:/z#/$defs/d{n}"),
+    "names": chain_by(lambda n: f"#a{n}", lambda n: {"$anchor": f"a{n}"}),
+    "addresses": chain_by(lambda n: f"x:/{n}", lambda n: {"$id": f"x:/{n}"}),
+    "old addresses": {"$schema": "http://json-schema.org/draft-04/schema#"}
+    | chain_by(lambda n: f"x:/{n}", lambda n: {"id": f"x:/{n}"}),
+    "addresses, and the same places in each": {
+        "$ref": "x:/0",
+        "$defs": {
+            f"r{part}": {"$id": f"x:/{part}"}
+            | chain_by(lambda n, part=part: f"#/$defs/d{n}" if n < 50 else f"x:/{part + 1}", length=50)
+            for part in range(50)
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("way", OTHER_WAYS)
+def test_levels_count_however_definitions_are_called(way):
+    """Each of these, made longer, ended the process."""
+    assert is_too_deep(OTHER_WAYS[way])
+
+
+@pytest.mark.parametrize(
+    "small",
+    [
+        chain_by(lambda n: f"#/%24defs/d{n}", length=100),
+        {"$id": "x:/z"} | chain_by(lambda n: f"x:/z#/$defs/d{n}", length=100),
+        chain_by(lambda n: f"x:/{n}", lambda n: {"$id": f"x:/{n}"}, length=100),
+        {"properties": {"id": {"type": "string", "default": {"id": "x"}}}}
+        | chain_by(lambda n: f"#/$defs/d{n}", length=250),
+    ],
+)
+def test_schemas_that_are_not_deep_may_have_addresses(small):
+    assert not is_too_deep(small)
