@@ -11,6 +11,7 @@ from helpers.live_server import DEMO_STORE, live_server
 from server.test_constraints import TOOLS
 
 from edgemoe.server.call_memory import CallMemory, Turn, differs_only_within, render_remembered
+from edgemoe.server.conversation import with_short_ids
 from edgemoe.server.messages import function_call
 from edgemoe.server.tool_prompt import in_words
 
@@ -173,3 +174,45 @@ def test_templates_that_want_turns_to_alternate_are_given_such(tmp_path):
         assert client.responses.create(**ask, input=later).output_text
         with pytest.raises(openai.BadRequestError, match="must alternate"):
             client.responses.create(**ask, input=[{"role": "assistant", "content": "No."}, *items])
+
+
+# As Mistral's templates of Mixtral's time have it.
+NINE = """{% for m in messages %}
+{%- for id in (m.tool_calls or []) | map(attribute='id') | list + [m.tool_call_id] %}
+{%- if id and id | length != 9 %}{{ raise_exception('Tool call IDs should have length 9!') }}{% endif %}
+{%- endfor %}<|im_start|>{{ m.role }}
+{{ m.content }}<|im_end|>
+{% endfor %}<|im_start|>assistant
+"""
+
+
+def test_templates_that_want_short_ids_of_calls_are_given_such(tmp_path):
+    """Ours are longer, and so are those of the servers that a conversation was with before."""
+    store = shutil.copytree(DEMO_STORE, tmp_path / "demo")
+    give_template(store, NINE)
+    call = {"id": "call_0123456789", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": call["id"], "content": "Sunny."},
+    ]
+    with (
+        live_server(store) as live,
+        openai.OpenAI(base_url=f"{live.url}/v1", api_key="x", max_retries=0) as client,
+    ):
+        done = client.chat.completions.create(model="demo", messages=messages, max_tokens=1)
+    assert done.choices[0].finish_reason == "length"
+
+
+def test_short_ids_still_say_which_result_is_whose():
+    said = [
+        {
+            "role": "assistant",
+            "tool_calls": [function_call("call_1", "f", {}), function_call("abcDEF123", "f", {})],
+        },
+        {"role": "tool", "tool_call_id": "abcDEF123", "content": "b"},
+        {"role": "tool", "tool_call_id": "call_1", "content": "a"},
+    ]
+    first, second = (call["id"] for call in with_short_ids(said)[0]["tool_calls"])
+    assert (len(first), first.isalnum(), second) == (9, True, "abcDEF123")
+    assert [message["tool_call_id"] for message in with_short_ids(said)[1:]] == [second, first]

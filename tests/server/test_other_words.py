@@ -16,6 +16,7 @@ from edgemoe.server.listening import Listener
 from edgemoe.server.openai.chat_request import read_chat
 from edgemoe.server.options import Limits, ServerOptions
 from edgemoe.server.request import AUTO, NONE, REQUIRED, AnswerRequest, ToolChoice
+from edgemoe.server.schema_references import with_coded_references
 
 SAY = [{"role": "user", "content": "Tell a story."}]
 ASK = {"model": "demo", "messages": SAY}
@@ -150,6 +151,34 @@ def test_the_function_that_cannot_be_kept_to_is_named(http):
 def test_a_name_that_no_call_could_be_read_with_is_refused(name):
     with pytest.raises(Failure, match=r"tools\[0\].function.name: has a quotation mark"):
         read_chat(ASK | {"tools": [tool({}, name)]}, Limits())
+
+
+@pytest.mark.parametrize("name", ["Page[Item]", "List<System.String>", "a b/c", "Größe", "A`1"])
+def test_definitions_may_have_names_that_addresses_cannot(http, name):
+    """Programs name them after their types."""
+    place = name.replace("~", "~0").replace("/", "~1")
+    schema = {"$defs": {name: DIGIT}, "type": "object", "properties": {"a": {"$ref": f"#/$defs/{place}"}},
+              "required": ["a"], "additionalProperties": False}  # fmt: skip
+    (choice,) = called(http, schema).json()["choices"]
+    assert json.loads(choice["message"]["tool_calls"][0]["function"]["arguments"])["a"] in range(10)
+    body = ASK | {
+        "response_format": {"type": "json_schema", "json_schema": {"schema": schema}},
+        "max_tokens": 20,
+    }
+    (choice,) = http.post("/v1/chat/completions", json=body).json()["choices"]
+    assert json.loads(choice["message"]["content"])["a"] in range(10)
+
+
+def test_references_in_values_are_left_alone():
+    schema = {
+        "enum": [{"$ref": "#/a b"}],
+        "properties": {"$ref": {"$ref": "#/$defs/a b%20"}, "x": [{"$ref": "#"}]},
+    }
+    coded = {
+        "enum": [{"$ref": "#/a b"}],
+        "properties": {"$ref": {"$ref": "#/$defs/a%20b%20"}, "x": [{"$ref": "#"}]},
+    }
+    assert with_coded_references(schema) == coded
 
 
 def test_parameters_that_are_no_object_are_refused():

@@ -26,6 +26,7 @@ from edgemoe.server.local_model import LocalModel
 from edgemoe.server.request import AUTO, NAMED, REQUIRED, AnswerRequest
 from edgemoe.server.schema_levels import MOST_LEVELS, is_too_deep
 from edgemoe.server.schema_or_calls import SchemaOrCalls
+from edgemoe.server.schema_references import with_coded_references
 
 Maker = Callable[[], Constraint | None]
 _OPENS = {"$ref", "allOf", "anyOf", "oneOf", "patternProperties", "additionalProperties"}
@@ -59,7 +60,7 @@ def _of_schema(local: LocalModel, schema: Mapping[str, Any], begins: re.Pattern[
 
 def _schema_alone(local: LocalModel, schema: Mapping[str, Any]) -> Callable[[], GrammarConstraint]:
     _check_levels(schema, "response_format")
-    grammar = json_grammar(schema)
+    grammar = json_grammar(with_coded_references(schema))
     _check(local, grammar, "response_format", "response_format")
     return lambda: GrammarConstraint(local.vocabulary(), grammar)
 
@@ -68,7 +69,7 @@ def _either(
     local: LocalModel, dialect: Dialect, request: AnswerRequest, prompt: str, begins: re.Pattern[str] | None
 ) -> Maker:
     """An answer of a schema, or calls: a client with functions sends its schema with each turn."""
-    schema, openings = request.schema or {}, dialect.first_calls
+    schema, openings = with_coded_references(request.schema or {}), dialect.first_calls
     whole = _schema_alone(local, schema)
     hold = _held(local, dialect, request, is_thinking=False)
     hold_before = _held(local, dialect, request, dialect.opens_thought(prompt, answer_begun(request)))
@@ -151,7 +152,8 @@ def _closed(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of a function: those it names and no others, unless it says otherwise. Schemas allow others
     where nothing is said, and small models go on making some up. A field that is null says nothing.
     """
-    schema = {field: value for field, value in schema.items() if value is not None} | {"type": "object"}
+    said = {field: value for field, value in schema.items() if value is not None}
+    schema = with_coded_references(said) | {"type": "object"}
     names, needed = schema.get("properties"), schema.get("required", ())
     is_odd = (
         isinstance(names, dict) and isinstance(needed, list) and not names.keys() >= set(map(str, needed))

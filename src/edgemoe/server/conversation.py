@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +67,15 @@ def render_messages(local: LocalModel, request: AnswerRequest, memory: CallMemor
     options = {**request.template_options} | ({"add_generation_prompt": False} if begun else {})
 
     def write(shown: Messages) -> str:
+        try:
+            return write_as_is(shown)
+        except RequestError:
+            short = with_short_ids(shown)
+            if short == list(shown):
+                raise
+            return write_as_is(short)
+
+    def write_as_is(shown: Messages) -> str:
         if tools is not None and not knows_tools(local.template):
             text = local.render(in_words(shown, tools), None, options)
         else:
@@ -93,6 +103,23 @@ def _forms(messages: Messages) -> Iterator[Messages]:
         if form not in tried:
             tried.append(form)
             yield form
+
+
+def with_short_ids(messages: Messages) -> list[Mapping[str, Any]]:
+    """The conversation with calls' ids of nine letters and digits: Mistral's templates refuse all others."""
+    out: list[Mapping[str, Any]] = []
+    for message in messages:
+        calls = [{**call, "id": _short(call["id"])} for call in message.get("tool_calls") or ()]
+        short = {**message, "tool_calls": calls} if calls else {**message}
+        if message.get("tool_call_id"):
+            short["tool_call_id"] = _short(message["tool_call_id"])
+        out.append(short)
+    return out
+
+
+def _short(call_id: str) -> str:
+    is_short = len(call_id) == 9 and call_id.isascii() and call_id.isalnum()
+    return call_id if is_short else hashlib.sha256(call_id.encode()).hexdigest()[:9]
 
 
 def _joined(messages: Messages) -> list[Mapping[str, Any]]:
