@@ -470,7 +470,8 @@ def is_refused(url):
 
 def test_a_second_ctrl_c_ends_running_answers_in_a_line():
     with command() as (process, url):
-        endless = LONG | {"n": 16, "logit_bias": {"0": -100}}
+        never = {"0": -100, "2": -100}  # the tokens that would end an answer
+        endless = LONG | {"n": 16, "max_tokens": 900, "logit_bias": never}
         with running(url, endless) as lines:
             next(line for line in lines if '"content":"' in line)  # it runs
             process.send_signal(signal.SIGINT)
