@@ -1,8 +1,6 @@
 #include "core/text_pages.h"
 
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -17,9 +15,6 @@
 namespace edgemoe {
 namespace {
 
-// Offsets of one text: more than any takes, and few enough for a quarter of a million texts.
-constexpr std::int64_t kRunBytes = std::int64_t{1} << 42;
-constexpr std::int64_t kFileBytes = std::int64_t{1} << 60;
 // Mapping a strip's pages takes as long as copying this many, and mappings are limited.
 constexpr std::int64_t kFewestPages = 4;
 // What the system keeps of a mapping, and of a page's place in a table of such.
@@ -27,80 +22,7 @@ constexpr std::int64_t kMappingBytes = 256, kPlaceBytes = 8;
 
 std::atomic<std::int64_t> mapped_again{0};
 
-std::int64_t page_bytes() {
-    static const std::int64_t size = ::sysconf(_SC_PAGESIZE);
-    return size;
-}
-
-std::uint8_t* checked(void* data, std::int64_t num_bytes) {
-    if (data == nullptr) throw std::bad_alloc();
-    // With huge pages the first token would take two MiB of every array.
-    platform::avoid_huge_pages(data, static_cast<std::size_t>(num_bytes));
-    return static_cast<std::uint8_t*>(data);
-}
-
-// Memory that no other text can have.
-std::uint8_t* map_plain(std::int64_t num_bytes) {
-    void* data = ::mmap(nullptr, static_cast<std::size_t>(num_bytes), PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return checked(data == MAP_FAILED ? nullptr : data, num_bytes);
-}
-
 }  // namespace
-
-// ---- the file ----
-
-// Others may have half of the mappings that a process may have.
-PageFile::PageFile()
-    : descriptor_(platform::create_memory_file("edgemoe-texts", kFileBytes)),
-      process_(::getpid()),
-      most_mappings_(platform::most_mappings() / 2) {}
-
-PageFile::~PageFile() {
-    if (descriptor_ >= 0) ::close(descriptor_);
-}
-
-std::int64_t PageFile::resident_bytes() const {
-    struct stat found;
-    if (descriptor_ < 0 || ::fstat(descriptor_, &found) != 0) return 0;
-    return static_cast<std::int64_t>(found.st_blocks) * 512;
-}
-
-bool PageFile::is_of_this_process() const { return process_ == ::getpid(); }
-
-std::int64_t PageFile::take_run() {
-    if (free_runs_.empty()) {
-        if (num_runs_ == kFileBytes / kRunBytes) throw std::bad_alloc();
-        return kRunBytes * num_runs_++;
-    }
-    const std::int64_t offset = free_runs_.back();
-    free_runs_.pop_back();
-    return offset;
-}
-
-void PageFile::give_run(std::int64_t offset) {
-    if (!is_of_this_process()) return;
-    punch(offset, kRunBytes);
-    free_runs_.push_back(offset);
-}
-
-void PageFile::punch(std::int64_t offset, std::int64_t num_bytes) const {
-    if (descriptor_ >= 0 && num_bytes > 0 && is_of_this_process())
-        platform::punch_memory_file(descriptor_, offset, num_bytes);
-}
-
-std::uint8_t* PageFile::map(void* address, std::int64_t num_bytes, bool is_written,
-                            std::int64_t offset) const {
-    const auto size = static_cast<std::size_t>(num_bytes);
-    return checked(platform::map_memory_file(descriptor_, address, size, is_written, offset), num_bytes);
-}
-
-std::unique_lock<std::mutex> PageFile::lock() {
-    // In a forked child whoever held it is gone.
-    return is_of_this_process() ? std::unique_lock(mutex_) : std::unique_lock<std::mutex>();
-}
-
-// ---- a text's pages ----
 
 TextPages::TextPages(std::shared_ptr<PageFile> file) : file_(std::move(file)) {
     const auto lock = file_->lock();
@@ -127,8 +49,7 @@ std::uint8_t* TextPages::add(std::int64_t num_heads, std::int64_t num_slots, std
     if (num_bytes <= 0 || strip_bytes % page_bytes() != 0)
         throw std::invalid_argument("a text's slots must fill whole pages");
     if (num_bytes > kRunBytes - num_bytes_) throw std::bad_alloc();
-    std::uint8_t* data = file_->is_there() ? file_->map(nullptr, num_bytes, true, run_->offset() + num_bytes_)
-                                           : map_plain(num_bytes);
+    std::uint8_t* data = file_->map_new(num_bytes, run_->offset() + num_bytes_);
     arrays_.push_back({data, num_bytes});
     for (std::int64_t head = 0; head < num_heads; ++head) {
         const std::int64_t start = head * strip_bytes;
@@ -172,7 +93,7 @@ void TextPages::trim(std::int64_t num_tokens) {
     }
 }
 
-PageUse TextPages::use() const { return use_of(beginnings_, number(*run_)); }
+PageUse TextPages::use() const { return use_of(beginnings_, run_->number()); }
 
 PageUse TextPages::use_if_begun(std::int64_t num_tokens) const {
     const auto lock = file_->lock();
@@ -182,7 +103,7 @@ PageUse TextPages::use_if_begun(std::int64_t num_tokens) const {
 PageUse TextPages::use_if_taken_back(std::int64_t num_tokens) const {
     const auto lock = file_->lock();
     if (is_shared_from(num_tokens)) return use_of(begun(num_tokens), PageUse::kNewRun);
-    return use_of(cut(num_tokens), number(*run_));
+    return use_of(cut(num_tokens), run_->number());
 }
 
 // ---- what it has of others ----
@@ -241,13 +162,11 @@ PageUse TextPages::use_of(const Beginnings& beginnings, std::int64_t run) const 
     std::int64_t start = 0;
     for (const Beginning& beginning : beginnings) {
         const std::int64_t end = whole_pages(beginning.end);
-        use.shares.push_back({number(*beginning.run), start, end});
+        use.shares.push_back({beginning.run->number(), start, end});
         start = end;
     }
     return use;
 }
-
-std::int64_t TextPages::number(const PageRun& run) { return run.offset() / kRunBytes; }
 
 // Have these beginnings, and in pages of `run` what else `source` has of so many tokens.
 void TextPages::become(Beginnings beginnings, std::shared_ptr<PageRun> run, const TextPages& source,

@@ -11,70 +11,13 @@
 // beginnings are copied. In a forked child nothing here touches the memory, which is its parent's.
 #pragma once
 
-#include <sys/types.h>
-
 #include <cstdint>
 #include <memory>
-#include <mutex>
-#include <set>
 #include <vector>
 
+#include "core/page_file.h"
+
 namespace edgemoe {
-
-// The file. Thread-safe.
-class PageFile {
-  public:
-    PageFile();
-    ~PageFile();
-    PageFile(const PageFile&) = delete;
-    PageFile& operator=(const PageFile&) = delete;
-
-    // Whether the system has such files, so that pages can be shared.
-    bool is_there() const { return descriptor_ >= 0; }
-    // Bytes of its pages that are in memory.
-    std::int64_t resident_bytes() const;
-
-  private:
-    friend class PageRun;
-    friend class TextPages;
-
-    bool is_of_this_process() const;
-    std::unique_lock<std::mutex> lock();
-    std::int64_t take_run();
-    void give_run(std::int64_t offset);
-    void punch(std::int64_t offset, std::int64_t num_bytes) const;
-    // Maps pages where they are free, or at an address in place of what is there.
-    std::uint8_t* map(void* address, std::int64_t num_bytes, bool is_written, std::int64_t offset) const;
-
-    int descriptor_ = -1;
-    pid_t process_;
-    std::mutex mutex_;  // of all that follows, and of the runs
-    std::int64_t num_runs_ = 0;
-    std::vector<std::int64_t> free_runs_;
-    std::int64_t num_mappings_ = 0;  // beside one for each array
-    std::int64_t most_mappings_;
-};
-
-// A run of the file's offsets: the pages that one text fills. Others may have its beginning.
-class PageRun {
-  public:
-    explicit PageRun(PageFile& file) : file_(file), offset_(file.take_run()) {}
-    ~PageRun() { file_.give_run(offset_); }
-    PageRun(const PageRun&) = delete;
-    PageRun& operator=(const PageRun&) = delete;
-
-    std::int64_t offset() const { return offset_; }
-    // Tokens of the text that others have from here; 0: none do.
-    std::int64_t num_shared() const { return ends_.empty() ? 0 : *ends_.rbegin(); }
-
-  private:
-    friend class TextPages;
-
-    PageFile& file_;
-    std::int64_t offset_;
-    bool has_owner_ = true;
-    std::multiset<std::int64_t> ends_;  // up to which token each of the others has it
-};
 
 // Pages that a text has of another's run, by bytes of whole pages in the text.
 struct PageShare {
@@ -140,7 +83,6 @@ class TextPages {
     using Beginnings = std::vector<Beginning>;
 
     static std::int64_t end_of(const Beginnings& beginnings);
-    static std::int64_t number(const PageRun& run);
     // Bytes that the first tokens take of a strip, and in whole pages that they fill of it, or of all.
     static std::int64_t used_bytes(const Strip& strip, std::int64_t num_tokens);
     static std::int64_t whole_pages(const Strip& strip, std::int64_t num_tokens);
