@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "core/mapping.h"
+#include "platform/mapping.h"
 
 namespace edgemoe {
 

@@ -8,7 +8,7 @@
 #include <map>
 #include <vector>
 
-#include "core/mapping.h"
+#include "platform/mapping.h"
 #include "experts/arena.h"
 #include "experts/residency.h"
 

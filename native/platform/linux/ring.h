@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <functional>
 
-#include "core/mapping.h"
+#include "platform/mapping.h"
 
 struct io_uring_cqe;
 struct io_uring_sqe;

@@ -1,4 +1,4 @@
-// io_uring is Linux's.
+// In place of ring_reader.cpp where the system has no io_uring.
 #include <cerrno>
 #include <system_error>
 
