@@ -6,34 +6,29 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import replace
 from importlib.metadata import version
-from itertools import repeat
 
 import numpy as np
 
 from edgemoe import native
 from edgemoe.checkpoint import CheckpointSource, SourceRef
 from edgemoe.convert.examine import examine, side_files, text_notes
+from edgemoe.convert.input_grams import InputGrams
 from edgemoe.convert.packing import Packer
 from edgemoe.convert.soundness import refuse_not_finite
+from edgemoe.convert.store_manifest import build_manifest, split_mtp
 from edgemoe.errors import CheckpointError
 from edgemoe.models import ModelSpec, MtpSpec, TensorSources, TensorSpec, find_mtp
 from edgemoe.models.families.names import MTP
-from edgemoe.native import ByteArray, FloatArray
-from edgemoe.quant import BitPlan, ExpertFormats, ExpertInputs, expert_grams
+from edgemoe.native import ByteArray
+from edgemoe.quant import BitPlan, ExpertFormats, ExpertInputs
 from edgemoe.store import (
     MTP_PREFIX,
     VECTOR_FORMAT,
-    DenseEntry,
-    ExpertEntry,
     ExpertKey,
     Manifest,
-    MtpEntries,
-    Place,
     StoreLayout,
     StoreWriter,
-    checksum,
     expert_name,
     plan_layout,
 )
@@ -73,6 +68,7 @@ class Conversion:
         self._check_overrides()
         if keeps_mtp:
             self._add_mtp()
+        self._grams = None if inputs is None else InputGrams(source, self.spec, self._sources, inputs)
         self._matrices = list(self._find_matrices())
         self._packer = Packer(source, self._stored)
         self._check_exact_formats()
@@ -225,42 +221,11 @@ class Conversion:
         formats: ExpertFormats = self._formats[key]
         model, layer = self._model(key[0])
         # What a layer for further tokens is fed was not recorded.
-        has_inputs = self._inputs is not None and model is self.spec
-        grams = self._grams(key, self._inputs) if has_inputs and self._inputs is not None else {}
+        grams = self._grams.of(key) if self._grams is not None and model is self.spec else {}
         for projection, (rows, cols) in model.expert_shapes(layer).items():
             ref = self._sources.experts[key[0], key[1], projection]
             format = getattr(formats, projection)
             yield from self._packer.chunks(ref, rows, cols, format, grams.get(projection))
-
-    def _grams(self, key: ExpertKey, inputs: ExpertInputs) -> dict[str, FloatArray]:
-        x, weights = inputs.rows(*key)
-        x, expert = self._given(key[0], x), self.spec.moe(key[0]).expert
-        gates = self._raising_rows(key, "gate") if expert.is_gated else repeat(None)
-        raising = zip(gates, self._raising_rows(key, "up"), strict=False)
-        biases = [self._bias(key, p) for p in expert.projections[:-1]] if expert.has_bias else ()
-        return expert_grams(x, weights, raising, expert.activation, biases)
-
-    def _given(self, layer: int, x: FloatArray) -> FloatArray:
-        """What a layer's experts get of what its router saw."""
-        moe, prefix = self.spec.moe(layer), f"layers.{layer}.latent.in"
-        if not moe.latent_width:
-            return x
-        y = x @ self._source.read(self._sources.dense[f"{prefix}.weight"]).T
-        if moe.has_latent_bias:
-            y += self._source.read(self._sources.dense[f"{prefix}.bias"]).reshape(-1)
-        return np.asarray(y, np.float32)
-
-    def _bias(self, key: ExpertKey, projection: str) -> FloatArray:
-        """The bias of an expert's gate or up, (F,)."""
-        ref = self._sources.dense[f"layers.{key[0]}.experts.{projection}_bias"]
-        return self._source.read(ref.slice_rows(key[1], key[1] + 1)).reshape(-1)
-
-    def _raising_rows(self, key: ExpertKey, projection: str) -> Iterator[FloatArray]:
-        """Rows of gate or up, at most as many at a time as the model is wide."""
-        ref = self._sources.experts[key[0], key[1], projection]
-        num_rows, step = self._expert_width(key), self.spec.width
-        for start in range(0, num_rows, step):
-            yield self._source.read(ref.slice_rows(start, min(start + step, num_rows)))
 
     def rounding(self) -> dict[str, float]:
         """As ``Packer.rounding``."""
@@ -284,51 +249,3 @@ def refuse_unknown_experts(plan: BitPlan, known: Container[ExpertKey]) -> None:
             raise CheckpointError(
                 f"the plan speaks of layer {layer} expert {expert}, which is not in the model"
             )
-
-
-def build_manifest(
-    layout: StoreLayout,
-    dense: Mapping[str, tuple[str, tuple[int, ...]]],
-    formats: Mapping[ExpertKey, ExpertFormats],
-    plan: BitPlan,
-    writer: StoreWriter,
-    side_files: Mapping[str, bytes],
-) -> Manifest:
-    """The manifest of a store that a writer has written; ``dense`` has format and shape by name."""
-    files = {name: len(data) for name, data in side_files.items()}
-    for file, header in layout.headers.items():
-        files[file] = len(header)
-    for place in (*layout.dense.values(), *layout.experts.values()):
-        files[place.file] += place.num_bytes
-    dense_entries = {
-        name: DenseEntry(format, shape, *_place_fields(layout.dense[name]), writer.checksums[name])
-        for name, (format, shape) in dense.items()
-    }
-    experts = {
-        key: ExpertEntry(formats[key], *_place_fields(place), writer.checksums[expert_name(key)])
-        for key, place in layout.experts.items()
-    }
-    return Manifest(
-        generator=f"edgemoe {version('edgemoe')}",
-        plan=dict(plan.origin),
-        files=files,
-        checksums={name: checksum(data) for name, data in side_files.items()},
-        dense=dense_entries,
-        experts=experts,
-    )
-
-
-def split_mtp(manifest: Manifest, layer: int) -> Manifest:
-    """The manifest with what is of the layer for further tokens, numbered ``layer``, apart."""
-    dense = {name: e for name, e in manifest.dense.items() if name.startswith(MTP_PREFIX)}
-    experts = {key: e for key, e in manifest.experts.items() if key[0] == layer}
-    return replace(
-        manifest,
-        dense={name: e for name, e in manifest.dense.items() if name not in dense},
-        experts={key: e for key, e in manifest.experts.items() if key not in experts},
-        mtp=MtpEntries(dense, experts),
-    )
-
-
-def _place_fields(place: Place) -> tuple[str, int, int]:
-    return place.file, place.offset, place.num_bytes

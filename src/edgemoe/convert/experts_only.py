@@ -16,9 +16,10 @@ import numpy as np
 
 from edgemoe import native
 from edgemoe.checkpoint import CheckpointSource, SourceRef
-from edgemoe.convert.conversion import build_manifest, refuse_unknown_experts
+from edgemoe.convert.conversion import refuse_unknown_experts
 from edgemoe.convert.packing import Packer, holds_exactly
 from edgemoe.convert.soundness import refuse_not_finite
+from edgemoe.convert.store_manifest import build_manifest
 from edgemoe.errors import CheckpointError
 from edgemoe.native import ByteArray
 from edgemoe.quant import BitPlan, ExpertFormats
