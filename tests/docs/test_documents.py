@@ -14,6 +14,13 @@ import edgemoe
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *PAGES,
+    *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md")),
+    *(ROOT / folder / "README.md" for folder in ("benchmarks", "native", "training", "models/edgemoe-16m")),
+]
+RECORDS = ("CHANGELOG.md", "log.md")  # they may speak of files that have gone
 
 
 def check(script):
@@ -40,10 +47,35 @@ def test_importing_stays_light():
     assert not {"numpy", "torch", "rich", "typer", "tokenizers"} & set(loaded.split())
 
 
-@pytest.mark.parametrize("document", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=str)
+def anchors(document):
+    """What links may name after a # in a document: its headings as GitHub spells them."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
 def test_links_lead_somewhere(document):
-    for target in re.findall(r"\]\((?!http)([^)#]+)", document.read_text(encoding="utf-8")):
-        assert (document.parent / target).exists(), target
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", document.read_text(encoding="utf-8")):
+        path, _, anchor = target.partition("#")
+        led_to = document.parent / path if path else document
+        assert led_to.exists(), target
+        assert not anchor or anchor in anchors(led_to), target
+
+
+@pytest.fixture(scope="module")
+def sources():
+    """Paths of all source files, each with a / before it."""
+    folders = ("src", "native", "tests", "benchmarks", "training")
+    found = (path for folder in folders for path in (ROOT / folder).rglob("*.*"))
+    return ["/" + path.relative_to(ROOT).as_posix() for path in found]
+
+
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if d.name not in RECORDS], ids=str)
+def test_source_files_that_documents_name_exist(document, sources):
+    text = document.read_text(encoding="utf-8").replace("{h,cpp}", "cpp")
+    for name in re.findall(r"`(?:\w+ )?([a-z][a-z0-9_/]*\.(?:py|cpp|h))\b", text):
+        assert any(path.endswith(f"/{name}") for path in sources), name
 
 
 def test_the_layers_of_the_architecture_page_are_those_that_are_checked():
@@ -68,7 +100,7 @@ def commands_of(text):
                 yield words[1], options
 
 
-@pytest.mark.parametrize("document", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=str)
+@pytest.mark.parametrize("document", PAGES, ids=str)
 def test_commands_and_options_that_documents_show_exist(document):
     import typer
 
@@ -91,7 +123,9 @@ def test_readme_errors_of_the_formats_are_what_is_measured():
     from edgemoe import native
 
     weights = np.random.default_rng(0).standard_normal((128, 4096)).astype(np.float32)
-    for bits, bpw, percent in re.findall(r"^\| (t?\d) \| ([\d.]+) \| ([\d.]+) % \|$", README, re.MULTILINE):
+    rows = re.findall(r"^\| (t?\d) \| ([\d.]+) \| ([\d.]+) % \|$", README, re.MULTILINE)
+    assert [bits for bits, _, _ in rows] == ["t2", "2", "t3", "3", "4", "6", "8"]
+    for bits, bpw, percent in rows:
         format = bits if bits.startswith("t") else f"q{bits}"
         error = native.dequantize(native.quantize(weights, format), format, *weights.shape) - weights
         assert abs(100 * np.sqrt((error**2).mean()) - float(percent)) < 0.15
