@@ -12,7 +12,7 @@ gguf = pytest.importorskip("gguf")
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize, quantize
 from helpers.gguf_files import write_gguf
-from helpers.resident import load_resident
+from helpers.resident import logits_of
 from helpers.tiny_models import VOCAB_SIZE, write_checkpoint
 from tokenizers import Tokenizer
 
@@ -27,13 +27,6 @@ TOKENS = np.random.default_rng(3).integers(0, VOCAB_SIZE, 24).astype(np.int32)
 VARIATIONS = ("qwen3", "qwen3-tied-bias", "qwen3-linear", "qwen3-yarn", "qwen2", "olmoe", "mixtral")
 
 
-def logits_of(path):
-    source = open_checkpoint(path)
-    spec, decoder = load_resident(source)
-    source.close()
-    return decoder.head(decoder.forward(TOKENS, spec.new_state(len(TOKENS), "f32")))
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return write_checkpoint(tmp_path_factory.mktemp("hf"), "qwen3")
@@ -45,13 +38,13 @@ def test_float_files_have_the_bits_of_the_folder(tmp_path, variation):
     if variation == "qwen3-tied-bias":  # llama.cpp's Qwen3-MoE has no biases
         folder = write_checkpoint(tmp_path / "plain", "qwen3", tie_word_embeddings=True)
     path = write_gguf(folder, tmp_path / "model.gguf")
-    assert np.array_equal(logits_of(path), logits_of(folder))
+    assert np.array_equal(logits_of(path, TOKENS), logits_of(folder, TOKENS))
 
 
 @pytest.mark.parametrize("form", [{"split_tensors": 7}, {"is_stacked": False}])
 def test_split_files_and_single_experts_are_the_same_model(tmp_path, folder, form):
     path = write_gguf(folder, tmp_path / "model.gguf", **form)
-    assert np.array_equal(logits_of(path), logits_of(folder))
+    assert np.array_equal(logits_of(path, TOKENS), logits_of(folder, TOKENS))
 
 
 @pytest.mark.parametrize("kind", [Type.BF16, Type.F16, Type.Q8_0, Type.Q5_1, Type.Q4_0, Type.MXFP4])
@@ -101,7 +94,7 @@ def test_a_converted_file_answers_and_reports_that_nothing_changed(tmp_path, fol
     with edgemoe.load(tmp_path / "store", memory="4GiB", context=64) as model:
         assert model.tokenizer.render_chat([{"role": "user", "content": "hi"}]).startswith("<|im_start|>user")
         ours = model.logits(TOKENS.tolist())
-    expected = logits_of(path)
+    expected = logits_of(path, TOKENS)
     assert np.linalg.norm(ours - expected) < 0.05 * np.linalg.norm(expected)
 
 

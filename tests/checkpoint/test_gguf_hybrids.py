@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("gguf")
 from helpers.gguf_hybrids import write_hybrid_gguf
-from helpers.resident import load_resident
+from helpers.resident import logits_of
 from helpers.tiny_models import VOCAB_SIZE, write_checkpoint
-
-from edgemoe.checkpoint import open_checkpoint
+from helpers.tolerances import LLAMA_CPP_RELATIVE, median_relative
 
 TOKENS = np.random.default_rng(3).integers(0, VOCAB_SIZE, 24).astype(np.int32)
-# llama.cpp keeps keys and values in f16 and rounds activations to f16 before f16 products: 2^-11 each.
-RELATIVE = 5e-3
+run = partial(logits_of, tokens=TOKENS)
 VARIATIONS = ("qwen3.5", "qwen3.5-nested", "qwen3-next", "lfm2", "gpt-oss", "gemma4")
-
-
-def run(path):
-    source = open_checkpoint(path)
-    spec, decoder = load_resident(source)
-    source.close()
-    return decoder.head(decoder.forward(TOKENS, spec.new_state(len(TOKENS), "f32")))
 
 
 @pytest.mark.parametrize("variation", VARIATIONS)
@@ -48,14 +41,12 @@ CHANGES = {
 
 @pytest.mark.parametrize("variation", sorted(CHANGES))
 def test_llama_cpp_gives_the_same_logits(tmp_path, variation):
-    llama_cpp = pytest.importorskip("llama_cpp")
+    pytest.importorskip("llama_cpp")
+    from helpers.llama_cpp_logits import llama_cpp_logits
+
     folder = write_checkpoint(tmp_path / "hf", variation, **CHANGES[variation])
     path = write_hybrid_gguf(folder, tmp_path / "model.gguf")
     ours = run(path)
-    rival = llama_cpp.Llama(str(path), n_ctx=64, n_threads=2, logits_all=True, verbose=False)
-    rival.eval(TOKENS.tolist())
-    theirs = np.array(rival.scores[: len(TOKENS)])
-    errors = np.linalg.norm(ours - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
-    # The median over positions: where two experts nearly tie, rounding picks the other for one token.
-    assert np.median(errors) < RELATIVE
+    theirs = llama_cpp_logits(path, TOKENS)
+    assert median_relative(ours, theirs) < LLAMA_CPP_RELATIVE
     assert (ours.argmax(1) == theirs.argmax(1)).mean() > 0.9

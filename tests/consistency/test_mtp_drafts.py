@@ -12,6 +12,7 @@ from helpers.gguf_families import write_family_gguf
 from helpers.gguf_hybrids import write_hybrid_gguf
 from helpers.tiny_models import VOCAB_SIZE
 from helpers.tiny_mtp import KINDS, write_mtp_checkpoint
+from helpers.tolerances import F32_RELATIVE
 
 import edgemoe
 from edgemoe.convert import convert
@@ -25,7 +26,6 @@ CONTEXT = 96
 PROMPT = np.random.default_rng(5).integers(3, VOCAB_SIZE, 30).tolist()
 GREEDY = {"max_tokens": 28, "logprobs": 2}
 SEEDED = {"max_tokens": 28, "temperature": 0.9, "top_k": 5, "seed": 3, "repetition_penalty": 1.2}
-F32_RELATIVE = 1e-4  # rounding of two f32 implementations, with room
 
 
 @pytest.fixture(autouse=True)

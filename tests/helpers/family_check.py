@@ -24,8 +24,8 @@ from helpers import random_switch
 from helpers.random_configs import RandomConfig
 from helpers.resident import load_resident
 from helpers.tiny_models import write_tokenizer
+from helpers.tolerances import F32_RELATIVE, relative
 
-F32_RELATIVE = 1e-4  # rounding of two f32 implementations over a few layers, with room
 # Of every weight: a model that this changes says nothing, as one of two experts that nearly tie is chosen.
 _ROUNDING = 5e-7
 _NUM_ROUNDINGS = 6
@@ -171,10 +171,6 @@ def _is_noisy(model: transformers.PreTrainedModel, texts: list[np.ndarray]) -> b
             if relative(reference(copy.deepcopy(rounded), text), logits) > F32_RELATIVE / 3:
                 return True
     return False
-
-
-def relative(actual: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
 
 def _texts(config: RandomConfig, vocab_size: int) -> list[np.ndarray]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from edgemoe import native
-from edgemoe.checkpoint import CheckpointSource
+from edgemoe.checkpoint import CheckpointSource, open_checkpoint
 from edgemoe.models import Decoder, DenseWeights, ModelSpec, ResidentExperts, find_sources, read_spec
 from edgemoe.native import ExpertWeights, Matrix
 
@@ -20,6 +22,14 @@ def load_resident(source: CheckpointSource, format: str = "f32") -> tuple[ModelS
     """Decoder with every expert in memory; matrices in ``format``, the rest in f32."""
     spec, weights, experts = resident_parts(source, format)
     return spec, Decoder(spec, weights, experts)
+
+
+def logits_of(path: Path, tokens: np.ndarray) -> np.ndarray:
+    """Logits (T, V) of the checkpoint at a path, weights in f32."""
+    source = open_checkpoint(path)
+    spec, decoder = load_resident(source)
+    source.close()
+    return decoder.head(decoder.forward(tokens, spec.new_state(len(tokens), "f32")))
 
 
 def resident_parts(

@@ -13,11 +13,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-from helpers.resident import load_resident
+from helpers.resident import logits_of
 from helpers.tiny_models import VOCAB_SIZE, build_model, write_tokenizer
+from helpers.tolerances import F32_RELATIVE, LLAMA_CPP_RELATIVE, median_relative, relative
 from safetensors.numpy import save_file
 
-from edgemoe.checkpoint import open_checkpoint
 from edgemoe.errors import UnsupportedModelError
 from edgemoe.models import read_spec
 
@@ -94,41 +94,27 @@ def write(folder, variation, own, **changes):
     return folder, expected
 
 
-def logits(path):
-    source = open_checkpoint(path)
-    spec, decoder = load_resident(source)
-    source.close()
-    return decoder.head(decoder.forward(TOKENS, spec.new_state(len(TOKENS), "f32")))
-
-
-def relative(actual, expected):
-    return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
-
-
 def test_version_2_from_a_folder_and_from_gguf(tmp_path):
     # llama.cpp takes heads to be as wide as the model together.
     changes = {"attention_bias": False, "head_dim": 16}
     folder, expected = write(tmp_path / "hf", "glm4-groups-biases", SECOND, **changes)
-    assert relative(logits(folder), expected) < 1e-4
+    assert relative(logits_of(folder, TOKENS), expected) < F32_RELATIVE
     pytest.importorskip("gguf")
     from helpers.gguf_families import write_family_gguf
 
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "bailing_moe_v2"}))
-    assert relative(logits(folder), expected) < 1e-4
+    assert relative(logits_of(folder, TOKENS), expected) < F32_RELATIVE
     rope = {"rope_theta": config["rope_theta"], "partial_rotary_factor": 0.5}
     (folder / "config.json").write_text(
         json.dumps(config | {"model_type": "bailing_moe_v2", "rope_parameters": rope})
     )
     path = write_family_gguf(folder, tmp_path / "model.gguf")
-    assert relative(logits(path), expected) < 1e-4
-    llama_cpp = pytest.importorskip("llama_cpp")
-    rival = llama_cpp.Llama(str(path), n_ctx=64, n_threads=2, logits_all=True, verbose=False)
-    rival.eval(TOKENS.tolist())
-    theirs = np.array(rival.scores[: len(TOKENS)])
-    rival.close()
-    errors = np.linalg.norm(expected - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
-    assert np.median(errors) < 5e-3  # it rounds to f16; the median, as near ties may fall either way
+    assert relative(logits_of(path, TOKENS), expected) < F32_RELATIVE
+    pytest.importorskip("llama_cpp")
+    from helpers.llama_cpp_logits import llama_cpp_logits
+
+    assert median_relative(expected, llama_cpp_logits(path, TOKENS)) < LLAMA_CPP_RELATIVE
 
 
 def test_version_1_from_a_folder(tmp_path):
@@ -137,7 +123,7 @@ def test_version_1_from_a_folder(tmp_path):
     config = json.loads((folder / "config.json").read_text())
     config["moe_intermediate_size"] = config["intermediate_size"]
     (folder / "config.json").write_text(json.dumps(config))
-    assert relative(logits(folder), expected) < 1e-4
+    assert relative(logits_of(folder, TOKENS), expected) < F32_RELATIVE
 
 
 @pytest.mark.parametrize(

@@ -17,16 +17,12 @@ from helpers.tiny_models import (
     rewrite_as_stacked,
     write_checkpoint,
 )
+from helpers.tolerances import F32_RELATIVE, relative
 
 from edgemoe.checkpoint import open_checkpoint
 
-F32_RELATIVE = 1e-4  # rounding of two f32 implementations over three layers, with room
 F16_CACHE_RELATIVE = 2e-3  # keys and values rounded to 11 bits: 2^-11 each, amplified by the softmax
 TOKENS = np.random.default_rng(7).integers(0, VOCAB_SIZE, 40).astype(np.int32)
-
-
-def relative(actual: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
 
 def run_chunks(spec, decoder, tokens, sizes, kv_format="f32"):

@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from helpers.tiny_models import VOCAB_SIZE, build_model, write_checkpoint
+from helpers.tolerances import F32_RELATIVE
 
 import edgemoe
 from edgemoe import native
@@ -18,8 +19,6 @@ from edgemoe.models import find_sources, read_spec
 from edgemoe.quant import BitPlan
 
 TOKENS = np.random.default_rng(5).integers(0, VOCAB_SIZE, 32)
-# Weights as they are: rounding of f32, and keys and values in f16 where asked.
-F32_RELATIVE = 1e-4
 # Activations of low-bit matrices are rounded to 8 bits a block: 0.4 % of the block's largest value at most,
 # about 0.6 % of its norm; a dozen products in a row add up to a few times that, more where the softmax of a
 # random model is sharp. The weights' own error is far larger at 2 and 3 bits: 13-27 % of their norm.

@@ -9,20 +9,19 @@ import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("gguf")
-llama_cpp = pytest.importorskip("llama_cpp")
+pytest.importorskip("llama_cpp")
 from gguf import GGMLQuantizationType as Type
 from helpers.gguf_files import write_gguf
-from helpers.resident import load_resident
+from helpers.llama_cpp_logits import llama_cpp_logits
+from helpers.resident import logits_of
 from helpers.tiny_models import VOCAB_SIZE, write_checkpoint
+from helpers.tolerances import LLAMA_CPP_RELATIVE, median_relative
 
-from edgemoe.checkpoint import open_checkpoint
 from edgemoe.convert import convert
 from edgemoe.export import export_gguf
 from edgemoe.quant import BitPlan
 
 TOKENS = np.random.default_rng(5).integers(0, VOCAB_SIZE, 32).astype(np.int32)
-# llama.cpp keeps keys and values in f16 and rounds activations to f16 before f16 products: 2^-11 each.
-RELATIVE = 5e-3
 
 
 @pytest.mark.parametrize("variation", ["qwen3", "qwen2", "olmoe", "mixtral"])
@@ -102,15 +101,7 @@ def test_llama_cpp_runs_our_codes(tmp_path, bits):
     compare(tmp_path / "model.gguf", 0.1, agreement=0.7)
 
 
-def compare(path, relative=RELATIVE, agreement=0.9, tokens=TOKENS):
-    source = open_checkpoint(path)
-    spec, decoder = load_resident(source)
-    source.close()
-    ours = decoder.head(decoder.forward(tokens, spec.new_state(len(tokens), "f32")))
-    rival = llama_cpp.Llama(str(path), n_ctx=128, n_threads=2, logits_all=True, verbose=False)
-    rival.eval(tokens.tolist())
-    theirs = np.array(rival.scores[: len(tokens)])
-    errors = np.linalg.norm(ours - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
-    # The median over positions: where two experts nearly tie, rounding picks the other for one token.
-    assert np.median(errors) < relative
+def compare(path, bound=LLAMA_CPP_RELATIVE, agreement=0.9, tokens=TOKENS):
+    ours, theirs = logits_of(path, tokens), llama_cpp_logits(path, tokens)
+    assert median_relative(ours, theirs) < bound
     assert (ours.argmax(1) == theirs.argmax(1)).mean() > agreement

@@ -10,13 +10,13 @@ pytest.importorskip("transformers")
 
 from helpers.resident import load_resident
 from helpers.tiny_models import VOCAB_SIZE, build_model, write_checkpoint
+from helpers.tolerances import F32_RELATIVE, relative
 
 import edgemoe
 from edgemoe.checkpoint import open_checkpoint
 from edgemoe.convert import convert
 from edgemoe.quant import BitPlan
 
-F32_RELATIVE = 1e-4  # rounding of two f32 implementations over a few layers, with room
 TOKENS = np.random.default_rng(9).integers(0, VOCAB_SIZE, 30).astype(np.int32)
 # Heads times their dimension, widths of networks, ranks and the width of the model, none of them a multiple
 # of 32: by variation, and what follows it after a space.
@@ -50,10 +50,6 @@ def case(request, tmp_path_factory):
         model = build_model(variation, **changes)
         expected = model(torch.tensor(TOKENS[None].astype(np.int64)), use_cache=False).logits[0].numpy()
     return folder, expected
-
-
-def relative(actual: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
 
 def test_logits_are_those_of_transformers_however_a_text_is_cut(case):

@@ -13,6 +13,7 @@ pytest.importorskip("transformers")
 from helpers.resident import resident_parts
 from helpers.tiny_models import VOCAB_SIZE
 from helpers.tiny_switch import PAD, VARIATIONS, build_switch, write_switch
+from helpers.tolerances import F32_RELATIVE, relative
 
 from edgemoe.checkpoint import open_checkpoint
 from edgemoe.errors import UnsupportedModelError
@@ -21,14 +22,9 @@ from edgemoe.models.moe import within_capacity
 from edgemoe.models.positions import buckets
 from edgemoe.models.spec import PositionBiasSpec
 
-F32_RELATIVE = 1e-4  # as in test_decoders.py
 RNG = np.random.default_rng(7)
 PROMPT = RNG.integers(3, VOCAB_SIZE, 37).astype(np.int32)
 ANSWER = np.concatenate([[PAD], RNG.integers(3, VOCAB_SIZE, 21)]).astype(np.int32)
-
-
-def relative(actual: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
 
 def batch(tokens):

@@ -5,19 +5,23 @@ Files of another year, and of other programs than llama.cpp's own converter, lea
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("gguf")
-llama_cpp = pytest.importorskip("llama_cpp")
+pytest.importorskip("llama_cpp")
 from helpers.gguf_families import write_family_gguf
 from helpers.gguf_further import write_further_gguf
 from helpers.gguf_hybrids import write_hybrid_gguf
 from helpers.gguf_mamba import write_mamba_gguf
 from helpers.gguf_vocabularies import make_tensors, write_model
-from helpers.resident import load_resident
+from helpers.llama_cpp_logits import llama_cpp_logits
+from helpers.resident import logits_of
 from helpers.tiny_models import VOCAB_SIZE, write_checkpoint
+from helpers.tolerances import LLAMA_CPP_RELATIVE, median_relative
 from tokenizers import pre_tokenizers
 
 from edgemoe.checkpoint import open_checkpoint
@@ -25,8 +29,7 @@ from edgemoe.errors import CheckpointError
 
 VOCABULARY = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "ab", "<e>"]
 TOKENS = np.random.default_rng(3).integers(0, min(VOCAB_SIZE, len(VOCABULARY)), 24).astype(np.int32)
-# llama.cpp keeps keys and values in f16 and rounds activations to f16 before f16 products: 2^-11 each.
-RELATIVE = 5e-3
+ours, theirs = partial(logits_of, tokens=TOKENS), partial(llama_cpp_logits, tokens=TOKENS)
 NEMOTRON = {"layers_block_type": ["linear_attention", "moe", "full_attention", "moe"]}
 SMALL_HEADS = {"linear_key_head_dim": 32, "linear_value_head_dim": 32}
 LEFT_OUT = [
@@ -41,11 +44,6 @@ LEFT_OUT = [
     (write_mamba_gguf, "granite-hybrid", {}, "rope.scaling.finetuned"),
     (write_mamba_gguf, "nemotron", NEMOTRON, "expert_weights_norm"),
 ]
-
-
-def error(logits, expected):
-    """The median over positions: where two experts nearly tie, rounding picks the other for one token."""
-    return np.median(np.linalg.norm(logits - expected, axis=1) / np.linalg.norm(expected, axis=1))
 
 
 def without(path, key):
@@ -64,21 +62,6 @@ def write_plain(path, keys=None, tensors=None):
     return write_model(path, VOCABULARY, pre="qwen2", merges=["a b"], keys=keys, tensors=tensors)
 
 
-def ours(path):
-    source = open_checkpoint(path)
-    spec, decoder = load_resident(source)
-    source.close()
-    return decoder.head(decoder.forward(TOKENS, spec.new_state(len(TOKENS), "f32")))
-
-
-def theirs(path):
-    model = llama_cpp.Llama(str(path), n_ctx=64, n_threads=1, logits_all=True, verbose=False)
-    model.eval(TOKENS.tolist())
-    logits = np.array(model.scores[: len(TOKENS)])
-    model.close()
-    return logits
-
-
 @pytest.mark.parametrize(
     ("write", "variation", "changes", "key"), LEFT_OUT, ids=[f"{c[1]}-{c[3]}" for c in LEFT_OUT]
 )
@@ -86,7 +69,7 @@ def test_a_key_that_is_missing_has_the_value_of_llama_cpp(tmp_path, write, varia
     path = write(write_checkpoint(tmp_path / "hf", variation, **changes), tmp_path / "model.gguf")
     whole = ours(path)
     left, expected = ours(without(path, key)), theirs(path)
-    assert error(left, expected) < RELATIVE
+    assert median_relative(left, expected) < LLAMA_CPP_RELATIVE
     assert not np.array_equal(left, whole), "the key means something"
 
 
@@ -100,7 +83,7 @@ def test_yarn_without_a_factor_stretches_nothing(tmp_path):
     yarn = {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.original_context_length": 32}
     path = write_plain(tmp_path / "m.gguf", yarn)
     expected = theirs(path)
-    assert error(ours(path), expected) < RELATIVE
+    assert median_relative(ours(path), expected) < LLAMA_CPP_RELATIVE
 
 
 def test_queries_keys_and_values_may_stand_in_one_tensor(tmp_path):
@@ -110,5 +93,5 @@ def test_queries_keys_and_values_may_stand_in_one_tensor(tmp_path):
     apart = write_plain(tmp_path / "apart.gguf")
     path = write_plain(tmp_path / "m.gguf", tensors=fused)
     expected = theirs(path)
-    assert error(ours(path), expected) < RELATIVE
+    assert median_relative(ours(path), expected) < LLAMA_CPP_RELATIVE
     assert np.array_equal(ours(path), ours(apart))
