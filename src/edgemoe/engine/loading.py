@@ -277,7 +277,14 @@ def _stream(
         layers = {layer: expert_shape(spec, weights, layer) for layer in spec.moe_layers}
         top_k = max(spec.moe(layer).router.top_k for layer in spec.moe_layers)
         return StreamedExperts(
-            *(layers, store, reader, cache, options.verify, predictor, top_k, pace),
+            layers,
+            store,
+            reader,
+            cache,
+            options.verify,
+            predictor,
+            top_k,
+            pace,
             swaps_layers=options.swaps_layers,
             next_use=next_use,
             max_rehearsed=options.max_rehearsed,

@@ -116,7 +116,7 @@ class StreamedExperts:
         self._loads = Loads(store, reader, cache, verify)
         catalog = cache.catalog
         self._speculation = speculate(
-            *(catalog, cache.residency, self._loads, predictor, top_k, pace), max_rehearsed=max_rehearsed
+            catalog, cache.residency, self._loads, predictor, top_k, pace, max_rehearsed
         )
         layouts = []
         for key in catalog.keys:

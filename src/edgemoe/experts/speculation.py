@@ -41,7 +41,10 @@ def speculate(
     if isinstance(predictor, NoPredictor):
         return None
     return Speculation(
-        *(residency, native.compiled_reads(reads), native.compiled_predictor(predictor), pace),
+        residency,
+        native.compiled_reads(reads),
+        native.compiled_predictor(predictor),
+        pace,
         top_k=top_k,
         record_sizes=catalog.num_bytes.tolist(),
         max_rehearsed=max_rehearsed,

@@ -202,7 +202,10 @@ class EdgeMoELM(TemplateLM):  # type: ignore[misc]
         if num_tokens > room:
             _log.warning(
                 "%s: only the last %d of %d tokens fit the context of %d; load with a larger context=",
-                *(what, room, num_tokens, self.max_length),
+                what,
+                room,
+                num_tokens,
+                self.max_length,
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -49,64 +49,19 @@ class BlockSlice(NamedTuple):
     num_cols: int
 
 
-class FileReader:
-    """Reads ranges of a fixed list of files, up to ``max_depth`` at a time. Thread-safe.
+_Compiled = TypeVar("_Compiled", _native.FileReader, _native.TieredReader)
 
-    ``method`` is one of READ_METHODS: "ring" and "direct" bypass the page cache, by io_uring and on worker
-    threads, and take only offsets, lengths and addresses that are multiples of 4096; "buffered" drops
-    again what a read leaves in the page cache. Interrupted and short reads are continued.
-    ``bytes_per_s`` and ``latency_s`` slow reads down to those of another device; 0: as fast as they come.
 
-    Raises:
-        OSError: a file cannot be opened; with EINVAL where its file system refuses direct reads; with
-            the filename "io_uring" where the system has or allows none.
-    """
+class CompiledReader(Generic[_Compiled]):
+    """Reads that compiled code serves. Thread-safe."""
 
-    def __init__(
-        self,
-        paths: Sequence[str],
-        max_depth: int = 4,
-        method: str = "direct",
-        bytes_per_s: float = 0.0,
-        latency_s: float = 0.0,
-    ) -> None:
-        self._reader = _native.open_files(
-            method, [os.fsencode(path) for path in paths], max_depth, bytes_per_s, latency_s
-        )
-        self.method = method
+    def __init__(self, reader: _Compiled) -> None:
+        self._reader: _Compiled = reader
         # A destination must outlive its read even when the caller forgets it.
         self._destinations: dict[int, ByteArray] = {}
 
-    @classmethod
-    def of_blocks(
-        cls,
-        paths: Sequence[str],
-        records: Sequence[tuple[int, Sequence[BlockSlice]]],
-        max_depth: int = 4,
-        method: str = "direct",
-        bytes_per_s: float = 0.0,
-        latency_s: float = 0.0,
-    ) -> FileReader:
-        """A reader of records that are packed of blocks as they arrive.
-
-        ``records`` are in the order of their offsets, multiples of 4096 that stand for them: ``submit(0,
-        offset, out)`` reads the record's matrices in their packed form, then zeros. Takes one and
-        a half times ``max_depth`` buffers of 2 MiB, or of 16 rows where these take more.
-
-        Raises:
-            OSError: as of the constructor.
-            ValueError: a slice names a file or has a shape that cannot be.
-        """
-        made = cls.__new__(cls)
-        made._reader = _native.open_block_files(
-            method, [os.fsencode(path) for path in paths], records, max_depth, bytes_per_s, latency_s
-        )
-        made.method = method
-        made._destinations = {}
-        return made
-
     @property
-    def compiled(self) -> _native.Reader:
+    def compiled(self) -> _Compiled:
         """The reader that compiled code may use as well."""
         return self._reader
 
@@ -141,13 +96,66 @@ class FileReader:
         """Those of the tickets that have ended, well or not; while there is none, block or return none."""
         return self._reader.wait_some(tickets, block)
 
-    def set_depth(self, depth: int) -> None:
-        """How many reads are served at a time, up to ``max_depth``."""
-        self._reader.set_depth(depth)
-
     def cancel(self, ticket: int) -> bool:
         """Drop a read that has not started. True: its destination is free; wait() returns at once."""
         return self._reader.cancel(ticket)
+
+
+class FileReader(CompiledReader[_native.FileReader]):
+    """Reads ranges of a fixed list of files, up to ``max_depth`` at a time. Thread-safe.
+
+    ``method`` is one of READ_METHODS: "ring" and "direct" bypass the page cache, by io_uring and on worker
+    threads, and take only offsets, lengths and addresses that are multiples of 4096; "buffered" drops
+    again what a read leaves in the page cache. Interrupted and short reads are continued.
+    ``bytes_per_s`` and ``latency_s`` slow reads down to those of another device; 0: as fast as they come.
+
+    Raises:
+        OSError: a file cannot be opened; with EINVAL where its file system refuses direct reads; with
+            the filename "io_uring" where the system has or allows none.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        max_depth: int = 4,
+        method: str = "direct",
+        bytes_per_s: float = 0.0,
+        latency_s: float = 0.0,
+    ) -> None:
+        names = [os.fsencode(path) for path in paths]
+        super().__init__(_native.open_files(method, names, max_depth, bytes_per_s, latency_s))
+        self.method = method
+
+    @classmethod
+    def of_blocks(
+        cls,
+        paths: Sequence[str],
+        records: Sequence[tuple[int, Sequence[BlockSlice]]],
+        max_depth: int = 4,
+        method: str = "direct",
+        bytes_per_s: float = 0.0,
+        latency_s: float = 0.0,
+    ) -> FileReader:
+        """A reader of records that are packed of blocks as they arrive.
+
+        ``records`` are in the order of their offsets, multiples of 4096 that stand for them: ``submit(0,
+        offset, out)`` reads the record's matrices in their packed form, then zeros. Takes one and
+        a half times ``max_depth`` buffers of 2 MiB, or of 16 rows where these take more.
+
+        Raises:
+            OSError: as of the constructor.
+            ValueError: a slice names a file or has a shape that cannot be.
+        """
+        made = cls.__new__(cls)
+        names = [os.fsencode(path) for path in paths]
+        reader = _native.open_block_files(method, names, records, max_depth, bytes_per_s, latency_s)
+        CompiledReader.__init__(made, reader)
+        made.method = method
+        return made
+
+    def set_depth(self, depth: int) -> None:
+        """How many reads are served at a time, up to ``max_depth``."""
+        self._reader.set_depth(depth)
 
     def abandon(self, ticket: int) -> None:
         """Instead of wait(): nobody wants the read any more; its destination is free afterwards."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import edgemoe._native as _native
-from edgemoe.native.io import FileReader
+from edgemoe.native.io import CompiledReader, FileReader
 from edgemoe.native.matrix import ByteArray, FloatArray
 from edgemoe.native.router import IntArray
 
@@ -32,17 +32,16 @@ Rehearsal = Callable[[FloatArray], Rehearsed | None]
 
 def compiled_reader(reader: Any) -> _native.Reader:
     """A reader as compiled code takes it; one written in Python has the methods of ``FileReader``."""
-    is_compiled = isinstance(reader, (FileReader, TieredReader))
-    return reader.compiled if is_compiled else _native.PythonReader(reader)
+    return reader.compiled if isinstance(reader, CompiledReader) else _native.PythonReader(reader)
 
 
-class TieredReader:
+class TieredReader(CompiledReader[_native.TieredReader]):
     """A reader of a local copy that has some records, before one of far storage that has them all.
 
     ``records`` are (file, offset, bytes, checksum) by number. ``table`` (1 + N rows of TierEntry in
     native/io/tiered_reader.h) says which the copy has, in memory that others may change. It is a hint: what
     the copy gives is compared with its checksum, ``forget(number)`` is told where it differs, and it is read
-    from afar instead. Thread-safe; submit() and the others as of ``FileReader``.
+    over the network instead.
     """
 
     def __init__(
@@ -53,49 +52,12 @@ class TieredReader:
         table: ByteArray,
         forget: Callable[[int], None],
     ) -> None:
-        self._reader = _native.TieredReader(near.compiled, compiled_reader(far), records, table, forget)
-        self._destinations: dict[int, ByteArray] = {}
-
-    @property
-    def compiled(self) -> _native.Reader:
-        """The reader that compiled code may use as well."""
-        return self._reader
+        super().__init__(_native.TieredReader(near.compiled, compiled_reader(far), records, table, forget))
 
     @property
     def near_bytes(self) -> int:
         """Bytes of sound records that the copy has given."""
         return self._reader.near_bytes
-
-    def submit(self, file: int, offset: int, out: ByteArray, priority: int = 0) -> int:
-        """Queue a read; lower priority numbers go first. Returns a ticket."""
-        ticket = self._reader.submit(file, offset, out, priority)
-        self._destinations[ticket] = out  # it must outlive its read even when the caller forgets it
-        return ticket
-
-    def begin(self) -> None:
-        """Start what is queued."""
-        self._reader.begin()
-
-    def wait(self, ticket: int) -> None:
-        """Block until the read has ended.
-
-        Raises:
-            OSError: it failed.
-        """
-        try:
-            self._reader.wait(ticket)
-        except OSError:
-            self._destinations.pop(ticket, None)
-            raise
-        self._destinations.pop(ticket, None)
-
-    def wait_some(self, tickets: Sequence[int], block: bool = True) -> list[int]:
-        """Those of the tickets that have ended; while there is none, block or return none."""
-        return self._reader.wait_some(tickets, block)
-
-    def cancel(self, ticket: int) -> bool:
-        """Drop a read that has not started."""
-        return self._reader.cancel(ticket)
 
     def abandon(self, ticket: int) -> None:
         """Nobody wants the read any more; its destination is free afterwards."""

@@ -80,8 +80,13 @@ class EdgeMoEQuantizer(HfQuantizer):
         super().__init__(quantization_config, **kwargs)
         given = quantization_config
         self._options = check_options(
-            *(given.memory, given.cache, given.reserve),
-            *(given.policy, given.predictor, given.reader, given.verify),
+            given.memory,
+            given.cache,
+            given.reserve,
+            given.policy,
+            given.predictor,
+            given.reader,
+            given.verify,
         )
         self._store: Store = open_store(given.store, experts_alone=True)
         self._modules: ExpertModules = read_expert_modules(self._store)
