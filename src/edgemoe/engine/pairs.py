@@ -15,14 +15,12 @@ from typing import Any
 import numpy as np
 
 from edgemoe.engine.answer import Request
+from edgemoe.engine.bootstrap import draw_indices, interval_of
 from edgemoe.engine.generation import Stream
 from edgemoe.engine.loading import Engine
 from edgemoe.engine.perplexity import answer_nats, perplexity_of
 from edgemoe.errors import RequestError
 from edgemoe.progress import Progress
-
-CONFIDENCE = 0.95
-NUM_DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -135,9 +133,5 @@ def _encode(engine: Engine, pair: Pair, max_tokens: int) -> tuple[list[int], lis
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:
-    """The confidence interval of the mean, by a bootstrap with a fixed seed."""
-    rng = np.random.default_rng(0)
-    means = np.array(values)[rng.integers(0, len(values), (NUM_DRAWS, len(values)))].mean(axis=1)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)
+    """The confidence interval of the mean."""
+    return interval_of(np.array(values)[draw_indices(len(values))].mean(axis=1))

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemoe.engine.bootstrap import CONFIDENCE, draw_indices, interval_of
 from edgemoe.engine.loading import Engine
 from edgemoe.errors import RequestError
 from edgemoe.native import FloatArray
 
-CONFIDENCE = 0.95
-NUM_DRAWS = 2000
 # Tokens of one piece, the unit of the bootstrap: losses are related over a few sentences, not over pages.
 PIECE = 128
 
@@ -53,17 +52,13 @@ class Quality:
         """Share of tokens that the original's first choice names and the changed model's does not, net."""
         return float((self.reference_hits - self.hits).sum() / self.num_tokens.sum())
 
-    def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
-        """The confidence interval of ``increase``, by a bootstrap over pieces with a fixed seed."""
-        tail = (1 - confidence) / 2
-        drawn = np.expm1(self.drawn(self.nats - self.reference_nats))
-        low, high = np.quantile(drawn, [tail, 1 - tail])
-        return float(low), float(high)
+    def interval(self) -> tuple[float, float]:
+        """The confidence interval of ``increase``, by a bootstrap over pieces."""
+        return interval_of(np.expm1(self.drawn(self.nats - self.reference_nats)))
 
     def drawn(self, sums: Floats) -> Floats:
         """The mean per token of something summed over pieces (P,), over the draws of the bootstrap."""
-        rng = np.random.default_rng(0)
-        picked = rng.integers(0, len(sums), (NUM_DRAWS, len(sums)))
+        picked = draw_indices(len(sums))
         means: Floats = sums[picked].sum(axis=1) / self.num_tokens[picked].sum(axis=1)
         return means
 

@@ -11,7 +11,7 @@ from edgemoe.calib.widths.calibration import MIN_WINDOWS, Window
 from edgemoe.calib.widths.ladder import UNIFORM, Widths
 from edgemoe.calib.widths.planning import Choice, Costs, Sizes, by_rank, knapsack, smallest_within
 from edgemoe.calib.widths.profile import Profile
-from edgemoe.calib.widths.quality import CONFIDENCE, PERPLEXITY, Metric, Quality
+from edgemoe.calib.widths.quality import PERPLEXITY, Metric, Quality
 from edgemoe.calib.widths.sensitivity import (
     measured_alone,
     output_errors,
@@ -19,6 +19,7 @@ from edgemoe.calib.widths.sensitivity import (
     scaled_to,
     super_experts,
 )
+from edgemoe.engine.bootstrap import CONFIDENCE
 from edgemoe.errors import RequestError
 from edgemoe.quant import BitPlan, ExpertFormats
 from edgemoe.store import ExpertKey
