@@ -19,40 +19,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import httpx
+from load_requests import LEAVES_SHARE, request_of, share
 from served import served
 
 from edgemoe.engine.machine import peak_resident_bytes, resident_bytes
 from edgemoe.server import Limits, ServerOptions
-
-WORDS = [
-    "once",
-    "upon",
-    "a",
-    "time",
-    "there",
-    "was",
-    "a",
-    "little",
-    "fox",
-    "who",
-    "lived",
-    "in",
-    "the",
-    "old",
-    "forest",
-    "near",
-    "a",
-    "river",
-]
-LEAVES_SHARE = 0.2
-
-
-def request_of(number: int) -> dict:
-    """A request of some length, always the same for a number."""
-    draw = random.Random(number)
-    prompt = " ".join(draw.choices(WORDS, k=draw.choice([3, 30, 150])))
-    return {"model": "model", "prompt": prompt, "max_tokens": draw.choice([4, 16, 48]), "temperature": 0.8,
-            "seed": number, "stream": True}  # fmt: skip
 
 
 async def answer(client: httpx.AsyncClient, number: int, leaves_after: int | None = None):
@@ -88,12 +59,6 @@ async def load(url: str, num_requests: int, at_once: int):
     ended = [(n, got) for n, got in enumerate(together) if got is not None]
     wrong = [n for n, (text, _) in ended if text != alone[n]]
     return ended, wrong
-
-
-def share(values: list[float], part: float) -> float:
-    """The value that this part of all lies below."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Clients of the server that is tried: requests that are the same for a number, and ways of asking."""
+"""Clients of the server that is tried: ways of asking."""
 
 from __future__ import annotations
 
@@ -9,17 +9,7 @@ import socket
 import time
 
 import httpx
-
-TEXT = "once upon a time there was a little fox who lived in the old forest near a river"
-WORDS = TEXT.split()
-
-
-def request_of(number: int) -> dict:
-    """A request of some length, always the same for a number."""
-    draw = random.Random(number)
-    prompt = " ".join(draw.choices(WORDS, k=draw.choice([3, 30, 150])))
-    return {"model": "model", "prompt": prompt, "max_tokens": draw.choice([4, 16, 48]), "temperature": 0.8,
-            "seed": number, "stream": True}  # fmt: skip
+from load_requests import request_of
 
 
 async def wait_until_up(client: httpx.AsyncClient) -> None:

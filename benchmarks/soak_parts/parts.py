@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import httpx
+from load_requests import LEAVES_SHARE, request_of, share
 
 from soak_parts.clients import (
     answer,
@@ -20,13 +21,11 @@ from soak_parts.clients import (
     never_reads,
     output_text,
     read_in_parts,
-    request_of,
     response_of,
     wait_until_up,
 )
 
 NUM_KINDS = 60  # different requests; each is asked many times
-LEAVES_SHARE = 0.2
 WARM_SHARE = 0.25  # of the requests, before memory is first measured
 
 
@@ -166,9 +165,3 @@ async def stop(url: str, process) -> dict:
 def resident(process: subprocess.Popen) -> int:
     pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def share(values: list[float], part: float) -> float:
-    """The value that this part of all lies below."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
