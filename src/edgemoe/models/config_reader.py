@@ -68,47 +68,79 @@ class ConfigReader:
         return value
 
     def require_size(self, key: str, *aliases: str) -> int:
-        """A positive integer that must be there."""
+        """A positive integer that must be there.
+
+        Raises:
+            UnsupportedModelError: it is not there, or is no such number.
+        """
         return check_size(key, self.require(key, *aliases))
 
     def size(self, key: str, default: int, *aliases: str, at_least: int = 1) -> int:
-        """An integer, ``default`` where none is given."""
+        """An integer, ``default`` where none is given.
+
+        Raises:
+            UnsupportedModelError: it is none, or less than ``at_least``.
+        """
         return check_size(key, self.optional(key, default, *aliases), at_least)
 
     def number(self, key: str, default: float, *aliases: str) -> float:
-        """A finite number, ``default`` where none is given."""
+        """A finite number, ``default`` where none is given.
+
+        Raises:
+            UnsupportedModelError: it is none.
+        """
         return check_number(key, self.optional(key, default, *aliases))
 
     def flag(self, key: str, default: bool, *aliases: str) -> bool:
-        """True or false, ``default`` where neither is given."""
+        """True or false, ``default`` where neither is given.
+
+        Raises:
+            UnsupportedModelError: it is neither.
+        """
         value = self.optional(key, default, *aliases)
         if not isinstance(value, bool):
             raise UnsupportedModelError(f"config.json: {key} is {shown(value)}, not true or false")
         return value
 
     def sizes(self, key: str, default: Iterable[int] = ()) -> list[int]:
-        """A list of integers from 0 on."""
+        """A list of integers from 0 on.
+
+        Raises:
+            UnsupportedModelError: it is none.
+        """
         values = self.optional(key, list(default))
         if not isinstance(values, list):
             raise UnsupportedModelError(f"config.json: {key} is {shown(values)}, not a list")
         return [check_size(f"{key}[{i}]", value, at_least=0) for i, value in enumerate(values)]
 
     def names(self, key: str, default: Iterable[str] = ()) -> list[str]:
-        """A list of words."""
+        """A list of words.
+
+        Raises:
+            UnsupportedModelError: it is none.
+        """
         values = self.optional(key, list(default))
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             raise UnsupportedModelError(f"config.json: {key} is {shown(values)}, not a list of words")
         return values
 
     def table(self, key: str) -> dict[str, Any]:
-        """A JSON object; empty where none is given."""
+        """A JSON object; empty where none is given.
+
+        Raises:
+            UnsupportedModelError: it is none.
+        """
         value = self.optional(key, {})
         if not isinstance(value, dict):
             raise UnsupportedModelError(f"config.json: {key} is {shown(value)}, not a table of settings")
         return dict(value)
 
     def refuse(self, key: str, unless: Iterable[Any], why: str) -> None:
-        """Refuse a key whose value is there and not one of ``unless``."""
+        """Refuse a key whose value is there and not one of ``unless``.
+
+        Raises:
+            UnsupportedModelError: naming the key, its value and why.
+        """
         value = self.optional(key, None)
         if value is not None and value not in tuple(unless):
             raise UnsupportedModelError(f"config.json: {key} = {shown(value)} is not supported: {why}")

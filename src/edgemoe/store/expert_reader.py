@@ -143,7 +143,12 @@ def open_reader(
 
 
 def open_by_kind(kind: str, open_by: Callable[[str], FileReader]) -> FileReader:
-    """``open_by`` the first method that a kind of reader allows and that works; see ``open_reader``."""
+    """``open_by`` the first method that a kind of reader allows and that works; see ``open_reader``.
+
+    Raises:
+        RequestError: unknown kind.
+        StoreError: a file cannot be opened, or not in this way.
+    """
     if kind not in READER_KINDS:
         raise RequestError(f"no reader {kind!r}; choose one of {', '.join(READER_KINDS)}")
     for method in READ_METHODS if kind == "auto" else (kind,):

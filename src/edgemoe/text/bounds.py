@@ -22,7 +22,11 @@ Bound = Callable[[Meter, Any, Arguments, Mapping[str, Any]], int]
 
 
 def check_numbers(values: Arguments, named: Mapping[str, Any]) -> None:
-    """Refuse widths and counts that no prompt needs."""
+    """Refuse widths and counts that no prompt needs.
+
+    Raises:
+        CostError: one is larger than MAX_ARGUMENT.
+    """
     for value in (*values, *named.values()):
         if isinstance(value, int) and abs(value) > MAX_ARGUMENT:
             raise CostError(f"it asks for {str(value)[:20]} of something")
@@ -191,7 +195,11 @@ FILTERS: dict[str, Bound] = {
 
 
 def format_bound(meter: Meter, text: Any, values: Arguments) -> int:
-    """Bytes of a text with places for values, by "%" or by "{}"."""
+    """Bytes of a text with places for values, by "%" or by "{}".
+
+    Raises:
+        CostError: a place is wider than any prompt needs.
+    """
     text = str(text)
     widths = [int(width) for width in _WIDTHS.findall(text) if len(width) < 19] or [0]
     if max(widths) > MAX_ARGUMENT or any(len(w) >= 19 for w in _WIDTHS.findall(text)):

@@ -49,7 +49,11 @@ class Meter:
         self._max_made = _MAX_MADE_BYTES + 2 * _INPUT_SHARE * weight
 
     def step(self, count: int = 1) -> None:
-        """Count so many steps."""
+        """Count so many steps.
+
+        Raises:
+            CostError: they are too many, or have taken too long.
+        """
         self._steps += count
         if self._steps > self._next_look:
             self._next_look = self._steps + _STEPS_PER_LOOK
@@ -57,23 +61,39 @@ class Meter:
                 raise CostError(f"it takes more than {_MAX_STEPS} steps, or {_MAX_SECONDS:g} seconds")
 
     def look(self, num_bytes: int) -> None:
-        """Count an operation that looks at so many bytes."""
+        """Count an operation that looks at so many bytes.
+
+        Raises:
+            CostError: as ``step``.
+        """
         self.step(1 + num_bytes // _BYTES_PER_STEP)
 
     def expect(self, num_bytes: int) -> None:
-        """Refuse a value before it is made, if it is to have so many bytes."""
+        """Refuse a value before it is made, if it is to have so many bytes.
+
+        Raises:
+            CostError: no prompt needs a value as large.
+        """
         if num_bytes > self._max_value:
             raise CostError(f"it makes a value of {num_bytes} bytes, more than any prompt needs")
 
     def make(self, num_bytes: int) -> None:
-        """Count so many bytes that have been made."""
+        """Count so many bytes that have been made.
+
+        Raises:
+            CostError: all that was made is too much.
+        """
         self._bytes += num_bytes
         self.look(num_bytes)
         if self._bytes > self._max_made:
             raise CostError(f"it makes more than {self._max_made} bytes")
 
     def made(self, value: Any) -> Any:
-        """Count a value that an operation has made, and refuse one that is too heavy."""
+        """Count a value that an operation has made, and refuse one that is too heavy.
+
+        Raises:
+            CostError: it is, or all that was made is.
+        """
         if isinstance(value, int) and value.bit_length() > _MAX_BITS:
             raise CostError("it makes a number of more than a thousand digits")
         if isinstance(value, (str, bytes, list, tuple, dict, set, frozenset)):

@@ -48,7 +48,11 @@ class Calibration:
         self.windows: list[list[int]] = []
 
     def record(self, store: Store) -> FindInputs:
-        """Trace the windows on the unquantised store, unless that has been done."""
+        """Trace the windows on the unquantised store, unless that has been done.
+
+        Raises:
+            RequestError: the text is too short, or the folder holds what was measured on another.
+        """
         self.windows = [list(window) for window in self._find_windows(store.path)]
         if len(self.windows) < MIN_WINDOWS:
             raise RequestError(

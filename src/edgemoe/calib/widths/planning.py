@@ -137,7 +137,7 @@ def by_rank(
     """The paper's plans: the most important experts one width up, as many as a size allows.
 
     Between two neighbours of ``widths``, ascending, all experts have the lower one but the most important,
-    which have the upper one.
+    which have the upper one. What is returned raises PlanError for bytes that are too few for any plan.
     """
     order = sorted(importance, key=lambda key: -importance[key])
 

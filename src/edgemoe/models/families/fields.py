@@ -39,7 +39,11 @@ _ACTIVATIONS = {
 
 
 def read_activation(reader: ConfigReader, key: str = "hidden_act", default: str = "silu") -> str:
-    """The activation in our words."""
+    """The activation in our words.
+
+    Raises:
+        UnsupportedModelError: it is none of those that there are.
+    """
     name = reader.optional(key, default)
     if not isinstance(name, str) or name not in _ACTIVATIONS:
         raise UnsupportedModelError(

@@ -20,7 +20,11 @@ _ROTATION = ("rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_fa
 
 
 def read_step_limits(reader: ConfigReader, *aliases: str) -> tuple[float, float]:
-    """What ``time_step_limit`` keeps a token's step between; the upper one may be infinite."""
+    """What ``time_step_limit`` keeps a token's step between; the upper one may be infinite.
+
+    Raises:
+        UnsupportedModelError: it is no pair of such numbers.
+    """
     limits = reader.optional("time_step_limit", [0.0, math.inf], *aliases)
     if not isinstance(limits, list | tuple) or len(limits) != 2:
         raise UnsupportedModelError(f"config.json: time_step_limit is {shown(limits)}, not two numbers")
