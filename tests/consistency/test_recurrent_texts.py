@@ -17,8 +17,8 @@ from edgemoe.checkpoint import open_checkpoint
 from edgemoe.convert import convert
 from edgemoe.engine.loading import LoadOptions, load_engine
 from edgemoe.models import Segment
+from edgemoe.models.layer_state import MAX_TENTATIVE_ROWS
 from edgemoe.models.mixers.recurrent_state import MAX_COPIES, RecurrentState
-from edgemoe.models.state import MAX_TENTATIVE_ROWS
 from edgemoe.quant import BitPlan
 from edgemoe.store import open_store
 

@@ -13,7 +13,8 @@ from helpers.resident import load_resident
 from helpers.tiny_models import VOCAB_SIZE, write_checkpoint
 
 from edgemoe.checkpoint import open_checkpoint
-from edgemoe.models.state import SequenceState, Slots, StateSize
+from edgemoe.models.layer_state import Slots, StateSize
+from edgemoe.models.state import SequenceState
 
 WINDOW, ROWS = 7, 4
 TOKENS = np.random.default_rng(5).integers(0, VOCAB_SIZE, 60).astype(np.int32)

@@ -20,7 +20,7 @@ from edgemoe.engine.scheduler import Job
 from edgemoe.engine.state_pool import StatePool
 from edgemoe.experts import ExpertCounts, LayerObserver, StreamedExperts
 from edgemoe.models import Decoder, Segment
-from edgemoe.models.state import MAX_TENTATIVE_ROWS
+from edgemoe.models.layer_state import MAX_TENTATIVE_ROWS
 
 NOTHING, NO_COUNTS = np.empty((0, 0), np.float32), ExpertCounts()
 # Weight of the newest step in the means.

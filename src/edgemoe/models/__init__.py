@@ -12,11 +12,12 @@ from edgemoe.models.families import (
     read_spec,
     stored_head,
 )
+from edgemoe.models.layer_state import KV_FORMATS
 from edgemoe.models.moe import ExpertRunner, ResidentExperts, build_router, router_norm
 from edgemoe.models.mtp import MtpLayer, MtpSpec
 from edgemoe.models.segments import Segment
 from edgemoe.models.spec import ModelSpec, TensorSpec
-from edgemoe.models.state import KV_FORMATS, SequenceState
+from edgemoe.models.state import SequenceState
 from edgemoe.models.weights import DenseWeights
 
 __all__ = [

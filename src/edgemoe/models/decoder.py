@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgemoe import native
 from edgemoe.models.finite import overflow_error, refuse_not_finite, refuse_overflow
+from edgemoe.models.layer_state import Slots
 from edgemoe.models.mixers.attention import FullAttention
 from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
 from edgemoe.models.moe import ExpertRunner, MoELayer, MoETurn, build_feed_forward
@@ -18,7 +19,7 @@ from edgemoe.models.positions import DistanceBias
 from edgemoe.models.rope import Rotation
 from edgemoe.models.segments import Segment, one_text
 from edgemoe.models.spec import AttentionSpec, ModelSpec, RopeSpec
-from edgemoe.models.state import SequenceState, Slots
+from edgemoe.models.state import SequenceState
 from edgemoe.models.weights import DenseWeights
 from edgemoe.native import FloatArray, Rehearsed
 

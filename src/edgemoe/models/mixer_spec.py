@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from edgemoe.models.state import LayerState, StateSize
+from edgemoe.models.layer_state import LayerState, StateSize
 
 if TYPE_CHECKING:
     from edgemoe.models.mixers.mixer import MixerParts, TokenMixer

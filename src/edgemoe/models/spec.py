@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from edgemoe.models.feed_forward_spec import ExpertSpec, MLPSpec, MoESpec, RouterSpec, SharedExpertSpec
+from edgemoe.models.layer_state import Slots, StateSize
 from edgemoe.models.mixer_spec import (
     MixerSpec,
     PositionBiasSpec,
@@ -19,7 +20,7 @@ from edgemoe.models.mixer_spec import (
     filled_up,
 )
 from edgemoe.models.mixers.attention import AttentionSpec
-from edgemoe.models.state import SequenceState, Slots, StateSize
+from edgemoe.models.state import SequenceState
 from edgemoe.native import PageFile, TextPages
 
 __all__ = [

@@ -14,7 +14,7 @@ from edgemoe.engine.drafting.drafter import NO_DRAFT, Draft, Drafter, Observe
 from edgemoe.engine.drafting.governor import Account, StepTimes, Trials, best_length
 from edgemoe.engine.drafting.kinds import Chances
 from edgemoe.engine.sequence import Text
-from edgemoe.models.state import MAX_TENTATIVE_ROWS
+from edgemoe.models.layer_state import MAX_TENTATIVE_ROWS
 from edgemoe.native import FloatArray
 
 # Tokens that are not guessed after a guess that was not worth trying: looking takes as long as a tenth of a

@@ -12,7 +12,7 @@ import numpy as np
 from edgemoe.engine.drafting.drafter import NO_DRAFT, Draft, Room
 from edgemoe.engine.scheduler import Cancelled
 from edgemoe.errors import EdgeMoEError
-from edgemoe.models.state import MAX_TENTATIVE_ROWS
+from edgemoe.models.layer_state import MAX_TENTATIVE_ROWS
 from edgemoe.native import FloatArray
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from edgemoe.engine.drafting.model_drafter import (
 from edgemoe.engine.scheduler import Cancelled
 from edgemoe.errors import EdgeMoEError
 from edgemoe.models import ModelSpec, MtpLayer, SequenceState
-from edgemoe.models.state import MAX_SEGMENT_ROWS, MAX_TENTATIVE_ROWS
+from edgemoe.models.layer_state import MAX_SEGMENT_ROWS, MAX_TENTATIVE_ROWS
 from edgemoe.native import FloatArray
 
 # Rows that wait to be taken in; of more all are taken in but those that may yet be taken back.

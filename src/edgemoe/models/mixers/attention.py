@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 
 from edgemoe import native
+from edgemoe.models.layer_state import Keys, LayerState, Slots, StateSize
 from edgemoe.models.mixer_spec import RopeSpec, TensorSpec, filled, filled_rows
 from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
 from edgemoe.models.segments import Segment
-from edgemoe.models.state import Keys, LayerState, Slots, StateSize
 from edgemoe.models.weights import DenseWeights
 from edgemoe.native import FloatArray, Matrix
 

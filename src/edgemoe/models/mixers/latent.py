@@ -13,11 +13,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgemoe import native
+from edgemoe.models.layer_state import LayerState, StateSize
 from edgemoe.models.lazy_memory import PagedMemory, slot_memory
 from edgemoe.models.mixer_spec import RopeSpec, TensorSpec, filled, filled_tensor
 from edgemoe.models.mixers.mixer import MixerParts, TokenMixer
 from edgemoe.models.segments import Segment
-from edgemoe.models.state import LayerState, StateSize
 from edgemoe.native import ROW_GROUP, FloatArray, Matrix
 
 # The norms between matrices have the default of their class, whatever the configuration says of the others.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from edgemoe.models.layer_state import LayerState, StateSize
 from edgemoe.models.mixers.recurrent_state import RecurrentState
 from edgemoe.models.segments import Segment
-from edgemoe.models.state import LayerState, StateSize
 from edgemoe.native import FloatArray
 
 # First row, number of rows, state and tail, as ``native.mixers`` takes a segment.

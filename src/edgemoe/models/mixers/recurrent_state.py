@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemoe.models.state import MAX_TENTATIVE_ROWS
+from edgemoe.models.layer_state import MAX_TENTATIVE_ROWS
 from edgemoe.native import FloatArray
 
 Shapes = Mapping[str, tuple[int, ...]]
