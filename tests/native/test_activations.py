@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgemoe import native
-from edgemoe.native import reference
+from edgemoe.native import ops_reference
 
 D, F, T = 64, 96, 5
 RNG = np.random.default_rng(11)
@@ -32,7 +32,7 @@ def expected(name, is_gated, has_biases):
     x = X.astype(np.float64)
     gate = x @ GATE.T + of_gate if is_gated else x @ UP.T + of_up
     up = x @ UP.T + of_up if is_gated else None
-    return reference.activate(name, gate, up) @ DOWN.T + of_down
+    return ops_reference.activate(name, gate, up) @ DOWN.T + of_down
 
 
 @pytest.mark.parametrize("has_biases", [False, True])

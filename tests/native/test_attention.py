@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgemoe import native
-from edgemoe.native import reference
+from edgemoe.native import ops_reference
 
 RNG = np.random.default_rng(0)
 
@@ -30,7 +30,7 @@ def test_attention_matches_the_reference(isa, dtype, heads, groups, dim, window)
             for a, b in ((0, 1), (1, 8), (8, 11))
         ]
     )
-    expected = reference.attention(q, keys, values, 13, dim**-0.5, window)
+    expected = ops_reference.attention(q, keys, values, 13, dim**-0.5, window)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
     assert np.array_equal(split, out)
 
@@ -44,7 +44,7 @@ def test_values_may_be_the_beginnings_of_the_keys(isa, heads, groups, num_tokens
     alone = [
         native.attention(q[t : t + 1], keys, keys, 120 + t, 0.1, value_dim=83) for t in range(num_tokens)
     ]
-    expected = reference.attention(q, keys, keys, 120, 0.1)[:, :, :83]
+    expected = ops_reference.attention(q, keys, keys, 120, 0.1)[:, :, :83]
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
     assert np.array_equal(np.concatenate(alone), out)
 
@@ -96,7 +96,7 @@ def test_attention_with_a_bias_or_to_all_keys_matches_the_reference(isa, dtype, 
     q, options = normal(11, 4, 20), {"num_keys": num_keys, "bias": normal(4, 59) if has_bias else None}
     out = native.attention(q, keys, values, 13, 0.3, **options)
     split = [native.attention(q[a : a + 4], keys, values, 13 + a, 0.3, **options) for a in (0, 4, 8)]
-    expected = reference.attention(q, keys, values, 13, 0.3, **options)
+    expected = ops_reference.attention(q, keys, values, 13, 0.3, **options)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
     assert np.array_equal(np.concatenate(split), out)
 
@@ -150,21 +150,22 @@ class Layer:
 
     def expected(self, x, rotation, bias):
         """For a text from its beginning on."""
-        normed = reference.rms_norm(x, self.norm, 1e-6)
+        normed = ops_reference.rms_norm(x, self.norm, 1e-6)
         projected = {p: self.project(p, normed) for p in "qkv"}
         if self.qk_norm == "projection":
             for p, weight in zip("qk", self.norms, strict=True):
-                projected[p] = reference.rms_norm(projected[p], weight, 1e-6)
+                projected[p] = ops_reference.rms_norm(projected[p], weight, 1e-6)
         if self.clip:
             projected = {p: np.clip(y, -self.clip, self.clip) for p, y in projected.items()}
         heads = {p: y.reshape(len(x), -1, C) for p, y in projected.items()}
         if self.qk_norm == "head":
             for p, weight in zip("qk", self.norms, strict=True):
-                heads[p] = reference.rms_norm(heads[p].reshape(-1, C), weight, 1e-6).reshape(heads[p].shape)
+                rows = ops_reference.rms_norm(heads[p].reshape(-1, C), weight, 1e-6)
+                heads[p] = rows.reshape(heads[p].shape)
         if rotation is not None:
-            heads |= {p: reference.rope(heads[p], *rotation) for p in "qk"}
+            heads |= {p: ops_reference.rope(heads[p], *rotation) for p in "qk"}
         keys, values = heads["k"].transpose(1, 0, 2), heads["v"].transpose(1, 0, 2)
-        y = reference.attention(heads["q"], keys, values, 0, 0.25, self.window, bias=bias)
+        y = ops_reference.attention(heads["q"], keys, values, 0, 0.25, self.window, bias=bias)
         return x + self.project("o", y.reshape(len(x), -1))
 
     def project(self, p, x):
@@ -235,7 +236,7 @@ def test_a_sink_takes_its_part_of_the_softmax(isa, dtype):
     q, keys, values = normal(3, H, C), normal(G, 8, C).astype(dtype), normal(G, 8, C).astype(dtype)
     sinks = np.array([-50.0, 0.5, 3.0, 60.0], np.float32)
     out = native.attention(q, keys, values, 4, 0.3, window=5, sinks=sinks)
-    expected = reference.attention(q, keys, values, 4, 0.3, window=5, sinks=sinks)
+    expected = ops_reference.attention(q, keys, values, 4, 0.3, window=5, sinks=sinks)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
     assert np.abs(out[:, 3]).max() < 1e-6  # the sink takes all
 
@@ -252,9 +253,9 @@ def test_a_gate_multiplies_what_its_head_finds():
     )  # fmt: skip
     out = x.copy()
     compiled.run(out, [(0, 5, *caches(), 0, None, None)])
-    normed = reference.rms_norm(x, layer.norm, 1e-6)
+    normed = ops_reference.rms_norm(x, layer.norm, 1e-6)
     heads = {p: (normed @ w.T).reshape(5, -1, C) for p, w in {**layer.weights, "q": q}.items() if p != "o"}
-    found = reference.attention(
+    found = ops_reference.attention(
         heads["q"], heads["k"].transpose(1, 0, 2), heads["v"].transpose(1, 0, 2), 0, 0.25
     )
     gated = found.reshape(5, -1) / (1 + np.exp(-(normed @ gate.T)))
@@ -271,14 +272,14 @@ def test_values_may_be_keys_and_the_branch_may_be_normed_and_scaled():
     )  # fmt: skip
     out = x.copy()
     compiled.run(out, [(0, 5, *caches(), 0, rotation, None)])
-    normed = reference.rms_norm(x, layer.norm, 1e-6)
+    normed = ops_reference.rms_norm(x, layer.norm, 1e-6)
     heads = {p: (normed @ layer.weights[p].T).reshape(5, -1, C) for p in "qk"}
     values = heads["k"] / np.sqrt((heads["k"] ** 2).mean(-1, keepdims=True) + 1e-6)
     for p, weight in zip("qk", layer.norms, strict=True):
-        rows = reference.rms_norm(heads[p].reshape(-1, C), weight, 1e-6).reshape(heads[p].shape)
-        heads[p] = reference.rope(rows, *rotation)
-    y = reference.attention(heads["q"], heads["k"].transpose(1, 0, 2), values.transpose(1, 0, 2), 0, 1.0)
-    added = reference.rms_norm(y.reshape(5, -1) @ layer.weights["o"].T, post_norm, 1e-6)
+        rows = ops_reference.rms_norm(heads[p].reshape(-1, C), weight, 1e-6).reshape(heads[p].shape)
+        heads[p] = ops_reference.rope(rows, *rotation)
+    y = ops_reference.attention(heads["q"], heads["k"].transpose(1, 0, 2), values.transpose(1, 0, 2), 0, 1.0)
+    added = ops_reference.rms_norm(y.reshape(5, -1) @ layer.weights["o"].T, post_norm, 1e-6)
     np.testing.assert_allclose(out, x + 0.22 * added, rtol=1e-4, atol=1e-4)
 
 

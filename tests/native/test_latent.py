@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgemoe import native
-from edgemoe.native import reference
+from edgemoe.native import ops_reference
 
 D, H, Q, L, R = 64, 3, 32, 32, 8
 T = 9
@@ -65,16 +65,16 @@ class Case:
         return x
 
     def expected(self):
-        normed = reference.rms_norm(self.x, self.norm, 1e-5)
+        normed = ops_reference.rms_norm(self.x, self.norm, 1e-5)
         queries = normed
         if self.has_q_a:
-            queries = reference.rms_norm(normed @ self.q_a.T, self.q_a_norm, 1e-6)
+            queries = ops_reference.rms_norm(normed @ self.q_a.T, self.q_a_norm, 1e-6)
         q = (queries @ self.q_b.T).reshape(T, H, -1)
-        q[..., self.plain_dim :] = reference.rope(q[..., self.plain_dim :], self.cos, self.sin)
+        q[..., self.plain_dim :] = ops_reference.rope(q[..., self.plain_dim :], self.cos, self.sin)
         latents = normed @ self.kv_a.T + self.bias
-        latents[:, :L] = reference.rms_norm(latents[:, :L], self.kv_norm, 1e-6)
-        latents[:, L:] = reference.rope(latents[:, None, L:], self.cos, self.sin)[:, 0]
-        seen = reference.latent_attention(q, latents, self.k_b, self.v_b, R, 0.3)
+        latents[:, :L] = ops_reference.rms_norm(latents[:, :L], self.kv_norm, 1e-6)
+        latents[:, L:] = ops_reference.rope(latents[:, None, L:], self.cos, self.sin)[:, 0]
+        seen = ops_reference.latent_attention(q, latents, self.k_b, self.v_b, R, 0.3)
         if self.has_gate:
             seen = seen / (1 + np.exp(-(normed @ self.gate.T)))[:, :, None]
         return self.x + 0.5 * (seen.reshape(T, -1) @ self.o.T)

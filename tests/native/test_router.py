@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgemoe import native
-from edgemoe.native import reference
+from edgemoe.native import ops_reference
 
 NUM_EXPERTS, WIDTH = 12, 32
 RULES = {
@@ -49,7 +49,7 @@ def test_rules_are_their_meaning_in_numpy(rule):
     ids, found, choice = native.choose_experts(x, matrix, bias, router)
     logits = native.matmul(x, matrix) + bias
     arguments = arguments_of(rule, np.random.default_rng(5))
-    expected_ids, expected, scores = reference.route(logits, **arguments)
+    expected_ids, expected, scores = ops_reference.route(logits, **arguments)
     assert np.array_equal(ids, expected_ids)
     np.testing.assert_allclose(found, expected, rtol=2e-6)
     assert np.array_equal(np.isinf(choice), np.isinf(scores))

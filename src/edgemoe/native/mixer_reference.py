@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe.native.matrix import FloatArray
-from edgemoe.native.reference import rms_norm
+from edgemoe.native.ops_reference import rms_norm
 
 Double = NDArray[np.float64]
 

@@ -15,7 +15,7 @@ IntArray = NDArray[np.int32]
 
 
 class Router(_native.Router):
-    """The rule of one layer's router. ``reference.route`` says in NumPy what it does."""
+    """The rule of one layer's router. ``ops_reference.route`` says in NumPy what it does."""
 
     def __init__(
         self,

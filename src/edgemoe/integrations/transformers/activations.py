@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgemoe.errors import UnsupportedModelError
-from edgemoe.native import reference
+from edgemoe.native import ops_reference
 
 # Inner values (N, F) of gate and up, or of up alone, which is then the first.
 Inner = Callable[[torch.Tensor, "torch.Tensor | None"], torch.Tensor]
@@ -36,7 +36,7 @@ def find_activation(inner: Inner, is_gated: bool, path: str) -> str:
     gate, up = _grid()
     found = _ask(inner, gate, up if is_gated else None)
     for name in _candidates(inner, is_gated):
-        expected = reference.activate(name, gate, up if is_gated else None)
+        expected = ops_reference.activate(name, gate, up if is_gated else None)
         if np.allclose(found, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
             return name
     raise UnsupportedModelError(
