@@ -17,6 +17,7 @@ from edgemoe.engine.generation import current_stats
 from edgemoe.engine.loading import Engine, LoadOptions, load_engine
 from edgemoe.engine.machine import peak_resident_bytes
 from edgemoe.errors import RequestError
+from edgemoe.models import read_spec
 
 if TYPE_CHECKING:
     from edgemoe.store import Device, Store
@@ -120,10 +121,9 @@ def mode_options(
     for (layer, _), entry in store.manifest.experts.items():
         sizes[layer] = sizes.get(layer, 0) + entry.num_bytes
     largest = max(entry.num_bytes for entry in store.manifest.experts.values())
-    top_k = max(int(store.config.get(key) or 0) for key in ("num_experts_per_tok", "top_k")) or 1
     capacities = {
         "resident": (memory_bytes, sum(sizes.values())),
-        "on-demand": (memory_bytes, top_k * largest),
+        "on-demand": (memory_bytes, read_spec(store.config).most_chosen * largest),
         "swap": (memory_bytes, max(sizes.values())),
     }
     budget, cache = capacities.get(mode, (memory_bytes, cache_bytes))

@@ -275,7 +275,6 @@ def _stream(
         speed = tune_depth(store, reader)
         pace = LayerPace(speed.bytes_per_s, speed.latency_s, speed.handling_s, options.clock)
         layers = {layer: expert_shape(spec, weights, layer) for layer in spec.moe_layers}
-        top_k = max(spec.moe(layer).router.top_k for layer in spec.moe_layers)
         return StreamedExperts(
             layers,
             store,
@@ -283,7 +282,7 @@ def _stream(
             cache,
             options.verify,
             predictor,
-            top_k,
+            spec.most_chosen,
             pace,
             swaps_layers=options.swaps_layers,
             next_use=next_use,

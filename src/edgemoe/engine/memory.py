@@ -184,7 +184,7 @@ def _one_layers_experts_bytes(spec: ModelSpec, manifest: Manifest) -> int:
     """One token's experts of a layer: with less, a layer would read the same expert twice."""
     largest = max(entry.num_bytes for entry in manifest.experts.values())
     in_pages = -(-largest // mmap.PAGESIZE) * mmap.PAGESIZE
-    return max(spec.moe(layer).router.top_k for layer in spec.moe_layers) * in_pages
+    return spec.most_chosen * in_pages
 
 
 def _whole_mib(num_bytes: int) -> int:

@@ -169,6 +169,11 @@ class ModelSpec:
         """Indices of the decoder's layers with experts, which run for every token of an answer."""
         return tuple(i for i in self.moe_layers if i >= self.num_encoder_layers)
 
+    @property
+    def most_chosen(self) -> int:
+        """Experts that one token uses in a layer, of all layers the most."""
+        return max(self.moe(layer).router.top_k for layer in self.moe_layers)
+
     def moe(self, layer: int) -> MoESpec:
         """The feed-forward spec of a layer that has experts."""
         feed_forward = self.layers[layer].feed_forward
