@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import tokenizers
 
 transformers = pytest.importorskip("transformers")
 from helpers.tiny_models import VOCAB_SIZE, write_checkpoint
@@ -568,3 +569,15 @@ def test_an_end_token_left_from_another_model_is_none_where_a_newer_file_says_so
 def test_end_tokens_may_stand_with_the_settings_of_the_text(tmp_path):
     config = {"model_type": "qwen3_5_moe", "text_config": {"eos_token_id": [7, 9]}}
     assert Tokenizer(write_folder(tmp_path / "m"), config).stop_ids == {2, 7, 9}
+
+
+@pytest.mark.parametrize("variation", ["qwen3", "qwen3.5-nested"])
+def test_a_tokenizer_with_more_ids_than_embeddings_is_told(tmp_path, variation):
+    """Their number may lie in a configuration within the configuration."""
+    folder = write_checkpoint(tmp_path / "hf", variation)
+    vocabulary = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    vocabulary.add_tokens([f"<extra {i}>" for i in range(VOCAB_SIZE + 8 - vocabulary.get_vocab_size())])
+    vocabulary.save(str(folder / "tokenizer.json"))
+    report = convert_model(folder, tmp_path / "store", ConvertOptions())
+    said = f"ids up to {VOCAB_SIZE + 7}, and the model embeddings of {VOCAB_SIZE}"
+    assert any(said in note for note in report.notes)

@@ -150,7 +150,7 @@ def test_rules_of_a_class_that_differ_are_told(tmp_path):
     files = {"tokenizer.json": json.dumps(record).encode()}
     for name, is_told in (("Qwen2Tokenizer", True), ("GPT2Tokenizer", False), ("TokenizersBackend", False)):
         files["tokenizer_config.json"] = json.dumps({**settings, "tokenizer_class": name}).encode()
-        notes = try_text_files(files, config)
+        notes = try_text_files(files, config, 300)
         assert any("by the rules of the class" in note for note in notes) == is_told
 
 

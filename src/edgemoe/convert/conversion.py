@@ -59,7 +59,8 @@ class Conversion:
         self._mtp: MtpSpec | None = None
         self._side_files = side_files(source, self._config)
         # Told before the work.
-        self.notes: tuple[str, ...] = (*examined.notes, *text_notes(source, self._side_files, self._config))
+        text = text_notes(source, self._side_files, self._config, self.spec.vocab_size)
+        self.notes: tuple[str, ...] = (*examined.notes, *text)
         self._dense = {t.name: (self._dense_format(t), t.shape) for t in self.spec.dense_tensors()}
         self._formats = {
             key: plan.formats_of(*key).of(self.spec.moe(key[0]).expert.projections)

@@ -84,9 +84,11 @@ def side_files(source: CheckpointSource, config: Mapping[str, Any]) -> dict[str,
 
 
 def text_notes(
-    source: CheckpointSource, files: Mapping[str, bytes], config: Mapping[str, Any]
+    source: CheckpointSource, files: Mapping[str, bytes], config: Mapping[str, Any], vocab_size: int
 ) -> tuple[str, ...]:
     """What to say of the tokenizer: that there is none, what was guessed, that the chat template fails.
+
+    ``vocab_size``: token ids that the model has embeddings of.
 
     Raises:
         CheckpointError: a store with these files would not be loaded.
@@ -95,7 +97,7 @@ def text_notes(
     if TOKENIZER in files:
         guessed = source.notes() if isinstance(source, GgufCheckpoint) else ()
         try:
-            return (*unheeded, *guessed, *try_text_files(files, config))
+            return (*unheeded, *guessed, *try_text_files(files, config, vocab_size))
         except StoreError as error:
             raise CheckpointError(f"tokenizer files cannot be used: {error}") from error
     return (

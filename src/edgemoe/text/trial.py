@@ -13,8 +13,10 @@ from edgemoe.text.tokenizer import Tokenizer
 _TURN = [{"role": "user", "content": "Hi"}]
 
 
-def try_text_files(files: Mapping[str, bytes], config: Mapping[str, Any]) -> tuple[str, ...]:
+def try_text_files(files: Mapping[str, bytes], config: Mapping[str, Any], vocab_size: int) -> tuple[str, ...]:
     """What to say of tokenizer files by name: that the chat template fails, if it does.
+
+    ``vocab_size``: token ids that the model has embeddings of.
 
     Raises:
         StoreError: the store would not be loaded with these files.
@@ -28,7 +30,7 @@ def try_text_files(files: Mapping[str, bytes], config: Mapping[str, Any]) -> tup
         tokenizer = Tokenizer(folder, config)
         if not tokenizer.is_available:
             return ()
-        notes = _vocabulary_notes(tokenizer.num_ids, config)
+        notes = _vocabulary_notes(tokenizer.num_ids, vocab_size)
         if tokenizer.has_rules_of_class:
             notes.append(
                 "texts are split by the rules of the class that tokenizer_config.json names, as transformers"
@@ -53,9 +55,8 @@ def _template_notes(folder: Path, tokenizer: Tokenizer) -> list[str]:
     return []
 
 
-def _vocabulary_notes(num_ids: int, config: Mapping[str, Any]) -> list[str]:
-    vocab_size = config.get("vocab_size")
-    if not isinstance(vocab_size, int) or num_ids <= vocab_size:
+def _vocabulary_notes(num_ids: int, vocab_size: int) -> list[str]:
+    if num_ids <= vocab_size:
         return []
     return [
         f"the tokenizer has ids up to {num_ids - 1}, and the model embeddings of {vocab_size}: texts with the"
