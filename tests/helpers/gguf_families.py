@@ -16,6 +16,8 @@ import numpy as np
 from gguf_vocabulary import add_tokenizer
 from safetensors.numpy import load_file
 
+from helpers.gguf_writing import add_stacks, finish
+
 ARCHITECTURES = {
     "glm4_moe": "glm4moe",
     "solar_open": "glm4moe",
@@ -85,15 +87,11 @@ def write_family_gguf(folder: Path, path: Path, extra_layers: int = 0, is_old: b
             continue
         for new, part in _converted(name, values, family, {**config, "is_old": is_old}):
             writer.add_tensor(new, np.ascontiguousarray(part, np.float32))
-    for name, parts in stacks.items():
-        writer.add_tensor(name, np.stack([parts[e] for e in range(len(parts))]).astype(np.float32))
+    add_stacks(writer, stacks)
     for layer in range(extra_layers):
         index = config["num_hidden_layers"] + layer
         writer.add_tensor(f"blk.{index}.nextn.enorm.weight", np.ones(config["hidden_size"], np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return path
 
 

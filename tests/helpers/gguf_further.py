@@ -16,6 +16,8 @@ import numpy as np
 from gguf_vocabulary import add_tokenizer
 from safetensors.numpy import load_file
 
+from helpers.gguf_writing import add_stacks, finish
+
 Config = Mapping[str, Any]
 
 _TOP = {
@@ -75,12 +77,8 @@ def write_further_gguf(folder: Path, path: Path) -> Path:
             continue
         for name, part in _converted(rest, layer, values, config):
             writer.add_tensor(f"blk.{layer}.{name}", np.ascontiguousarray(part, np.float32))
-    for name, parts in stacks.items():
-        writer.add_tensor(name, np.stack([parts[e] for e in range(len(parts))]).astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    add_stacks(writer, stacks)
+    finish(writer)
     return path
 
 

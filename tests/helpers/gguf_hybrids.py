@@ -16,6 +16,8 @@ import numpy as np
 from gguf_vocabulary import add_tokenizer
 from safetensors.numpy import load_file
 
+from helpers.gguf_writing import add_stacks, finish
+
 Array = np.ndarray
 Tensors = Iterator[tuple[str, Array]]
 
@@ -118,16 +120,12 @@ def write_hybrid_gguf(folder: Path, path: Path) -> Path:
             continue
         for new, part in _converted(match[2], values, family, config):
             writer.add_tensor(f"blk.{match[1]}.{new}", np.ascontiguousarray(part, np.float32))
-    for name, parts in stacks.items():
-        writer.add_tensor(name, np.stack([parts[e] for e in range(len(parts))]).astype(np.float32))
+    add_stacks(writer, stacks)
     if family == "gemma4_text":
         pairs = config["global_head_dim"] // 2
         divisors = np.where(np.arange(pairs) < pairs // 4, 1, 1e30)
         writer.add_tensor("rope_freqs.weight", divisors.astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return path
 
 

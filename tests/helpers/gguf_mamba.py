@@ -15,6 +15,8 @@ import numpy as np
 from gguf_vocabulary import add_tokenizer
 from safetensors.numpy import load_file
 
+from helpers.gguf_writing import add_stacks, finish
+
 _ARCHITECTURES = {"granitemoehybrid": "granitehybrid", "nemotron_h": "nemotron_h_moe"}
 # Of what follows the layer; in order: the first that matches is taken.
 _LAYER_NAMES = (
@@ -69,12 +71,8 @@ def write_mamba_gguf(folder: Path, path: Path) -> Path:
             continue
         for new, part in _converted(name, values, config):
             writer.add_tensor(new, np.ascontiguousarray(part, np.float32))
-    for name, parts in stacks.items():
-        writer.add_tensor(name, np.stack([parts[e] for e in range(len(parts))]).astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    add_stacks(writer, stacks)
+    finish(writer)
     return path
 
 

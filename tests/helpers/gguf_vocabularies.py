@@ -9,6 +9,8 @@ from typing import Any
 import gguf
 import numpy as np
 
+from helpers.gguf_writing import finish
+
 WIDTH, INNER, EXPERTS = 64, 32, 2
 
 
@@ -57,10 +59,7 @@ def write_model(
     for name, value in {**make_tensors(len(tokens), architecture), **(tensors or {})}.items():
         if value is not None:
             writer.add_tensor(name, value.copy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return path
 
 
