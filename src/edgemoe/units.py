@@ -19,7 +19,8 @@ _UNITS = {
     "g": GIB, "gib": GIB, "gb": 1000**3,
     "t": 1024**4, "tib": 1024**4, "tb": 1000**4,
 }  # fmt: skip
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
+# So few digits that no size is beyond a float.
+_SIZE = re.compile(r"\s*(\d{1,40}(?:\.\d{1,40})?)\s*([a-zA-Z]*)\s*")
 
 
 def parse_size(size: str | float) -> int:

@@ -11,8 +11,9 @@ import pytest
 
 import edgemoe
 from edgemoe import errors
+from edgemoe.bench import BenchOptions
 from edgemoe.errors import RequestError
-from edgemoe.units import GIB
+from edgemoe.units import GIB, parse_size
 
 PROMPT = [5, 6, 7]
 
@@ -280,3 +281,51 @@ def test_answers_cross_processes(model):
     score = model.perplexity([*PROMPT, *PROMPT, 8, 9])
     assert pickle.loads(pickle.dumps(score)) == score
     pickle.dumps((model.stats(), model.memory, model.spec))
+
+
+TOKENS = [("max_tokens", value) for value in (1, 0, -5, 2.0, "8", True, float("nan"))]
+OPTIONS = {
+    edgemoe.EvaluateOptions: [*TOKENS, ("window", 1), ("window", 8.5), ("stride", 0), ("stride", "4")],
+    edgemoe.TraceOptions: [*TOKENS, ("window", -1)],
+    edgemoe.ProfileOptions: [*TOKENS, ("window", 0), ("executor", "local")],
+    edgemoe.SimulateOptions: [("max_tokens", 0), ("max_tokens", -1), *(("layer_s", x) for x in (-1, "1"))],
+    edgemoe.ExecutorOptions: [("num_workers", 0), ("num_cores", -1), ("memory_bytes", "4GiB")],
+    BenchOptions: [("num_prompt", -1), ("num_written", 1.5), ("num_repeats", 0)],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"), [(kind, *option) for kind, odd in OPTIONS.items() for option in odd]
+)
+def test_numbers_of_options_are_checked_when_they_are_made(kind, name, value):
+    """A negative number of tokens once cut a text at its end, and measured nearly all of it."""
+    with pytest.raises(RequestError, match=f"^{name} is "):
+        kind(**{name: value})
+
+
+@pytest.mark.parametrize("layer_s", [float("nan"), float("inf")])
+def test_a_layer_takes_a_finite_time(layer_s):
+    with pytest.raises(RequestError, match="a number of seconds from 0 on"):
+        edgemoe.SimulateOptions(layer_s=layer_s)
+
+
+def test_plans_are_checked_as_profiles_are():
+    with pytest.raises(RequestError, match=r"^max_tokens is -5"):
+        edgemoe.PlanOptions(tolerance="2%", max_tokens=-5)
+
+
+@pytest.mark.parametrize("texts", [{}, "a text", ["a text"], [("name", "a text")]])
+def test_texts_have_names(tiny_store, tmp_path, texts):
+    with pytest.raises(RequestError, match="give a table of names and texts"):
+        edgemoe.trace_store(tiny_store, texts, tmp_path / "trace", edgemoe.TraceOptions(memory="2GiB"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", ["9" * 400, "9" * 400 + "GiB", "1." + "0" * 400 + "GiB"])
+def test_a_size_has_few_digits(size):
+    with pytest.raises(RequestError, match="is not a size"):
+        parse_size(size)
+
+
+def test_sizes_beyond_every_machine_are_told_from_none():
+    assert parse_size("9" * 40 + "TiB") > 10**51

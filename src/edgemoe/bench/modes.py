@@ -74,6 +74,7 @@ def run_mode(store: Store, mode: str, options: LoadOptions, tests: Tests) -> lis
     with held_to(options.device, store.path, options.budget_bytes) as bounded_by:
         engine = load_engine(store, options)
         try:
+            _refuse_beyond_context(tests, engine.memory.context)
             if mode == "resident":
                 engine.experts.preload()
             return [
@@ -81,6 +82,13 @@ def run_mode(store: Store, mode: str, options: LoadOptions, tests: Tests) -> lis
             ]
         finally:
             engine.close()
+
+
+def _refuse_beyond_context(tests: Tests, context: int) -> None:
+    """Raises RequestError where a test's tokens do not fit: before they are made, which takes memory."""
+    for option, count, most in (("-p", tests.num_prompt, context), ("-n", tests.num_written, context - 1)):
+        if count > most:
+            raise RequestError(f"{option} {count} is beyond the context; {most} tokens are the most here")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgemoe import arguments
 from edgemoe.api import find_draft, set_num_threads
 from edgemoe.bench.modes import MODES, Measurement, Tests, mode_options, run_mode
 from edgemoe.convert import open_runnable
@@ -47,6 +48,8 @@ class BenchOptions:
         for mode in self.modes:
             if mode not in MODES:
                 raise RequestError(f"no mode {mode!r}; choose all, or some of {', '.join(MODES)}")
+        for name, least in (("num_prompt", 0), ("num_written", 0), ("num_repeats", 1)):
+            arguments.whole(name, getattr(self, name), least)
         if not (self.num_prompt or self.num_written or self.text is not None):
             raise RequestError("nothing to time; ask for a prompt, for writing, or give a text")
         if self.device is not None:

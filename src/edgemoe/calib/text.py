@@ -6,13 +6,20 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from edgemoe.errors import RequestError
 from edgemoe.text import Tokenizer
 
 DEFAULT_WINDOW = 512  # tokens that a model sees at once, if its context has so many
 
 
 def share_tokens(tokenizer: Tokenizer, texts: Mapping[str, str], max_tokens: int) -> dict[str, list[int]]:
-    """The beginnings of texts, by their names; ``max_tokens`` in all, two of each at least."""
+    """The beginnings of texts, by their names; ``max_tokens`` in all, two of each at least.
+
+    Raises:
+        RequestError: there are no texts, or they have no names.
+    """
+    if not isinstance(texts, Mapping) or not texts:
+        raise RequestError("there is no text; give a table of names and texts")
     share = max(2, max_tokens // len(texts))
     return {name: tokenizer.encode_beginning(text, share) for name, text in texts.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgemoe import arguments
 from edgemoe.errors import RequestError
 from edgemoe.executors.here import Here
 from edgemoe.executors.items import Executor
@@ -16,12 +17,22 @@ KINDS = "local, local:4, ray, ray:HOST:6379, ray://HOST:10001, slurm, slurm:PART
 
 @dataclass(frozen=True)
 class ExecutorOptions:
-    """Where work runs. ``memory_bytes`` is what each worker may take; None: the executor's own choice."""
+    """Where work runs. ``memory_bytes`` is what each worker may take; None: the executor's own choice.
+
+    Raises:
+        RequestError: a number is none.
+    """
 
     name: str = "local"
     num_workers: int | None = None
     num_cores: int | None = None  # of a worker
     memory_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_workers", "num_cores", "memory_bytes"):
+            value = getattr(self, name)
+            if value is not None:
+                arguments.whole(name, value, 1)
 
 
 LOCAL = ExecutorOptions()

@@ -7,21 +7,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgemoe import arguments
 from edgemoe.api import Model, Pair, PairScore, Score, load
 from edgemoe.engine.memory import budget_note
 from edgemoe.progress import ShowSteps, Tell, unheard, unseen
-from edgemoe.workflows.measuring import window_within
+from edgemoe.workflows.measuring import check_text_options, window_within
 
 MOST_ANSWERED = 128  # tokens of an answer
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """How a store is measured. ``memory`` and ``num_threads`` as in ``edgemoe.load``.
+    """How a store is measured; checked when it is made.
 
     The model sees ``window`` tokens at once (by default 512, or its context). Of a text ``stride`` tokens are
     scored in each window (by default half of it), and only the first ``max_tokens`` of the text are used; of
-    an answer at most so many are written, by default 128.
+    an answer at most so many are written, by default 128. ``memory`` and ``num_threads`` as in
+    ``edgemoe.load``.
+
+    Raises:
+        RequestError: a number of tokens is none.
     """
 
     memory: str | int | None = None
@@ -29,6 +34,11 @@ class EvaluateOptions:
     stride: int | None = None
     max_tokens: int | None = None
     num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        check_text_options(self.max_tokens, self.window)
+        if self.stride is not None:
+            arguments.whole("stride", self.stride, 1)
 
 
 def evaluate_text(

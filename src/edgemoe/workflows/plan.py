@@ -49,7 +49,7 @@ class PlanOptions(MeasuringOptions):
         if self.method not in METHODS:
             raise RequestError(f"no method {self.method!r}; choose one of {', '.join(METHODS)}")
         read_goal(self.tolerance, self.size, self.bits, find_metric(self.metric))
-        self.calibration()
+        super().__post_init__()
 
 
 def plan_widths(

@@ -40,7 +40,7 @@ class ProfileOptions(MeasuringOptions):
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise RequestError(f"no method {self.method!r}; choose one of {', '.join(METHODS)}")
-        self.calibration()
+        super().__post_init__()
 
 
 @dataclass(frozen=True)

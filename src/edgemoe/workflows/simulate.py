@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgemoe import arguments
 from edgemoe.calib.routing import BELADY, Setting, SimulatedRun, simulate
 from edgemoe.calib.trace import Trace, read_trace
 from edgemoe.engine.prediction import PREDICTORS, build_next_use, build_predictor, choose_predictor
@@ -28,7 +30,7 @@ class SimulateOptions:
     that of ``device``, and a layer computes for ``layer_s`` seconds a token.
 
     Raises:
-        RequestError: a name or a share is none.
+        RequestError: a name, a share or a number is none.
     """
 
     shares: Sequence[float] = (0.1, 0.25, 0.5)
@@ -40,6 +42,9 @@ class SimulateOptions:
     max_tokens: int = 2000
 
     def __post_init__(self) -> None:
+        arguments.whole("max_tokens", self.max_tokens, 1)
+        if not 0 <= arguments.number("layer_s", self.layer_s) < math.inf:
+            raise RequestError(f"layer_s is {self.layer_s}; it must be a number of seconds from 0 on")
         if not self.shares or not all(0 < share <= 1 for share in self.shares):
             raise RequestError("--capacity: give shares of the experts such as 10%,25%,50%")
         _known(self.policies, list(POLICIES), "policy")

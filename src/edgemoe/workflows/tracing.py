@@ -19,7 +19,7 @@ from edgemoe.progress import ShowSteps, unseen
 from edgemoe.store import open_store
 from edgemoe.store.format import MANIFEST_FILE
 from edgemoe.units import format_size
-from edgemoe.workflows.measuring import window_within
+from edgemoe.workflows.measuring import check_text_options, window_within
 from edgemoe.workflows.outputs import refuse_folder_of
 
 DEFAULT_TOKENS = 16384
@@ -28,13 +28,19 @@ DEFAULT_TOKENS = 16384
 @dataclass(frozen=True)
 class TraceOptions:
     """Of all texts ``max_tokens`` are used, of which the model sees ``window`` at once (by default 512, or
-    its context). ``memory`` and ``num_threads`` as in ``edgemoe.load``.
+    its context). ``memory`` and ``num_threads`` as in ``edgemoe.load``. Checked when it is made.
+
+    Raises:
+        RequestError: a number of tokens is none.
     """
 
     max_tokens: int = DEFAULT_TOKENS
     window: int | None = None
     memory: str | int | None = None
     num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        check_text_options(self.max_tokens, self.window)
 
 
 def trace_store(
