@@ -106,6 +106,8 @@ def test_the_live_view_ends_with_the_answer(traced, capsys):
         (["simulate", "STORE"], "is no trace"),
         (["bench", "STORE", "--mode", "fast"], "no mode 'fast'"),
         (["bench", "STORE", "--cache", "many%"], "give a size"),
+        (["bench", "STORE", "-p", "99999999999"], "-p 99999999999 is beyond the context; 128 tokens are the"),
+        (["bench", "STORE", "-p", "0", "-n", "128"], "-n 128 is beyond the context; 127 tokens are the most"),
     ],
 )
 def test_bad_requests_are_refused_in_one_line(traced, arguments, what):
@@ -175,3 +177,27 @@ def test_folding_keeps_what_matters_most():
     states = np.array([[ABSENT, RESIDENT, MISSED, ABSENT, RESIDENT]])
     assert fold(states, 3, axis=1).tolist() == [[RESIDENT, MISSED, RESIDENT]]
     assert fold(states, 5, axis=1) is states
+
+
+def test_the_mark_of_utf_8_is_no_part_of_a_text(traced, tmp_path, capsys):
+    """Editors on Windows begin files with it; it was read as a token, and measured."""
+    plain, marked = tmp_path / "plain.txt", tmp_path / "marked.txt"
+    plain.write_bytes(b"once upon a time")
+    marked.write_bytes(b"\xef\xbb\xbfonce upon a time")
+
+    def score(path):
+        found = json.loads(run(capsys, "eval", traced / "store", "--text", path, "--json"))
+        return found["perplexity"], found["num_tokens"]
+
+    assert score(marked) == score(plain)
+
+
+def test_a_trace_that_cannot_be_written_says_where(traced, tmp_path, capsys, monkeypatch):
+    def fails(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("edgemoe.calib.trace._write_facts", fails)
+    arguments = ["trace", traced / "store", "--text", traced / "text.txt", "-o", tmp_path / "new"]
+    with pytest.raises(ConversionError, match=r"new\.partial: cannot be written: Read-only file system"):
+        run(capsys, *arguments, "--memory", "4GiB", "--max-tokens", 64)
+    assert not list(tmp_path.iterdir())

@@ -28,7 +28,7 @@ from edgemoe.errors import RequestError, TraceError
 from edgemoe.experts import Catalog, LayerEvent
 from edgemoe.json_object import read_json_object
 from edgemoe.progress import Progress
-from edgemoe.store.durable import LOCK_FILE, lock_folder
+from edgemoe.store.durable import LOCK_FILE, failing_clearly, lock_folder
 
 VERSION = 1
 TRACE_FILE = "trace.json"
@@ -102,13 +102,13 @@ def record_trace(
     Raises:
         RequestError: the folder exists, no text has two tokens, the layers choose unlike numbers, or the
             disk is full.
-        ConversionError: another process traces to the folder.
+        ConversionError: another process traces to the folder, or it cannot be written.
     """
     refuse_existing(folder)
     windows = [w for ids in texts.values() for w in _windows(ids, engine.session.num_slots)]
     if not windows:
         raise RequestError("there is no text to trace; give one of at least two tokens")
-    with _partial(folder) as partial:
+    with failing_clearly(_partial_of(folder)), _partial(folder) as partial:
         _record(engine, windows, partial, progress)
         _write_facts(engine, windows, texts, partial)
         partial.rename(folder)

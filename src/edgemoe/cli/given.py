@@ -39,13 +39,13 @@ def as_utf8(text: str) -> str:
 
 
 def read_text(path: Path) -> str:
-    """The content of a text file.
+    """The content of a text file, without the mark of UTF-8 that some editors begin it with.
 
     Raises:
         RequestError: it cannot be read, or is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise RequestError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
     except OSError as error:
