@@ -88,6 +88,8 @@ def test_what_does_not_belong_is_refused_and_leaves_the_model_as_it_was(store, t
         with pytest.raises(RequestError, match="pipe cannot be written: it is there and is no file"):
             model.save_state(tmp_path / "pipe", PROMPT)
         assert (tmp_path / "pipe").is_fifo()
+        with pytest.raises(RequestError, match="pipe cannot be read: it is there and is no file"):
+            model.load_state(tmp_path / "pipe")
         path.write_bytes(data)
         assert model.load_state(path)
     with (
@@ -106,3 +108,26 @@ def test_a_state_of_another_store_is_refused(tmp_path, tiny_checkpoint):
         model.save_state(tmp_path / "state", PROMPT)
     with load(tmp_path / "q8") as model, pytest.raises(StoreError, match="another store"):
         model.load_state(tmp_path / "state")
+
+
+def test_a_state_has_any_name_and_a_link_stays(tmp_path, tiny_store):
+    (tmp_path / "disk").mkdir()
+    link, long = tmp_path / "link", tmp_path / ("n" * 255)
+    link.symlink_to(tmp_path / "disk" / "state")
+    with load(tiny_store) as model:
+        for path in (link, long, link):  # the second time it is there
+            model.save_state(path, PROMPT)
+            assert model.load_state(path) == len(PROMPT) - 1
+    assert link.is_symlink()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["disk", "link", long.name, "state"]
+
+
+def test_who_keeps_the_error_of_a_save_keeps_no_room(tmp_path, tiny_store):
+    """As notebooks do; an open text has its room until somebody else waits for it."""
+    with load(tiny_store, num_texts=1) as model:
+        kept = []
+        for _ in range(3):
+            with pytest.raises(RequestError, match="cannot be written") as caught:
+                model.save_state(tmp_path / "absent" / "state", PROMPT)
+            kept.append(caught.value)
+        assert not model.engine.session._machinery.pool._held.lent

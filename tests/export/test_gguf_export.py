@@ -244,6 +244,19 @@ def test_damage_and_places_that_are_taken_leave_no_file(tmp_path, folder):
         export_gguf(tmp_path / "store", tmp_path / "store", overwrite=True)
 
 
+def test_a_link_stays_and_its_file_is_replaced(tmp_path, folder):
+    convert(folder, tmp_path / "store", BitPlan.uniform("q4", "q8"))
+    (tmp_path / "disk").mkdir()
+    link, out = tmp_path / "link.gguf", tmp_path / "disk" / "model.gguf"
+    link.symlink_to(out)
+    for overwrite in (False, True):  # what it leads to is there the second time
+        export_gguf(tmp_path / "store", link, overwrite=overwrite)
+        assert link.is_symlink()
+        assert [path.name for path in out.parent.iterdir()] == [out.name]
+    export_gguf(tmp_path / "store", tmp_path / "plain.gguf")
+    assert out.read_bytes() == (tmp_path / "plain.gguf").read_bytes()
+
+
 def test_two_exports_to_one_place_do_not_mix(tmp_path, folder):
     """The second stops, and leaves alone what the first writes; what a killed one left is no obstacle."""
     convert(folder, tmp_path / "store", BitPlan.uniform("q4", "q8"))

@@ -182,8 +182,10 @@ class Model:
         engine = self._open()
         token_ids = read_prompt(engine, prompt)
         text, begins_with = engine.session.open(token_ids, 1)
-        text.save(Path(path), begins_with, engine.weights_id)
-        text.close()
+        try:
+            text.save(Path(path), begins_with, engine.weights_id)
+        finally:  # who keeps the error would keep the text, and its room
+            text.close()
 
     def load_state(self, path: str | Path) -> int:
         """Take in what ``save_state`` wrote; how many tokens need not be read again.

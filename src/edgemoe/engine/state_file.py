@@ -8,11 +8,9 @@ all that follows the header. It is written beside its name, forced to disk and r
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,7 @@ from edgemoe.engine.holding import Holding
 from edgemoe.errors import CorruptStoreError, RequestError, StoreError
 from edgemoe.models import SequenceState
 from edgemoe.safetensors_header import TensorRange, build_header, read_header
-from edgemoe.store.durable import sync_folder
+from edgemoe.store.durable import replacing
 from edgemoe.system import drop_from_cache, sync_file
 
 VERSION = "1"
@@ -92,8 +90,7 @@ def write_state(path: Path, holding: Holding, weights_id: str, kv_format: str) -
     Raises:
         RequestError: the model has states that cannot be stored, or the file cannot be written.
     """
-    if path.exists() and not path.is_file():  # a device or a pipe would be gone
-        raise RequestError(f"{path} cannot be written: it is there and is no file")
+    _refuse_no_file(path, "written")  # a device or a pipe would be gone
     pieces = _pieces(holding)
     ids = [np.asarray(holding.token_ids, np.int32), np.asarray(holding.prompt, np.int32)]
     arrays = [*ids, *pieces]
@@ -109,10 +106,8 @@ def write_state(path: Path, holding: Holding, weights_id: str, kv_format: str) -
         "checksum": digest.hexdigest(),
     }
     sizes = [(name, array.nbytes) for name, array in zip(names, arrays, strict=True)]
-    # Named by who writes it: another thread or process may be writing the same file.
-    new = path.with_name(f"{path.stem}.{os.getpid()}-{get_ident()}{path.suffix}.new")
     try:
-        with new.open("wb") as file:
+        with replacing(path) as new, new.open("wb") as file:
             file.write(build_header(sizes, metadata, _ALIGNMENT))
             for array in arrays:
                 for part in _parts(array):
@@ -120,12 +115,7 @@ def write_state(path: Path, holding: Holding, weights_id: str, kv_format: str) -
             file.flush()
             sync_file(file.fileno())
             drop_from_cache(file.fileno())
-        os.replace(new, path)
-        sync_folder(path.parent)
-    except BaseException as error:  # an interrupt too
-        new.unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
+    except OSError as error:
         raise RequestError(f"{path} cannot be written: {error.strerror}") from error
 
 
@@ -136,6 +126,7 @@ def open_state(path: Path, weights_id: str, kv_format: str) -> SavedState:
         RequestError: it cannot be read.
         StoreError: it is none, is damaged, or is of other weights or another kind of keys and values.
     """
+    _refuse_no_file(path, "read")  # a pipe would be waited for
     try:
         header = read_header(path)
         metadata, tensors = header.metadata, header.tensors
@@ -158,6 +149,11 @@ def open_state(path: Path, weights_id: str, kv_format: str) -> SavedState:
         raise
     except ValueError as error:
         raise CorruptStoreError(str(error)) from error
+
+
+def _refuse_no_file(path: Path, done: str) -> None:
+    if path.exists() and not path.is_file():
+        raise RequestError(f"{path} cannot be {done}: it is there and is no file")
 
 
 def _read_ids(path: Path, place: TensorRange) -> tuple[int, ...]:

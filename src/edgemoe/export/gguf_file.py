@@ -36,6 +36,8 @@ class GgufFile:
         self._refuse_existing()
         if path.name in ("", "..") or path.is_dir():
             raise ConversionError(f"{path} is no name for a new file; give one such as model.gguf")
+        if path.is_symlink():  # it stays, and so does the disk that it chose
+            self._path = path = Path(os.path.realpath(path))
         self._partial = path.with_name(f"{path.name}.partial")
         self._offsets: dict[str, int] = {}
         self._descriptor: int | None = None

@@ -12,7 +12,6 @@ pieces beside its place; those that are there are not fetched again after an int
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import json
 import os
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgemoe.errors import CorruptStoreError, StoreError
-from edgemoe.store.durable import replace_file
+from edgemoe.store.durable import replace_file, take_lock
 from edgemoe.store.format import DENSE_FILE, MANIFEST_FILE, Manifest, checksum
 from edgemoe.store.library import HOME
 from edgemoe.store.remote import network
@@ -232,9 +231,11 @@ def _writing(folder: Path) -> Iterator[None]:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One process at a time fetches."""
-    descriptor = os.open(folder / "fetching", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+    path = folder / "fetching"
+    descriptor = held = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        held = take_lock(descriptor, path, waits=True)
         yield
     finally:
-        os.close(descriptor)
+        for mine in {descriptor, held}:
+            os.close(mine)

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from edgemoe.native import ByteArray
+from edgemoe.store.durable import take_lock
 from edgemoe.system import reserve_room
 
 _ABSENT, _TAKEN, _WHOLE = 0, 1, 2
@@ -37,10 +38,10 @@ class TierIndex:
         Raises:
             OSError: the file cannot be made, or the disk is full.
         """
-        self._sizes = np.array(sizes, np.int64)
+        self._sizes, self._path = np.array(sizes, np.int64), path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._lock = threading.RLock()
-        self._depth = 0
+        self._depth, self._held = 0, self._descriptor
         with self.locked():
             num_bytes = _ENTRY.itemsize * (1 + len(sizes))  # the first is for the age
             if os.fstat(self._descriptor).st_size != num_bytes:
@@ -56,14 +57,20 @@ class TierIndex:
         """Nobody else, in this process or another, takes room or gives it back meanwhile."""
         with self._lock:
             if self._depth == 0:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+                self._held = take_lock(self._descriptor, self._path, waits=True)
             self._depth += 1
             try:
                 yield
             finally:
                 self._depth -= 1
                 if self._depth == 0:
-                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+                    self._unlock()
+
+    def _unlock(self) -> None:
+        if self._held == self._descriptor:
+            fcntl.flock(self._held, fcntl.LOCK_UN)
+        else:
+            os.close(self._held)
 
     @property
     def held_bytes(self) -> int:
