@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import pytest
 
+from edgemoe.calib.trace import read_trace
 from edgemoe.cli.app import run_app
 from edgemoe.cli.watch import ABSENT, MISSED, RESIDENT, fold
 from edgemoe.errors import ConversionError, RequestError
@@ -201,3 +202,13 @@ def test_a_trace_that_cannot_be_written_says_where(traced, tmp_path, capsys, mon
     with pytest.raises(ConversionError, match=r"new\.partial: cannot be written: Read-only file system"):
         run(capsys, *arguments, "--memory", "4GiB", "--max-tokens", 64)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_trace_goes_where_a_link_leads(traced, tmp_path, capsys):
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "disk" / "trace")
+    run(capsys, "trace", traced / "store", "--text", traced / "text.txt", "-o", link, "--max-tokens", 64)
+    assert link.is_symlink()
+    assert [path.name for path in tmp_path.rglob("*") if path.suffix == ""] == ["disk", "link", "trace"]
+    assert read_trace(link).num_tokens == 64

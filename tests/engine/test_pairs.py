@@ -108,3 +108,15 @@ def test_files_of_pairs(tmp_path):
     path.write_text("")
     with pytest.raises(RequestError, match="holds no pairs"):
         read_pairs(path, "document", "summary")
+
+
+def test_what_parts_lines_elsewhere_may_stand_in_a_text(tmp_path):
+    """As json.dumps(..., ensure_ascii=False) writes it; some editors put a mark of UTF-8 before it."""
+    rows = [{"document": "a\u2028b\x85c", "summary": "d\u2029e"}, {"document": "f", "summary": "g"}]
+    text = "\r\n\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    path = tmp_path / "pairs.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\r\n")
+    assert read_pairs(path, "document", "summary") == [
+        Pair("a\u2028b\x85c", "d\u2029e"),
+        Pair("f", "g"),
+    ]

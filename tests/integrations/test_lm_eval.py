@@ -46,6 +46,10 @@ def test_scores_are_the_engines(adapter, tiny_store):
     assert cut == pytest.approx(expected(tiny_store, long[-129:], 3)), "the beginning is dropped"
 
 
+def test_an_empty_continuation_is_certain(adapter):
+    assert adapter._loglikelihood_tokens([(("", ""), [5, 6], [])]) == [(0.0, True)]
+
+
 def test_what_it_would_answer_is_greedy(adapter, tiny_store):
     prompt = np.random.default_rng(1).integers(3, 320, 20).tolist()
     with edgemoe.load(tiny_store, "4GiB", context=128) as model:

@@ -105,6 +105,7 @@ def record_trace(
         ConversionError: another process traces to the folder, or it cannot be written.
     """
     refuse_existing(folder)
+    folder = Path(os.path.realpath(folder))  # a link stays, and so does the disk that it chose
     windows = [w for ids in texts.values() for w in _windows(ids, engine.session.num_slots)]
     if not windows:
         raise RequestError("there is no text to trace; give one of at least two tokens")

@@ -63,10 +63,13 @@ def read_pairs(path: Path, prompt_key: str, answer_key: str, prefix: str = "") -
     """
     pairs = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines: what parts lines elsewhere, such as U+2028, may stand in the texts.
+        lines = path.read_text(encoding="utf-8").removeprefix("\ufeff").split("\n")
     except UnicodeDecodeError as error:
         raise RequestError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
             prompt, answer = str(row[prompt_key]), str(row[answer_key])

@@ -136,6 +136,8 @@ class Session:
 
     def answer_logits(self, context: Sequence[int], answer: Sequence[int]) -> Iterator[FloatArray]:
         """Logits of each token of an answer to a context; a few rows (T, V) at a time."""
+        if not answer:
+            return iter(())
         return self.logits([*context, *answer[:-1]], len(context) - 1)
 
     def split(self, window: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
