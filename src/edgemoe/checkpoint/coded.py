@@ -1,7 +1,8 @@
 """Quantised checkpoints: several stored tensors that are one matrix of numbers, decoded some rows at a time.
 
 What a checkpoint has is found by its ``quantization_config`` and its tensors' names: not every matrix is
-coded, so each is looked at. float8.py, packed_int.py, mxfp4.py and nvfp4.py have the methods.
+coded, so each is looked at. byte_codes.py, by_input.py, packed_int.py, mxfp4.py and nvfp4.py have the
+methods.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from edgemoe.source_ref import read_part
 
 # What codes are stored as; FP8 as the bytes that it is.
 _FLOATS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
-_INTEGERS = {"I32": np.int32, "U8": np.uint8, "I64": np.int64, "F8_E4M3": np.uint8}
+_INTEGERS = {"I8": np.int8, "I32": np.int32, "U8": np.uint8, "I64": np.int64, "F8_E4M3": np.uint8}
 SIDE_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",

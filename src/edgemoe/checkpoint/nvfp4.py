@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemoe import native
+from edgemoe.checkpoint.byte_codes import DTYPE, float8_values
 from edgemoe.checkpoint.coded import ReadStored, read_picked
-from edgemoe.checkpoint.float8 import DTYPE, float8_values
 from edgemoe.checkpoint.source import TensorInfo
 from edgemoe.errors import CheckpointError
 from edgemoe.native import FORMAT_TRAITS, ByteArray, FloatArray

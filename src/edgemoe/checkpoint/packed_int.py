@@ -1,18 +1,12 @@
-"""Integers of 4 or 8 bits packed in words of 32, with scales and zeros for groups of inputs: as GPTQ, AWQ and
-compressed-tensors leave them, and AutoRound in the layout of one of the first two.
+"""Integers of 4 or 8 bits packed in words of 32, with scales for groups of inputs, as compressed-tensors
+leaves them: outputs are rows of what is stored. ``by_input.py`` has the layouts of GPTQ and AWQ.
 
 Letters: N outputs (rows of the matrix), M inputs (columns), P codes in a word, G groups of inputs.
 
-* GPTQ (arXiv 2210.17323): ``qweight`` (M / P, N) and ``qzeros`` (G, N / P) with the lowest bits first, zeros
-  less one, modulo their range, unless the file is of version 2; ``scales`` (G, N); ``g_idx`` (M) has the
-  group of each input. Some writers leave version 2's zeros under version 1's name, which shows where all are
-  half of the range: a symmetrical file has that as its zero, and never one more.
-* AWQ (arXiv 2306.00978): ``qweight`` (M, N / P) and ``qzeros`` (G, N / P) with outputs in the order of
-  ``_AWQ_ORDER``; ``scales`` (G, N).
-* compressed-tensors: ``weight_packed`` (N, M / P) with the lowest bits first and half of the range added,
-  ``weight_scale`` (N, G), maybe ``weight_zero_point`` (N / P, G), packed alike, and ``weight_g_idx`` (M).
-
-Matrices whose outputs are not rows of what is stored are read as a whole, packed, for any rows.
+``weight_packed`` (N, M / P) with the lowest bits first and half of the range added, ``weight_scale`` (N, G),
+maybe ``weight_zero_point`` (N / P, G), packed alike, or in older files (N, G), a byte for each, and
+``weight_g_idx`` (M), the group of each input. Where one of its entries is -1 it says nothing, and groups are
+in their order.
 """
 
 from __future__ import annotations
@@ -29,15 +23,15 @@ from edgemoe.checkpoint.source import TensorInfo
 from edgemoe.errors import CheckpointError
 from edgemoe.native import FloatArray
 
-_WORD_BITS = 32
-# Which output of eight each nibble of a word holds, the lowest first.
-_AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+WORD_BITS = 32
 BITS = (4, 8)
+# What a list of groups is filled with before a quantiser orders its inputs.
+_UNSAID = -1
 
 
 def unpacked(words: NDArray[Any], bits: int, axis: int) -> NDArray[np.int32]:
     """Codes of words, in place of each along an axis, the lowest bits first."""
-    shifts = np.arange(0, _WORD_BITS, bits, dtype=np.uint32)
+    shifts = np.arange(0, WORD_BITS, bits, dtype=np.uint32)
     codes = (np.expand_dims(words.view(np.uint32), axis + 1) >> _along(shifts, axis + 1, words.ndim + 1)) & (
         (1 << bits) - 1
     )
@@ -46,65 +40,20 @@ def unpacked(words: NDArray[Any], bits: int, axis: int) -> NDArray[np.int32]:
     return np.asarray(codes, np.int32).reshape(shape)
 
 
+def group_indices(stored: NDArray[Any], num_groups: int, name: str) -> NDArray[np.int64]:
+    """The group of each input, as the tensor ``name`` has it.
+
+    Raises:
+        CheckpointError: there is no such group.
+    """
+    groups = np.asarray(stored, np.int64)
+    if groups.min() < 0 or groups.max() >= num_groups:
+        raise CheckpointError(f"tensor {name} names groups that are not there; fetch the model again")
+    return groups
+
+
 def _along(values: NDArray[Any], axis: int, ndim: int) -> NDArray[Any]:
     return values.reshape([-1 if i == axis else 1 for i in range(ndim)])
-
-
-@dataclass(frozen=True)
-class ByInput:
-    """GPTQ's and AWQ's: inputs are rows of what is stored."""
-
-    module: str
-    info: TensorInfo
-    bits: int
-    group_size: int
-    is_awq: bool
-    has_group_indices: bool = False
-    added_to_zeros: int = 0
-    is_symmetrical: bool = False
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """See CodedTensor."""
-        names = ("qweight", "qzeros", "scales", *(("g_idx",) if self.has_group_indices else ()))
-        return tuple(f"{self.module}.{name}" for name in names)
-
-    def rows(self, read: ReadStored, index: int | None, start: int, stop: int) -> FloatArray:
-        """See CodedTensor."""
-        num_cols = self.info.shape[1]
-        per_word = _WORD_BITS // self.bits
-        # Whole words of outputs around those that are wanted.
-        low, high = start // per_word, -(-stop // per_word)
-        words = read(f"{self.module}.qweight", None, 0, num_cols if self.is_awq else num_cols // per_word)
-        num_groups = -(-num_cols // self.group_size)
-        zeros = self._outputs(read(f"{self.module}.qzeros", None, 0, num_groups)[:, low:high])
-        if self.is_awq:
-            codes = self._outputs(words[:, low:high])
-        else:
-            codes = unpacked(np.ascontiguousarray(words[:, low * per_word : high * per_word]), self.bits, 0)
-        outputs = slice(start - low * per_word, stop - low * per_word)
-        scales = read(f"{self.module}.scales", None, 0, num_groups)[:, start:stop]
-        groups = np.arange(num_cols) // self.group_size
-        if self.has_group_indices:
-            groups = read(f"{self.module}.g_idx", None, 0, num_cols).astype(np.int64)
-            if groups.min() < 0 or groups.max() >= num_groups:
-                raise CheckpointError(f"tensor {self.module}.g_idx names groups that are not there")
-        centred = codes[:, outputs] - self._zeros(zeros[:, outputs])[groups]
-        return np.ascontiguousarray((centred * scales[groups]).T, np.float32)
-
-    def _zeros(self, stored: NDArray[np.int32]) -> NDArray[np.int32]:
-        """The codes that stand for 0."""
-        if self.is_symmetrical and np.all(stored == 1 << (self.bits - 1)):
-            return stored
-        return (stored + self.added_to_zeros) & ((1 << self.bits) - 1)
-
-    def _outputs(self, words: NDArray[Any]) -> NDArray[np.int32]:
-        """Codes of words along outputs, in the order of the outputs."""
-        codes = unpacked(np.ascontiguousarray(words), self.bits, 1)
-        if not self.is_awq:
-            return codes
-        by_word = codes.reshape(len(codes), -1, len(_AWQ_ORDER))
-        return by_word[:, :, np.argsort(_AWQ_ORDER)].reshape(codes.shape)
 
 
 @dataclass(frozen=True)
@@ -117,6 +66,7 @@ class ByOutput:
     num_groups: int
     has_zeros: bool
     has_group_indices: bool
+    has_bytes_for_zeros: bool
     further: tuple[str, ...] = field(default=())  # stored tensors that say what is known
 
     @property
@@ -134,96 +84,24 @@ class ByOutput:
         scales = read(f"{self.module}.weight_scale", None, start, stop).reshape(stop - start, -1)
         groups = np.arange(num_cols) // -(-num_cols // self.num_groups)
         if self.has_group_indices:
-            groups = read(f"{self.module}.weight_g_idx", None, 0, num_cols).astype(np.int64)
+            name = f"{self.module}.weight_g_idx"
+            indices = read(name, None, 0, num_cols)
+            if not np.any(indices == _UNSAID):
+                groups = group_indices(indices, self.num_groups, name)
         if self.has_zeros:
-            per_word = _WORD_BITS // self.bits
-            low, high = start // per_word, -(-stop // per_word)
-            packed = read(f"{self.module}.weight_zero_point", None, low, high)
-            zeros = unpacked(np.ascontiguousarray(packed), self.bits, 0)[start - low * per_word :] - half
-            codes = codes - zeros[: stop - start, groups]
+            codes = codes - self._zeros(read, start, stop)[:, groups]
         return np.ascontiguousarray(codes * scales[:, groups], np.float32)
 
-
-def find_gptq(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> dict[str, ByInput]:
-    """The matrices of a GPTQ checkpoint.
-
-    Raises:
-        CheckpointError: bits that are not read, or shapes that do not fit.
-    """
-    is_second = "gptq_v2" in (config.get("checkpoint_format"), config.get("format"))
-    return _find_by_input(tensors, config, is_awq=False, added_to_zeros=0 if is_second else 1)
-
-
-def find_awq(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> dict[str, ByInput]:
-    """The matrices of an AWQ checkpoint.
-
-    Raises:
-        CheckpointError: a layout that is not read, or shapes that do not fit.
-    """
-    version = str(config.get("version", "gemm")).lower()
-    if version != "gemm" or config.get("zero_point") is False:
-        raise CheckpointError(
-            f"AWQ of version {version!r} is not read, only gemm with zero points; convert the model it was"
-            " made from"
-        )
-    return _find_by_input(tensors, config, is_awq=True, added_to_zeros=0)
-
-
-def find_auto_round(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> dict[str, ByInput]:
-    """The matrices of an AutoRound checkpoint, which lie as GPTQ or AWQ would have them.
-
-    Raises:
-        CheckpointError: another layout, or one whose zeros may be of either version of GPTQ.
-    """
-    packing = str(config.get("packing_format"))
-    if packing.endswith("awq"):
-        return find_awq(tensors, config)
-    if "gptq" not in packing or config.get("sym") is not True:
-        raise CheckpointError(
-            f"AutoRound's packing_format {packing!r} is not read, only AWQ's and GPTQ's of symmetrical"
-            " integers; convert the model it was made from"
-        )
-    return find_gptq(tensors, config)
-
-
-def _find_by_input(
-    tensors: Mapping[str, TensorInfo], config: Mapping[str, Any], *, is_awq: bool, added_to_zeros: int
-) -> dict[str, ByInput]:
-    found = {}
-    bits = _checked_bits(config.get("bits", config.get("w_bit", 4)), (4,) if is_awq else BITS)
-    for name in tensors:
-        if not name.endswith(".qweight"):
-            continue
-        module = name.removesuffix(".qweight")
-        words, zeros, scales = (
-            _part(tensors, f"{module}.{part}") for part in ("qweight", "qzeros", "scales")
-        )
-        per_word = _WORD_BITS // bits
-        num_groups, num_rows = scales.shape
-        num_cols = words.shape[0] * (1 if is_awq else per_word)
-        expected = (num_cols, num_rows // per_word) if is_awq else (num_cols // per_word, num_rows)
-        if words.shape != expected or zeros.shape != (num_groups, num_rows // per_word):
-            raise CheckpointError(
-                f"tensor {name} has shape {words.shape}, its scales {scales.shape}, its zeros {zeros.shape}:"
-                f" they do not fit {bits} bits"
-            )
-        asked = config.get("group_size", config.get("q_group_size", -1))
-        group_size = asked if isinstance(asked, int) and asked > 0 else num_cols
-        if -(-num_cols // group_size) != num_groups:
-            raise CheckpointError(
-                f"tensor {module}.scales has {num_groups} groups; config.json implies groups of {group_size}"
-            )
-        indices = f"{module}.g_idx" in tensors
-        parts = [f"{module}.{p}" for p in ("qweight", "qzeros", "scales", *(("g_idx",) if indices else ()))]
-        info = TensorInfo(
-            (num_rows, num_cols),
-            f"{'AWQ' if is_awq else 'GPTQ'} int{bits}",
-            sum(tensors[part].num_bytes for part in parts),
-        )
-        found[f"{module}.weight"] = ByInput(
-            module, info, bits, group_size, is_awq, indices, added_to_zeros, config.get("sym") is True
-        )
-    return found
+    def _zeros(self, read: ReadStored, start: int, stop: int) -> NDArray[np.int32]:
+        """What stands for 0, of rows and groups."""
+        name = f"{self.module}.weight_zero_point"
+        if self.has_bytes_for_zeros:
+            return np.asarray(read(name, None, start, stop), np.int32)
+        per_word = WORD_BITS // self.bits
+        low, high = start // per_word, -(-stop // per_word)
+        words = np.ascontiguousarray(read(name, None, low, high))
+        codes = unpacked(words, self.bits, 0)[start - low * per_word :][: stop - start]
+        return codes - (1 << (self.bits - 1))
 
 
 def find_packed(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> dict[str, ByOutput]:
@@ -240,10 +118,10 @@ def find_packed(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]) ->
         ):  # numbers of 4 bits: nvfp4.py, mxfp4.py
             continue
         module = name.removesuffix(".weight_packed")
-        scale = _part(tensors, f"{module}.weight_scale")
+        scale = matrix_part(tensors, f"{module}.weight_scale")
         bits = _bits_of(words, scale, widths, group_size)
         num_rows = words.shape[0]
-        num_cols = words.shape[1] * (_WORD_BITS // bits)
+        num_cols = words.shape[1] * (WORD_BITS // bits)
         num_groups = scale.shape[1] if len(scale.shape) == 2 else 1
         if words.dtype != "I32" or scale.shape[0] != num_rows or num_cols % num_groups:
             raise CheckpointError(
@@ -251,6 +129,9 @@ def find_packed(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]) ->
                 " they do not fit"
             )
         optional = {part: f"{module}.{part}" in tensors for part in ("weight_zero_point", "weight_g_idx")}
+        has_bytes = _has_bytes(tensors, module, (num_rows, num_groups), bits)
+        if optional["weight_g_idx"] and tensors[f"{module}.weight_g_idx"].shape != (num_cols,):
+            raise CheckpointError(f"tensor {module}.weight_g_idx does not have a group for each input")
         further = tuple(p for p in ("weight_shape",) if f"{module}.{p}" in tensors)
         num_bytes = words.num_bytes + scale.num_bytes
         info = TensorInfo((num_rows, num_cols), f"packed int{bits}", num_bytes)
@@ -261,9 +142,24 @@ def find_packed(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]) ->
             num_groups,
             optional["weight_zero_point"],
             optional["weight_g_idx"],
+            has_bytes,
             further,
         )
     return found
+
+
+def _has_bytes(tensors: Mapping[str, TensorInfo], module: str, shape: tuple[int, int], bits: int) -> bool:
+    """Whether zeros, where there are any, are not packed; ``shape``: rows and groups."""
+    zeros = tensors.get(f"{module}.weight_zero_point")
+    if zeros is None or (zeros.dtype, zeros.shape) == ("I8", shape):
+        return zeros is not None
+    packed = (-(-shape[0] // (WORD_BITS // bits)), shape[1])
+    if (zeros.dtype, zeros.shape) != ("I32", packed):
+        raise CheckpointError(
+            f"tensor {module}.weight_zero_point has type {zeros.dtype} and shape {zeros.shape}, which does"
+            f" not fit {shape[0]} rows of {shape[1]} groups"
+        )
+    return False
 
 
 def _widths_of(config: Mapping[str, Any]) -> tuple[set[Any], int | None]:
@@ -286,16 +182,21 @@ def _widths_of(config: Mapping[str, Any]) -> tuple[set[Any], int | None]:
 def _bits_of(words: TensorInfo, scale: TensorInfo, widths: set[Any], group_size: int | None) -> int:
     """Bits of one matrix: the only width there is, or that with which its words fill its groups."""
     if len(widths) <= 1:
-        return _checked_bits(next(iter(widths), 4), BITS)
+        return checked_bits(next(iter(widths), 4), BITS)
     if group_size is None or len(words.shape) != 2 or len(scale.shape) != 2 or 0 in scale.shape:
         raise CheckpointError(
             "compressed-tensors with several widths in one model is read where all groups of columns are of"
             " one size; convert the model it was made from"
         )
-    return _checked_bits(words.shape[1] * _WORD_BITS / (scale.shape[1] * group_size), BITS)
+    return checked_bits(words.shape[1] * WORD_BITS / (scale.shape[1] * group_size), BITS)
 
 
-def _checked_bits(bits: Any, allowed: tuple[int, ...]) -> int:
+def checked_bits(bits: Any, allowed: tuple[int, ...]) -> int:
+    """Bits that a configuration names.
+
+    Raises:
+        CheckpointError: they are none that are read.
+    """
     if not isinstance(bits, int | float) or bits not in allowed:
         raise CheckpointError(
             f"integers of {bits} bits are not read, only {' and '.join(map(str, allowed))}; convert the model"
@@ -304,7 +205,12 @@ def _checked_bits(bits: Any, allowed: tuple[int, ...]) -> int:
     return int(bits)
 
 
-def _part(tensors: Mapping[str, TensorInfo], name: str) -> TensorInfo:
+def matrix_part(tensors: Mapping[str, TensorInfo], name: str) -> TensorInfo:
+    """A stored matrix that is part of a quantised one.
+
+    Raises:
+        CheckpointError: there is none.
+    """
     if name not in tensors or len(tensors[name].shape) != 2:
         raise CheckpointError(f"there is no matrix {name}, which a quantised one needs; is a shard missing?")
     return tensors[name]

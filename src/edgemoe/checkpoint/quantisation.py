@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from edgemoe.checkpoint.by_input import find_auto_round, find_awq, find_gptq
+from edgemoe.checkpoint.byte_codes import USUAL_BLOCK, find_byte_coded
 from edgemoe.checkpoint.coded import CodedTensor, ReadStored
-from edgemoe.checkpoint.float8 import find_float8
 from edgemoe.checkpoint.mxfp4 import find_mxfp4
 from edgemoe.checkpoint.nvfp4 import find_nvfp4
-from edgemoe.checkpoint.packed_int import find_auto_round, find_awq, find_gptq, find_packed
+from edgemoe.checkpoint.packed_int import find_packed
 from edgemoe.checkpoint.source import TensorInfo
 from edgemoe.errors import CheckpointError
 
@@ -20,16 +21,19 @@ _MLX_KEY = "quantization"
 # Types of weights that nothing has coded.
 _WHOLE = ("F64", "F32", "F16", "BF16")
 # Methods that are read; others stay in the configuration, and are refused by name where that is read.
-METHODS = ("fp8", "gptq", "awq", "auto-round", "compressed-tensors", "mxfp4", "modelopt")
+METHODS = ("fp8", "gptq", "awq", "auto-round", "compressed-tensors", "mxfp4", "mxfp8", "modelopt")
 _COMPRESSED = (
-    *("pack-quantized", "float-quantized", "naive-quantized", "nvfp4-pack-quantized"),
-    *("mxfp4-pack-quantized", "dense", None),
+    *("pack-quantized", "float-quantized", "int-quantized", "naive-quantized", "nvfp4-pack-quantized"),
+    *("mxfp4-pack-quantized", "mxfp8-quantized", "dense", None),
 )
+# Rotations that are in the stored weights.
+_FUSED = ("weight_input", "weight_output")
 # Formats of single groups stand with these.
 _MIXED = "mixed-precision"
-# Algorithms of modelopt whose tensors are FP8 or NVFP4 with scales and nothing else; layers may differ.
+# Algorithms of modelopt whose tensors are FP8, MXFP8 or NVFP4 with scales and nothing else; layers may
+# differ.
 _MODELOPT = (
-    *("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "NVFP4", "W4A16_NVFP4", "W4A8_NVFP4_FP8"),
+    *("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "MXFP8", "NVFP4", "W4A16_NVFP4", "W4A8_NVFP4_FP8"),
     "MIXED_PRECISION",
 )
 
@@ -89,7 +93,7 @@ def find_coded(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> 
     coded.update(find_nvfp4(tensors))
     parts = {part for tensor in coded.values() for part in tensor.parts}
     left = {name: info for name, info in tensors.items() if name not in parts}
-    coded.update(find_float8(left, _block(settings)))
+    coded.update(find_byte_coded(left, _blocks(settings)))
     return coded
 
 
@@ -102,7 +106,13 @@ def modelopt_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_compressed(settings: Mapping[str, Any]) -> None:
-    """Refuse forms of compressed-tensors that are not read."""
+    """Refuse forms of compressed-tensors that are not read, and models that turn activations as they run."""
+    online = sorted(set(_transformed(settings)) - set(_FUSED))
+    if online:
+        raise CheckpointError(
+            f"compressed-tensors transforms {', '.join(online)} while the model runs, which is not done here;"
+            " convert the model it was made from"
+        )
     format, groups = settings.get("format"), settings.get("config_groups")
     found = [format]
     if format == _MIXED and isinstance(groups, Mapping):
@@ -114,6 +124,15 @@ def _check_compressed(settings: Mapping[str, Any]) -> None:
         )
 
 
+def _transformed(settings: Mapping[str, Any]) -> Iterator[str]:
+    """What compressed-tensors multiplies by rotations, by its names of the places."""
+    transforms = settings.get("transform_config")
+    groups = transforms.get("config_groups") if isinstance(transforms, Mapping) else None
+    for scheme in groups.values() if isinstance(groups, Mapping) else ():
+        for place in (scheme.get("apply") or ()) if isinstance(scheme, Mapping) else ():
+            yield str(place.get("location")) if isinstance(place, Mapping) else str(place)
+
+
 def _check_modelopt(settings: Mapping[str, Any]) -> None:
     """Refuse algorithms of modelopt that are not read."""
     layers = settings.get("quantized_layers")
@@ -123,8 +142,8 @@ def _check_modelopt(settings: Mapping[str, Any]) -> None:
     unread = next((n for n in named if n is not None and str(n).upper() not in _MODELOPT), None)
     if unread is not None:
         raise CheckpointError(
-            f"quantised by modelopt's {unread!r}, which is not read, only FP8 and NVFP4 with scales are;"
-            " convert the model it was made from"
+            f"quantised by modelopt's {unread!r}, which is not read, only FP8, MXFP8 and NVFP4 with scales"
+            " are; convert the model it was made from"
         )
 
 
@@ -157,8 +176,29 @@ def _method(config: Mapping[str, Any]) -> str | None:
     return None if method is None else str(method)
 
 
-def _block(settings: Mapping[str, Any]) -> tuple[int, int]:
-    block = settings.get("weight_block_size") or [128, 128]
+def _blocks(settings: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Sizes of the blocks of rows and columns that share a scale: those that are said, then the usual one."""
+    if settings.get("weight_block_size"):
+        return [_checked_block(settings["weight_block_size"])]
+    said = []
+    for weights in _compressed_weights(settings):
+        if isinstance(weights.get("block_structure"), list):
+            said.append(_checked_block(weights["block_structure"]))
+        if isinstance(weights.get("group_size"), int) and weights["group_size"] > 0:
+            said.append((1, weights["group_size"]))
+    return [*said, USUAL_BLOCK]
+
+
+def _compressed_weights(settings: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """What compressed-tensors says of the weights of each group of matrices."""
+    groups = settings.get("config_groups")
+    for group in groups.values() if isinstance(groups, Mapping) else ():
+        weights = group.get("weights") if isinstance(group, Mapping) else None
+        if isinstance(weights, Mapping):
+            yield weights
+
+
+def _checked_block(block: Any) -> tuple[int, int]:
     if not isinstance(block, list) or len(block) != 2 or not all(isinstance(n, int) and n > 0 for n in block):
         raise CheckpointError(
             f"config.json: weight_block_size {block!r} is not two numbers of rows and columns"

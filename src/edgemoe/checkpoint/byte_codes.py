@@ -1,12 +1,14 @@
-"""FP8 matrices (E4M3, finite only) with scales: for blocks of rows and columns, for rows, or for all.
+"""Matrices with a byte for each number, FP8 (E4M3, finite only) or an integer, and with scales: for blocks of
+rows and columns, for rows, or for all.
 
 Letters: E entries of a stack, N rows, M columns. A matrix ``X`` has its scales in ``X_scale_inv``,
 ``X_scale`` or, where it is a stack, ``X_weight_scale``; whatever the name, numbers are codes times scales.
+Scales of bytes are powers of two (E8M0), as MXFP8 has them: one for 32 columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +20,13 @@ from edgemoe.errors import CheckpointError
 from edgemoe.native import FloatArray
 
 DTYPE = "F8_E4M3"
+INTEGER = "I8"
+# Types of scales: floats, and powers of two, which are bytes in files of before safetensors had the type.
+_FLOATS = ("F64", "F32", "F16", "BF16", "F8_E8M0")
+_POWERS = "U8"
+_POWER_BIAS = 127
+USUAL_BLOCK = (128, 128)
+MX_BLOCK = (1, 32)
 _SCALES = ("_scale_inv", "_scale", "_weight_scale")
 
 
@@ -40,7 +49,7 @@ def float8_values(codes: NDArray[np.uint8]) -> FloatArray:
 
 
 @dataclass(frozen=True)
-class Float8:
+class ByteCoded:
     """Codes and scales; ``block`` is the size of a block of rows and of columns."""
 
     name: str
@@ -49,6 +58,7 @@ class Float8:
     scale_shape: tuple[int, ...]  # of one matrix
     block: tuple[int, int]
     has_entries: bool = False  # scales are a stack too
+    has_powers: bool = False  # scales are exponents
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -57,45 +67,65 @@ class Float8:
 
     def rows(self, read: ReadStored, index: int | None, start: int, stop: int) -> FloatArray:
         """See CodedTensor."""
-        numbers = float8_values(read(self.name, index, start, stop))
+        codes = read(self.name, index, start, stop)
+        numbers = float8_values(codes) if self.info.dtype == DTYPE else codes.astype(np.float32)
         block_rows, block_cols = self.block
         first, last = start // block_rows, -(-stop // block_rows)
         if not self.scale_shape or self.scale_shape[0] == 1:
             first, last = 0, 1
         scales = read(self.scale_name, index if self.has_entries else None, first, last)
+        if self.has_powers:
+            scales = np.exp2(scales.astype(np.float32) - _POWER_BIAS)
         scales = scales.reshape(max(1, last - first), -1)
         by_row = repeated(scales, block_rows, start, stop - start, axis=0)
         numbers *= repeated(by_row, block_cols, 0, numbers.shape[1], axis=1)
         return numbers
 
 
-def find_float8(tensors: Mapping[str, TensorInfo], block: tuple[int, int] = (128, 128)) -> dict[str, Float8]:
-    """The FP8 matrices of a checkpoint whose blocks, where it has any, are of this size.
+def find_byte_coded(
+    tensors: Mapping[str, TensorInfo], blocks: Sequence[tuple[int, int]] = (USUAL_BLOCK,)
+) -> dict[str, ByteCoded]:
+    """The matrices of bytes of a checkpoint whose blocks, where it has any, are of one of these sizes.
+
+    Integers are only looked at where they have scales.
 
     Raises:
-        CheckpointError: scales are missing, or do not fit their matrix.
+        CheckpointError: scales are missing, of a type that is none of scales, or do not fit their matrix.
     """
     found = {}
     for name, info in tensors.items():
-        if info.dtype != DTYPE:
+        if info.dtype not in (DTYPE, INTEGER):
             continue
         scale_name = next((name + end for end in _SCALES if name + end in tensors), None)
-        if scale_name is None:
+        if scale_name is None and info.dtype == DTYPE:
             raise CheckpointError(f"tensor {name} has type {DTYPE} and no scales; fetch the model again")
-        scale = tensors[scale_name]
-        num_bytes = info.num_bytes + scale.num_bytes
-        # A stack may have one scale for all of it.
-        has_entries = len(info.shape) == 3 and scale.shape[:1] == info.shape[:1]
-        own = _plain(scale.shape[1:] if has_entries else scale.shape)
-        size = _block_size(info.shape[-2:], own, block) if len(info.shape) in (2, 3) else None
-        if size is None:
-            raise CheckpointError(
-                f"tensor {name} has shape {info.shape}, its scales {scale.shape}: they do not fit blocks of"
-                f" {block[0]} x {block[1]}"
-            )
-        seen = TensorInfo(info.shape, DTYPE, num_bytes)
-        found[name] = Float8(name, scale_name, seen, own, size, has_entries)
+        if scale_name is not None:
+            found[name] = _found(name, info, scale_name, tensors[scale_name], blocks)
     return found
+
+
+def _found(
+    name: str, info: TensorInfo, scale_name: str, scale: TensorInfo, blocks: Sequence[tuple[int, int]]
+) -> ByteCoded:
+    has_powers = scale.dtype == _POWERS
+    if not has_powers and scale.dtype not in _FLOATS:
+        raise CheckpointError(
+            f"tensor {scale_name} has type {scale.dtype}, which is not read as scales, only floats and bytes"
+            " that are exponents are; convert the model it was made from"
+        )
+    # A stack may have one scale for all of it.
+    has_entries = len(info.shape) == 3 and scale.shape[:1] == info.shape[:1]
+    own = _plain(scale.shape[1:] if has_entries else scale.shape)
+    fitting = [*blocks, *([MX_BLOCK] if has_powers else [])]
+    size = _block_size(info.shape[-2:], own, fitting) if len(info.shape) in (2, 3) else None
+    if size is None:
+        sizes = " or ".join(f"{rows} x {cols}" for rows, cols in fitting)
+        raise CheckpointError(
+            f"tensor {name} has shape {info.shape}, its scales {scale.shape}: they do not fit blocks of"
+            f" {sizes}"
+        )
+    seen = TensorInfo(info.shape, info.dtype, info.num_bytes + scale.num_bytes)
+    return ByteCoded(name, scale_name, seen, own, size, has_entries, has_powers)
 
 
 def _plain(scale: tuple[int, ...]) -> tuple[int, ...]:
@@ -104,7 +134,7 @@ def _plain(scale: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _block_size(
-    shape: tuple[int, ...], scale: tuple[int, ...], block: tuple[int, int]
+    shape: tuple[int, ...], scale: tuple[int, ...], blocks: Sequence[tuple[int, int]]
 ) -> tuple[int, int] | None:
     """Rows and columns of one matrix that share a scale; None where the shapes do not fit."""
     rows, cols = shape
@@ -112,6 +142,4 @@ def _block_size(
         return rows, cols
     if scale in ((rows,), (rows, 1)):
         return 1, cols
-    if scale == (-(-rows // block[0]), -(-cols // block[1])):
-        return block
-    return None
+    return next((b for b in blocks if scale == (-(-rows // b[0]), -(-cols // b[1]))), None)
