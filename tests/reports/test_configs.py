@@ -252,6 +252,36 @@ def test_scaling_reaches_the_context_it_promises(scaling, trained, context):
     assert spec.max_context == context
 
 
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+
+
+@pytest.mark.parametrize("scaling", [YARN, {**YARN, "rope_theta": 1e6}])
+def test_yarn_of_a_card_counts_in_a_newer_file(scaling):
+    """Newer files say ``rope_parameters``, with the base; cards still say to add ``rope_scaling``."""
+    newer = {key: value for key, value in QWEN3_30B.items() if key not in ("rope_theta", "rope_scaling")}
+    newer["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6}
+    older = QWEN3_30B | {"rope_theta": 1e6, "rope_scaling": YARN}
+    assert read_spec(newer | {"rope_scaling": scaling}) == read_spec(older)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "newer", "message"),
+    [
+        (YARN, {**YARN, "factor": 2.0}, r"rope_scaling says 4\.0 of factor and rope_parameters 2\.0"),
+        (
+            YARN,
+            {"rope_type": "linear", "factor": 4.0},
+            "says 'yarn' of the rule and rope_parameters 'linear'",
+        ),
+        ({"type": "default"}, YARN, "says 'default' of the rule and rope_parameters 'yarn'"),
+        ({**YARN, "rope_theta": 1e4}, {"rope_type": "default", "rope_theta": 1e6}, r"10000\.0 of rope_theta"),
+    ],
+)
+def test_two_spellings_that_contradict_each_other_are_refused(scaling, newer, message):
+    with pytest.raises(UnsupportedModelError, match=message):
+        read_spec(QWEN3_30B | {"rope_scaling": scaling, "rope_parameters": newer})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

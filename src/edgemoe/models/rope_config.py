@@ -56,13 +56,14 @@ def read_rope(
 
     ``default_share`` of a head's entries rotate, unless a key says otherwise; None: all do in this family.
     Older files have ``rope_theta`` and ``rope_scaling``, newer ones ``rope_parameters``; ``default_rope``
-    are the latter of files that have neither.
+    are the latter of files that have neither. Where cards say how to reach longer texts in the words of older
+    files, and somebody writes that into a newer one, both count.
 
     Raises:
         UnsupportedModelError: unknown rule or parameter, or one that gives no angles.
     """
     theta = reader.number("rope_theta", default_theta)
-    parameters = {**reader.table("rope_scaling"), **reader.table("rope_parameters")} or {
+    parameters = _joined(reader.table("rope_scaling"), reader.table("rope_parameters")) or {
         **(default_rope or {})
     }
     share = reader.number("partial_rotary_factor", default_share or 1.0)
@@ -131,6 +132,29 @@ def rope_of_kind(
 def _kind(parameters: Mapping[str, Any]) -> Any:
     """The rule; old files say "type", and where both are given they agree."""
     return parameters.get("rope_type") or parameters.get("type") or "default"
+
+
+def _joined(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
+    """What both spellings say; the newer one says nothing of the rule where that is the default.
+
+    Raises:
+        UnsupportedModelError: they contradict each other.
+    """
+    if older and newer and _kind(newer) == "default":
+        newer = {key: value for key, value in newer.items() if key not in ("rope_type", "type")}
+    elif older and newer and _kind(older) != _kind(newer):
+        raise _contradiction("the rule", _kind(older), _kind(newer))
+    for key in older.keys() & newer.keys() - {"rope_type", "type"}:
+        if older[key] != newer[key]:
+            raise _contradiction(key, older[key], newer[key])
+    return {**older, **newer}
+
+
+def _contradiction(what: str, older: Any, newer: Any) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"config.json: rope_scaling says {shown(older)} of {what} and rope_parameters {shown(newer)}; take"
+        " away the wrong one"
+    )
 
 
 def _scaling(kind: str, parameters: Mapping[str, Any], context: int) -> dict[str, float]:
