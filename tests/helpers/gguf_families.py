@@ -215,6 +215,8 @@ def _latent(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     writer.add_expert_shared_count(config["n_shared_experts"])
     writer.add_leading_dense_block_count(config["first_k_dense_replace"])
     writer.add_expert_weights_scale(config["routed_scaling_factor"])
+    if config.get("norm_topk_prob") is not None:
+        writer.add_expert_weights_norm(config["norm_topk_prob"])
     if config["topk_method"] == "group_limited_greedy":
         writer.add_expert_group_count(config["n_group"])
         writer.add_expert_group_used_count(config["topk_group"])

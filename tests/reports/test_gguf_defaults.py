@@ -25,7 +25,7 @@ from helpers.tolerances import LLAMA_CPP_RELATIVE, median_relative
 from tokenizers import pre_tokenizers
 
 from edgemoe.checkpoint import open_checkpoint
-from edgemoe.errors import CheckpointError
+from edgemoe.errors import CheckpointError, UnsupportedModelError
 
 VOCABULARY = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "ab", "<e>"]
 TOKENS = np.random.default_rng(3).integers(0, min(VOCAB_SIZE, len(VOCABULARY)), 24).astype(np.int32)
@@ -77,6 +77,14 @@ def test_a_key_without_which_nothing_can_be_told_is_named(tmp_path):
     path = write_family_gguf(write_checkpoint(tmp_path / "hf", "deepseek2"), tmp_path / "model.gguf")
     with pytest.raises(CheckpointError, match=r"GGUF key deepseek2\.rope\.dimension_count is missing"):
         open_checkpoint(without(path, "rope.dimension_count"))
+
+
+def test_a_router_that_deepseek_v2_does_not_have_is_refused(tmp_path):
+    """llama.cpp honours the key in this architecture, which has files of other models too."""
+    folder = write_checkpoint(tmp_path / "hf", "deepseek2", norm_topk_prob=True)
+    path = write_family_gguf(folder, tmp_path / "model.gguf")
+    with pytest.raises(UnsupportedModelError, match=r"deepseek2\.expert_weights_norm = True is not support"):
+        open_checkpoint(path)
 
 
 def test_yarn_without_a_factor_stretches_nothing(tmp_path):

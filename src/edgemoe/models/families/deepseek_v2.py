@@ -86,9 +86,10 @@ FAMILY = Family(
     hugging_face(LATENT_LAYERS),
     GgufFamily(
         "deepseek2",
-        latent_gguf_keys(),
+        {key: name for key, name in latent_gguf_keys().items() if key != "expert_weights_norm"},
         gguf_table(GGUF_LATENT),
-        checked={"expert_gating_func": (0, 1)},
+        # llama.cpp makes weights sum to 1 where files say so, as those of Mistral Large 3 do.
+        checked={"expert_gating_func": (0, 1), "expert_weights_norm": (False,)},
         ignored=(*LATENT_GGUF_KEYS, "expert_shared_feed_forward_length"),
         finish=_finish,
         is_ours=lambda own: not is_sigmoid(own),
