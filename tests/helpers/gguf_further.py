@@ -16,6 +16,7 @@ import numpy as np
 from gguf_vocabulary import add_tokenizer
 from safetensors.numpy import load_file
 
+from helpers.gguf_vocabularies import add_key
 from helpers.gguf_writing import add_stacks, finish
 
 Config = Mapping[str, Any]
@@ -53,13 +54,15 @@ _EXPERT = re.compile(r"experts\.(\d+)\.(\w+)\.weight")
 _PROJECTIONS = {"w1": "gate", "w3": "up", "w2": "down"}
 
 
-def write_further_gguf(folder: Path, path: Path) -> Path:
-    """Write a folder as a GGUF file of single precision."""
+def write_further_gguf(folder: Path, path: Path, keys: Mapping[str, Any] | None = None) -> Path:
+    """Write a folder as a GGUF file of single precision, with further keys."""
     config = json.loads((folder / "config.json").read_text())
     architecture, add_keys = _FAMILIES[config["model_type"]]
     writer = gguf.GGUFWriter(path, architecture)
     _add_common(writer, config)
     add_keys(writer, config)
+    for key, value in (keys or {}).items():
+        add_key(writer, key, value)
     add_tokenizer(writer, folder, config["vocab_size"])
     stacks: dict[str, dict[int, np.ndarray]] = {}
     for stored, values in load_file(folder / "model.safetensors").items():

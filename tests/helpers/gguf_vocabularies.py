@@ -55,7 +55,7 @@ def write_model(
     if scores is not None:
         writer.add_token_scores(list(scores))
     for key, value in (keys or {}).items():
-        _add(writer, key, value)
+        add_key(writer, key, value)
     for name, value in {**make_tensors(len(tokens), architecture), **(tensors or {})}.items():
         if value is not None:
             writer.add_tensor(name, value.copy())
@@ -63,7 +63,8 @@ def write_model(
     return path
 
 
-def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+def add_key(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+    """One key, of the type that its value has."""
     if isinstance(value, bool):
         writer.add_bool(key, value)
     elif isinstance(value, int):

@@ -87,6 +87,20 @@ def test_a_router_that_deepseek_v2_does_not_have_is_refused(tmp_path):
         open_checkpoint(path)
 
 
+@pytest.mark.parametrize("kind", ["linear", "yarn"])
+def test_a_stretch_is_that_of_layers_that_see_all(tmp_path, kind):
+    """MiMo's others have a window and a base of their own, which llama.cpp leaves as they are."""
+    folder = write_checkpoint(tmp_path / "hf", "mimo")
+    plain = write_further_gguf(folder, tmp_path / "plain.gguf")
+    stretch = {"type": kind, "factor": 4.0, "original_context_length": 16}
+    path = write_further_gguf(
+        folder, tmp_path / "m.gguf", {f"mimo2.rope.scaling.{key}": value for key, value in stretch.items()}
+    )
+    expected = theirs(path)
+    assert error(ours(path), expected) < RELATIVE
+    assert not np.array_equal(ours(path), ours(plain))
+
+
 def test_yarn_without_a_factor_stretches_nothing(tmp_path):
     yarn = {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.original_context_length": 32}
     path = write_plain(tmp_path / "m.gguf", yarn)

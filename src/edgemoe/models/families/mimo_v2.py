@@ -142,9 +142,10 @@ def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str])
         "sparse" if f"blk.{layer}.ffn_gate_inp.weight" in names else "dense" for layer in range(num_layers)
     ]
     share, scaling = own["rope.dimension_count"] / config["head_dim"], config.pop("rope_scaling")
+    # llama.cpp stretches layers that see all, and no others.
     config["rope_parameters"] = {
-        kind: {**scaling, "rope_theta": config[key], "partial_rotary_factor": share}
-        for kind, key in ((_FULL, "rope_theta"), (_SLIDING, "swa_rope_theta"))
+        kind: {**stretch, "rope_theta": config[key], "partial_rotary_factor": share}
+        for kind, key, stretch in ((_FULL, "rope_theta", scaling), (_SLIDING, "swa_rope_theta", {}))
     }
 
 
