@@ -13,6 +13,7 @@ from helpers.loopback import LoopbackHandler, serving
 
 COMMIT = hashlib.sha1(b"the only revision").hexdigest()
 _FILE = re.compile(r"/([\w.-]+/[\w.-]+)/resolve/([^/]+)/(.+)")
+_TREE = re.compile(r"/api/models/([\w.-]+/[\w.-]+)/tree/[^/?]+(?:\?.*)?")
 _INFO = re.compile(r"/api/models/([\w.-]+/[\w.-]+)(?:/revision/([^/?]+))?(?:\?.*)?")
 
 
@@ -46,8 +47,12 @@ class _Handler(LoopbackHandler):
         if self.headers.get("Authorization"):
             self.hub.tokens.add(self.headers["Authorization"].removeprefix("Bearer "))
         info, file = _INFO.fullmatch(self.path), _FILE.fullmatch(self.path)
+        tree = _TREE.fullmatch(self.path)
         if info is not None:
             self._tell(info[1], info[2])
+        elif tree is not None and tree[1] in self.hub.models:
+            self._answer([{**file, "type": "file", "path": file["rfilename"], "oid": COMMIT}
+                          for file in self._files(tree[1])])  # fmt: skip
         elif file is not None and file[1] in self.hub.models:
             self._give(self.hub.models[file[1]] / file[3], file[3], sends)
         else:
@@ -114,14 +119,15 @@ class _Handler(LoopbackHandler):
         if revision not in (None, "main", COMMIT):
             self._refuse(404, "RevisionNotFound")
             return
-        files = [path for path in sorted(self.hub.models[repo].rglob("*")) if path.is_file()]
-        siblings = [
-            {"rfilename": path.relative_to(self.hub.models[repo]).as_posix(), "size": path.stat().st_size}
-            for path in files
-        ]
+        siblings = self._files(repo)
         body = {"id": repo, "modelId": repo, "sha": COMMIT, "siblings": siblings, "private": False,
                 "tags": [], "downloads": 0}  # fmt: skip
         self._send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+    def _files(self, repo: str) -> list[dict[str, object]]:
+        folder = self.hub.models[repo]
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        return [{"rfilename": p.relative_to(folder).as_posix(), "size": p.stat().st_size} for p in paths]
 
     def _give(self, path: Path, name: str, sends: bool) -> None:
         if not path.is_file():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from helpers.hub_server import Hub, serve
@@ -160,6 +161,53 @@ def test_a_gguf_file_is_fetched_by_its_name_and_kept_as_it_is(hub, folder, tmp_p
     assert done.returncode == 0, done.stderr
     manifest = open_store(tmp_path / "edgemoe" / "stores" / "tiny" / "tiny-f32").manifest
     assert {entry.formats.down for entry in manifest.experts.values()} == {"f32"}
+
+
+def test_a_split_gguf_file_is_fetched_as_a_whole_by_the_name_of_any_part(hub, folder, tmp_path):
+    pytest.importorskip("gguf")
+    from helpers.gguf_files import write_gguf
+
+    write_gguf(folder, tmp_path / "whole.gguf")
+    parted = tmp_path / "parted" / "q"
+    parted.mkdir(parents=True)
+    write_gguf(folder, parted / "m.gguf", split_tensors=20)
+    names = sorted(path.name for path in parted.iterdir())
+    assert len(names) > 1
+    hub.models["tiny/parted"] = parted.parent
+    done = edgemoe(hub, tmp_path, "get", f"tiny/parted:q/{names[1]}")
+    assert done.returncode == 0, done.stderr
+    convert(tmp_path / "whole.gguf", tmp_path / "local", BitPlan.uniform("f32", "f32"))
+    assert same_stores(tmp_path / "edgemoe" / "stores" / "tiny" / "m", tmp_path / "local")
+
+
+def test_what_lies_beside_weights_of_torch_is_no_reason_not_to_fetch_them(hub, folder, tmp_path):
+    """An adapter, and weights in their makers' own layout."""
+    made = shutil.copytree(folder, tmp_path / "torch")
+    tensors = {}
+    for path in made.glob("*.safetensors"):
+        tensors |= {name: torch.from_numpy(values) for name, values in load_file(path).items()}
+        path.unlink()
+    (made / "model.safetensors.index.json").unlink()
+    torch.save(tensors, made / "pytorch_model.bin")
+    (made / "original").mkdir()
+    for file in ("adapter_model.safetensors", "original/model.safetensors"):
+        save_file({"x": np.ones(1, np.float32)}, made / file)
+    hub.models["tiny/torch"] = made
+    done = edgemoe(hub, tmp_path, "get", "tiny/torch", "--out", str(tmp_path / "store"))
+    assert done.returncode == 0, done.stderr
+    convert(folder, tmp_path / "local", PLAN)
+    assert same_stores(tmp_path / "store", tmp_path / "local")
+
+
+def test_templates_in_a_folder_of_their_own_come_along(hub, folder, tmp_path):
+    made = shutil.copytree(folder, tmp_path / "named")
+    (made / "additional_chat_templates").mkdir()
+    (made / "additional_chat_templates" / "rag.jinja").write_text("{{ documents }}")
+    hub.models["tiny/named"] = made
+    done = edgemoe(hub, tmp_path, "get", "tiny/named", "--out", str(tmp_path / "store"))
+    assert done.returncode == 0, done.stderr
+    named = json.loads((tmp_path / "store" / "tokenizer_config.json").read_text())["chat_template"]
+    assert {"name": "rag", "template": "{{ documents }}"} in named
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.checkpoint.folder import FolderCheckpoint
-from edgemoe.checkpoint.gguf import GgufCheckpoint
+from edgemoe.checkpoint.gguf import GgufCheckpoint, names_of_parts
 from edgemoe.checkpoint.source import CheckpointSource
 from edgemoe.errors import CheckpointError
 from edgemoe.units import MIB
@@ -33,7 +33,9 @@ _NUM_AHEAD = 2
 _FIRST_HEADER_BYTES = MIB
 _MOST_HEADER_BYTES = 100 * MIB  # what the safetensors library accepts
 # Beside the weights: what the reader of a folder looks at. Larger files are none of these.
-_SIDE = re.compile(r"[^/]+\.(json|jinja|txt|model)")
+_SIDE = re.compile(r"[^/]+\.(json|jinja|txt|model)|additional_chat_templates/[^/]+\.jinja")
+# Weights that are read where they are; adapters, and those of folders below, are none.
+_WEIGHTS = re.compile(r"model[^/]*\.safetensors")
 _MOST_SIDE_BYTES = 64 * MIB
 
 
@@ -80,7 +82,9 @@ def _open(name: HubName, cache: Path | None) -> CheckpointSource:
     from huggingface_hub import constants
 
     if name.file is not None:
-        return GgufCheckpoint(Path(hub.hf_hub_download(name.repo, name.file, revision=name.revision)))
+        parts = names_of_parts(name.file)
+        paths = [Path(hub.hf_hub_download(name.repo, part, revision=name.revision)) for part in parts]
+        return GgufCheckpoint(paths[0])
     if constants.HF_HUB_OFFLINE:
         return FolderCheckpoint(
             Path(hub.snapshot_download(name.repo, revision=name.revision, local_files_only=True))
@@ -88,7 +92,7 @@ def _open(name: HubName, cache: Path | None) -> CheckpointSource:
     info = hub.HfApi().model_info(name.repo, revision=name.revision, files_metadata=True)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     _refuse_gguf_alone(name, sizes)
-    if not any(file.endswith(".safetensors") for file in sizes):
+    if not any(_WEIGHTS.fullmatch(file) for file in sizes):
         # Files of torch are archives that are read in any order.
         return FolderCheckpoint(Path(hub.snapshot_download(name.repo, revision=info.sha)))
     local = hub.try_to_load_from_cache(name.repo, "config.json", revision=info.sha)
@@ -199,15 +203,15 @@ def _make_skeleton(folder: Path, remote: _Remote) -> None:
     """The small files, and for each weight file its header in a file of its size without contents."""
     for file, size in remote.sizes.items():
         path = folder / file
-        if path.exists() or "/" in file or path.parent != folder:
+        if path.exists() or ".." in path.parts:
             continue
-        if file.endswith(".safetensors"):
+        if "/" not in file and file.endswith(".safetensors"):
             data = _fetch_header(remote, file)
         elif _SIDE.fullmatch(file) and size <= _MOST_SIDE_BYTES:
             data = remote.fetch(file, 0, size) if size else b""
         else:
             continue
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.partial")
         with partial.open("wb") as out:
             out.write(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from edgemoe.store.library import library_folder
 from edgemoe.units import format_size, parse_size
 from edgemoe.workflows.outputs import existing_folder, free_bytes
 from edgemoe.workflows.widths import UniformWidths
+
+_PART = re.compile(r"-\d{5}-of-\d{5}$")
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,8 @@ def _place(name: HubName, options: GetOptions) -> Path:
 def _store_name(name: HubName) -> str:
     if name.file is None:
         return name.repo
-    return f"{name.repo.split('/')[0]}/{Path(name.file).stem}"
+    # The numbers that the files of a split model have are no part of its name.
+    return f"{name.repo.split('/')[0]}/{_PART.sub('', Path(name.file).stem)}"
 
 
 def _looked(source: CheckpointSource, name: HubName, options: GetOptions) -> Fetched:

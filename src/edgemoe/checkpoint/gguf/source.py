@@ -268,16 +268,20 @@ def _check_whole(
             )
 
 
-def _all_files(path: Path) -> list[Path]:
-    match = _SPLIT.fullmatch(path.name)
+def names_of_parts(name: str) -> list[str]:
+    """The files of a model that is split, by the name of any of them; the name itself where none is."""
+    match = _SPLIT.fullmatch(name)
     if match is None:
-        return [path]
-    count = int(match[3])
-    suffix = path.suffix
-    files = [path.with_name(f"{match[1]}-{i:05d}-of-{count:05d}{suffix}") for i in range(1, count + 1)]
+        return [name]
+    count, suffix = int(match[3]), name[-len(".gguf") :]
+    return [f"{match[1]}-{i:05d}-of-{count:05d}{suffix}" for i in range(1, count + 1)]
+
+
+def _all_files(path: Path) -> list[Path]:
+    files = [path.with_name(name) for name in names_of_parts(path.name)]
     for file in files:
-        if not file.is_file():
-            raise CheckpointError(f"{file}: not found; the model is split into {count} files")
+        if len(files) > 1 and not file.is_file():
+            raise CheckpointError(f"{file}: not found; the model is split into {len(files)} files")
     return files
 
 
