@@ -87,6 +87,14 @@ def test_a_router_that_deepseek_v2_does_not_have_is_refused(tmp_path):
         open_checkpoint(path)
 
 
+def test_of_two_names_for_an_epsilon_the_one_counts_that_llama_cpp_reads(tmp_path):
+    path = write_mamba_gguf(write_checkpoint(tmp_path / "hf", "nemotron", **NEMOTRON), tmp_path / "m.gguf")
+    whole = ours(path)
+    assert np.array_equal(ours(without(path, "attention.layer_norm_epsilon")), whole)
+    with pytest.raises(CheckpointError, match=r"attention\.layer_norm_rms_epsilon is missing"):
+        open_checkpoint(without(path, "attention.layer_norm_rms_epsilon"))
+
+
 @pytest.mark.parametrize("kind", ["linear", "yarn"])
 def test_a_stretch_is_that_of_layers_that_see_all(tmp_path, kind):
     """MiMo's others have a window and a base of their own, which llama.cpp leaves as they are."""

@@ -177,10 +177,10 @@ _LAYERS: dict[str, Names] = {
 _EXPERTS: dict[str, Names] = {
     p: (f"mixer.experts.{{e}}.{p}_proj.weight", f"mixer.experts.{p}_proj") for p in ("up", "down")
 }
-# Nothing rotates; and of two names for one epsilon the first is always there.
+# Nothing rotates; and of two names for one epsilon llama.cpp reads the other.
 _UNREAD_KEYS = (
     *("rope.dimension_count", "rope.freq_base", "rope.scaling.finetuned"),
-    *("attention.layer_norm_rms_epsilon", "attention.value_length", "nextn_predict_layers"),
+    *("attention.layer_norm_epsilon", "attention.value_length", "nextn_predict_layers"),
 )
 # Any layer may be without experts here.
 _DENSE_FIRST = "leading_dense_block_count"
@@ -199,7 +199,7 @@ FAMILY = Family(
         "nemotron_h_moe",
         {
             **{key: name for key, name in GROUPED_KEYS.items() if key not in (*_UNREAD_KEYS, _DENSE_FIRST)},
-            "attention.layer_norm_epsilon": "layer_norm_epsilon",
+            "attention.layer_norm_rms_epsilon": "layer_norm_epsilon",
             "expert_shared_feed_forward_length": "moe_shared_expert_intermediate_size",
             "ssm.conv_kernel": "conv_kernel",
             "ssm.state_size": "ssm_state_size",
