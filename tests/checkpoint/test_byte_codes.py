@@ -43,7 +43,7 @@ def floats(*shape):
     return torch.rand(shape, generator=DRAWN) + 0.5
 
 
-GROUPS, BLOCKS, ROWS = floats(N, M // 16), floats(2, 3), floats(N, 1)
+GROUPS, BLOCKS, ROWS, COLUMNS = floats(N, M // 16), floats(2, 3), floats(N, 1), floats(1, M)
 BIG = torch.tensor([[120]], dtype=torch.uint8)
 MX = {"quant_method": "mxfp8", "weight_block_size": [1, 32], "scale_fmt": "ue8m0"}
 FORMS = {
@@ -71,6 +71,10 @@ FORMS = {
     "FP8 in other blocks": (
         *(FP8, "weight_scale", BLOCKS, compressed("float-quantized", type="float", block_structure=[64, 48])),
         spread(BLOCKS, 64, 48),
+    ),
+    "FP8 by columns": (
+        *(FP8, "weight_scale", COLUMNS, compressed("float-quantized", type="float", strategy="channel")),
+        spread(COLUMNS, N, 1),
     ),
     "integers by rows": (
         *(INTEGERS, "weight_scale", ROWS, compressed("int-quantized", type="int", strategy="channel")),

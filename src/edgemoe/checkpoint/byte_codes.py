@@ -142,4 +142,6 @@ def _block_size(
         return rows, cols
     if scale in ((rows,), (rows, 1)):
         return 1, cols
+    if scale == (1, cols):  # of stacks whose outputs are columns
+        return rows, 1
     return next((b for b in blocks if scale == (-(-rows // b[0]), -(-cols // b[1]))), None)
