@@ -13,6 +13,7 @@ import pytest
 import tokenizers
 
 transformers = pytest.importorskip("transformers")
+import tokenizers
 from helpers.tiny_models import VOCAB_SIZE, write_checkpoint
 from helpers.vocabularies import KINDS, make_tokenizer
 from hypothesis import given, settings
@@ -46,6 +47,30 @@ def write_folder(folder, kind="byte-level", config=SETTINGS, changes=None, **fil
 
 def theirs(folder):
     return transformers.AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("is_special", [False, True])
+def test_added_tokens_show_their_own_letters(tmp_path, is_special):
+    """The library takes them for bytes: "đ" is U+0111, which stands for byte 17 in such vocabularies."""
+    made = make_tokenizer("byte-level")
+    texts = ["đem", "ilÖ"]
+    made.add_tokens([tokenizers.AddedToken(text, normalized=False, special=is_special) for text in texts])
+    ours = Tokenizer(write_folder(tmp_path / "x", changes=json.loads(made.to_str())), {})
+    whole, shown = "b日 đem ilÖilÖ é", "b日   é" if is_special else "b日 đem ilÖilÖ é"
+    answer = ours.encode(whole)
+    assert {*map(ours.token_id, texts)} <= {*answer}
+    assert ours.decode(answer) == shown
+    assert ours.decode_all(answer) == whole
+    assert streamed(ours, ours.encode("a é"), answer) == shown
+    assert b"".join(map(ours.bytes_of, answer)).decode() == whole
+
+
+def test_an_added_letter_that_is_a_byte_of_the_vocabulary_stays_that_byte(tmp_path):
+    """ "č" is the letter of byte 13, so one token stands for both, and a text has the byte."""
+    made = make_tokenizer("byte-level")
+    made.add_tokens(["č"])
+    ours = Tokenizer(write_folder(tmp_path / "x", changes=json.loads(made.to_str())), {})
+    assert ours.decode(ours.encode("a\r\nb")) == "a\r\nb"
 
 
 @pytest.fixture(scope="module")

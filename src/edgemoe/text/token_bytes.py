@@ -33,7 +33,7 @@ class TokenBytes:
         for step in self._steps:
             kind = step["type"]
             if kind == "ByteLevel":
-                return _of_letters(token)
+                return of_letters(token)
             if kind == "ByteFallback":
                 if found := _BYTE.fullmatch(token):
                     return bytes.fromhex(found[1])
@@ -58,7 +58,7 @@ def _letters() -> dict[str, int]:
 _LETTERS = _letters()
 
 
-def _of_letters(token: str) -> bytes:
-    """A token with other letters stands for itself."""
+def of_letters(token: str) -> bytes:
+    """The bytes of a token of a byte-level vocabulary; one with other letters stands for itself."""
     known = [_LETTERS.get(letter) for letter in token]
     return token.encode() if None in known else bytes(byte for byte in known if byte is not None)

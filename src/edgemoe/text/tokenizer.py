@@ -14,6 +14,7 @@ from edgemoe.errors import RequestError, StoreError
 from edgemoe.text.added_tokens import SpecialTokens, read_special_tokens
 from edgemoe.text.chats import Chats
 from edgemoe.text.classes import Loaded, load_tokenizer
+from edgemoe.text.decoding import Decoding
 from edgemoe.text.end_tokens import read_end_ids
 from edgemoe.text.foreign_errors import OneLineErrors
 from edgemoe.text.pieces import encode_in_parts
@@ -54,6 +55,7 @@ class Tokenizer:
         self._special_ids = self._sentinel_ids = frozenset[int]()
         self.reach = Reach(None, frozenset(), is_tidied=False)
         self._token_bytes: TokenBytes | None = None
+        self._decoding: Decoding | None = None
         if loaded is not None:
             with OneLineErrors(StoreError, f"{folder}: its tokenizer cannot be used"):
                 self._prepare(loaded, special)
@@ -144,7 +146,8 @@ class Tokenizer:
     def decode_shown(self, token_ids: Sequence[int]) -> str:
         """Text of ids that need no check and are all to be shown: a stream asks for it with each token."""
         with OneLineErrors(RequestError, "the tokens cannot be decoded"):
-            text = str(self._require().decode(token_ids, skip_special_tokens=False))
+            decoding = self._decoding or Decoding(self._require(), ())  # which refuses where there is none
+            text = decoding(token_ids)
         return tidy(text) if self._is_tidied else text
 
     def decode_all(self, token_ids: Sequence[int]) -> str:
@@ -247,7 +250,8 @@ class Tokenizer:
         )
         decoder = tokenizer.decoder
         description = None if decoder is None else json.loads(decoder.__getstate__())
-        self._token_bytes = TokenBytes(tokenizer, decoder_steps(description))
+        steps = list(decoder_steps(description))
+        self._token_bytes, self._decoding = TokenBytes(tokenizer, steps), Decoding(tokenizer, steps)
         byte_ids = (tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
         self.reach = Reach(
             description, frozenset(i for i in byte_ids if i is not None), is_tidied=self._is_tidied
