@@ -133,7 +133,8 @@ def test_a_model_of_integers_is_that_of_its_numbers(tmp_path):
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"] = compressed("int-quantized", type="int", strategy="channel")
     (folder / "config.json").write_text(json.dumps(config))
-    for path, store in ((folder, "a"), (twin, "b")):
-        convert(path, tmp_path / store, BitPlan.uniform("q4", "q8"))
+    report = convert(folder, tmp_path / "a", BitPlan.uniform("q4", "q8"))
+    convert(twin, tmp_path / "b", BitPlan.uniform("q4", "q8"))
+    assert "int8 → q4" in report.rounding
     for file in sorted(path.name for path in (tmp_path / "b").glob("*.safetensors")):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file

@@ -124,7 +124,8 @@ def _found(
             f"tensor {name} has shape {info.shape}, its scales {scale.shape}: they do not fit blocks of"
             f" {sizes}"
         )
-    seen = TensorInfo(info.shape, info.dtype, info.num_bytes + scale.num_bytes)
+    dtype = DTYPE if info.dtype == DTYPE else "int8"
+    seen = TensorInfo(info.shape, dtype, info.num_bytes + scale.num_bytes)
     return ByteCoded(name, scale_name, seen, own, size, has_entries, has_powers)
 
 

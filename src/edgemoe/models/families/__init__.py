@@ -157,8 +157,8 @@ def _refuse_quantised(reader: ConfigReader) -> None:
         )
     method = settings["quant_method"]
     raise UnsupportedModelError(
-        f"config.json: it is quantised by {shown(method)}, which is not read; fp8, gptq, awq,"
-        " compressed-tensors, mxfp4 and modelopt are. Convert the model it was made from"
+        f"config.json: it is quantised by {shown(method)}, which is not read; fp8, gptq, awq, auto-round,"
+        " compressed-tensors, mxfp4, mxfp8 and modelopt are. Convert the model it was made from"
     )
 
 
