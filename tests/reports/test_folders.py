@@ -343,6 +343,7 @@ def test_sampling_settings_of_the_configuration_are_kept(folder):
         ({EXPERT: EXPERT.replace("weight", "qweight")}, "quantised by GPTQ or AWQ"),
         ({EXPERT: EXPERT.replace("weight", "scales")}, "quantised by MLX"),
         ({EXPERT: EXPERT.replace("weight", "lora_A.weight")}, "it is an adapter, or holds one"),
+        ({EXPERT: EXPERT.replace(".experts.", ".switch_mlp.")}, "it has MLX's layout"),
         ({n: f"module.{n}" for n in chain_weights()}, "names begin with those of a training program"),
         ({n: f"_orig_mod.{n}" for n in chain_weights()}, "names begin with those of a training program"),
         ({n: f"language_model.{n}" for n in chain_weights()}, "text part of a model of several kinds"),

@@ -14,6 +14,7 @@ _SIGNS = (
     (r".*\.(weight_packed|weight_shape|weight_zero_point)", "it is quantised by compressed-tensors, and"
      " its config.json does not say how: fetch the config.json that has a quantization_config"),
     (r".*\.scales", "it is quantised by MLX: convert the model it was made from"),
+    (r".*\.switch_(mlp|glu)\..*", "it has MLX's layout: convert the model it was made from"),
     (r".*\.lora_[AB](\..*)?\.weight", "it is an adapter, or holds one: merge it into its base model"),
     (r"(.*\.)?base_layer\..*", "it holds an adapter that was not merged: merge it into its base model"),
     (r"(_orig_mod|module|_fsdp_wrapped_module|base_model\.model)\..*", "its names begin with those of a"
