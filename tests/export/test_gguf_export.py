@@ -201,6 +201,8 @@ def test_one_type_may_be_asked_for(tmp_path, folder):
     ("variation", "changes", "message"),
     [
         ("qwen3", {"norm_topk_prob": False}, "llama.cpp passes over qwen3moe.expert_weights_norm = False"),
+        ("qwen3-next", {"norm_topk_prob": False}, "passes over qwen3next.expert_weights_norm = False"),
+        ("mimo", {"routed_scaling_factor": 2.5}, r"passes over mimo2.expert_weights_scale = 2\.5"),
         ("qwen3-llama3", {}, "rope.kind = 'llama3' GGUF files say 'default'"),
         ("phi", {}, "llama.cpp weighs its experts by the softmax over all of them"),
         ("flex-olmo", {}, "no GGUF architecture is known for it"),
@@ -218,7 +220,7 @@ def test_one_type_may_be_asked_for(tmp_path, folder):
 )
 def test_what_a_file_cannot_say_is_refused_before_the_work(tmp_path, variation, changes, message):
     changes = {"norm_topk_prob": True, **changes} if variation.startswith("qwen3") else changes
-    if variation != "nemotron":  # which counts its layers itself
+    if variation not in ("nemotron", "mimo"):  # which list their layers
         changes["num_hidden_layers"] = 1
     folder = write_checkpoint(tmp_path / "hf", variation, **changes)
     convert(folder, tmp_path / "store", BitPlan.uniform("q8", "q8"))

@@ -195,6 +195,7 @@ FAMILY = Family(
         gguf_table({"attention.sinks.weight": ("attn_sinks.weight",)}, extra_layers=MTP),
         {
             "norm_topk_prob": True,
+            "routed_scaling_factor": 1.0,
             "attention_value_scale": 1.0,
             "n_group": 1,
             "topk_group": 1,
@@ -205,7 +206,7 @@ FAMILY = Family(
         per_layer=("attention.head_count_kv", "attention.sliding_window_pattern"),
         finish=_finish,
         says=_says,
-        unheeded=("expert_weights_norm",),
+        unheeded=("expert_weights_norm", "expert_weights_scale"),
     ),
     defaults={
         "vocab_size": 152576,

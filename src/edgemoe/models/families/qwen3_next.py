@@ -125,6 +125,7 @@ FAMILY = Family(
         ignored=GGUF_IGNORED,
         per_layer=GGUF_PER_LAYER,
         finish=_finish,
+        unheeded=("expert_weights_norm",),
         says=says_delta,
     ),
     defaults={
