@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from edgemoe.checkpoint import open_checkpoint
 from edgemoe.checkpoint.gguf.config import read_config
 from edgemoe.checkpoint.gguf.container import read_container
-from edgemoe.errors import UnsupportedModelError
+from edgemoe.errors import EdgeMoEError, UnsupportedModelError
 from edgemoe.models import read_spec
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -132,6 +132,17 @@ def test_no_groups_of_experts_may_be_said_by_a_number(tmp_path, variation):
     architecture = read_container(path).metadata["general.architecture"]
     left_out = {f"{architecture}.expert_group_count": None, f"{architecture}.expert_group_used_count": None}
     assert read_spec(config_with(path, dict.fromkeys(left_out, 0))) == read_spec(config_with(path, left_out))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(False, r"_norm = False is not supported"), (None, r"_norm is missing")]
+)
+def test_a_router_that_hy_does_not_have_is_refused(tmp_path, value, said):
+    """llama.cpp then leaves the weights of the chosen experts as they are."""
+    path = write_family_gguf(write_checkpoint(tmp_path / "hf", "hy"), tmp_path / "model.gguf")
+    architecture = read_container(path).metadata["general.architecture"]
+    with pytest.raises(EdgeMoEError, match=said):
+        config_with(path, {f"{architecture}.expert_weights_norm": value})
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def file_facts(spec: ModelSpec, gguf: GgufFamily) -> dict[str, Any]:
     moe = spec.moe(spec.moe_layers[0])
     expert, shared = moe.expert, moe.shared
     facts: dict[str, Any] = {"vocab_size": spec.vocab_size, "expert_feed_forward_length": expert.width}
-    if "expert_weights_norm" in gguf.ignored:
+    if "expert_weights_norm" in (*gguf.ignored, *gguf.checked):
         facts["expert_weights_norm"] = moe.router.renormalize
     if shared is not None:
         counts = {"feed_forward_length": shared.width, "count": shared.width // expert.width}

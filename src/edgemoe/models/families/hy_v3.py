@@ -37,6 +37,8 @@ def read_hy(reader: ConfigReader) -> ModelSpec:
 
 def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str]) -> None:
     """The last layers of a file may be those that predict further tokens."""
+    if "expert_weights_norm" not in own:  # llama.cpp then leaves the weights of the chosen as they are
+        raise KeyError("expert_weights_norm")
     config["num_hidden_layers"] -= int(own.get("nextn_predict_layers", 0))
 
 
@@ -70,8 +72,8 @@ FAMILY = Family(
             "expert_weights_scale": "router_scaling_factor",
         },
         gguf_table({"router.choice_bias": ("exp_probs_b", "exp_probs_b.bias")}, extra_layers=MTP),
-        checked={"expert_gating_func": (0, 2)},
-        ignored=("nextn_predict_layers", "expert_shared_feed_forward_length", "expert_weights_norm"),
+        checked={"expert_gating_func": (0, 2), "expert_weights_norm": (True,)},
+        ignored=("nextn_predict_layers", "expert_shared_feed_forward_length"),
         finish=_finish,
     ),
     defaults={
