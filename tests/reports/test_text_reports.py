@@ -13,7 +13,6 @@ import pytest
 import tokenizers
 
 transformers = pytest.importorskip("transformers")
-import tokenizers
 from helpers.tiny_models import VOCAB_SIZE, write_checkpoint
 from helpers.vocabularies import KINDS, make_tokenizer
 from hypothesis import given, settings
