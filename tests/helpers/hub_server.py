@@ -139,7 +139,7 @@ class _Handler(LoopbackHandler):
         if asked:
             first, status = int(asked[1]), 206
             last = min(int(asked[2] or last), last)
-        if name.endswith(".safetensors") and sends:
+        if name.endswith((".safetensors", ".gguf")) and sends:
             if self.hub.fails_after == 0:
                 self._refuse(404, "EntryNotFound")
                 return

@@ -13,7 +13,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
+pytest.importorskip("gguf")
 
+from gguf import GGMLQuantizationType as Type
+from helpers.gguf_files import write_gguf
 from helpers.hub_server import Hub, serve
 from helpers.tiny_models import write_checkpoint
 from safetensors.numpy import load_file, save_file
@@ -53,7 +56,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def hub(folder):
-    made = Hub({REPO: folder, "tiny/gguf": folder.parent / "gguf"})
+    made = Hub({REPO: folder})
     with serve(made) as address:
         made.address = address
         yield made
@@ -148,25 +151,96 @@ def test_convert_and_plan_take_names_too(hub, folder, tmp_path):
     assert same_stores(tmp_path / "store", tmp_path / "local")
 
 
-def test_a_gguf_file_is_fetched_by_its_name_and_kept_as_it_is(hub, folder, tmp_path):
-    pytest.importorskip("gguf")
-    from helpers.gguf_files import write_gguf
+@pytest.fixture
+def gguf(hub, folder, tmp_path):
+    """A repository with two models as GGUF, a tower, and a configuration, as some have it beside them."""
+    made = hub.models["tiny/gguf"] = tmp_path / "gguf"
+    made.mkdir()
+    write_gguf(folder, made / "tiny-f32.gguf")
+    write_gguf(folder, made / "tiny-Q8_0.gguf", lambda name: Type.Q8_0 if "exps" in name else Type.F32)
+    (made / "mmproj-F32.gguf").write_bytes(b"GGUF, but no model")
+    shutil.copy(folder / "config.json", made)
+    return made
 
-    (folder.parent / "gguf").mkdir(exist_ok=True)
-    write_gguf(folder, folder.parent / "gguf" / "tiny-f32.gguf")
-    alone = edgemoe(hub, tmp_path, "get", "tiny/gguf")
-    assert alone.returncode == 2
-    assert "name one, as tiny/gguf:tiny-f32.gguf" in alone.stderr
-    done = edgemoe(hub, tmp_path, "get", "tiny/gguf:tiny-f32.gguf")
+
+@pytest.mark.parametrize("word", ["tiny-f32.gguf", "F32", "f32", "tiny-f32"])
+def test_a_gguf_file_is_packed_as_it_arrives_and_kept_as_it_is(hub, gguf, tmp_path, word):
+    done = edgemoe(hub, tmp_path, "get", f"tiny/gguf:{word}")
     assert done.returncode == 0, done.stderr
-    manifest = open_store(tmp_path / "edgemoe" / "stores" / "tiny" / "tiny-f32").manifest
-    assert {entry.formats.down for entry in manifest.experts.values()} == {"f32"}
+    store = tmp_path / "edgemoe" / "stores" / "tiny" / "tiny-f32"
+    assert {entry.formats.down for entry in open_store(store).manifest.experts.values()} == {"f32"}
+    convert(gguf / "tiny-f32.gguf", tmp_path / "local", BitPlan.uniform("f32", "f32"))
+    assert same_stores(store, tmp_path / "local")
+    assert {name for name, *_ in hub.log} == {"tiny-f32.gguf"}
+
+
+def test_a_gguf_file_is_never_on_disk_as_a_whole(hub, tmp_path):
+    models = hub.models["tiny/gguf"] = tmp_path / "models"
+    models.mkdir()
+    wide = write_checkpoint(tmp_path / "wide", "qwen3", hidden_size=256, moe_intermediate_size=256)
+    size = write_gguf(wide, models / "wide.gguf").stat().st_size
+    home = tmp_path / "home"
+    looked = edgemoe(hub, home, "get", "tiny/gguf:wide.gguf", "--dry-run")
+    assert looked.returncode == 0, looked.stderr
+    assert hub.num_bytes_sent < size
+    done = edgemoe(hub, home, "get", "tiny/gguf:wide.gguf", "--out", str(tmp_path / "store"))
+    assert done.returncode == 0, done.stderr
+    on_disk = sum(path.stat().st_blocks * 512 for path in home.rglob("*") if path.is_file())
+    assert on_disk < size / 4
+    pieces = [first for _, first, _ in hub.log[1:]]  # after the beginning, which is fetched once
+    assert len(pieces) <= 2 * len(set(pieces)), "no piece twice in one command"
+
+
+def test_a_gguf_file_that_breaks_off_goes_on(hub, gguf, tmp_path):
+    hub.fails_after = 1  # the beginning
+    broken = edgemoe(hub, tmp_path, "get", "tiny/gguf:f32")
+    assert broken.returncode == 2
+    assert "the same command goes on later" in broken.stderr.splitlines()[-1]
+    hub.fails_after = None
+    done = edgemoe(hub, tmp_path, "get", "tiny/gguf:f32")
+    assert done.returncode == 0, done.stderr
+    convert(gguf / "tiny-f32.gguf", tmp_path / "local", BitPlan.uniform("f32", "f32"))
+    assert same_stores(tmp_path / "edgemoe" / "stores" / "tiny" / "tiny-f32", tmp_path / "local")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "tiny/gguf",
+            "holds GGUF files (tiny-Q8_0.gguf, tiny-f32.gguf); name one, as tiny/gguf:tiny-Q8_0.gguf",
+        ),
+        ("tiny/gguf:Q4_K_M", "has no GGUF file of that name; it holds tiny-Q8_0.gguf, tiny-f32.gguf"),
+        ("tiny/gguf:tiny", "has 2 such GGUF files (tiny-Q8_0.gguf, tiny-f32.gguf); name one"),
+        (f"{REPO}:Q4_K_M", "has no GGUF file of that name; it holds no GGUF files"),
+    ],
+)
+def test_a_gguf_file_that_is_not_named_clearly_is_asked_for(hub, gguf, tmp_path, name, said):
+    """Nothing is fetched, though the repository has a configuration as folders of other weights do."""
+    done = edgemoe(hub, tmp_path, "get", name)
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.split())
+    assert not [name for name, *_ in hub.log if name.endswith(".gguf")]
+
+
+def test_a_gguf_file_in_the_hubs_own_cache_is_used(hub, gguf, tmp_path):
+    fetch = "import huggingface_hub as hub; hub.hf_hub_download('tiny/gguf', 'tiny-f32.gguf')"
+    environment = {
+        **os.environ, "HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1",
+    }  # fmt: skip
+    subprocess.run([sys.executable, "-c", fetch], env=environment, check=True, timeout=120)
+    num_bytes_sent = hub.num_bytes_sent
+    for number, (name, is_offline) in enumerate([("f32", "0"), ("tiny-f32.gguf", "1")]):
+        place = str(tmp_path / f"store{number}")
+        done = edgemoe(hub, tmp_path, "get", f"tiny/gguf:{name}", "--out", place, HF_HUB_OFFLINE=is_offline)
+        assert done.returncode == 0, done.stderr
+    assert hub.num_bytes_sent == num_bytes_sent
+    short = edgemoe(hub, tmp_path, "get", "tiny/gguf:f32", HF_HUB_OFFLINE="1")
+    assert short.returncode == 2
+    assert "HF_HUB_OFFLINE is set" in short.stderr
 
 
 def test_a_split_gguf_file_is_fetched_as_a_whole_by_the_name_of_any_part(hub, folder, tmp_path):
-    pytest.importorskip("gguf")
-    from helpers.gguf_files import write_gguf
-
     write_gguf(folder, tmp_path / "whole.gguf")
     parted = tmp_path / "parted" / "q"
     parted.mkdir(parents=True)

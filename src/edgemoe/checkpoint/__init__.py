@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from edgemoe.checkpoint.folder import FolderCheckpoint
-from edgemoe.checkpoint.gguf import MAGIC, GgufCheckpoint
-from edgemoe.checkpoint.hub import HubCheckpoint, HubName, open_hub, parse_hub_name
+from edgemoe.checkpoint.gguf import MAGIC, GgufCheckpoint, is_model_name
+from edgemoe.checkpoint.hub import HubCheckpoint, HubName, model_name, open_hub, parse_hub_name, with_file
 from edgemoe.checkpoint.memory import MemoryCheckpoint
 from edgemoe.checkpoint.source import CheckpointSource, ExactSource, SourceRef, TensorInfo
 from edgemoe.errors import CheckpointError
@@ -24,20 +24,20 @@ __all__ = [
     "SourceRef",
     "TensorInfo",
     "is_gguf",
+    "model_name",
     "open_checkpoint",
     "open_hub",
     "parse_hub_name",
+    "with_file",
 ]
 
 
 # GGUF files that were cut by size, as some publish them: X.gguf.part1of2, X.gguf-split-a.
 _PIECE = re.compile(r"(.+\.gguf)[.-](part|split)[-.]?\w+", re.IGNORECASE)
-# Files that lie beside a model's as GGUF and hold none.
-_NO_MODEL = re.compile(r".*(mmproj|imatrix).*", re.IGNORECASE)
 
 
 def open_checkpoint(path: str | Path) -> CheckpointSource:
-    """Open a Hugging Face checkpoint folder, a GGUF file, or a model of the Hub by its name (hub.py).
+    """Open a Hugging Face checkpoint folder, a GGUF file, or a model of the Hub by its name (hub/names.py).
 
     Raises:
         CheckpointError: it is missing, incomplete or damaged.
@@ -56,7 +56,7 @@ def open_checkpoint(path: str | Path) -> CheckpointSource:
     if not place.is_dir():
         what = "is neither a folder nor a GGUF file" if place.exists() else "not found"
         raise CheckpointError(f"{place}: {what}; give a Hugging Face folder or a GGUF file")
-    inside = sorted(place.glob("*.gguf"), key=lambda file: (bool(_NO_MODEL.fullmatch(file.name)), file))
+    inside = sorted(place.glob("*.gguf"), key=lambda file: (not is_model_name(file.name), file))
     if inside and not (place / "config.json").is_file():
         raise CheckpointError(f"{place}: holds GGUF files; name the one to open, for example {inside[0]}")
     if not (place / "config.json").is_file():

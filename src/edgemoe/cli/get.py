@@ -47,7 +47,8 @@ def get(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="Model on the Hub: org/model, org/model@revision or org/model:file.gguf."
+            metavar="NAME",
+            help="Model on the Hub: org/model, org/model@revision, org/model:Q4_K_M or org/model:file.gguf.",
         ),
     ],
     uniform: UniformArguments,
@@ -70,7 +71,7 @@ def get(
     \b
     edgemoe get Qwen/Qwen3-30B-A3B --dry-run
     edgemoe get Qwen/Qwen3-30B-A3B --bits 4 --memory 8GiB
-    edgemoe get unsloth/Qwen3-30B-A3B-GGUF:Qwen3-30B-A3B-Q4_K_M.gguf
+    edgemoe get unsloth/Qwen3-30B-A3B-GGUF:Q4_K_M
     edgemoe run Qwen/Qwen3-30B-A3B --memory 8GiB --chat "Why is the sky blue?"
     """
     from edgemoe.workflows.get import get_model, look_at_model

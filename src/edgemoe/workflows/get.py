@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgemoe.bench import measure_products, measure_storage
-from edgemoe.checkpoint import CheckpointSource, HubName, open_hub, parse_hub_name
+from edgemoe.checkpoint import CheckpointSource, HubName, model_name, open_hub, parse_hub_name, with_file
 from edgemoe.convert import ConversionReport, convert
 from edgemoe.convert.outlook import Outlook, look_ahead
 from edgemoe.errors import ConversionError, RequestError
@@ -17,8 +16,6 @@ from edgemoe.store.library import library_folder
 from edgemoe.units import format_size, parse_size
 from edgemoe.workflows.outputs import existing_folder, free_bytes
 from edgemoe.workflows.widths import UniformWidths
-
-_PART = re.compile(r"-\d{5}-of-\d{5}$")
 
 
 @dataclass(frozen=True)
@@ -59,8 +56,8 @@ class Fetched:
 def look_at_model(name: str, options: GetOptions | None = None) -> Fetched:
     """What a model would take and give on this machine; no weights are fetched.
 
-    ``name``: org/model, org/model@revision or org/model:file.gguf. Products and the storage are timed for
-    it, some seconds.
+    ``name``: org/model, org/model@revision, org/model:file.gguf or org/model:Q4_K_M. Products and the storage
+    are timed for it, some seconds.
 
     Raises:
         BudgetError: the memory asked for is too small.
@@ -112,10 +109,11 @@ def get_model(
 
 
 def _parsed(name: str) -> HubName:
+    """The model that is named, with the whole name of its file."""
     found = parse_hub_name(name)
     if found is None:
         raise RequestError(f"{name!r} is no name of a model on the Hub; give organisation/model")
-    return found
+    return with_file(found)
 
 
 def _place(name: HubName, options: GetOptions) -> Path:
@@ -125,8 +123,7 @@ def _place(name: HubName, options: GetOptions) -> Path:
 def _store_name(name: HubName) -> str:
     if name.file is None:
         return name.repo
-    # The numbers that the files of a split model have are no part of its name.
-    return f"{name.repo.split('/')[0]}/{_PART.sub('', Path(name.file).stem)}"
+    return f"{name.repo.split('/')[0]}/{Path(model_name(name.file)).name}"
 
 
 def _looked(source: CheckpointSource, name: HubName, options: GetOptions) -> Fetched:

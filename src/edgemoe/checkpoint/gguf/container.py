@@ -75,12 +75,20 @@ def read_container(path: Path) -> GgufFile:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            reader = _Reader(file, size, path)
-            num_tensors, num_keys = reader.read_start()
-            metadata = reader.read_metadata(num_keys)
-            return GgufFile(metadata, reader.read_tensors(num_tensors, metadata))
+            return read_header(file, size, path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def read_header(file: BinaryIO, num_bytes: int, path: Path) -> GgufFile:
+    """The same of an open file that has so many bytes in all; it is read up to its last tensor's description.
+
+    ``path`` is what messages call it. Raises as ``read_container``, and what reading raises.
+    """
+    reader = _Reader(file, num_bytes, path)
+    num_tensors, num_keys = reader.read_start()
+    metadata = reader.read_metadata(num_keys)
+    return GgufFile(metadata, reader.read_tensors(num_tensors, metadata))
 
 
 class _Reader:

@@ -26,6 +26,7 @@ from edgemoe.quant import exact_format
 from edgemoe.source_ref import read_part
 
 _SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
+_NO_MODEL = re.compile(r".*(mmproj|imatrix).*", re.IGNORECASE)
 # What a file holds by its key general.type, where it is no model of language, and what to do.
 _OTHERS = {
     "adapter": "an adapter, not a model: merge it into its base model and take that",
@@ -162,9 +163,12 @@ class GgufCheckpoint:
     def _bytes(self, tensor: GgufTensor, offset: int, num_bytes: int) -> NDArray[np.uint8]:
         path = tensor.path
         try:
-            return np.frombuffer(self._open_files.read(path, num_bytes, offset), np.uint8)
+            return np.frombuffer(self._read_raw(path, num_bytes, offset), np.uint8)
         except (OSError, EOFError) as error:
             raise CheckpointError(f"{path}: tensor {tensor.name} cannot be read: {error}") from error
+
+    def _read_raw(self, path: Path, num_bytes: int, offset: int) -> bytes:
+        return self._open_files.read(path, num_bytes, offset)
 
 
 def _parted(
@@ -266,6 +270,11 @@ def _check_whole(
                 f"{path}: is big-endian, and tensor {tensor.name} has blocks of {tensor.type.name}, of which"
                 " writers swap different bytes; make a little-endian file of it with gguf_convert_endian"
             )
+
+
+def is_model_name(name: str) -> bool:
+    """Whether a file of that name may be a model: towers and measurements lie beside models as GGUF, too."""
+    return name.lower().endswith(".gguf") and _NO_MODEL.fullmatch(name) is None
 
 
 def names_of_parts(name: str) -> list[str]:
