@@ -1,6 +1,6 @@
 """GGUF files as checkpoints: tensors, configuration and tokenizer under Hugging Face's names."""
 
-from edgemoe.checkpoint.gguf.container import MAGIC, read_header
+from edgemoe.checkpoint.gguf.container import MAGIC, GgufTensor, read_header
 from edgemoe.checkpoint.gguf.source import GgufCheckpoint, is_model_name, names_of_parts
 
-__all__ = ["MAGIC", "GgufCheckpoint", "is_model_name", "names_of_parts", "read_header"]
+__all__ = ["MAGIC", "GgufCheckpoint", "GgufTensor", "is_model_name", "names_of_parts", "read_header"]

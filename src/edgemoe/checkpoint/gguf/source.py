@@ -163,12 +163,13 @@ class GgufCheckpoint:
     def _bytes(self, tensor: GgufTensor, offset: int, num_bytes: int) -> NDArray[np.uint8]:
         path = tensor.path
         try:
-            return np.frombuffer(self._read_raw(path, num_bytes, offset), np.uint8)
+            return np.frombuffer(self._read_raw(tensor, num_bytes, offset), np.uint8)
         except (OSError, EOFError) as error:
             raise CheckpointError(f"{path}: tensor {tensor.name} cannot be read: {error}") from error
 
-    def _read_raw(self, path: Path, num_bytes: int, offset: int) -> bytes:
-        return self._open_files.read(path, num_bytes, offset)
+    def _read_raw(self, tensor: GgufTensor, num_bytes: int, offset: int) -> bytes:
+        """A part of a tensor; ``offset`` is that in its file."""
+        return self._open_files.read(tensor.path, num_bytes, offset)
 
 
 def _parted(

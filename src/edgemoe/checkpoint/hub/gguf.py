@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from edgemoe.checkpoint.gguf import GgufCheckpoint, names_of_parts, read_header
+from edgemoe.checkpoint.gguf import GgufCheckpoint, GgufTensor, names_of_parts, read_header
 from edgemoe.checkpoint.hub.folder import write_skeleton
 from edgemoe.checkpoint.hub.remote import Pieces, Remote
 from edgemoe.errors import CheckpointError
@@ -42,8 +42,10 @@ class HubGguf(GgufCheckpoint):
         self._pieces.close()
         super().close()
 
-    def _read_raw(self, path: Path, num_bytes: int, offset: int) -> bytes:
-        return self._pieces.read(path.relative_to(self._root).as_posix(), num_bytes, offset)
+    def _read_raw(self, tensor: GgufTensor, num_bytes: int, offset: int) -> bytes:
+        file = tensor.path.relative_to(self._root).as_posix()
+        run = range(tensor.offset, tensor.offset + tensor.num_bytes)
+        return self._pieces.read(file, num_bytes, offset, run)
 
 
 def _fetch_header(remote: Remote, file: str) -> bytes:

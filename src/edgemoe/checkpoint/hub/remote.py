@@ -58,24 +58,30 @@ class Pieces:
         self._remote = remote
         self._piece_bytes, self._num_kept = piece_bytes, num_kept
         self._pool = ThreadPoolExecutor(_NUM_AHEAD + 1, thread_name_prefix="edgemoe-hub")
-        self._pieces: OrderedDict[tuple[str, int], Future[bytes]] = OrderedDict()
+        self._pieces: OrderedDict[tuple[str, int, int], Future[bytes]] = OrderedDict()
 
-    def read(self, file: str, num_bytes: int, offset: int) -> bytes:
+    def read(self, file: str, num_bytes: int, offset: int, run: range | None = None) -> bytes:
         """A part of a file.
+
+        ``run``: the bytes of the file that are read one behind the other (default: all), to which pieces
+        ahead are confined; a run that is longer than a piece has pieces of its own.
 
         Raises:
             CheckpointError: it cannot be fetched.
         """
-        size = self._piece_bytes
-        first, last = offset // size, (offset + num_bytes - 1) // size
+        if run is None:
+            run = range(self._remote.sizes[file])
+        begin = run.start if len(run) > self._piece_bytes else 0
         parts = []
-        for index in range(first, last + 1):
-            piece = self._piece(file, index)
-            for ahead in range(index + 1, index + 1 + _NUM_AHEAD):
-                if ahead * size < self._remote.sizes[file]:
-                    self._piece(file, ahead)
-            start = max(0, offset - index * size)
-            parts.append(piece.result()[start : offset + num_bytes - index * size])
+        start, stop = offset, offset + num_bytes
+        while start < stop:
+            place = start - (start - begin) % self._piece_bytes
+            end = run.stop if begin else self._remote.sizes[file]
+            piece = self._piece(file, place, end)
+            for ahead in range(place + self._piece_bytes, run.stop, self._piece_bytes)[:_NUM_AHEAD]:
+                self._piece(file, ahead, end)
+            parts.append(piece.result()[start - place : stop - place])
+            start = place + self._piece_bytes
         return b"".join(parts)
 
     def close(self) -> None:
@@ -83,12 +89,10 @@ class Pieces:
         self._pool.shutdown(cancel_futures=True)
         self._pieces.clear()
 
-    def _piece(self, file: str, index: int) -> Future[bytes]:
-        key = file, index
+    def _piece(self, file: str, start: int, end: int) -> Future[bytes]:
+        key = file, start, min(start + self._piece_bytes, end)
         if key not in self._pieces:
-            start = index * self._piece_bytes
-            stop = min(start + self._piece_bytes, self._remote.sizes[file])
-            self._pieces[key] = self._pool.submit(self._remote.fetch, file, start, stop)
+            self._pieces[key] = self._pool.submit(self._remote.fetch, *key)
             while len(self._pieces) > self._num_kept:
                 self._pieces.popitem(last=False)[1].cancel()
         self._pieces.move_to_end(key)
