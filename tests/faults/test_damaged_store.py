@@ -166,8 +166,15 @@ def test_a_checkpoint_is_not_a_store(tiny_checkpoint, tmp_path):
         edgemoe.load(tiny_checkpoint)
     with pytest.raises(NotAStoreError, match=r"there is no edgemoe\.json"):
         edgemoe.load(tmp_path)
-    with pytest.raises(NotAStoreError, match="there is no such folder"):
+    with pytest.raises(NotAStoreError, match=r"there is no such folder$"):
         edgemoe.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["Qwen/Qwen3-30B-A3B", "unsloth/Qwen3-30B-A3B-GGUF:Q4_K_M"])
+def test_a_name_of_the_hub_that_is_not_here_says_how_to_fetch_it(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGEMOE_HOME", str(tmp_path))
+    with pytest.raises(NotAStoreError, match=f"no such folder; if it is .*: edgemoe get {name}$"):
+        edgemoe.load(name)
 
 
 def test_a_checkpoint_without_tokenizer_runs_on_token_ids(tiny_checkpoint, tmp_path):

@@ -38,6 +38,7 @@ from edgemoe.store.format import (
 _MAX_NUMBER = 1 << 50
 _FORMAT_NAME = re.compile(r"[a-z][a-z0-9_]{1,15}")
 _CHECKSUM = re.compile("[0-9a-f]{16}")
+_HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w.-]+)?(:[\w.-]+)?")
 _KEY = re.compile(r"(0|[1-9][0-9]{0,9})\.(0|[1-9][0-9]{0,9})")
 
 
@@ -56,7 +57,9 @@ def read_manifest(folder: Path) -> Manifest:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         if not folder.exists():
-            raise NotAStoreError(f"{folder}: not a store, there is no such folder") from None
+            raise NotAStoreError(
+                f"{folder}: not a store, there is no such folder{_where_else(folder)}"
+            ) from None
         if folder.is_file() and (folder.parent / MANIFEST_FILE).is_file():
             raise NotAStoreError(
                 f"{folder}: is a file of a store; give its folder, {folder.parent}"
@@ -80,6 +83,12 @@ def read_manifest(folder: Path) -> Manifest:
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise StoreError(f"{path}: damaged manifest ({error!r}); convert the checkpoint again") from error
     return manifest
+
+
+def _where_else(path: Path) -> str:
+    """How to get what a path may name, if it is none on this disk."""
+    is_name = _HUB_NAME.fullmatch(str(path)) is not None
+    return f"; if it is a model of the Hugging Face Hub, fetch it: edgemoe get {path}" if is_name else ""
 
 
 def _what_instead(path: Path) -> str:
