@@ -324,7 +324,7 @@ def test_ctrl_c_while_text_becomes_code_has_its_exit_code():
 @pytest.mark.parametrize(
     ("kind", "limit", "message"),
     [
-        (resource.RLIMIT_FSIZE, 0, "File too large; raise the limit of a file's size (ulimit -f)"),
+        (resource.RLIMIT_FSIZE, 0, "files of this size are not allowed here; raise the limit (ulimit -f)"),
         (resource.RLIMIT_NOFILE, 10, "Too many open files; raise the limit of open files (ulimit -n)"),
     ],
 )
