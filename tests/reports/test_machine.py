@@ -325,7 +325,7 @@ def test_ctrl_c_while_text_becomes_code_has_its_exit_code():
     ("kind", "limit", "message"),
     [
         (resource.RLIMIT_FSIZE, 0, "files of this size are not allowed here; raise the limit (ulimit -f)"),
-        (resource.RLIMIT_NOFILE, 10, "Too many open files; raise the limit of open files (ulimit -n)"),
+        (resource.RLIMIT_NOFILE, 10, "no more files can be opened; raise the limit (ulimit -n)"),
     ],
 )
 def test_limits_of_the_shell_are_one_line(tiny_store, tmp_path, kind, limit, message):

@@ -27,6 +27,7 @@ _CAUSES = {
     errno.ENOSPC: _DISK_FULL,
     errno.EDQUOT: _DISK_FULL,
     errno.EFBIG: ("files of this size are not allowed here", "raise the limit (ulimit -f)"),
+    errno.EMFILE: ("no more files can be opened", "raise the limit (ulimit -n)"),
 }
 
 
