@@ -73,6 +73,16 @@ def test_a_key_that_is_missing_has_the_value_of_llama_cpp(tmp_path, write, varia
     assert not np.array_equal(left, whole), "the key means something"
 
 
+@pytest.mark.parametrize("key", ["attention.scale", "embedding_scale", "residual_scale"])
+def test_a_factor_of_0_is_none(tmp_path, key):
+    path = write_mamba_gguf(write_checkpoint(tmp_path / "hf", "granite-hybrid"), tmp_path / "model.gguf")
+    whole, data, name = ours(path), path.read_bytes(), f"granitehybrid.{key}".encode()
+    value = data.index(name) + len(name) + 4  # behind the number of its type
+    path.write_bytes(data[:value] + bytes(4) + data[value + 4 :])
+    expected = theirs(path)
+    assert median_relative(ours(path), expected) < LLAMA_CPP_RELATIVE < median_relative(whole, expected)
+
+
 def test_a_key_without_which_nothing_can_be_told_is_named(tmp_path):
     path = write_family_gguf(write_checkpoint(tmp_path / "hf", "deepseek2"), tmp_path / "model.gguf")
     with pytest.raises(CheckpointError, match=r"GGUF key deepseek2\.rope\.dimension_count is missing"):

@@ -12,6 +12,8 @@ from edgemoe.models.families import GgufFamily
 from edgemoe.source_ref import Shape
 
 _ROPE_BASE = 10000.0
+# Of these 0 says that there is none, as of the scores' scale.
+_FACTORS = ("expert_weights_scale", "embedding_scale", "residual_scale")
 # Of divisors of the frequencies of pairs: for texts of any length, and of those within the first context.
 ROTATION_TENSORS = ("rope_freqs.weight", "rope_factors_short.weight")
 # The last axis of these is a width that a key tells too; in old files only the tensor does.
@@ -46,14 +48,14 @@ def add_defaults(
     head_dim = config.get("head_dim")
     if (
         "attention.scale" in gguf.keys
-        and own.get("attention.scale") is None
+        and not own.get("attention.scale")
         and isinstance(head_dim, int)
         and head_dim
     ):
         config[gguf.keys["attention.scale"]] = head_dim**-0.5
-    # A factor of 0 is none too.
-    if "expert_weights_scale" in gguf.keys and not own.get("expert_weights_scale"):
-        config[gguf.keys["expert_weights_scale"]] = 1.0
+    for key in _FACTORS:
+        if key in gguf.keys and not own.get(key):
+            config[gguf.keys[key]] = 1.0
     for key, pattern in _WIDTHS.items():
         if key in gguf.keys and own.get(key) is None:
             found = next((shape[-1] for name, shape in shapes.items() if pattern.fullmatch(name)), None)
