@@ -151,7 +151,9 @@ def test_what_tools_add_changes_nothing(config, extra):
             "layer_types has sliding_attention, and use_sliding_window is not true",
         ),
         (NEMOTRON, {"time_step_limit": [0.1, 0.9]}, "time_step_limit"),
+        (NEMOTRON, {"time_step_min": 0.01}, "time_step_min = 0.01"),
         (MIXTRAL, {"norm_topk_prob": False}, "norm_topk_prob = False"),
+        (MIXTRAL, {"is_causal": False}, "is_causal = False"),
         (MIXTRAL, {"attention_bias": True}, "attention_bias = True"),
         (MIXTRAL, {"add_cross_attention": True}, "add_cross_attention = True"),
         (MIXTRAL, {"is_encoder_decoder": True}, "is_encoder_decoder = True"),
@@ -195,6 +197,15 @@ def test_a_share_of_rotation_is_refused_where_heads_turn_as_a_whole(config):
             read_spec(config | change)
 
 
+def test_null_is_not_taken_for_true():
+    """As transformers: it refuses null or takes it for false."""
+    config = PUBLISHED_MORE["LFM2-8B-A1B"]
+    with pytest.raises(UnsupportedModelError, match="norm_topk_prob is None, not true or false"):
+        read_spec(config | {"norm_topk_prob": None})
+    without = {key: value for key, value in config.items() if key != "norm_topk_prob"}
+    assert read_spec(without).layers[-1].feed_forward.router.renormalize
+
+
 def test_two_names_of_one_thing_must_agree():
     with pytest.raises(UnsupportedModelError, match="num_local_experts is 8 and num_experts is 16"):
         read_spec(MIXTRAL | {"num_experts": 16})
@@ -206,15 +217,28 @@ def test_a_model_may_have_no_shared_expert():
     assert layers[-1].feed_forward.shared is None
 
 
+SMALL_GEMMA = {
+    "model_type": "gemma4_text", "num_hidden_layers": 2, "hidden_size": 64, "head_dim": 32,
+    "layer_types": ["sliding_attention", "full_attention"], "hidden_size_per_layer_input": 0,
+    "enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32,
+}  # fmt: skip
+
+
 def test_an_empty_table_of_layers_says_that_gemma_s_heads_are_alike():
-    config = {
-        "model_type": "gemma4_text", "num_hidden_layers": 2, "hidden_size": 64, "head_dim": 32,
-        "layer_types": ["sliding_attention", "full_attention"], "hidden_size_per_layer_input": 0,
-        "enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32,
-    }  # fmt: skip
-    layers = read_spec({**config, "per_layer_config": {}}).layers
+    layers = read_spec({**SMALL_GEMMA, "per_layer_config": {}}).layers
     assert [layer.mixer.head_dim for layer in layers] == [32, 32]
-    assert read_spec(config).layers[1].mixer.head_dim == 512, "the family's own where nothing is said"
+    assert read_spec(SMALL_GEMMA).layers[1].mixer.head_dim == 512, "the family's own where nothing is said"
+
+
+def test_a_share_that_gemma_s_plain_rotation_passes_over_is_refused():
+    rope = {"rope_type": "default", "rope_theta": 1e6}
+    config = {**SMALL_GEMMA, "rope_parameters": {"sliding_attention": rope, "full_attention": rope}}
+    layer = read_spec(config).layers[1]
+    assert layer.rope.rotary_dim == layer.mixer.head_dim
+    shared = {**rope, "partial_rotary_factor": 0.25}
+    config["rope_parameters"] = {"sliding_attention": rope, "full_attention": shared}
+    with pytest.raises(UnsupportedModelError, match="partial_rotary_factor of full_attention is not support"):
+        read_spec(config)
 
 
 def test_a_key_stands_in_one_table():
@@ -253,6 +277,23 @@ def test_scaling_reaches_the_context_it_promises(scaling, trained, context):
 
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+
+
+def test_an_empty_table_says_that_nothing_is_stretched():
+    """Of gpt-oss, which is stretched where nothing is said."""
+    gpt = {k: v for k, v in PUBLISHED_MORE["gpt-oss-20b"].items() if k not in ("rope_scaling", "rope_theta")}
+    stretched = {**YARN, "factor": 32.0, "original_max_position_embeddings": 4096, "rope_theta": 150000.0}
+    stretched |= {"truncate": False, "beta_fast": 32.0, "beta_slow": 1.0}
+    for said in ({}, {"rope_parameters": None}, {"rope_scaling": {}}):
+        assert read_spec(gpt | said) == read_spec(gpt | {"rope_parameters": stretched})
+    plain = read_spec(gpt | {"rope_parameters": {"rope_type": "default", "rope_theta": 150000.0}})
+    assert read_spec(gpt | {"rope_parameters": {}}) == plain
+
+
+def test_bounds_of_yarn_that_are_null_are_not_rounded():
+    """As transformers takes it."""
+    specs = [read_spec(QWEN3_30B | {"rope_scaling": {**YARN, "truncate": value}}) for value in (None, False)]
+    assert specs[0] == specs[1] != read_spec(QWEN3_30B | {"rope_scaling": YARN})
 
 
 @pytest.mark.parametrize("scaling", [YARN, {**YARN, "rope_theta": 1e6}])

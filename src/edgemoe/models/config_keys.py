@@ -83,6 +83,8 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "sequence_bias": ({}, []),
     "exponential_decay_length_penalty": (),
     "prefix": ("",),
+    # whether a token sees only those before it
+    "is_causal": (True,),
     # layers that a plain decoder has not
     "add_cross_attention": (False,),
     "cross_attention_hidden_size": (),

@@ -92,12 +92,15 @@ class ConfigReader:
         return check_number(key, self.optional(key, default, *aliases))
 
     def flag(self, key: str, default: bool, *aliases: str) -> bool:
-        """True or false, ``default`` where neither is given.
+        """True or false, ``default`` where neither is given; null may stand for false, but not for true.
 
         Raises:
             UnsupportedModelError: it is neither.
         """
         value = self.optional(key, default, *aliases)
+        given = [name for name in (key, *aliases) if name in self._config]
+        if value is True and given and all(self._config[name] is None for name in given):
+            raise UnsupportedModelError(f"config.json: {given[0]} is None, not true or false")
         if not isinstance(value, bool):
             raise UnsupportedModelError(f"config.json: {key} is {shown(value)}, not true or false")
         return value

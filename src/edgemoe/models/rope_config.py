@@ -63,9 +63,9 @@ def read_rope(
         UnsupportedModelError: unknown rule or parameter, or one that gives no angles.
     """
     theta = reader.number("rope_theta", default_theta)
-    parameters = _joined(reader.table("rope_scaling"), reader.table("rope_parameters")) or {
-        **(default_rope or {})
-    }
+    parameters = _joined(reader.table("rope_scaling"), reader.table("rope_parameters"))
+    if not parameters and reader.optional("rope_parameters", None) is None:  # an empty table says: none
+        parameters = {**(default_rope or {})}
     share = reader.number("partial_rotary_factor", default_share or 1.0)
     parameters = {"rope_theta": theta, "partial_rotary_factor": share, **parameters}
     if default_share is None and parameters["partial_rotary_factor"] != 1:
@@ -159,6 +159,8 @@ def _contradiction(what: str, older: Any, newer: Any) -> UnsupportedModelError:
 
 def _scaling(kind: str, parameters: Mapping[str, Any], context: int) -> dict[str, float]:
     required, optional = _RULES[kind]
+    if kind == "yarn" and parameters.get("truncate", True) is None:  # which transformers takes for false
+        parameters = {**parameters, "truncate": False}
     given = {
         key: float(value) if isinstance(value, bool) else check_number(f"rope {key}", value)
         for key, value in parameters.items()

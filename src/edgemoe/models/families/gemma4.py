@@ -174,7 +174,13 @@ def _changed(attention: AttentionSpec, changes: Any, layer: int) -> AttentionSpe
 def _rope(reader: ConfigReader, kind: str, head_dim: int) -> RopeSpec:
     given = reader.table("rope_parameters") or _ROPE
     defaults = {"rope_theta": 10_000.0, "partial_rotary_factor": 1.0}
-    return rope_of_kind(given, kind, defaults, head_dim, _context(reader))
+    rope = rope_of_kind(given, kind, defaults, head_dim, _context(reader))
+    if rope.kind == "default" and rope.rotary_dim != head_dim:
+        raise UnsupportedModelError(
+            f"config.json: partial_rotary_factor of {kind} is not supported beside rope type default, which"
+            " rotates whole heads in this family; the rule that rotates a part of them is proportional"
+        )
+    return rope
 
 
 def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str]) -> None:

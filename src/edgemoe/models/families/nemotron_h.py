@@ -35,6 +35,8 @@ from edgemoe.models.spec import (
 
 _MOE, _MLP = "moe", "mlp"
 _LETTERS = {"M": MAMBA[0], "*": ATTENTION[0], "E": _MOE, "-": _MLP}
+# What published files have, of training: a step that the model itself hardly ever falls below.
+_LEAST_STEP = 1e-3
 _DEFAULT_KINDS = (MAMBA[0], _MOE, ATTENTION[0], _MLP)
 
 
@@ -86,6 +88,12 @@ def _read_mamba(reader: ConfigReader) -> Mamba2Spec:
         raise UnsupportedModelError(
             f"config.json: time_step_limit = {list(limits)} is not supported: programs that run this family"
             " disagree about it"
+        )
+    least = reader.number("time_step_min", _LEAST_STEP, "mamba_dt_min")
+    if least > _LEAST_STEP:
+        raise UnsupportedModelError(
+            f"config.json: time_step_min = {least:g} is not supported: transformers makes no step"
+            " shorter than that, and other programs that run this family do"
         )
     mamba = Mamba2Spec(
         reader.size("mamba_num_heads", 128),
@@ -241,7 +249,7 @@ FAMILY = Family(
         *("num_hidden_layers", "n_shared_experts", "moe_shared_expert_overlap", "hidden_act", "norm_eps"),
         *("expand", "mamba_expand", "chunk_size", "mamba_chunk_size", "num_logits_to_keep"),
         *("use_mamba_kernels", "mamba_ssm_cache_dtype", "residual_in_fp32", "rescale_prenorm_residual"),
-        *("time_step_min", "time_step_max", "time_step_floor", "time_step_rank", "mamba_dt_min"),
+        *("time_step_max", "time_step_floor", "time_step_rank"),
         *("mamba_dt_max", "mamba_dt_init_floor", "mamba_proj_bias", "num_nextn_predict_layers"),
         *("mtp_layers_block_type", "mtp_hybrid_override_pattern", "sliding_window"),
     ),
