@@ -41,6 +41,28 @@ def test_float_files_have_the_bits_of_the_folder(tmp_path, variation):
     assert np.array_equal(logits_of(path, TOKENS), logits_of(folder, TOKENS))
 
 
+SUM_TO_1, DO_NOT = {"norm_topk_prob": True}, {"norm_topk_prob": False}
+
+
+@pytest.mark.parametrize(
+    ("variation", "changes", "usual", "keys"),
+    [
+        ("mixtral-window-heads", {}, {"sliding_window": None}, {"llama.attention.sliding_window": 6}),
+        ("qwen2", SUM_TO_1, DO_NOT, {}),
+        ("olmoe", SUM_TO_1, DO_NOT, {}),
+        ("qwen3", DO_NOT, SUM_TO_1, {}),
+    ],
+)
+def test_keys_that_llama_cpp_passes_over_mean_what_they_say(tmp_path, variation, changes, usual, keys):
+    """Windows of Mixtral, and whether the weights of chosen experts sum to 1: transformers runs such models."""
+    folder = write_checkpoint(tmp_path / "hf", variation, **changes)
+    expected = logits_of(folder, TOKENS)
+    path = write_gguf(folder, tmp_path / "model.gguf", changes=keys)
+    assert np.array_equal(logits_of(path, TOKENS), expected)
+    plain = write_checkpoint(tmp_path / "usual", variation, **usual)
+    assert not np.array_equal(logits_of(plain, TOKENS), expected)
+
+
 @pytest.mark.parametrize("form", [{"split_tensors": 7}, {"is_stacked": False}])
 def test_split_files_and_single_experts_are_the_same_model(tmp_path, folder, form):
     path = write_gguf(folder, tmp_path / "model.gguf", **form)
