@@ -154,6 +154,7 @@ def test_what_tools_add_changes_nothing(config, extra):
         (NEMOTRON, {"time_step_min": 0.01}, "time_step_min = 0.01"),
         (MIXTRAL, {"norm_topk_prob": False}, "norm_topk_prob = False"),
         (MIXTRAL, {"is_causal": False}, "is_causal = False"),
+        (MIXTRAL, {"is_causal": None}, "is_causal = None"),
         (MIXTRAL, {"attention_bias": True}, "attention_bias = True"),
         (MIXTRAL, {"add_cross_attention": True}, "add_cross_attention = True"),
         (MIXTRAL, {"is_encoder_decoder": True}, "is_encoder_decoder = True"),

@@ -53,6 +53,9 @@ IGNORED = frozenset(
 # Sampling settings that folders without generation_config.json have here; the checkpoint passes them on.
 SAMPLING = frozenset(("do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty"))
 
+# Keys whose null is a value that means something: transformers takes it for false.
+MEANT_BY_NULL = ("is_causal",)
+
 # Values at which a key changes nothing. Elsewhere it would, so any other value is refused by name. Null,
 # false and empty values are tried against these as well, and ignored for keys that stand nowhere.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {

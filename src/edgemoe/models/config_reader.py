@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edgemoe.errors import UnsupportedModelError
-from edgemoe.models.config_keys import IGNORED, MOST, MOST_OF_ANYTHING, NEUTRAL, SAMPLING
+from edgemoe.models.config_keys import IGNORED, MEANT_BY_NULL, MOST, MOST_OF_ANYTHING, NEUTRAL, SAMPLING
 
 _SHOWN_CHARACTERS = 60  # of a value that a message quotes
 _LARGEST_NUMBER = 1e30  # below it squares of single precision are finite, beyond it nothing was ever trained
@@ -164,8 +164,10 @@ class ConfigReader:
 
     def _is_harmless(self, key: str) -> bool:
         value = self._config[key]
-        if key in IGNORED or key in SAMPLING or key.startswith("_") or value is None:
+        if key in IGNORED or key in SAMPLING or key.startswith("_"):
             return True
+        if value is None:
+            return key not in MEANT_BY_NULL
         if key in ("sliding_window", "use_sliding_window") and not _has_window(self._config):
             return True
         if key == "layer_types" and isinstance(value, list):
