@@ -54,7 +54,7 @@ SUM_TO_1, DO_NOT = {"norm_topk_prob": True}, {"norm_topk_prob": False}
     ],
 )
 def test_keys_that_llama_cpp_passes_over_mean_what_they_say(tmp_path, variation, changes, usual, keys):
-    """Windows of Mixtral, and whether the weights of chosen experts sum to 1: transformers runs such models."""
+    """Windows of Mixtral, and whether weights of chosen experts sum to 1: transformers runs such models."""
     folder = write_checkpoint(tmp_path / "hf", variation, **changes)
     expected = logits_of(folder, TOKENS)
     path = write_gguf(folder, tmp_path / "model.gguf", changes=keys)

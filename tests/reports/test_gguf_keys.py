@@ -148,6 +148,15 @@ def test_a_router_that_hy_does_not_have_is_refused(tmp_path, value, said):
         config_with(path, {f"{architecture}.expert_weights_norm": value})
 
 
+@pytest.mark.parametrize("key", ["rope.dimension_count", "rope.dimension_count_swa"])
+def test_heads_of_gemma_that_turn_in_part_are_refused(tmp_path, key):
+    """Which pairs of a head stand still is said by a tensor in this architecture."""
+    path = write_hybrid_gguf(write_checkpoint(tmp_path / "hf", "gemma4"), tmp_path / "model.gguf")
+    with pytest.raises(UnsupportedModelError, match=rf"gemma4\.{key} = 8 is not supported"):
+        config_with(path, {f"gemma4.{key}": 8})
+    assert read_spec(config_with(path, {f"gemma4.{key}": None})) == read_spec(config_with(path, {}))
+
+
 @pytest.mark.parametrize(
     ("pattern", "sees_window"), [([True, False], [1, 0]), ([False, True], [0, 1]), (2, [1, 0]), (1, [0, 0])]
 )

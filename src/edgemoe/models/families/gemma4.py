@@ -195,6 +195,13 @@ def _finish(own: dict[str, Any], config: dict[str, Any], names: Collection[str])
         config["num_key_value_heads"] = by_kind.get(_SLIDING, heads[-1])
         config["num_global_key_value_heads"] = by_kind.get(_FULL, heads[-1])
     config["head_dim"] = own.pop("attention.key_length_swa", config.get("global_head_dim"))
+    for end, width in (("", config.get("global_head_dim")), ("_swa", config["head_dim"])):
+        turning = own.get(f"rope.dimension_count{end}", width)
+        if turning != width:
+            raise UnsupportedModelError(
+                f"GGUF key gemma4.rope.dimension_count{end} = {turning!r} is not supported; supported:"
+                f" {width}, the size of a head"
+            )
     config["rope_parameters"] = {
         _SLIDING: {**_ROPE[_SLIDING], "rope_theta": own.pop("rope.freq_base_swa", 10_000.0)},
         _FULL: {**_ROPE[_FULL], "rope_theta": own.pop("rope.freq_base", 10_000.0)},
