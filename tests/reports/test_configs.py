@@ -280,6 +280,23 @@ def test_scaling_reaches_the_context_it_promises(scaling, trained, context):
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
 
 
+def test_a_stretch_of_mimo_says_how_much_of_a_head_rotates():
+    """To transformers it is all where a stretch says nothing, and a third where nothing is stretched."""
+    config = {
+        "model_type": "mimo_v2_flash", "num_hidden_layers": 2, "hidden_size": 64, "head_dim": 64,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 96,
+        "moe_intermediate_size": 32, "n_routed_experts": 8, "num_experts_per_tok": 2, "vocab_size": 320,
+        "max_position_embeddings": 65536, "v_head_dim": 16, "sliding_window": 7,
+        "layer_types": ["full_attention", "sliding_attention"],
+    }  # fmt: skip
+    stretched = {kind: {**YARN, "rope_theta": 1e4} for kind in ("full_attention", "sliding_attention")}
+    with pytest.raises(UnsupportedModelError, match="has no partial_rotary_factor for sliding_attention"):
+        read_spec(config | {"rope_parameters": stretched})
+    shares = {kind: {**rope, "partial_rotary_factor": 0.5} for kind, rope in stretched.items()}
+    layer = read_spec(config | {"rope_parameters": shares}).layers[0]
+    assert layer.rope.rotary_dim == layer.mixer.head_dim // 2
+
+
 def test_an_empty_table_says_that_nothing_is_stretched():
     """Of gpt-oss, which is stretched where nothing is said."""
     gpt = {k: v for k, v in PUBLISHED_MORE["gpt-oss-20b"].items() if k not in ("rope_scaling", "rope_theta")}

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from edgemoe.errors import UnsupportedModelError
-from edgemoe.models.config_reader import ConfigReader
+from edgemoe.models.config_reader import ConfigReader, shown
 from edgemoe.models.families.family import Family
 from edgemoe.models.families.fields import (
     read_grouped_router,
@@ -92,6 +92,14 @@ def _rope(reader: ConfigReader, kind: str, head_dim: int) -> RopeSpec:
     }
     given = reader.table("rope_parameters") or {kind: {"partial_rotary_factor": share}}
     defaults: dict[str, Any] = {"rope_theta": thetas[kind], "partial_rotary_factor": _SHARE}
+    stated = given.get(kind)
+    if isinstance(stated, dict) and "partial_rotary_factor" not in stated:
+        rule = stated.get("rope_type") or stated.get("type") or "default"
+        if rule != "default":
+            raise UnsupportedModelError(
+                f"config.json: rope_parameters has no partial_rotary_factor for {kind}, and with rope type"
+                f" {shown(rule)} programs do not agree what that means; add it, {_SHARE} in this family"
+            )
     context = reader.size("max_position_embeddings", 131_072)
     return rope_of_kind(given, kind, defaults, head_dim, context)
 
