@@ -147,6 +147,8 @@ MARKS = [
     "<|message|>",
     "<|start|>",
     "<|tool_call>",
+    "<|tool_call_end|>",
+    "<|tool_call_start|>",
     '<|"|>',
     "<tool_call>",
     "<tool_call|>",

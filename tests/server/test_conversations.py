@@ -11,9 +11,12 @@ from helpers.live_server import DEMO_STORE, live_server
 from server.test_constraints import TOOLS
 
 from edgemoe.server.call_memory import CallMemory, Turn, differs_only_within, render_remembered
-from edgemoe.server.conversation import with_short_ids
+from edgemoe.server.conversation import render_messages, with_short_ids
+from edgemoe.server.dialects import DIALECTS
 from edgemoe.server.messages import function_call
+from edgemoe.server.request import AnswerRequest
 from edgemoe.server.tool_prompt import in_words
+from edgemoe.text.templates import ChatTemplate
 
 # Writes functions and calls, as templates of today do; its JSON is not as the model writes it.
 TEMPLATE = """{%- if tools %}<|im_start|>system
@@ -88,11 +91,60 @@ def test_the_memory_is_bounded():
 
 
 def test_functions_are_told_in_words_where_the_template_knows_none():
-    told = in_words([{"role": "system", "content": "Be kind."}, *SAID], TOOLS)
+    told = in_words([{"role": "system", "content": "Be kind."}, *SAID], TOOLS, DIALECTS["qwen3-hermes"])
     assert told[0]["content"].startswith("Be kind.\n\nYou can call functions.")
     assert '"get_weather"' in told[0]["content"]
     assert told[2]["content"].endswith('<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>')
     assert told[3] == {"role": "user", "content": "<tool_response>\ndone\n</tool_response>"}
+
+
+# Knows functions and results, but leaves calls out, as LFM2's first template does.
+FORGETFUL = """{% if tools %}List of tools: <|tool_list_start|>{{ tools | tojson }}<|tool_list_end|>
+{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content }}<|im_end|>
+{% endfor %}"""
+DEAF = """{% for m in messages %}{{ m.role }}: {{ m.content }}
+{% endfor %}"""
+
+
+class Templated:
+    """A model of which only the template counts."""
+
+    def __init__(self, template):
+        self.template = template
+        self._template = ChatTemplate(template)
+
+    def render(self, messages, tools, options):
+        return self._template.render(messages, tools, None, options)
+
+
+def prompt_of(template, tools):
+    call = function_call("c", "f", {"city": 'a "b"', "n": [1, {"x": None}], "on": True})
+    messages = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "", "tool_calls": [call, function_call("d", "g", {})]},
+        {"role": "tool", "content": "done"},
+    ]
+    return render_messages(
+        Templated(template), AnswerRequest("m", messages=messages, tools=tools), CallMemory()
+    )
+
+
+def test_calls_stay_in_the_conversation_where_the_template_leaves_them_out():
+    calls = r"""[f(city="a \"b\"", n=[1, {"x": None}], on=True), g()]"""
+    text = f"<|im_start|>assistant\n<|tool_call_start|>{calls}<|tool_call_end|><|im_end|>\n"
+    assert text + "<|im_start|>tool\ndone" in prompt_of(FORGETFUL, TOOLS)
+    assert text in prompt_of(FORGETFUL, [])
+    hermes = '<tool_call>\n{"name": "g", "arguments": {}}\n</tool_call>\n'
+    assert hermes + "user: <tool_response>\ndone" in prompt_of(DEAF, [])  # a later turn without functions
+
+
+def test_a_call_that_was_made_text_is_read_as_the_same_call():
+    arguments = {"city": 'it\'s "b"\\n\n\t\u00fc', "n": [1, -2.5, {"x": None, "y": []}], "on": True, "t": ""}
+    text = DIALECTS["lfm2"].as_text([{"name": "f", "arguments": arguments}, {"name": "g", "arguments": {}}])
+    reader = DIALECTS["lfm2"].reader("", [], takes_calls=True)
+    calls = reader.push(text) + reader.finish(is_cut=False)
+    assert [(call.name, json.loads(call.arguments)) for call in calls] == [("f", arguments), ("g", {})]
 
 
 def give_template(store, template):

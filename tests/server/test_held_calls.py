@@ -59,6 +59,12 @@ def gemma(name, values):
     return f"<|tool_call>call:{name}{shown(values)}<tool_call|>"
 
 
+def python(name, values):
+    """A call as LFM2's documents have it: texts in JSON's way, words in Python's."""
+    inner = ", ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
+    return f"<|tool_call_start|>[{name}({inner})]<|tool_call_end|>"
+
+
 def written(name, *pairs):
     """A call as each family writes it."""
     values = {key: json.loads(value) if value[0] in "{[0123456789" else value for key, value in pairs}
@@ -71,6 +77,7 @@ def written(name, *pairs):
         "gpt-oss": f"<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>{tight}",
         "deepseek": f"<｜tool▁call▁begin｜>{name}<｜tool▁sep｜>{spaced}<｜tool▁call▁end｜>",
         "mistral": f"[TOOL_CALLS]{name}[ARGS]{spaced}",
+        "lfm2": python(name, values),
     }
 
 
@@ -239,6 +246,7 @@ BLOCKED = {
     "glm": 2,
     "deepseek": 2,
     "mistral": 9,
+    "lfm2": 0,
 }
 
 

@@ -12,7 +12,7 @@ from server.test_constraints import marked_tokenizer
 from server.test_response_tools import PATCH, read, streamed
 
 from edgemoe.server.call_constraint import CallConstraint
-from edgemoe.server.dialects import DIALECTS, Call, JsonForm
+from edgemoe.server.dialects import DIALECTS, Call, JsonForm, PythonForm
 from edgemoe.server.escaped_tokens import Reading, read_escaped
 from edgemoe.server.failures import Failure
 from edgemoe.server.grammar import Function, call_grammar, input_marks
@@ -132,6 +132,8 @@ def written_call(family, text):
     if isinstance(forced.form, JsonForm):
         return before + json.dumps({"input": text}, ensure_ascii=False) + forced.form.after
     opens, closes = input_marks(forced.form)
+    if isinstance(forced.form, PythonForm):  # its strings are written as JSON's may be
+        opens, text, closes = opens[:-1], json.dumps(text, ensure_ascii=False), closes[1:]
     return before + opens + text + closes + forced.form.after
 
 

@@ -80,6 +80,7 @@ FAMILY_MARKS = {
     "deepseek": ["<think>", "</think>", "<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>",
                  "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>", "｜DSML｜"],
     "mistral": ["[THINK]", "[/THINK]", "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"],
+    "lfm2": ["<think>", "</think>", "<|tool_call_start|>", "<|tool_call_end|>"],
     "mistral-list": ["[THINK]", "[/THINK]", "[TOOL_CALLS]"],
 }  # fmt: skip
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from edgemoe.errors import RequestError
 from edgemoe.server.call_memory import CallMemory, Messages, render_remembered
+from edgemoe.server.dialects import find_dialect
 from edgemoe.server.failures import Failure, prompt_too_long, too_long
 from edgemoe.server.local_model import LocalModel
 from edgemoe.server.request import NONE, AnswerRequest
-from edgemoe.server.tool_prompt import in_words, knows_tools
+from edgemoe.server.tool_prompt import in_words, knows_calls, knows_tools, with_calls_as_text
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ def render_messages(local: LocalModel, request: AnswerRequest, memory: CallMemor
     begun = answer_begun(request)
     options = {**request.template_options} | ({"add_generation_prompt": False} if begun else {})
 
+    dialect = find_dialect(local.template)
+
     def write(shown: Messages) -> str:
         try:
             return write_as_is(shown)
@@ -76,8 +79,11 @@ def render_messages(local: LocalModel, request: AnswerRequest, memory: CallMemor
             return write_as_is(short)
 
     def write_as_is(shown: Messages) -> str:
-        if tools is not None and not knows_tools(local.template):
-            text = local.render(in_words(shown, tools), None, options)
+        takes_tools, takes_calls = knows_tools(local.template), knows_calls(local.template)
+        if not takes_tools and (tools is not None or not takes_calls):
+            text = local.render(in_words(shown, tools or (), dialect), None, options)
+        elif not takes_calls:
+            text = local.render(with_calls_as_text(shown, dialect), tools, options)
         else:
             text = local.render(shown, tools, options)
         return _up_to(text, begun) if begun else text

@@ -10,8 +10,9 @@ from typing import Any
 
 from llguidance import LLMatcher
 
-from edgemoe.server.dialects import Form, JsonForm, Opening, QuotedForm
+from edgemoe.server.dialects import Form, JsonForm, ListForm, Opening, PythonForm, QuotedForm, TaggedForm
 from edgemoe.server.lark import foreign_part, literals, spaced
+from edgemoe.server.python_grammar import PythonRules
 from edgemoe.server.quoted_grammar import QuotedRules
 from edgemoe.server.tagged_grammar import TaggedRules
 
@@ -125,6 +126,7 @@ class _CallRules:
         self._lines: list[str] = []
         self._of_arguments: dict[str, str] = {}  # rules by the function's name
         self._quoted_rules: QuotedRules | None = None
+        self._python_rules: PythonRules | None = None
         self.inputs: list[Input] = []
 
     @property
@@ -135,21 +137,48 @@ class _CallRules:
     def add_all(self, functions: Sequence[Function], begins: str, forms: Sequence[Form], name: str) -> bool:
         """Add calls that begin so, in any of the forms. False if one is impossible: then none is added."""
         count = len(self._starts)
-        for number, function in enumerate(functions):
-            for place, form in enumerate(forms):
-                if not self._add(function, form, f"{name}_{number}_{place}", begins):
+        for place, form in enumerate(forms):
+            alone, single = form, functions
+            if isinstance(form, ListForm):  # an input with a grammar of its own stands in a list of one
+                self._add_list(
+                    [f for f in functions if f.input_grammar is None], form, f"{name}_{place}", begins
+                )
+                alone, single = form.alone, [f for f in functions if f.input_grammar is not None]
+            for number, function in enumerate(single):
+                if not self._add(function, alone, f"{name}_{number}_{place}", begins):
                     del self._starts[count:]
                     return False
         return True
 
+    def _add_list(self, functions: Sequence[Function], form: ListForm, name: str, begins: str) -> None:
+        """Add calls in one list."""
+        items = [f"{name}_item_{number}" for number in range(len(functions))]
+        for item, function in zip(items, functions, strict=True):
+            body = self._body(function, form.item, item)
+            self._lines.append(f"{item}: {self._spaced(form.item.before, function.name)} {body}")
+        if items:
+            one = f"({' | '.join(items)})"
+            head, end = self._head(begins, form.before, ""), self._spaced(form.after)
+            self._starts.append(name)
+            self._lines.append(f'{name}: {head} {one} ("," " "? {one})* {end}')
+
+    def _body(self, function: Function, form: JsonForm | PythonForm, name: str) -> str:
+        """Arguments and what stands behind them."""
+        if isinstance(form, JsonForm):
+            return f"{self._arguments(function)} {self._spaced(form.after)}"
+        if self._python_rules is None:
+            self._python_rules = PythonRules(_CALL_LAYOUT)
+        return f"{self._python_rules.arguments(function.schema, name)} {self._spaced(form.after)}"
+
     def _add(self, function: Function, form: Form, name: str, begins: str) -> bool:
         if function.input_grammar is not None:
             body = self._input(function, function.input_grammar, form)
-        elif isinstance(form, JsonForm):
-            body = f"{self._arguments(function)} {self._spaced(form.after)}"
+        elif isinstance(form, JsonForm | PythonForm):
+            body = self._body(function, form, name)
         elif isinstance(form, QuotedForm):
             body = f"{self._quoted(function, form, name)} {self._spaced(form.after)}"
         else:
+            assert not isinstance(form, ListForm)
             rules = TaggedRules(form, self._special_ids, _CALL_LAYOUT, name)
             if not rules.is_possible:
                 return False
@@ -161,8 +190,9 @@ class _CallRules:
 
     def grammar(self, start: str, more: Sequence[str] = ()) -> str:
         """The whole, as llguidance takes it; ``more``: further rules."""
-        shared = self._quoted_rules.lines if self._quoted_rules else []
-        return _lark_grammar("\n".join([f"start: {start}", *more, *self._lines, *shared]))
+        shared = [rules.lines for rules in (self._quoted_rules, self._python_rules) if rules]
+        lines = [f"start: {start}", *more, *self._lines, *(line for lines in shared for line in lines)]
+        return _lark_grammar("\n".join(lines))
 
     def _head(self, begins: str, before: str, name: str) -> str:
         if begins:
@@ -179,7 +209,7 @@ class _CallRules:
         closing = f"start: {literals(closes, self._special_ids)} {self._spaced(form.after)}"
         before = form.before.replace("{name}", function.name).partition("{id}")[2] or form.before
         before = before.replace("{name}", function.name)
-        is_escaped = isinstance(form, JsonForm)
+        is_escaped = isinstance(form, JsonForm | PythonForm)
         self.inputs.append(Input(tight(before + opens), grammar, _lark_grammar(closing), is_escaped))
         return literals(opens, self._special_ids)
 
@@ -206,8 +236,11 @@ def input_marks(form: Form) -> tuple[str, str]:
     """What stands before and behind the text of a tool that takes one text only."""
     if isinstance(form, JsonForm):
         return f'{{"{INPUT}": "', '"}'
+    if isinstance(form, PythonForm):
+        return f'({INPUT}="', '")'
     if isinstance(form, QuotedForm):
         return f"{{{INPUT}:{form.quote}", form.quote + "}"
+    assert isinstance(form, TaggedForm)
     return form.opens.replace("{name}", INPUT), form.closes
 
 

@@ -24,6 +24,11 @@ def kinds_of(schema: Mapping[str, Any]) -> set[str]:
     return {str(kind) for kind in (kinds if isinstance(kinds, list) else [kinds]) if kind is not None}
 
 
+def is_plain(schema: Mapping[str, Any]) -> bool:
+    """Whether a function's arguments are simply the properties that its schema names."""
+    return isinstance(schema.get("properties"), dict) and not schema.keys() & _COMPOUND
+
+
 class TaggedRules:
     """The rules of one function's call in one form; their names begin with ``prefix``."""
 
@@ -43,11 +48,9 @@ class TaggedRules:
 
     def arguments(self, schema: Mapping[str, Any]) -> str:
         """What stands between a call's head and tail."""
-        properties = schema.get("properties")
-        is_plain = isinstance(properties, dict) and not schema.keys() & _COMPOUND
-        if not is_plain:
+        if not is_plain(schema):
             return self._others()
-        assert isinstance(properties, dict)
+        properties = schema["properties"]
         required = schema.get("required")
         required = required if isinstance(required, list) else []
         shared = {key: schema[key] for key in _SHARED if key in schema}

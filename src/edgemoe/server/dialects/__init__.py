@@ -1,7 +1,15 @@
 """How families of models write thoughts and calls of functions, read while the text arrives."""
 
 from edgemoe.server.dialects.dialect import DIALECTS, VERBATIM, Dialect, Reader, find_dialect
-from edgemoe.server.dialects.forms import Form, JsonForm, Opening, QuotedForm, TaggedForm
+from edgemoe.server.dialects.forms import (
+    Form,
+    JsonForm,
+    ListForm,
+    Opening,
+    PythonForm,
+    QuotedForm,
+    TaggedForm,
+)
 from edgemoe.server.dialects.reader import AnswerReader, Call
 
 __all__ = [
@@ -12,7 +20,9 @@ __all__ = [
     "Dialect",
     "Form",
     "JsonForm",
+    "ListForm",
     "Opening",
+    "PythonForm",
     "QuotedForm",
     "Reader",
     "TaggedForm",

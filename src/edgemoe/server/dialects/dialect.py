@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from edgemoe.server.dialects.deepseek import DEEPSEEK
-from edgemoe.server.dialects.forms import ForcedCall, JsonForm, Opening, QuotedForm, TaggedForm
+from edgemoe.server.dialects.forms import (
+    ForcedCall,
+    Form,
+    JsonForm,
+    ListForm,
+    Opening,
+    PythonForm,
+    QuotedForm,
+    TaggedForm,
+)
 from edgemoe.server.dialects.gemma import GEMMA, QUOTE
 from edgemoe.server.dialects.glm import GLM
 from edgemoe.server.dialects.harmony import MARKS, HarmonyReader
+from edgemoe.server.dialects.lfm2 import LFM2, as_text
 from edgemoe.server.dialects.mistral import MISTRAL
-from edgemoe.server.dialects.qwen import HERMES, QWEN_XML
+from edgemoe.server.dialects.qwen import HERMES, QWEN_XML, hermes_text
 from edgemoe.server.dialects.reader import AnswerReader, Call, Manner
 from edgemoe.server.events import Reasoning, Text
 
@@ -52,6 +62,8 @@ class Dialect:
     forced_call: ForcedCall
     # Where a call that the model makes by itself can be held to what was declared.
     openings: Sequence[Opening] = ()
+    # Calls (name, arguments) as text, for templates that leave them out.
+    as_text: Callable[[Sequence[Mapping[str, Any]]], str] = hermes_text
 
     def reader(
         self, prompt: str, tools: Sequence[Mapping[str, Any]], *, takes_calls: bool, begun: str = ""
@@ -86,7 +98,7 @@ class Dialect:
         openings = [(each.mark, each.forms) for each in self.openings]
         forms = [form for _, forms in (*openings, ("", (self.forced_call.form,))) for form in forms]
         marks = [mark.text for mark in self.manner.marks] + [mark for mark, _ in openings]
-        texts = [text for form in forms for text in vars(form).values() if text]
+        texts = [text for form in forms for text in _texts_of(form)]
         return [*marks, *self.manner.thought_ends, *self.manner.silent, self.forced_call.begins, *texts]
 
     @property
@@ -116,6 +128,11 @@ class Dialect:
         if not self.opens_thought(prompt, begun):
             return None
         return re.compile("(?:" + "|".join(map(re.escape, self.thought_ends)) + r")\s*\Z")
+
+
+def _texts_of(form: Form) -> list[str]:
+    alone = form.alone if isinstance(form, ListForm) else form
+    return [text for text in vars(alone).values() if text]
 
 
 _HARMONY_ANSWER = re.compile(r"<\|channel\|>final[^<]*(<\|constrain\|>[^<]*)?<\|message\|>\Z")
@@ -164,6 +181,10 @@ _DEEPSEEK = (
 )
 _MISTRAL_FORM = JsonForm("{name}[ARGS]", "")
 _MISTRAL_FORMS = (_MISTRAL_FORM, JsonForm("{name}[CALL_ID]{id}[ARGS]", ""))
+_LFM2_END = "<|tool_call_end|>"
+_LFM2_LIST = ListForm(PythonForm("{name}", ""), " [", "]" + _LFM2_END)
+# As these models are asked to write, and as some templates show them their own calls.
+_LFM2_JSON = ListForm(JsonForm('{"name": "{name}", "arguments": ', "}"), " [", "]" + _LFM2_END)
 _HERMES_OPENING = Opening("<tool_call>", (_HERMES_FORM,))
 
 VERBATIM = Dialect("verbatim", Manner(()), _HERMES_FORCED)
@@ -196,6 +217,13 @@ DIALECTS = {
         ForcedCall("[TOOL_CALLS]", _MISTRAL_FORM),
         [Opening("[TOOL_CALLS]", _MISTRAL_FORMS)],
     ),
+    "lfm2": Dialect(
+        "lfm2",
+        LFM2,
+        ForcedCall("<|tool_call_start|>", replace(_LFM2_LIST, before="[").alone),
+        [Opening("<|tool_call_start|>", (_LFM2_LIST, _LFM2_JSON))],
+        as_text,
+    ),
     # Earlier models write all calls as one list, of which only the first would be held.
     "mistral-list": Dialect(
         "mistral-list",
@@ -211,6 +239,9 @@ _SIGNS = (
     ("｜DSML｜", "deepseek"),
     ("<｜tool▁call", "deepseek"),
     ("<function=", "qwen3-xml"),
+    ("<|tool_call_start|>", "lfm2"),
+    ("<|tool_list_start|>", "lfm2"),
+    ("List of tools: ", "lfm2"),
     ("[ARGS]", "mistral"),
     ("[TOOL_CALLS]", "mistral-list"),
 )

@@ -6,7 +6,7 @@ A call is opened by a mark; what follows is written in one of a few forms. ``{na
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,30 @@ class QuotedForm:
     quote: str
 
 
-Form = JsonForm | TaggedForm | QuotedForm
+@dataclass(frozen=True)
+class PythonForm:
+    """A call as Python writes it, with all arguments by name."""
+
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class ListForm:
+    """Calls in one list, with commas between them."""
+
+    item: JsonForm | PythonForm
+    before: str
+    after: str
+
+    @property
+    def alone(self) -> JsonForm | PythonForm:
+        """The form of a list of one call."""
+        item = self.item
+        return replace(item, before=self.before + item.before, after=item.after + self.after)
+
+
+Form = JsonForm | TaggedForm | QuotedForm | PythonForm | ListForm
 
 
 @dataclass(frozen=True)

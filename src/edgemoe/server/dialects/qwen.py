@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgemoe.server.dialects.call_readers import ClosedCall, JsonCall, named_call
@@ -68,6 +69,12 @@ def _open_tagged(schemas: Schemas) -> CallReader:
 
 def _open_bare(schemas: Schemas) -> CallReader:
     return ClosedCall(schemas, ["</function>"], _bare, trail="</tool_call>")
+
+
+def hermes_text(calls: Sequence[Mapping[str, Any]]) -> str:
+    """Calls (name, arguments) as a model writes them, for templates that know none."""
+    shown = [{"name": call["name"], "arguments": call["arguments"]} for call in calls]
+    return "\n".join(f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>" for call in shown)
 
 
 HERMES = Manner((THINK, Mark("<tool_call>", _open_hermes)), ("</think>",))
