@@ -180,3 +180,26 @@ def test_a_limit_that_cut_a_call_off_is_told_beside_those_that_are_whole(text, r
 
 def test_an_answer_that_ends_with_its_only_call_was_not_cut_off():
     assert events_of(WRITTEN + " and", only_one_call=True, reason="length")[-1].reason == "tool_calls"
+
+
+@pytest.mark.parametrize(("family", "call"), {
+    "qwen3-hermes": '<tool_call>\n{"name": "f", "arguments": {"a": %s}}\n</tool_call>',
+    "qwen3-xml": "<tool_call>\n<function=f>\n<parameter=a>\n%s\n</parameter>\n</function>\n</tool_call>",
+    "gemma4": "<|tool_call>call:f{a:%s}<tool_call|>",
+    "glm": "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>%s</arg_value>\n</tool_call>",
+    "mistral": '[TOOL_CALLS]f[ARGS]{"a": %s}',
+    "gpt-oss": '<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": %s}<|call|>',
+    "lfm2": "<|tool_call_start|>[f(a=%s)]<|tool_call_end|>",
+}.items())  # fmt: skip
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_numbers_that_json_has_none_for_stay_texts(family, call, number):
+    reader = DIALECTS[family].reader("", TOOLS, takes_calls=True)
+    (read,) = reader.push(call % number) + reader.finish(is_cut=False)
+    assert json.loads(read.arguments) == {"a": number}
+
+
+def test_half_a_character_in_an_argument_can_be_sent():
+    events = events_of(
+        '<tool_call>\n{"name": "f", "arguments": {"a": "\\ud83d\\ude00 \\ud83d"}}\n</tool_call>'
+    )
+    assert json.loads(whole(events)[0].calls[0].arguments.encode()) == {"a": "\U0001f600 \ufffd"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import isfinite
 from typing import Any
 
 
@@ -42,13 +43,23 @@ class JsonSpan:
 
 
 def load_json(text: str) -> Any:
-    """The value of a text; ``Ellipsis`` if it is no JSON."""
+    """The value of a text; ``Ellipsis`` if it is no JSON. Numbers that JSON has none for, as ``NaN`` and
+    1e999, stay the text they are.
+    """
     try:
-        return json.loads(text, strict=False)
+        return json.loads(text, strict=False, parse_constant=str, parse_float=_number)
     except (ValueError, RecursionError):
         return ...
 
 
+def _number(text: str) -> float | str:
+    number = float(text)
+    return number if isfinite(number) else text
+
+
 def dump_arguments(arguments: dict[str, Any]) -> str:
-    """Arguments as the text of a JSON object."""
-    return json.dumps(arguments, ensure_ascii=False, allow_nan=False, default=str)
+    """Arguments as the text of a JSON object; halves of characters, which no
+    answer could carry, as U+FFFD.
+    """
+    text = json.dumps(arguments, ensure_ascii=False, allow_nan=False, default=str)
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
