@@ -25,8 +25,10 @@ from edgemoe.server.held_calls import HeldCalls
 from edgemoe.server.local_model import LocalModel
 from edgemoe.server.request import AUTO, NAMED, REQUIRED, AnswerRequest
 from edgemoe.server.schema_levels import MOST_LEVELS, is_too_deep
+from edgemoe.server.schema_numbers import rounded_choice, with_float_bounds
 from edgemoe.server.schema_or_calls import SchemaOrCalls
 from edgemoe.server.schema_references import with_coded_references
+from edgemoe.server.schema_walk import without_nulls
 
 Maker = Callable[[], Constraint | None]
 _OPENS = {"$ref", "allOf", "anyOf", "oneOf", "patternProperties", "additionalProperties"}
@@ -59,8 +61,8 @@ def _of_schema(local: LocalModel, schema: Mapping[str, Any], begins: re.Pattern[
 
 
 def _schema_alone(local: LocalModel, schema: Mapping[str, Any]) -> Callable[[], GrammarConstraint]:
-    _check_levels(schema, "response_format")
-    grammar = json_grammar(with_coded_references(schema))
+    _check_schema(schema, "response_format", "response_format")
+    grammar = json_grammar(_as_taken(schema))
     _check(local, grammar, "response_format", "response_format")
     return lambda: GrammarConstraint(local.vocabulary(), grammar)
 
@@ -69,8 +71,8 @@ def _either(
     local: LocalModel, dialect: Dialect, request: AnswerRequest, prompt: str, begins: re.Pattern[str] | None
 ) -> Maker:
     """An answer of a schema, or calls: a client with functions sends its schema with each turn."""
-    schema, openings = with_coded_references(request.schema or {}), dialect.first_calls
-    whole = _schema_alone(local, schema)
+    whole = _schema_alone(local, request.schema or {})
+    schema, openings = _as_taken(request.schema or {}), dialect.first_calls
     hold = _held(local, dialect, request, is_thinking=False)
     hold_before = _held(local, dialect, request, dialect.opens_thought(prompt, answer_begun(request)))
     tokenizer, vocabulary = local.model.tokenizer, local.vocabulary()
@@ -81,7 +83,7 @@ def _either(
         has_gap = begins is not None  # behind a thought
         return json_or_call_grammar(schema, functions, openings, sections, special_ids, has_gap=has_gap)
 
-    grammar = grammar_of(_functions(request, request.loose_tools, can_be_deep=False))
+    grammar = grammar_of(_functions(request, request.loose_tools, is_forced=False))
     if openings and vocabulary.check(grammar.grammar):  # the parameters of one cannot be kept to
         grammar = grammar_of(_functions(request, frozenset(map(_name_of, request.tools))))
 
@@ -99,7 +101,7 @@ def _forced(local: LocalModel, dialect: Dialect, request: AnswerRequest, prompt:
     name = request.tool_choice.name
     functions = [function for function in _functions(request) if name in {None, function.name}]
     for function in functions:
-        _check_levels(function.schema, "tools")
+        _check_schema(function.schema, f"tools: {function.name!r}", "tools")
     call, special_ids = dialect.forced_call, local.model.tokenizer.special_ids()
     grammar = call_grammar(functions, call.begins, [call.form], special_ids)
     if grammar is None:
@@ -117,7 +119,7 @@ def _held(
     def begin(opening: Opening, begun: str) -> CallConstraint | None:
         if opening not in grammars:
             special_ids = local.model.tokenizer.special_ids()
-            functions = _functions(request, request.loose_tools, can_be_deep=False)
+            functions = _functions(request, request.loose_tools, is_forced=False)
             grammars[opening] = call_grammar(functions, "", opening.forms, special_ids)
         grammar = grammars[opening]
         try:
@@ -130,15 +132,15 @@ def _held(
 
 
 def _functions(
-    request: AnswerRequest, loose: frozenset[str] = frozenset(), *, can_be_deep: bool = True
+    request: AnswerRequest, loose: frozenset[str] = frozenset(), *, is_forced: bool = True
 ) -> list[Function]:
-    """The functions of a request; of those that are loose, or deeper than they can be, arguments are any
-    object.
+    """The functions of a request. Of those that are loose, and of those that cannot be kept to where no call
+    ``is_forced``, arguments are any object.
     """
     out = []
     for tool in request.tools:
         name, parameters = _name_of(tool), tool["function"].get("parameters") or {}
-        is_any = name in loose or (not can_be_deep and is_too_deep(parameters))
+        is_any = name in loose or (not is_forced and _wrong_with(parameters) is not None)
         schema = _ANY_OBJECT if is_any else _closed(parameters)
         out.append(Function(name, schema, request.input_grammars.get(name)))
     return out
@@ -152,8 +154,7 @@ def _closed(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of a function: those it names and no others, unless it says otherwise. Schemas allow others
     where nothing is said, and small models go on making some up. A field that is null says nothing.
     """
-    said = {field: value for field, value in schema.items() if value is not None}
-    schema = with_coded_references(said) | {"type": "object"}
+    schema = _as_taken(without_nulls(schema)) | {"type": "object"}
     names, needed = schema.get("properties"), schema.get("required", ())
     is_odd = (
         isinstance(names, dict) and isinstance(needed, list) and not names.keys() >= set(map(str, needed))
@@ -162,10 +163,23 @@ def _closed(schema: Mapping[str, Any]) -> dict[str, Any]:
     return schema | ({"additionalProperties": False} if names is not None and not is_open else {})
 
 
-def _check_levels(schema: Mapping[str, Any], what: str) -> None:
+def _as_taken(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema in the words that llguidance takes as they are meant."""
+    return with_float_bounds(with_coded_references(schema))
+
+
+def _wrong_with(schema: Mapping[str, Any]) -> str | None:
+    """Why a schema cannot be kept to that llguidance would take."""
     if is_too_deep(schema):
-        message = f"{what}: the schema leads through more than {MOST_LEVELS} levels of definitions"
-        raise Failure(400, message, "invalid_schema", what)
+        return f"leads through more than {MOST_LEVELS} levels of definitions"
+    if (number := rounded_choice(schema)) is not None:
+        return f"asks for the number {number}, which is no float of 64 bits: ask for a text"
+    return None
+
+
+def _check_schema(schema: Mapping[str, Any], what: str, field: str) -> None:
+    if wrong := _wrong_with(schema):
+        raise Failure(400, f"{what}: the schema {wrong}", "invalid_schema", field)
 
 
 def _check_calls(local: LocalModel, grammar: CallGrammar, functions: Sequence[Function]) -> None:

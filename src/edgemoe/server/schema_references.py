@@ -4,22 +4,19 @@ name definitions after their types (``List<Item>``, ``Page[Item]``), and write s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from edgemoe.server.schema_walk import Schema, rewritten
+
 _LEFT = "/%:@!$&'()*+,;=?#~"  # have a meaning there, or need no code
-_VALUES = {"const", "enum", "default", "examples"}  # which are no schemas
 
 
-def with_coded_references(schema: Mapping[str, Any]) -> dict[str, Any]:
+def with_coded_references(schema: Schema) -> dict[str, Any]:
     """The schema with references that are addresses."""
-    return {name: value if name in _VALUES else _coded(name, value) for name, value in schema.items()}
+    return rewritten(schema, _coded)
 
 
-def _coded(name: str, value: Any) -> Any:
-    if isinstance(value, dict):
-        return with_coded_references(value)
-    if isinstance(value, list):
-        return [_coded("", each) for each in value]
-    return quote(value, safe=_LEFT) if name == "$ref" and isinstance(value, str) else value
+def _coded(schema: Schema) -> Schema:
+    reference = schema.get("$ref")
+    return {**schema, "$ref": quote(reference, safe=_LEFT)} if isinstance(reference, str) else schema
