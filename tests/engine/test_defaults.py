@@ -95,6 +95,26 @@ def test_answers_are_drawn_as_the_authors_say_unless_the_caller_does(tiny_checkp
         assert model.generate(prompt, max_tokens=most).token_ids == greedy
 
 
+def test_suppressed_tokens_are_not_drawn(tiny_checkpoint, tmp_path):
+    """As transformers and vLLM follow Gemma 4's list of closing marks of images and sounds."""
+    prompt, most = [5, 6, 7], 12
+    with edgemoe.load(store_with({}, tiny_checkpoint, tmp_path), "2GiB") as model:
+        free = model.generate(prompt, max_tokens=most, logprobs=2)
+        first, second = (token for token, _ in free.logprobs[0].top)
+    store = store_with({"suppress_tokens": [first, -1, 10**9]}, tiny_checkpoint, tmp_path)
+    with edgemoe.load(store, "2GiB") as model:
+        held = model.generate(prompt, max_tokens=most, logprobs=1)
+        assert held.token_ids[0] == second
+        assert first not in held.token_ids
+        assert held.logprobs[0].top == free.logprobs[0].top[:1]  # the model's own distribution
+        warm = {"temperature": 100.0, "seed": 1, "logit_bias": {first: 1000}}
+        assert first not in model.generate(prompt, max_tokens=most, **warm).token_ids
+    store = store_with({"begin_suppress_tokens": [first]}, tiny_checkpoint, tmp_path)
+    with edgemoe.load(store, "2GiB") as model:
+        liked = model.generate(prompt, max_tokens=most, logit_bias={first: 1000}).token_ids
+    assert liked == [second] + [first] * (most - 1)
+
+
 def test_wrong_values_are_errors_of_a_request():
     with pytest.raises(RequestError):
         sampling_defaults([])

@@ -281,6 +281,7 @@ def test_a_missing_tokenizer_is_told_of_before_the_work(folder):
 def test_settings_of_answers_that_are_not_followed_are_told(folder):
     asked = {
         "suppress_tokens": [7],
+        "bad_words_ids": [[7]],
         "no_repeat_ngram_size": 3,
         "num_beams": 1,
         "stop_strings": None,
@@ -289,12 +290,20 @@ def test_settings_of_answers_that_are_not_followed_are_told(folder):
     (folder / "generation_config.json").write_text(json.dumps(asked))
     notes = convert(folder, folder.with_name("store"), EXACT).notes
     assert (
-        "generation_config.json: no_repeat_ngram_size, suppress_tokens: not followed when it answers" in notes
+        "generation_config.json: bad_words_ids, no_repeat_ngram_size: not followed when it answers" in notes
     )
 
 
 @pytest.mark.parametrize(
-    "settings", [{"top_p": 2}, {"temperature": "0.7"}, {"temperature": -1}, {"repetition_penalty": 0}]
+    "settings",
+    [
+        {"top_p": 2},
+        {"temperature": "0.7"},
+        {"temperature": -1},
+        {"repetition_penalty": 0},
+        {"suppress_tokens": 7},
+        {"begin_suppress_tokens": ["a"]},
+    ],
 )
 def test_settings_with_which_no_store_would_load_are_refused_before_the_work(folder, settings):
     (folder / "generation_config.json").write_text(json.dumps(settings))

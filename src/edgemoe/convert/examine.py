@@ -25,7 +25,7 @@ _SAMPLING = {
 }  # fmt: skip
 # Settings of answers that are not followed; at the values of NEUTRAL they ask for nothing.
 _UNHEEDED = frozenset(
-    ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids", "forced_bos_token_id",
+    ("bad_words_ids", "force_words_ids", "forced_bos_token_id",
      "forced_eos_token_id", "no_repeat_ngram_size", "min_length", "min_new_tokens", "num_beams", "typical_p",
      "sequence_bias", "penalty_alpha", "guidance_scale", "epsilon_cutoff", "eta_cutoff", "stop_strings",
      "encoder_no_repeat_ngram_size", "encoder_repetition_penalty", "exponential_decay_length_penalty")

@@ -8,15 +8,64 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgemoe.engine.sampling import Sampling
 from edgemoe.errors import RequestError, StoreError
+from edgemoe.native import FloatArray
 
 GENERATION_FILE = "generation_config.json"
 # Keys of the file that have our names and meaning.
 _NAMES = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
+@dataclass(frozen=True)
+class Suppressed:
+    """Tokens that are never drawn, and those that no answer begins with. V: vocabulary."""
+
+    always: tuple[int, ...] = ()
+    first: tuple[int, ...] = ()
+
+    def without(self, logits: FloatArray, *, is_first: bool) -> FloatArray:
+        """Logits (V,) of the tokens that may be drawn; the same array where all may."""
+        ids = [token for token in self.always + (self.first if is_first else ()) if token < len(logits)]
+        if not ids:
+            return logits
+        logits = logits.copy()
+        logits[ids] = -np.inf
+        return logits
+
+
+def suppressed_tokens(settings: Mapping[str, Any]) -> Suppressed:
+    """What a generation_config.json says of tokens that are not drawn.
+
+    Raises:
+        RequestError: it says so in no list of token ids.
+    """
+    return Suppressed(*(_token_ids(settings, f"{kind}suppress_tokens") for kind in ("", "begin_")))
+
+
+def _token_ids(settings: Mapping[str, Any], name: str) -> tuple[int, ...]:
+    value = settings.get(name)
+    if value is None:
+        return ()
+    is_list = isinstance(value, list) and all(type(token) is int for token in value)
+    if not is_list:
+        raise RequestError(f"{name} is {value!r:.60}; it must be a list of token ids")
+    return tuple(token for token in value if token >= 0)
+
+
+def read_suppressed(folder: Path) -> Suppressed:
+    """``suppressed_tokens`` of a store.
+
+    Raises:
+        StoreError: the file cannot be read, or a value is none that can be.
+    """
+    return suppressed_tokens(_read(folder))
 
 
 def read_sampling_defaults(folder: Path) -> dict[str, float]:
@@ -25,25 +74,32 @@ def read_sampling_defaults(folder: Path) -> dict[str, float]:
     Raises:
         StoreError: the file cannot be read, or a value is none that can be.
     """
+    return sampling_defaults(_read(folder))
+
+
+def _read(folder: Path) -> Mapping[str, Any]:
+    """The file, its values checked; empty if it is not there."""
     path = folder / GENERATION_FILE
     if not path.is_file():
         return {}
     try:
-        defaults = checked_defaults(json.loads(path.read_text(encoding="utf-8-sig")))
+        settings: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
+        checked_defaults(settings)
     except (OSError, ValueError, RecursionError) as error:
         what = str(error) if isinstance(error, RequestError) else f"cannot be read: {error}"
         raise StoreError(f"{path}: {what}") from error
-    return defaults
+    return settings
 
 
 def checked_defaults(settings: Mapping[str, Any]) -> dict[str, float]:
-    """``sampling_defaults``, each a value that can be.
+    """``sampling_defaults``, each a value that can be, and so are the file's suppressed tokens.
 
     Raises:
         RequestError: one cannot.
     """
     defaults = sampling_defaults(settings)
     Sampling(**defaults)  # type: ignore[arg-type]
+    suppressed_tokens(settings)
     return defaults
 
 

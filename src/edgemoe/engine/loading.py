@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from edgemoe.engine import forks
 from edgemoe.engine.batch import Limits
 from edgemoe.engine.budget import check_budget
-from edgemoe.engine.defaults import read_sampling_defaults
+from edgemoe.engine.defaults import Suppressed, read_sampling_defaults, read_suppressed
 from edgemoe.engine.draft_store import DraftPlan, MtpPlan, plan_draft, plan_mtp
 from edgemoe.engine.drafting import Drafting, DraftModel, MtpModel, build_drafting, check_draft
 from edgemoe.engine.drafting.mtp_drafter import StateRoom
@@ -59,6 +59,7 @@ class Engine:
     sampling: Mapping[str, float]  # what the model's authors say of drawing tokens
     weights_id: str  # the same for stores of the same weights in the same formats
     energy: EnergyMeter
+    suppressed: Suppressed  # by the authors, too
     notes: tuple[str, ...] = ()  # what of the store is not used, and why
 
     def close(self) -> None:
@@ -115,7 +116,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
     store = _checked(spec, store, options)
     # Loaded before the plan is made: its memory is measured rather than guessed.
     tokenizer = Tokenizer(store.path, store.config)
-    sampling = read_sampling_defaults(store.path)
+    sampling, suppressed = read_sampling_defaults(store.path), read_suppressed(store.path)
     predictor_name = choose_predictor(store, options.predictor)
     draft, memory = _plan(spec, store, predictor_name, options)
     experts, session = _assemble(spec, store, memory, predictor_name, options)
@@ -134,6 +135,7 @@ def load_engine(store: Store, options: LoadOptions) -> Engine:
         sampling=sampling,
         weights_id=weights_id(store.manifest),
         energy=EnergyMeter(find_counters(), memory_bytes_per_use(spec, store.manifest)),
+        suppressed=suppressed,
         notes=store.notes,
     )
 

@@ -16,6 +16,7 @@ class Writer:
 
     def __init__(self, engine: Engine, request: Request) -> None:
         self._request = request
+        self._suppressed = engine.suppressed
         self._generator = request.sampling.generator()
         self._scanner = StopScanner(request.stop)
         self._decoder: StreamDecoder | None = None
@@ -31,7 +32,8 @@ class Writer:
         """Draw a token from logits (V,): the text that it completes, and why the answer ends, if it does."""
         request = self._request
         mask = None if request.constraint is None else request.constraint.mask()
-        token_id = sample(logits, request.sampling, self._generator, context, self.token_ids, mask)
+        allowed = self._suppressed.without(logits, is_first=not self.token_ids)
+        token_id = sample(allowed, request.sampling, self._generator, context, self.token_ids, mask)
         self.token_ids.append(token_id)
         if request.logprobs is not None:
             self.logprobs.append(token_logprob(logits, token_id, request.logprobs))
