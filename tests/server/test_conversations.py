@@ -148,11 +148,15 @@ def test_a_call_that_was_made_text_is_read_as_the_same_call():
 
 
 def give_template(store, template):
-    """Another chat template, written into the store's list of files too."""
-    (store / "chat_template.jinja").write_text(template)
+    give_file(store, "chat_template.jinja", template)
+
+
+def give_file(store, name, text):
+    """Another file, written into the store's list of files too."""
+    (store / name).write_text(text)
     manifest = json.loads((store / "edgemoe.json").read_text())
-    manifest["files"]["chat_template.jinja"] = len(template.encode())
-    manifest["checksums"].pop("chat_template.jinja", None)
+    manifest["files"][name] = len(text.encode())
+    manifest["checksums"].pop(name, None)
     del manifest["checksum"]
     (store / "edgemoe.json").write_text(json.dumps(manifest))
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import httpx
 import pytest
+from helpers.live_server import DEMO_STORE, live_server
+from server.test_conversations import give_file
 from test_thoughts import events_of
 
 from edgemoe.server.dialects import DIALECTS
@@ -91,6 +95,19 @@ def test_a_familys_marks_are_read_and_the_rest_is_noise(family):
     assert [mark for mark in FAMILY_MARKS[family] if not any(mark in text for text in written)] == []
     noise = ["<|im_start|>", "<|endoftext|>", "<|fim_prefix|>", "<bos>", "<pad>", "<unk>", "[INST]"]
     assert [mark for mark in noise if any(mark in text for text in written)] == []
+
+
+def test_entries_that_a_file_calls_unused_are_no_text(tmp_path):
+    store = shutil.copytree(DEMO_STORE, tmp_path / "demo")
+    give_file(store, "tokenizer_config.json", json.dumps({"unused_token_ids": [5, 300]}))
+    asked = ASK | {"prompt": "Once", "logit_bias": {"300": 100}}
+    with live_server(store) as live, httpx.Client(base_url=live.url) as client:
+        told, shown = (
+            client.post("/v1/completions", json=asked | {"skip_special_tokens": skips}).json()
+            for skips in (True, False)
+        )
+    assert (told["choices"][0]["text"], told["usage"]["completion_tokens"]) == ("", 3)
+    assert shown["choices"][0]["text"] != ""
 
 
 def test_the_token_that_ends_an_answer_counts(http):

@@ -157,8 +157,8 @@ class LocalModel:
             return self._vocabulary
 
     def hidden_ids(self, shown: Sequence[str]) -> frozenset[int]:
-        """Special tokens that clients do not see: all that are no part of a text of ``shown``."""
-        return frozenset(
+        """Tokens that clients do not see: unused and special ones, but for parts of a text of ``shown``."""
+        return self.model.tokenizer.unused_ids | frozenset(
             token_id
             for text, token_id in self._special_ids.items()
             if not self.model.tokenizer.shows(token_id) and not any(text in each for each in shown)

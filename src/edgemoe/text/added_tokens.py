@@ -19,6 +19,8 @@ _EXTRA = ("extra_special_tokens", "additional_special_tokens")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _MARK = {"__type": "AddedToken"}
 _Token = tokenizers.AddedToken
+# What GGUF files say of entries that stand for no text; checkpoint/gguf/tokenizer.py writes it.
+_UNUSED_IDS = "unused_token_ids"
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,18 @@ def read_special_tokens(
         usual = {texts[name] for name in NAMED if name in texts}
         listed = _from_added_file(added, usual | {str(token.content) for token in extra})
     return SpecialTokens(texts, listed, is_complete, (*named.values(), *extra))
+
+
+def read_unused_ids(settings: Mapping[str, Any]) -> frozenset[int]:
+    """Tokens that a store's tokenizer_config.json calls unused.
+
+    Raises:
+        StoreError: it has no list of ids.
+    """
+    found = settings.get(_UNUSED_IDS, [])
+    if not isinstance(found, list) or not all(type(token_id) is int for token_id in found):
+        raise StoreError(f"tokenizer_config.json: {_UNUSED_IDS} is no list of token ids")
+    return frozenset(found)
 
 
 def _named(values: Mapping[str, Any]) -> Iterator[tuple[str, _Token]]:

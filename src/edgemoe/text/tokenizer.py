@@ -11,7 +11,7 @@ import tokenizers
 
 from edgemoe.arguments import token_ids as ids
 from edgemoe.errors import RequestError, StoreError
-from edgemoe.text.added_tokens import SpecialTokens, read_special_tokens
+from edgemoe.text.added_tokens import SpecialTokens, read_special_tokens, read_unused_ids
 from edgemoe.text.chats import Chats
 from edgemoe.text.classes import Loaded, load_tokenizer
 from edgemoe.text.decoding import Decoding
@@ -52,7 +52,8 @@ class Tokenizer:
         self.has_rules_of_class = loaded is not None and loaded.is_other
         self.special_tokens: Mapping[str, str] = special.named
         self._is_tidied = False
-        self._special_ids = self._sentinel_ids = frozenset[int]()
+        self._special_ids = self._silent_ids = frozenset[int]()
+        self.unused_ids = read_unused_ids(self._settings)
         self.reach = Reach(None, frozenset(), is_tidied=False)
         self._token_bytes: TokenBytes | None = None
         self._decoding: Decoding | None = None
@@ -164,8 +165,8 @@ class Tokenizer:
         return self.decode_all([token_id]).encode() if known is None else known
 
     def shows(self, token_id: int) -> bool:
-        """Whether ``decode`` gives a token's text: special tokens are left out, sentinels are not."""
-        return token_id not in self._special_ids or token_id in self._sentinel_ids
+        """Whether ``decode`` gives a token's text: not of special and unused ones, sentinels apart."""
+        return token_id not in self._silent_ids
 
     def render_chat(
         self,
@@ -243,7 +244,8 @@ class Tokenizer:
             loaded.rules.add_tokens(tokenizer, added.with_listed(loaded.added), self._settings)
         special |= _special(tokenizer)
         self._special_ids = frozenset(special)
-        self._sentinel_ids = frozenset(i for i, text in special.items() if text.startswith(_T5_SENTINEL))
+        sentinels = frozenset(i for i, text in special.items() if text.startswith(_T5_SENTINEL))
+        self._silent_ids = (self._special_ids - sentinels) | self.unused_ids
         # Tidying would take spaces from the text of a BPE, whose tokens have their own.
         self._is_tidied = bool(self._settings.get(_TIDIES)) and (
             not isinstance(tokenizer.model, tokenizers.models.BPE) or bool(self._settings.get(_TIDIES_BPE))

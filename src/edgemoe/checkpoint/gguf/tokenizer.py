@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.checkpoint.gguf.build_tokenizer import BUILDERS, BuildError, Built
-from edgemoe.checkpoint.gguf.vocabulary import Vocabulary, read_vocabulary
+from edgemoe.checkpoint.gguf.vocabulary import UNUSED, Vocabulary, read_vocabulary
 from edgemoe.errors import CheckpointError
 
 _BESIDE = "put the model's tokenizer.json beside it"
@@ -103,7 +103,8 @@ def _settings(vocabulary: Vocabulary) -> dict[str, Any]:
         text = vocabulary.text(role)
         if text is not None:
             settings[f"{_SETTING_NAMES.get(role, role)}_token"] = text
-    return settings
+    unused = [token_id for token_id, kind in enumerate(vocabulary.kinds) if kind == UNUSED]
+    return settings | ({"unused_token_ids": unused} if unused else {})  # a key of our own
 
 
 def _templates(metadata: Mapping[str, Any]) -> dict[str, str]:
