@@ -97,6 +97,34 @@ def test_chat(http, extra):
     assert chunks[-1]["choices"] == []
 
 
+@pytest.mark.parametrize(
+    ("path", "about"), [("/v1/chat/completions", {"messages": SAY}), ("/v1/completions", {"prompt": "Once"})]
+)
+@pytest.mark.parametrize("extra", [{}, {"n": 2}, {"logprobs": 1}])
+def test_usage_in_each_chunk(http, path, about, extra):
+    """As vLLM has it for those who ask: programs that measure count tokens by it."""
+    if extra.get("logprobs") and "messages" in about:
+        extra = {"logprobs": True}
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    body = {"model": "demo", "max_tokens": 4, "temperature": 0, "stream": True, "stream_options": options}
+    *chunks, last = events_of(http.post(path, json=body | about | extra).text)
+    num_prompt, num_choices = last["usage"]["prompt_tokens"], extra.get("n", 1)
+    assert last["usage"]["completion_tokens"] == 4 * num_choices
+    for choice in range(num_choices):
+        told = [chunk["usage"] for chunk in chunks if chunk["choices"][0]["index"] == choice]
+        counts = [usage["completion_tokens"] for usage in told if usage is not None]
+        assert counts == sorted(counts)
+        assert set(counts) == {1, 2, 3, 4}
+        assert {usage["prompt_tokens"] for usage in told if usage is not None} == {num_prompt}
+        assert all(usage["total_tokens"] == num_prompt + count
+                   for usage, count in zip(filter(None, told), counts, strict=True))  # fmt: skip
+    plain = body | about | {"stream_options": {"include_usage": True, "continuous_usage_stats": False}}
+    *chunks, _ = events_of(http.post(path, json=plain).text)
+    assert {chunk["usage"] for chunk in chunks} == {None}
+    wrong = body | about | {"stream_options": options | {"continuous_usage_stats": "yes"}}
+    assert "stream_options.continuous_usage_stats" in http.post(path, json=wrong).json()["error"]["message"]
+
+
 def test_completions_and_models(http):
     body = {"model": "demo", "prompt": "Once", "max_tokens": 3, "logprobs": 1}
     strictly(Completion, http.post("/v1/completions", json=body).json())

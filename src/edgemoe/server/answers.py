@@ -171,6 +171,7 @@ class Answers:
             lambda event: emit((choice, event)),
             lambda at_s: self._note_token(record, at_s),
             echo,
+            counts_each=request.counts_each,
         )
         if echo and request.num_top_logprobs is None:
             emit((choice, Text(echo)))

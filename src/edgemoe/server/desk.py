@@ -25,15 +25,18 @@ class Desk:
         emit: Callable[[Event], None],
         note_token: Callable[[float], None],
         echo: str,
+        *,
+        counts_each: bool = False,
     ) -> None:
         """``note_token`` is told when each token was drawn, by ``time.monotonic``; ``echo``: the prompt,
-        where it is to be told.
+        where it is to be told; ``counts_each``: how many tokens there are is told with each of them.
         """
         self._writer = writer
         self._cancel = cancel
         self._emit = emit
         self._note_token = note_token
         self._echo = echo
+        self._counts_each = counts_each
         self._began_s = time.monotonic()
         self._pieces: deque[Piece] = deque()
         self._is_called = False
@@ -58,7 +61,10 @@ class Desk:
     def _take(self, piece: Piece) -> None:
         if isinstance(piece, Token):
             self._note_token(piece.at_s)
-            for event in self._writer.push(piece):
+            events = self._writer.push(piece)
+            if self._counts_each and events:
+                self._emit(self._writer.counted())
+            for event in events:
                 self._emit(event)
             if self._writer.is_done:
                 self._cancel.set()

@@ -31,6 +31,14 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """So many tokens an answer has by now, told before what the newest of them brings."""
+
+    num_prompt: int
+    num_completion: int
+
+
+@dataclass(frozen=True)
 class Reasoning:
     """A piece of what the model thinks before it answers."""
 
@@ -101,4 +109,4 @@ class Finish:
     stop_text: str | None = None
 
 
-Event = Progress | Reasoning | Text | ToolOpen | ToolDelta | ToolClose | Finish
+Event = Progress | Counted | Reasoning | Text | ToolOpen | ToolDelta | ToolClose | Finish

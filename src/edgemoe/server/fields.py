@@ -52,6 +52,12 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
+def counts_each(fields: Fields) -> bool:
+    """Whether each chunk of a stream is to tell the tokens so far, in vLLM's words."""
+    options = fields.inner("stream_options")
+    return options is not None and options.flag("include_usage") and options.flag("continuous_usage_stats")
+
+
 def _too_deep() -> Failure:
     return Failure(400, f"the body is nested more than {MAX_DEPTH} deep", "invalid_json")
 

@@ -70,6 +70,7 @@ class AnswerRequest:
     num_choices: int = 1
     num_top_logprobs: int | None = None  # None: no logprobs
     reports_progress: bool = False
+    counts_each: bool = False  # tell how many tokens there are with each of them
     ignored_fields: tuple[str, ...] = ()
 
 

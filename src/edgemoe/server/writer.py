@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from edgemoe.server.call_memory import Turn
 from edgemoe.server.dialects import Call, Reader
 from edgemoe.server.events import (
+    Counted,
     Event,
     Finish,
     Reasoning,
@@ -92,6 +93,10 @@ class AnswerWriter:
         if self._chances:
             out.append(self._text(""))
         return [*out, Finish(self._reason(end), self._usage(end), self._stop_text())]
+
+    def counted(self) -> Counted:
+        """How many tokens there are by now."""
+        return Counted(self._num_prompt, self.num_tokens)
 
     def _usage(self, end: End) -> Usage:
         """What was written up to the answer's end. The token that ends it counts, as in other APIs."""

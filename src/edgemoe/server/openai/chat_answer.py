@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from edgemoe.server.events import (
+    Counted,
     Event,
     Finish,
     Progress,
@@ -34,6 +35,16 @@ def usage_body(usage: Usage) -> dict[str, Any]:
         "total_tokens": usage.num_prompt + usage.num_completion,
         "prompt_tokens_details": {"cached_tokens": usage.num_cached},
         "completion_tokens_details": {"reasoning_tokens": usage.num_reasoning},
+    }
+
+
+def usage_so_far(count: Counted | Usage) -> dict[str, Any]:
+    """``usage`` of a chunk, as vLLM has it."""
+    total = count.num_prompt + count.num_completion
+    return {
+        "prompt_tokens": count.num_prompt,
+        "completion_tokens": count.num_completion,
+        "total_tokens": total,
     }
 
 
@@ -85,9 +96,11 @@ class ChatEncoder:
 
     def encode(self, choice: int, event: Event) -> Iterable[str]:
         """The chunks of an event."""
-        if isinstance(event, Text):
-            if event.chances:
-                logprobs = logprobs_body(event.chances)
+        if isinstance(event, Counted):
+            self._head["usage"] = usage_so_far(event)
+        elif isinstance(event, Text):
+            if event.chances or self._head.get("usage"):
+                logprobs = logprobs_body(event.chances) if event.chances else None
                 yield self._chunk(choice, {"content": event.text}, logprobs=logprobs)
             else:
                 yield f"{self._before_text[choice]}{dump(event.text)}{self._after_text}"
@@ -113,6 +126,8 @@ class ChatEncoder:
 
     def _finish(self, choice: int, event: Finish) -> Iterator[str]:
         self._usages.append(event.usage)
+        if self._head.get("usage"):
+            self._head["usage"] = usage_so_far(event.usage)
         reason = FINISH_REASONS[event.reason]
         yield self._chunk(choice, {}, reason, timings=dict(event.usage.timings))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgemoe.server.failures import refused
-from edgemoe.server.fields import Fields
+from edgemoe.server.fields import Fields, counts_each
 from edgemoe.server.messages import MAX_MESSAGES
 from edgemoe.server.openai.chat_messages import read_messages
 from edgemoe.server.options import Limits
@@ -101,6 +101,7 @@ def read_chat(body: Mapping[str, Any], limits: Limits) -> AnswerRequest:
         num_choices=fields.integer("n", 1, limits.num_choices) or 1,
         num_top_logprobs=(num_top or 0) if logprobs else None,
         reports_progress=fields.flag("return_progress"),
+        counts_each=counts_each(fields),
     )
     return with_ignored(request, fields, HARMLESS)
 

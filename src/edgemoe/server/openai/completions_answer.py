@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from edgemoe.server.events import Event, Finish, Progress, Text, TokenChance, Usage
+from edgemoe.server.events import Counted, Event, Finish, Progress, Text, TokenChance, Usage
 from edgemoe.server.failures import Failure
-from edgemoe.server.openai.chat_answer import DONE, FINISH_REASONS, usage_body
+from edgemoe.server.openai.chat_answer import DONE, FINISH_REASONS, usage_body, usage_so_far
 from edgemoe.server.request import new_id
 from edgemoe.server.streaming import data
 from edgemoe.server.whole import Whole, usage_of
@@ -73,11 +73,15 @@ class CompletionsEncoder:
 
     def encode(self, choice: int, event: Event) -> Iterable[str]:
         """The chunks of an event."""
-        if isinstance(event, Text):
+        if isinstance(event, Counted):
+            self._head["usage"] = usage_so_far(event)
+        elif isinstance(event, Text):
             extra = {"logprobs": self._logprobs(choice, event.chances)} if event.chances else {}
             yield self._chunk(choice, event.text, None, **extra)
         elif isinstance(event, Finish):
             self._usages.append(event.usage)
+            if self._head.get("usage"):
+                self._head["usage"] = usage_so_far(event.usage)
             yield self._chunk(choice, "", FINISH_REASONS[event.reason])
         elif isinstance(event, Progress) and self._reports_progress:
             progress = {"total": event.total, "processed": event.done}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgemoe.server.fields import Fields
+from edgemoe.server.fields import Fields, counts_each
 from edgemoe.server.openai.chat_request import (
     HARMLESS,
     read_draw,
@@ -59,6 +59,7 @@ def read_completions(body: Mapping[str, Any], limits: Limits) -> CompletionsRequ
         only_scores=wants_none and echoes,
         only_reads=wants_none and not echoes,
         reports_progress=fields.flag("return_progress"),
+        counts_each=counts_each(fields),
     )
     prompts = read_prompts(fields)
     first = with_ignored(first, fields, HARMLESS)
