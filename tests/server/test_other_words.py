@@ -207,3 +207,16 @@ def test_a_definition_that_stands_for_itself_is_refused_in_one_line(http, schema
 def test_connections_stay_open_longer_than_clients_keep_them():
     listener = Listener(SimpleNamespace(options=ServerOptions()))
     assert listener.config.timeout_keep_alive > 90  # Go's clients, and proxies written in it
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/api/tags"), ("POST", "/api/chat"), ("GET", "/api/version")]
+)
+def test_clients_of_ollama_are_told_what_to_choose(http, method, path):
+    answer = http.request(method, path)
+    assert answer.status_code == 404
+    message = answer.json()["error"]["message"]
+    assert message == (
+        f"there is nothing at {method} {path}; Ollama's API is not served: choose OpenAI's in the client,"
+        " at this address with /v1 behind it"
+    )

@@ -216,9 +216,15 @@ def plain_path(path: str, root: str = "") -> str:
 def _http_failure(error: HTTPException, visit: _Visit) -> Failure:
     codes = {404: "unknown_url", 405: "method_not_allowed"}
     what = f"{visit.method} {printable(visit.path[:SHOWN_PATH])}"
+    to_choose = (
+        "OpenAI's clients are given this server's address with /v1 behind it, Anthropic's clients without"
+    )
+    if visit.path.startswith("/api/"):
+        to_choose = (
+            "Ollama's API is not served: choose OpenAI's in the client, at this address with /v1 behind it"
+        )
     message = {
-        404: f"there is nothing at {what}; OpenAI's clients are given this server's address with /v1 behind "
-        "it, Anthropic's clients without",
+        404: f"there is nothing at {what}; {to_choose}",
         405: f"there is no {what}; this path takes {(error.headers or {}).get('Allow', 'other methods')}",
     }
     return Failure(
