@@ -74,7 +74,17 @@ def test_lists_of_json_are_read_too():
 
 
 @pytest.mark.parametrize(
-    "text", ["[f('x')]", "[f(a=)]", "[]", "f", "[f(a='x]", "[f(a=1) b]", "[f(a=" + "[" * 9000]
+    "text",
+    [
+        "[f('x')]",
+        "[f(a=)]",
+        "[]",
+        "f",
+        "[f(a='x]",
+        "[f(a=1) b]",
+        "[f(a=" + "[" * 9000,
+        "[f(a='" + ("')" + " " * 300) * 300 + "x]",
+    ],
 )
 def test_what_is_no_call_is_text(text):
     assert read(text) == START + text + END

@@ -20,10 +20,13 @@ from edgemoe.server.dialects.reader import Call, CallReader, Manner, Mark, Schem
 _WORD = re.compile(r"[^,()\[\]{}]+")
 _WORDS = {"True": True, "False": False, "None": None}
 # What follows an argument: another one, or the end of the call and another call or the end of all.
+# No two rows of spaces stand side by side: all ways to part them would be tried.
 _NAMED = r"""\s*([^\s()\[\]{},='"]+)\s*"""
 _NAME = re.compile(_NAMED)
-_AFTER_ARGUMENT = re.compile(rf"\s*(?:,{_NAMED}=|,?\s*\)\s*(?:,{_NAMED}\(|,?\s*\]?\s*\Z))")
+_AFTER_ARGUMENT = re.compile(rf"\s*(?:,{_NAMED}=|(?:,\s*)?\)\s*(?:,{_NAMED}\(|(?:,\s*)?(?:\]\s*)?\Z))")
 _AFTER_ITEM = re.compile(r"\s*[,\])}:]")
+# What a text may begin and end with, and what finds that and all that is escaped.
+_QUOTES = {quote: re.compile(rf"\\.|{quote}", re.DOTALL) for quote in ("'''", '"""', "'", '"')}
 _ESCAPE = re.compile(r"\\(\n|[\\'\"abfnrtv]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})")
 _LETTERS = {"\n": "", "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
@@ -70,7 +73,7 @@ class _Text:
 
     def _value(self, follows: re.Pattern[str] = _AFTER_ITEM, schema: Any = None) -> Any:
         self._skip()
-        for quote in ("'''", '"""', "'", '"'):
+        for quote in _QUOTES:
             if self._text.startswith(quote, self._place):
                 return self._string(quote, follows)
         if self._take("{"):
@@ -83,11 +86,11 @@ class _Text:
     def _string(self, quote: str, follows: re.Pattern[str]) -> str:
         start = self._place + len(quote)
         place = start
-        while place < len(self._text):
-            if self._text.startswith(quote, place) and follows.match(self._text, place + len(quote)):
-                self._place = place + len(quote)
-                return _ESCAPE.sub(_unescaped, self._text[start:place])
-            place += 2 if self._text[place] == "\\" else 1
+        while found := _QUOTES[quote].search(self._text, place):
+            if found[0] == quote and follows.match(self._text, found.end()):
+                self._place = found.end()
+                return _ESCAPE.sub(_unescaped, self._text[start : found.start()])
+            place = found.end() if found[0][0] == "\\" else found.start() + 1
         raise _NoCall
 
     def _entries(self) -> dict[str, Any]:
