@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 
 import pytest
 
-from edgemoe.engine.scheduler import Cancelled, Scheduler
+from edgemoe.engine.batch import Wish
+from edgemoe.engine.scheduler import Cancelled, Job, Scheduler
 from edgemoe.errors import RequestError
 
 PATIENCE_S = 20  # how long a thread that does not come is waited for: long, and only where a test fails
@@ -119,4 +121,62 @@ def test_closing_waits_for_the_step_and_turns_the_others_away():
     join([running, closing])
     assert len(errors) == 1
     with pytest.raises(RequestError, match="the model is closed"), scheduler.turn():
+        pass
+
+
+class Together:
+    """Makes one step of two jobs; then of whatever waits."""
+
+    def __init__(self):
+        self.made, self.num_wanted = [], 2
+
+    def gathering_s(self, waiting):
+        return 0.0 if len(waiting) >= self.num_wanted else PATIENCE_S
+
+    def choose(self, waiting):
+        self.num_wanted = 1
+        return list(waiting)
+
+    def make(self, jobs):
+        for job in jobs:
+            self.made.append(job)
+            job.is_done = True
+
+
+class InterruptedLine(deque):
+    """Ctrl-C as one of those that were chosen leaves the line, and again as it is put back."""
+
+    num_left = 2
+
+    def remove(self, job):
+        super().remove(job)
+        self._interrupt()
+
+    def appendleft(self, job):
+        super().appendleft(job)
+        self._interrupt()
+
+    def _interrupt(self):
+        if self.num_left:
+            self.num_left -= 1
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_between_the_line_and_the_step_loses_nobody():
+    scheduler, maker, errors = Scheduler(), Together(), []
+    scheduler._line = InterruptedLine()
+    jobs = [Job(Wish(1, True), lambda: False) for _ in range(2)]
+
+    def run(job):
+        try:
+            scheduler.run(job, maker)
+        except KeyboardInterrupt:
+            errors.append(job)
+
+    join([start(run, job) for job in jobs])
+    ((interrupted,), other) = errors, next(job for job in jobs if job not in errors)
+    assert maker.made == [other]
+    assert not interrupted.is_done
+    assert not scheduler._line
+    with scheduler.turn():
         pass

@@ -47,7 +47,7 @@ class Maker(Protocol):
         ...
 
     def make(self, jobs: Sequence[Job]) -> None:
-        """The step; after an error all texts are as they were."""
+        """The step. After an error all texts are as they were, but those whose jobs it has set done."""
         ...
 
 
@@ -60,6 +60,7 @@ class Scheduler:
         self._line: deque[object] = deque()  # jobs, and tickets of those who want the model to themselves
         self._num_asleep = 0
         self._owner: int | None = None  # the thread whose step is running
+        self._taken: list[Job] = []  # out of the line, for that step
         self._is_closed = False
         self.is_forked = False
         forks.watch(self)
@@ -108,21 +109,41 @@ class Scheduler:
             self._sleep(seconds)
             self.check()
             waiting = self._waiting()
-        jobs = maker.choose(waiting)
-        for chosen in jobs:
+        self._taken = maker.choose(waiting)  # from here on an interrupted thread can put them back
+        for chosen in self._taken:
             self._line.remove(chosen)
             chosen.is_running = True
-        return jobs
+        return self._taken
 
     def _withdraw(self, job: Job) -> None:
         """Take a job back whose thread has been interrupted, wherever that was."""
+        try:
+            self._take_back(job)
+        except BaseException:  # who presses Ctrl-C twice interrupts this, too
+            self._take_back(job)
+            raise
+
+    def _take_back(self, job: Job) -> None:
         with self.lock:
-            self._release(threading.get_ident())
+            if self._owner == threading.get_ident():
+                self._end_step()
             while job.is_running:  # in another thread's step, which must not lose its text
                 self._sleep()
             if job in self._line:
                 self._line.remove(job)
             self.notify()
+
+    def _end_step(self) -> None:
+        """Put those of this thread's step that are not done back, and let the next one begin.
+
+        It may be interrupted anywhere, and called again.
+        """
+        for job in reversed(self._taken):
+            job.is_running = False
+            if not job.is_done and job not in self._line:
+                self._line.appendleft(job)
+        self._taken = []
+        self._release(threading.get_ident())
 
     def _waiting(self) -> list[Job]:
         """The jobs at the head of the line, as far as the first who wants the model alone."""
@@ -135,22 +156,17 @@ class Scheduler:
 
     def _make(self, jobs: list[Job], maker: Maker) -> None:
         """Make a step. After an error in one of several texts each gets one of its own: it may be of one."""
-        is_made = False
         try:
             maker.make(jobs)
-            is_made = True
         except Exception:
             if len(jobs) == 1:
                 raise
         finally:
             with self.lock:
-                for job in reversed(jobs):
-                    job.is_running = False
-                    job.is_done = is_made
-                    if not is_made:
+                for job in jobs:
+                    if not job.is_done:
                         job.wish = Wish(job.wish.num_rows, job.wish.is_answer, is_alone=True)
-                        self._line.appendleft(job)
-                self._release(threading.get_ident())
+                self._end_step()
 
     @contextmanager
     def turn(self, is_cancelled: Callable[[], bool] = lambda: False) -> Iterator[None]:

@@ -18,7 +18,7 @@ from edgemoe.engine.holding import Holding, common_prefix
 from edgemoe.engine.scheduler import Cancelled, Scheduler
 from edgemoe.engine.state_file import write_state
 from edgemoe.engine.state_pool import StatePool
-from edgemoe.engine.steps import Part, StepMaker
+from edgemoe.engine.steps import Part, StepMaker, TakenBack
 from edgemoe.errors import RequestError
 from edgemoe.experts import ExpertCounts, LayerObserver, StreamedExperts
 from edgemoe.models import Decoder, Encoder
@@ -129,6 +129,8 @@ class Text:
         try:
             if is_within and len(holding.token_ids) == len(self.token_ids):
                 return self._answer(holding, token_id, drafted)
+        except TakenBack:
+            pass
         finally:
             self._machinery.pool.unpin(holding)
         if not is_within:
@@ -225,7 +227,11 @@ class Text:
                     start = len(holding.token_ids)
                     is_over = start + size >= total
                     chunk = list(token_ids[start : start + size])
-                    part = self._extend(holding, chunk, has_logits=has_logits and is_over)
+                    try:
+                        part = self._extend(holding, chunk, has_logits=has_logits and is_over)
+                    except TakenBack:
+                        is_over = False
+                        continue
             if progress is not None and (is_reading or not self._prompt):
                 done = len(self._prompt) if is_reading else len(self.token_ids)
                 progress(done, done if is_reading else total)
@@ -251,7 +257,11 @@ class Text:
         has_logits: bool = False,
         num_drafted: int = 0,
     ) -> Part:
-        """The next tokens, in a step that other texts may take part in."""
+        """The next tokens, in a step that other texts may take part in.
+
+        Raises:
+            TakenBack: a step with others failed, and the text does not go on from where it was.
+        """
         part = Part(
             holding,
             chunk,

@@ -34,6 +34,10 @@ class LastToken(NamedTuple):
     step: int
 
 
+class TakenBack(Exception):
+    """A text has got shorter since it asked for a step, and has to be read again. Never leaves the engine."""
+
+
 class Part(Job):
     """The next tokens of one text, and what the model makes of them."""
 
@@ -54,6 +58,7 @@ class Part(Job):
         """
         super().__init__(Wish(len(token_ids), is_answer, observer is not None), is_cancelled)
         self.holding = holding
+        self.start = len(holding.token_ids)
         self.token_ids = token_ids
         self.num_logits = len(token_ids) if is_tentative else int(has_logits)  # of the last tokens
         self.is_tentative = is_tentative
@@ -169,8 +174,13 @@ class StepMaker:
         return [waiting[i] for i in chosen]
 
     def make(self, jobs: Sequence[Job]) -> None:
-        """See Maker."""
+        """See Maker.
+
+        Raises:
+            TakenBack: a step that failed has taken a text of these back.
+        """
         parts = [job for job in jobs if isinstance(job, Part)]
+        self._check(parts)
         experts, began_s = self._experts, time.monotonic()
         before, observer = experts.counts, experts.observer
         if parts[0].observer is not None:
@@ -192,6 +202,19 @@ class StepMaker:
         """Expect no more of this text."""
         self._answering.pop(id(holding), None)
 
+    def _check(self, parts: Sequence[Part]) -> None:
+        """Refuse tokens that do not follow those of their text.
+
+        A state that cannot go back by itself goes back to where it was kept last, for whosever error the
+        step failed.
+        """
+        for part in parts:
+            holding = part.holding
+            if holding.state.length != len(holding.token_ids):  # a second Ctrl-C came while it was taken back
+                self._pool.rewind(holding, len(holding.token_ids))
+            if len(holding.token_ids) != part.start:
+                raise TakenBack
+
     def _run(self, parts: Sequence[Part]) -> None:
         segments: list[Segment] = []
         tokens: list[int] = []
@@ -207,13 +230,16 @@ class StepMaker:
         first = 0
         for part, segment in zip(parts, segments, strict=True):
             part.hidden = hidden[segment.rows]
-            part.holding.token_ids += part.token_ids
-            if not part.wish.is_answer:
-                part.holding.state.keep()  # the next turn of a chat goes on from here
             part.logits = logits[first : first + part.num_logits]
             if part.num_logits < len(wanted):
                 part.logits = part.logits.copy()  # which keeps no others alive
             first += part.num_logits
+            if not part.wish.is_answer:
+                part.holding.state.keep()  # the next turn of a chat goes on from here
+            # Nothing is called between these two, so Python does not look for Ctrl-C, after which the others
+            # of the step would have their tokens twice.
+            part.holding.token_ids += part.token_ids
+            part.is_done = True
 
     def _measure(self, parts: Sequence[Part], began_s: float, waited_s: float) -> None:
         now_s = time.monotonic()
