@@ -14,7 +14,7 @@ from edgemoe.cli.given import as_utf8, template_options
 from edgemoe.cli.groups import with_groups
 from edgemoe.cli.loading import LoadArguments
 from edgemoe.cli.options import ModelArgument, unset
-from edgemoe.cli.output import say, shown_store
+from edgemoe.cli.output import is_terminal, say, shown_store
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def chat(
     edgemoe chat qwen.store --memory 6GiB --drop-oldest --template-option enable_thinking=false
     """
     values = template_options(template)
-    if sys.stdin.isatty() and sys.stdout.isatty():
+    if is_terminal(sys.stdin) and is_terminal(sys.stdout):
         import_module("readline")  # gives input() history and line editing
     with load.load(store) as model:
         options = answer.options(model, DEFAULTS)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgemoe.cli.answering import status_line, why_cut
 from edgemoe.cli.lines import read_message
-from edgemoe.cli.output import print_json, reading_prompt, say
+from edgemoe.cli.output import is_terminal, print_json, reading_prompt, say
 from edgemoe.cli.wrapping import WordWrap
 from edgemoe.errors import ContextError, RequestError
 
@@ -268,7 +268,7 @@ def _named(name: str) -> Path:
 
 def _columns() -> int | None:
     """Width of the terminal that answers go to; None where they go elsewhere and are not to be wrapped."""
-    if not sys.stdout.isatty():
+    if not is_terminal(sys.stdout):
         return None
     import shutil
 

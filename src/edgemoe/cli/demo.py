@@ -9,7 +9,7 @@ import typer
 
 from edgemoe.cli.answering import status_line
 from edgemoe.cli.options import JsonOption, unset
-from edgemoe.cli.output import print_json, say
+from edgemoe.cli.output import is_terminal, print_json, say
 
 if TYPE_CHECKING:
     from edgemoe.api import Chunk, Model
@@ -52,7 +52,7 @@ def demo(
     with demo_store() as store, load_demo(store) if memory is None else edgemoe.load(store, memory) as model:
         if as_json:
             print_json(model.generate(prompt, **options).to_json())
-        elif sys.stdout.isatty():
+        elif is_terminal(sys.stdout):
             _show_live(model, prompt, options)
         else:
             _show_plain(model, prompt, options)

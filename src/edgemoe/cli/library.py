@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgemoe.cli.options import JsonOption
-from edgemoe.cli.output import new_table, print_json, print_table, say
+from edgemoe.cli.output import is_terminal, new_table, print_json, print_table, say
 from edgemoe.errors import RequestError
 
 
@@ -56,7 +56,7 @@ def remove(
     if path is None:
         raise NotAStoreError(f"{name}: no store of this name in {library_folder()}; see: edgemoe list")
     if not is_sure:
-        if not sys.stdin.isatty():
+        if not is_terminal(sys.stdin):
             raise RequestError(f"{path} would be deleted; say --yes where nobody can be asked")
         if not typer.confirm(f"delete {path}?", err=True):
             path = None

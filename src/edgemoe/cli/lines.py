@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgemoe.cli.output import say
+from edgemoe.cli.output import is_terminal, say
 
 QUOTES = '"""'
 WAKE_S = 0.25  # soon enough for Ctrl-C, seldom enough not to cut the bytes of an arrow key apart
@@ -56,10 +56,10 @@ def _until_quotes(lines: list[str]) -> str:
 
 def _read_line(prompt: str) -> str | None:
     """A line without its end; None at the end of all."""
-    if not sys.stdin.isatty():
+    if not is_terminal(sys.stdin):
         return _stripped(sys.stdin.readline())
     with _waking():
-        if sys.stdout.isatty():
+        if is_terminal(sys.stdout):
             try:
                 return input(prompt)
             except EOFError:
@@ -90,5 +90,5 @@ def _waking() -> Iterator[None]:
 
 
 def _end() -> None:
-    if sys.stdin.isatty():
+    if is_terminal(sys.stdin):
         say("")

@@ -99,11 +99,11 @@ def open_streams() -> None:
             os.fstat(number)
         except OSError:
             os.dup2(os.open(os.devnull, flags), number)
-    if sys.stdin is None:
+    if _is_missing(sys.stdin):
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - it is meant to stay
-    if sys.stdout is None:
+    if _is_missing(sys.stdout):
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    if sys.stderr is None:
+    if _is_missing(sys.stderr):
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     # Programs that call `main` may have put streams of their own here, which have no encoding to choose.
     for stream, errors in (
@@ -113,6 +113,11 @@ def open_streams() -> None:
     ):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors=errors)
+
+
+def _is_missing(stream: TextIO | None) -> bool:
+    """Whether there is nothing to read from or write to: programs without a console close their streams."""
+    return stream is None or getattr(stream, "closed", False)
 
 
 def _may_have_threads() -> bool:

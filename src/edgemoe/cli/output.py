@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from edgemoe.errors import printable
 
@@ -153,6 +153,12 @@ def _after_a_while(make: Callable[[], AbstractContextManager[object]]) -> Iterat
             shown.close()
 
 
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person is at its other end; a stream that a program has put in its place need not say."""
+    asks = getattr(stream, "isatty", None)
+    return asks is not None and bool(asks())
+
+
 def stderr_console() -> Console:
     """Console for progress; without a terminal rich leaves out colours and redrawing."""
     from rich.console import Console
@@ -164,7 +170,7 @@ def print_table(table: Table) -> None:
     """A table on stdout, as wide as the terminal; wider where words and numbers would be cut."""
     from rich.console import Console
 
-    console = Console(**_AS_IT_IS, width=None if sys.stdout.isatty() else 120)
+    console = Console(**_AS_IT_IS, width=None if is_terminal(sys.stdout) else 120)
     needed = console.measure(table, options=console.options.update(max_width=_WIDEST))
     wraps = not any(column.no_wrap for column in table.columns)
     console.width = max(console.width, needed.minimum if wraps else needed.maximum)

@@ -14,7 +14,7 @@ from edgemoe.cli.given import as_utf8, template_options
 from edgemoe.cli.groups import with_groups
 from edgemoe.cli.loading import LoadArguments
 from edgemoe.cli.options import JsonOption, ModelArgument
-from edgemoe.cli.output import print_json, quoted, reading_prompt, say, shown_store
+from edgemoe.cli.output import is_terminal, print_json, quoted, reading_prompt, say, shown_store
 from edgemoe.errors import RequestError
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _finish(stream: Stream) -> None:
 
 def _read_stdin() -> str:
     """All of stdin, without the newline that ends it."""
-    if sys.stdin.isatty():
+    if is_terminal(sys.stdin):
         say("reading the prompt; end it with Ctrl-D")
     # Some programs begin a text with a mark of its encoding.
     return sys.stdin.read().removeprefix("\ufeff").removesuffix("\n").removesuffix("\r")

@@ -14,6 +14,8 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
+from edgemoe.cli.output import is_terminal
+
 if TYPE_CHECKING:
     from edgemoe.api import Chunk, Model, Stream
     from edgemoe.experts import ExpertCache, LayerEvent
@@ -91,7 +93,7 @@ def watch(model: Model, stream: Stream, prompt: str) -> None:
     view = stream.observer = ExpertMap(model.engine.experts.cache)
     console = Console(stderr=True, highlight=False)
     began_s = model.stats().waited_s
-    if console.is_terminal and sys.stdout.isatty():
+    if console.is_terminal and is_terminal(sys.stdout):
         _redraw(model, stream, prompt, view, console, began_s)
         return
     chunk = None
