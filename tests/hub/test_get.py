@@ -284,6 +284,18 @@ def test_templates_in_a_folder_of_their_own_come_along(hub, folder, tmp_path):
     assert {"name": "rag", "template": "{{ documents }}"} in named
 
 
+def test_a_store_is_not_fetched_to_be_converted(hub, tmp_path):
+    with demo_store() as store:
+        hub.models["tiny/store"] = store
+        for command in ("get", "convert"):
+            done = edgemoe(hub, tmp_path, command, "tiny/store", *([] if command == "get" else ["made"]))
+            assert done.returncode == 2
+            assert done.stderr.endswith(
+                "tiny/store: is a store already; run it from there, as hf://tiny/store\n"
+            )
+    assert hub.num_bytes_sent == 0
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -15,6 +15,7 @@ from edgemoe.checkpoint.hub.names import HubName, find_file, gguf_models, shown
 from edgemoe.checkpoint.hub.remote import Remote, one_line
 from edgemoe.checkpoint.source import CheckpointSource
 from edgemoe.errors import CheckpointError
+from edgemoe.store.format import MANIFEST_FILE
 from edgemoe.user_folders import user_cache
 
 # Weights that are read where they are; adapters, and those of folders below, are none.
@@ -64,6 +65,7 @@ def _open(name: HubName, cache: Path | None) -> CheckpointSource:
         file = str(find_file(name, remote.sizes).file)
         whole = _whole_copy(remote, names_of_parts(file))
         return HubGguf(folder, file, remote) if whole is None else GgufCheckpoint(whole)
+    _refuse_store(name, remote.sizes)
     weights = [file for file in remote.sizes if _WEIGHTS.fullmatch(file)]
     if not weights:
         _refuse_gguf_alone(name, remote.sizes)
@@ -100,6 +102,11 @@ def _whole_copy(remote: Remote, files: Sequence[str]) -> Path | None:
         path.stat().st_size == remote.sizes[file] for path, file in zip(paths, files, strict=True)
     )
     return paths[0] if is_whole else None
+
+
+def _refuse_store(name: HubName, files: Iterable[str]) -> None:
+    if MANIFEST_FILE in files:
+        raise CheckpointError(f"{name}: is a store already; run it from there, as hf://{name}")
 
 
 def _refuse_gguf_alone(name: HubName, files: Iterable[str]) -> None:
