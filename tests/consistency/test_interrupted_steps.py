@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from helpers.tiny_models import VOCAB_SIZE, write_checkpoint
 
 import edgemoe
 from edgemoe.convert import convert
+from edgemoe.engine.state_pool import StatePool
 from edgemoe.engine.steps import Part, StepMaker
 from edgemoe.quant import BitPlan
 
@@ -132,3 +134,51 @@ def test_a_text_that_a_second_ctrl_c_left_too_long_is_taken_back(store, alone, m
             tokens.append(int(np.argmax(text.step(tokens[-1]))))
         text.close()
     assert tokens == alone[0]
+
+
+@pytest.mark.parametrize("name", ["borrow", "pin", "unpin"])
+def test_ctrl_c_on_the_way_to_a_text_s_room_keeps_none_of_it(store, alone, monkeypatch, name):
+    done = StatePool.__dict__[name]
+
+    def interrupted(self, *arguments, **options):
+        if name != "unpin":
+            done(self, *arguments, **options)
+        raise KeyboardInterrupt
+
+    with edgemoe.load(store, "4GiB", context=128) as model:
+        for _ in range(3):
+            stream = model.stream(PROMPTS[0], max_tokens=NUM_TOKENS)
+            if name == "pin":  # the first step borrows
+                next(stream)
+            with monkeypatch.context() as patch:
+                patch.setattr(StatePool, name, interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    next(stream)
+        pool = model.engine.session._machinery.pool
+        assert [holding.num_pins for holding in pool.kept()] == [0] * len(pool.kept())
+        # All the room is there: for a text of another beginning that fills it.
+        rest = [*reversed(PROMPTS[1])] * 10
+        assert len(model.generate(rest, max_tokens=2).token_ids) == 2
+        assert model.generate(PROMPTS[0], max_tokens=NUM_TOKENS).token_ids == alone[0]
+
+
+class InterruptedLine(deque):
+    """Ctrl-C as the first one gets in line."""
+
+    is_over = False
+
+    def append(self, ticket):
+        super().append(ticket)
+        if not self.is_over:
+            self.is_over = True
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_on_the_way_into_the_line_for_room_leaves_nobody_in_it(store, alone):
+    with load(store) as model:
+        pool = model.engine.session._machinery.pool
+        pool._line = InterruptedLine()
+        with pytest.raises(KeyboardInterrupt):
+            next(model.stream(PROMPTS[0], max_tokens=NUM_TOKENS))
+        assert not pool._line
+        assert model.generate(PROMPTS[0], max_tokens=NUM_TOKENS).token_ids == alone[0]

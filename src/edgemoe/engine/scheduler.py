@@ -65,6 +65,11 @@ class Scheduler:
         self.is_forked = False
         forks.watch(self)
 
+    @property
+    def is_mine(self) -> bool:
+        """Whether this thread has the model now."""
+        return self._owner == threading.get_ident()
+
     def run(self, job: Job, maker: Maker) -> None:
         """Wait until a step with this job has been made, or make it.
 

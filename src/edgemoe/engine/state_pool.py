@@ -99,16 +99,18 @@ class StatePool:
         ticket = object(), threading.get_ident()
         scheduler = self._scheduler
         with scheduler.lock:
-            self._line.append(ticket)
             try:
+                self._line.append(ticket)
                 scheduler.notify()  # what this thread has may be what another waits for
+                self._reclaim()
                 self._collect()
                 while self._line[0] is not ticket or not self._can_get(prompt, token_ids, needed):
                     scheduler.wait(is_cancelled, PAUSE_S if self._line[0] is ticket else None)
                     self._collect()
                 return self._lend(prompt, token_ids, needed, num_slots)
             finally:
-                self._line.remove(ticket)
+                if ticket in self._line:  # else Ctrl-C came as it was to enter
+                    self._line.remove(ticket)
                 scheduler.notify()
 
     def restore(
@@ -192,7 +194,7 @@ class StatePool:
         """The text's step is over."""
         with self._scheduler.lock:
             self._note_use(holding)
-            holding.num_pins -= 1
+            holding.num_pins = max(0, holding.num_pins - 1)
             drop_lost(holding)
             self._scheduler.notify()
 
@@ -226,6 +228,7 @@ class StatePool:
         if holding.is_lost:
             return
         self._held.lent.remove(holding)
+        holding.num_pins = 0  # where Ctrl-C came as it was pinned or unpinned, one is left
         if is_kept and (holding.token_ids or holding.has_read_prompt):
             num_slots = max(len(holding.token_ids), len(holding.prompt))
             holding.state.trim(num_slots)
@@ -235,6 +238,14 @@ class StatePool:
             holding.is_lost = True
             drop_lost(holding)
         self._scheduler.notify()
+
+    def _reclaim(self) -> None:
+        """Take back what Ctrl-C kept from this thread on the way from an earlier ``borrow``."""
+        if self._scheduler.is_mine:  # in the middle of a step, whose text is pinned
+            return
+        me = threading.get_ident()
+        for holding in [held for held in self._held.lent if held.num_pins and held.thread == me]:
+            self._give_back(holding, is_kept=False)
 
     def _collect(self) -> None:
         """Take back the states of texts that nobody refers to any more."""
