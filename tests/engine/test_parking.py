@@ -242,6 +242,7 @@ def test_a_text_that_is_being_written_keeps_its_room(plain_store, tmp_path, monk
         pool.unpin(copy)
         pool.give_back(copy, is_kept=False)
         other = pool.borrow((), prompt(50), CONTEXT)
+        other.thread = -1  # another's, in its step
         asked = iter([False, False, True])
         with pytest.raises(Cancelled):
             pool.borrow((), prompt(70), CONTEXT, lambda: next(asked, True))

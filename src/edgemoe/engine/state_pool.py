@@ -228,9 +228,9 @@ class StatePool:
         if holding.is_lost:
             return
         self._held.lent.remove(holding)
-        holding.num_pins = 0  # where Ctrl-C came as it was pinned or unpinned, one is left
         if is_kept and (holding.token_ids or holding.has_read_prompt):
             num_slots = max(len(holding.token_ids), len(holding.prompt))
+            holding.num_pins = 0  # where Ctrl-C came as it was pinned or unpinned, one is left
             holding.state.trim(num_slots)
             holding.claim_bytes = self._bytes(num_slots)
             self._held.kept.append(holding)
@@ -245,6 +245,7 @@ class StatePool:
             return
         me = threading.get_ident()
         for holding in [held for held in self._held.lent if held.num_pins and held.thread == me]:
+            holding.num_pins = 0
             self._give_back(holding, is_kept=False)
 
     def _collect(self) -> None:
