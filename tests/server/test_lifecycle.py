@@ -463,7 +463,7 @@ def test_sigterm_lets_running_answers_end():
 def is_refused(url):
     try:
         httpx.get(f"{url}/health")
-    except httpx.ConnectError:
+    except httpx.TransportError:  # refused, or taken and dropped as the server went
         return True
     return False
 
@@ -477,10 +477,10 @@ def test_a_second_ctrl_c_ends_running_answers_in_a_line():
             process.send_signal(signal.SIGINT)
             eventually(lambda: is_refused(url), "the server goes on listening")
             process.send_signal(signal.SIGINT)
-            with pytest.raises(httpx.RemoteProtocolError):
+            with pytest.raises(httpx.TransportError):  # ended in the midst, or reset
                 list(lines)
         log = process.stderr.read()
-        assert process.wait(30) == 130
+        assert process.wait(30) == 130, log
         assert log.splitlines()[-1] == "edgemoe: interrupted"
         assert "Traceback" not in log
 
