@@ -191,6 +191,15 @@ def test_a_gguf_file_is_never_on_disk_as_a_whole(hub, tmp_path):
     assert len(pieces) <= 2 * len(set(pieces)), "no piece twice in one command"
 
 
+def test_a_gguf_file_that_is_none_is_one_line(hub, gguf, tmp_path):
+    (gguf / "page-Q2_K.gguf").write_text("<html>sign in first</html>" * 9)
+    done = edgemoe(hub, tmp_path, "get", "tiny/gguf:Q2_K")
+    assert done.returncode == 2
+    assert "page-Q2_K.gguf: " in done.stderr.splitlines()[-1]
+    assert "cannot be reached" not in done.stderr
+    assert not list(tmp_path.rglob("page-*.gguf*"))[1:], "nothing is kept of it"
+
+
 def test_a_gguf_file_that_breaks_off_goes_on(hub, gguf, tmp_path):
     hub.fails_after = 1  # the beginning
     broken = edgemoe(hub, tmp_path, "get", "tiny/gguf:f32")

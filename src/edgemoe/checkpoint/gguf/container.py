@@ -105,8 +105,7 @@ class _Reader:
         if magic in _OLDER:
             raise self._error("is a GGML file of before GGUF, which is not read; get the model as GGUF")
         if magic != MAGIC:
-            self._file.seek(0)
-            start = self._file.read(START_BYTES)
+            start = magic + self._file.read(START_BYTES - len(magic))
             raise self._error(
                 stand_in(start) or f"not a GGUF file, begins with {start[:8]!r}; fetch it again"
             )
