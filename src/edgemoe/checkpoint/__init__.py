@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from edgemoe.checkpoint.folder import FolderCheckpoint
-from edgemoe.checkpoint.gguf import MAGIC, GgufCheckpoint, is_model_name
-from edgemoe.checkpoint.hub import HubCheckpoint, HubName, model_name, open_hub, parse_hub_name, with_file
+from edgemoe.checkpoint.gguf import MAGIC, GgufCheckpoint, is_model_name, model_name
+from edgemoe.checkpoint.hub import HubCheckpoint, HubName, open_hub, parse_hub_name, with_file
 from edgemoe.checkpoint.memory import MemoryCheckpoint
 from edgemoe.checkpoint.source import CheckpointSource, ExactSource, SourceRef, TensorInfo
 from edgemoe.errors import CheckpointError

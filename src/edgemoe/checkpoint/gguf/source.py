@@ -6,7 +6,6 @@ Block types are decoded by the ``gguf`` library; what tensors are called is said
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from edgemoe import native
 from edgemoe.checkpoint.gguf.config import read_config
 from edgemoe.checkpoint.gguf.container import GgufTensor, read_container
 from edgemoe.checkpoint.gguf.defaults import ROTATION_TENSORS
+from edgemoe.checkpoint.gguf.names import names_of_parts
 from edgemoe.checkpoint.gguf.tokenizer import GgufText
 from edgemoe.checkpoint.open_files import OpenFiles
 from edgemoe.checkpoint.source import SourceRef, TensorInfo
@@ -25,8 +25,6 @@ from edgemoe.errors import CheckpointError, MissingTensorError
 from edgemoe.quant import exact_format
 from edgemoe.source_ref import read_part
 
-_SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
-_NO_MODEL = re.compile(r".*(mmproj|imatrix).*", re.IGNORECASE)
 # What a file holds by its key general.type, where it is no model of language, and what to do.
 _OTHERS = {
     "adapter": "an adapter, not a model: merge it into its base model and take that",
@@ -271,20 +269,6 @@ def _check_whole(
                 f"{path}: is big-endian, and tensor {tensor.name} has blocks of {tensor.type.name}, of which"
                 " writers swap different bytes; make a little-endian file of it with gguf_convert_endian"
             )
-
-
-def is_model_name(name: str) -> bool:
-    """Whether a file of that name may be a model: towers and measurements lie beside models as GGUF, too."""
-    return name.lower().endswith(".gguf") and _NO_MODEL.fullmatch(name) is None
-
-
-def names_of_parts(name: str) -> list[str]:
-    """The files of a model that is split, by the name of any of them; the name itself where none is."""
-    match = _SPLIT.fullmatch(name)
-    if match is None:
-        return [name]
-    count, suffix = int(match[3]), name[-len(".gguf") :]
-    return [f"{match[1]}-{i:05d}-of-{count:05d}{suffix}" for i in range(1, count + 1)]
 
 
 def _all_files(path: Path) -> list[Path]:

@@ -8,7 +8,7 @@ Tokens, mirrors (``HF_ENDPOINT``) and offline mode are those of the library hugg
 """
 
 from edgemoe.checkpoint.hub.folder import HubCheckpoint
-from edgemoe.checkpoint.hub.names import HubName, model_name, parse_hub_name
+from edgemoe.checkpoint.hub.names import HubName, parse_hub_name
 from edgemoe.checkpoint.hub.opening import open_hub, with_file
 
-__all__ = ["HubCheckpoint", "HubName", "model_name", "open_hub", "parse_hub_name", "with_file"]
+__all__ = ["HubCheckpoint", "HubName", "open_hub", "parse_hub_name", "with_file"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 from edgemoe.checkpoint.gguf import GgufCheckpoint, GgufTensor, names_of_parts, read_header
 from edgemoe.checkpoint.hub.folder import write_skeleton
@@ -64,7 +65,7 @@ class _Beginning(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         start = len(self.data)
         stop = min(start + len(buffer), self._remote.sizes[self._file])
         if stop > start:

@@ -9,12 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgemoe.checkpoint.gguf import is_model_name, names_of_parts
+from edgemoe.checkpoint.gguf import is_model_name, model_name, names_of_parts
 from edgemoe.errors import CheckpointError
 
 _NAME = re.compile(r"(?:hf://)?(\w[\w.-]*/\w[\w.-]*?)(?:@([\w./-]+?))?(?::([\w./ -]+))?")
 _GGUF = ".gguf"
-_PART = re.compile(r"-\d{5}-of-\d{5}$")
 _MOST_SHOWN = 4
 
 
@@ -77,11 +76,6 @@ def find_file(name: HubName, files: Iterable[str]) -> HubName:
 def gguf_models(files: Iterable[str]) -> list[str]:
     """The models as GGUF among a repository's files, each by its first file."""
     return sorted({names_of_parts(file)[0] for file in files if is_model_name(file)})
-
-
-def model_name(file: str) -> str:
-    """A GGUF file's name without its ending and without the numbers that the files of a split model have."""
-    return _PART.sub("", file[: -len(_GGUF)])
 
 
 def shown(files: list[str]) -> str:
